@@ -1,0 +1,2 @@
+//! migrate.
+#![forbid(unsafe_code)]

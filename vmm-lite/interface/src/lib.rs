@@ -1,0 +1,21 @@
+//! What the guest kernel and the VMM share, defined once.
+//!
+//! - [`control`]: the control page, the only memory both sides write while the guest runs
+//! - [`doorbell`]: the one port the guest writes to reach the VMM
+//! - [`note`]: the ELF note by which an image says which interface it was built for
+//! - [`params`]: boot parameters, carried in the PVH command line (the same under QEMU's `-append`)
+//! - [`layout`]: guest-physical addresses that vmm-lite chooses
+//!
+//! The guest side trusts what it reads here; the VMM side must not (rule R4): every field the guest
+//! writes is an allegation until checked.
+#![no_std]
+
+pub mod control;
+pub mod doorbell;
+pub mod layout;
+pub mod note;
+pub mod params;
+
+/// Version of everything in this crate. An image carries it in its [`note`]; the VMM refuses an image
+/// with another one, and `migrate` refuses a peer that does not know it.
+pub const INTERFACE_VERSION: u32 = 1;

@@ -1,0 +1,2 @@
+//! vmm-lite.
+fn main() {}
