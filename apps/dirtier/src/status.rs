@@ -1,0 +1,127 @@
+//! The status port. A line in, a line of JSON out, as often as the client likes:
+//!
+//! `status` answers the counters; `reset` forgets the gaps, and answers the counters once that is done.
+//!
+//! What is answered was published by the loop between two pages, at most a few milliseconds before. A reset takes effect
+//! after the gap in which it was answered, so that serving the request is not in the new figures.
+
+use crate::gaps::Gaps;
+use std::fmt::Write as _;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+
+/// Longest line a client may send.
+const MAX_LINE: u64 = 256;
+
+/// What the loop knows of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    pub nonce: u64,
+    pub pages: usize,
+    pub passes: u64,
+    pub errors: u64,
+    pub pages_per_second: u64,
+    pub uptime_ns: u64,
+    pub gaps: Gaps,
+}
+
+impl Counters {
+    fn to_json(&self) -> String {
+        let mut out = String::new();
+        let Self { nonce, pages, passes, errors, pages_per_second, uptime_ns, gaps } = self;
+        write!(
+            out,
+            "{{\"nonce\":\"{nonce:016x}\",\"pages\":{pages},\"passes\":{passes},\"errors\":{errors},\
+             \"pages_per_second\":{pages_per_second},\"uptime_ns\":{uptime_ns},"
+        )
+        .and_then(|()| gaps.write_json(&mut out))
+        .expect("writing to a string cannot fail");
+        out.push_str("}\n");
+        out
+    }
+}
+
+/// Where the loop leaves its counters, and finds requests.
+#[derive(Debug, Default)]
+pub struct Board {
+    state: Mutex<State>,
+    published: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    counters: Counters,
+    resets_wanted: u64,
+    resets_done: u64,
+}
+
+impl Board {
+    /// The loop's side: publishes `counters`. Says whether someone wants the gaps forgotten: they are in what is published,
+    /// and the loop forgets its own after it has let that client's thread answer.
+    #[must_use]
+    pub fn publish(&self, counters: &Counters) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.counters.clone_from(counters);
+        let reset = state.resets_wanted != state.resets_done;
+        if reset {
+            state.counters.gaps = Gaps::default();
+            state.resets_done = state.resets_wanted;
+            self.published.notify_all();
+        }
+        reset
+    }
+
+    fn status(&self) -> String {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).counters.to_json()
+    }
+
+    fn reset(&self) -> String {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.resets_wanted += 1;
+        let mine = state.resets_wanted;
+        let state = self.published.wait_while(state, |s| s.resets_done < mine);
+        state.unwrap_or_else(PoisonError::into_inner).counters.to_json()
+    }
+}
+
+/// Serves `board` on `port` from a thread of its own, and each client from one more.
+pub fn serve(port: u16, board: Arc<Board>) -> io::Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
+    let port = listener.local_addr()?.port();
+    thread::Builder::new().name("status".into()).spawn(move || {
+        for stream in listener.incoming() {
+            let board = Arc::clone(&board);
+            let served = stream.and_then(|stream| {
+                thread::Builder::new().name("client".into()).spawn(move || {
+                    if let Err(error) = client(&stream, &board) {
+                        eprintln!("dirtier: status client: {error}");
+                    }
+                })
+            });
+            if let Err(error) = served {
+                eprintln!("dirtier: status port: {error}");
+            }
+        }
+    })?;
+    Ok(port)
+}
+
+fn client(stream: &TcpStream, board: &Board) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut lines = BufReader::new(stream);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if lines.by_ref().take(MAX_LINE).read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let answer = match line.trim() {
+            "status" => board.status(),
+            "reset" => board.reset(),
+            _ => "{\"error\":\"send `status` or `reset`\"}\n".to_owned(),
+        };
+        (&*stream).write_all(answer.as_bytes())?;
+    }
+}
