@@ -1,1 +1,15 @@
-//! vmm-lite.
+//! A KVM VMM for Rust unikernels that move between hosts.
+//!
+//! - [`vm`]: a virtual machine as a whole: the object that everything else holds
+//! - [`kvm`]: VM, vCPU, its registers, the dirty log
+//! - [`memory`]: guest memory and what is known of each of its pages
+//! - [`boot`]: an image from its file into guest memory
+//! - [`devices`]: control page, network device, TAP
+//! - [`control`]: the socket through which other processes talk to a running VM
+//! - [`migration`]: moving a VM, driven by the `migrate` crate's machines
+//! - [`build`]: making images
+//! - [`cli`]: the verbs
+
+pub mod build;
+pub mod cli;
+pub mod migration;

@@ -1,0 +1,121 @@
+//! The verbs of the command line, one file each.
+//!
+//! A verb returns the process's exit code, or an error that [`main`] prints with all its causes.
+
+pub mod build;
+pub mod console;
+pub mod migrate;
+pub mod pause;
+pub mod ps;
+pub mod receive;
+pub mod resume;
+pub mod run;
+pub mod stats;
+pub mod stop;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// What a verb ends with.
+pub type Result = std::result::Result<ExitCode, Box<dyn std::error::Error>>;
+
+/// Exit code of `run` and `receive` when vmm-lite itself failed, told apart from the guest's own codes.
+pub const EXIT_VMM: u8 = 125;
+/// Exit code of `run` and `receive` when the guest broke the interface and was ended for it.
+pub const EXIT_GUEST_VIOLATION: u8 = 126;
+
+const EXAMPLES: &str = "\
+Examples:
+  vmm-lite build apps/kv                          make kv.img from a Rust crate
+  vmm-lite run hello.img                          run an image; no network, no root
+  vmm-lite run kv.img --name kv --memory 16M --tap tap0 --ip 10.0.0.2/24 -- --port 6379
+  vmm-lite ps                                     what runs
+  vmm-lite stats kv --json                        one VM in figures
+  vmm-lite receive --listen tcp://10.9.0.2:7000 --tap tap0      on the host a VM will move to
+  vmm-lite migrate kv tcp://10.9.0.2:7000                       on the host where it runs
+
+Exit codes:
+  0      done
+  1      the verb failed; the message says why
+  2      the command line is wrong
+  run and receive end with the guest's exit code (a panic: 101), or with
+  125    vmm-lite could not start or run the VM
+  126    the guest broke the interface to vmm-lite and was ended
+  130, 143   ended by SIGINT; by SIGTERM or `vmm-lite stop`
+  132, 134, 139   the guest failed: illegal instruction; abort; wild access or stack overflow";
+
+/// Run Rust unikernels, and move them between hosts while they serve.
+#[derive(Parser, Debug)]
+#[command(name = "vmm-lite", version, after_help = EXAMPLES, max_term_width = 100)]
+struct Cli {
+    /// What to log on standard error, as in RUST_LOG: error, debug, vmm_lite::devices=trace, … [default: warn]
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    Build(build::Args),
+    Run(run::Args),
+    Ps(ps::Args),
+    Stats(stats::Args),
+    Console(console::Args),
+    Pause(pause::Args),
+    Resume(resume::Args),
+    Stop(stop::Args),
+    Migrate(migrate::Args),
+    Receive(receive::Args),
+}
+
+/// Parses the command line, runs the verb, prints what went wrong.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(cli.log.as_deref());
+    let (result, failed) = match cli.verb {
+        Verb::Build(args) => (build::run(args), 1),
+        Verb::Run(args) => (run::run(args), EXIT_VMM),
+        Verb::Ps(args) => (ps::run(args), 1),
+        Verb::Stats(args) => (stats::run(args), 1),
+        Verb::Console(args) => (console::run(args), 1),
+        Verb::Pause(args) => (pause::run(args), 1),
+        Verb::Resume(args) => (resume::run(args), 1),
+        Verb::Stop(args) => (stop::run(args), 1),
+        Verb::Migrate(args) => (migrate::run(args), 1),
+        Verb::Receive(args) => (receive::run(args), EXIT_VMM),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("vmm-lite: {}", with_causes(&*error));
+        ExitCode::from(failed)
+    })
+}
+
+/// An error and what caused it, on one line.
+#[must_use]
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        // Errors that quote their cause in their own text are not repeated.
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Logs go to standard error. Setting up a filter costs a millisecond of the cold start, so a run that did not ask
+/// for logs gets warnings only, without one.
+fn start_logging(filter: Option<&str>) {
+    let from_env = std::env::var("RUST_LOG").ok().filter(|f| !f.is_empty());
+    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr);
+    match filter.map(str::to_owned).or(from_env) {
+        Some(filter) => builder.with_env_filter(filter).init(),
+        None => builder.with_max_level(tracing::Level::WARN).init(),
+    }
+}

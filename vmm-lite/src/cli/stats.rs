@@ -1,0 +1,13 @@
+//! `vmm-lite stats`.
+
+/// Show one VM in figures
+#[derive(clap::Args, Debug)]
+pub struct Args {}
+
+/// Runs the verb.
+///
+/// # Errors
+/// Always: this verb is being written.
+pub fn run(_args: Args) -> super::Result {
+    Err("`vmm-lite stats` is not written yet".into())
+}

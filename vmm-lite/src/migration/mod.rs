@@ -1,0 +1,1 @@
+//! Moving a VM between hosts.
