@@ -1,1 +1,29 @@
-//! Lab.
+//! The test bed: hosts as network namespaces, real clients, measurements.
+//!
+//! - [`net`]: namespaces that no name holds, so that nothing survives the process that made them
+//! - [`site`]: the usual place: two hosts and a client, a data network and a migration network
+//! - [`process`]: child processes that end with their guard, by pid
+//! - [`vmm`]: `vmm-lite` as a user starts it, and its JSON
+//! - [`images`]: unikernel images of the workspace's applications, built once
+//! - [`probe`]: a redis client that times every request and checks that nothing is lost or doubled
+//! - [`redis`]: redis-benchmark and redis-cli
+//! - [`stats`]: medians and tails
+//! - [`privilege`]: what this user may do here, and the user namespace that helps where it may not
+
+pub mod error;
+pub mod images;
+pub mod net;
+pub mod privilege;
+pub mod probe;
+pub mod process;
+pub mod redis;
+pub mod site;
+pub mod stats;
+pub mod vmm;
+
+pub use error::{Error, Result};
+
+/// Says aloud that a test did not run, in the words that the summary of `make test` looks for.
+pub fn skipped(test: &str, why: impl std::fmt::Display) {
+    eprintln!("skipped: {test}: {why}");
+}

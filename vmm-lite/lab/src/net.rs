@@ -1,0 +1,157 @@
+//! Network namespaces held by a file descriptor.
+//!
+//! A namespace made here has no name under `/run/netns`: it, its bridges, veths and TAPs live as long as
+//! this process or one of its children, and are gone however those end, SIGKILL included.
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::process::CommandExt,
+    },
+    process::Command,
+    sync::Arc,
+    thread,
+};
+
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::error::{Doing, Error, Result};
+
+/// A network namespace. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Namespace {
+    /// What it stands for, for messages.
+    pub name: String,
+    fd: Arc<File>,
+}
+
+impl Namespace {
+    /// Makes an empty namespace with its loopback up.
+    ///
+    /// # Errors
+    /// [`Error::Privilege`] where this user may not make one.
+    pub fn new(name: &str) -> Result<Self> {
+        // A namespace belongs to a thread, so a short-lived thread makes it and leaves the descriptor behind.
+        let made = thread::spawn(|| -> Result<File> {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|e| {
+                Error::Privilege(format!(
+                    "cannot make a network namespace ({e}): run as root, or in `unshare --user --map-root-user --net`"
+                ))
+            })?;
+            File::open("/proc/thread-self/ns/net").doing("open /proc/thread-self/ns/net")
+        })
+        .join()
+        .expect("the thread that makes a namespace does not panic")?;
+        let ns = Self { name: name.into(), fd: Arc::new(made) };
+        ns.ip(["link", "set", "dev", "lo", "up"])?;
+        Ok(ns)
+    }
+
+    /// A command that will run inside the namespace and die with this process.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        let fd = Arc::clone(&self.fd);
+        // SAFETY: the closure makes two system calls and allocates nothing, as is asked of code between fork and exec.
+        unsafe {
+            command.pre_exec(move || {
+                setns(&*fd, CloneFlags::CLONE_NEWNET)?;
+                nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+                Ok(())
+            });
+        }
+        command
+    }
+
+    /// Runs `f` on a thread of its own inside the namespace and waits for it: sockets that `f` makes stay there.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered.
+    ///
+    /// # Panics
+    /// When `f` does.
+    pub fn enter<T: Send + 'static>(&self, f: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let fd = Arc::clone(&self.fd);
+        let ran = thread::spawn(move || -> Result<T> {
+            setns(&*fd, CloneFlags::CLONE_NEWNET).doing("enter a network namespace")?;
+            Ok(f())
+        })
+        .join();
+        match ran {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    /// Runs `ip ARGS` inside.
+    ///
+    /// # Errors
+    /// [`Error::Command`] with what `ip` said.
+    pub fn ip<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        let args: Vec<&str> = args.into_iter().collect();
+        let out = self.command("ip").args(&args).output().map_err(|source| Error::Io {
+            what: "start `ip` (Debian package iproute2)".into(),
+            source,
+        })?;
+        if out.status.success() {
+            return Ok(());
+        }
+        Err(Error::Command {
+            command: format!("ip {}  [in {}]", args.join(" "), self.name),
+            status: out.status.to_string(),
+            stderr: String::from_utf8_lossy(&out.stderr).trim().into(),
+        })
+    }
+
+    /// Makes a bridge that forwards at once (no spanning tree, no delay).
+    ///
+    /// # Errors
+    /// As [`Self::ip`].
+    pub fn bridge(&self, name: &str) -> Result<()> {
+        self.ip(["link", "add", name, "type", "bridge", "stp_state", "0", "forward_delay", "0"])?;
+        // Without snooping a bridge does not wait for multicast queries, and IPv6 chatter stays out of the figures.
+        self.ip(["link", "set", "dev", name, "type", "bridge", "mcast_snooping", "0"])?;
+        self.ip(["link", "set", "dev", name, "addrgenmode", "none"])?;
+        self.ip(["link", "set", "dev", name, "up"])
+    }
+
+    /// Makes a TAP device, attached to `bridge`.
+    ///
+    /// # Errors
+    /// As [`Self::ip`].
+    pub fn tap(&self, name: &str, bridge: &str) -> Result<()> {
+        self.ip(["tuntap", "add", "dev", name, "mode", "tap", "vnet_hdr"])?;
+        self.ip(["link", "set", "dev", name, "addrgenmode", "none"])?;
+        self.ip(["link", "set", "dev", name, "master", bridge])?;
+        self.ip(["link", "set", "dev", name, "up"])
+    }
+
+    /// Joins this namespace to `other` by a veth pair: `mine` here, `theirs` there, both up.
+    ///
+    /// # Errors
+    /// As [`Self::ip`].
+    pub fn veth(&self, mine: &str, other: &Self, theirs: &str) -> Result<()> {
+        let there = other.path();
+        self.ip(["link", "add", mine, "type", "veth", "peer", "name", theirs, "netns", &there])?;
+        for (ns, name) in [(self, mine), (other, theirs)] {
+            ns.ip(["link", "set", "dev", name, "addrgenmode", "none"])?;
+            ns.ip(["link", "set", "dev", name, "up"])?;
+        }
+        Ok(())
+    }
+
+    /// Cuts a link, or mends it.
+    ///
+    /// # Errors
+    /// As [`Self::ip`].
+    pub fn set_link(&self, name: &str, up: bool) -> Result<()> {
+        self.ip(["link", "set", "dev", name, if up { "up" } else { "down" }])
+    }
+
+    /// Where other processes of this user find the namespace.
+    fn path(&self) -> String {
+        let fd: RawFd = self.fd.as_raw_fd();
+        format!("/proc/{}/fd/{fd}", std::process::id())
+    }
+}

@@ -1,0 +1,137 @@
+//! `vmm-lite` as a user starts it.
+
+use std::{path::Path, time::Duration};
+
+use serde_json::Value;
+
+use crate::{
+    error::{Error, Result},
+    images::vmm_lite,
+    process::{Process, run},
+    site::Host,
+};
+
+/// How long starting, listening, or ending may take before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A directory for control sockets, one a lab, so that VMs of one test do not meet another's.
+#[derive(Debug)]
+pub struct RuntimeDir(std::path::PathBuf);
+
+impl RuntimeDir {
+    /// Makes one under the system's temporary directory, for this user only.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn new() -> Result<Self> {
+        use std::{
+            os::unix::fs::DirBuilderExt,
+            sync::atomic::{AtomicU32, Ordering},
+        };
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("vmm-lite-lab-{}-{n}", std::process::id()));
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(|source| Error::Io { what: format!("make {}", path.display()), source })?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for RuntimeDir {
+    fn drop(&mut self) {
+        // What is left then is an empty directory under /tmp, which harms nobody.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// `vmm-lite` on one host. Each host has its own runtime directory, as two machines would.
+#[derive(Debug)]
+pub struct Vmm {
+    host: Host,
+    runtime: RuntimeDir,
+}
+
+impl Vmm {
+    /// For `host`.
+    ///
+    /// # Errors
+    /// When the runtime directory cannot be made.
+    pub fn on(host: &Host) -> Result<Self> {
+        Ok(Self { host: host.clone(), runtime: RuntimeDir::new()? })
+    }
+
+    /// The host.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// `vmm-lite ARGS` on this host, not started.
+    ///
+    /// # Errors
+    /// When `vmm-lite` has not been built.
+    pub fn command(&self, args: &[&str]) -> Result<std::process::Command> {
+        let mut command = self.host.ns.command(vmm_lite()?);
+        command.args(args).env("VMM_LITE_RUNTIME_DIR", self.runtime.path());
+        Ok(command)
+    }
+
+    /// Starts `vmm-lite run IMAGE ARGS`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn run(&self, image: &Path, args: &[&str]) -> Result<Process> {
+        let image = image.to_string_lossy();
+        let mut all = vec!["run", &*image];
+        all.extend(args);
+        Process::start(self.command(&all)?)
+    }
+
+    /// Starts `vmm-lite receive` on the host's migration address and waits until it listens.
+    ///
+    /// # Errors
+    /// When it does not listen in time.
+    pub fn receive(&self, port: u16, args: &[&str]) -> Result<Process> {
+        let url = self.url(port);
+        let mut all = vec!["receive", "--listen", &url];
+        all.extend(args);
+        let process = Process::start(self.command(&all)?)?;
+        process.wait_for_line("listening", PATIENCE)?;
+        Ok(process)
+    }
+
+    /// Where others send VMs to: `tcp://IP:PORT` on the migration network.
+    #[must_use]
+    pub fn url(&self, port: u16) -> String {
+        format!("tcp://{}:{port}", self.host.migration_ip)
+    }
+
+    /// Moves VM `name` from here to `url` and returns the report.
+    ///
+    /// # Errors
+    /// When the move fails, with what `vmm-lite migrate` said.
+    pub fn migrate(&self, name: &str, url: &str) -> Result<Value> {
+        self.json(&["migrate", name, url, "--json"])
+    }
+
+    /// Runs a verb to its end; its output's last line is JSON.
+    ///
+    /// # Errors
+    /// When the verb fails or prints no JSON.
+    pub fn json(&self, args: &[&str]) -> Result<Value> {
+        let out = run(&mut self.command(args)?)?;
+        let last = out.lines().last().unwrap_or_default();
+        serde_json::from_str(last).map_err(|e| Error::Protocol {
+            what: format!("vmm-lite {args:?}: {e}"),
+            said: out.clone(),
+        })
+    }
+}
