@@ -1,1 +1,28 @@
-//! QEMU driver.
+//! QEMU as the yardstick: starts vmm-lite images under `qemu-system-x86_64 -M microvm`, talks QMP to it, quiesces the
+//! guest over its second serial port, and migrates it to another QEMU process.
+//!
+//! The tests of this crate use it, and so does the benchmark that sets QEMU's moves beside vmm-lite's.
+//!
+//! - [`machine`]: one QEMU process and what it was started with
+//! - [`boot_params`]: what the image is told, in the format that vmm-lite uses too
+//! - [`console`], [`quiesce`]: the two serial ports
+//! - [`qmp`]: the monitor protocol
+//! - [`migration`]: QEMU's live migration from one [`Machine`] to another, and its figures
+//! - [`dirtier`]: what a guest that runs `apps/dirtier` saw of it
+//! - [`host`]: what this host can do
+
+pub mod boot_params;
+pub mod console;
+pub mod dirtier;
+mod error;
+pub mod host;
+mod lines;
+pub mod machine;
+pub mod migration;
+mod process;
+pub mod qmp;
+pub mod quiesce;
+
+pub use boot_params::BootParams;
+pub use error::{Error, Result};
+pub use machine::{Accel, Config, Exit, Machine, Net};

@@ -1,0 +1,215 @@
+//! QEMU's own live migration from one [`Machine`] to another, and what it cost.
+//!
+//! Without quiescing, QEMU decides alone when to stop the guest: that is the yardstick. With quiescing, the guest is
+//! asked first and stays quiescent for the whole copy, because QEMU has no hook between its last round and its stop: a
+//! proof that state arrives whole, not a figure to compare.
+
+use crate::machine::Machine;
+use crate::qmp::{Event, Qmp};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::time::{Duration, Instant};
+use vmm_lite_interface::control::ResumeReason;
+
+/// How to migrate.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where the destination listens and the source connects: `tcp:ADDRESS:PORT` or `unix:PATH`.
+    pub uri: String,
+    /// How long QEMU may stop the guest, in milliseconds: it goes on copying until it expects to keep to that.
+    pub downtime_limit_ms: u64,
+    /// Most bytes a second.
+    pub max_bandwidth: u64,
+    /// Quiesce the guest first under this number, and resume it at the destination.
+    pub quiesce: Option<u32>,
+    /// How long everything may take.
+    pub timeout: Duration,
+}
+
+impl Options {
+    /// By way of `uri` as fast as it goes, with a downtime limit of 1 ms.
+    pub fn new(uri: impl Into<String>) -> Self {
+        Self {
+            uri: uri.into(),
+            downtime_limit_ms: 1,
+            max_bandwidth: 10 << 30,
+            quiesce: None,
+            timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What a migration cost, as QEMU and this host's clock have it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// `query-migrate`: downtime.
+    pub downtime_ms: u64,
+    /// `query-migrate`: total time.
+    pub total_ms: u64,
+    /// `query-migrate`: setup time.
+    pub setup_ms: u64,
+    /// From the source's STOP event to the destination's RESUME event. QEMU sends the first after it has stopped the
+    /// vCPU, the second before it starts it: the blackout is longer than this.
+    pub stop_to_resume_us: i64,
+    /// From the call of [`migrate`] until the destination ran, resumed if it was quiesced.
+    pub switched_us: u64,
+    /// Bytes sent.
+    pub transferred: u64,
+    /// Pages sent with their content.
+    pub pages: u64,
+    /// How often the dirty bitmap was read.
+    pub rounds: u64,
+    /// If the guest was quiesced: how long it took to answer.
+    pub quiesce_us: Option<u64>,
+    /// If the guest was quiesced: from its `quiesced` to its `resumed`.
+    pub quiescent_us: Option<u64>,
+}
+
+/// `query-migrate`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Info {
+    /// `active`, `completed`, `failed` …
+    #[serde(default)]
+    pub status: String,
+    /// Milliseconds since it began, or that it took.
+    #[serde(default)]
+    pub total_time: u64,
+    /// Milliseconds that the guest was stopped.
+    #[serde(default)]
+    pub downtime: u64,
+    /// Milliseconds until the first page.
+    #[serde(default)]
+    pub setup_time: u64,
+    /// Why it failed.
+    #[serde(default)]
+    pub error_desc: String,
+    /// About memory.
+    #[serde(default)]
+    pub ram: RamInfo,
+}
+
+/// The memory part of [`Info`].
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct RamInfo {
+    /// Bytes sent.
+    pub transferred: u64,
+    /// Pages sent with their content.
+    pub normal: u64,
+    /// Pages that were all zero.
+    pub duplicate: u64,
+    /// How often the dirty bitmap was read.
+    pub dirty_sync_count: u64,
+    /// Bytes still to be sent.
+    pub remaining: u64,
+}
+
+/// Asks how the migration of this machine stands.
+///
+/// # Errors
+/// Those of the monitor.
+pub fn query(qmp: &mut Qmp) -> Result<Info> {
+    let value = qmp.execute("query-migrate", json!({}))?;
+    serde_json::from_value(value)
+        .map_err(|e| Error::Protocol { channel: "query-migrate", message: e.to_string() })
+}
+
+/// Moves the guest of `source` to `destination`, which was started with `incoming` and else the same configuration.
+///
+/// When it returns an error, the guest is where QEMU left it: at the source, resumed, if the migration failed.
+///
+/// # Errors
+/// [`Error::Migration`] if QEMU gave up; else those of the monitor and of the quiesce port.
+pub fn migrate(
+    source: &mut Machine,
+    destination: &mut Machine,
+    options: &Options,
+) -> Result<Report> {
+    prepare(source.qmp(), options)?;
+    prepare(destination.qmp(), options)?;
+    destination.qmp().execute("migrate-incoming", json!({ "uri": options.uri }))?;
+    source.qmp().forget_events()?;
+
+    let began = Instant::now();
+    let quiesced = match options.quiesce {
+        Some(number) => {
+            let took = port(source)?.quiesce(number, options.timeout)?;
+            Some((number, took, Instant::now()))
+        }
+        None => None,
+    };
+    let moved = run(source, destination, options);
+    let (info, stop_to_resume_us) = match (moved, quiesced) {
+        (Ok(moved), _) => moved,
+        (Err(error @ Error::Migration { .. }), Some((number, ..))) => {
+            port(source)?.resume(number, ResumeReason::Resumed, options.timeout)?;
+            return Err(error);
+        }
+        (Err(error), _) => return Err(error),
+    };
+    let mut quiescent = None;
+    if let Some((number, _, at)) = quiesced {
+        port(destination)?.resume(number, ResumeReason::Migrated, options.timeout)?;
+        quiescent = Some(at.elapsed());
+    }
+    Ok(Report {
+        downtime_ms: info.downtime,
+        total_ms: info.total_time,
+        setup_ms: info.setup_time,
+        stop_to_resume_us,
+        switched_us: micros(began.elapsed()),
+        transferred: info.ram.transferred,
+        pages: info.ram.normal,
+        rounds: info.ram.dirty_sync_count,
+        quiesce_us: quiesced.map(|(_, took, _)| micros(took)),
+        quiescent_us: quiescent.map(micros),
+    })
+}
+
+fn prepare(qmp: &mut Qmp, options: &Options) -> Result<()> {
+    let events = json!([{ "capability": "events", "state": true }]);
+    qmp.execute("migrate-set-capabilities", json!({ "capabilities": events }))?;
+    let parameters = json!({
+        "downtime-limit": options.downtime_limit_ms,
+        "max-bandwidth": options.max_bandwidth,
+    });
+    qmp.execute("migrate-set-parameters", parameters).map(drop)
+}
+
+/// The migration itself; returns the source's figures, and the time from its stop to the destination's start.
+fn run(source: &mut Machine, destination: &mut Machine, options: &Options) -> Result<(Info, i64)> {
+    let qmp = source.qmp();
+    qmp.execute("migrate", json!({ "uri": options.uri }))?;
+    let mut stopped_us = 0;
+    let ended = loop {
+        let event = qmp.wait_event("end of the migration", options.timeout, |_| true)?;
+        match event.name.as_str() {
+            "STOP" => stopped_us = event.at_us(),
+            "MIGRATION" if has_ended(&event) => break event,
+            _ => {}
+        }
+    };
+    let info = query(qmp)?;
+    if ended.data["status"] != "completed" {
+        return Err(Error::Migration { status: info.status, description: info.error_desc });
+    }
+    let resumed =
+        destination.qmp().wait_event("RESUME at the destination", options.timeout, |event| {
+            event.name == "RESUME"
+        })?;
+    Ok((info, resumed.at_us() - stopped_us))
+}
+
+fn has_ended(event: &Event) -> bool {
+    ["completed", "failed", "cancelled"].iter().any(|&status| event.data["status"] == status)
+}
+
+fn port(machine: &mut Machine) -> Result<&mut crate::quiesce::QuiesceUart> {
+    machine.quiesce().ok_or(Error::Closed("the quiesce UART (the machine was started without)"))
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
