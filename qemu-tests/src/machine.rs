@@ -18,14 +18,10 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
+use vmm_lite_interface::qemu::{EXIT_CODE_PORT, EXIT_PORT};
 
 /// What is run.
 pub const PROGRAM: &str = "qemu-system-x86_64";
-/// I/O port of QEMU's debug console: takes the exit code, one byte.
-pub const EXIT_CODE_PORT: u16 = 0xe9;
-/// I/O port of `isa-debug-exit`: a byte written here ends QEMU.
-pub const EXIT_PORT: u16 = 0xf4;
-
 /// How long QEMU may take to come up; generous, for hosts that are busy.
 const START: Duration = Duration::from_secs(30);
 

@@ -1,15 +1,4 @@
-//! The host's side of quiescing a guest over its second serial port (COM2, 0x2f8; boot parameter `quiesce=uart`).
-//!
-//! ```text
-//! host                         guest
-//! quiesce N          →
-//!                    ←         quiesced N      hooks have run, queues are settled; it waits and changes nothing
-//!      (any number of moves, pauses, snapshots)
-//! resume N REASON    →                         REASON: the number of an interface `ResumeReason`
-//!                    ←         resumed N       hooks have been told; it runs
-//! ```
-//! N is a decimal number that the host counts up. A guest that is asked again before it was resumed answers the newest
-//! number. Lines end with `\n`. What a host that went away left half-written is dropped with the next `\n`.
+//! The host's side of quiescing a guest over its second serial port; [`vmm_lite_interface::qemu`] has the lines.
 
 use crate::lines::LineSocket;
 use crate::{Error, Result};

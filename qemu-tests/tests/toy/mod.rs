@@ -158,8 +158,8 @@ toy_end:
     base = const BASE,
     tell = const TELL,
     fault = const TRIPLE_FAULT,
-    code_port = const qemu_tests::machine::EXIT_CODE_PORT,
-    exit_port = const qemu_tests::machine::EXIT_PORT,
+    code_port = const vmm_lite_interface::qemu::EXIT_CODE_PORT,
+    exit_port = const vmm_lite_interface::qemu::EXIT_PORT,
 );
 
 unsafe extern "C" {

@@ -5,6 +5,7 @@
 //! - [`note`]: the ELF note by which an image says which interface it was built for
 //! - [`params`]: boot parameters, carried in the PVH command line (the same under QEMU's `-append`)
 //! - [`layout`]: guest-physical addresses that vmm-lite chooses
+//! - [`qemu`]: ports and quiesce lines for the same image under QEMU
 //!
 //! The guest side trusts what it reads here; the VMM side must not (rule R4): every field the guest
 //! writes is an allegation until checked.
@@ -15,6 +16,7 @@ pub mod doorbell;
 pub mod layout;
 pub mod note;
 pub mod params;
+pub mod qemu;
 
 /// Version of everything in this crate. An image carries it in its [`note`]; the VMM refuses an image
 /// with another one, and `migrate` refuses a peer that does not know it.
