@@ -69,12 +69,12 @@ macro_rules! checks {
 #[macro_export]
 macro_rules! ensure {
     ($condition:expr) => { $crate::ensure!($condition, "{} does not hold", stringify!($condition)) };
-    ($condition:expr, $($text:tt)+) => {
+    ($condition:expr, $($text:tt)+) => {{
         let holds: bool = $condition;
         if !holds {
             return Err($crate::check::failed(format_args!($($text)+)));
         }
-    };
+    }};
 }
 
 /// Fails the check unless both are equal.
