@@ -12,4 +12,6 @@
 
 pub mod build;
 pub mod cli;
+pub mod kvm;
+pub mod memory;
 pub mod migration;

@@ -1,0 +1,169 @@
+//! The guest's memory as KVM sees it, and the log of the pages written to it.
+//!
+//! The set handed out is KVM's log of what the guest wrote together with [`GuestRam`]'s marks of what the VMM wrote. Reading it and
+//! clearing it are two steps where KVM can (`KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2`): the last round of a move only reads, since clearing
+//! would write-protect pages for a guest that is about to leave, and a move that fails after it has lost nothing (rule R2).
+
+use super::{Error, failed};
+use crate::memory::{GuestRam, PageSet};
+use kvm_bindings::{
+    KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_MEM_LOG_DIRTY_PAGES, KVMIO, kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1,
+    kvm_dirty_log, kvm_dirty_log__bindgen_ty_1, kvm_enable_cap, kvm_userspace_memory_region,
+};
+use kvm_ioctls::VmFd;
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+use vmm_sys_util::{
+    ioctl::{ioctl_with_mut_ref, ioctl_with_ref},
+    ioctl_iow_nr, ioctl_iowr_nr,
+};
+
+ioctl_iow_nr!(KVM_GET_DIRTY_LOG, KVMIO, 0x42, kvm_dirty_log);
+ioctl_iowr_nr!(KVM_CLEAR_DIRTY_LOG, KVMIO, 0xc0, kvm_clear_dirty_log);
+
+const SLOT: u32 = 0;
+/// Argument of the capability: reading the log does not clear it.
+const MANUAL_PROTECT_ENABLE: u64 = 1;
+
+/// The memory slot of a VM and its dirty log. Usable from any thread, also while the vCPU runs.
+#[derive(Debug)]
+pub struct DirtyLog {
+    vm: Arc<VmFd>,
+    ram: Arc<GuestRam>,
+    /// Whether KVM clears only when told to.
+    manual: bool,
+    /// Whether KVM logs. Held while the log is read, so that sets come out whole.
+    on: Mutex<bool>,
+}
+
+impl DirtyLog {
+    pub(super) fn new(vm: Arc<VmFd>, ram: Arc<GuestRam>) -> Result<Self, Error> {
+        let offers = vm.check_extension_raw(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2.into());
+        let manual = offers as u64 & MANUAL_PROTECT_ENABLE != 0;
+        if manual {
+            let cap = kvm_enable_cap {
+                cap: KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+                args: [MANUAL_PROTECT_ENABLE, 0, 0, 0],
+                ..Default::default()
+            };
+            vm.enable_cap(&cap).map_err(failed("take charge of clearing the dirty log"))?;
+        }
+        let log = Self { vm, ram, manual, on: Mutex::new(false) };
+        log.set_region(0)?;
+        Ok(log)
+    }
+
+    fn set_region(&self, flags: u32) -> Result<(), Error> {
+        let region = kvm_userspace_memory_region {
+            slot: SLOT,
+            flags,
+            guest_phys_addr: 0,
+            memory_size: self.ram.size(),
+            userspace_addr: self.ram.host_address() as u64,
+        };
+        // SAFETY: the range is `ram`'s mapping, which `self` and the vCPU keep alive as long as the VM.
+        unsafe { self.vm.set_user_memory_region(region) }
+            .map_err(failed("give the guest its memory"))
+    }
+
+    /// Starts logging with an empty log: from now on every page that changes will be in a set handed out.
+    ///
+    /// # Errors
+    /// [`Error::Call`].
+    pub fn start(&self) -> Result<(), Error> {
+        let mut on = self.lock();
+        if !*on {
+            self.ram.forget_marks();
+            self.set_region(KVM_MEM_LOG_DIRTY_PAGES)?;
+            *on = true;
+        }
+        Ok(())
+    }
+
+    /// Stops logging; what was logged is forgotten.
+    ///
+    /// # Errors
+    /// [`Error::Call`].
+    pub fn stop(&self) -> Result<(), Error> {
+        let mut on = self.lock();
+        if *on {
+            self.set_region(0)?;
+            *on = false;
+        }
+        Ok(())
+    }
+
+    /// Takes the set of pages that changed since it was last taken: a page that changes from now on is in the next one.
+    ///
+    /// # Errors
+    /// [`Error::Call`]. Nothing is lost then.
+    pub fn take(&self) -> Result<PageSet, Error> {
+        let _on = self.lock();
+        let mut set = self.read()?;
+        if self.manual && !set.is_empty() {
+            self.clear(&set)?;
+        }
+        self.ram.take_marks(&mut set);
+        Ok(set)
+    }
+
+    /// The set that [`take`](Self::take) would give, leaving it as it is. For a vCPU that is stopped.
+    ///
+    /// # Errors
+    /// [`Error::Call`].
+    pub fn peek(&self) -> Result<PageSet, Error> {
+        let _on = self.lock();
+        let mut set = self.read()?;
+        self.ram.take_marks(&mut set);
+        // Without manual clearing reading has cleared KVM's part, so that part is kept as marks too.
+        self.ram.put_marks_back(&set);
+        Ok(set)
+    }
+
+    /// Puts pages back into the log that were taken and did not get where they were to go.
+    pub fn put_back(&self, pages: &PageSet) {
+        self.ram.put_marks_back(pages);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, bool> {
+        self.on.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self) -> Result<PageSet, Error> {
+        let mut set = PageSet::new(self.ram.pages());
+        let mut log = kvm_dirty_log {
+            slot: SLOT,
+            padding1: 0,
+            __bindgen_anon_1: kvm_dirty_log__bindgen_ty_1 {
+                dirty_bitmap: set.words_mut().as_mut_ptr().cast(),
+            },
+        };
+        // SAFETY: the bitmap has a bit for every page of the slot, rounded up to 64 as KVM writes it.
+        let r = unsafe { ioctl_with_mut_ref(&*self.vm, KVM_GET_DIRTY_LOG(), &mut log) };
+        if r != 0 {
+            let source = io::Error::last_os_error();
+            return Err(Error::Call { doing: "read the dirty log", source });
+        }
+        Ok(set)
+    }
+
+    fn clear(&self, set: &PageSet) -> Result<(), Error> {
+        let clear = kvm_clear_dirty_log {
+            slot: SLOT,
+            num_pages: self.ram.pages() as u32,
+            first_page: 0,
+            __bindgen_anon_1: kvm_clear_dirty_log__bindgen_ty_1 {
+                dirty_bitmap: set.words().as_ptr().cast_mut().cast(),
+            },
+        };
+        // SAFETY: KVM only reads the bitmap, which has a bit for each of the pages named.
+        let r = unsafe { ioctl_with_ref(&*self.vm, KVM_CLEAR_DIRTY_LOG(), &clear) };
+        if r != 0 {
+            let source = io::Error::last_os_error();
+            return Err(Error::Call { doing: "clear the dirty log", source });
+        }
+        Ok(())
+    }
+}

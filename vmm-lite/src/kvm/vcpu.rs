@@ -1,0 +1,193 @@
+//! The vCPU: entering the guest, and why it came back.
+
+use super::{Error, Kick, cpu, entry, failed, state};
+use crate::memory::GuestRam;
+use kvm_bindings::{
+    KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, kvm_device_attr, kvm_xcrs,
+};
+use kvm_ioctls::{Cap, VcpuExit, VcpuFd, VmFd};
+use std::sync::Arc;
+use vmm_sys_util::{ioctl::ioctl_with_ref, ioctl_iow_nr};
+
+ioctl_iow_nr!(KVM_SET_DEVICE_ATTR, KVMIO, 0xe1, kvm_device_attr);
+
+/// Why the guest stopped running.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// Someone [kicked](Kick::kick) the vCPU, or a signal came.
+    Kicked,
+    /// `out` of a value of `size` bytes.
+    PortWrite {
+        /// The port.
+        port: u16,
+        /// 1, 2 or 4; more for a string of them.
+        size: usize,
+        /// The value, if it is no string.
+        value: u32,
+    },
+    /// `in`.
+    PortRead {
+        /// The port.
+        port: u16,
+    },
+    /// A read outside RAM, to be answered with [`Vcpu::answer_read`].
+    MmioRead {
+        /// Guest-physical address.
+        address: u64,
+        /// Bytes asked for, at most 8.
+        len: usize,
+    },
+    /// A write outside RAM.
+    MmioWrite {
+        /// Guest-physical address.
+        address: u64,
+        /// The first `len` of these were written.
+        data: [u8; 8],
+        /// At most 8.
+        len: usize,
+    },
+    /// `hlt`.
+    Halted,
+    /// A fault in a fault in a fault.
+    TripleFault,
+    /// KVM cannot run what the guest tries, such as an instruction that it cannot emulate.
+    Cannot {
+        /// What KVM said.
+        what: String,
+        /// Where the guest was.
+        rip: u64,
+    },
+}
+
+/// A vCPU, and through it the VM.
+pub struct Vcpu {
+    pub(super) fd: VcpuFd,
+    /// MSRs worth capturing that this host has.
+    pub(super) msrs: Vec<u32>,
+    kick: Arc<Kick>,
+    _vm: Arc<VmFd>,
+    /// The guest's memory, which must not go away under it.
+    _ram: Arc<GuestRam>,
+}
+
+impl Vcpu {
+    pub(super) fn new(
+        mut fd: VcpuFd,
+        vm: Arc<VmFd>,
+        ram: Arc<GuestRam>,
+        msrs: &[u32],
+    ) -> Result<Self, Error> {
+        if vm.check_extension_int(Cap::SyncRegs) & state::SYNC_ALL as i32 != state::SYNC_ALL as i32
+        {
+            return Err(Error::Lacks("KVM_CAP_SYNC_REGS"));
+        }
+        use_host_tsc(&fd);
+        // SAFETY: the page stays mapped as long as `fd`, which this vCPU owns; users of the handle hold the vCPU too (see `vm::Shared`).
+        let kick = Arc::new(unsafe { Kick::new(fd.get_kvm_run()) });
+        let msrs = state::MSRS.iter().copied().filter(|m| msrs.contains(m)).collect();
+        Ok(Self { fd, msrs, kick, _vm: vm, _ram: ram })
+    }
+
+    /// Sets the registers for the start of an image at `entry`.
+    ///
+    /// # Errors
+    /// [`Error::Call`].
+    pub fn set_entry(&mut self, entry: u64) -> Result<(), Error> {
+        let sregs = self.fd.get_sregs().map_err(failed("read the system registers"))?;
+        self.fd.set_sregs(&entry::sregs(sregs)).map_err(failed("set the system registers"))?;
+        self.fd.set_regs(&entry::regs(entry)).map_err(failed("set the registers"))?;
+        if !cpu::sees_host_cpuid() {
+            let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+            xcrs.xcrs[0].value = 1;
+            self.fd.set_xcrs(&xcrs).map_err(failed("set XCR0"))?;
+        }
+        Ok(())
+    }
+
+    /// The handle for kicking this vCPU.
+    #[must_use]
+    pub fn kick_handle(&self) -> Arc<Kick> {
+        Arc::clone(&self.kick)
+    }
+
+    /// Runs the guest until it exits. The caller has gone through [`Kick::enter`].
+    ///
+    /// # Errors
+    /// [`Error::Call`] when KVM itself fails.
+    pub fn run(&mut self) -> Result<Exit, Error> {
+        let exit = match self.fd.run() {
+            Ok(exit) => exit,
+            Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => return Ok(Exit::Kicked),
+            Err(e) => return Err(failed("run the guest")(e)),
+        };
+        let what = match exit {
+            VcpuExit::IoOut(port, data) => {
+                let mut value = [0; 4];
+                let n = data.len().min(4);
+                value[..n].copy_from_slice(&data[..n]);
+                let value = u32::from_le_bytes(value);
+                return Ok(Exit::PortWrite { port, size: data.len(), value });
+            }
+            VcpuExit::IoIn(port, data) => {
+                data.fill(0xff);
+                return Ok(Exit::PortRead { port });
+            }
+            VcpuExit::MmioRead(address, data) => {
+                return Ok(Exit::MmioRead { address, len: data.len() });
+            }
+            VcpuExit::MmioWrite(address, from) => {
+                let mut data = [0; 8];
+                data[..from.len()].copy_from_slice(from);
+                return Ok(Exit::MmioWrite { address, data, len: from.len() });
+            }
+            VcpuExit::Hlt => return Ok(Exit::Halted),
+            VcpuExit::Shutdown => return Ok(Exit::TripleFault),
+            VcpuExit::Intr => return Ok(Exit::Kicked),
+            VcpuExit::InternalError => String::new(),
+            other => format!("{other:?}"),
+        };
+        let what = if what.is_empty() { self.internal_error() } else { what };
+        let rip = self.fd.get_regs().map_or(0, |r| r.rip);
+        Ok(Exit::Cannot { what, rip })
+    }
+
+    fn internal_error(&mut self) -> String {
+        // SAFETY: the exit reason says that this is the union's field; it has only integers.
+        let suberror = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.internal.suberror };
+        match suberror {
+            1 => "an instruction that KVM cannot emulate (SSE or AVX at CPL 0, on a host without hardware virtualization?)".into(),
+            n => format!("internal error {n}"),
+        }
+    }
+
+    /// Answers the [`Exit::MmioRead`] that `run` last returned.
+    pub fn answer_read(&mut self, data: &[u8]) {
+        // SAFETY: the exit was an MMIO read, so that this is the union's field; it has only bytes.
+        let mmio = unsafe { &mut self.fd.get_kvm_run().__bindgen_anon_1.mmio };
+        let n = data.len().min(8);
+        mmio.data[..n].copy_from_slice(&data[..n]);
+    }
+}
+
+impl std::fmt::Debug for Vcpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vcpu").field("msrs", &self.msrs).finish_non_exhaustive()
+    }
+}
+
+/// Makes the guest's TSC the host's, so that both sides of the control page's clock read the same counter. Where the attribute is not
+/// there (kvm-pvm), it is so anyway.
+fn use_host_tsc(fd: &VcpuFd) {
+    let offset: i64 = 0;
+    let attr = kvm_device_attr {
+        group: KVM_VCPU_TSC_CTRL,
+        attr: u64::from(KVM_VCPU_TSC_OFFSET),
+        addr: &raw const offset as u64,
+        flags: 0,
+    };
+    // SAFETY: KVM reads the offset that `attr` points to, which outlives the call.
+    if unsafe { ioctl_with_ref(fd, KVM_SET_DEVICE_ATTR(), &attr) } != 0 {
+        let e = std::io::Error::last_os_error();
+        tracing::debug!("the TSC offset stays as it is: {e}");
+    }
+}

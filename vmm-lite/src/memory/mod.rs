@@ -1,0 +1,326 @@
+//! Guest memory, and what is known of each of its pages.
+//!
+//! RAM is one range from guest-physical 0, backed by a memfd. Everything the VMM itself writes to it goes through
+//! `vm-memory`'s bitmap or is marked by hand right after the write, so that
+//! [`DirtyLog`](crate::kvm::DirtyLog) can add it to what KVM logged: a page that only the VMM wrote moves too.
+
+mod dont_care;
+mod page_set;
+
+pub use page_set::PageSet;
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsRawFd, FromRawFd},
+};
+use vm_memory::{
+    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    GuestRegionMmap, MmapRegion, VolatileSlice,
+    bitmap::{AtomicBitmap, Bitmap, RefSlice},
+};
+use vmm_lite_interface::{
+    control::ControlPage,
+    layout::{CONTROL_PAGE, IMAGE_BASE, MEMORY_MAX, PAGE_SIZE},
+};
+
+/// Size of a page as `usize`.
+pub const PAGE: usize = PAGE_SIZE as usize;
+
+/// The `vm-memory` type underneath, for rust-vmm's crates.
+pub type Mmap = GuestMemoryMmap<AtomicBitmap>;
+/// A checked window into guest memory; writes through it are logged.
+pub type Slice<'a> = VolatileSlice<'a, RefSlice<'a, AtomicBitmap>>;
+
+/// Why guest memory could not be had or used.
+#[derive(thiserror::Error, Debug)]
+pub enum Error {
+    /// The size cannot be that of a guest.
+    #[error(
+        "{0} bytes cannot be a guest's memory: it must be a multiple of 4096 between 2 MiB and 64 GiB"
+    )]
+    Size(u64),
+    /// The host has no such memory to give.
+    #[error("cannot get {size} bytes of memory for the guest")]
+    Allocate {
+        /// How much was asked for.
+        size: u64,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// Guest-physical range outside RAM.
+    #[error("guest-physical {address:#x}+{len:#x} is outside of memory")]
+    Outside {
+        /// Start of the range.
+        address: u64,
+        /// Its length in bytes.
+        len: u64,
+    },
+}
+
+/// A guest's RAM.
+#[derive(Debug)]
+pub struct GuestRam {
+    mmap: Mmap,
+    host: *mut u8,
+    size: u64,
+}
+
+// SAFETY: `host` points into `mmap`, which lives as long and is itself Send; all access through it is volatile or
+// by atomics, as it must be anyway with a guest on the other side.
+unsafe impl Send for GuestRam {}
+// SAFETY: as above; there is no interior state but the guest's memory and the atomic bitmap.
+unsafe impl Sync for GuestRam {}
+
+impl GuestRam {
+    /// Memory of `size` bytes, all zero, none of it resident yet.
+    ///
+    /// # Errors
+    /// [`Error::Size`], [`Error::Allocate`].
+    pub fn new(size: u64) -> Result<Self, Error> {
+        if !size.is_multiple_of(PAGE_SIZE) || size < 2 * IMAGE_BASE || size > MEMORY_MAX {
+            return Err(Error::Size(size));
+        }
+        let allocate = |source| Error::Allocate { size, source };
+        let file = memfd(size).map_err(allocate)?;
+        let region =
+            MmapRegion::<AtomicBitmap>::from_file(FileOffset::new(file, 0), size as usize)
+                .map_err(|e| allocate(io::Error::other(e)))?;
+        let host = region.as_ptr();
+        // SAFETY: advice on a mapping of ours; it changes no content. A host that has no huge pages for memfds says no,
+        // which is no error.
+        unsafe { libc::madvise(host.cast(), size as usize, libc::MADV_HUGEPAGE) };
+        let region = GuestRegionMmap::new(region, GuestAddress(0)).ok_or(Error::Size(size))?;
+        let mmap = Mmap::from_regions(vec![region]).map_err(|e| allocate(io::Error::other(e)))?;
+        Ok(Self { mmap, host, size })
+    }
+
+    /// Size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// How many pages there are.
+    #[must_use]
+    pub fn pages(&self) -> usize {
+        (self.size / PAGE_SIZE) as usize
+    }
+
+    /// The `vm-memory` object, for rust-vmm's crates.
+    #[must_use]
+    pub fn mmap(&self) -> &Mmap {
+        &self.mmap
+    }
+
+    /// Where RAM starts in this process.
+    #[must_use]
+    pub fn host_address(&self) -> *mut u8 {
+        self.host
+    }
+
+    /// The memfd.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        let region = self.mmap.find_region(GuestAddress(0)).and_then(|r| r.file_offset());
+        region.expect("made from a file").file()
+    }
+
+    /// A window of `len` bytes at `address`.
+    ///
+    /// # Errors
+    /// [`Error::Outside`].
+    pub fn slice(&self, address: u64, len: usize) -> Result<Slice<'_>, Error> {
+        self.mmap
+            .get_slice(GuestAddress(address), len)
+            .map_err(|_| Error::Outside { address, len: len as u64 })
+    }
+
+    /// Copies guest memory out.
+    ///
+    /// # Errors
+    /// [`Error::Outside`].
+    pub fn read(&self, address: u64, to: &mut [u8]) -> Result<(), Error> {
+        let len = to.len() as u64;
+        self.mmap
+            .read_slice(to, GuestAddress(address))
+            .map_err(|_| Error::Outside { address, len })
+    }
+
+    /// Copies into guest memory.
+    ///
+    /// # Errors
+    /// [`Error::Outside`].
+    pub fn write(&self, address: u64, from: &[u8]) -> Result<(), Error> {
+        let len = from.len() as u64;
+        self.mmap
+            .write_slice(from, GuestAddress(address))
+            .map_err(|_| Error::Outside { address, len })
+    }
+
+    /// Copies page number `page` out. While the vCPU runs the copy may be torn; the dirty log then names the page again.
+    ///
+    /// # Errors
+    /// [`Error::Outside`].
+    pub fn read_page(&self, page: usize, to: &mut [u8; PAGE]) -> Result<(), Error> {
+        self.read(page_address(page), to)
+    }
+
+    /// Overwrites page number `page`.
+    ///
+    /// # Errors
+    /// [`Error::Outside`].
+    pub fn write_page(&self, page: usize, from: &[u8; PAGE]) -> Result<(), Error> {
+        self.write(page_address(page), from)
+    }
+
+    /// Makes page number `page` zero, without making it resident if it is not.
+    ///
+    /// # Errors
+    /// [`Error::Outside`].
+    pub fn zero_page(&self, page: usize) -> Result<(), Error> {
+        let mut content = [0; PAGE];
+        self.read_page(page, &mut content)?;
+        if !is_zero(&content) {
+            self.write_page(page, &[0; PAGE])?;
+        }
+        Ok(())
+    }
+
+    /// Says that the VMM wrote `len` bytes at `address` past `vm-memory`. Call it **after** the write: a set taken in
+    /// between would otherwise lose the page.
+    pub fn mark(&self, address: u64, len: usize) {
+        self.bitmap().mark_dirty(address as usize, len);
+    }
+
+    /// The pages that the VMM wrote since the last time this was asked, or since [`forget_marks`](Self::forget_marks).
+    pub(crate) fn take_marks(&self, into: &mut PageSet) {
+        for (word, mine) in into.words_mut().iter_mut().zip(self.bitmap().get_and_reset()) {
+            *word |= mine;
+        }
+    }
+
+    /// Puts pages back that were taken.
+    pub(crate) fn put_marks_back(&self, pages: &PageSet) {
+        for page in pages.iter() {
+            self.bitmap().set_bit(page);
+        }
+    }
+
+    /// Starts over with an empty set of marks.
+    pub(crate) fn forget_marks(&self) {
+        self.bitmap().reset();
+    }
+
+    /// The control page. What the VMM writes there must be marked with [`mark`](Self::mark); what the guest writes there is
+    /// an allegation.
+    #[must_use]
+    pub fn control_page(&self) -> &ControlPage {
+        // SAFETY: the page lies inside RAM, whose size was checked to be above IMAGE_BASE, and is aligned; it has only
+        // atomics, for which any bit pattern is valid and which the guest may change at any time. The mapping lives as long as `self`.
+        unsafe { &*self.host.add(CONTROL_PAGE as usize).cast::<ControlPage>() }
+    }
+
+    fn bitmap(&self) -> &AtomicBitmap {
+        let region = self.mmap.find_region(GuestAddress(0)).expect("one region from 0");
+        MmapRegion::bitmap(region)
+    }
+
+    /// Makes every page resident in this process, so that applying and running finds no page fault of the host's.
+    ///
+    /// # Errors
+    /// What the host says: most likely that it has not that much memory.
+    pub fn populate(&self) -> io::Result<()> {
+        // SAFETY: populates a mapping of ours; content does not change.
+        let r = unsafe {
+            libc::madvise(self.host.cast(), self.size as usize, libc::MADV_POPULATE_WRITE)
+        };
+        if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Bytes of RAM that are resident.
+    ///
+    /// # Errors
+    /// What `fstat` says.
+    pub fn resident(&self) -> io::Result<u64> {
+        use std::os::unix::fs::MetadataExt;
+        Ok(self.file().metadata()?.blocks() * 512)
+    }
+}
+
+/// Guest-physical address of page number `page`.
+#[must_use]
+pub const fn page_address(page: usize) -> u64 {
+    page as u64 * PAGE_SIZE
+}
+
+/// Whether a page holds only zeros.
+#[must_use]
+pub fn is_zero(page: &[u8; PAGE]) -> bool {
+    // Blocks, each without a branch inside, so that the compiler makes vector code and a page that starts with something
+    // is found out early.
+    page.as_chunks::<256>().0.iter().all(|block| block.iter().fold(0, |acc, b| acc | b) == 0)
+}
+
+fn memfd(size: u64) -> io::Result<File> {
+    // SAFETY: a NUL-terminated name and flags; the result is checked.
+    let fd = unsafe { libc::memfd_create(c"vmm-lite-guest".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor that was just made and that nothing else owns.
+    let file = unsafe { File::from_raw_fd(fd) };
+    file.set_len(size)?;
+    debug_assert_eq!(file.as_raw_fd(), fd);
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn what_the_vmm_writes_is_marked() {
+        let ram = GuestRam::new(4 * MIB).unwrap();
+        ram.forget_marks();
+        ram.write(5 * PAGE_SIZE - 1, &[1, 2]).unwrap();
+        ram.slice(9 * PAGE_SIZE, 8).unwrap().copy_from(&[7u8; 8]);
+        ram.mark(20 * PAGE_SIZE, 1);
+        let mut set = PageSet::new(ram.pages());
+        ram.take_marks(&mut set);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [4, 5, 9, 20]);
+        let mut again = PageSet::new(ram.pages());
+        ram.take_marks(&mut again);
+        assert!(again.is_empty());
+        ram.put_marks_back(&set);
+        ram.take_marks(&mut again);
+        assert_eq!(again, set);
+    }
+
+    #[test]
+    fn nothing_outside_is_reachable() {
+        let ram = GuestRam::new(2 * MIB).unwrap();
+        assert!(matches!(ram.write(2 * MIB - 1, &[0; 2]), Err(Error::Outside { .. })));
+        assert!(matches!(ram.read(u64::MAX, &mut [0; 2]), Err(Error::Outside { .. })));
+        assert!(ram.slice(2 * MIB - 8, 9).is_err());
+        assert!(ram.read_page(512, &mut [0; PAGE]).is_err());
+        assert!(ram.read_page(511, &mut [0; PAGE]).is_ok());
+    }
+
+    #[test]
+    fn sizes_that_no_guest_can_have_are_refused() {
+        for size in [0, 4096, MIB, 4 * MIB + 1, MEMORY_MAX + PAGE_SIZE, u64::MAX] {
+            assert!(matches!(GuestRam::new(size), Err(Error::Size(_))), "{size}");
+        }
+    }
+
+    #[test]
+    fn zero_pages_are_told_from_others() {
+        let mut page = [0; PAGE];
+        assert!(is_zero(&page));
+        page[PAGE - 1] = 1;
+        assert!(!is_zero(&page));
+    }
+}
