@@ -3,9 +3,10 @@
 mod common;
 mod toy;
 
-use common::each_accel;
+use common::{each_accel, has, site, start_on};
+use qemu_tests::machine::PROGRAM;
 use qemu_tests::migration::{Options, migrate};
-use qemu_tests::{Accel, Config, Error, Exit, Machine};
+use qemu_tests::{Accel, Config, Error, Exit, Machine, Net};
 use std::time::Duration;
 use vmm_lite_interface::control::ResumeReason;
 
@@ -46,6 +47,9 @@ fn a_guest_without_an_exit_code_has_none() {
 
 #[test]
 fn a_refused_image_is_told_in_qemus_words() {
+    if !has("a refused image", Accel::Tcg) {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("text");
     std::fs::write(&image, "this is no image").unwrap();
@@ -56,6 +60,23 @@ fn a_refused_image_is_told_in_qemus_words() {
         }
         _ => panic!("{error}"),
     }
+}
+
+#[test]
+fn a_tap_device_is_found_where_the_machine_runs() {
+    if !has("a TAP device", Accel::Tcg) {
+        return;
+    }
+    let Some(site) = site("a TAP device") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = toy::config(dir.path(), Accel::Tcg);
+    config.net = Some(Net { tap: "tap0".into(), mac: "52:54:00:00:00:09".into() });
+    let mut vm = start_on(&site.hosts[0], &config);
+    vm.console().wait_for("toy\n", LIMIT).unwrap();
+    // The same device again: busy.
+    let second = || Machine::start_with(&config, site.hosts[0].ns.command(PROGRAM)).unwrap_err();
+    assert!(second().to_string().contains("tap0"), "{}", second());
+    vm.quit().unwrap();
 }
 
 #[test]
@@ -86,6 +107,9 @@ fn a_quiescent_guest_moves_and_goes_on() {
 
 #[test]
 fn a_failed_move_leaves_the_guest_running_at_the_source() {
+    if !has("a failed move", Accel::Tcg) {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let config = toy::config(dir.path(), Accel::Tcg);
     let mut source = Machine::start(&config).unwrap();

@@ -1,19 +1,111 @@
-//! What the tests of this crate share.
+//! What the tests of this crate share. A test binary uses a part of it.
+#![allow(dead_code)]
 
-use qemu_tests::{Accel, host};
+use qemu_tests::machine::PROGRAM;
+use qemu_tests::{Accel, Config, Machine, Net, host};
 use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+use vmm_lite_lab::net::Namespace;
+use vmm_lite_lab::site::{Host, Site};
+use vmm_lite_lab::{Error, images};
+
+/// How long anything in a guest may take; generous, for hosts that are busy and for TCG.
+pub const LIMIT: Duration = Duration::from_secs(60);
+/// The guest's place on the site's data network.
+pub const GUEST_IP: &str = "10.0.0.2";
 
 /// Says something that libtest does not swallow when the test passes.
 pub fn aloud(text: &str) {
+    // Nothing can be done about a standard error that is closed, and nobody would see it.
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Says aloud that a test, or a part of one, did not run.
+pub fn skipped(name: &str, why: impl std::fmt::Display) {
+    aloud(&format!("skipped: {name}: {why}"));
 }
 
 /// Runs `test` once for each accelerator that this host has, and says why not for the others.
 pub fn each_accel(name: &str, test: impl Fn(Accel)) {
-    for accel in Accel::ALL {
-        match host::why_not(accel) {
-            None => test(accel),
-            Some(why) => aloud(&format!("skipped: {name} with {accel:?}: {why}")),
+    Accel::ALL.into_iter().filter(|&accel| has(name, accel)).for_each(test);
+}
+
+/// Whether this host has an accelerator; if not, says why the test that needs it does not run.
+pub fn has(name: &str, accel: Accel) -> bool {
+    match host::why_not(accel) {
+        None => true,
+        Some(why) => {
+            skipped(&format!("{name} with {accel:?}"), why);
+            false
         }
     }
+}
+
+/// The image of an application, or `None` after saying why there can be none here.
+pub fn image(name: &str, app: &str) -> Option<PathBuf> {
+    let built = images::image(app).or_else(|error| match error {
+        // `cargo test -p qemu-tests` does not build the binary of another package.
+        Error::Missing { program, .. } if program == "vmm-lite" => {
+            let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+            build.args(["build", "--quiet", "--package", "vmm-lite"]);
+            if !cfg!(debug_assertions) {
+                build.arg("--release");
+            }
+            build.current_dir(images::workspace());
+            vmm_lite_lab::process::run(&mut build)?;
+            images::image(app)
+        }
+        error => Err(error),
+    });
+    match built {
+        Ok(image) => Some(image),
+        Err(why @ Error::Missing { .. }) => {
+            skipped(name, why);
+            None
+        }
+        Err(error) => panic!("the image of {app}: {error}"),
+    }
+}
+
+/// Two hosts and a client, or `None` after saying why there can be none here.
+pub fn site(name: &str) -> Option<Site> {
+    match Site::new() {
+        Ok(site) => Some(site),
+        Err(why @ (Error::Privilege(_) | Error::Missing { .. })) => {
+            skipped(name, why);
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// An image on the site's data network, with `args`.
+pub fn networked(image: PathBuf, accel: Accel, args: &[&str]) -> Config {
+    let mut config = Config::new(image, accel);
+    config.net = Some(Net { tap: "tap0".into(), mac: "52:54:00:0a:00:02".into() });
+    config.boot.ip = Some(format!("{GUEST_IP}/24"));
+    config.boot.args = args.iter().map(|&arg| arg.to_owned()).collect();
+    config
+}
+
+/// Starts a machine on a host.
+pub fn start_on(host: &Host, config: &Config) -> Machine {
+    Machine::start_with(config, host.ns.command(PROGRAM)).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// A connection to the guest, with timeouts.
+pub fn connect(from: &Namespace, port: u16) -> TcpStream {
+    let address: SocketAddr = format!("{GUEST_IP}:{port}").parse().expect("an address");
+    from.enter(move || -> std::io::Result<TcpStream> {
+        let stream = TcpStream::connect_timeout(&address, LIMIT)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.set_write_timeout(Some(LIMIT))?;
+        Ok(stream)
+    })
+    .expect("the client's namespace can be entered")
+    .unwrap_or_else(|e| panic!("connecting to {address}: {e}"))
 }
