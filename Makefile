@@ -35,7 +35,7 @@ test: images
 	cargo test $(CARGO_FLAGS) --workspace
 
 bench: images
-	@cargo run -q $(CARGO_FLAGS) -p vmm-lite-lab --bin bench
+	@cargo run -q $(CARGO_FLAGS) -p vmm-lite-bench --bin bench
 
 lint: setup
 	.ci/lint

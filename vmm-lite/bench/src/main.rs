@@ -1,0 +1,59 @@
+//! `make bench`: figures side by side, in one run.
+//!
+//! - [`moves`]: the same image under the same load, moved by vmm-lite and by QEMU, in turn
+//! - [`cold_start`]: from exec to the first line of output, vmm-lite and QEMU microvm
+//! - [`throughput`]: the key-value store as a unikernel, as a native process, and redis-server, over the same bridge
+//! - [`report`]: results.json, results.md and the plots
+//!
+//! Peers take turns in short blocks, so that a drift of the host's speed meets all of them alike.
+
+mod cold_start;
+mod moves;
+mod options;
+mod plots;
+mod report;
+mod system;
+mod throughput;
+
+use std::process::ExitCode;
+
+use options::Options;
+use vmm_lite_lab::{Result, privilege};
+
+fn main() -> ExitCode {
+    let options = match Options::from_args() {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            println!("{}", options::HELP);
+            return ExitCode::SUCCESS;
+        }
+        Err(wrong) => {
+            eprintln!("bench: {wrong}\n\n{}", options::HELP);
+            return ExitCode::from(2);
+        }
+    };
+    match bench(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("bench: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(options: &Options) -> Result<()> {
+    privilege::enter_user_namespace_if_needed()?;
+    privilege::kvm()?;
+    privilege::tun()?;
+    let mut results = report::Results::new(options)?;
+    if options.wants("cold-start") {
+        results.cold_start = cold_start::run(options)?;
+    }
+    if options.wants("moves") {
+        results.moves = moves::run(options)?;
+    }
+    if options.wants("throughput") {
+        results.throughput = throughput::run(options)?;
+    }
+    results.save(&options.out)
+}
