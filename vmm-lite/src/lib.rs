@@ -11,7 +11,10 @@
 //! - [`cli`]: the verbs
 
 pub mod build;
+pub mod boot;
 pub mod cli;
+pub mod devices;
 pub mod kvm;
 pub mod memory;
 pub mod migration;
+pub mod vm;

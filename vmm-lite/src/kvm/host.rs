@@ -2,7 +2,7 @@
 
 use super::{DirtyLog, Error, Vcpu, cpu, failed};
 use crate::memory::GuestRam;
-use kvm_bindings::{KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES};
+use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm};
 use std::{ffi::CString, io, os::fd::FromRawFd, os::unix::ffi::OsStrExt, path::Path, sync::Arc};
 
@@ -57,6 +57,19 @@ impl Host {
         Ok(Self { kvm })
     }
 
+    fn supported(&self) -> Result<CpuId, Error> {
+        let supported = self.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
+        supported.map_err(failed("tell which CPU features it supports"))
+    }
+
+    /// What a guest on this host could find its CPU to have.
+    ///
+    /// # Errors
+    /// [`Error::Call`].
+    pub fn features(&self) -> Result<cpu::Features, Error> {
+        Ok(cpu::Features::of_this_host(&self.supported()?))
+    }
+
     /// A VM with `ram` at guest-physical 0 and one vCPU, reset. The two live in the [`Vcpu`] and the [`DirtyLog`].
     ///
     /// # Errors
@@ -65,11 +78,7 @@ impl Host {
         let vm = Arc::new(self.kvm.create_vm().map_err(failed("create a VM"))?);
         let log = DirtyLog::new(Arc::clone(&vm), Arc::clone(ram))?;
         let fd = vm.create_vcpu(0).map_err(failed("create a vCPU"))?;
-        let supported = self
-            .kvm
-            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .map_err(failed("tell which CPU features it supports"))?;
-        fd.set_cpuid2(&cpu::guest_cpuid(supported)).map_err(failed("set the CPUID"))?;
+        fd.set_cpuid2(&cpu::guest_cpuid(self.supported()?)).map_err(failed("set the CPUID"))?;
         let msrs = self.kvm.get_msr_index_list().map_err(failed("list its MSRs"))?;
         Ok((Vcpu::new(fd, vm, Arc::clone(ram), msrs.as_slice())?, log))
     }

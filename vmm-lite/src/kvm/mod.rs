@@ -14,6 +14,7 @@ mod vcpu;
 pub use dirty_log::DirtyLog;
 pub use host::Host;
 pub use kick::Kick;
+pub(crate) use kick::this_thread;
 pub use state::VcpuState;
 pub use vcpu::{Exit, Vcpu};
 

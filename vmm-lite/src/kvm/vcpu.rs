@@ -104,6 +104,17 @@ impl Vcpu {
         Ok(())
     }
 
+    /// Ticks of the guest's TSC in a second.
+    ///
+    /// # Errors
+    /// [`Error::Lacks`] on a host whose TSC is not stable.
+    pub fn tsc_hz(&self) -> Result<u64, Error> {
+        match self.fd.get_tsc_khz() {
+            Ok(khz @ 1..) => Ok(u64::from(khz) * 1000),
+            _ => Err(Error::Lacks("a stable TSC (KVM_GET_TSC_KHZ)")),
+        }
+    }
+
     /// The handle for kicking this vCPU.
     #[must_use]
     pub fn kick_handle(&self) -> Arc<Kick> {

@@ -1,0 +1,32 @@
+//! From an image file to a guest that can start: checks, memory, PVH structures, command line.
+
+mod image;
+mod parameters;
+mod pvh;
+
+pub use image::{Error as ImageError, Image};
+pub use parameters::{Cidr, Error as ParametersError, Parameters};
+
+use crate::memory::GuestRam;
+
+/// Why an image could not be put into a guest's memory.
+#[derive(thiserror::Error, Debug)]
+pub enum Error {
+    /// Something is wrong with the image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// Something is wrong with what the guest is to be told.
+    #[error(transparent)]
+    Parameters(#[from] ParametersError),
+}
+
+/// Puts `image` and its boot parameters into `ram`.
+///
+/// # Errors
+/// [`Error`].
+pub fn load(image: &Image, parameters: &Parameters, ram: &GuestRam) -> Result<(), Error> {
+    let cmdline = parameters.cmdline()?;
+    image.load(ram)?;
+    pvh::write(&cmdline, ram);
+    Ok(())
+}

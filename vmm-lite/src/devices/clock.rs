@@ -1,0 +1,124 @@
+//! The guest's clock: the TSC scaled to nanoseconds, published in the control page.
+//!
+//! Monotonic time goes on through pauses and moves and never back (rule R6); it is rebased only while the vCPU is stopped.
+
+use serde::{Deserialize, Serialize};
+use std::{
+    arch::x86_64::_rdtsc,
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use vmm_lite_interface::control::PvClock;
+
+/// The host's (and guest's) time stamp counter.
+#[must_use]
+pub fn tsc() -> u64 {
+    // SAFETY: every x86-64 CPU has `rdtsc`, and Linux lets programs use it.
+    unsafe { _rdtsc() }
+}
+
+/// A guest's clock.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    tsc_hz: u64,
+    /// Nanoseconds a tick, with 32 fractional bits.
+    mult: u64,
+    tsc_base: u64,
+    mono_base_ns: u64,
+    wall_offset_ns: u64,
+}
+
+/// What of a clock moves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ClockState {
+    /// The guest's monotonic time when it was captured.
+    pub mono_ns: u64,
+    /// Its wall clock's distance from that.
+    pub wall_offset_ns: u64,
+}
+
+impl Clock {
+    /// A clock that starts at zero now, on a host whose TSC has `tsc_hz` ticks a second.
+    #[must_use]
+    pub fn start(tsc_hz: u64) -> Self {
+        let mult = ((1_000_000_000_u128 << 32) / u128::from(tsc_hz.max(1))) as u64;
+        Self { tsc_hz, mult, tsc_base: tsc(), mono_base_ns: 0, wall_offset_ns: unix_ns() }
+    }
+
+    /// The guest's monotonic time at the counter's value `tsc`.
+    #[must_use]
+    pub fn at(&self, tsc: u64) -> u64 {
+        let ticks = tsc.saturating_sub(self.tsc_base);
+        self.mono_base_ns + ((u128::from(ticks) * u128::from(self.mult)) >> 32) as u64
+    }
+
+    /// The guest's monotonic time now.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.at(tsc())
+    }
+
+    /// The counter's value `after` from now.
+    #[must_use]
+    pub fn tsc_in(&self, after: Duration) -> u64 {
+        let ticks = after.as_nanos().saturating_mul(u128::from(self.tsc_hz)) / 1_000_000_000;
+        tsc().saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX))
+    }
+
+    /// What moves.
+    #[must_use]
+    pub fn capture(&self) -> ClockState {
+        ClockState { mono_ns: self.now(), wall_offset_ns: self.wall_offset_ns }
+    }
+
+    /// Goes on from a captured clock, `away` after it was captured. The wall clock follows this host's, unless that would put it back.
+    pub fn apply(&mut self, state: ClockState, away: Duration) {
+        self.tsc_base = tsc();
+        self.mono_base_ns = state.mono_ns.saturating_add(away.as_nanos() as u64);
+        let here = unix_ns().saturating_sub(self.mono_base_ns);
+        self.wall_offset_ns = state.wall_offset_ns.max(here);
+    }
+
+    /// Writes it where the guest reads it. The caller marks the page.
+    pub fn publish(&self, to: &PvClock) {
+        to.tsc_base.store(self.tsc_base, Relaxed);
+        to.mono_base_ns.store(self.mono_base_ns, Relaxed);
+        to.mult.store(self.mult, Relaxed);
+        to.wall_offset_ns.store(self.wall_offset_ns, Relaxed);
+        to.tsc_hz.store(self.tsc_hz, Relaxed);
+    }
+}
+
+fn unix_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HZ: u64 = 2_600_000_000;
+
+    #[test]
+    fn ticks_become_nanoseconds() {
+        let mut clock = Clock::start(HZ);
+        clock.tsc_base = 1000;
+        assert_eq!(clock.at(1000), 0);
+        let after_a_day = clock.at(1000 + HZ * 86_400);
+        assert!(after_a_day.abs_diff(86_400_000_000_000) < 50_000, "{after_a_day}");
+        assert_eq!(clock.at(999), 0, "a counter that lags counts as the base");
+    }
+
+    #[test]
+    fn time_goes_on_over_a_move_and_never_back() {
+        let source = Clock::start(HZ);
+        let state = source.capture();
+        let mut destination = Clock::start(HZ / 2);
+        destination.apply(state, Duration::from_millis(3));
+        let now = destination.now();
+        assert!(now >= state.mono_ns + 3_000_000, "{now} after {}", state.mono_ns);
+        let ahead = ClockState { wall_offset_ns: u64::MAX / 2, ..state };
+        destination.apply(ahead, Duration::ZERO);
+        assert_eq!(destination.wall_offset_ns, u64::MAX / 2, "the wall clock does not go back either");
+    }
+}

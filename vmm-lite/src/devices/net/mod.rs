@@ -1,0 +1,179 @@
+//! The network device: virtio-net over virtio-mmio, served at the doorbell.
+//!
+//! It sends no interrupts and needs no notifications: the doorbell says when to look, and the used rings tell drivers not to notify.
+//! [`registers`] is what the driver sees, [`queues`] moves the packets, [`state`] is what moves with the guest.
+
+mod queues;
+mod registers;
+mod state;
+
+pub use queues::Moved;
+pub use state::NetState;
+
+use super::{Violation, tap, tap::Tap};
+use crate::memory::GuestRam;
+use queues::Buffers;
+use registers::Registers;
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
+    },
+};
+
+/// Late packets that are kept for a guest that takes none; the source's share is what its TAP held.
+const LATE_MAX: usize = 4096;
+
+/// What went through a device since it was made.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Packets to the guest.
+    pub rx_packets: AtomicU64,
+    /// Their bytes, without headers of ours.
+    pub rx_bytes: AtomicU64,
+    /// Packets to the guest that did not fit its buffers.
+    pub rx_dropped: AtomicU64,
+    /// Packets from the guest.
+    pub tx_packets: AtomicU64,
+    /// Their bytes.
+    pub tx_bytes: AtomicU64,
+    /// Packets from the guest that the host would not take.
+    pub tx_dropped: AtomicU64,
+}
+
+impl Counters {
+    fn add(packets: &AtomicU64, bytes: &AtomicU64, n: usize) {
+        packets.fetch_add(1, Relaxed);
+        bytes.fetch_add(n.saturating_sub(tap::VNET_HEADER) as u64, Relaxed);
+    }
+}
+
+/// Packets that reached the guest's old place and come after it; handed over by another thread.
+#[derive(Debug, Default)]
+pub struct Late {
+    frames: Mutex<VecDeque<Vec<u8>>>,
+    some: AtomicBool,
+}
+
+impl Late {
+    /// Adds a frame with its virtio-net header. `false` when there are too many already, or it is no frame.
+    pub fn push(&self, frame: Vec<u8>) -> bool {
+        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        if frames.len() >= LATE_MAX || frame.len() <= tap::VNET_HEADER {
+            return false;
+        }
+        frames.push_back(frame);
+        self.some.store(true, SeqCst);
+        true
+    }
+
+    /// Whether there are any.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        self.some.load(SeqCst)
+    }
+}
+
+/// The device of one guest.
+#[derive(Debug)]
+pub struct Net {
+    tap: Tap,
+    registers: Registers,
+    buffers: Buffers,
+    counters: Arc<Counters>,
+    late: Arc<Late>,
+}
+
+impl Net {
+    /// A device with the address `mac` on `tap`, as after a reset.
+    ///
+    /// # Errors
+    /// What the TAP says.
+    pub fn new(tap: Tap, mac: [u8; 6]) -> Result<Self, tap::Error> {
+        let (mtu, up) = tap.mtu_and_up()?;
+        if !up {
+            let name = tap.name();
+            tracing::warn!("TAP device {name} is down; set it up with `ip link set {name} up`");
+        }
+        let (counters, late) = Default::default();
+        let registers = Registers::new(mac, mtu);
+        Ok(Self { tap, registers, buffers: Buffers::default(), counters, late })
+    }
+
+    /// Its counters.
+    #[must_use]
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// Where packets that come after the guest are handed over.
+    #[must_use]
+    pub fn late(&self) -> Arc<Late> {
+        Arc::clone(&self.late)
+    }
+
+    /// The TAP device.
+    #[must_use]
+    pub fn tap(&self) -> &Tap {
+        &self.tap
+    }
+
+    /// The driver reads a register.
+    ///
+    /// # Errors
+    /// A [`Violation`].
+    pub fn read(&self, offset: u64, data: &mut [u8]) -> Result<(), Violation> {
+        self.registers.read(offset, data)
+    }
+
+    /// The driver writes a register.
+    ///
+    /// # Errors
+    /// A [`Violation`].
+    pub fn write(&mut self, offset: u64, data: &[u8], ram: &GuestRam) -> Result<(), Violation> {
+        if self.registers.write(offset, data, ram)? {
+            self.offload();
+        }
+        Ok(())
+    }
+
+    /// Tells the TAP what the driver takes.
+    fn offload(&self) {
+        if let Err(e) = self.tap.set_offload(self.registers.offload()) {
+            // The guest then gets packets it could have got cheaper, and none it cannot take.
+            tracing::warn!("offloads stay off: {e}");
+        }
+    }
+
+    /// Sends what the guest queued, and fills its buffers with what has arrived.
+    ///
+    /// # Errors
+    /// A [`Violation`].
+    pub fn pass(&mut self, ram: &GuestRam) -> Result<Moved, Violation> {
+        let Self { tap, registers, buffers, counters, late } = self;
+        let room = registers::frame_max(registers.offload(), registers.mtu());
+        let Some([receive, transmit]) = registers.live_queues() else { return Ok(Moved::default()) };
+        let sent = queues::send(transmit, ram, tap, buffers, counters)?;
+        let received = queues::receive(receive, ram, tap, buffers, counters, late, room)?;
+        Ok(Moved { sent, more: received.more || sent == queues::BATCH, ..received })
+    }
+
+    /// What moves. The queues are settled: nothing that was taken off a ring is unfinished.
+    #[must_use]
+    pub fn capture(&self) -> NetState {
+        self.registers.capture()
+    }
+
+    /// Goes on where another VMM was.
+    ///
+    /// # Errors
+    /// What is wrong with the state; nothing has changed then.
+    pub fn apply(&mut self, state: &NetState, ram: &GuestRam) -> Result<(), state::Error> {
+        self.registers.apply(state, ram)?;
+        self.offload();
+        Ok(())
+    }
+}
+
+pub use state::Error as StateError;

@@ -1,0 +1,227 @@
+//! Moving packets between the queues and the TAP, straight between guest memory and the kernel, without allocating.
+
+use super::{Counters, Late, Violation, registers::QUEUE_MAX};
+use crate::{
+    devices::tap::{Tap, VNET_HEADER},
+    memory::{GuestRam, Mmap},
+};
+use std::sync::{PoisonError, atomic::Ordering::Relaxed, atomic::Ordering::SeqCst};
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+
+/// Offset of `num_buffers` in the virtio-net header. The TAP leaves it alone, and the standard has it be 1.
+const NUM_BUFFERS: usize = 10;
+/// Most packets moved in one pass in each direction, so that neither starves the other nor the guest.
+pub(super) const BATCH: usize = 256;
+
+/// What a pass moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Moved {
+    /// Packets taken from the guest.
+    pub sent: usize,
+    /// Packets given to the guest.
+    pub received: usize,
+    /// The guest has no receive buffer left, so that there is no use in waiting for packets.
+    pub no_buffers: bool,
+    /// Packets may still be waiting on either side.
+    pub more: bool,
+}
+
+/// The parts of one chain: where they are for the kernel, and where for the guest. Kept from packet to packet.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    iov: Vec<libc::iovec>,
+    guest: Vec<(u64, usize)>,
+}
+
+// SAFETY: the pointers in `iov` are only used within one call that has just filled them from guest memory it holds.
+unsafe impl Send for Buffers {}
+
+impl Buffers {
+    /// Gathers a chain whose parts must all be for the device to write (or to read). Returns its length.
+    fn gather(
+        &mut self,
+        mut chain: DescriptorChain<&Mmap>,
+        ram: &GuestRam,
+        for_writing: bool,
+    ) -> Result<usize, String> {
+        self.iov.clear();
+        self.guest.clear();
+        let mut total = 0;
+        // A chain that ends before a descriptor says so is one that virtio-queue gave up on.
+        let mut unfinished = true;
+        for descriptor in chain.by_ref() {
+            let (address, len) = (descriptor.addr().0, descriptor.len() as usize);
+            if descriptor.is_write_only() != for_writing {
+                return Err(format!(
+                    "the buffer at {address:#x} is {} the device to write",
+                    if for_writing { "not for" } else { "for" }
+                ));
+            }
+            let part = ram.slice(address, len).map_err(|e| format!("a buffer: {e}"))?;
+            if self.iov.len() == usize::from(QUEUE_MAX) {
+                return Err(format!("a packet of more than {QUEUE_MAX} parts"));
+            }
+            self.iov.push(libc::iovec {
+                iov_base: part.ptr_guard_mut().as_ptr().cast(),
+                iov_len: len,
+            });
+            self.guest.push((address, len));
+            total += len;
+            unfinished = descriptor.has_next();
+        }
+        if unfinished {
+            return Err("a chain of descriptors that loops, leaves the table, or is too long".into());
+        }
+        Ok(total)
+    }
+
+    /// Writes `bytes` at `offset` of the chain gathered.
+    fn write(&self, ram: &GuestRam, mut offset: usize, mut bytes: &[u8]) {
+        for &(address, len) in &self.guest {
+            if bytes.is_empty() {
+                return;
+            }
+            if offset >= len {
+                offset -= len;
+                continue;
+            }
+            let (now, later) = bytes.split_at(bytes.len().min(len - offset));
+            ram.write(address + offset as u64, now).expect("checked when gathered");
+            bytes = later;
+            offset = 0;
+        }
+    }
+
+    /// Logs that the first `written` bytes of the chain were written by the kernel.
+    fn mark(&self, ram: &GuestRam, mut written: usize) {
+        for &(address, len) in &self.guest {
+            let n = len.min(written);
+            ram.mark(address, n);
+            written -= n;
+        }
+    }
+}
+
+fn next<'m>(
+    queue: &mut Queue,
+    ram: &'m GuestRam,
+) -> Result<Option<DescriptorChain<&'m Mmap>>, String> {
+    Ok(queue.iter(ram.mmap()).map_err(|e| e.to_string())?.next())
+}
+
+/// Takes back the last [`next`].
+fn put_back(queue: &mut Queue) {
+    queue.set_next_avail(queue.next_avail().wrapping_sub(1));
+}
+
+fn done(queue: &mut Queue, ram: &GuestRam, head: u16, len: usize) -> Result<(), String> {
+    queue.add_used(ram.mmap(), head, len as u32).map_err(|e| e.to_string())
+}
+
+/// Sends what the guest has queued; how many packets that was.
+pub(super) fn send(
+    queue: &mut Queue,
+    ram: &GuestRam,
+    tap: &Tap,
+    buffers: &mut Buffers,
+    counters: &Counters,
+) -> Result<usize, Violation> {
+    let broken = |what| Violation::Queue { queue: "transmit", what };
+    let mut sent = 0;
+    while sent < BATCH {
+        let Some(chain) = next(queue, ram).map_err(broken)? else { break };
+        let head = chain.head_index();
+        let len = buffers.gather(chain, ram, false).map_err(broken)?;
+        if len < VNET_HEADER {
+            return Err(broken(format!("a packet of {len} bytes, shorter than its header")));
+        }
+        // SAFETY: the buffers were just checked to lie in guest memory, which `ram` keeps mapped.
+        match unsafe { tap.write_from(&buffers.iov) } {
+            Ok(true) => Counters::add(&counters.tx_packets, &counters.tx_bytes, len),
+            Ok(false) => {
+                put_back(queue);
+                break;
+            }
+            Err(e) => {
+                // A malformed packet, or a device that is down: as on a wire, it is gone.
+                tracing::debug!("the host does not take a packet of {len} bytes: {e}");
+                counters.tx_dropped.fetch_add(1, Relaxed);
+            }
+        }
+        done(queue, ram, head, 0).map_err(broken)?;
+        sent += 1;
+    }
+    Ok(sent)
+}
+
+/// Fills the guest's buffers: first with what comes after it from its old place, then with what the TAP has.
+pub(super) fn receive(
+    queue: &mut Queue,
+    ram: &GuestRam,
+    tap: &Tap,
+    buffers: &mut Buffers,
+    counters: &Counters,
+    late: &Late,
+    room: usize,
+) -> Result<Moved, Violation> {
+    let broken = |what| Violation::Queue { queue: "receive", what };
+    let mut moved = Moved::default();
+    while moved.received < BATCH {
+        let Some(chain) = next(queue, ram).map_err(broken)? else {
+            moved.no_buffers = true;
+            return Ok(moved);
+        };
+        let head = chain.head_index();
+        let capacity = buffers.gather(chain, ram, true).map_err(broken)?;
+        if capacity < room {
+            return Err(broken(format!("a buffer of {capacity} bytes, where a packet may need {room}")));
+        }
+        let len = match take_late(late, ram, buffers, capacity) {
+            Some(len) => len,
+            // SAFETY: the buffers were just checked to lie in guest memory, which `ram` keeps mapped.
+            None => match unsafe { tap.read_into(&mut buffers.iov) } {
+                Ok(Some(len)) => {
+                    buffers.mark(ram, len.min(capacity));
+                    len
+                }
+                Ok(None) => {
+                    put_back(queue);
+                    return Ok(moved);
+                }
+                Err(e) => {
+                    tracing::debug!("the TAP device cannot be read: {e}");
+                    put_back(queue);
+                    return Ok(moved);
+                }
+            },
+        };
+        if len > capacity {
+            counters.rx_dropped.fetch_add(1, Relaxed);
+            put_back(queue);
+            continue;
+        }
+        buffers.write(ram, NUM_BUFFERS, &1_u16.to_le_bytes());
+        done(queue, ram, head, len).map_err(broken)?;
+        Counters::add(&counters.rx_packets, &counters.rx_bytes, len);
+        moved.received += 1;
+    }
+    moved.more = true;
+    Ok(moved)
+}
+
+/// Puts a late packet into the buffers, if there is one; its length.
+fn take_late(late: &Late, ram: &GuestRam, buffers: &Buffers, capacity: usize) -> Option<usize> {
+    if !late.any() {
+        return None;
+    }
+    let mut frames = late.frames.lock().unwrap_or_else(PoisonError::into_inner);
+    let frame = frames.pop_front();
+    if frames.is_empty() {
+        late.some.store(false, SeqCst);
+    }
+    let frame = frame?;
+    if frame.len() <= capacity {
+        buffers.write(ram, 0, &frame);
+    }
+    Some(frame.len())
+}

@@ -1,0 +1,100 @@
+//! What of a network device moves with its guest.
+
+use super::registers::{OFFERED, QUEUE_MAX};
+use crate::memory::GuestRam;
+use serde::{Deserialize, Serialize};
+use virtio_queue::{Queue, QueueT};
+
+/// Why a network device's state cannot be gone on with.
+#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
+pub enum Error {
+    /// Features this VMM does not offer.
+    #[error("the driver uses network features {0:#x} that this vmm-lite does not offer")]
+    Features(u64),
+    /// A queue that cannot be.
+    #[error("network queue {0} does not fit this guest's memory")]
+    Queue(usize),
+}
+
+/// The device's registers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NetState {
+    /// The guest's Ethernet address.
+    pub mac: [u8; 6],
+    /// The MTU it was told.
+    pub mtu: u16,
+    /// Which half of the device's features shows.
+    pub features_sel: u32,
+    /// Which half of the driver's features is written.
+    pub driver_features_sel: u32,
+    /// Features the driver accepted.
+    pub driver_features: u64,
+    /// Which queue's registers show.
+    pub queue_sel: u32,
+    /// Device status.
+    pub status: u32,
+    /// Receive and transmit queue.
+    pub queues: [QueueState; 2],
+}
+
+/// Registers and positions of a queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct QueueState {
+    /// Number of descriptors.
+    pub size: u16,
+    /// Whether the driver has set it up.
+    pub ready: bool,
+    /// Next entry of the available ring to be taken.
+    pub next_avail: u16,
+    /// Next entry of the used ring to be filled.
+    pub next_used: u16,
+    /// Guest-physical address of the descriptor table.
+    pub desc_table: u64,
+    /// Guest-physical address of the available ring.
+    pub avail_ring: u64,
+    /// Guest-physical address of the used ring.
+    pub used_ring: u64,
+}
+
+impl From<virtio_queue::QueueState> for QueueState {
+    fn from(q: virtio_queue::QueueState) -> Self {
+        Self {
+            size: q.size,
+            ready: q.ready,
+            next_avail: q.next_avail,
+            next_used: q.next_used,
+            desc_table: q.desc_table,
+            avail_ring: q.avail_ring,
+            used_ring: q.used_ring,
+        }
+    }
+}
+
+impl NetState {
+    /// The queues, if all of this can be a guest's of ours.
+    pub(super) fn check(&self, ram: &GuestRam) -> Result<[Queue; 2], Error> {
+        if self.driver_features & !OFFERED != 0 {
+            return Err(Error::Features(self.driver_features & !OFFERED));
+        }
+        let queue = |n: usize| {
+            let s = self.queues[n];
+            let queue = Queue::try_from(virtio_queue::QueueState {
+                max_size: QUEUE_MAX,
+                next_avail: s.next_avail,
+                next_used: s.next_used,
+                event_idx_enabled: false,
+                size: s.size,
+                ready: s.ready,
+                desc_table: s.desc_table,
+                avail_ring: s.avail_ring,
+                used_ring: s.used_ring,
+            })
+            .map_err(|_| Error::Queue(n))?;
+            if s.ready && !queue.is_valid(ram.mmap()) {
+                return Err(Error::Queue(n));
+            }
+            Ok(queue)
+        };
+        Ok([queue(0)?, queue(1)?])
+    }
+}

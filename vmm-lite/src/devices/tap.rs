@@ -1,0 +1,289 @@
+//! TAP devices: the host's end of a guest's network.
+
+use std::{
+    ffi::CString,
+    fs::{File, OpenOptions},
+    io,
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::fs::OpenOptionsExt,
+    },
+};
+
+/// Size of the virtio-net header that precedes each frame on the descriptor.
+pub const VNET_HEADER: usize = 12;
+
+const TUN: &str = "/dev/net/tun";
+
+// From linux/if_tun.h and linux/sockios.h.
+const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
+const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;
+const TUNSETVNETHDRSZ: libc::c_ulong = 0x4004_54d8;
+const IFF_TAP: i16 = 0x0002;
+const IFF_NO_PI: i16 = 0x1000;
+const IFF_VNET_HDR: i16 = 0x4000;
+
+/// Packets to the guest may come without their checksum filled in.
+pub const TUN_F_CSUM: u32 = 0x01;
+/// TCP segments over IPv4 to the guest may be larger than the MTU.
+pub const TUN_F_TSO4: u32 = 0x02;
+/// TCP segments over IPv6 to the guest may be larger than the MTU.
+pub const TUN_F_TSO6: u32 = 0x04;
+
+/// Why a TAP device could not be used.
+#[derive(thiserror::Error, Debug)]
+pub enum Error {
+    /// It does not exist.
+    #[error(
+        "there is no network device {0}; make it with `ip tuntap add {0} mode tap user $USER && ip link set {0} up`"
+    )]
+    Missing(String),
+    /// Somebody else has it open.
+    #[error("TAP device {0} is busy: another process, maybe another VM, has it open")]
+    Busy(String),
+    /// The user may not.
+    #[error(
+        "no permission to use TAP device {0}: make it for this user with `ip tuntap add {0} mode tap user $USER`, or run as root"
+    )]
+    NoPermission(String),
+    /// There is a device of that name, of another kind.
+    #[error("network device {0} is not a TAP device (or one with several queues)")]
+    NotTap(String),
+    /// A name no network device can have.
+    #[error("{0:?} cannot be the name of a network device")]
+    Name(String),
+    /// No TUN/TAP on this host.
+    #[error(
+        "{TUN} cannot be opened: load the module with `modprobe tun`; in a container, pass the device in"
+    )]
+    NoTun(#[source] io::Error),
+    /// A call failed.
+    #[error("cannot {doing} TAP device {name}")]
+    Call {
+        /// What was tried.
+        doing: &'static str,
+        /// The device.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// A TAP device, open and not blocking.
+#[derive(Debug)]
+pub struct Tap {
+    file: File,
+    name: String,
+}
+
+impl Tap {
+    /// Opens the device `name`, which must exist in this network namespace.
+    ///
+    /// # Errors
+    /// An [`Error`] that says what the user can do about it.
+    pub fn open(name: &str) -> Result<Self, Error> {
+        if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains(['/', '\0', ' ', '%']) {
+            return Err(Error::Name(name.into()));
+        }
+        // Asking for a name that does not exist would make root a new device.
+        let c_name = CString::new(name).map_err(|_| Error::Name(name.into()))?;
+        // SAFETY: a NUL-terminated string.
+        if unsafe { libc::if_nametoindex(c_name.as_ptr()) } == 0 {
+            return Err(Error::Missing(name.into()));
+        }
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+            .open(TUN)
+            .map_err(|e| match e.kind() {
+                io::ErrorKind::PermissionDenied => Error::NoPermission(name.into()),
+                _ => Error::NoTun(e),
+            })?;
+        let tap = Self { file, name: name.into() };
+        let mut request = tap.request();
+        request.ifr_ifru.ifru_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+        // SAFETY: the request is valid and outlives the call.
+        let r = unsafe { libc::ioctl(tap.fd(), TUNSETIFF, &raw const request) };
+        if r < 0 {
+            let e = io::Error::last_os_error();
+            return Err(match e.raw_os_error() {
+                Some(libc::EBUSY) => Error::Busy(name.into()),
+                Some(libc::EPERM | libc::EACCES) => Error::NoPermission(name.into()),
+                Some(libc::EINVAL) => Error::NotTap(name.into()),
+                _ => Error::Call { doing: "attach to", name: name.into(), source: e },
+            });
+        }
+        let size = VNET_HEADER as libc::c_int;
+        // SAFETY: the argument is an int that outlives the call.
+        let r = unsafe { libc::ioctl(tap.fd(), TUNSETVNETHDRSZ, &raw const size) };
+        tap.check(r, "set the header size of")?;
+        tap.set_offload(0)?;
+        Ok(tap)
+    }
+
+    fn request(&self) -> libc::ifreq {
+        // SAFETY: integers, arrays and unions of them, for which zero is valid.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (to, from) in request.ifr_name.iter_mut().zip(self.name.bytes()) {
+            *to = from as libc::c_char;
+        }
+        request
+    }
+
+    fn check(&self, r: libc::c_int, doing: &'static str) -> Result<(), Error> {
+        if r >= 0 {
+            return Ok(());
+        }
+        Err(Error::Call { doing, name: self.name.clone(), source: io::Error::last_os_error() })
+    }
+
+    /// Says what the guest can take: a set of `TUN_F_*`.
+    ///
+    /// # Errors
+    /// [`Error::Call`].
+    pub fn set_offload(&self, flags: u32) -> Result<(), Error> {
+        // SAFETY: the argument is a number.
+        let r = unsafe { libc::ioctl(self.fd(), TUNSETOFFLOAD, libc::c_ulong::from(flags)) };
+        self.check(r, "set the offloads of")
+    }
+
+    /// The device's MTU, and whether it is up.
+    ///
+    /// # Errors
+    /// [`Error::Call`].
+    pub fn mtu_and_up(&self) -> Result<(u16, bool), Error> {
+        // Interface requests go to any socket.
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0")
+            .or_else(|_| std::net::UdpSocket::bind("[::]:0"))
+            .map_err(|source| Error::Call { doing: "ask about", name: self.name.clone(), source })?;
+        let mut request = self.request();
+        // SAFETY: the request is valid and outlives the calls; the fields read are those the calls fill.
+        unsafe {
+            let r = libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &raw mut request);
+            self.check(r, "read the MTU of")?;
+            let mtu = request.ifr_ifru.ifru_mtu;
+            let r = libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request);
+            self.check(r, "read the flags of")?;
+            let up = i32::from(request.ifr_ifru.ifru_flags) & libc::IFF_UP != 0;
+            Ok((mtu.clamp(68, 65_521) as u16, up))
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The descriptor, to be polled.
+    #[must_use]
+    pub fn fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+
+    /// Another handle on the same device.
+    ///
+    /// # Errors
+    /// [`Error::Call`].
+    pub fn try_clone(&self) -> Result<Self, Error> {
+        let file = self.file.try_clone().map_err(|source| Error::Call {
+            doing: "get another handle on",
+            name: self.name.clone(),
+            source,
+        })?;
+        Ok(Self { file, name: self.name.clone() })
+    }
+
+    /// Reads one frame with its header; `None` when none is waiting.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn read(&self, to: &mut [u8]) -> io::Result<Option<usize>> {
+        let mut iov = [libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() }];
+        // SAFETY: the buffer is ours and as long as the vector says.
+        unsafe { self.read_into(&mut iov) }
+    }
+
+    /// Writes one frame with its header. `false` when the device takes none for now.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn write(&self, frame: &[u8]) -> io::Result<bool> {
+        let iov = [libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() }];
+        // SAFETY: the buffer is as long as the vector says.
+        unsafe { self.write_from(&iov) }
+    }
+
+    /// Reads one frame into the buffers of `iov`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    ///
+    /// # Safety
+    /// The buffers are valid for writing.
+    pub(crate) unsafe fn read_into(&self, iov: &mut [libc::iovec]) -> io::Result<Option<usize>> {
+        loop {
+            // SAFETY: the caller vouches for the buffers; the result is checked.
+            let n = unsafe { libc::readv(self.fd(), iov.as_ptr(), iov.len() as libc::c_int) };
+            if n >= 0 {
+                return Ok(Some(n as usize));
+            }
+            match io::Error::last_os_error() {
+                e if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                e if e.kind() == io::ErrorKind::Interrupted => {}
+                e => return Err(e),
+            }
+        }
+    }
+
+    /// Writes the buffers of `iov` as one frame.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    ///
+    /// # Safety
+    /// The buffers are valid for reading.
+    pub(crate) unsafe fn write_from(&self, iov: &[libc::iovec]) -> io::Result<bool> {
+        loop {
+            // SAFETY: the caller vouches for the buffers; the result is checked.
+            let n = unsafe { libc::writev(self.fd(), iov.as_ptr(), iov.len() as libc::c_int) };
+            if n >= 0 {
+                return Ok(true);
+            }
+            match io::Error::last_os_error() {
+                e if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                e if e.kind() == io::ErrorKind::Interrupted => {}
+                e => return Err(e),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_not_there_is_not_made() {
+        let error = Tap::open("vmmnone0").unwrap_err();
+        assert!(matches!(error, Error::Missing(_)));
+        assert!(error.to_string().contains("ip tuntap add vmmnone0 mode tap"), "{error}");
+    }
+
+    #[test]
+    fn names_that_no_device_has_are_refused() {
+        for name in ["", "a/b", "sixteencharacter", "tap%d", "a b"] {
+            assert!(matches!(Tap::open(name), Err(Error::Name(_))), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_loopback_is_no_tap() {
+        match Tap::open("lo") {
+            Err(Error::NotTap(_)) => {}
+            Err(e @ (Error::NoPermission(_) | Error::NoTun(_))) => eprintln!("skipped: {e}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! The machine: the vCPU with its devices, and the loop that runs it.
+
+use super::{
+    ApplyError, End, Error, GuestFault, VmState,
+    shared::{Exits, Shared},
+    wait,
+};
+use crate::{
+    devices::{
+        Violation,
+        clock::Clock,
+        console::{Drained, Rings},
+        net::{Counters, Late, Net},
+    },
+    kvm::{self, Exit, Kick, Vcpu},
+    memory::GuestRam,
+};
+use std::{
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
+use vmm_lite_interface::{
+    INTERFACE_VERSION,
+    control::{self, ResumeReason},
+    doorbell::{self, Doorbell},
+    layout::{CONTROL_PAGE, NET_MMIO, PAGE_SIZE},
+};
+
+/// Size of the network device's register window.
+const NET_WINDOW: u64 = 0x200;
+
+/// Why [`Machine::run`] returned.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// A pause was wanted, or the guest is quiescent as was wanted.
+    Paused { quiescent: bool },
+    /// It will not run again.
+    Ended(End),
+    /// KVM failed.
+    Failed(kvm::Error),
+}
+
+/// What serving a doorbell comes to.
+pub(super) enum Served {
+    /// Back to the guest.
+    All,
+    /// Stop here; what is unserved is served after the resume.
+    Stop(Stop),
+}
+
+/// The vCPU and its devices. Whoever holds it knows that the guest does not run.
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub(super) vcpu: Vcpu,
+    pub(super) net: Option<Net>,
+    pub(super) rings: Rings,
+    pub(super) clock: Clock,
+    pub(super) ram: Arc<GuestRam>,
+    /// Doorbell bits that the guest rang and that are not served yet.
+    pub(super) unserved: Doorbell,
+    kick: Arc<Kick>,
+    /// Whether the entry after the last resume is noted, and told.
+    entry: Entry,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Entry {
+    ToCome,
+    Noted,
+    Told,
+}
+
+impl Machine {
+    pub(super) fn new(vcpu: Vcpu, net: Option<Net>, ram: Arc<GuestRam>) -> Result<Self, Error> {
+        let clock = Clock::start(vcpu.tsc_hz()?);
+        let control = ram.control_page();
+        control.magic.store(control::MAGIC, SeqCst);
+        control.version.store(INTERFACE_VERSION, SeqCst);
+        control.wake_deadline_ns.store(u64::MAX, SeqCst);
+        let kick = vcpu.kick_handle();
+        Ok(Self {
+            vcpu,
+            net,
+            rings: Rings::default(),
+            clock,
+            ram,
+            unserved: Doorbell::default(),
+            kick,
+            entry: Entry::ToCome,
+        })
+    }
+
+    pub(super) fn set_entry(&mut self, entry: u64) -> Result<(), kvm::Error> {
+        self.vcpu.set_entry(entry)
+    }
+
+    pub(super) fn kick_handle(&self) -> Arc<Kick> {
+        Arc::clone(&self.kick)
+    }
+
+    pub(super) fn net_counters(&self) -> Option<Arc<Counters>> {
+        self.net.as_ref().map(Net::counters)
+    }
+
+    pub(super) fn late(&self) -> Option<Arc<Late>> {
+        self.net.as_ref().map(Net::late)
+    }
+
+    /// Writes what the guest is to know when it runs (again).
+    pub(super) fn before_resume(&mut self, reason: ResumeReason, away: Duration, fresh: Option<&Fresh>) {
+        let control = self.ram.control_page();
+        self.clock.publish(&control.clock);
+        control.resume_reason.store(reason as u32, SeqCst);
+        control.away_ns.store(away.as_nanos() as u64, SeqCst);
+        if reason != ResumeReason::Boot {
+            control.resume_count.fetch_add(1, SeqCst);
+        }
+        control.net_mmio.store(if self.net.is_some() { NET_MMIO } else { 0 }, SeqCst);
+        control.memory_size.store(self.ram.size(), SeqCst);
+        if let Some(fresh) = fresh {
+            control.generation.iter().zip(&fresh.generation).for_each(|(to, n)| to.store(*n, SeqCst));
+            control.entropy.iter().zip(&fresh.entropy).for_each(|(to, n)| to.store(*n, SeqCst));
+        }
+        self.ram.mark(CONTROL_PAGE, PAGE_SIZE as usize);
+        self.entry = Entry::ToCome;
+    }
+
+    /// Runs the guest until it is to stop. On the vCPU thread.
+    pub(super) fn run(&mut self, shared: &Shared) -> Stop {
+        let thread = kvm::this_thread();
+        loop {
+            match self.serve(shared) {
+                Ok(Served::All) => {}
+                Ok(Served::Stop(stop)) => return stop,
+                Err(violation) => return self.broke(violation, shared),
+            }
+            if !self.kick.enter(thread, || shared.pause_wanted()) {
+                return Stop::Paused { quiescent: false };
+            }
+            if self.entry == Entry::ToCome {
+                shared.note_entry();
+                self.entry = Entry::Noted;
+            }
+            let exit = self.vcpu.run();
+            self.kick.leave();
+            if self.entry == Entry::Noted {
+                shared.tell_entry();
+                self.entry = Entry::Told;
+            }
+            let handled = match exit {
+                Ok(exit) => self.handle(exit, shared),
+                Err(e) => return Stop::Failed(e),
+            };
+            if let Err(violation) = handled {
+                return self.broke(violation, shared);
+            }
+        }
+    }
+
+    fn handle(&mut self, exit: Exit, shared: &Shared) -> Result<(), Violation> {
+        match exit {
+            Exit::PortWrite { port: doorbell::PORT, size: 4, value } => {
+                Exits::count(&shared.exits.doorbell);
+                if value & !Doorbell::ALL.0 != 0 {
+                    return Err(Violation::Doorbell(value));
+                }
+                self.unserved = Doorbell(value);
+                Ok(())
+            }
+            Exit::PortWrite { port: doorbell::PORT, size, .. } => Err(Violation::DoorbellSize(size)),
+            Exit::PortWrite { port, .. } | Exit::PortRead { port } => Err(Violation::Port(port)),
+            Exit::MmioRead { address, len } => {
+                Exits::count(&shared.exits.mmio);
+                let (net, offset) = self.net_at(address)?;
+                let mut data = [0; 8];
+                net.read(offset, &mut data[..len])?;
+                self.vcpu.answer_read(&data[..len]);
+                Ok(())
+            }
+            Exit::MmioWrite { address, data, len } => {
+                Exits::count(&shared.exits.mmio);
+                let ram = Arc::clone(&self.ram);
+                let (net, offset) = self.net_at(address)?;
+                net.write(offset, &data[..len], &ram)
+            }
+            Exit::Kicked => {
+                Exits::count(&shared.exits.kicked);
+                Ok(())
+            }
+            Exit::Halted => Err(Violation::Halted),
+            Exit::TripleFault => Err(Violation::TripleFault),
+            Exit::Cannot { what, rip } => Err(Violation::CannotRun { what, rip }),
+        }
+    }
+
+    /// The network device, if it is what lies at `address`.
+    fn net_at(&mut self, address: u64) -> Result<(&mut Net, u64), Violation> {
+        let offset = address.wrapping_sub(NET_MMIO);
+        match &mut self.net {
+            Some(net) if offset < NET_WINDOW => Ok((net, offset)),
+            _ => Err(Violation::Address(address)),
+        }
+    }
+
+    /// Serves what the guest rang, bit by bit in their order; each is cleared when it is done.
+    fn serve(&mut self, shared: &Shared) -> Result<Served, Violation> {
+        if self.unserved == Doorbell::default() {
+            return Ok(Served::All);
+        }
+        if self.rang(Doorbell::CONSOLE) {
+            Exits::count(&shared.exits.console);
+            while self.rings.drain(&self.ram, &shared.console)? == Drained::Blocked {
+                if shared.pause_wanted() {
+                    return Ok(Served::Stop(Stop::Paused { quiescent: false }));
+                }
+                wait::for_output(shared);
+            }
+            self.done(Doorbell::CONSOLE);
+        }
+        if self.rang(Doorbell::NET) {
+            Exits::count(&shared.exits.net);
+            if let Some(net) = &mut self.net {
+                net.pass(&self.ram)?;
+            }
+            self.rings.fill(&self.ram, &shared.console)?;
+            self.done(Doorbell::NET);
+        }
+        if self.rang(Doorbell::WAIT) {
+            Exits::count(&shared.exits.wait);
+            // However it ends, the guest looks for itself: also one that was paused in its wait.
+            self.done(Doorbell::WAIT);
+            if self.unserved == Doorbell::default() {
+                wait::for_something(self, shared)?;
+            }
+        }
+        if self.rang(Doorbell::QUIESCED) {
+            self.done(Doorbell::QUIESCED);
+            Exits::count(&shared.exits.quiesced);
+            let answer = self.ram.control_page().quiesce_answer.load(SeqCst);
+            // An answer that comes too late, after a kick and a resume, is nobody's any more.
+            if shared.quiesce_wanted() && answer == shared.quiesce_number() {
+                if let Some(net) = &mut self.net {
+                    net.pass(&self.ram)?;
+                }
+                return Ok(Served::Stop(Stop::Paused { quiescent: true }));
+            }
+        }
+        if self.rang(Doorbell::FAULT) {
+            let fault = GuestFault::copy(&self.ram.control_page().fault);
+            self.flush(shared);
+            return Ok(Served::Stop(Stop::Ended(End::Failed(fault))));
+        }
+        if self.rang(Doorbell::EXIT) {
+            let code = self.ram.control_page().exit_code.load(SeqCst);
+            self.flush(shared);
+            return Ok(Served::Stop(Stop::Ended(End::Exited(code))));
+        }
+        Ok(Served::All)
+    }
+
+    fn rang(&self, bit: Doorbell) -> bool {
+        self.unserved.contains(bit)
+    }
+
+    fn done(&mut self, bit: Doorbell) {
+        self.unserved.0 &= !bit.0;
+    }
+
+    fn broke(&mut self, violation: Violation, shared: &Shared) -> Stop {
+        self.flush(shared);
+        Stop::Ended(End::Broke(violation))
+    }
+
+    /// Prints what is left in the ring of a guest that has ended, as far as somebody takes it.
+    fn flush(&mut self, shared: &Shared) {
+        while matches!(self.rings.drain(&self.ram, &shared.console), Ok(Drained::Blocked)) {
+            if shared.pause_wanted() {
+                return;
+            }
+            wait::for_output(shared);
+        }
+    }
+
+    pub(super) fn capture(&mut self, shared: &Shared) -> Result<VmState, kvm::Error> {
+        Ok(VmState {
+            vcpu: self.vcpu.capture()?,
+            net: self.net.as_ref().map(Net::capture),
+            console: self.rings.capture(),
+            clock: self.clock.capture(),
+            unserved: self.unserved.0,
+            quiesce_number: shared.quiesce_number(),
+        })
+    }
+
+    pub(super) fn apply(&mut self, state: &VmState, away: Duration, shared: &Shared) -> Result<(), ApplyError> {
+        if state.unserved & !Doorbell::ALL.0 != 0 {
+            return Err(ApplyError::Doorbell(state.unserved));
+        }
+        match (&mut self.net, &state.net) {
+            (Some(net), Some(state)) => net.apply(state, &self.ram)?,
+            (None, None) => {}
+            _ => return Err(ApplyError::Network),
+        }
+        self.vcpu.apply(&state.vcpu)?;
+        self.rings.apply(state.console);
+        self.clock.apply(state.clock, away);
+        self.unserved = Doorbell(state.unserved);
+        shared.set_quiesce_number(state.quiesce_number);
+        Ok(())
+    }
+}
+
+/// Random numbers for a guest whose generation changes.
+#[derive(Debug)]
+pub(super) struct Fresh {
+    generation: [u64; 2],
+    entropy: [u64; 8],
+}
+
+impl Fresh {
+    pub(super) fn draw() -> Result<Self, Error> {
+        let mut bytes = [0_u8; 80];
+        // SAFETY: a buffer of that length. Reads of up to 256 bytes come whole.
+        let n = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+        if n != bytes.len() as isize {
+            let source = std::io::Error::last_os_error();
+            return Err(Error::Host { doing: "draw random numbers", source });
+        }
+        let mut words = bytes.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b));
+        let mut next = || words.next().expect("ten words");
+        Ok(Self { generation: std::array::from_fn(|_| next()), entropy: std::array::from_fn(|_| next()) })
+    }
+}

@@ -1,0 +1,335 @@
+//! A virtual machine as a whole: the object that the verbs, the control socket and migration hold.
+//!
+//! A [`Vm`] is a handle; clones are the same machine. Its vCPU has a thread of its own, which runs the guest or is parked. To touch what the guest
+//! may touch, a thread pauses the vCPU and holds the [`Paused`] guard: while it is held, nothing of the machine runs or changes, and the
+//! holder's own thread captures and applies. Dropping the guard leaves the machine paused; only [`Paused::resume`] lets it run.
+//!
+//! ```text
+//!            boot/prepare            resume                 pause, quiesce
+//!   Vm::boot ─────────────▶ Paused ─────────▶ Running ─────────────────────▶ Paused
+//!   Vm::prepare                │                 │  guest exits, fails,         │
+//!                              │ stop            │  breaks a rule; stop         │ moved (after the commit), stop
+//!                              ▼                 ▼                              ▼
+//!                            Ended             Ended                          Ended
+//! ```
+//!
+//! On the source of a move: [`Vm::dirty_log`] start and take while it runs, [`Vm::quiesce`], then [`Paused::capture`], and in the end either
+//! [`Paused::resume`] with [`ResumeReason::Resumed`] or, after the commit, [`Paused::moved`], whose [`LatePackets`] hands on what still
+//! reaches the old TAP. On the destination: [`Vm::prepare`], [`GuestRam::write_page`], [`Paused::warm_up`], [`Paused::apply`],
+//! [`Paused::resume`] with [`ResumeReason::Migrated`], [`Vm::announce`], [`Vm::deliver_late`].
+//!
+//! [`GuestRam::write_page`]: crate::memory::GuestRam::write_page
+
+mod config;
+mod end;
+mod fault;
+mod identity;
+mod late;
+mod machine;
+mod paused;
+mod shared;
+mod state;
+mod stats;
+mod thread;
+mod wait;
+
+pub use config::{Config, NetConfig, mac_for};
+pub use end::{End, GuestFault, StopReason};
+pub use fault::Symbols;
+pub use identity::{Identity, NetIdentity};
+pub use late::LatePackets;
+pub use paused::{Paused, Resume};
+pub use state::{ApplyError, VmState};
+pub use stats::{ExitCounts, NetStats, Stats};
+pub use vmm_lite_interface::control::ResumeReason;
+
+use crate::{
+    boot::{self, Image},
+    devices::{arp, console::Console, net::Net, tap, tap::Tap},
+    kvm::{self, DirtyLog, Host, cpu::Features},
+    memory::{self, GuestRam},
+};
+use machine::Machine;
+use shared::{Phase, Shared, Wanted};
+use std::{
+    io,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Why a machine could not be made or used.
+#[derive(thiserror::Error, Debug)]
+pub enum Error {
+    /// KVM.
+    #[error(transparent)]
+    Kvm(#[from] kvm::Error),
+    /// Guest memory.
+    #[error(transparent)]
+    Memory(#[from] memory::Error),
+    /// The image or its parameters.
+    #[error(transparent)]
+    Boot(#[from] boot::Error),
+    /// The TAP device.
+    #[error(transparent)]
+    Tap(#[from] tap::Error),
+    /// The image was built with a TAP in mind, or the other way round.
+    #[error("{0}")]
+    Network(&'static str),
+    /// Another call to the host failed.
+    #[error("cannot {doing}")]
+    Host {
+        /// What was tried.
+        doing: &'static str,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// A state that cannot be applied.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The machine has ended.
+    #[error("the VM has ended: {0}")]
+    Ended(Arc<End>),
+    /// Another thread holds the machine, most likely to move it.
+    #[error("the VM is being moved; try again when that is done")]
+    Busy,
+}
+
+/// A virtual machine. Cloning makes another handle on the same one; dropping the last handle stops it.
+#[derive(Clone, Debug)]
+pub struct Vm {
+    shared: Arc<Shared>,
+    _owner: Arc<Owner>,
+}
+
+/// Stops the machine, and with it its thread, when no handle is left.
+#[derive(Debug)]
+struct Owner(Arc<Shared>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.stop(End::Stopped(StopReason::Stop));
+    }
+}
+
+impl Vm {
+    /// Makes a machine and puts `image` into it. It does not run before it is [resumed](Paused::resume) with [`ResumeReason::Boot`].
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is left behind.
+    pub fn boot(config: &Config, image: &Image, console: Console) -> Result<Self, Error> {
+        let host = Host::open()?;
+        let net = config.net.as_ref();
+        let tap = net.map(|n| Tap::open(&n.tap)).transpose()?;
+        let ram = Arc::new(GuestRam::new(config.memory)?);
+        boot::load(image, &config.parameters, &ram)?;
+        let identity = Identity {
+            name: config.parameters.name.clone(),
+            memory_size: config.memory,
+            interface_version: image.interface_version(),
+            net: net.map(|n| NetIdentity { mac: n.mac, ip: config.parameters.ip }),
+        };
+        let vm = Self::make(&host, identity, ram, tap, console)?;
+        vm.shared.lock_machine().set_entry(image.entry())?;
+        Ok(vm)
+    }
+
+    /// Makes a machine for a guest that is to come from elsewhere: memory, vCPU and TAP are there, and it never runs before
+    /// a state was [applied](Paused::apply) and it was [resumed](Paused::resume). The memory is zero.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is left behind.
+    pub fn prepare(identity: Identity, tap: Option<&str>, console: Console) -> Result<Self, Error> {
+        match (&identity.net, tap) {
+            (Some(_), None) => return Err(Error::Network("the VM has a network: name a TAP device for it with --tap")),
+            (None, Some(_)) => tracing::info!("the VM has no network: the TAP device stays unused"),
+            _ => {}
+        }
+        let host = Host::open()?;
+        let tap = tap.filter(|_| identity.net.is_some()).map(Tap::open).transpose()?;
+        let ram = Arc::new(GuestRam::new(identity.memory_size)?);
+        Self::make(&host, identity, ram, tap, console)
+    }
+
+    fn make(
+        host: &Host,
+        identity: Identity,
+        ram: Arc<GuestRam>,
+        tap: Option<Tap>,
+        console: Console,
+    ) -> Result<Self, Error> {
+        let (vcpu, log) = host.create(&ram)?;
+        let net = match (&identity.net, tap) {
+            (Some(net), Some(tap)) => Some(Net::new(tap, net.mac)?),
+            _ => None,
+        };
+        let announcer = net.as_ref().map(|n| n.tap().try_clone()).transpose()?;
+        let machine = Machine::new(vcpu, net, ram.clone())?;
+        let shared = Arc::new(Shared::new(identity, ram, log, machine, console, announcer)?);
+        thread::spawn(&shared)?;
+        Ok(Self { _owner: Arc::new(Owner(Arc::clone(&shared))), shared })
+    }
+
+    /// Who this machine is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.shared.identity
+    }
+
+    /// What a guest on this host could have found its CPU to have.
+    ///
+    /// # Errors
+    /// What opening KVM says.
+    pub fn features() -> Result<Features, Error> {
+        Ok(Host::open()?.features()?)
+    }
+
+    /// The guest's memory. Reading pages is always allowed; writing only while the machine is paused.
+    #[must_use]
+    pub fn ram(&self) -> &Arc<GuestRam> {
+        &self.shared.ram
+    }
+
+    /// The log of pages that change.
+    #[must_use]
+    pub fn dirty_log(&self) -> &DirtyLog {
+        &self.shared.log
+    }
+
+    /// The console.
+    #[must_use]
+    pub fn console(&self) -> &Console {
+        &self.shared.console
+    }
+
+    /// Hands console input to the guest, waiting while it takes none.
+    pub fn console_input(&self, bytes: &[u8]) {
+        self.shared.console.feed(bytes, || self.shared.nudge());
+    }
+
+    /// Says that no console input will come any more.
+    pub fn console_eof(&self) {
+        self.shared.console.end_input(|| self.shared.nudge());
+    }
+
+    /// Stops the vCPU as soon as it can be, wherever the guest is: tens of microseconds.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub fn pause(&self) -> Result<Paused<'_>, Error> {
+        let requested = Instant::now();
+        self.shared.want(Wanted::Pause);
+        self.shared.wait_stopped(None)?;
+        self.paused(requested)
+    }
+
+    /// Asks the guest to quiesce, and stops the vCPU when it has answered or `patience` is over, whichever comes first;
+    /// [`Paused::quiescent`] says which.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub fn quiesce(&self, patience: Duration) -> Result<Paused<'_>, Error> {
+        let requested = Instant::now();
+        self.shared.request_quiesce(patience);
+        self.shared.want(Wanted::Quiesce);
+        if !self.shared.wait_stopped(Some(requested + patience))? {
+            self.shared.want(Wanted::Pause);
+            self.shared.wait_stopped(None)?;
+        }
+        self.paused(requested)
+    }
+
+    /// Takes hold of a machine that is paused already, such as one just prepared.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], or [`Error::Busy`] if it runs or another thread holds it.
+    pub fn hold(&self) -> Result<Paused<'_>, Error> {
+        let machine = self.shared.try_lock_machine().ok_or(Error::Busy)?;
+        match self.shared.phase() {
+            Phase::Paused { .. } => Ok(Paused::new(self, machine, Instant::now())),
+            Phase::Running => Err(Error::Busy),
+            Phase::Ended(end) => Err(Error::Ended(end)),
+        }
+    }
+
+    fn paused(&self, requested: Instant) -> Result<Paused<'_>, Error> {
+        let machine = self.shared.lock_machine();
+        match self.shared.phase() {
+            Phase::Ended(end) => Err(Error::Ended(end)),
+            // Only the holder of the lock resumes it, so that it is paused for as long as this guard lives.
+            Phase::Paused { .. } => Ok(Paused::new(self, machine, requested)),
+            Phase::Running => Err(Error::Busy),
+        }
+    }
+
+    /// Whether it runs, is paused, or how it ended.
+    #[must_use]
+    pub fn phase(&self) -> VmPhase {
+        match self.shared.phase() {
+            Phase::Running => VmPhase::Running,
+            Phase::Paused { .. } => VmPhase::Paused,
+            Phase::Ended(end) => VmPhase::Ended(end),
+        }
+    }
+
+    /// Ends the machine as soon as the vCPU can be stopped. The guest is not asked.
+    pub fn stop(&self, reason: StopReason) {
+        self.shared.stop(End::Stopped(reason));
+    }
+
+    /// Waits for the end.
+    #[must_use]
+    pub fn wait_end(&self) -> Arc<End> {
+        self.shared.wait_end()
+    }
+
+    /// What the machine did so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats::of(&self.shared)
+    }
+
+    /// When the vCPU last entered the guest after a resume, taken right before `KVM_RUN`. Waits for it at most `patience`.
+    #[must_use]
+    pub fn entered(&self, patience: Duration) -> Option<Instant> {
+        self.shared.wait_entered(patience)
+    }
+
+    /// Tells the network that this guest is here now.
+    ///
+    /// # Errors
+    /// What the TAP says.
+    pub fn announce(&self) -> io::Result<()> {
+        let (Some(net), Some(tap)) = (&self.shared.identity.net, &self.shared.announcer) else { return Ok(()) };
+        for frame in arp::announcements(net.mac, net.ip.map(|ip| ip.address)) {
+            tap.write(&frame)?;
+        }
+        Ok(())
+    }
+
+    /// Hands a packet (with its virtio-net header) to the guest that reached its old place. `false` when it had to be dropped.
+    pub fn deliver_late(&self, frame: Vec<u8>) -> bool {
+        let taken = self.shared.late.as_ref().is_some_and(|late| late.push(frame));
+        if taken {
+            self.shared.nudge();
+        }
+        taken
+    }
+
+    /// The address the network knows the guest by, if one was given.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.shared.identity.net.as_ref()?.ip.map(|ip| ip.address)
+    }
+}
+
+/// What a machine is doing; see [`Vm::phase`].
+#[derive(Clone, Debug)]
+pub enum VmPhase {
+    /// The vCPU runs the guest or waits for it.
+    Running,
+    /// It is stopped and can be resumed.
+    Paused,
+    /// It will not run again.
+    Ended(Arc<End>),
+}

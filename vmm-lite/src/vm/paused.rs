@@ -1,0 +1,129 @@
+//! Holding a machine that does not run.
+
+use super::{
+    End, Error, LatePackets, ResumeReason, Vm, VmState,
+    machine::{Fresh, Machine},
+    shared::Phase,
+};
+use crate::memory::PageSet;
+use std::{
+    sync::MutexGuard,
+    time::{Duration, Instant},
+};
+
+/// A machine that is paused for as long as this is held, and after it is dropped until somebody resumes it.
+#[derive(Debug)]
+pub struct Paused<'vm> {
+    vm: &'vm Vm,
+    machine: MutexGuard<'vm, Machine>,
+    requested: Instant,
+}
+
+/// How a machine goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Resume {
+    /// Why it runs, as the guest is told.
+    pub reason: ResumeReason,
+    /// How long the guest's clock went on while it did not run, as the guest is told. (That the clock does go on is
+    /// [`Paused::apply`]'s part.)
+    pub away: Duration,
+}
+
+impl<'vm> Paused<'vm> {
+    pub(super) fn new(
+        vm: &'vm Vm,
+        machine: MutexGuard<'vm, Machine>,
+        requested: Instant,
+    ) -> Self {
+        Self { vm, machine, requested }
+    }
+
+    /// The machine.
+    #[must_use]
+    pub fn vm(&self) -> &'vm Vm {
+        self.vm
+    }
+
+    /// Whether the guest itself said that it is ready for this.
+    #[must_use]
+    pub fn quiescent(&self) -> bool {
+        matches!(self.vm.shared.phase(), Phase::Paused { quiescent: true, .. })
+    }
+
+    /// When the pause was asked for (rule R7), and when the vCPU stopped.
+    #[must_use]
+    pub fn times(&self) -> (Instant, Instant) {
+        match self.vm.shared.phase() {
+            Phase::Paused { since, .. } => (self.requested, since),
+            _ => (self.requested, self.requested),
+        }
+    }
+
+    /// The pages whose content does not matter; empty unless the guest is quiescent.
+    #[must_use]
+    pub fn dont_care(&self) -> PageSet {
+        let ram = self.vm.ram();
+        if self.quiescent() { ram.dont_care(ram.control_page()) } else { PageSet::new(ram.pages()) }
+    }
+
+    /// Everything but the memory. Can be called again and again; the machine stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn capture(&mut self) -> Result<VmState, Error> {
+        Ok(self.machine.capture(&self.vm.shared)?)
+    }
+
+    /// Takes a captured state over, `away` after it was captured. The memory has been written before.
+    ///
+    /// # Errors
+    /// [`Error::Apply`]. The machine is then to be dropped.
+    pub fn apply(&mut self, state: &VmState, away: Duration) -> Result<(), Error> {
+        Ok(self.machine.apply(state, away, &self.vm.shared)?)
+    }
+
+    /// Touches what a first run in a fresh machine touches for the first time, so that it is not the guest that waits for it: all of memory, and the way into
+    /// the guest and out of it. For a machine just [prepared](Vm::prepare), before anything is written to it.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn warm_up(&mut self) -> Result<(), Error> {
+        let populate = |source| Error::Host { doing: "make the guest's memory resident", source };
+        self.vm.ram().populate().map_err(populate)?;
+        let state = self.machine.vcpu.capture()?;
+        Ok(self.machine.vcpu.apply(&state)?)
+    }
+
+    /// Lets the machine run.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] if it was stopped meanwhile; random numbers may be missing too.
+    pub fn resume(mut self, how: Resume) -> Result<(), Error> {
+        let new_generation = matches!(
+            how.reason,
+            ResumeReason::Boot | ResumeReason::Restored | ResumeReason::Forked
+        );
+        let fresh = new_generation.then(Fresh::draw).transpose()?;
+        self.machine.before_resume(how.reason, how.away, fresh.as_ref());
+        self.vm.shared.run()
+    }
+
+    /// Lets a machine run on that was paused here and did not leave.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub fn resume_here(self) -> Result<(), Error> {
+        let (_, stopped) = self.times();
+        self.resume(Resume { reason: ResumeReason::Resumed, away: stopped.elapsed() })
+    }
+
+    /// Ends this instance, because another now runs elsewhere (rules R1, R2). What comes back hands on the packets that still arrive here.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] if it was stopped meanwhile; TAP errors.
+    pub fn moved(self) -> Result<LatePackets, Error> {
+        let tap = self.machine.net.as_ref().map(|net| net.tap().try_clone()).transpose()?;
+        self.vm.shared.end_paused(End::Moved)?;
+        Ok(LatePackets::new(tap))
+    }
+}

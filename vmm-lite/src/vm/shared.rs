@@ -1,0 +1,372 @@
+//! What the threads of one machine share, and how they tell each other.
+//!
+//! Two flags steer the vCPU thread: `wanted` says what it is to do instead of running, and [`Phase`] what it does. Whoever stores to `wanted`
+//! then nudges (ends a wait) or kicks (ends the guest); the vCPU thread announces that it is about to wait or to enter before it looks at `wanted`
+//! for the last time, so that one of the two sees the other.
+
+use super::{End, Error, Identity, Machine};
+use crate::{
+    devices::{
+        clock,
+        console::Console,
+        net::{Counters as NetCounters, Late},
+        tap::Tap,
+    },
+    kvm::{DirtyLog, Kick},
+    memory::GuestRam,
+};
+use std::{
+    fmt,
+    os::fd::AsRawFd,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{
+            AtomicBool, AtomicU8, AtomicU32, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
+    },
+    time::{Duration, Instant},
+};
+use vmm_lite_interface::layout::{CONTROL_PAGE, PAGE_SIZE};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+/// What the vCPU thread is to do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Debug)]
+#[repr(u8)]
+pub(super) enum Wanted {
+    /// Run the guest.
+    Run = 0,
+    /// Run the guest until it says that it is quiescent.
+    Quiesce = 1,
+    /// Stop as soon as possible.
+    Pause = 2,
+}
+
+/// What the vCPU thread does.
+#[derive(Clone, Debug)]
+pub(super) enum Phase {
+    Running,
+    Paused {
+        /// The guest itself said that it is quiescent.
+        quiescent: bool,
+        /// When it stopped.
+        since: Instant,
+    },
+    Ended(Arc<End>),
+}
+
+/// Exits of the guest, by kind.
+#[derive(Debug, Default)]
+pub(super) struct Exits {
+    pub doorbell: AtomicU64,
+    pub wait: AtomicU64,
+    pub slept: AtomicU64,
+    pub net: AtomicU64,
+    pub console: AtomicU64,
+    pub mmio: AtomicU64,
+    pub kicked: AtomicU64,
+    pub quiesced: AtomicU64,
+}
+
+impl Exits {
+    pub(super) fn count(counter: &AtomicU64) {
+        // Only the vCPU thread writes, so that no read-modify-write is needed.
+        counter.store(counter.load(Relaxed) + 1, Relaxed);
+    }
+}
+
+pub(super) struct Shared {
+    pub identity: Identity,
+    pub ram: Arc<GuestRam>,
+    pub log: DirtyLog,
+    pub console: Console,
+    pub exits: Exits,
+    pub net_counters: Option<Arc<NetCounters>>,
+    pub late: Option<Arc<Late>>,
+    pub announcer: Option<Tap>,
+    pub made: Instant,
+    pub resumes: AtomicU64,
+    machine: Mutex<Machine>,
+    kick: Arc<Kick>,
+    wanted: AtomicU8,
+    wake: EventFd,
+    waiting: AtomicBool,
+    phase: Mutex<Phase>,
+    changed: Condvar,
+    /// Nanoseconds after `made` at which the guest was last entered after a resume, plus one; 0 before.
+    entered: AtomicU64,
+    /// Number of the last quiesce request.
+    quiesce_number: AtomicU32,
+    /// Someone waits for `entered`.
+    entry_awaited: AtomicBool,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vm").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(
+        identity: Identity,
+        ram: Arc<GuestRam>,
+        log: DirtyLog,
+        machine: Machine,
+        console: Console,
+        announcer: Option<Tap>,
+    ) -> Result<Self, Error> {
+        let wake = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)
+            .map_err(|source| Error::Host { doing: "make an event descriptor", source })?;
+        let now = Instant::now();
+        Ok(Self {
+            identity,
+            ram,
+            log,
+            console,
+            exits: Exits::default(),
+            net_counters: machine.net_counters(),
+            late: machine.late(),
+            announcer,
+            made: now,
+            resumes: AtomicU64::new(0),
+            kick: machine.kick_handle(),
+            machine: Mutex::new(machine),
+            wanted: AtomicU8::new(Wanted::Run as u8),
+            wake,
+            waiting: AtomicBool::new(false),
+            phase: Mutex::new(Phase::Paused { quiescent: false, since: now }),
+            changed: Condvar::new(),
+            entered: AtomicU64::new(0),
+            quiesce_number: AtomicU32::new(0),
+            entry_awaited: AtomicBool::new(false),
+        })
+    }
+
+    // What others ask of the vCPU thread.
+
+    /// Says what the vCPU thread is to do instead of what it does.
+    pub(super) fn want(&self, wanted: Wanted) {
+        self.wanted.store(wanted as u8, SeqCst);
+        self.nudge();
+        if wanted == Wanted::Pause {
+            self.kick.kick();
+        }
+    }
+
+    /// Ends a wait of the vCPU thread, so that it looks at what there is.
+    pub(super) fn nudge(&self) {
+        if self.waiting.load(SeqCst) {
+            // The counter cannot overflow in practice, and if it is full the thread wakes all the same.
+            let _ = self.wake.write(1);
+        }
+    }
+
+    /// Writes a new quiesce request where the guest finds it.
+    pub(super) fn request_quiesce(&self, patience: Duration) {
+        let control = self.ram.control_page();
+        let answered = control.quiesce_answer.load(SeqCst);
+        // A number that differs from every earlier request and from the last answer.
+        let mut number = self.quiesce_number.load(SeqCst).wrapping_add(1);
+        if number == answered {
+            number = number.wrapping_add(1);
+        }
+        self.quiesce_number.store(number, SeqCst);
+        let hz = control.clock.tsc_hz.load(SeqCst);
+        let ticks = u128::from(hz) * patience.as_nanos() / 1_000_000_000;
+        let deadline = clock::tsc().saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX));
+        control.quiesce_deadline_tsc.store(deadline, SeqCst);
+        control.quiesce_request.store(number, SeqCst);
+        self.ram.mark(CONTROL_PAGE, PAGE_SIZE as usize);
+    }
+
+    /// Number of the last quiesce request.
+    pub(super) fn quiesce_number(&self) -> u32 {
+        self.quiesce_number.load(SeqCst)
+    }
+
+    pub(super) fn set_quiesce_number(&self, number: u32) {
+        self.quiesce_number.store(number, SeqCst);
+    }
+
+    /// Waits until the vCPU is stopped, or `deadline`: then `false`.
+    pub(super) fn wait_stopped(&self, deadline: Option<Instant>) -> Result<bool, Error> {
+        let mut phase = self.lock_phase();
+        loop {
+            match &*phase {
+                Phase::Paused { .. } => return Ok(true),
+                Phase::Ended(end) => return Err(Error::Ended(Arc::clone(end))),
+                Phase::Running => {}
+            }
+            phase = match deadline {
+                None => self.changed.wait(phase).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Ok(false);
+                    }
+                    self.changed.wait_timeout(phase, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// Ends the machine, whatever it does.
+    pub(super) fn stop(&self, end: End) {
+        self.want(Wanted::Pause);
+        let mut phase = self.lock_phase();
+        loop {
+            match &*phase {
+                Phase::Ended(_) => return,
+                Phase::Paused { .. } => break,
+                Phase::Running => {
+                    phase = self.changed.wait(phase).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+        *phase = Phase::Ended(Arc::new(end));
+        drop(phase);
+        self.console.close();
+        self.changed.notify_all();
+    }
+
+    pub(super) fn wait_end(&self) -> Arc<End> {
+        let mut phase = self.lock_phase();
+        loop {
+            if let Phase::Ended(end) = &*phase {
+                return Arc::clone(end);
+            }
+            phase = self.changed.wait(phase).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    pub(super) fn wait_entered(&self, patience: Duration) -> Option<Instant> {
+        self.entry_awaited.store(true, SeqCst);
+        let deadline = Instant::now() + patience;
+        let mut phase = self.lock_phase();
+        loop {
+            match self.entered.load(SeqCst) {
+                0 => {}
+                n => return Some(self.made + Duration::from_nanos(n - 1)),
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || matches!(*phase, Phase::Ended(_)) {
+                return None;
+            }
+            phase = self.changed.wait_timeout(phase, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.lock_phase().clone()
+    }
+
+    fn lock_phase(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn lock_machine(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn try_lock_machine(&self) -> Option<MutexGuard<'_, Machine>> {
+        match self.machine.try_lock() {
+            Ok(machine) => Some(machine),
+            Err(TryLockError::Poisoned(p)) => Some(p.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Lets the vCPU thread run. The caller holds the machine and gives it up right after.
+    pub(super) fn run(&self) -> Result<(), Error> {
+        let mut phase = self.lock_phase();
+        match &*phase {
+            Phase::Ended(end) => return Err(Error::Ended(Arc::clone(end))),
+            Phase::Running => return Err(Error::Busy),
+            Phase::Paused { .. } => {}
+        }
+        self.entered.store(0, SeqCst);
+        self.resumes.fetch_add(1, Relaxed);
+        self.wanted.store(Wanted::Run as u8, SeqCst);
+        *phase = Phase::Running;
+        drop(phase);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Makes a paused machine one that has ended.
+    pub(super) fn end_paused(&self, end: End) -> Result<(), Error> {
+        let mut phase = self.lock_phase();
+        match &*phase {
+            Phase::Paused { .. } => *phase = Phase::Ended(Arc::new(end)),
+            Phase::Ended(end) => return Err(Error::Ended(Arc::clone(end))),
+            Phase::Running => return Err(Error::Busy),
+        }
+        drop(phase);
+        self.console.close();
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    // The vCPU thread's own side.
+
+    /// Parks the vCPU thread until it is to run (`true`) or the machine has ended (`false`).
+    pub(super) fn park(&self) -> bool {
+        let mut phase = self.lock_phase();
+        loop {
+            match &*phase {
+                Phase::Running => return true,
+                Phase::Ended(_) => return false,
+                Phase::Paused { .. } => {}
+            }
+            phase = self.changed.wait(phase).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Says that the vCPU is stopped.
+    pub(super) fn stopped(&self, phase: Phase) {
+        let ended = matches!(phase, Phase::Ended(_));
+        *self.lock_phase() = phase;
+        if ended {
+            self.console.close();
+        }
+        self.changed.notify_all();
+    }
+
+    pub(super) fn pause_wanted(&self) -> bool {
+        self.wanted.load(SeqCst) == Wanted::Pause as u8
+    }
+
+    pub(super) fn quiesce_wanted(&self) -> bool {
+        self.wanted.load(SeqCst) == Wanted::Quiesce as u8
+    }
+
+    /// Announces that the vCPU thread is about to wait (or no longer does).
+    pub(super) fn set_waiting(&self, waiting: bool) {
+        self.waiting.store(waiting, SeqCst);
+    }
+
+    /// The descriptor that [`nudge`](Self::nudge) makes readable.
+    pub(super) fn wake_fd(&self) -> i32 {
+        self.wake.as_raw_fd()
+    }
+
+    /// Makes it unreadable again.
+    pub(super) fn clear_wake(&self) {
+        let _ = self.wake.read();
+    }
+
+    /// Notes the first entry after a resume.
+    pub(super) fn note_entry(&self) {
+        let ns = self.made.elapsed().as_nanos() as u64;
+        self.entered.store(ns + 1, SeqCst);
+    }
+
+    /// Wakes who waits for the entry; called at the first exit after it, to hold up the guest for nobody.
+    pub(super) fn tell_entry(&self) {
+        if self.entry_awaited.load(SeqCst) {
+            drop(self.lock_phase());
+            self.changed.notify_all();
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! A machine in figures.
+
+use super::shared::{Phase, Shared};
+use serde::Serialize;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// What a machine did since it was made in this process. Fields only ever get added.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Stats {
+    /// Its name.
+    pub name: String,
+    /// This process.
+    pub pid: u32,
+    /// `running`, `paused` or `ended`.
+    pub state: &'static str,
+    /// How long it has been here, in milliseconds.
+    pub uptime_ms: u64,
+    /// Size of the guest's memory, in bytes.
+    pub memory_bytes: u64,
+    /// How much of it is resident.
+    pub memory_resident_bytes: u64,
+    /// How often it was resumed, its start included.
+    pub resumes: u64,
+    /// Bytes printed.
+    pub console_bytes: u64,
+    /// Exits, by kind.
+    pub exits: ExitCounts,
+    /// The network, if there is one.
+    pub net: Option<NetStats>,
+    /// What the guest says of itself.
+    pub guest: GuestStats,
+}
+
+/// Exits of the guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct ExitCounts {
+    /// The doorbell, rung for whatever.
+    pub doorbell: u64,
+    /// Of these, to wait.
+    pub wait: u64,
+    /// How often the vCPU thread slept in a wait.
+    pub slept: u64,
+    /// To serve the network without waiting.
+    pub net: u64,
+    /// To print.
+    pub console: u64,
+    /// To say that the guest is quiescent.
+    pub quiesced: u64,
+    /// Registers of the network device.
+    pub mmio: u64,
+    /// Signals.
+    pub kicked: u64,
+}
+
+/// What went through the network device.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct NetStats {
+    /// The guest's Ethernet address.
+    pub mac: String,
+    /// Its address, if it was given one.
+    pub ip: Option<String>,
+    /// Packets to the guest.
+    pub rx_packets: u64,
+    /// Bytes to the guest.
+    pub rx_bytes: u64,
+    /// Packets that did not fit its buffers.
+    pub rx_dropped: u64,
+    /// Packets from the guest.
+    pub tx_packets: u64,
+    /// Bytes from the guest.
+    pub tx_bytes: u64,
+    /// Packets from it that the host did not take.
+    pub tx_dropped: u64,
+}
+
+/// What the guest says of itself, unchecked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct GuestStats {
+    /// Threads that have not ended.
+    pub threads: u64,
+    /// Bytes the program has allocated.
+    pub heap_used: u64,
+    /// Bytes it could still allocate.
+    pub heap_free: u64,
+    /// Open sockets.
+    pub sockets: u64,
+}
+
+impl Stats {
+    pub(super) fn of(shared: &Shared) -> Self {
+        let n = |a: &AtomicU64| a.load(Relaxed);
+        let (exits, guest) = (&shared.exits, &shared.ram.control_page().stats);
+        Self {
+            name: shared.identity.name.clone(),
+            pid: std::process::id(),
+            state: match shared.phase() {
+                Phase::Running => "running",
+                Phase::Paused { .. } => "paused",
+                Phase::Ended(_) => "ended",
+            },
+            uptime_ms: shared.made.elapsed().as_millis() as u64,
+            memory_bytes: shared.ram.size(),
+            memory_resident_bytes: shared.ram.resident().unwrap_or(0),
+            resumes: n(&shared.resumes),
+            console_bytes: shared.console.printed(),
+            exits: ExitCounts {
+                doorbell: n(&exits.doorbell),
+                wait: n(&exits.wait),
+                slept: n(&exits.slept),
+                net: n(&exits.net),
+                console: n(&exits.console),
+                quiesced: n(&exits.quiesced),
+                mmio: n(&exits.mmio),
+                kicked: n(&exits.kicked),
+            },
+            net: shared.net_counters.as_ref().zip(shared.identity.net.as_ref()).map(|(c, id)| NetStats {
+                mac: mac_text(id.mac),
+                ip: id.ip.map(|ip| ip.to_string()),
+                rx_packets: n(&c.rx_packets),
+                rx_bytes: n(&c.rx_bytes),
+                rx_dropped: n(&c.rx_dropped),
+                tx_packets: n(&c.tx_packets),
+                tx_bytes: n(&c.tx_bytes),
+                tx_dropped: n(&c.tx_dropped),
+            }),
+            guest: GuestStats {
+                threads: n(&guest.threads),
+                heap_used: n(&guest.heap_used),
+                heap_free: n(&guest.heap_free),
+                sockets: n(&guest.sockets),
+            },
+        }
+    }
+}
+
+/// An Ethernet address as people write it.
+#[must_use]
+pub fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|b| format!("{b:02x}")).join(":")
+}

@@ -1,0 +1,107 @@
+//! Waiting, on the vCPU thread, for whatever concerns the guest.
+
+use super::{
+    machine::Machine,
+    shared::{Exits, Shared},
+};
+use crate::devices::Violation;
+use std::{ptr, sync::atomic::Ordering::SeqCst};
+
+/// Serves the network and the console until something reached the guest, its deadline is over, or it is to look at a request.
+pub(super) fn for_something(machine: &mut Machine, shared: &Shared) -> Result<(), Violation> {
+    let deadline = machine.ram.control_page().wake_deadline_ns.load(SeqCst);
+    loop {
+        // Announced before the last look at everything that a nudge can be about.
+        shared.set_waiting(true);
+        let settled = settle(machine, shared, deadline);
+        let wait_for = match settled {
+            Ok(Some(wait_for)) => wait_for,
+            other => {
+                shared.set_waiting(false);
+                return other.map(drop);
+            }
+        };
+        Exits::count(&shared.exits.slept);
+        let nudged = wait_for.poll(shared.wake_fd());
+        shared.set_waiting(false);
+        if nudged {
+            shared.clear_wake();
+        }
+    }
+}
+
+/// What to wait for, when there is nothing to do.
+struct WaitFor {
+    tap: Option<i32>,
+    /// Nanoseconds, or for ever.
+    timeout: Option<u64>,
+}
+
+/// Does what there is to do; `None` if that concerns the guest.
+fn settle(
+    machine: &mut Machine,
+    shared: &Shared,
+    deadline: u64,
+) -> Result<Option<WaitFor>, Violation> {
+    let mut tap = None;
+    if let Some(net) = &mut machine.net {
+        let moved = net.pass(&machine.ram)?;
+        if moved.received > 0 || moved.more {
+            return Ok(None);
+        }
+        // Without a buffer to put it in, a packet is no reason to wake up: the guest must first give one.
+        tap = (!moved.no_buffers).then(|| net.tap().fd());
+    }
+    if machine.rings.fill(&machine.ram, &shared.console)? {
+        return Ok(None);
+    }
+    if shared.pause_wanted() || shared.quiesce_wanted() {
+        return Ok(None);
+    }
+    let timeout = if deadline == u64::MAX {
+        None
+    } else {
+        match deadline.saturating_sub(machine.clock.now()) {
+            0 => return Ok(None),
+            left => Some(left),
+        }
+    };
+    Ok(Some(WaitFor { tap, timeout }))
+}
+
+impl WaitFor {
+    /// Whether the wake descriptor was what ended it.
+    fn poll(&self, wake: i32) -> bool {
+        let entry = |fd, events| libc::pollfd { fd, events, revents: 0 };
+        // A negative descriptor is one that poll passes over.
+        let mut fds = [entry(wake, libc::POLLIN), entry(self.tap.unwrap_or(-1), libc::POLLIN)];
+        poll(&mut fds, self.timeout);
+        fds[0].revents != 0
+    }
+}
+
+/// Waits until standard output takes more, or a nudge.
+pub(super) fn for_output(shared: &Shared) {
+    let Some(output) = shared.console.blocked_on() else { return };
+    shared.set_waiting(true);
+    if !shared.pause_wanted() {
+        let entry = |fd, events| libc::pollfd { fd, events, revents: 0 };
+        let mut fds = [entry(shared.wake_fd(), libc::POLLIN), entry(output, libc::POLLOUT)];
+        poll(&mut fds, None);
+        if fds[0].revents != 0 {
+            shared.clear_wake();
+        }
+    }
+    shared.set_waiting(false);
+}
+
+/// `ppoll`, whose every outcome (a signal included) makes the caller look again.
+fn poll(fds: &mut [libc::pollfd], timeout_ns: Option<u64>) {
+    let timeout = timeout_ns.map(|ns| libc::timespec {
+        tv_sec: (ns / 1_000_000_000) as libc::time_t,
+        tv_nsec: (ns % 1_000_000_000) as libc::c_long,
+    });
+    let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: the entries and the timeout are valid; on failure no entry has events.
+    unsafe { libc::ppoll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout, ptr::null()) };
+}
