@@ -13,6 +13,7 @@
 pub mod build;
 pub mod boot;
 pub mod cli;
+pub mod control;
 pub mod devices;
 pub mod kvm;
 pub mod memory;

@@ -2,12 +2,14 @@
 //!
 //! A verb returns the process's exit code, or an error that [`main`] prints with all its causes.
 
+pub mod arguments;
 pub mod build;
 pub mod console;
 pub mod migrate;
 pub mod pause;
 pub mod ps;
 pub mod receive;
+pub mod report;
 pub mod resume;
 pub mod run;
 pub mod stats;

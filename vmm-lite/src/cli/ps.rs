@@ -1,13 +1,56 @@
 //! `vmm-lite ps`.
 
+use crate::control::{Client, RuntimeDir};
+use serde_json::{Value, json};
+use std::{process::ExitCode, time::Duration};
+
+/// A VM that takes longer to answer is shown as one that does not.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// List the VMs that run
+///
+/// Those of this user, as far as this user's runtime directory knows.
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+#[command(after_help = "Examples:\n  vmm-lite ps\n  vmm-lite ps --json | jq -r '.[].name'")]
+pub struct Args {
+    /// Print an array of what `stats` prints for each
+    #[arg(long)]
+    json: bool,
+}
 
 /// Runs the verb.
 ///
 /// # Errors
-/// Always: this verb is being written.
-pub fn run(_args: Args) -> super::Result {
-    Err("`vmm-lite ps` is not written yet".into())
+/// When the runtime directory cannot be read.
+pub fn run(args: Args) -> super::Result {
+    let dir = RuntimeDir::open()?;
+    let stats: Vec<Value> = dir.names()?.iter().map(|name| ask(&dir, name)).collect();
+    if args.json {
+        println!("{}", Value::from(stats));
+    } else {
+        println!("{:<20} {:>8} {:<12} {:>9} {:>9}  IP", "NAME", "PID", "STATE", "UPTIME", "MEMORY");
+        stats.iter().for_each(|vm| println!("{}", line(vm)));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ask(dir: &RuntimeDir, name: &str) -> Value {
+    let answer = Client::connect_in(dir, name).and_then(|mut client| {
+        client.set_patience(PATIENCE)?;
+        client.call("stats")
+    });
+    answer.unwrap_or_else(|e| {
+        tracing::info!("{name} does not answer: {e}");
+        json!({ "name": name, "state": "no answer" })
+    })
+}
+
+fn line(vm: &Value) -> String {
+    let text = |key: &str| vm[key].as_str().unwrap_or("-").to_owned();
+    let number = |key: &str| vm[key].as_u64();
+    let pid = number("pid").map_or("-".into(), |n| n.to_string());
+    let uptime = number("uptime_ms").map_or("-".into(), super::stats::duration);
+    let memory = number("memory_bytes").map_or("-".into(), super::stats::bytes);
+    let ip = vm["net"]["ip"].as_str().unwrap_or("-");
+    format!("{:<20} {pid:>8} {:<12} {uptime:>9} {memory:>9}  {ip}", text("name"), text("state"))
 }

@@ -1,13 +1,163 @@
 //! `vmm-lite run`.
 
+use super::{arguments, report};
+use crate::{
+    boot::{Cidr, Image, Parameters},
+    control::{Claim, RuntimeDir, Server, server},
+    devices::console::Console,
+    vm::{Config, NetConfig, Resume, ResumeReason, Vm, mac_for},
+};
+use std::{
+    ffi::OsString,
+    io::{self, Read},
+    net::IpAddr,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+const EXAMPLES: &str = "\
+Standard input and output are the program's; what is printed about the VM goes to standard error.
+The exit code is the program's; `vmm-lite --help` lists the others.
+
+Examples:
+  vmm-lite run hello.img
+  vmm-lite run hello.img --env RUST_BACKTRACE=1 -- first 'second argument' < input > output
+  sudo ip tuntap add tap0 mode tap user $USER && sudo ip link set tap0 up
+  sudo ip addr add 10.0.0.1/24 dev tap0
+  vmm-lite run kv.img --name kv --memory 16M --tap tap0 --ip 10.0.0.2/24 --gateway 10.0.0.1";
+
 /// Run an image as a VM
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The image, made by `vmm-lite build`
+    image: PathBuf,
+
+    /// Name for the other verbs to call the VM by [default: the image's name and the process id]
+    #[arg(long)]
+    name: Option<String>,
+
+    /// The guest's memory; what it does not use costs nothing
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = arguments::size)]
+    memory: u64,
+
+    /// TAP device that connects the guest to the network; it must exist
+    #[arg(long, value_name = "DEVICE")]
+    tap: Option<String>,
+
+    /// The guest's address and the length of its network's prefix
+    #[arg(long, value_name = "ADDRESS/LENGTH", requires = "tap")]
+    ip: Option<Cidr>,
+
+    /// Where the guest sends packets to other networks
+    #[arg(long, value_name = "ADDRESS", requires = "ip")]
+    gateway: Option<IpAddr>,
+
+    /// Whom the guest asks for names; may be repeated
+    #[arg(long, value_name = "ADDRESS", requires = "ip")]
+    dns: Vec<IpAddr>,
+
+    /// The guest's Ethernet address [default: made from its name and address]
+    #[arg(long, value_name = "ADDRESS", requires = "tap", value_parser = arguments::mac)]
+    mac: Option<[u8; 6]>,
+
+    /// Environment variable for the program; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = arguments::env)]
+    env: Vec<OsString>,
+
+    /// Arguments for the program
+    #[arg(last = true)]
+    args: Vec<OsString>,
+}
 
 /// Runs the verb.
 ///
 /// # Errors
-/// Always: this verb is being written.
-pub fn run(_args: Args) -> super::Result {
-    Err("`vmm-lite run` is not written yet".into())
+/// When the VM cannot be started.
+pub fn run(args: Args) -> super::Result {
+    let signals = server::catch_signals()?;
+    let image = Image::open(&args.image)?;
+    let claim = claim(args.name.as_deref(), &args.image)?;
+    let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
+    let vm = Vm::boot(&config(args, claim.name()), &image, console)?;
+    let server = Server::new(claim);
+    vm.hold()?.resume(Resume { reason: ResumeReason::Boot, away: Duration::ZERO })?;
+    feed_standard_input(&vm)?;
+    let end = server::serve_until_end(&vm, &server, &signals)?;
+    report::end(&end, Some(image.path()));
+    Ok(ExitCode::from(end.exit_code()))
+}
+
+fn config(args: Args, name: &str) -> Config {
+    let ip = args.ip.map(|ip| ip.to_string()).unwrap_or_default();
+    let mac = args.mac.unwrap_or_else(|| mac_for(name, &ip));
+    Config {
+        memory: args.memory,
+        net: args.tap.map(|tap| NetConfig { tap, mac }),
+        parameters: Parameters {
+            name: name.into(),
+            ip: args.ip,
+            gateway: args.gateway,
+            dns: args.dns,
+            env: args.env,
+            args: args.args,
+        },
+    }
+}
+
+fn claim(name: Option<&str>, image: &Path) -> Result<Claim, crate::control::Error> {
+    let dir = RuntimeDir::open()?;
+    match name {
+        Some(name) => dir.claim(name),
+        None => dir.claim(&made_up_name(image, std::process::id())),
+    }
+}
+
+/// A name from that of the image, made to be one.
+fn made_up_name(image: &Path, pid: u32) -> String {
+    let stem = image.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
+    let fine = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let stem: String = stem.chars().filter(|c| fine(*c)).take(40).collect();
+    match stem.trim_start_matches(['.', '-']) {
+        "" => format!("vm-{pid}"),
+        stem => format!("{stem}-{pid}"),
+    }
+}
+
+/// Starts handing this process's standard input to the guest.
+///
+/// # Errors
+/// When there can be no thread for it.
+pub fn feed_standard_input(vm: &Vm) -> io::Result<()> {
+    let vm = vm.clone();
+    let feed = move || {
+        let mut buffer = [0; 4096];
+        loop {
+            match io::stdin().lock().read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => vm.console_input(&buffer[..n]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    tracing::debug!("standard input cannot be read: {e}");
+                    break;
+                }
+            }
+        }
+        vm.console_eof();
+    };
+    std::thread::Builder::new().name("stdin".into()).stack_size(128 << 10).spawn(feed).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_image_has_a_name() {
+        assert_eq!(made_up_name(Path::new("/x/kv.img"), 7), "kv-7");
+        assert_eq!(made_up_name(Path::new("/x/.hidden dir/-ä b.img"), 7), "b-7");
+        assert_eq!(made_up_name(Path::new("/x/ä.img"), 7), "vm-7");
+    }
 }

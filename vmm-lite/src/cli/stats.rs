@@ -1,13 +1,120 @@
 //! `vmm-lite stats`.
 
+use crate::control::Client;
+use serde_json::Value;
+use std::process::ExitCode;
+
 /// Show one VM in figures
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+#[command(after_help = "Examples:\n  vmm-lite stats kv\n  vmm-lite stats kv --json | jq .exits")]
+pub struct Args {
+    /// Name of the VM
+    name: String,
+    /// Print one object, as docs/control-socket.md has it
+    #[arg(long)]
+    json: bool,
+}
 
 /// Runs the verb.
 ///
 /// # Errors
-/// Always: this verb is being written.
-pub fn run(_args: Args) -> super::Result {
-    Err("`vmm-lite stats` is not written yet".into())
+/// When there is no such VM, or it does not answer.
+pub fn run(args: Args) -> super::Result {
+    let stats = Client::connect(&args.name)?.call("stats")?;
+    if args.json {
+        println!("{stats}");
+    } else {
+        print!("{}", text(&stats));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(s: &Value) -> String {
+    let n = |v: &Value| v.as_u64().unwrap_or(0);
+    let str = |v: &Value| v.as_str().unwrap_or("-").to_owned();
+    let (exits, net, guest) = (&s["exits"], &s["net"], &s["guest"]);
+    let mut text = format!(
+        "{} (process {}): {}, for {}, {} time(s) resumed\n",
+        str(&s["name"]),
+        n(&s["pid"]),
+        str(&s["state"]),
+        duration(n(&s["uptime_ms"])),
+        n(&s["resumes"]).saturating_sub(1),
+    );
+    let mut row = |what: &str, value: String| text += &format!("  {what:<10} {value}\n");
+    row("memory", format!("{} of {} resident", bytes(n(&s["memory_resident_bytes"])), bytes(n(&s["memory_bytes"]))));
+    row(
+        "guest",
+        format!(
+            "{} threads, {} sockets, heap {} used and {} free",
+            n(&guest["threads"]), n(&guest["sockets"]), bytes(n(&guest["heap_used"])), bytes(n(&guest["heap_free"]))
+        ),
+    );
+    row(
+        "exits",
+        format!(
+            "{} doorbells ({} to wait, {} of them slept, {} network, {} console, {} quiesced), {} device registers, {} kicks",
+            n(&exits["doorbell"]), n(&exits["wait"]), n(&exits["slept"]), n(&exits["net"]), n(&exits["console"]),
+            n(&exits["quiesced"]), n(&exits["mmio"]), n(&exits["kicked"])
+        ),
+    );
+    if net.is_null() {
+        row("network", "none".into());
+    } else {
+        row("network", format!("{} {}", str(&net["mac"]), str(&net["ip"])));
+        for (way, key) in [("in", "rx"), ("out", "tx")] {
+            let [packets, volume, dropped] = ["packets", "bytes", "dropped"].map(|k| n(&net[format!("{key}_{k}")]));
+            row(way, format!("{packets} packets, {}, {dropped} dropped", bytes(volume)));
+        }
+    }
+    text
+}
+
+/// A number of bytes for people.
+#[must_use]
+pub fn bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let unit = UNITS.iter().enumerate().rev().find(|(i, _)| n >> (10 * i) > 0).map_or(0, |(i, _)| i);
+    match unit {
+        0 => format!("{n} B"),
+        _ => {
+            let value = n as f64 / (1_u64 << (10 * unit)) as f64;
+            let decimals = usize::from(value.fract() > 0.05 && value < 100.0);
+            format!("{value:.decimals$} {}", UNITS[unit])
+        }
+    }
+}
+
+/// Milliseconds for people.
+#[must_use]
+pub fn duration(ms: u64) -> String {
+    let (s, m, h) = (ms / 1000, ms / 60_000, ms / 3_600_000);
+    match ms {
+        0..60_000 => format!("{}.{}s", s, ms % 1000 / 100),
+        60_000..3_600_000 => format!("{m}m{:02}s", s % 60),
+        _ => format!("{h}h{:02}m", m % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_for_people() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(16 << 20), "16 MiB");
+        assert_eq!(bytes(1_600_000), "1.5 MiB");
+        assert_eq!(duration(1234), "1.2s");
+        assert_eq!(duration(61_000), "1m01s");
+        assert_eq!(duration(7_260_000), "2h01m");
+    }
+
+    #[test]
+    fn a_vm_without_a_network_has_a_text_too() {
+        let stats = serde_json::json!({ "name": "kv", "pid": 7, "state": "running", "net": null });
+        let text = text(&stats);
+        assert!(text.starts_with("kv (process 7): running") && text.contains("network    none"), "{text}");
+    }
 }

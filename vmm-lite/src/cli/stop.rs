@@ -1,13 +1,28 @@
 //! `vmm-lite stop`.
 
+use crate::control::Client;
+use std::process::ExitCode;
+
 /// Stop a VM
+///
+/// At once, without asking its program: what it has not sent or printed is lost. Its `run` ends with code 143.
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+pub struct Args {
+    /// Name of the VM
+    name: String,
+    /// Print the answer as JSON
+    #[arg(long)]
+    json: bool,
+}
 
 /// Runs the verb.
 ///
 /// # Errors
-/// Always: this verb is being written.
-pub fn run(_args: Args) -> super::Result {
-    Err("`vmm-lite stop` is not written yet".into())
+/// When there is no such VM, or it refuses.
+pub fn run(args: Args) -> super::Result {
+    let answer = Client::connect(&args.name)?.call("stop")?;
+    if args.json {
+        println!("{answer}");
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -283,6 +283,12 @@ impl Vm {
         self.shared.wait_end()
     }
 
+    /// A descriptor that is readable once the machine has ended, for those who wait for other things too.
+    #[must_use]
+    pub fn end_fd(&self) -> i32 {
+        self.shared.end_fd()
+    }
+
     /// What the machine did so far.
     #[must_use]
     pub fn stats(&self) -> Stats {

@@ -90,6 +90,8 @@ pub(super) struct Shared {
     kick: Arc<Kick>,
     wanted: AtomicU8,
     wake: EventFd,
+    /// Readable for good once the machine has ended.
+    ended: EventFd,
     waiting: AtomicBool,
     phase: Mutex<Phase>,
     changed: Condvar,
@@ -116,8 +118,11 @@ impl Shared {
         console: Console,
         announcer: Option<Tap>,
     ) -> Result<Self, Error> {
-        let wake = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)
-            .map_err(|source| Error::Host { doing: "make an event descriptor", source })?;
+        let event = || {
+            EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)
+                .map_err(|source| Error::Host { doing: "make an event descriptor", source })
+        };
+        let (wake, ended) = (event()?, event()?);
         let now = Instant::now();
         Ok(Self {
             identity,
@@ -134,6 +139,7 @@ impl Shared {
             machine: Mutex::new(machine),
             wanted: AtomicU8::new(Wanted::Run as u8),
             wake,
+            ended,
             waiting: AtomicBool::new(false),
             phase: Mutex::new(Phase::Paused { quiescent: false, since: now }),
             changed: Condvar::new(),
@@ -226,8 +232,20 @@ impl Shared {
         }
         *phase = Phase::Ended(Arc::new(end));
         drop(phase);
+        self.tell_end();
+    }
+
+    /// Tells everybody who may wait that the phase is `Ended`.
+    fn tell_end(&self) {
         self.console.close();
+        // Cannot overflow: a machine ends once.
+        let _ = self.ended.write(1);
         self.changed.notify_all();
+    }
+
+    /// Readable once the machine has ended.
+    pub(super) fn end_fd(&self) -> i32 {
+        self.ended.as_raw_fd()
     }
 
     pub(super) fn wait_end(&self) -> Arc<End> {
@@ -303,8 +321,7 @@ impl Shared {
             Phase::Running => return Err(Error::Busy),
         }
         drop(phase);
-        self.console.close();
-        self.changed.notify_all();
+        self.tell_end();
         Ok(())
     }
 
@@ -328,9 +345,10 @@ impl Shared {
         let ended = matches!(phase, Phase::Ended(_));
         *self.lock_phase() = phase;
         if ended {
-            self.console.close();
+            self.tell_end();
+        } else {
+            self.changed.notify_all();
         }
-        self.changed.notify_all();
     }
 
     pub(super) fn pause_wanted(&self) -> bool {

@@ -1,0 +1,118 @@
+//! The verbs' side of the control socket.
+
+use super::{Error, PATIENCE, RuntimeDir, dir};
+use serde_json::{Value, json};
+use std::{
+    io::{self, BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+    time::Duration,
+};
+
+/// Longest answer line that is read.
+const ANSWER_MAX: u64 = 4 << 20;
+
+/// A connection to a VM.
+#[derive(Debug)]
+pub struct Client {
+    name: String,
+    lines: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects to the VM `name` of this user.
+    ///
+    /// # Errors
+    /// [`Error::NoVm`], and what the host says.
+    pub fn connect(name: &str) -> Result<Self, Error> {
+        dir::check_name(name)?;
+        Self::connect_in(&RuntimeDir::open()?, name)
+    }
+
+    /// Connects to the VM `name` in a directory.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_in(dir: &RuntimeDir, name: &str) -> Result<Self, Error> {
+        let stream = UnixStream::connect(dir.socket(name)).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::NoVm(name.into()),
+            _ => Error::Socket { doing: "connect to", name: name.into(), source },
+        })?;
+        let client = Self { name: name.into(), lines: BufReader::new(stream) };
+        client.stream().set_write_timeout(Some(PATIENCE)).map_err(client.failed("set up"))?;
+        Ok(client)
+    }
+
+    /// The connection itself.
+    #[must_use]
+    pub fn stream(&self) -> &UnixStream {
+        self.lines.get_ref()
+    }
+
+    /// Answers that take longer than this are errors; by default they may take any time.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn set_patience(&self, patience: Duration) -> Result<(), Error> {
+        self.stream().set_read_timeout(Some(patience)).map_err(self.failed("set up"))
+    }
+
+    fn failed(&self, doing: &'static str) -> impl FnOnce(io::Error) -> Error {
+        let name = self.name.clone();
+        move |source| Error::Socket { doing, name, source }
+    }
+
+    /// Sends a verb without arguments and returns its answer.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the VM's own words, and what the connection says.
+    pub fn call(&mut self, verb: &str) -> Result<Value, Error> {
+        self.request(&json!({ "verb": verb }), |_| {})
+    }
+
+    /// Sends a request and returns its answer; `progress` gets what comes before.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn request(
+        &mut self,
+        request: &Value,
+        mut progress: impl FnMut(Value),
+    ) -> Result<Value, Error> {
+        let mut line = request.to_string();
+        line.push('\n');
+        self.stream().write_all(line.as_bytes()).map_err(self.failed("write to"))?;
+        loop {
+            let mut answer = self.line()?;
+            if let Some(step) = answer.get_mut("progress") {
+                progress(step.take());
+            } else if let Some(ok) = answer.get_mut("ok") {
+                return Ok(ok.take());
+            } else if let Some(error) = answer.get("error").and_then(Value::as_str) {
+                return Err(Error::Refused(error.to_owned()));
+            } else {
+                return Err(self.protocol(format!("{answer}")));
+            }
+        }
+    }
+
+    fn line(&mut self) -> Result<Value, Error> {
+        use std::io::Read;
+        let mut line = Vec::new();
+        let read = self.lines.by_ref().take(ANSWER_MAX).read_until(b'\n', &mut line);
+        read.map_err(self.failed("read from"))?;
+        if line.is_empty() {
+            return Err(Error::Closed(self.name.clone()));
+        }
+        serde_json::from_slice(&line).map_err(|e| self.protocol(e.to_string()))
+    }
+
+    fn protocol(&self, what: String) -> Error {
+        Error::Protocol { name: self.name.clone(), what }
+    }
+
+    /// Gives the connection over to what follows a raw answer: what was read ahead of it, and the stream.
+    #[must_use]
+    pub fn into_raw(self) -> (Vec<u8>, UnixStream) {
+        (self.lines.buffer().to_vec(), self.lines.into_inner())
+    }
+}

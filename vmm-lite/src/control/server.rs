@@ -1,0 +1,306 @@
+//! The VM's side of the control socket.
+
+use super::{Claim, Error, PATIENCE, REQUEST_MAX};
+use crate::vm::{End, StopReason, Vm, VmPhase};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    os::{
+        fd::AsRawFd,
+        unix::net::{UnixListener, UnixStream},
+    },
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+/// Connections served at a time.
+const CONNECTIONS_MAX: usize = 32;
+/// How often a reader of the console looks whether its connection is still there.
+const CONSOLE_LOOK: Duration = Duration::from_millis(500);
+const STACK: usize = 512 << 10;
+
+/// Serves the control socket of a VM. Dropping it gives the name back.
+#[derive(Debug)]
+pub struct Server {
+    claim: Claim,
+    connections: Arc<AtomicUsize>,
+}
+
+/// What a request is answered with.
+pub type Answer = Result<Value, Box<dyn std::error::Error>>;
+
+impl Server {
+    /// A server for the name claimed.
+    #[must_use]
+    pub fn new(claim: Claim) -> Self {
+        Self { claim, connections: Arc::default() }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.claim.name()
+    }
+
+    /// Where clients come in: readable when one waits for [`accept`](Self::accept).
+    #[must_use]
+    pub fn listener(&self) -> &UnixListener {
+        &self.claim.listener
+    }
+
+    /// Takes a client that waits, and serves it on a thread of its own.
+    pub fn accept(&self, vm: &Vm) {
+        if let Err(e) = self.try_accept(vm) {
+            tracing::warn!("a control connection failed: {e}");
+        }
+    }
+
+    fn try_accept(&self, vm: &Vm) -> io::Result<()> {
+        let (stream, _) = self.claim.listener.accept()?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let place = Place::take(&self.connections);
+        let vm = vm.clone();
+        let thread = std::thread::Builder::new().name("control".into()).stack_size(STACK);
+        thread.spawn(move || {
+            let mut reply = Reply { stream };
+            let Some(_place) = place else {
+                reply.refuse("too many connections to this VM");
+                return;
+            };
+            if let Err(e) = serve(&vm, &mut reply) {
+                tracing::debug!("a control connection ended: {e}");
+            }
+        })?;
+        Ok(())
+    }
+}
+
+/// One of the connections that may be.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(of: &Arc<AtomicUsize>) -> Option<Self> {
+        of.fetch_update(SeqCst, SeqCst, |n| (n < CONNECTIONS_MAX).then_some(n + 1)).ok()?;
+        Some(Self(Arc::clone(of)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+/// The way back to a client.
+#[derive(Debug)]
+pub struct Reply {
+    stream: UnixStream,
+}
+
+impl Reply {
+    /// Sends a line that is not the last: `{"progress": …}`.
+    ///
+    /// # Errors
+    /// When the client is gone or takes nothing.
+    pub fn progress(&mut self, what: &impl Serialize) -> io::Result<()> {
+        self.send(&json!({ "progress": what }))
+    }
+
+    fn send(&mut self, line: &Value) -> io::Result<()> {
+        let mut line = line.to_string();
+        line.push('\n');
+        self.stream.write_all(line.as_bytes())
+    }
+
+    fn refuse(&mut self, why: &str) {
+        // A client that does not hear it is gone.
+        let _ = self.send(&json!({ "error": why }));
+    }
+
+    /// Whether the client has gone away.
+    #[must_use]
+    pub fn closed(&self) -> bool {
+        let mut byte = 0_u8;
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+        // SAFETY: room for the one byte asked for.
+        unsafe { libc::recv(self.stream.as_raw_fd(), (&raw mut byte).cast(), 1, flags) == 0 }
+    }
+}
+
+/// Serves requests until the client goes.
+fn serve(vm: &Vm, reply: &mut Reply) -> io::Result<()> {
+    let mut lines = BufReader::new(reply.stream.try_clone()?);
+    loop {
+        let mut line = Vec::new();
+        lines.by_ref().take(REQUEST_MAX as u64 + 1).read_until(b'\n', &mut line)?;
+        if line.is_empty() {
+            return Ok(());
+        }
+        if line.len() > REQUEST_MAX {
+            reply.refuse("the request is too long");
+            return Ok(());
+        }
+        let request = match serde_json::from_slice::<Map<String, Value>>(&line) {
+            Ok(request) => request,
+            Err(e) => {
+                reply.refuse(&format!("the request is not an object in JSON: {e}"));
+                return Ok(());
+            }
+        };
+        let verb = request.get("verb").and_then(Value::as_str).unwrap_or_default();
+        if verb == "console" {
+            return console(vm, reply, lines.buffer());
+        }
+        match answer(vm, verb, &request, reply) {
+            Ok(value) => reply.send(&json!({ "ok": value }))?,
+            Err(e) => reply.refuse(&crate::cli::with_causes(&*e)),
+        }
+    }
+}
+
+fn answer(vm: &Vm, verb: &str, request: &Map<String, Value>, reply: &mut Reply) -> Answer {
+    match verb {
+        "stats" => Ok(serde_json::to_value(vm.stats())?),
+        "pause" => {
+            let patience = request.get("quiesce_ms").map(|ms| ms.as_u64().ok_or("quiesce_ms is not a number"));
+            let paused = match patience.transpose()? {
+                Some(ms) => vm.quiesce(Duration::from_millis(ms))?,
+                None => vm.pause()?,
+            };
+            let (requested, stopped) = paused.times();
+            let took = stopped.saturating_duration_since(requested);
+            Ok(json!({ "quiescent": paused.quiescent(), "took_ns": took.as_nanos() as u64 }))
+        }
+        "resume" => {
+            if matches!(vm.phase(), VmPhase::Running) {
+                return Err("it is not paused".into());
+            }
+            vm.hold()?.resume_here()?;
+            Ok(json!({}))
+        }
+        "stop" => {
+            vm.stop(StopReason::Stop);
+            Ok(json!({}))
+        }
+        "migrate" => crate::migration::request(vm, request, reply),
+        other => Err(format!("{other:?} is no verb of this VM's control socket").into()),
+    }
+}
+
+/// Gives the connection over to the console: raw bytes both ways. `ahead` came with the request.
+fn console(vm: &Vm, reply: &mut Reply, ahead: &[u8]) -> io::Result<()> {
+    reply.send(&json!({ "ok": { "raw": true } }))?;
+    let mut input = reply.stream.try_clone()?;
+    let feeder = vm.clone();
+    let ahead = ahead.to_vec();
+    std::thread::Builder::new().name("console-in".into()).stack_size(STACK).spawn(move || {
+        let mut buffer = [0; 1024];
+        feeder.console_input(&ahead);
+        // The end of one client's input is not the end of the guest's.
+        while let Ok(n @ 1..) = input.read(&mut buffer) {
+            feeder.console_input(&buffer[..n]);
+        }
+    })?;
+    let mut from = 0;
+    let sent = loop {
+        let Some(piece) = vm.console().read(from, CONSOLE_LOOK) else { break Ok(()) };
+        if piece.missed > 0 && from > 0 {
+            write!(reply.stream, "\n[{} bytes missed]\n", piece.missed)?;
+        }
+        from = piece.next;
+        if piece.bytes.is_empty() && hung_up(&reply.stream) {
+            break Ok(());
+        }
+        if let Err(e) = reply.stream.write_all(&piece.bytes) {
+            break Err(e);
+        }
+    };
+    // Ends the feeder's read too.
+    let _ = reply.stream.shutdown(std::net::Shutdown::Both);
+    sent
+}
+
+/// Whether the client has closed both directions; one that only ended its input still listens.
+fn hung_up(stream: &UnixStream) -> bool {
+    let mut poll = libc::pollfd { fd: stream.as_raw_fd(), events: 0, revents: 0 };
+    // SAFETY: one valid entry.
+    unsafe { libc::poll(&raw mut poll, 1, 0) > 0 && poll.revents & (libc::POLLHUP | libc::POLLERR) != 0 }
+}
+
+/// Serves the control socket and the signals that end a process, on the calling thread, until the VM has ended.
+/// Call [`catch_signals`] before the VM is made.
+///
+/// # Errors
+/// When the host fails it.
+pub fn serve_until_end(vm: &Vm, server: &Server, signals: &Signals) -> Result<Arc<End>, Error> {
+    let failed = |source| Error::Socket { doing: "serve", name: server.name().into(), source };
+    server.listener().set_nonblocking(true).map_err(failed)?;
+    loop {
+        let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut fds =
+            [entry(vm.end_fd()), entry(signals.fd()), entry(server.listener().as_raw_fd())];
+        // SAFETY: three valid entries.
+        if unsafe { libc::poll(fds.as_mut_ptr(), 3, -1) } < 0 {
+            match io::Error::last_os_error() {
+                e if e.kind() == io::ErrorKind::Interrupted => continue,
+                e => return Err(failed(e)),
+            }
+        }
+        if fds[0].revents != 0 {
+            return Ok(vm.wait_end());
+        }
+        if fds[1].revents != 0
+            && let Some(reason) = signals.take()
+        {
+            vm.stop(reason);
+        }
+        if fds[2].revents != 0 {
+            server.accept(vm);
+        }
+    }
+}
+
+/// SIGINT, SIGTERM and SIGHUP, as something to be polled.
+#[derive(Debug)]
+pub struct Signals {
+    fd: nix::sys::signalfd::SignalFd,
+}
+
+/// Blocks the signals that end a process, in this thread and those it starts, and makes them readable instead.
+///
+/// # Errors
+/// What the host says.
+pub fn catch_signals() -> io::Result<Signals> {
+    use nix::sys::{
+        signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
+    };
+    let mut set = SigSet::empty();
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|s| set.add(s));
+    set.thread_block()?;
+    let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    Ok(Signals { fd })
+}
+
+impl Signals {
+    /// Readable when one has come.
+    #[must_use]
+    pub fn fd(&self) -> i32 {
+        self.fd.as_raw_fd()
+    }
+
+    /// The next that has come.
+    #[must_use]
+    pub fn take(&self) -> Option<StopReason> {
+        let info = self.fd.read_signal().ok().flatten()?;
+        Some(match info.ssi_signo as i32 {
+            libc::SIGINT => StopReason::Interrupt,
+            libc::SIGHUP => StopReason::Hangup,
+            _ => StopReason::Stop,
+        })
+    }
+}
