@@ -1,0 +1,342 @@
+//! One connection: what arrived and is no whole request yet, and what could not be sent yet. Both are empty most of the time, and
+//! then have no memory.
+
+use crate::commands::{self, Context, State};
+use crate::protocol::parser::Limits;
+use crate::protocol::{Parsed, Parser, Reply};
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
+
+/// Replies are sent when there are so many bytes of them, if not before.
+const SEND_AT: usize = 64 << 10;
+/// When so much waits to be sent, no more requests are taken from the client until some of it is gone.
+const PAUSE_AT: usize = 1 << 20;
+/// How often one client is read from before the others have their turn.
+const READS_PER_TURN: usize = 16;
+/// A buffer that is not needed any more and larger than this gives its memory back.
+const KEEP: usize = 4 << 10;
+/// How much is read and dropped of what a client sends after its connection has ended, so that it sees why.
+const LINGER: usize = 1 << 20;
+
+/// Buffers that connections use while they have their turn.
+#[derive(Debug)]
+pub struct Scratch {
+    input: Box<[u8]>,
+    output: Vec<u8>,
+}
+
+impl Scratch {
+    /// Buffers for one turn at a time.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { input: vec![0; 64 << 10].into_boxed_slice(), output: Vec::with_capacity(SEND_AT) }
+    }
+}
+
+/// What is to be done with a connection after its turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// It waits for an event.
+    Waits,
+    /// It has more to do; another turn, please.
+    Again,
+    /// It has ended.
+    Ended,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    parser: Parser,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    sent: usize,
+    interest: Interest,
+    /// Nothing more is taken from the client; it ends when all is sent.
+    closing: bool,
+}
+
+impl Connection {
+    /// A connection that is registered for reading.
+    #[must_use]
+    pub fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            parser: Parser::default(),
+            input: Vec::new(),
+            output: Vec::new(),
+            sent: 0,
+            interest: Interest::READABLE,
+            closing: false,
+        }
+    }
+
+    fn unsent(&self) -> usize {
+        self.output.len() - self.sent
+    }
+
+    /// Does what can be done without waiting. An error is the end of the connection, and of nothing else.
+    pub fn turn(
+        &mut self,
+        state: &mut State,
+        number: usize,
+        now: u64,
+        scratch: &mut Scratch,
+        registry: &Registry,
+    ) -> Turn {
+        let turn = self.work(state, number, now, scratch);
+        scratch.output.clear();
+        match turn {
+            Ok(Turn::Ended) | Err(_) => Turn::Ended,
+            Ok(turn) => match self.ask_for_events(registry, number) {
+                Ok(()) => turn,
+                Err(_) => Turn::Ended,
+            },
+        }
+    }
+
+    /// Tells the client something, as far as it goes without waiting, before its connection ends.
+    pub fn say_goodbye(&mut self, text: &str) {
+        // It ends either way.
+        let _ = self.stream.write(text.as_bytes());
+    }
+
+    fn work(
+        &mut self,
+        state: &mut State,
+        number: usize,
+        now: u64,
+        scratch: &mut Scratch,
+    ) -> io::Result<Turn> {
+        if self.unsent() > 0 {
+            self.send_rest(state)?;
+        }
+        if !self.closing && self.unsent() <= PAUSE_AT && !self.input.is_empty() {
+            // What was left over when the client was paused.
+            let input = std::mem::take(&mut self.input);
+            let consumed = self.execute(&input, state, number, now, &mut scratch.output)?;
+            self.input = input;
+            self.consume(consumed);
+        }
+        let mut reads = 0;
+        while !self.closing && self.unsent() <= PAUSE_AT {
+            if reads == READS_PER_TURN {
+                self.send(state, &mut scratch.output)?;
+                return Ok(Turn::Again);
+            }
+            reads += 1;
+            match self.read(scratch) {
+                Ok(0) => self.closing = true,
+                Ok(n) => {
+                    state.stats.input += n as u64;
+                    self.take(n, state, number, now, scratch)?;
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        self.send(state, &mut scratch.output)?;
+        if self.closing && self.unsent() == 0 {
+            self.end(scratch);
+            return Ok(Turn::Ended);
+        }
+        Ok(Turn::Waits)
+    }
+
+    fn read(&mut self, scratch: &mut Scratch) -> io::Result<usize> {
+        self.stream.read(&mut scratch.input)
+    }
+
+    /// Takes `n` bytes that have been read: executes what is whole in them, keeps the rest.
+    fn take(
+        &mut self,
+        n: usize,
+        state: &mut State,
+        number: usize,
+        now: u64,
+        scratch: &mut Scratch,
+    ) -> io::Result<()> {
+        let fresh = &scratch.input[..n];
+        if self.input.is_empty() {
+            let consumed = self.execute(fresh, state, number, now, &mut scratch.output)?;
+            if !self.closing {
+                self.keep(&fresh[consumed..])?;
+            }
+            return Ok(());
+        }
+        self.keep(fresh)?;
+        let input = std::mem::take(&mut self.input);
+        let consumed = self.execute(&input, state, number, now, &mut scratch.output)?;
+        self.input = input;
+        self.consume(consumed);
+        Ok(())
+    }
+
+    /// Appends to what is no whole request yet.
+    fn keep(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let wanted = self.parser.wanted().max(self.input.len() + bytes.len());
+        if wanted > self.input.capacity() {
+            // A long string is made room for at once; without memory, the client has to go.
+            self.input
+                .try_reserve(wanted - self.input.len())
+                .map_err(|_| ErrorKind::OutOfMemory)?;
+        }
+        self.input.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.input.drain(..bytes);
+        if self.input.is_empty() && self.input.capacity() > KEEP {
+            self.input = Vec::new();
+        }
+    }
+
+    /// Executes the requests at the start of `input`; how many bytes of it that took.
+    fn execute(
+        &mut self,
+        input: &[u8],
+        state: &mut State,
+        number: usize,
+        now: u64,
+        out: &mut Vec<u8>,
+    ) -> io::Result<usize> {
+        let share = state.memory.share_of_one_client();
+        let limits = Limits { string: state.config.max_string, request: share };
+        let max_output = state.config.max_output.unwrap_or(share);
+        let mut context = Context { state, client: number, now };
+        context.session().active = now;
+        let mut consumed = 0;
+        while !self.closing {
+            if out.len() >= SEND_AT {
+                self.send(context.state, out)?;
+                if self.unsent() > PAUSE_AT {
+                    break;
+                }
+            }
+            let resp3 = context.session().resp3;
+            let mut reply = Reply::new(out, max_output, resp3);
+            let rest = &input[consumed..];
+            consumed += match self.parser.parse(rest, limits) {
+                Ok(Parsed::Incomplete) => break,
+                Ok(Parsed::Request(length)) => {
+                    commands::execute(&mut context, self.parser.args(rest), &mut reply);
+                    length
+                }
+                Ok(Parsed::Nothing(length) | Parsed::Discarded(length)) => length,
+                Ok(Parsed::TooLarge(length)) => {
+                    commands::refuse_too_large(&mut context, &mut reply);
+                    length
+                }
+                Err(error) => {
+                    reply.error(&format!("ERR {error}"));
+                    self.closing = true;
+                    break;
+                }
+            };
+            if reply.overflowed() {
+                return Err(ErrorKind::OutOfMemory.into());
+            }
+            self.closing |= context.session().close;
+        }
+        Ok(consumed)
+    }
+
+    /// Sends the replies in `out`; what does not go is kept.
+    fn send(&mut self, state: &mut State, out: &mut Vec<u8>) -> io::Result<()> {
+        if self.unsent() > 0 {
+            // Some wait already; these come after them.
+            self.output.try_reserve(out.len()).map_err(|_| ErrorKind::OutOfMemory)?;
+            self.output.extend_from_slice(out);
+            out.clear();
+            return self.send_rest(state);
+        }
+        let mut sent = 0;
+        while sent < out.len() {
+            match self.stream.write(&out[sent..]) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(n) => sent += n,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        state.stats.output += sent as u64;
+        if sent < out.len() {
+            self.output.try_reserve(out.len() - sent).map_err(|_| ErrorKind::OutOfMemory)?;
+            self.output.extend_from_slice(&out[sent..]);
+            self.sent = 0;
+        }
+        out.clear();
+        if out.capacity() > 4 * SEND_AT {
+            *out = Vec::with_capacity(SEND_AT);
+        }
+        Ok(())
+    }
+
+    /// Sends what had to wait, as far as it goes.
+    fn send_rest(&mut self, state: &mut State) -> io::Result<()> {
+        while self.sent < self.output.len() {
+            match self.stream.write(&self.output[self.sent..]) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    self.sent += n;
+                    state.stats.output += n as u64;
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    // What is gone gives its room back, now and then.
+                    if self.sent > self.output.len() / 2 {
+                        self.output.drain(..self.sent);
+                        self.sent = 0;
+                    }
+                    return Ok(());
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        self.output = Vec::new();
+        self.sent = 0;
+        Ok(())
+    }
+
+    /// Asks for the events that it waits for now. Readiness is told once, so nothing is asked for that is not used up.
+    fn ask_for_events(&mut self, registry: &Registry, number: usize) -> io::Result<()> {
+        let interest = match self.unsent() {
+            0 => Interest::READABLE,
+            unsent if self.closing || unsent > PAUSE_AT => Interest::WRITABLE,
+            _ => Interest::READABLE | Interest::WRITABLE,
+        };
+        if interest != self.interest {
+            registry.reregister(&mut self.stream, Token(number), interest)?;
+            self.interest = interest;
+        }
+        Ok(())
+    }
+
+    /// Ends the connection so that the client gets the last reply: what it has sent and nobody reads would make it a reset.
+    fn end(&mut self, scratch: &mut Scratch) {
+        let mut dropped = 0;
+        if self.stream.shutdown(Shutdown::Write).is_ok() {
+            while let Ok(n @ 1..) = self.stream.read(&mut scratch.input) {
+                dropped += n;
+                if dropped > LINGER {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Ends its registration.
+    pub fn deregister(&mut self, registry: &Registry) {
+        // A selector that has seen the end has done it already.
+        let _ = registry.deregister(&mut self.stream);
+    }
+}
