@@ -1,0 +1,207 @@
+//! Serves a router on one thread: mio says which connections are ready, hyper is polled on those.
+//!
+//! Bounded in what a client can take: [`MAX_CONNECTIONS`] at once, [`BUFFER`] bytes of head and buffered body for each, and
+//! a time between two signs of life. Clients over the limit are closed at once rather than left waiting.
+
+use crate::io::Io;
+use crate::metrics::Metrics;
+use axum::Router;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use mio::net::TcpListener;
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+use std::convert::Infallible;
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Wake, Waker};
+use std::time::{Duration, Instant};
+use tower_service::Service;
+
+/// Most connections at once.
+const MAX_CONNECTIONS: usize = 4096;
+/// Most that is buffered of a request's head.
+const BUFFER: usize = 16 * 1024;
+const LISTENER: Token = Token(usize::MAX);
+
+/// A listener and all that is connected to it.
+pub struct Server {
+    poll: Poll,
+    listener: TcpListener,
+    address: SocketAddr,
+    router: Router,
+    metrics: Arc<Metrics>,
+    http: http1::Builder,
+    idle: Duration,
+    connections: Slab<Connection>,
+    /// Those to be polled again after the others have had their turn.
+    again: Vec<usize>,
+}
+
+/// A connection: hyper's future, which ends with it.
+struct Connection {
+    future: Pin<Box<dyn Future<Output = hyper::Result<()>>>>,
+    again: Arc<Again>,
+    last_ready: Instant,
+}
+
+/// Whether a future asked to be polled again, though its stream is not ready. It can do that only while it is polled:
+/// all it waits for is on this thread.
+#[derive(Default)]
+struct Again(AtomicBool);
+
+impl Wake for Again {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+impl Server {
+    /// Listens on `port` of all addresses. Connections that are silent for `idle` are closed.
+    pub fn bind(
+        port: u16,
+        idle: Duration,
+        router: Router,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mut listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))?;
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let address = listener.local_addr()?;
+        let mut http = http1::Builder::new();
+        http.max_buf_size(BUFFER).header_read_timeout(None);
+        Ok(Self {
+            poll,
+            listener,
+            address,
+            router,
+            metrics,
+            http,
+            idle,
+            connections: Slab::new(),
+            again: Vec::new(),
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until polling itself fails.
+    pub fn run(mut self) -> io::Result<Infallible> {
+        let mut events = Events::with_capacity(256);
+        // Often enough that none stays much longer than it may.
+        let sweep = self.idle / 4;
+        let mut swept = Instant::now();
+        loop {
+            let timeout = match (self.again.is_empty(), self.connections.is_empty()) {
+                (false, _) => Some(Duration::ZERO),
+                (true, false) => Some(sweep),
+                (true, true) => None,
+            };
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                other => other?,
+            }
+            let now = Instant::now();
+            for event in &events {
+                match event.token() {
+                    LISTENER => self.accept(now),
+                    Token(id) => self.advance(id, now),
+                }
+            }
+            for id in std::mem::take(&mut self.again) {
+                self.advance(id, now);
+            }
+            if now.duration_since(swept) >= sweep {
+                swept = now;
+                self.close_silent(now);
+            }
+        }
+    }
+
+    /// Takes every connection that waits.
+    fn accept(&mut self, now: Instant) {
+        loop {
+            let mut stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        ErrorKind::ConnectionAborted | ErrorKind::Interrupted
+                    ) =>
+                {
+                    continue;
+                }
+                Err(e) => {
+                    // Out of descriptors or memory: those who are connected go on.
+                    eprintln!("http: a connection could not be accepted: {e}");
+                    return;
+                }
+            };
+            if self.connections.len() == MAX_CONNECTIONS {
+                continue;
+            }
+            let slot = self.connections.vacant_entry();
+            let id = slot.key();
+            let both = Interest::READABLE | Interest::WRITABLE;
+            let ready = stream
+                .set_nodelay(true)
+                .and_then(|()| self.poll.registry().register(&mut stream, Token(id), both));
+            if let Err(error) = ready {
+                eprintln!("http: a connection was dropped: {error}");
+                continue;
+            }
+            let (router, metrics) = (self.router.clone(), Arc::clone(&self.metrics));
+            let service = service_fn(move |request: Request<Incoming>| {
+                let answer = router.clone().call(request);
+                let metrics = Arc::clone(&metrics);
+                async move {
+                    let answer = answer.await;
+                    answer.iter().for_each(|answer| metrics.answered(answer.status().as_u16()));
+                    answer
+                }
+            });
+            let future = Box::pin(self.http.serve_connection(Io(stream), service));
+            slot.insert(Connection { future, again: Arc::default(), last_ready: now });
+            self.metrics.connected();
+            self.advance(id, now);
+        }
+    }
+
+    /// Does what can be done on a connection without waiting.
+    fn advance(&mut self, id: usize, now: Instant) {
+        // An event may be older than the end of its connection.
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.last_ready = now;
+        let waker = Waker::from(Arc::clone(&connection.again));
+        match connection.future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            std::task::Poll::Pending if connection.again.0.swap(false, Relaxed) => {
+                self.again.push(id);
+            }
+            std::task::Poll::Pending => {}
+            std::task::Poll::Ready(ended) => {
+                self.connections.remove(id);
+                self.metrics.disconnected(ended.is_ok());
+            }
+        }
+    }
+
+    fn close_silent(&mut self, now: Instant) {
+        let (metrics, idle) = (&self.metrics, self.idle);
+        self.connections.retain(|_, connection| {
+            let keep = now.duration_since(connection.last_ready) < idle;
+            if !keep {
+                metrics.disconnected(true);
+            }
+            keep
+        });
+    }
+}
