@@ -1,0 +1,102 @@
+//! The program, compiled by cargo and linked with the kernel.
+
+use super::{
+    Error, Request,
+    select::Program,
+    sysroot::{CODEGEN, TARGET},
+    toolchain::Toolchain,
+};
+use cargo_metadata::Message;
+use std::{
+    io::BufReader,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+use vmm_lite_interface::layout::IMAGE_BASE;
+
+/// What a program is linked with.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    /// Compiler and cargo.
+    pub toolchain: &'a Toolchain,
+    /// The standard library.
+    pub sysroot: &'a Path,
+    /// The kernel.
+    pub kernel: &'a Path,
+    /// Where cargo keeps what it compiles.
+    pub target_directory: &'a Path,
+}
+
+/// A linked program.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Linked {
+    /// The file, in cargo's target directory.
+    pub path: PathBuf,
+    /// Nothing had changed since the last time.
+    pub fresh: bool,
+}
+
+/// Compiles and links `program`. Cargo shows its progress and the compiler's messages on standard error.
+///
+/// # Errors
+/// [`Error::Compile`] with cargo's exit code when the program is at fault.
+pub fn compile(request: &Request, program: &Program, parts: &Parts<'_>) -> Result<Linked, Error> {
+    let mut cargo = parts.toolchain.cargo();
+    cargo
+        .args(["rustc", "--message-format=json-render-diagnostics", "--target", TARGET])
+        .args(["--profile", &request.profile, "--bin", &program.bin])
+        .arg("--manifest-path")
+        .arg(&program.manifest)
+        .arg("--target-dir")
+        .arg(parts.target_directory)
+        .args(&request.cargo_options);
+    for list in &request.features {
+        cargo.args(["--features", list]);
+    }
+    // Flags of the final link only: what is compiled before it does not depend on the kernel.
+    cargo.arg("--").args(link_flags(parts.kernel));
+
+    // Code of the guest only: with `--target`, these do not reach build scripts and procedural macros. They take the
+    // place of flags that the user's configuration has for programs of the host.
+    let sysroot = format!("--sysroot={}", parts.sysroot.display());
+    let flags: Vec<&str> = CODEGEN.into_iter().chain([sysroot.as_str()]).collect();
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+
+    let start = |source| Error::Start { cargo: parts.toolchain.cargo.clone(), source };
+    let mut child = cargo.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(start)?;
+    let stdout = child.stdout.take().expect("standard output is piped");
+    let mut linked = None;
+    for message in Message::parse_stream(BufReader::new(stdout)) {
+        if let Message::CompilerArtifact(artifact) = message.map_err(start)?
+            && let Some(path) = artifact.executable
+            && artifact.target.name == program.bin
+        {
+            linked = Some(Linked { path: path.into(), fresh: artifact.fresh });
+        }
+    }
+    let status = child.wait().map_err(start)?;
+    if !status.success() {
+        let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+        return Err(Error::Compile { program: program.bin.clone(), code });
+    }
+    linked.ok_or_else(|| Error::NoArtifact(program.bin.clone()))
+}
+
+/// One static executable at a fixed address, with nothing undefined, that starts in the kernel.
+fn link_flags(kernel: &Path) -> Vec<String> {
+    let linker = [
+        "--no-dynamic-linker",
+        "-zdefs",
+        "-znorelro",
+        "-zmax-page-size=4096",
+        "--build-id=none",
+        // Without it, a program linked without the kernel would be an empty success.
+        "--require-defined=_start",
+        // std's entry, which only the kernel calls.
+        "--undefined=runtime_entry",
+        &format!("-Ttext-segment={IMAGE_BASE:#x}"),
+        &kernel.to_string_lossy(),
+    ]
+    .map(|arg| format!("-Clink-arg={arg}"));
+    ["-Clinker=ld", "-Clinker-flavor=ld"].map(str::to_owned).into_iter().chain(linker).collect()
+}

@@ -1,0 +1,38 @@
+//! The kernel that goes into every image: one object, compiled when this program was and carried in it.
+
+use super::Error;
+use std::{
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    path::{Path, PathBuf},
+};
+
+/// Made by the build script.
+static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernel.o"));
+
+/// Puts the object into `cache` and returns its path. Its name holds a hash of its content, so a program is linked anew when the
+/// kernel changes, and only then.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn unpack(cache: &Path) -> Result<PathBuf, Error> {
+    if OBJECT.is_empty() {
+        return Err(Error::NoKernel);
+    }
+    let mut hasher = DefaultHasher::new();
+    OBJECT.hash(&mut hasher);
+    let path = cache.join(format!("kernel-{:016x}.o", hasher.finish()));
+    if fs::metadata(&path).is_ok_and(|m| m.len() == OBJECT.len() as u64) {
+        return Ok(path);
+    }
+    let file = |what, path: &Path| {
+        let path = path.to_path_buf();
+        move |source| Error::File { what, path, source }
+    };
+    fs::create_dir_all(cache).map_err(file("make", cache))?;
+    // Under another name first: who finds it under its own finds it whole.
+    let partial = cache.join(format!("kernel-{}.partial", std::process::id()));
+    fs::write(&partial, OBJECT).map_err(file("write", &partial))?;
+    fs::rename(&partial, &path).map_err(file("write", &path))?;
+    Ok(path)
+}
