@@ -59,15 +59,8 @@ pub(super) struct Machine {
     /// Doorbell bits that the guest rang and that are not served yet.
     pub(super) unserved: Doorbell,
     kick: Arc<Kick>,
-    /// Whether the entry after the last resume is noted, and told.
-    entry: Entry,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Entry {
-    ToCome,
-    Noted,
-    Told,
+    /// Whether the entry after the last resume is noted.
+    entry_noted: bool,
 }
 
 impl Machine {
@@ -86,7 +79,7 @@ impl Machine {
             ram,
             unserved: Doorbell::default(),
             kick,
-            entry: Entry::ToCome,
+            entry_noted: false,
         })
     }
 
@@ -122,7 +115,7 @@ impl Machine {
             control.entropy.iter().zip(&fresh.entropy).for_each(|(to, n)| to.store(*n, SeqCst));
         }
         self.ram.mark(CONTROL_PAGE, PAGE_SIZE as usize);
-        self.entry = Entry::ToCome;
+        self.entry_noted = false;
     }
 
     /// Runs the guest until it is to stop. On the vCPU thread.
@@ -137,16 +130,12 @@ impl Machine {
             if !self.kick.enter(thread, || shared.pause_wanted()) {
                 return Stop::Paused { quiescent: false };
             }
-            if self.entry == Entry::ToCome {
+            if !self.entry_noted {
                 shared.note_entry();
-                self.entry = Entry::Noted;
+                self.entry_noted = true;
             }
             let exit = self.vcpu.run();
             self.kick.leave();
-            if self.entry == Entry::Noted {
-                shared.tell_entry();
-                self.entry = Entry::Told;
-            }
             let handled = match exit {
                 Ok(exit) => self.handle(exit, shared),
                 Err(e) => return Stop::Failed(e),

@@ -259,10 +259,10 @@ impl Shared {
     }
 
     pub(super) fn wait_entered(&self, patience: Duration) -> Option<Instant> {
-        self.entry_awaited.store(true, SeqCst);
         let deadline = Instant::now() + patience;
         let mut phase = self.lock_phase();
         loop {
+            self.entry_awaited.store(true, SeqCst);
             match self.entered.load(SeqCst) {
                 0 => {}
                 n => return Some(self.made + Duration::from_nanos(n - 1)),
@@ -374,15 +374,13 @@ impl Shared {
         let _ = self.wake.read();
     }
 
-    /// Notes the first entry after a resume.
+    /// Notes the first entry after a resume. Who waits for it already is woken right here, which takes the guest a microsecond or two; who comes
+    /// later finds the note.
     pub(super) fn note_entry(&self) {
         let ns = self.made.elapsed().as_nanos() as u64;
         self.entered.store(ns + 1, SeqCst);
-    }
-
-    /// Wakes who waits for the entry; called at the first exit after it, to hold up the guest for nobody.
-    pub(super) fn tell_entry(&self) {
-        if self.entry_awaited.load(SeqCst) {
+        if self.entry_awaited.swap(false, SeqCst) {
+            // Once through the lock, so that the waiter is either asleep or has yet to look.
             drop(self.lock_phase());
             self.changed.notify_all();
         }

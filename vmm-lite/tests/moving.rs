@@ -1,0 +1,278 @@
+//! A machine's pieces as migration drives them: dirty pages, capture and apply, resume on either side, the clock.
+
+mod common;
+
+use common::{control, guest, kvm, start, vm};
+use std::{
+    sync::atomic::Ordering::SeqCst,
+    time::{Duration, Instant},
+};
+use vmm_lite::{
+    devices::console::Console,
+    memory::{PAGE, PageSet},
+    vm::{End, Error, Identity, Resume, ResumeReason, StopReason, Vm, VmPhase, VmState},
+};
+use vmm_lite_interface::doorbell::{Doorbell, PORT};
+
+const COUNTER: u64 = 0x18_0000;
+const OTHER: u64 = 0x19_0000;
+const PATIENCE: Duration = Duration::from_secs(5);
+
+guest!(
+    counts,
+    // ebx counts in a register what the page counts in memory; a guest in which they differ was not moved whole.
+    "xor ebx, ebx",
+    "mov edx, {port}",
+    "2: inc ebx",
+    "inc dword ptr [{counter}]",
+    "cmp ebx, [{counter}]",
+    "jne 9f",
+    "mov [{other}], ebx",
+    "mov eax, [{request}]",
+    "cmp eax, [{answer}]",
+    "je 2b",
+    "mov [{answer}], eax",
+    "mov eax, {quiesced}",
+    "out dx, eax",
+    "cmp dword ptr [{reason}], {taken_over}",
+    "jne 2b",
+    "mov dword ptr [{code}], 5",
+    "8: mov eax, {exit}",
+    "out dx, eax",
+    "9: mov dword ptr [{code}], 66",
+    "jmp 8b",
+    counter = const COUNTER as u32,
+    other = const OTHER as u32,
+    request = const control!(quiesce_request),
+    answer = const control!(quiesce_answer),
+    reason = const control!(resume_reason),
+    taken_over = const ResumeReason::TakenOver as u32,
+    code = const control!(exit_code),
+    port = const PORT as u32,
+    quiesced = const Doorbell::QUIESCED.0,
+    exit = const Doorbell::EXIT.0,
+);
+
+fn word(vm: &Vm, address: u64) -> u32 {
+    let mut bytes = [0; 4];
+    vm.ram().read(address, &mut bytes).unwrap();
+    u32::from_le_bytes(bytes)
+}
+
+/// Waits until the guest has counted further than `from`.
+fn counted_past(vm: &Vm, from: u32) -> u32 {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let now = word(vm, COUNTER);
+        if now > from {
+            return now;
+        }
+        assert!(Instant::now() < deadline, "the guest does not run");
+        std::thread::yield_now();
+    }
+}
+
+fn copy(pages: &PageSet, from: &Vm, to: &Vm) {
+    let mut content = [0; PAGE];
+    for page in pages.iter() {
+        from.ram().read_page(page, &mut content).unwrap();
+        to.ram().write_page(page, &content).unwrap();
+    }
+}
+
+/// Moves a machine, as a migration without a network would; what comes back runs.
+fn moved(source: &Vm, quiesce: Option<Duration>, reason: ResumeReason) -> Vm {
+    let identity: Identity = source.identity().clone();
+    let destination = Vm::prepare(identity, None, Console::new(None)).unwrap();
+    let mut prepared = destination.hold().unwrap();
+    prepared.warm_up().unwrap();
+    source.dirty_log().start().unwrap();
+    copy(&PageSet::full(source.ram().pages()), source, &destination);
+    copy(&source.dirty_log().take().unwrap(), source, &destination);
+    let mut paused = match quiesce {
+        Some(patience) => source.quiesce(patience).unwrap(),
+        None => source.pause().unwrap(),
+    };
+    assert_eq!(paused.quiescent(), quiesce.is_some());
+    let state = paused.capture().unwrap();
+    copy(&source.dirty_log().peek().unwrap(), source, &destination);
+    let bytes = postcard::to_stdvec(&state).unwrap();
+    let state: VmState = postcard::from_bytes(&bytes).unwrap();
+    prepared.apply(&state, Duration::from_millis(1)).unwrap();
+    assert_eq!(prepared.capture().unwrap().vcpu, state.vcpu, "what was applied is what is there");
+    let late = paused.moved().unwrap().next(Instant::now()).unwrap().is_none();
+    assert!(late, "no network, no late packets");
+    prepared.resume(Resume { reason, away: Duration::from_millis(1) }).unwrap();
+    assert!(destination.entered(PATIENCE).is_some());
+    assert!(matches!(*source.wait_end(), End::Moved));
+    destination
+}
+
+#[test]
+fn a_guest_goes_on_where_it_was() {
+    if !kvm() {
+        return;
+    }
+    let mut here = vm(counts());
+    start(&here);
+    let mut count = counted_past(&here, 10);
+    for step in 0..20 {
+        // Every other time the guest is not asked.
+        let quiesce = (step % 2 == 0).then_some(PATIENCE);
+        let there = moved(&here, quiesce, ResumeReason::Migrated);
+        let now = word(&there, COUNTER);
+        assert!(now >= count, "{now} after {count}");
+        count = counted_past(&there, now);
+        let resumes = there.ram().control_page().resume_count.load(SeqCst);
+        assert_eq!(resumes, step + 1);
+        here = there;
+    }
+    let there = moved(&here, Some(PATIENCE), ResumeReason::TakenOver);
+    let end = there.wait_end();
+    assert!(matches!(*end, End::Exited(5)), "registers and memory agree: {end}");
+}
+
+#[test]
+fn a_move_that_fails_leaves_all_as_it_was() {
+    if !kvm() {
+        return;
+    }
+    let vm = vm(counts());
+    start(&vm);
+    counted_past(&vm, 10);
+    vm.dirty_log().start().unwrap();
+    vm.dirty_log().take().unwrap();
+    for quiesce in [true, false, true] {
+        counted_past(&vm, word(&vm, COUNTER) + 2);
+        let mut paused = if quiesce { vm.quiesce(PATIENCE) } else { vm.pause() }.unwrap();
+        let first = paused.capture().unwrap();
+        assert_eq!(paused.capture().unwrap().vcpu, first.vcpu, "capturing changes nothing");
+        let last = vm.dirty_log().peek().unwrap();
+        assert_eq!(last, vm.dirty_log().peek().unwrap(), "nor does looking at the dirty pages");
+        assert!(last.contains(COUNTER as usize / PAGE) && last.contains(OTHER as usize / PAGE));
+        let count = word(&vm, COUNTER);
+        paused.resume_here().unwrap();
+        counted_past(&vm, count);
+        // The next try finds every page that the failed one did not bring over.
+        let next = vm.dirty_log().take().unwrap();
+        assert!(last.iter().all(|page| next.contains(page)));
+    }
+    vm.stop(StopReason::Stop);
+}
+
+#[test]
+fn dirty_pages_are_those_written() {
+    if !kvm() {
+        return;
+    }
+    let vm = vm(counts());
+    start(&vm);
+    counted_past(&vm, 10);
+    vm.dirty_log().start().unwrap();
+    vm.dirty_log().take().unwrap();
+    counted_past(&vm, word(&vm, COUNTER) + 10);
+    let paused = vm.pause().unwrap();
+    let dirty = vm.dirty_log().take().unwrap();
+    assert_eq!(
+        dirty.iter().collect::<Vec<_>>(),
+        [COUNTER as usize / PAGE, OTHER as usize / PAGE],
+        "the two pages that the guest writes, and nothing of ours"
+    );
+    assert!(vm.dirty_log().take().unwrap().is_empty());
+    // What the VMM writes is there too: the control page with each resume.
+    paused.resume_here().unwrap();
+    counted_past(&vm, word(&vm, COUNTER) + 10);
+    let _paused = vm.pause().unwrap();
+    let dirty = vm.dirty_log().take().unwrap();
+    assert_eq!(dirty.iter().collect::<Vec<_>>(), [4, COUNTER as usize / PAGE, OTHER as usize / PAGE]);
+    vm.dirty_log().put_back(&dirty);
+    assert_eq!(vm.dirty_log().take().unwrap(), dirty);
+}
+
+guest!(spins, "2: jmp 2b");
+
+#[test]
+fn a_guest_that_does_not_answer_is_kicked() {
+    if !kvm() {
+        return;
+    }
+    let vm = vm(spins());
+    start(&vm);
+    assert!(vm.entered(PATIENCE).is_some());
+    let asked = Instant::now();
+    let paused = vm.quiesce(Duration::from_millis(20)).unwrap();
+    assert!(!paused.quiescent());
+    let took = asked.elapsed();
+    assert!(took >= Duration::from_millis(20) && took < Duration::from_secs(2), "{took:?}");
+    assert!(paused.dont_care().is_empty(), "nothing that such a guest says of its pages counts");
+    drop(paused);
+    assert!(matches!(vm.phase(), VmPhase::Paused));
+    vm.hold().unwrap().resume_here().unwrap();
+    assert!(matches!(vm.hold(), Err(Error::Busy)), "it runs");
+    vm.stop(StopReason::Stop);
+    assert!(matches!(vm.pause(), Err(Error::Ended(_))));
+}
+
+#[test]
+fn one_holder_at_a_time_and_no_run_behind_its_back() {
+    if !kvm() {
+        return;
+    }
+    let vm = vm(counts());
+    start(&vm);
+    counted_past(&vm, 10);
+    let paused = vm.pause().unwrap();
+    assert!(matches!(vm.hold(), Err(Error::Busy)), "held already");
+    // A stop during a move ends it; the holder then cannot resume what was stopped.
+    vm.stop(StopReason::Stop);
+    assert!(matches!(paused.resume_here(), Err(Error::Ended(_))));
+    assert!(matches!(vm.hold(), Err(Error::Ended(_))));
+}
+
+#[test]
+fn a_state_that_is_wrong_is_refused() {
+    if !kvm() {
+        return;
+    }
+    let vm = vm(counts());
+    start(&vm);
+    counted_past(&vm, 10);
+    let good = vm.pause().unwrap().capture().unwrap();
+    let refuse = |what: &str, spoil: &dyn Fn(&mut VmState)| {
+        let mut state = good.clone();
+        spoil(&mut state);
+        let destination = Vm::prepare(vm.identity().clone(), None, Console::new(None)).unwrap();
+        let error = destination.hold().unwrap().apply(&state, Duration::ZERO).unwrap_err();
+        assert!(matches!(error, Error::Apply(_)), "{what}: {error}");
+    };
+    refuse("doorbell", &|s| s.unserved = 1 << 31);
+    refuse("control registers", &|s| s.vcpu.sregs.cr0 = 1 << 31);
+    refuse("control registers", &|s| s.vcpu.sregs.cr4 = u64::MAX);
+    refuse("an MSR of the host's", &|s| s.vcpu.msrs[0].index = 0x10);
+    refuse("an MSR twice", &|s| s.vcpu.msrs[1] = s.vcpu.msrs[0]);
+    refuse("state components", &|s| s.vcpu.xcrs.xcrs[0].value = 1 << 18 | 3);
+    refuse("too many XCRs", &|s| s.vcpu.xcrs.nr_xcrs = 999);
+    refuse("too much FPU state", &|s| s.vcpu.xsave = vec![1; 5000]);
+    refuse("FPU state of components that are off", &|s| {
+        s.vcpu.xsave.resize(520, 0);
+        s.vcpu.xsave[512..520].fill(0xff);
+    });
+}
+
+#[test]
+fn dropping_the_last_handle_ends_the_machine() {
+    if !kvm() {
+        return;
+    }
+    let vm = vm(counts());
+    start(&vm);
+    counted_past(&vm, 10);
+    let ram = std::sync::Arc::downgrade(vm.ram());
+    drop(vm);
+    // The vCPU's thread lets go of it on its way out.
+    let deadline = Instant::now() + PATIENCE;
+    while ram.upgrade().is_some() {
+        assert!(Instant::now() < deadline, "the thread lives on");
+        std::thread::yield_now();
+    }
+}
