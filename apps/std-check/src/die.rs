@@ -19,8 +19,8 @@ pub const WAYS: &[Way] = &[
     ("overflow-thread", "recurses until another thread's stack ends", overflow_thread),
     ("null", "reads through a null pointer", || touch(0x10)),
     ("wild", "reads an address where nothing is", || touch(0x6000_dead_0000)),
-    ("write-code", "writes to the program's code", write_code),
-    ("run-data", "jumps into the heap", run_data),
+    ("write-text", "writes to the program's code", write_text),
+    ("exec-heap", "jumps into the heap", exec_heap),
     ("illegal", "executes ud2", illegal),
     ("oom", "asks for more memory than any machine has", oom),
     (
@@ -35,14 +35,14 @@ pub const WAYS: &[Way] = &[
     ),
 ];
 
-/// Dies in the way that has this name, or says that there is none. `exit` and `return` are not here: they need a number.
+/// Dies in the way that has this name, or says that there is none. `exit=N` and `return=N` are not here: `main` does these.
 pub fn die(name: &str) -> Result<(), String> {
     match WAYS.iter().find(|way| way.0 == name) {
         Some(way) => (way.2)(),
         None => {
             let names: Vec<_> = WAYS.iter().map(|way| way.0).collect();
             Err(format!(
-                "no way to die is called `{name}`; there are: {}, exit N, return N",
+                "no way to die is called `{name}`; there are: {}, exit=N, return=N",
                 names.join(", ")
             ))
         }
@@ -86,14 +86,14 @@ fn touch(address: usize) -> ! {
     survived("a wild read")
 }
 
-fn write_code() -> ! {
+fn write_text() -> ! {
     let code = std::ptr::with_exposed_provenance_mut::<u8>(survived as *const () as usize);
     // SAFETY: there is none: the write is meant to fault; should it not, the same byte is written back.
     unsafe { code.write_volatile(code.read_volatile()) };
     survived("a write to code")
 }
 
-fn run_data() -> ! {
+fn exec_heap() -> ! {
     // A `ret`, so that this returns where data can be run.
     let data: Box<[u8]> = black_box(Box::new([0xC3; 64]));
     // SAFETY: there is none: the call is meant to fault; should it not, `ret` comes straight back.

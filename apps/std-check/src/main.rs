@@ -13,16 +13,33 @@ use runner::{Format, Options};
 use std::process::ExitCode;
 use std::time::Duration;
 
-const USAGE: &str =
-    "usage: std-check [--list] [--only NAME]… [--skip NAME]… [--json] [--inline] [--limit SECONDS]
-       std-check --die WAY | --die exit N | --die return N | --die list
-NAME is a check or an area, such as `fs` or `fs.seek`.";
+const HELP: &str = "\
+Runs through what Rust's standard library promises, and reports by name what fails.
+
+Usage: std-check [--only NAME]... [--skip NAME]... [--json] [--verbose] [--inline] [--limit SECONDS]
+       std-check --list
+       std-check --die WAY
+
+NAME is a check, such as `files.seek`, or an area, such as `files`.
+
+  --list            print the names of all checks that would run
+  --only NAME       run only this check or area; may be given again
+  --skip NAME       leave out this check or area; may be given again
+  --json            one JSON object a line: check, outcome, why, ns; then the counts
+  --verbose         say which check begins, so that one that stops the machine is known
+  --inline          run the checks on the main thread, where threads do not work yet
+  --limit SECONDS   give up on a check after this time [default: 60]
+  --die WAY         end the program in some way, to see what becomes of it; `--die list` tells how
+  --help            print this
+
+A line for each check: `ok NAME`, `skip NAME: why` or `FAIL NAME: why`, then a summary.
+Exit code 0: nothing failed; 1: something did; 2: wrong usage.";
 
 fn main() -> ExitCode {
     match run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("std-check: {error}\n{USAGE}");
+            eprintln!("std-check: {error}; --help shows the options");
             ExitCode::from(2)
         }
     }
@@ -30,8 +47,12 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode, lexopt::Error> {
     use lexopt::prelude::*;
-    let mut options =
-        Options { format: Format::Lines, inline: false, limit: Duration::from_secs(60) };
+    let mut options = Options {
+        format: Format::Lines,
+        verbose: false,
+        inline: false,
+        limit: Duration::from_secs(60),
+    };
     let (mut only, mut without, mut list) = (Vec::new(), Vec::new(), false);
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
@@ -40,11 +61,13 @@ fn run() -> Result<ExitCode, lexopt::Error> {
             Long("only") => only.push(parser.value()?.string()?),
             Long("skip") => without.push(parser.value()?.string()?),
             Long("json") => options.format = Format::Json,
+            Long("verbose") => options.verbose = true,
             Long("inline") => options.inline = true,
             Long("limit") => options.limit = Duration::from_secs(parser.value()?.parse()?),
-            Long("die") => {
-                let way = parser.value()?.string()?;
-                return end(&way, &mut parser);
+            Long("die") => return end(&parser.value()?.string()?),
+            Short('h') | Long("help") => {
+                println!("{HELP}");
+                return Ok(ExitCode::SUCCESS);
             }
             _ => return Err(arg.unexpected()),
         }
@@ -79,13 +102,24 @@ fn matches(check: &Check, name: &str) -> bool {
     check.name == name || check.name.split_once('.').is_some_and(|(area, _)| area == name)
 }
 
-fn end(way: &str, parser: &mut lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
-    use lexopt::ValueExt;
-    match way {
-        "list" => die::WAYS.iter().for_each(|(name, what, _)| println!("{name}: {what}")),
-        "exit" => std::process::exit(parser.value()?.parse()?),
-        "return" => return Ok(ExitCode::from(parser.value()?.parse::<u8>()?)),
-        way => die::die(way)?,
+fn end(way: &str) -> Result<ExitCode, lexopt::Error> {
+    let number = |text: &str| text.parse().map_err(|_| format!("`{text}` is not an exit code"));
+    match way.split_once('=') {
+        Some(("exit", code)) => std::process::exit(number(code)?),
+        Some(("return", code)) => {
+            let code = number(code)?;
+            let code =
+                u8::try_from(code).map_err(|_| format!("{code} does not fit into a byte"))?;
+            Ok(ExitCode::from(code))
+        }
+        _ if way == "list" => {
+            die::WAYS.iter().for_each(|(name, what, _)| println!("{name}: {what}"));
+            println!("exit=N: calls std::process::exit\nreturn=N: returns from main");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => {
+            die::die(way)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
-    Ok(ExitCode::SUCCESS)
 }

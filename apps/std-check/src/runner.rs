@@ -21,6 +21,7 @@ pub enum Format {
 /// How to run.
 pub struct Options {
     pub format: Format,
+    pub verbose: bool,
     pub inline: bool,
     pub limit: Duration,
 }
@@ -37,6 +38,9 @@ pub struct Summary {
 pub fn run(checks: &[Check], options: &Options) -> io::Result<Summary> {
     let mut summary = Summary::default();
     for check in checks {
+        if options.verbose {
+            announce(check.name, options.format)?;
+        }
         let start = Instant::now();
         let outcome =
             if options.inline { (check.run)() } else { on_a_thread(check, options.limit) };
@@ -69,6 +73,15 @@ fn on_a_thread(check: &Check, limit: Duration) -> Outcome {
             Err(Failure::Failed(format!("not done after {} s; left behind", limit.as_secs())))
         }
     }
+}
+
+fn announce(name: &str, format: Format) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match format {
+        Format::Lines => writeln!(out, "... {name}")?,
+        Format::Json => writeln!(out, "{{\"begin\":\"{name}\"}}")?,
+    }
+    out.flush()
 }
 
 fn tell(name: &str, outcome: &Outcome, took: Duration, format: Format) -> io::Result<()> {
@@ -148,8 +161,12 @@ mod tests {
             },
             Check { name: "t.panic", run: || panic!("on purpose") },
         ];
-        let options =
-            Options { format: Format::Lines, inline: false, limit: Duration::from_millis(100) };
+        let options = Options {
+            format: Format::Lines,
+            verbose: true,
+            inline: false,
+            limit: Duration::from_millis(100),
+        };
         let summary = run(&checks, &options).unwrap();
         assert_eq!((summary.passed, summary.skipped), (1, 1));
         assert_eq!(summary.failed, ["t.fail", "t.hang", "t.panic"]);

@@ -48,12 +48,19 @@ fn inline_needs_no_thread_for_the_check_itself() {
 }
 
 #[test]
+fn verbose_names_a_check_before_it_runs_and_help_helps() {
+    let output = std_check(&["--verbose", "--only", "env.consts"]);
+    assert!(text(&output.stdout).starts_with("... env.consts\nok env.consts\n"));
+    assert!(text(&std_check(&["--help"]).stdout).contains("--die WAY"));
+}
+
+#[test]
 fn ends_as_told() {
     const SEGV: i32 = 11;
     const ABRT: i32 = 6;
     const ILL: i32 = 4;
-    assert_eq!(std_check(&["--die", "exit", "42"]).status.code(), Some(42));
-    assert_eq!(std_check(&["--die", "return", "7"]).status.code(), Some(7));
+    assert_eq!(std_check(&["--die", "exit=42"]).status.code(), Some(42));
+    assert_eq!(std_check(&["--die", "return=7"]).status.code(), Some(7));
     let panic = std_check(&["--die", "panic"]);
     assert_eq!(panic.status.code(), Some(101));
     assert!(text(&panic.stderr).contains("asked to panic"));
@@ -63,13 +70,15 @@ fn ends_as_told() {
         ("overflow-thread", ABRT),
         ("null", SEGV),
         ("wild", SEGV),
-        ("write-code", SEGV),
-        ("run-data", SEGV),
+        ("write-text", SEGV),
+        ("exec-heap", SEGV),
         ("illegal", ILL),
         ("oom", ABRT),
     ] {
         let output = std_check(&["--die", way]);
         assert_eq!(output.status.signal(), Some(signal), "{way}: {output:?}");
     }
-    assert_eq!(std_check(&["--die", "of-joy"]).status.code(), Some(2));
+    for way in ["of-joy", "exit=soon", "return=256"] {
+        assert_eq!(std_check(&["--die", way]).status.code(), Some(2), "{way}");
+    }
 }

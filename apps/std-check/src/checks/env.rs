@@ -1,6 +1,6 @@
 //! Arguments, environment, and what the program may ask about where it runs.
 
-use crate::check::{Outcome, skip};
+use crate::check::Outcome;
 use crate::{checks, ensure, ensure_eq};
 use std::env;
 use std::ffi::OsString;
@@ -39,13 +39,8 @@ fn temp_dir() -> Outcome {
 }
 
 fn current_dir() -> Outcome {
-    match env::current_dir() {
-        Ok(dir) => ensure!(dir.is_absolute(), "{} is not absolute", dir.display()),
-        Err(error) if cfg!(target_os = "hermit") => {
-            return skip(format_args!("std for hermit has none: {error}"));
-        }
-        Err(error) => return Err(error.into()),
-    }
+    let dir = env::current_dir()?;
+    ensure!(dir.is_absolute(), "{} is not absolute", dir.display());
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-checks!["folders": make_and_remove, make_all, list, list_empty, list_many, entries_know_their_type, not_empty, exists_already, through_a_file,
+checks!["folders": make_and_remove, make_all, list, list_empty, list_many, entries_know_their_type, unusual_names, paths_with_dots, not_empty, exists_already, through_a_file,
     remove_all, rename, canonical];
 
 /// A directory that is removed, with the files and directories in it, when the check ends.
@@ -141,6 +141,35 @@ fn entries_know_their_type() -> Outcome {
         ensure_eq!(entry.metadata()?.is_dir(), is_dir);
         ensure!(is_dir || entry.metadata()?.len() == 3, "the file's length is wrong");
     }
+    Ok(())
+}
+
+fn unusual_names() -> Outcome {
+    let dir = TempDir::new("unusual_names")?;
+    let long = "n".repeat(255);
+    let wanted: BTreeSet<String> =
+        [" ", "…", "Füße 世界", ".hidden", "a\\b", "new\nline", &long].map(str::to_owned).into();
+    for name in &wanted {
+        fs::write(dir.join(name), name)?;
+    }
+    ensure_eq!(names(dir.path())?, wanted);
+    for name in &wanted {
+        ensure_eq!(&fs::read_to_string(dir.join(name))?, name);
+    }
+    ensure!(fs::write(dir.join(""), b"x").is_err(), "a file without a name was written");
+    ensure_error!(fs::write(dir.join("a\0b"), b"x"), InvalidInput);
+    Ok(())
+}
+
+fn paths_with_dots() -> Outcome {
+    let dir = TempDir::new("paths_with_dots")?;
+    fs::create_dir(dir.join("a"))?;
+    fs::create_dir(dir.join("b"))?;
+    fs::write(dir.join("a/../b/./f"), b"by a long way")?;
+    ensure_eq!(fs::read(dir.join("b//f"))?, b"by a long way");
+    ensure!(fs::metadata(dir.join("a/.."))?.is_dir(), "a/.. is no directory");
+    ensure_error!(fs::read(dir.join("none/../b/f")), NotFound);
+    ensure!(fs::metadata("/..")?.is_dir(), "/.. is no directory");
     Ok(())
 }
 

@@ -1,12 +1,12 @@
 //! TCP over loopback: data, addresses, options.
 
-use crate::check::{Failure, Outcome, join};
+use crate::check::{Failure, Outcome, join, skip};
 use crate::{checks, ensure, ensure_eq, ensure_error};
 use std::io::{BufRead, BufReader, IoSlice, IoSliceMut, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
-checks!["tcp": round_trip, bulk_one_way, bulk_both_ways, addresses, port_zero_is_assigned, address_in_use, port_is_free_after_close,
+checks!["tcp": round_trip, bulk_one_way, bulk_both_ways, addresses, any_address, foreign_address, ipv6, port_zero_is_assigned, address_in_use, port_is_free_after_close,
     many_connections, connections_in_turn, backlog, clones_share, vectored, small_writes_arrive, nodelay, options, incoming];
 
 /// A listener on loopback, and its address.
@@ -90,6 +90,41 @@ fn addresses() -> Outcome {
         "the peer's address is not the one connected to"
     );
     ensure!(client.local_addr()?.port() != 0, "a connected socket has port 0");
+    Ok(())
+}
+
+fn any_address() -> Outcome {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let port = listener.local_addr()?.port();
+    ensure!(listener.local_addr()?.ip().is_unspecified(), "it is bound to less than all");
+    let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    let (mut server, peer) = listener.accept()?;
+    // The accepted end knows to which address its client came.
+    ensure_eq!(server.local_addr()?, SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    ensure_eq!(peer, client.local_addr()?);
+    client.write_all(b"x")?;
+    server.read_exact(&mut [0])?;
+    Ok(())
+}
+
+fn foreign_address() -> Outcome {
+    // TEST-NET-1 is nobody's.
+    ensure_error!(TcpListener::bind(("192.0.2.1", 0)), AddrNotAvailable);
+    Ok(())
+}
+
+fn ipv6() -> Outcome {
+    let listener = match TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) {
+        Ok(listener) => listener,
+        Err(error) => return skip(format_args!("this system has no IPv6: {error}")),
+    };
+    let mut client = TcpStream::connect(listener.local_addr()?)?;
+    client.write_all(b"six")?;
+    let (mut server, peer) = listener.accept()?;
+    ensure_eq!(peer, client.local_addr()?);
+    let mut buffer = [0; 3];
+    server.read_exact(&mut buffer)?;
+    ensure_eq!(&buffer, b"six");
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-checks!["udp": datagrams_keep_their_borders, empty_datagram, sizes, longer_than_the_buffer, connected, connected_filters, peek, read_timeout,
+checks!["udp": datagrams_keep_their_borders, empty_datagram, sizes, too_large, any_address, longer_than_the_buffer, connected, connected_filters, peek, read_timeout,
     nonblocking, blocking_receive_wakes, many_sockets, address_in_use, addresses, clones_share, burst];
 
 fn bound() -> Result<(UdpSocket, SocketAddr), Failure> {
@@ -49,6 +49,29 @@ fn sizes() -> Outcome {
         let n = b.recv(&mut buffer)?;
         ensure!(buffer[..n] == sent, "{len} bytes became {n}, or other ones");
     }
+    Ok(())
+}
+
+fn too_large() -> Outcome {
+    let (a, _) = bound()?;
+    let (b, to) = bound()?;
+    let sent = a.send_to(&vec![0; 65_508], to);
+    ensure!(sent.is_err(), "a datagram longer than UDP can say was sent");
+    a.send_to(b"still works", to)?;
+    ensure_eq!(b.recv(&mut [0; 20])?, 11);
+    Ok(())
+}
+
+fn any_address() -> Outcome {
+    let server = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    server.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let (client, from) = bound()?;
+    client.send_to(b"to any", (Ipv4Addr::LOCALHOST, server.local_addr()?.port()))?;
+    let (n, peer) = server.recv_from(&mut [0; 10])?;
+    ensure_eq!((n, peer), (6, from));
+    server.send_to(b"back", peer)?;
+    let (n, peer) = client.recv_from(&mut [0; 10])?;
+    ensure_eq!((n, peer.port()), (4, server.local_addr()?.port()));
     Ok(())
 }
 
