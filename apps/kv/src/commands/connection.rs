@@ -232,7 +232,7 @@ fn kill(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Out
     if old {
         address = Some(word(2));
     } else {
-        if args.len() % 2 != 0 {
+        if !args.len().is_multiple_of(2) {
             return Err(SYNTAX);
         }
         for at in (2..args.len()).step_by(2) {

@@ -3,6 +3,7 @@
 use super::context::{Context, ReplyMode};
 use super::error::{Error, OUT_OF_MEMORY};
 use super::table::{self, AT_ONCE, Command, GROWS};
+use super::transactions;
 use crate::protocol::{Args, Reply};
 
 /// Executes one request of a client.
@@ -42,6 +43,7 @@ fn admit(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Re
     let session = context.session();
     let command = match checked {
         Ok(command) => command,
+        Err(error) if args.is(0, "exec") => return Err(transactions::abort(context, &error)),
         Err(error) => {
             session.queue_failed |= session.queue.is_some();
             return Err(error);

@@ -54,7 +54,6 @@ fn set_expiry(
     reply: &mut Reply<'_>,
 ) -> Outcome {
     let (key, now) = (args.at(1), context.now);
-    let amount = integer(args.at(2))?;
     let (mut if_none, mut if_some, mut if_later, mut if_earlier) = (false, false, false, false);
     for option in args.from(3) {
         match option.to_ascii_lowercase().as_slice() {
@@ -78,6 +77,7 @@ fn set_expiry(
     if if_later && if_earlier {
         return Err(Error::new("ERR GT and LT options at the same time are not compatible"));
     }
+    let amount = integer(args.at(2))?;
     let when = when(amount, unit, absolute, now).ok_or_else(|| invalid(command))?;
     let db = context.db();
     let Some(index) = db.find(key, now) else {

@@ -9,7 +9,7 @@ use crate::store::value::Hash;
 
 /// Sets the fields; how many are new.
 fn set_fields(context: &mut Context<'_>, args: Args<'_>, command: &str) -> Result<usize, Error> {
-    if args.len() % 2 != 0 {
+    if !args.len().is_multiple_of(2) {
         return Err(Error::arity(command));
     }
     let now = context.now;

@@ -62,7 +62,7 @@ pub fn command(_context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>
         }
         // Documentation is elsewhere; clients take that for an answer.
         b"docs" => reply.map(0),
-        b"getkeys" if args.len() < 3 => return Err(Error::arity("command|getkeys")),
+        b"getkeys" if args.len() < 4 => return Err(Error::arity("command|getkeys")),
         b"getkeys" => reply.bulks(keys(args)?.iter()),
         _ => {
             let name = String::from_utf8_lossy(args.at(1));

@@ -34,7 +34,7 @@ pub fn config(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) 
             reply.bulk(value.as_bytes());
         }
     } else if args.is(1, "set") {
-        if words < 4 || words % 2 != 0 {
+        if words < 4 || !words.is_multiple_of(2) {
             return Err(Error::arity("config|set"));
         }
         set(context, args)?;

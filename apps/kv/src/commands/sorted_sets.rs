@@ -27,6 +27,8 @@ enum Change {
 }
 
 fn apply(set: &mut SortedSet, member: &[u8], score: f64, rules: Rules) -> Result<Change, Error> {
+    // There is one zero.
+    let score = score + 0.0;
     let Some(old) = set.score(member) else {
         if rules.only_old {
             return Ok(Change::Refused);
@@ -60,7 +62,7 @@ fn add(
 ) -> Outcome {
     let (key, now) = (args.at(1), context.now);
     let pairs = args.len() - at;
-    if pairs == 0 || pairs % 2 != 0 {
+    if pairs == 0 || !pairs.is_multiple_of(2) {
         return Err(SYNTAX);
     }
     if rules.only_new && rules.only_old {

@@ -265,7 +265,7 @@ fn set_all(context: &mut Context<'_>, args: Args<'_>) {
 }
 
 pub fn mset(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    if args.len() % 2 == 0 {
+    if args.len().is_multiple_of(2) {
         return Err(Error::arity("mset"));
     }
     set_all(context, args);
@@ -274,7 +274,7 @@ pub fn mset(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) ->
 }
 
 pub fn msetnx(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    if args.len() % 2 == 0 {
+    if args.len().is_multiple_of(2) {
         return Err(Error::arity("msetnx"));
     }
     let now = context.now;

@@ -62,6 +62,14 @@ pub fn exec(context: &mut Context<'_>, _args: Args<'_>, reply: &mut Reply<'_>) -
     Ok(())
 }
 
+/// Ends a transaction whose EXEC was wrong itself.
+pub fn abort(context: &mut Context<'_>, why: &Error) -> Error {
+    context.session().queue = None;
+    unwatch(context);
+    let why = why.as_str().trim_start_matches("ERR ");
+    Error::text(format!("EXECABORT Transaction discarded because of: {why}"))
+}
+
 pub fn discard(context: &mut Context<'_>, _args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     if context.session().queue.take().is_none() {
         return Err(Error::new("ERR DISCARD without MULTI"));

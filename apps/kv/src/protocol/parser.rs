@@ -242,11 +242,11 @@ mod tests {
 
     const LIMITS: Limits = Limits { string: 1000, request: 5000 };
 
+    /// The words of a request, or `None` for one that was too large.
+    type Found = Option<Vec<Vec<u8>>>;
+
     /// Parses `input` as it arrives in `pieces`; the words of each request, or the error at the end.
-    fn parse_pieces(
-        pieces: &[&[u8]],
-        limits: Limits,
-    ) -> (Vec<Option<Vec<Vec<u8>>>>, Option<ProtocolError>) {
+    fn parse_pieces(pieces: &[&[u8]], limits: Limits) -> (Vec<Found>, Option<ProtocolError>) {
         let (mut parser, mut buffer, mut requests) = (Parser::default(), Vec::new(), Vec::new());
         for piece in pieces {
             buffer.extend_from_slice(piece);
@@ -272,7 +272,7 @@ mod tests {
         (requests, None)
     }
 
-    fn request(words: &[&str]) -> Option<Vec<Vec<u8>>> {
+    fn request(words: &[&str]) -> Found {
         Some(words.iter().map(|w| w.as_bytes().to_vec()).collect())
     }
 
