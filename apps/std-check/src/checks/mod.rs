@@ -7,9 +7,11 @@ mod env;
 mod files;
 mod folders;
 mod io;
+mod mio;
 mod names;
 mod numbers;
 mod panics;
+mod polling;
 mod process;
 mod simd;
 mod sync;
@@ -43,6 +45,8 @@ pub const ALL: &[&[crate::check::Check]] = &[
     tcp_waits::CHECKS,
     tcp_ends::CHECKS,
     udp::CHECKS,
+    mio::CHECKS,
+    polling::CHECKS,
 ];
 
 #[cfg(test)]
