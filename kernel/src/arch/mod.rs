@@ -1,0 +1,3 @@
+//! The machine.
+mod x86_64;
+pub use x86_64::*;

@@ -1,0 +1,45 @@
+//! Instructions that need no privilege.
+
+use core::arch::{asm, x86_64};
+
+/// The time stamp counter.
+#[must_use]
+pub fn tsc() -> u64 {
+    // SAFETY: reads a counter; every x86-64 CPU has it and nothing here forbids it at CPL 3.
+    unsafe { x86_64::_rdtsc() }
+}
+
+/// Sets the base of FS: where thread-local storage is found.
+///
+/// # Safety
+/// `base` must be the thread pointer of the thread that runs from here on.
+pub unsafe fn set_fs_base(base: usize) {
+    // SAFETY: CR4.FSGSBASE was set at boot; the caller answers for the value.
+    unsafe { asm!("wrfsbase {}", in(reg) base, options(nostack, preserves_flags)) }
+}
+
+/// One word of the CPU's random generator, if it has one and it answers.
+#[must_use]
+pub fn hardware_random() -> Option<u64> {
+    // SAFETY: CPUID may be run anywhere.
+    #[allow(unused_unsafe)]
+    let has = unsafe { x86_64::__cpuid(1) }.ecx & (1 << 30) != 0;
+    if !has {
+        return None;
+    }
+    (0..10).find_map(|_| {
+        let (value, ok): (u64, u8);
+        // SAFETY: CPUID says that the instruction is there.
+        unsafe {
+            asm!("rdrand {}", "setc {}", out(reg) value, out(reg_byte) ok, options(nomem, nostack))
+        }
+        (ok != 0).then_some(value)
+    })
+}
+
+/// Touches the stack two pages ahead, so that what follows does not fault on a page that is not committed yet: the handler of
+/// such a fault needs kernel state that may be lent out by then.
+pub fn touch_stack() {
+    // SAFETY: reads below the stack pointer; either the page is committed, or the fault commits it, or the stack is used up.
+    unsafe { asm!("test byte ptr [rsp - 8192], 0", options(nostack, readonly)) }
+}

@@ -1,0 +1,30 @@
+//! Faults, as the monitor hands them up.
+
+/// What the monitor wrote of a fault. Layout shared with `monitor.s`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Record {
+    /// Nonzero while a fault is handled.
+    pub active: u64,
+    /// RAX at the fault.
+    pub rax: u64,
+    /// Exception vector.
+    pub vector: u64,
+    /// Error code, 0 where the vector has none.
+    pub error_code: u64,
+    /// CR2.
+    pub address: u64,
+    /// Instruction that faulted.
+    pub rip: u64,
+    /// Flags.
+    pub rflags: u64,
+    /// Stack pointer.
+    pub rsp: u64,
+}
+
+/// Page fault.
+pub const PAGE_FAULT: u64 = 14;
+/// Invalid opcode.
+pub const INVALID_OPCODE: u64 = 6;
+/// General protection.
+pub const GENERAL_PROTECTION: u64 = 13;

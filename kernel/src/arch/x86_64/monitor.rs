@@ -1,0 +1,72 @@
+//! The monitor's code, and how to call it.
+
+use core::arch::{asm, global_asm};
+
+global_asm!(
+    include_str!("monitor.s"),
+    CALL = const CALL,
+    DOORBELL = const vmm_lite_interface::doorbell::PORT,
+    INTERFACE_VERSION = const vmm_lite_interface::INTERFACE_VERSION,
+    MIN_FREE_KIB = const crate::MIN_FREE_KIB,
+    options(att_syntax)
+);
+
+/// Marks a call to the monitor, so that a program's own `int3` is not taken for one.
+const CALL: u32 = 0x564c_4d00;
+
+/// `int3` with a call number and two arguments.
+///
+/// # Safety
+/// The call must be right for what runs.
+unsafe fn call(number: u32, a: u64, b: u64) -> u64 {
+    let mut rax = u64::from(CALL | number);
+    // SAFETY: the monitor changes what is listed and, by the caller's word, only mappings it may.
+    unsafe {
+        asm!(
+            "int3",
+            inout("rax") rax,
+            inout("rdi") a => _,
+            inout("rsi") b => _,
+            out("rcx") _, out("rdx") _, out("r8") _,
+        );
+    }
+    rax
+}
+
+/// Loads the final page tables at `cr3`, once.
+///
+/// # Safety
+/// They must map what runs: this code, its stack, and the monitor.
+pub unsafe fn lock(cr3: u64) {
+    // SAFETY: as the caller promises.
+    unsafe { call(5, cr3, 0) };
+}
+
+/// Maps the chunk of the stack window at `address` to the frames at `frames`; false if the monitor refuses.
+///
+/// # Safety
+/// Nothing else may use the frames.
+#[must_use]
+pub unsafe fn map_chunk(address: usize, frames: usize) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe { call(1, address as u64, frames as u64) == 0 }
+}
+
+/// Unmaps the chunk at `address` and returns the frames it had.
+///
+/// # Safety
+/// Nothing may use the addresses any more.
+pub unsafe fn unmap_chunk(address: usize) -> Option<usize> {
+    // SAFETY: as the caller promises.
+    let entry = unsafe { call(2, address as u64, 0) };
+    (entry & 1 != 0).then_some((entry & 0x000f_ffff_ffff_f000) as usize)
+}
+
+/// Halts until an interrupt.
+///
+/// # Safety
+/// An interrupt must be sure to come, and its gate to be there: only under QEMU.
+pub unsafe fn halt() {
+    // SAFETY: as the caller promises.
+    unsafe { call(3, 0, 0) };
+}
