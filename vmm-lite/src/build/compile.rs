@@ -56,11 +56,9 @@ pub fn compile(request: &Request, program: &Program, parts: &Parts<'_>) -> Resul
     // Flags of the final link only: what is compiled before it does not depend on the kernel.
     cargo.arg("--").args(link_flags(parts.kernel));
 
-    // Code of the guest only: with `--target`, these do not reach build scripts and procedural macros. They take the
-    // place of flags that the user's configuration has for programs of the host.
-    let sysroot = format!("--sysroot={}", parts.sysroot.display());
-    let flags: Vec<&str> = CODEGEN.into_iter().chain([sysroot.as_str()]).collect();
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    // With `--target`, these do not reach build scripts and procedural macros. They take the place of flags that the user's
+    // configuration has for programs of the host.
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", guest_flags(parts.sysroot));
 
     let start = |source| Error::Start { cargo: parts.toolchain.cargo.clone(), source };
     let mut child = cargo.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(start)?;
@@ -80,6 +78,13 @@ pub fn compile(request: &Request, program: &Program, parts: &Parts<'_>) -> Resul
         return Err(Error::Compile { program: program.bin.clone(), code });
     }
     linked.ok_or_else(|| Error::NoArtifact(program.bin.clone()))
+}
+
+/// What all code of the guest is compiled with, as `CARGO_ENCODED_RUSTFLAGS` takes it.
+#[must_use]
+pub fn guest_flags(sysroot: &Path) -> String {
+    let sysroot = format!("--sysroot={}", sysroot.display());
+    CODEGEN.into_iter().chain([sysroot.as_str()]).collect::<Vec<_>>().join("\x1f")
 }
 
 /// One static executable at a fixed address, with nothing undefined, that starts in the kernel.

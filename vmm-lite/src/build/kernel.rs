@@ -4,6 +4,7 @@ use super::Error;
 use std::{
     fs,
     hash::{DefaultHasher, Hash, Hasher},
+    io::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -31,8 +32,8 @@ pub fn unpack(cache: &Path) -> Result<PathBuf, Error> {
     };
     fs::create_dir_all(cache).map_err(file("make", cache))?;
     // Under another name first: who finds it under its own finds it whole.
-    let partial = cache.join(format!("kernel-{}.partial", std::process::id()));
-    fs::write(&partial, OBJECT).map_err(file("write", &partial))?;
-    fs::rename(&partial, &path).map_err(file("write", &path))?;
+    let mut partial = tempfile::NamedTempFile::new_in(cache).map_err(file("write in", cache))?;
+    partial.write_all(OBJECT).map_err(file("write in", cache))?;
+    partial.persist(&path).map_err(|e| file("write", &path)(e.error))?;
     Ok(path)
 }

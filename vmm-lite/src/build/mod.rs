@@ -24,9 +24,10 @@ use select::Program;
 use std::{
     env,
     ffi::OsString,
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// What to build.
@@ -79,27 +80,14 @@ pub fn build(
     tell: impl Fn(&str),
     mut done: impl FnMut(&Built),
 ) -> Result<(), Error> {
-    let mut began = Instant::now();
-    let directory = match &request.path {
-        Some(path) if path.is_dir() => path.clone(),
-        Some(path) => path.parent().map(Path::to_path_buf).unwrap_or_default(),
-        None => PathBuf::new(),
-    };
-    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { &directory };
-    let toolchain = toolchain::find(request.toolchain.as_deref(), directory)?;
+    let mut began = (Instant::now(), SystemTime::now());
+    let toolchain = toolchain::find(request.toolchain.as_deref(), &directory(request))?;
     let selection = select::select(request, &toolchain)?;
     let outputs = outputs(request.output.as_deref(), &selection.programs)?;
     linker()?;
 
     let cache = cache_directory()?;
-    let announce = || {
-        let compiler = toolchain.short_version();
-        tell(&format!(
-            "compiling the standard library with {compiler}: once, kept in {}",
-            cache.display()
-        ));
-    };
-    let sysroot = sysroot::ensure(&toolchain, sysroot::Library::Std, &cache, announce)?;
+    let sysroot = standard_library(&toolchain, &cache, tell)?;
     let kernel = kernel::unpack(&cache)?;
     let target_directory = request
         .target_directory
@@ -114,18 +102,66 @@ pub fn build(
     for (program, output) in selection.programs.iter().zip(outputs) {
         let linked = compile::compile(request, program, &parts)?;
         check::check(&linked.path)?;
-        let size = deliver(&linked.path, &output)?;
+        let size = deliver(&linked.path, &output, began.1)?;
         done(&Built {
             path: output,
             package: program.package.clone(),
             bin: program.bin.clone(),
             size,
             fresh: linked.fresh,
-            took: began.elapsed(),
+            took: began.0.elapsed(),
         });
-        began = Instant::now();
+        began = (Instant::now(), SystemTime::now());
     }
     Ok(())
+}
+
+/// What other cargo commands (`check`, `clippy`) need in their environment to see the guest's target as [`build`] does, as pairs of
+/// name and value.
+///
+/// # Errors
+/// When there is no toolchain, or no standard library for it.
+pub fn environment(
+    request: &Request,
+    tell: impl Fn(&str),
+) -> Result<Vec<(&'static str, String)>, Error> {
+    let toolchain = toolchain::find(request.toolchain.as_deref(), &directory(request))?;
+    let sysroot = standard_library(&toolchain, &cache_directory()?, tell)?;
+    let path = env::var_os("PATH").unwrap_or_default();
+    let bin = toolchain.sysroot.join("bin");
+    Ok(vec![
+        // Cargo's subcommands are looked up there, and have to be of the compiler's version.
+        ("PATH", format!("{}:{}", bin.display(), path.to_string_lossy())),
+        ("RUSTC", toolchain.rustc.display().to_string()),
+        ("CARGO_BUILD_TARGET", sysroot::TARGET.into()),
+        ("CARGO_ENCODED_RUSTFLAGS", compile::guest_flags(&sysroot)),
+    ])
+}
+
+/// Where the request points: a `rust-toolchain.toml` there has a say.
+fn directory(request: &Request) -> PathBuf {
+    let directory = match &request.path {
+        Some(path) if path.is_dir() => path.clone(),
+        Some(path) => path.parent().map(Path::to_path_buf).unwrap_or_default(),
+        None => PathBuf::new(),
+    };
+    if directory.as_os_str().is_empty() { ".".into() } else { directory }
+}
+
+/// The sysroot with `std`, compiled now if there is none yet.
+fn standard_library(
+    toolchain: &toolchain::Toolchain,
+    cache: &Path,
+    tell: impl Fn(&str),
+) -> Result<PathBuf, Error> {
+    let announce = || {
+        let compiler = toolchain.short_version();
+        tell(&format!(
+            "compiling the standard library with {compiler}: once, kept in {}",
+            cache.display()
+        ));
+    };
+    Ok(sysroot::ensure(toolchain, sysroot::Library::Std, cache, announce)?)
 }
 
 /// Where compiled standard libraries and the kernel are kept: `$VMM_LITE_CACHE`, else `vmm-lite` in the user's cache.
@@ -165,24 +201,30 @@ fn outputs(asked: Option<&Path>, programs: &[Program]) -> Result<Vec<PathBuf>, E
 
 /// Puts the linked program where the image is to be, whole or not at all, and returns its size. A VM that runs the image
 /// that was there keeps what it has.
-fn deliver(linked: &Path, output: &Path) -> Result<u64, Error> {
+///
+/// The image is dated `began`, when its build began: what changed since is newer than it, and it is not newer than what
+/// cargo did, for which a new file in the crate's directory is a reason to run its build script again. For the same reason an
+/// image that is there already is not touched.
+fn deliver(linked: &Path, output: &Path, began: SystemTime) -> Result<u64, Error> {
     let file = |what, path: &Path| {
         let path = path.to_path_buf();
         move |source: io::Error| Error::File { what, path, source }
     };
-    let directory = output.parent().filter(|d| !d.as_os_str().is_empty());
-    if let Some(directory) = directory {
-        fs::create_dir_all(directory).map_err(file("make", directory))?;
+    let image = fs::read(linked).map_err(file("read", linked))?;
+    let size = image.len() as u64;
+    if fs::read(output).is_ok_and(|there| there == image) {
+        return Ok(size);
     }
-    let mut partial = output.as_os_str().to_owned();
-    partial.push(format!(".{}.partial", std::process::id()));
-    let partial = PathBuf::from(partial);
-    let size = fs::copy(linked, &partial).map_err(file("write", &partial))?;
-    fs::rename(&partial, output).map_err(|source| {
-        // The error that counts is the one of the rename.
-        let _ = fs::remove_file(&partial);
-        Error::File { what: "write", path: output.into(), source }
-    })?;
+    let directory = output.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(directory).map_err(file("make", directory))?;
+    let mut partial =
+        tempfile::NamedTempFile::new_in(directory).map_err(file("write in", directory))?;
+    partial
+        .write_all(&image)
+        .and_then(|()| partial.as_file().set_modified(began))
+        .and_then(|()| partial.as_file().set_permissions(fs::metadata(linked)?.permissions()))
+        .and_then(|()| partial.persist(output).map_err(|e| e.error))
+        .map_err(file("write", output))?;
     Ok(size)
 }
 
@@ -215,10 +257,12 @@ mod tests {
     fn an_image_replaces_the_one_before_it() {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (dir.path().join("from"), dir.path().join("deep/er/to.img"));
-        for content in ["first", "second one"] {
+        let began = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        for (content, at, dated) in [("first", 1, 1), ("second one", 2, 2), ("second one", 3, 2)] {
             fs::write(&from, content).unwrap();
-            assert_eq!(deliver(&from, &to).unwrap(), content.len() as u64);
+            assert_eq!(deliver(&from, &to, began(at)).unwrap(), content.len() as u64);
             assert_eq!(fs::read_to_string(&to).unwrap(), content);
+            assert_eq!(fs::metadata(&to).unwrap().modified().unwrap(), began(dated));
         }
         assert_eq!(fs::read_dir(to.parent().unwrap()).unwrap().count(), 1, "nothing is left");
     }

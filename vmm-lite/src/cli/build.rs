@@ -3,18 +3,18 @@
 use crate::build::{self, Built, Error, Request};
 use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode};
 
-const EXAMPLES: &str = "\
-Examples:
+const EXAMPLES: &str = r#"Examples:
   vmm-lite build                          the crate in this directory → NAME.img
   vmm-lite build apps/kv -o /srv/kv.img
   vmm-lite build -p hello -p echo -o images/
   vmm-lite build --bin server --features tls --profile dev
+  (eval "$(vmm-lite build --print-env)" && cargo clippy)        a check for the guest's target
 
 Needs a Rust toolchain that has the source of the standard library (rustup component add rust-src; or Debian's rustc-web,
 cargo-web, rust-web-src), and ld (binutils). The standard library is compiled once, for about a minute, and kept in
 $XDG_CACHE_HOME/vmm-lite (or $VMM_LITE_CACHE), which may be removed at any time.
 
-Exit codes: 0 done, 101 the program does not compile (cargo's code), 1 anything else.";
+Exit codes: 0 done, 101 the program does not compile (cargo's code), 1 anything else."#;
 
 /// Make a unikernel image from a Rust crate
 #[derive(clap::Args, Debug)]
@@ -78,6 +78,10 @@ pub struct Args {
     /// Print one JSON object for each image
     #[arg(long)]
     json: bool,
+
+    /// Build nothing; print what other cargo commands need to see the guest's target, for eval in a shell
+    #[arg(long)]
+    print_env: bool,
 }
 
 /// Runs the verb.
@@ -85,13 +89,19 @@ pub struct Args {
 /// # Errors
 /// See [`Error`]; a program that does not compile is an exit code.
 pub fn run(args: Args) -> super::Result {
-    let (json, quiet) = (args.json, args.quiet);
+    let (json, quiet, print_env) = (args.json, args.quiet, args.print_env);
     let request = request(args);
     let tell = |text: &str| {
         if !quiet {
             eprintln!("vmm-lite: {text}");
         }
     };
+    if print_env {
+        for (name, value) in build::environment(&request, tell)? {
+            writeln!(std::io::stdout(), "export {name}={}", shell_quoted(&value))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut printed = Ok(());
     let report = |built: &Built| {
         let text = if json { json_line(built) } else { line(built) };
@@ -132,6 +142,11 @@ fn request(args: Args) -> Request {
         target_directory: args.target_dir,
         toolchain: args.toolchain,
     }
+}
+
+/// As one word of a POSIX shell.
+fn shell_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// `kv.img  1.2 MiB, built in 0.4 s`.
