@@ -40,7 +40,8 @@ impl Gaps {
 
     /// The fields as JSON, without braces around them.
     pub fn write_json(&self, out: &mut String) -> fmt::Result {
-        write!(out, "\"max_gap_ns\":{},\"gaps_from_us\":{{", self.max_ns)?;
+        let count: u64 = self.counts.iter().sum();
+        write!(out, "\"max_gap_ns\":{},\"gaps\":{count},\"gaps_from_us\":{{", self.max_ns)?;
         for (i, (bound, count)) in BOUNDS_US.iter().zip(&self.counts).enumerate() {
             write!(out, "{}\"{bound}\":{count}", if i == 0 { "" } else { "," })?;
         }
@@ -75,7 +76,9 @@ mod tests {
         let mut json = String::new();
         gaps.write_json(&mut json).unwrap();
         assert!(
-            json.starts_with("\"max_gap_ns\":60000,\"gaps_from_us\":{\"50\":100,\"100\":0"),
+            json.starts_with(
+                "\"max_gap_ns\":60000,\"gaps\":100,\"gaps_from_us\":{\"50\":100,\"100\":0"
+            ),
             "{json}"
         );
         assert!(json.ends_with("{\"at_ns\":99,\"gap_ns\":60000}]"), "{json}");

@@ -5,8 +5,6 @@
 //! The loop reads the clock at every page: that is how a guest sees its own blackouts, and where a unikernel looks
 //! whether it is asked to quiesce. Every few milliseconds it yields, so that the status port's threads have their turn where threads
 //! are scheduled cooperatively.
-//!
-//! `dirtier [--pages N] [--port P] [--passes N] [--quiet]`
 
 mod gaps;
 mod page;
@@ -24,52 +22,93 @@ use std::time::{Duration, Instant};
 const YIELD_EVERY: Duration = Duration::from_millis(2);
 /// How often a line is printed.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-const USAGE: &str = "usage: dirtier [--pages N] [--port P] [--passes N] [--quiet]";
+/// How many broken pages are named one by one.
+const NAMED: u64 = 10;
+const HELP: &str = "\
+Rewrites pages of memory as fast as it can, and checks each before it does.
+
+Usage: dirtier [--pages N] [--port PORT] [--seconds S] [--passes N] [--quiet] [--spoil PAGE]
+
+  --pages N       how many pages of 4 KiB [default: 1024]
+  --port PORT     answer questions on this TCP port; 0 takes a free one and prints it
+  --seconds S     end after so many seconds [default: never]
+  --passes N      end after so many times through all pages [default: never]
+  --quiet         print no line each second
+  --spoil PAGE    flip a bit of this page after the first pass, to see that it is noticed
+  --help          print this
+
+A page that is not as it was written is named, and ends the program with exit code 1.
+The port takes lines: `status` answers a line of JSON, `reset` as well and forgets the gaps. Try:
+  echo status | nc -q1 localhost PORT";
 
 struct Options {
     pages: usize,
     port: Option<u16>,
+    seconds: Option<u64>,
     passes: u64,
     quiet: bool,
+    spoil: Option<usize>,
 }
 
 fn main() -> ExitCode {
-    let result = options()
-        .map_err(|e| (2, format!("{e}\n{USAGE}")))
-        .and_then(|o| run(&o).map_err(|e| (1, e)));
-    match result {
+    let options = match options() {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("dirtier: {error}; --help shows the options");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&options) {
         Ok(0) => ExitCode::SUCCESS,
         Ok(errors) => {
             eprintln!("dirtier: {errors} pages were not as they had been written");
             ExitCode::FAILURE
         }
-        Err((code, text)) => {
-            eprintln!("dirtier: {text}");
-            ExitCode::from(code)
+        Err(error) => {
+            eprintln!("dirtier: {error}");
+            ExitCode::FAILURE
         }
     }
 }
 
-fn options() -> Result<Options, lexopt::Error> {
+/// The options given, or `None` if it is help that was asked for.
+fn options() -> Result<Option<Options>, lexopt::Error> {
     use lexopt::prelude::*;
-    let mut options = Options { pages: 1024, port: None, passes: u64::MAX, quiet: false };
+    let mut options = Options {
+        pages: 1024,
+        port: None,
+        seconds: None,
+        passes: u64::MAX,
+        quiet: false,
+        spoil: None,
+    };
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
             Long("pages") => options.pages = parser.value()?.parse()?,
             Long("port") => options.port = Some(parser.value()?.parse()?),
+            Long("seconds") => options.seconds = Some(parser.value()?.parse()?),
             Long("passes") => options.passes = parser.value()?.parse()?,
             Long("quiet") => options.quiet = true,
+            Long("spoil") => options.spoil = Some(parser.value()?.parse()?),
+            Short('h') | Long("help") => return Ok(None),
             _ => return Err(arg.unexpected()),
         }
     }
     if options.pages == 0 {
         return Err("--pages must be at least 1".into());
     }
-    Ok(options)
+    if options.spoil.is_some_and(|page| page >= options.pages) {
+        return Err("--spoil must name one of the pages, which count from 0".into());
+    }
+    Ok(Some(options))
 }
 
-/// Runs until the passes asked for are done; says how many errors there were.
+/// Runs until the time or passes asked for are over, or to the end of a pass with errors; says how many there were.
 fn run(options: &Options) -> Result<u64, String> {
     let mut pages = allocate(options.pages)?;
     let board = Arc::new(Board::default());
@@ -85,17 +124,20 @@ fn run(options: &Options) -> Result<u64, String> {
 
     let start = Instant::now();
     let since_start = |t: Instant| t.duration_since(start).as_nanos() as u64;
+    let end_ns = options.seconds.map_or(u64::MAX, |s| s.saturating_mul(1_000_000_000));
     let (mut last, mut yielded, mut reported) = (start, start, start);
-    let (mut done, mut done_at_report) = (0u64, 0u64);
-    while counters.passes < options.passes {
+    let mut done_at_report = 0u64;
+    while counters.passes < options.passes && counters.errors == 0 && since_start(last) < end_ns {
         let pass = counters.passes;
         for (index, page) in (0u64..).zip(&mut pages) {
-            if !page.check(index, pass) {
+            if let Err(mismatch) = page.check(index, pass) {
                 counters.errors += 1;
-                eprintln!("dirtier: page {index} is not as it was written in pass {pass}");
+                if counters.errors <= NAMED {
+                    eprintln!("dirtier: page {index} {mismatch}");
+                }
             }
             page.rewrite(index, pass + 1);
-            done += 1;
+            counters.pages_written += 1;
 
             let now = Instant::now();
             counters.gaps.record(since_start(now), now.duration_since(last).as_nanos() as u64);
@@ -105,10 +147,9 @@ fn run(options: &Options) -> Result<u64, String> {
             }
             if now.duration_since(yielded) >= YIELD_EVERY {
                 if now.duration_since(reported) >= REPORT_EVERY {
-                    let nanos = now.duration_since(reported).as_nanos() as u64;
-                    counters.pages_per_second = (u128::from(done - done_at_report) * 1_000_000_000
-                        / u128::from(nanos)) as u64;
-                    (reported, done_at_report) = (now, done);
+                    let done = counters.pages_written - done_at_report;
+                    counters.pages_per_second = rate(done, now.duration_since(reported));
+                    (reported, done_at_report) = (now, counters.pages_written);
                     if !options.quiet {
                         report(&counters);
                     }
@@ -120,9 +161,16 @@ fn run(options: &Options) -> Result<u64, String> {
             }
         }
         counters.passes += 1;
+        if let (0, Some(page)) = (pass, options.spoil) {
+            pages[page].spoil();
+        }
     }
     report(&counters);
     Ok(counters.errors)
+}
+
+fn rate(done: u64, time: Duration) -> u64 {
+    (u128::from(done) * 1_000_000_000 / time.as_nanos().max(1)) as u64
 }
 
 fn allocate(count: usize) -> Result<Vec<Page>, String> {

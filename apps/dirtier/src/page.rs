@@ -1,6 +1,7 @@
 //! A page that knows whether it is whole: a sequence number, a checksum over all of it, and content that follows from both.
 
 use foldhash::fast::FixedState;
+use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 
 /// Size of a page.
@@ -14,6 +15,25 @@ pub struct Page {
     sequence: u64,
     checksum: u64,
     content: [u64; WORDS],
+}
+
+/// How a page is not as it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    wanted: u64,
+    found: u64,
+    stored: u64,
+    sum: u64,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { wanted, found, stored, sum } = self;
+        write!(
+            f,
+            "was written with sequence {wanted}, has sequence {found}; its checksum says {stored:016x}, its content {sum:016x}"
+        )
+    }
 }
 
 const _: () = assert!(size_of::<Page>() == PAGE_SIZE);
@@ -38,9 +58,17 @@ impl Page {
     }
 
     /// Whether the page is page `index` as it was written at `sequence`, in every bit.
-    #[must_use]
-    pub fn check(&self, index: u64, sequence: u64) -> bool {
-        self.sequence == sequence && self.checksum == self.sum(index)
+    pub fn check(&self, index: u64, sequence: u64) -> Result<(), Mismatch> {
+        let sum = self.sum(index);
+        if self.sequence == sequence && self.checksum == sum {
+            return Ok(());
+        }
+        Err(Mismatch { wanted: sequence, found: self.sequence, stored: self.checksum, sum })
+    }
+
+    /// Flips a bit.
+    pub fn spoil(&mut self) {
+        self.content[WORDS / 2] ^= 1 << 17;
     }
 
     fn sum(&self, index: u64) -> u64 {
@@ -60,9 +88,9 @@ mod tests {
     #[test]
     fn only_the_right_page_passes() {
         let page = Page::new(7, 100);
-        assert!(page.check(7, 100));
-        assert!(!page.check(8, 100), "another page's content");
-        assert!(!page.check(7, 101), "an older state");
+        assert_eq!(page.check(7, 100), Ok(()));
+        assert!(page.check(8, 100).is_err(), "another page's content");
+        assert!(page.check(7, 101).is_err(), "an older state");
     }
 
     #[test]
@@ -72,12 +100,12 @@ mod tests {
             for bit in 0..64 {
                 let mut page = good.clone();
                 page.content[word] ^= 1 << bit;
-                assert!(!page.check(3, 9), "word {word} bit {bit}");
+                assert!(page.check(3, 9).is_err(), "word {word} bit {bit}");
             }
         }
         let mut page = good.clone();
         page.checksum ^= 1;
-        assert!(!page.check(3, 9));
+        assert!(page.check(3, 9).is_err());
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! The status port. A line in, a line of JSON out, as often as the client likes:
 //!
-//! `status` answers the counters; `reset` forgets the gaps, and answers the counters once that is done.
+//! `status` answers the counters; `reset` forgets the gaps, and answers the counters once that is done. The fields: `nonce`
+//! (drawn at the start, kept in memory only), `pages`, `passes`, `pages_written`, `errors`, `pages_per_second`, `uptime_ns`,
+//! `max_gap_ns` (longest time between two readings of the clock), `gaps` (how many were longer than 50 µs), `gaps_from_us` (these by
+//! length), `recent_gaps` (the latest of them, with when they ended).
 //!
 //! What is answered was published by the loop between two pages, at most a few milliseconds before. A reset takes effect
 //! after the gap in which it was answered, so that serving the request is not in the new figures.
@@ -21,6 +24,7 @@ pub struct Counters {
     pub nonce: u64,
     pub pages: usize,
     pub passes: u64,
+    pub pages_written: u64,
     pub errors: u64,
     pub pages_per_second: u64,
     pub uptime_ns: u64,
@@ -30,10 +34,12 @@ pub struct Counters {
 impl Counters {
     fn to_json(&self) -> String {
         let mut out = String::new();
-        let Self { nonce, pages, passes, errors, pages_per_second, uptime_ns, gaps } = self;
+        let Self { nonce, pages, passes, pages_written, errors, pages_per_second, uptime_ns, gaps } =
+            self;
         write!(
             out,
-            "{{\"nonce\":\"{nonce:016x}\",\"pages\":{pages},\"passes\":{passes},\"errors\":{errors},\
+            "{{\"nonce\":\"{nonce:016x}\",\"pages\":{pages},\"passes\":{passes},\
+             \"pages_written\":{pages_written},\"errors\":{errors},\
              \"pages_per_second\":{pages_per_second},\"uptime_ns\":{uptime_ns},"
         )
         .and_then(|()| gaps.write_json(&mut out))

@@ -41,6 +41,8 @@ fn counters_move_and_reset_forgets_the_gaps_only() {
     assert_eq!(nonce(&first), nonce(&second));
     assert_eq!(field(&second, "errors"), 0);
     assert!(field(&second, "max_gap_ns") > 0);
+    // What is published in the middle of a pass has more than full passes.
+    assert!(field(&second, "pages_written") >= 16 * field(&second, "passes"), "{second}");
     assert!(ask("nonsense").contains("error"));
     let after = ask("reset");
     assert_eq!(field(&after, "max_gap_ns"), 0);
@@ -58,4 +60,40 @@ fn ends_after_the_passes_asked_for() {
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("passes=5 errors=0"), "{text}");
+}
+
+#[test]
+fn ends_after_the_time_asked_for() {
+    let start = std::time::Instant::now();
+    let output = Command::new(env!("CARGO_BIN_EXE_dirtier"))
+        .args(["--pages", "8", "--seconds", "1", "--quiet"])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    assert!((1.0..20.0).contains(&start.elapsed().as_secs_f64()));
+}
+
+#[test]
+fn a_broken_page_is_named_and_ends_it() {
+    let output = Command::new(env!("CARGO_BIN_EXE_dirtier"))
+        .args(["--pages", "9", "--spoil", "7"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("page 7 was written with sequence 1, has sequence 1;"), "{text}");
+    assert_eq!(text.matches("dirtier: page ").count(), 1, "{text}");
+}
+
+#[test]
+fn wrong_usage_is_told() {
+    let run =
+        |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_dirtier")).args(args).output().unwrap();
+    assert!(String::from_utf8(run(&["--help"]).stdout).unwrap().contains("--pages N"));
+    for args in [&["--pages", "0"][..], &["--pages", "few"], &["--spoil", "1024"], &["pages"]] {
+        assert_eq!(run(args).status.code(), Some(2), "{args:?}");
+    }
+    let much = run(&["--pages", "4000000000000"]);
+    assert_eq!(much.status.code(), Some(1));
+    assert!(String::from_utf8(much.stderr).unwrap().contains("do not fit into memory"));
 }
