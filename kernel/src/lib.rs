@@ -1,34 +1,110 @@
 //! The unikernel that `vmm-lite build` links under a std program.
 //!
-//! On the host it is an ordinary library, of which the parts that need no guest can be tested; what only makes sense
-//! in the guest (entry, `sys_*`, allocator, panic handler) is compiled for `target_os = "hermit"` alone.
-//!
-//! # From this crate to an image
-//! An archive for the stock hermit target, prelinked into one object that exports `sys_*` and `_start` and nothing else:
+//! Built as an archive for the stock hermit target, prelinked into one object that exports `sys_*` and `_start` only:
 //!
 //! ```text
-//! RUSTC_BOOTSTRAP=1 cargo rustc -p vmm-lite-kernel --release --crate-type staticlib \
-//!     --target x86_64-unknown-hermit -Zbuild-std=core,alloc
+//! cargo rustc -p vmm-lite-kernel --crate-type staticlib --release --target x86_64-unknown-hermit -Zbuild-std=core,alloc
 //! ld -r --whole-archive libkernel.a -o kernel.o
 //! objcopy --wildcard --keep-global-symbol='sys_*' --keep-global-symbol=_start kernel.o
 //! ```
-//! The program, with its own `std`, is then built for the same target and linked with that object:
-//!
-//! ```text
-//! RUSTFLAGS="-Clinker=ld -Clinker-flavor=ld -Crelocation-model=static -Clink-arg=--no-dynamic-linker -Clink-arg=-zdefs
-//!     -Clink-arg=-znorelro -Clink-arg=--require-defined=_start -Clink-arg=-Ttext-segment=0x100000 -Clink-arg=kernel.o" \
-//! RUSTC_BOOTSTRAP=1 cargo build --target x86_64-unknown-hermit \
-//!     -Zbuild-std=std,panic_abort -Zbuild-std-features=compiler-builtins-mem
-//! ```
+//! On the host it is an ordinary library, of which only the parts that need no guest are there.
 #![no_std]
 
 extern crate alloc;
-#[cfg(test)]
-extern crate std;
 
+pub mod arch;
 pub mod cell;
+
+/// Memory that the kernel needs beyond the image to start, in KiB: tables, first heap, main stack.
+pub const MIN_FREE_KIB: u32 = 512;
+
+#[cfg(target_os = "hermit")]
+mod abi;
+#[cfg(target_os = "hermit")]
+mod boot;
+#[cfg(target_os = "hermit")]
 pub mod entropy;
+#[cfg(target_os = "hermit")]
+pub mod fault;
+#[cfg(target_os = "hermit")]
+pub mod image;
+#[cfg(target_os = "hermit")]
+pub mod mm;
+// Until `net/mod.rs` is there, no network.
+#[cfg(target_os = "hermit")]
+#[allow(missing_docs)]
+pub mod net {
+    #[must_use]
+    pub const fn poll(_now_ns: u64) -> Option<u64> {
+        None
+    }
+}
+#[cfg(target_os = "hermit")]
 pub mod params;
+#[cfg(target_os = "hermit")]
 pub mod platform;
+#[cfg(target_os = "hermit")]
+pub mod quiesce;
+#[cfg(target_os = "hermit")]
 pub mod sched;
+#[cfg(target_os = "hermit")]
 pub mod time;
+#[cfg(target_os = "hermit")]
+mod tls;
+
+/// Prints to the console.
+#[cfg(target_os = "hermit")]
+#[macro_export]
+macro_rules! print {
+    ($($arg:tt)*) => {{
+        use core::fmt::Write as _;
+        let _ = write!($crate::Console, $($arg)*);
+    }};
+}
+
+/// The console, for `write!`.
+#[cfg(target_os = "hermit")]
+#[derive(Debug)]
+pub struct Console;
+
+#[cfg(target_os = "hermit")]
+impl core::fmt::Write for Console {
+    fn write_str(&mut self, s: &str) -> core::fmt::Result {
+        platform::console_write(s.as_bytes());
+        Ok(())
+    }
+}
+
+#[cfg(target_os = "hermit")]
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    print!("kernel: {info}\n");
+    platform::fail(|report| {
+        report.kind.store(
+            vmm_lite_interface::control::FaultKind::Kernel as u32,
+            core::sync::atomic::Ordering::Relaxed,
+        );
+    })
+}
+
+#[cfg(target_os = "hermit")]
+mod global {
+    use core::alloc::{GlobalAlloc, Layout};
+    struct KernelHeap;
+    // SAFETY: `mm` hands out memory as `GlobalAlloc` asks.
+    unsafe impl GlobalAlloc for KernelHeap {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            crate::mm::allocate(layout)
+        }
+        unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+            // SAFETY: as the trait's contract says.
+            unsafe { crate::mm::free(block, layout) }
+        }
+        unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+            // SAFETY: as the trait's contract says.
+            unsafe { crate::mm::reallocate(block, layout, new_size) }
+        }
+    }
+    #[global_allocator]
+    static HEAP: KernelHeap = KernelHeap;
+}

@@ -1,41 +1,62 @@
-//! Threads that wait for one thing, in the order they came.
+//! Where threads wait for something.
 
-/// How a wait ended.
+use alloc::collections::VecDeque;
+
+use super::{ThreadId, block, current, look_around, wake};
+use crate::cell::KernelCell;
+
+/// Why a wait ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wake {
-    /// Somebody woke the thread.
+    /// Somebody woke it.
     Woken,
-    /// The deadline passed first.
+    /// The deadline came.
     TimedOut,
 }
 
-/// Threads that wait for one thing.
+/// Threads in the order in which they came.
 #[derive(Debug)]
-pub struct WaitQueue {
-    _private: (),
-}
+pub struct WaitQueue(KernelCell<VecDeque<ThreadId>>);
 
 impl WaitQueue {
     /// Nobody waits.
     #[must_use]
     pub const fn new() -> Self {
-        Self { _private: () }
+        Self(KernelCell::new(VecDeque::new()))
     }
 
-    /// Waits until woken, or until the monotonic clock reaches `deadline_ns`. Look again at what you wait for: a wake may be
-    /// meant for another. No [`KernelCell`](crate::cell::KernelCell) may be lent out.
-    pub fn wait(&self, _deadline_ns: Option<u64>) -> Wake {
-        unimplemented!()
+    /// Waits until woken, or until `deadline_ns` of the monotonic clock.
+    pub fn wait(&self, deadline_ns: Option<u64>) -> Wake {
+        let id = current();
+        self.0.with(|q| q.push_back(id));
+        let timed_out = block(deadline_ns);
+        if timed_out {
+            self.0.with(|q| q.retain(|waiting| *waiting != id));
+            return Wake::TimedOut;
+        }
+        look_around();
+        Wake::Woken
     }
 
-    /// Makes the thread that has waited longest ready to run; says whether there was one. Never switches.
+    /// Wakes who has waited longest.
     pub fn wake_one(&self) -> bool {
-        unimplemented!()
+        match self.0.with(VecDeque::pop_front) {
+            Some(id) => {
+                wake(id);
+                true
+            }
+            None => false,
+        }
     }
 
-    /// Makes all of them ready; returns how many there were.
-    pub fn wake_all(&self) -> usize {
-        unimplemented!()
+    /// Wakes all.
+    pub fn wake_all(&self) {
+        while self.wake_one() {}
+    }
+
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.0.with(|q| q.is_empty())
     }
 }
 
