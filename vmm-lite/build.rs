@@ -131,7 +131,8 @@ fn prelink(archive: &Path, object: &Path) -> Result<(), Box<dyn Error>> {
     }
     run(ld.arg(archive), "the kernel cannot be linked")?;
     let mut objcopy = Command::new("objcopy");
-    objcopy.arg("--wildcard");
+    // The bitcode of compiler-builtins is of no use after this.
+    objcopy.args(["--wildcard", "--remove-section=.llvmbc", "--remove-section=.llvmcmd"]);
     for name in EXPORTED {
         objcopy.arg(format!("--keep-global-symbol={name}"));
     }
