@@ -69,10 +69,14 @@ fn other_machines_are_named() {
 fn an_ordinary_program_is_told_to_be_built() {
     let mut elf = Elf::of(&CODE);
     elf.note = None;
-    let error = refused(&elf.bytes(), &["no vmm-lite image", "build the program with `vmm-lite build`"]);
+    let error =
+        refused(&elf.bytes(), &["no vmm-lite image", "build the program with `vmm-lite build`"]);
     assert!(matches!(error, ImageError::NoNote(_)));
     // A program of this host's.
-    assert!(matches!(Image::open("/proc/self/exe".as_ref()), Err(ImageError::NoNote(_) | ImageError::Segment { .. })));
+    assert!(matches!(
+        Image::open("/proc/self/exe".as_ref()),
+        Err(ImageError::NoNote(_) | ImageError::Segment { .. })
+    ));
 }
 
 #[test]
@@ -115,7 +119,10 @@ fn too_little_memory_is_said_with_what_is_needed() {
     let image = open(&elf.bytes()).unwrap();
     let ram = GuestRam::new(16 << 20).unwrap();
     let error = boot::load(&image, &Parameters::default(), &ram).unwrap_err().to_string();
-    assert!(error.contains("needs at least 22 MiB of memory to start, and was given 16 MiB"), "{error}");
+    assert!(
+        error.contains("needs at least 22 MiB of memory to start, and was given 16 MiB"),
+        "{error}"
+    );
     let ram = GuestRam::new(image.memory_needed()).unwrap();
     boot::load(&image, &Parameters::default(), &ram).unwrap();
 }

@@ -184,7 +184,10 @@ fn dirty_pages_are_those_written() {
     counted_past(&vm, word(&vm, COUNTER) + 10);
     let _paused = vm.pause().unwrap();
     let dirty = vm.dirty_log().take().unwrap();
-    assert_eq!(dirty.iter().collect::<Vec<_>>(), [4, COUNTER as usize / PAGE, OTHER as usize / PAGE]);
+    assert_eq!(
+        dirty.iter().collect::<Vec<_>>(),
+        [4, COUNTER as usize / PAGE, OTHER as usize / PAGE]
+    );
     vm.dirty_log().put_back(&dirty);
     assert_eq!(vm.dirty_log().take().unwrap(), dirty);
 }

@@ -132,7 +132,8 @@ fn a_driver_that_breaks_a_rule_is_named() {
         return;
     }
     let driver = &mut Driver::new("vmmt2");
-    let cases: [(u64, &str, fn(&Driver)); 9] = [
+    type Case = (u64, &'static str, fn(&Driver));
+    let cases: [Case; 9] = [
         (1, "outside of memory", |d| d.descriptor(1, 0, 1 << 40, 100, 0, 0)),
         (1, "outside of memory", |d| d.descriptor(1, 0, buffer(1, 0), u32::MAX, 0, 0)),
         (1, "outside of memory", |d| d.descriptor(1, 0, u64::MAX - 10, 100, 0, 0)),
@@ -192,7 +193,7 @@ fn registers_take_nothing_amiss() {
         assert!(violation(driver.write(0x38, size)).contains("descriptors cannot be"), "{size}");
     }
     let (desc, avail, used) = ring(0);
-    for parts in [(1 << 40, avail, used), (desc, 4 << 20, used), (desc, avail, u64::MAX & !0xfff)] {
+    for parts in [(1 << 40, avail, used), (desc, 4 << 20, used), (desc, avail, !0xfff)] {
         driver.write(0x70, 0).unwrap();
         driver.agree(1 << 5).unwrap();
         let what = violation(driver.set_up_queue(0, 8, parts));

@@ -138,7 +138,10 @@ fn the_verbs_work_on_a_vm_that_runs() {
     assert!(text(&taken.stderr).contains("a VM named kv runs already"), "{}", text(&taken.stderr));
 
     let ps = host.json(&["ps", "--json"]);
-    assert_eq!((ps[0]["name"].as_str(), ps[0]["pid"].as_u64()), (Some("kv"), Some(vm.0.id().into())));
+    assert_eq!(
+        (ps[0]["name"].as_str(), ps[0]["pid"].as_u64()),
+        (Some("kv"), Some(vm.0.id().into()))
+    );
     assert!(text(&host.run(&["ps"]).stdout).contains("running"));
 
     let paused = host.json(&["pause", "kv", "--json"]);
@@ -158,9 +161,8 @@ fn the_verbs_work_on_a_vm_that_runs() {
     assert_eq!(stats["memory_bytes"], 2 << 20);
     assert!(text(&host.run(&["stats", "kv"]).stdout).contains("of 2 MiB resident"));
 
-    let mut console = Running(
-        host.command(&["console", "kv"]).stdout(Stdio::piped()).spawn().unwrap(),
-    );
+    let mut console =
+        Running(host.command(&["console", "kv"]).stdout(Stdio::piped()).spawn().unwrap());
     assert_eq!(console.first_line(), "hi!\n", "what was printed before is shown");
 
     stdin.write_all(&[42]).unwrap();
@@ -181,7 +183,8 @@ fn a_vm_is_stopped_by_verb_and_by_signal() {
     let image = Elf::of(says_hi_and_waits()).file();
     let start = |name| {
         let mut command = host.command(&["run", image.path().to_str().unwrap(), "--name", name]);
-        let mut vm = Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+        let mut vm =
+            Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
         assert_eq!(vm.first_line(), "hi!\n");
         vm
     };
@@ -277,12 +280,24 @@ fn exit_codes_tell_the_guest_from_the_vmm() {
     assert!(text(&out.stderr).contains("used I/O port 0x80"), "{}", text(&out.stderr));
     let out = host.run(&["run", "/nonexistent.img"]);
     assert_eq!(out.status.code(), Some(125));
-    assert!(text(&out.stderr).contains("cannot read /nonexistent.img: No such file"), "{}", text(&out.stderr));
+    assert!(
+        text(&out.stderr).contains("cannot read /nonexistent.img: No such file"),
+        "{}",
+        text(&out.stderr)
+    );
     assert_eq!(host.run(&["run"]).status.code(), Some(2));
-    assert_eq!(host.run(&["run", "x.img", "--ip", "10.0.0.2/24"]).status.code(), Some(2), "no TAP for it");
+    assert_eq!(
+        host.run(&["run", "x.img", "--ip", "10.0.0.2/24"]).status.code(),
+        Some(2),
+        "no TAP for it"
+    );
     let out = host.run(&["run", good.path().to_str().unwrap(), "--tap", "vmmnone0"]);
     assert_eq!(out.status.code(), Some(125));
-    assert!(text(&out.stderr).contains("there is no network device vmmnone0"), "{}", text(&out.stderr));
+    assert!(
+        text(&out.stderr).contains("there is no network device vmmnone0"),
+        "{}",
+        text(&out.stderr)
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ use crate::memory::{self, GuestRam, PAGE};
 use linux_loader::loader::{KernelLoader, elf::Elf};
 use object::{
     LittleEndian,
-    elf::{EM_X86_64, ELFCLASS64, FileHeader64, PT_LOAD, PT_NOTE},
+    elf::{ELFCLASS64, EM_X86_64, FileHeader64, PT_LOAD, PT_NOTE},
     read::{
         ReadCache, ReadRef,
         elf::{FileHeader, ProgramHeader},
@@ -210,10 +210,12 @@ impl Found {
             };
             return Err(Error::Machine { path: path.into(), machine });
         }
-        let header = FileHeader64::<LittleEndian>::parse(data).map_err(|_| truncated("the ELF header"))?;
+        let header =
+            FileHeader64::<LittleEndian>::parse(data).map_err(|_| truncated("the ELF header"))?;
         let endian = LittleEndian;
-        let segments =
-            header.program_headers(endian, data).map_err(|_| truncated("the program header table"))?;
+        let segments = header
+            .program_headers(endian, data)
+            .map_err(|_| truncated("the program header table"))?;
         let mut found = Self { entry: None, end: 0, note: None };
         for segment in segments {
             let (offset, file_size) = segment.file_range(endian);

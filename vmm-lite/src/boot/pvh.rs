@@ -38,7 +38,8 @@ unsafe impl ByteValued for MapEntry {}
 
 /// Writes start info, module list, memory map and command line.
 pub(super) fn write(cmdline: &str, ram: &GuestRam) {
-    let entry = |addr, size, type_| MapEntry(hvm_memmap_table_entry { addr, size, type_, reserved: 0 });
+    let entry =
+        |addr, size, type_| MapEntry(hvm_memmap_table_entry { addr, size, type_, reserved: 0 });
     let map =
         [entry(0, IMAGE_BASE, TYPE_RESERVED), entry(IMAGE_BASE, ram.size() - IMAGE_BASE, TYPE_RAM)];
     let module = Module(hvm_modlist_entry {

@@ -14,7 +14,8 @@ pub fn size(text: &str) -> Result<u64, String> {
         "g" | "gib" => 30,
         _ => return Err("write a size like 16M, 1G or 16777216".into()),
     };
-    let number: u64 = number.parse().map_err(|_| "write a size like 16M, 1G or 16777216".to_owned())?;
+    let number: u64 =
+        number.parse().map_err(|_| "write a size like 16M, 1G or 16777216".to_owned())?;
     number.checked_mul(1 << shift).ok_or_else(|| "that is more than any machine has".into())
 }
 
@@ -59,7 +60,8 @@ mod tests {
         assert_eq!(size("16M"), Ok(16 << 20));
         assert_eq!(size("1GiB"), Ok(1 << 30));
         assert_eq!(size("4096"), Ok(4096));
-        for wrong in ["", "M", "1.5G", "16X", "-1", "99999999999999999999", "18446744073709551615K"] {
+        for wrong in ["", "M", "1.5G", "16X", "-1", "99999999999999999999", "18446744073709551615K"]
+        {
             assert!(size(wrong).is_err(), "{wrong}");
         }
     }
@@ -67,7 +69,15 @@ mod tests {
     #[test]
     fn ethernet_addresses() {
         assert_eq!(mac("02:00:00:aB:00:01"), Ok([2, 0, 0, 0xab, 0, 1]));
-        for wrong in ["", "02:00:00:00:00", "02:00:00:00:00:01:02", "03:00:00:00:00:01", "00:00:00:00:00:00", "2:0:0:0:0:1", "0g:00:00:00:00:01"] {
+        for wrong in [
+            "",
+            "02:00:00:00:00",
+            "02:00:00:00:00:01:02",
+            "03:00:00:00:00:01",
+            "00:00:00:00:00:00",
+            "2:0:0:0:0:1",
+            "0g:00:00:00:00:01",
+        ] {
             assert!(mac(wrong).is_err(), "{wrong}");
         }
     }

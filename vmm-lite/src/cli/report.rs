@@ -21,7 +21,8 @@ fn failure(fault: &GuestFault, image: Option<&Path>) -> String {
             None
         }
     });
-    let name = |address| symbols.as_ref().and_then(|s| s.name(address)).unwrap_or_else(|| "?".into());
+    let name =
+        |address| symbols.as_ref().and_then(|s| s.name(address)).unwrap_or_else(|| "?".into());
     let mut text = format!("vmm-lite: the guest failed: {}\n", fault.what());
     if fault.rip != 0 {
         text += &format!("  at {:#014x} {}\n", fault.rip, name(fault.rip));

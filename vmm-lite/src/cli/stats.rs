@@ -42,20 +42,36 @@ fn text(s: &Value) -> String {
         n(&s["resumes"]).saturating_sub(1),
     );
     let mut row = |what: &str, value: String| text += &format!("  {what:<10} {value}\n");
-    row("memory", format!("{} of {} resident", bytes(n(&s["memory_resident_bytes"])), bytes(n(&s["memory_bytes"]))));
+    row(
+        "memory",
+        format!(
+            "{} of {} resident",
+            bytes(n(&s["memory_resident_bytes"])),
+            bytes(n(&s["memory_bytes"]))
+        ),
+    );
     row(
         "guest",
         format!(
             "{} threads, {} sockets, heap {} used and {} free",
-            n(&guest["threads"]), n(&guest["sockets"]), bytes(n(&guest["heap_used"])), bytes(n(&guest["heap_free"]))
+            n(&guest["threads"]),
+            n(&guest["sockets"]),
+            bytes(n(&guest["heap_used"])),
+            bytes(n(&guest["heap_free"]))
         ),
     );
     row(
         "exits",
         format!(
             "{} doorbells ({} to wait, {} of them slept, {} network, {} console, {} quiesced), {} device registers, {} kicks",
-            n(&exits["doorbell"]), n(&exits["wait"]), n(&exits["slept"]), n(&exits["net"]), n(&exits["console"]),
-            n(&exits["quiesced"]), n(&exits["mmio"]), n(&exits["kicked"])
+            n(&exits["doorbell"]),
+            n(&exits["wait"]),
+            n(&exits["slept"]),
+            n(&exits["net"]),
+            n(&exits["console"]),
+            n(&exits["quiesced"]),
+            n(&exits["mmio"]),
+            n(&exits["kicked"])
         ),
     );
     if net.is_null() {
@@ -63,7 +79,8 @@ fn text(s: &Value) -> String {
     } else {
         row("network", format!("{} {}", str(&net["mac"]), str(&net["ip"])));
         for (way, key) in [("in", "rx"), ("out", "tx")] {
-            let [packets, volume, dropped] = ["packets", "bytes", "dropped"].map(|k| n(&net[format!("{key}_{k}")]));
+            let [packets, volume, dropped] =
+                ["packets", "bytes", "dropped"].map(|k| n(&net[format!("{key}_{k}")]));
             row(way, format!("{packets} packets, {}, {dropped} dropped", bytes(volume)));
         }
     }
@@ -74,7 +91,8 @@ fn text(s: &Value) -> String {
 #[must_use]
 pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let unit = UNITS.iter().enumerate().rev().find(|(i, _)| n >> (10 * i) > 0).map_or(0, |(i, _)| i);
+    let unit =
+        UNITS.iter().enumerate().rev().find(|(i, _)| n >> (10 * i) > 0).map_or(0, |(i, _)| i);
     match unit {
         0 => format!("{n} B"),
         _ => {
@@ -115,6 +133,9 @@ mod tests {
     fn a_vm_without_a_network_has_a_text_too() {
         let stats = serde_json::json!({ "name": "kv", "pid": 7, "state": "running", "net": null });
         let text = text(&stats);
-        assert!(text.starts_with("kv (process 7): running") && text.contains("network    none"), "{text}");
+        assert!(
+            text.starts_with("kv (process 7): running") && text.contains("network    none"),
+            "{text}"
+        );
     }
 }

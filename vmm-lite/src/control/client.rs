@@ -33,10 +33,13 @@ impl Client {
     /// # Errors
     /// As [`connect`](Self::connect).
     pub fn connect_in(dir: &RuntimeDir, name: &str) -> Result<Self, Error> {
-        let stream = UnixStream::connect(dir.socket(name)).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::NoVm(name.into()),
-            _ => Error::Socket { doing: "connect to", name: name.into(), source },
-        })?;
+        let stream =
+            UnixStream::connect(dir.socket(name)).map_err(|source| match source.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    Error::NoVm(name.into())
+                }
+                _ => Error::Socket { doing: "connect to", name: name.into(), source },
+            })?;
         let client = Self { name: name.into(), lines: BufReader::new(stream) };
         client.stream().set_write_timeout(Some(PATIENCE)).map_err(client.failed("set up"))?;
         Ok(client)

@@ -25,7 +25,11 @@ const NAME_MAX: usize = 64;
 /// [`Error::Name`].
 pub fn check_name(name: &str) -> Result<(), Error> {
     let fine = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if name.is_empty() || name.len() > NAME_MAX || name.starts_with(['.', '-']) || !name.chars().all(fine) {
+    if name.is_empty()
+        || name.len() > NAME_MAX
+        || name.starts_with(['.', '-'])
+        || !name.chars().all(fine)
+    {
         return Err(Error::Name(name.into()));
     }
     Ok(())

@@ -37,7 +37,9 @@ pub enum Error {
     )]
     Name(String),
     /// A VM of that name runs.
-    #[error("a VM named {0} runs already; choose another with --name, or stop it with `vmm-lite stop {0}`")]
+    #[error(
+        "a VM named {0} runs already; choose another with --name, or stop it with `vmm-lite stop {0}`"
+    )]
     Taken(String),
     /// No VM of that name runs.
     #[error("no VM named {0} runs here; `vmm-lite ps` lists those that do")]

@@ -166,7 +166,8 @@ fn answer(vm: &Vm, verb: &str, request: &Map<String, Value>, reply: &mut Reply) 
     match verb {
         "stats" => Ok(serde_json::to_value(vm.stats())?),
         "pause" => {
-            let patience = request.get("quiesce_ms").map(|ms| ms.as_u64().ok_or("quiesce_ms is not a number"));
+            let patience =
+                request.get("quiesce_ms").map(|ms| ms.as_u64().ok_or("quiesce_ms is not a number"));
             let paused = match patience.transpose()? {
                 Some(ms) => vm.quiesce(Duration::from_millis(ms))?,
                 None => vm.pause()?,
@@ -228,7 +229,9 @@ fn console(vm: &Vm, reply: &mut Reply, ahead: &[u8]) -> io::Result<()> {
 fn hung_up(stream: &UnixStream) -> bool {
     let mut poll = libc::pollfd { fd: stream.as_raw_fd(), events: 0, revents: 0 };
     // SAFETY: one valid entry.
-    unsafe { libc::poll(&raw mut poll, 1, 0) > 0 && poll.revents & (libc::POLLHUP | libc::POLLERR) != 0 }
+    unsafe {
+        libc::poll(&raw mut poll, 1, 0) > 0 && poll.revents & (libc::POLLHUP | libc::POLLERR) != 0
+    }
 }
 
 /// Serves the control socket and the signals that end a process, on the calling thread, until the VM has ended.

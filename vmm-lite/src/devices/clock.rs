@@ -119,6 +119,10 @@ mod tests {
         assert!(now >= state.mono_ns + 3_000_000, "{now} after {}", state.mono_ns);
         let ahead = ClockState { wall_offset_ns: u64::MAX / 2, ..state };
         destination.apply(ahead, Duration::ZERO);
-        assert_eq!(destination.wall_offset_ns, u64::MAX / 2, "the wall clock does not go back either");
+        assert_eq!(
+            destination.wall_offset_ns,
+            u64::MAX / 2,
+            "the wall clock does not go back either"
+        );
     }
 }

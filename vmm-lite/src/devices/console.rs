@@ -113,7 +113,8 @@ impl Rings {
         });
         self.state.in_head = self.state.in_head.wrapping_add(n as u32);
         ring.head.store(self.state.in_head, Release);
-        let ended = input.ended && input.bytes.is_empty() && control.console_in_eof.swap(1, SeqCst) == 0;
+        let ended =
+            input.ended && input.bytes.is_empty() && control.console_in_eof.swap(1, SeqCst) == 0;
         mark_control(ram);
         if input.bytes.is_empty() {
             console.has_input.store(false, SeqCst);
@@ -409,7 +410,10 @@ mod tests {
         assert_eq!(console.print(&[1; HISTORY]), HISTORY);
         console.print(&[2; 100]);
         let piece = console.read(50, NOW).unwrap();
-        assert_eq!((piece.missed, piece.bytes.len(), piece.next), (50, HISTORY, HISTORY as u64 + 100));
+        assert_eq!(
+            (piece.missed, piece.bytes.len(), piece.next),
+            (50, HISTORY, HISTORY as u64 + 100)
+        );
         console.close();
         assert_eq!(console.read(piece.next, NOW), None);
     }

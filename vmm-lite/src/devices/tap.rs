@@ -156,7 +156,11 @@ impl Tap {
         // Interface requests go to any socket.
         let socket = std::net::UdpSocket::bind("127.0.0.1:0")
             .or_else(|_| std::net::UdpSocket::bind("[::]:0"))
-            .map_err(|source| Error::Call { doing: "ask about", name: self.name.clone(), source })?;
+            .map_err(|source| Error::Call {
+                doing: "ask about",
+                name: self.name.clone(),
+                source,
+            })?;
         let mut request = self.request();
         // SAFETY: the request is valid and outlives the calls; the fields read are those the calls fill.
         unsafe {
@@ -210,7 +214,8 @@ impl Tap {
     /// # Errors
     /// What the kernel says.
     pub fn write(&self, frame: &[u8]) -> io::Result<bool> {
-        let iov = [libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() }];
+        let iov =
+            [libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() }];
         // SAFETY: the buffer is as long as the vector says.
         unsafe { self.write_from(&iov) }
     }

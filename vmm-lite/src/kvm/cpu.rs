@@ -112,7 +112,12 @@ impl Features {
                 let name = NAMES.iter().find(|(word, b, _)| (*word, *b) == (i, bit));
                 let (leaf, subleaf, reg, _) = WORDS[i];
                 missing.push(name.map_or_else(
-                    || format!("cpuid {leaf:#x}.{subleaf} {}[{bit}]", ["eax", "ebx", "ecx", "edx"][reg]),
+                    || {
+                        format!(
+                            "cpuid {leaf:#x}.{subleaf} {}[{bit}]",
+                            ["eax", "ebx", "ecx", "edx"][reg]
+                        )
+                    },
                     |(_, _, name)| (*name).to_owned(),
                 ));
             }
@@ -169,8 +174,14 @@ mod tests {
 
     #[test]
     fn a_peer_that_lacks_something_is_told_what() {
-        let mine = Features { vendor: "GenuineIntel".into(), words: [1 << 28, 0, 1 << 5 | 1 << 16, 0, 1 << 2, 0, 7, 0, 0, 0] };
-        let theirs = Features { vendor: "GenuineIntel".into(), words: [1 << 28, 0, 1 << 5, !0, 0, 0, 7, 0, 0, 0] };
+        let mine = Features {
+            vendor: "GenuineIntel".into(),
+            words: [1 << 28, 0, 1 << 5 | 1 << 16, 0, 1 << 2, 0, 7, 0, 0, 0],
+        };
+        let theirs = Features {
+            vendor: "GenuineIntel".into(),
+            words: [1 << 28, 0, 1 << 5, !0, 0, 0, 7, 0, 0, 0],
+        };
         assert_eq!(mine.missing_from(&theirs), ["avx512f", "cpuid 0x7.0 edx[2]"]);
         assert!(mine.missing_from(&mine).is_empty());
     }
@@ -183,7 +194,8 @@ mod tests {
         let mut d = kvm_cpuid_entry2 { function: 0xd, eax: 0x602ff, edx: 1, ..Default::default() };
         limit(&mut d);
         assert_eq!((u64::from(d.eax), d.edx), (0xe7, 0));
-        let mut tile = kvm_cpuid_entry2 { function: 0xd, index: 18, eax: 8192, ..Default::default() };
+        let mut tile =
+            kvm_cpuid_entry2 { function: 0xd, index: 18, eax: 8192, ..Default::default() };
         limit(&mut tile);
         assert_eq!(tile.eax, 0);
     }

@@ -13,7 +13,15 @@ pub(super) const SYNC_ALL: u32 = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SY
 /// MSRs that belong to the guest's state and that it could have set: SYSENTER, PAT, syscall entry, GS base of the kernel, TSC_AUX. FS and GS
 /// base and EFER are in the system registers. The TSC is not among them: the guest's clock is in the control page.
 pub(super) const MSRS: [u32; 10] = [
-    0x174, 0x175, 0x176, 0x277, 0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc000_0084, 0xc000_0102,
+    0x174,
+    0x175,
+    0x176,
+    0x277,
+    0xc000_0081,
+    0xc000_0082,
+    0xc000_0083,
+    0xc000_0084,
+    0xc000_0102,
     0xc000_0103,
 ];
 
@@ -59,7 +67,11 @@ impl Vcpu {
         interrupted(ran, "complete the last exit")?;
         let sync = self.fd.sync_regs();
         let mut msrs = Msrs::from_entries(
-            &self.msrs.iter().map(|&index| kvm_msr_entry { index, ..Default::default() }).collect::<Vec<_>>(),
+            &self
+                .msrs
+                .iter()
+                .map(|&index| kvm_msr_entry { index, ..Default::default() })
+                .collect::<Vec<_>>(),
         )
         .expect("a handful of MSRs");
         let read = self.fd.get_msrs(&mut msrs).map_err(failed("read the MSRs"))?;
@@ -73,11 +85,7 @@ impl Vcpu {
             mp_state: self.fd.get_mp_state().map_err(failed("read the MP state"))?,
             xcrs: self.fd.get_xcrs().map_err(failed("read the XCRs"))?,
             xsave: trimmed(&self.fd.get_xsave().map_err(failed("read the FPU state"))?),
-            msrs: msrs
-                .as_slice()
-                .iter()
-                .map(|m| Msr { index: m.index, value: m.data })
-                .collect(),
+            msrs: msrs.as_slice().iter().map(|m| Msr { index: m.index, value: m.data }).collect(),
         })
     }
 
@@ -117,11 +125,19 @@ impl VcpuState {
         if self.msrs.iter().any(|m| !MSRS.contains(&m.index)) {
             return Err(Error::State("an MSR that is not part of a guest's state"));
         }
-        if self.msrs.iter().enumerate().any(|(i, m)| self.msrs[..i].iter().any(|o| o.index == m.index)) {
+        if self
+            .msrs
+            .iter()
+            .enumerate()
+            .any(|(i, m)| self.msrs[..i].iter().any(|o| o.index == m.index))
+        {
             return Err(Error::State("an MSR twice"));
         }
         let xcrs = self.xcrs.xcrs.get(..self.xcrs.nr_xcrs as usize);
-        if xcrs.ok_or(Error::State("too many XCRs"))?.iter().any(|x| x.xcr != 0 || x.value & !XCR0_MAX != 0)
+        if xcrs
+            .ok_or(Error::State("too many XCRs"))?
+            .iter()
+            .any(|x| x.xcr != 0 || x.value & !XCR0_MAX != 0)
         {
             return Err(Error::State("state components switched on that vmm-lite does not move"));
         }

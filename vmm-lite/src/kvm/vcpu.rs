@@ -2,9 +2,7 @@
 
 use super::{Error, Kick, cpu, entry, failed, state};
 use crate::memory::GuestRam;
-use kvm_bindings::{
-    KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, kvm_device_attr, kvm_xcrs,
-};
+use kvm_bindings::{KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, kvm_device_attr, kvm_xcrs};
 use kvm_ioctls::{Cap, VcpuExit, VcpuFd, VmFd};
 use std::sync::Arc;
 use vmm_sys_util::{ioctl::ioctl_with_ref, ioctl_iow_nr};

@@ -64,7 +64,7 @@ mod tests {
         assert!(of(0x20_0000, 129).is_empty(), "more than there are pages");
         assert!(of(0x20_0000, 0).is_empty());
         assert!(of(4 << 20, 128).is_empty(), "outside");
-        assert!(of(u64::MAX & !0xfff, 128).is_empty(), "far outside");
+        assert!(of(!0xfff, 128).is_empty(), "far outside");
         assert_eq!(CONTROL_PAGE % PAGE_SIZE, 0);
     }
 }

@@ -78,14 +78,13 @@ impl GuestRam {
     /// # Errors
     /// [`Error::Size`], [`Error::Allocate`].
     pub fn new(size: u64) -> Result<Self, Error> {
-        if !size.is_multiple_of(PAGE_SIZE) || size < 2 * IMAGE_BASE || size > MEMORY_MAX {
+        if !size.is_multiple_of(PAGE_SIZE) || !(2 * IMAGE_BASE..=MEMORY_MAX).contains(&size) {
             return Err(Error::Size(size));
         }
         let allocate = |source| Error::Allocate { size, source };
         let file = memfd(size).map_err(allocate)?;
-        let region =
-            MmapRegion::<AtomicBitmap>::from_file(FileOffset::new(file, 0), size as usize)
-                .map_err(|e| allocate(io::Error::other(e)))?;
+        let region = MmapRegion::<AtomicBitmap>::from_file(FileOffset::new(file, 0), size as usize)
+            .map_err(|e| allocate(io::Error::other(e)))?;
         let host = region.as_ptr();
         // SAFETY: advice on a mapping of ours; it changes no content. A host that has no huge pages for memfds says no,
         // which is no error.
@@ -142,9 +141,7 @@ impl GuestRam {
     /// [`Error::Outside`].
     pub fn read(&self, address: u64, to: &mut [u8]) -> Result<(), Error> {
         let len = to.len() as u64;
-        self.mmap
-            .read_slice(to, GuestAddress(address))
-            .map_err(|_| Error::Outside { address, len })
+        self.mmap.read_slice(to, GuestAddress(address)).map_err(|_| Error::Outside { address, len })
     }
 
     /// Copies into guest memory.

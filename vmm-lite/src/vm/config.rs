@@ -26,9 +26,10 @@ pub struct NetConfig {
 #[must_use]
 pub fn mac_for(name: &str, ip: &str) -> [u8; 6] {
     // FNV-1a: all it has to do is to tell names apart.
-    let hash = name.bytes().chain([0]).chain(ip.bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
-        (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
-    });
+    let hash =
+        name.bytes().chain([0]).chain(ip.bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
+            (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
+        });
     let h = hash.to_be_bytes();
     [0x02, h[0] ^ h[5], h[1] ^ h[6], h[2] ^ h[7], h[3], h[4]]
 }

@@ -111,14 +111,20 @@ impl GuestFault {
         let access = if code & 2 != 0 { "write to" } else { "read of" };
         let access = if code & 16 != 0 { "jump to" } else { access };
         let what = match self.kind {
-            Some(FaultKind::WildAccess) if *vector == 13 => "access to an address no program has".into(),
-            Some(FaultKind::WildAccess) => format!("{access} address {address:#x}, which it may not"),
+            Some(FaultKind::WildAccess) if *vector == 13 => {
+                "access to an address no program has".into()
+            }
+            Some(FaultKind::WildAccess) => {
+                format!("{access} address {address:#x}, which it may not")
+            }
             Some(FaultKind::StackOverflow) => format!("stack overflow at address {address:#x}"),
             Some(FaultKind::IllegalInstruction) => "illegal instruction".into(),
             Some(FaultKind::Exception) => format!("CPU exception {vector}, error code {code:#x}"),
             Some(FaultKind::Abort) => "the program aborted".into(),
             Some(FaultKind::Kernel) => "the unikernel found itself broken".into(),
-            Some(FaultKind::Deadlock) => return "deadlock: every thread waits, and nothing could wake one".into(),
+            Some(FaultKind::Deadlock) => {
+                return "deadlock: every thread waits, and nothing could wake one".into();
+            }
             None => "a failure of a kind this vmm-lite does not know".into(),
         };
         format!("{what}, in thread {thread} at {rip:#x}")

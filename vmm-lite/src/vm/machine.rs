@@ -100,7 +100,12 @@ impl Machine {
     }
 
     /// Writes what the guest is to know when it runs (again).
-    pub(super) fn before_resume(&mut self, reason: ResumeReason, away: Duration, fresh: Option<&Fresh>) {
+    pub(super) fn before_resume(
+        &mut self,
+        reason: ResumeReason,
+        away: Duration,
+        fresh: Option<&Fresh>,
+    ) {
         let control = self.ram.control_page();
         self.clock.publish(&control.clock);
         control.resume_reason.store(reason as u32, SeqCst);
@@ -111,7 +116,11 @@ impl Machine {
         control.net_mmio.store(if self.net.is_some() { NET_MMIO } else { 0 }, SeqCst);
         control.memory_size.store(self.ram.size(), SeqCst);
         if let Some(fresh) = fresh {
-            control.generation.iter().zip(&fresh.generation).for_each(|(to, n)| to.store(*n, SeqCst));
+            control
+                .generation
+                .iter()
+                .zip(&fresh.generation)
+                .for_each(|(to, n)| to.store(*n, SeqCst));
             control.entropy.iter().zip(&fresh.entropy).for_each(|(to, n)| to.store(*n, SeqCst));
         }
         self.ram.mark(CONTROL_PAGE, PAGE_SIZE as usize);
@@ -156,7 +165,9 @@ impl Machine {
                 self.unserved = Doorbell(value);
                 Ok(())
             }
-            Exit::PortWrite { port: doorbell::PORT, size, .. } => Err(Violation::DoorbellSize(size)),
+            Exit::PortWrite { port: doorbell::PORT, size, .. } => {
+                Err(Violation::DoorbellSize(size))
+            }
             Exit::PortWrite { port, .. } | Exit::PortRead { port } => Err(Violation::Port(port)),
             Exit::MmioRead { address, len } => {
                 Exits::count(&shared.exits.mmio);
@@ -206,12 +217,15 @@ impl Machine {
             }
             self.done(Doorbell::CONSOLE);
         }
+        // A wait begins with the same; a guest that says that it is quiescent has given up its receive buffers.
         if self.rang(Doorbell::NET) {
             Exits::count(&shared.exits.net);
-            if let Some(net) = &mut self.net {
-                net.pass(&self.ram)?;
+            if !self.rang(Doorbell::WAIT) && !self.rang(Doorbell::QUIESCED) {
+                if let Some(net) = &mut self.net {
+                    net.pass(&self.ram)?;
+                }
+                self.rings.fill(&self.ram, &shared.console)?;
             }
-            self.rings.fill(&self.ram, &shared.console)?;
             self.done(Doorbell::NET);
         }
         if self.rang(Doorbell::WAIT) {
@@ -223,14 +237,14 @@ impl Machine {
             }
         }
         if self.rang(Doorbell::QUIESCED) {
-            self.done(Doorbell::QUIESCED);
             Exits::count(&shared.exits.quiesced);
+            self.done(Doorbell::QUIESCED);
+            if let Some(net) = &mut self.net {
+                net.flush(&self.ram)?;
+            }
             let answer = self.ram.control_page().quiesce_answer.load(SeqCst);
             // An answer that comes too late, after a kick and a resume, is nobody's any more.
             if shared.quiesce_wanted() && answer == shared.quiesce_number() {
-                if let Some(net) = &mut self.net {
-                    net.pass(&self.ram)?;
-                }
                 return Ok(Served::Stop(Stop::Paused { quiescent: true }));
             }
         }
@@ -281,7 +295,12 @@ impl Machine {
         })
     }
 
-    pub(super) fn apply(&mut self, state: &VmState, away: Duration, shared: &Shared) -> Result<(), ApplyError> {
+    pub(super) fn apply(
+        &mut self,
+        state: &VmState,
+        away: Duration,
+        shared: &Shared,
+    ) -> Result<(), ApplyError> {
         if state.unserved & !Doorbell::ALL.0 != 0 {
             return Err(ApplyError::Doorbell(state.unserved));
         }
@@ -317,6 +336,9 @@ impl Fresh {
         }
         let mut words = bytes.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b));
         let mut next = || words.next().expect("ten words");
-        Ok(Self { generation: std::array::from_fn(|_| next()), entropy: std::array::from_fn(|_| next()) })
+        Ok(Self {
+            generation: std::array::from_fn(|_| next()),
+            entropy: std::array::from_fn(|_| next()),
+        })
     }
 }

@@ -141,7 +141,11 @@ impl Vm {
     /// [`Error`]; nothing is left behind.
     pub fn prepare(identity: Identity, tap: Option<&str>, console: Console) -> Result<Self, Error> {
         match (&identity.net, tap) {
-            (Some(_), None) => return Err(Error::Network("the VM has a network: name a TAP device for it with --tap")),
+            (Some(_), None) => {
+                return Err(Error::Network(
+                    "the VM has a network: name a TAP device for it with --tap",
+                ));
+            }
             (None, Some(_)) => tracing::info!("the VM has no network: the TAP device stays unused"),
             _ => {}
         }
@@ -306,7 +310,9 @@ impl Vm {
     /// # Errors
     /// What the TAP says.
     pub fn announce(&self) -> io::Result<()> {
-        let (Some(net), Some(tap)) = (&self.shared.identity.net, &self.shared.announcer) else { return Ok(()) };
+        let (Some(net), Some(tap)) = (&self.shared.identity.net, &self.shared.announcer) else {
+            return Ok(());
+        };
         for frame in arp::announcements(net.mac, net.ip.map(|ip| ip.address)) {
             tap.write(&frame)?;
         }

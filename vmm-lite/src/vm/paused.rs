@@ -30,11 +30,7 @@ pub struct Resume {
 }
 
 impl<'vm> Paused<'vm> {
-    pub(super) fn new(
-        vm: &'vm Vm,
-        machine: MutexGuard<'vm, Machine>,
-        requested: Instant,
-    ) -> Self {
+    pub(super) fn new(vm: &'vm Vm, machine: MutexGuard<'vm, Machine>, requested: Instant) -> Self {
         Self { vm, machine, requested }
     }
 

@@ -271,7 +271,8 @@ impl Shared {
             if left.is_zero() || matches!(*phase, Phase::Ended(_)) {
                 return None;
             }
-            phase = self.changed.wait_timeout(phase, left).unwrap_or_else(PoisonError::into_inner).0;
+            phase =
+                self.changed.wait_timeout(phase, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 

@@ -113,15 +113,17 @@ impl Stats {
                 mmio: n(&exits.mmio),
                 kicked: n(&exits.kicked),
             },
-            net: shared.net_counters.as_ref().zip(shared.identity.net.as_ref()).map(|(c, id)| NetStats {
-                mac: mac_text(id.mac),
-                ip: id.ip.map(|ip| ip.to_string()),
-                rx_packets: n(&c.rx_packets),
-                rx_bytes: n(&c.rx_bytes),
-                rx_dropped: n(&c.rx_dropped),
-                tx_packets: n(&c.tx_packets),
-                tx_bytes: n(&c.tx_bytes),
-                tx_dropped: n(&c.tx_dropped),
+            net: shared.net_counters.as_ref().zip(shared.identity.net.as_ref()).map(|(c, id)| {
+                NetStats {
+                    mac: mac_text(id.mac),
+                    ip: id.ip.map(|ip| ip.to_string()),
+                    rx_packets: n(&c.rx_packets),
+                    rx_bytes: n(&c.rx_bytes),
+                    rx_dropped: n(&c.rx_dropped),
+                    tx_packets: n(&c.tx_packets),
+                    tx_bytes: n(&c.tx_bytes),
+                    tx_dropped: n(&c.tx_dropped),
+                }
             }),
             guest: GuestStats {
                 threads: n(&guest.threads),

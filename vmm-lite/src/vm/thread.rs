@@ -5,10 +5,19 @@ use super::{
     machine::Stop,
     shared::{Phase, Shared},
 };
-use std::{sync::Arc, time::Instant};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Instant,
+};
 
 /// Ample for the run loop, and little to commit.
 const STACK: usize = 256 << 10;
+
+/// A defect of vmm-lite's; the panic message has been printed.
+#[derive(thiserror::Error, Debug)]
+#[error("vmm-lite itself failed while it ran the VM; please report the message above")]
+struct Panicked;
 
 /// Starts the thread, parked. It ends when the machine does.
 pub(super) fn spawn(shared: &Arc<Shared>) -> Result<(), Error> {
@@ -21,9 +30,13 @@ pub(super) fn spawn(shared: &Arc<Shared>) -> Result<(), Error> {
             // SAFETY: changes only how late timers of this thread may fire.
             unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
             while shared.park() {
-                let stop = shared.lock_machine().run(&shared);
+                let run = AssertUnwindSafe(|| shared.lock_machine().run(&shared));
+                let stop =
+                    catch_unwind(run).unwrap_or_else(|_| Stop::Ended(End::Vmm(Arc::new(Panicked))));
                 shared.stopped(match stop {
-                    Stop::Paused { quiescent } => Phase::Paused { quiescent, since: Instant::now() },
+                    Stop::Paused { quiescent } => {
+                        Phase::Paused { quiescent, since: Instant::now() }
+                    }
                     Stop::Ended(end) => Phase::Ended(Arc::new(end)),
                     Stop::Failed(e) => Phase::Ended(Arc::new(End::Vmm(Arc::new(e)))),
                 });

@@ -32,7 +32,8 @@ pub(super) fn for_something(machine: &mut Machine, shared: &Shared) -> Result<()
 
 /// What to wait for, when there is nothing to do.
 struct WaitFor {
-    tap: Option<i32>,
+    /// The TAP, and what to poll it for.
+    tap: Option<(i32, i16)>,
     /// Nanoseconds, or for ever.
     timeout: Option<u64>,
 }
@@ -50,7 +51,9 @@ fn settle(
             return Ok(None);
         }
         // Without a buffer to put it in, a packet is no reason to wake up: the guest must first give one.
-        tap = (!moved.no_buffers).then(|| net.tap().fd());
+        let packets = if moved.no_buffers { 0 } else { libc::POLLIN };
+        let room = if moved.blocked { libc::POLLOUT } else { 0 };
+        tap = Some((net.tap().fd(), packets | room)).filter(|(_, events)| *events != 0);
     }
     if machine.rings.fill(&machine.ram, &shared.console)? {
         return Ok(None);
@@ -74,7 +77,8 @@ impl WaitFor {
     fn poll(&self, wake: i32) -> bool {
         let entry = |fd, events| libc::pollfd { fd, events, revents: 0 };
         // A negative descriptor is one that poll passes over.
-        let mut fds = [entry(wake, libc::POLLIN), entry(self.tap.unwrap_or(-1), libc::POLLIN)];
+        let (tap, events) = self.tap.unwrap_or((-1, 0));
+        let mut fds = [entry(wake, libc::POLLIN), entry(tap, events)];
         poll(&mut fds, self.timeout);
         fds[0].revents != 0
     }

@@ -133,13 +133,20 @@ impl Driver {
     }
 
     pub fn agree(&mut self, low: u32) -> Result<(), Violation> {
-        for (register, value) in [(0x70, 1), (0x70, 3), (0x24, 0), (0x20, low), (0x24, 1), (0x20, 1), (0x70, 11)] {
+        for (register, value) in
+            [(0x70, 1), (0x70, 3), (0x24, 0), (0x20, low), (0x24, 1), (0x20, 1), (0x70, 11)]
+        {
             self.write(register, value)?;
         }
         Ok(())
     }
 
-    pub fn set_up_queue(&mut self, q: u64, size: u32, parts: (u64, u64, u64)) -> Result<(), Violation> {
+    pub fn set_up_queue(
+        &mut self,
+        q: u64,
+        size: u32,
+        parts: (u64, u64, u64),
+    ) -> Result<(), Violation> {
         let (desc, avail, used) = parts;
         self.write(0x30, q as u32)?;
         self.write(0x38, size)?;

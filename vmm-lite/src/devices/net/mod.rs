@@ -153,10 +153,28 @@ impl Net {
     pub fn pass(&mut self, ram: &GuestRam) -> Result<Moved, Violation> {
         let Self { tap, registers, buffers, counters, late } = self;
         let room = registers::frame_max(registers.offload(), registers.mtu());
-        let Some([receive, transmit]) = registers.live_queues() else { return Ok(Moved::default()) };
+        let Some([receive, transmit]) = registers.live_queues() else {
+            return Ok(Moved::default());
+        };
         let sent = queues::send(transmit, ram, tap, buffers, counters)?;
         let received = queues::receive(receive, ram, tap, buffers, counters, late, room)?;
-        Ok(Moved { sent, more: received.more || sent == queues::BATCH, ..received })
+        Ok(Moved {
+            sent: sent.sent,
+            blocked: sent.blocked,
+            more: sent.more || received.more,
+            ..received
+        })
+    }
+
+    /// Sends what the guest queued, and gives it nothing: for a guest that has just said that it does not care for its receive buffers.
+    ///
+    /// # Errors
+    /// A [`Violation`].
+    pub fn flush(&mut self, ram: &GuestRam) -> Result<(), Violation> {
+        let Self { tap, registers, buffers, counters, .. } = self;
+        let Some([_, transmit]) = registers.live_queues() else { return Ok(()) };
+        while queues::send(transmit, ram, tap, buffers, counters)?.more {}
+        Ok(())
     }
 
     /// What moves. The queues are settled: nothing that was taken off a ring is unfinished.

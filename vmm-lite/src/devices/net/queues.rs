@@ -11,7 +11,7 @@ use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 /// Offset of `num_buffers` in the virtio-net header. The TAP leaves it alone, and the standard has it be 1.
 const NUM_BUFFERS: usize = 10;
 /// Most packets moved in one pass in each direction, so that neither starves the other nor the guest.
-pub(super) const BATCH: usize = 256;
+const BATCH: usize = 256;
 
 /// What a pass moved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -24,6 +24,8 @@ pub struct Moved {
     pub no_buffers: bool,
     /// Packets may still be waiting on either side.
     pub more: bool,
+    /// The TAP takes no more packets for now, and there are some.
+    pub blocked: bool,
 }
 
 /// The parts of one chain: where they are for the kernel, and where for the guest. Kept from packet to packet.
@@ -61,16 +63,16 @@ impl Buffers {
             if self.iov.len() == usize::from(QUEUE_MAX) {
                 return Err(format!("a packet of more than {QUEUE_MAX} parts"));
             }
-            self.iov.push(libc::iovec {
-                iov_base: part.ptr_guard_mut().as_ptr().cast(),
-                iov_len: len,
-            });
+            self.iov
+                .push(libc::iovec { iov_base: part.ptr_guard_mut().as_ptr().cast(), iov_len: len });
             self.guest.push((address, len));
             total += len;
             unfinished = descriptor.has_next();
         }
         if unfinished {
-            return Err("a chain of descriptors that loops, leaves the table, or is too long".into());
+            return Err(
+                "a chain of descriptors that loops, leaves the table, or is too long".into()
+            );
         }
         Ok(total)
     }
@@ -118,18 +120,18 @@ fn done(queue: &mut Queue, ram: &GuestRam, head: u16, len: usize) -> Result<(), 
     queue.add_used(ram.mmap(), head, len as u32).map_err(|e| e.to_string())
 }
 
-/// Sends what the guest has queued; how many packets that was.
+/// Sends what the guest has queued.
 pub(super) fn send(
     queue: &mut Queue,
     ram: &GuestRam,
     tap: &Tap,
     buffers: &mut Buffers,
     counters: &Counters,
-) -> Result<usize, Violation> {
+) -> Result<Moved, Violation> {
     let broken = |what| Violation::Queue { queue: "transmit", what };
-    let mut sent = 0;
-    while sent < BATCH {
-        let Some(chain) = next(queue, ram).map_err(broken)? else { break };
+    let mut moved = Moved::default();
+    while moved.sent < BATCH {
+        let Some(chain) = next(queue, ram).map_err(broken)? else { return Ok(moved) };
         let head = chain.head_index();
         let len = buffers.gather(chain, ram, false).map_err(broken)?;
         if len < VNET_HEADER {
@@ -140,7 +142,8 @@ pub(super) fn send(
             Ok(true) => Counters::add(&counters.tx_packets, &counters.tx_bytes, len),
             Ok(false) => {
                 put_back(queue);
-                break;
+                moved.blocked = true;
+                return Ok(moved);
             }
             Err(e) => {
                 // A malformed packet, or a device that is down: as on a wire, it is gone.
@@ -149,9 +152,10 @@ pub(super) fn send(
             }
         }
         done(queue, ram, head, 0).map_err(broken)?;
-        sent += 1;
+        moved.sent += 1;
     }
-    Ok(sent)
+    moved.more = true;
+    Ok(moved)
 }
 
 /// Fills the guest's buffers: first with what comes after it from its old place, then with what the TAP has.
@@ -174,7 +178,9 @@ pub(super) fn receive(
         let head = chain.head_index();
         let capacity = buffers.gather(chain, ram, true).map_err(broken)?;
         if capacity < room {
-            return Err(broken(format!("a buffer of {capacity} bytes, where a packet may need {room}")));
+            return Err(broken(format!(
+                "a buffer of {capacity} bytes, where a packet may need {room}"
+            )));
         }
         let len = match take_late(late, ram, buffers, capacity) {
             Some(len) => len,

@@ -127,7 +127,9 @@ impl Registers {
             VIRTIO_MMIO_QUEUE_READY => queue.map_or(0, |q| u32::from(q.ready())),
             VIRTIO_MMIO_STATUS => self.status,
             // No shared memory regions.
-            VIRTIO_MMIO_SHM_LEN_LOW | VIRTIO_MMIO_SHM_LEN_HIGH | VIRTIO_MMIO_SHM_BASE_LOW
+            VIRTIO_MMIO_SHM_LEN_LOW
+            | VIRTIO_MMIO_SHM_LEN_HIGH
+            | VIRTIO_MMIO_SHM_BASE_LOW
             | VIRTIO_MMIO_SHM_BASE_HIGH => u32::MAX,
             _ => 0,
         };
@@ -179,7 +181,11 @@ impl Registers {
             | VIRTIO_MMIO_QUEUE_USED_HIGH => self.set_up_queue(offset as u32, value)?,
             // The doorbell does what a notification would; there are no interrupts to acknowledge.
             VIRTIO_MMIO_QUEUE_NOTIFY | VIRTIO_MMIO_INTERRUPT_ACK => {}
-            _ => return Err(wrong(format!("a write to register {offset:#x}, which cannot be written"))),
+            _ => {
+                return Err(wrong(format!(
+                    "a write to register {offset:#x}, which cannot be written"
+                )));
+            }
         }
         Ok(false)
     }
