@@ -6,6 +6,7 @@
 pub mod arp;
 pub mod clock;
 pub mod console;
+pub mod link;
 pub mod net;
 pub mod tap;
 

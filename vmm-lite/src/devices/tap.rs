@@ -135,7 +135,11 @@ impl Tap {
         if r >= 0 {
             return Ok(());
         }
-        Err(Error::Call { doing, name: self.name.clone(), source: io::Error::last_os_error() })
+        Err(self.failed(doing, io::Error::last_os_error()))
+    }
+
+    fn failed(&self, doing: &'static str, source: io::Error) -> Error {
+        Error::Call { doing, name: self.name.clone(), source }
     }
 
     /// Says what the guest can take: a set of `TUN_F_*`.
@@ -153,24 +157,37 @@ impl Tap {
     /// # Errors
     /// [`Error::Call`].
     pub fn mtu_and_up(&self) -> Result<(u16, bool), Error> {
-        // Interface requests go to any socket.
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0")
-            .or_else(|_| std::net::UdpSocket::bind("[::]:0"))
-            .map_err(|source| Error::Call {
-                doing: "ask about",
-                name: self.name.clone(),
-                source,
-            })?;
+        let failed = |source| self.failed("ask about", source);
+        let mtu = self.ask(libc::SIOCGIFMTU).map_err(failed)?;
+        // SAFETY: the call that succeeded has filled this field.
+        let mtu = unsafe { mtu.ifr_ifru.ifru_mtu };
+        let up = self.flags().map_err(failed)? & libc::IFF_UP != 0;
+        Ok((mtu.clamp(68, 65_521) as u16, up))
+    }
+
+    /// Whether packets that the host sends through it get to the guest.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn running(&self) -> io::Result<bool> {
+        Ok(self.flags()? & libc::IFF_RUNNING != 0)
+    }
+
+    fn flags(&self) -> io::Result<i32> {
+        let flags = self.ask(libc::SIOCGIFFLAGS)?;
+        // SAFETY: the call that succeeded has filled this field.
+        Ok(unsafe { flags.ifr_ifru.ifru_flags }.into())
+    }
+
+    /// Asks the kernel about this interface; any socket does.
+    fn ask(&self, what: libc::c_ulong) -> io::Result<libc::ifreq> {
+        use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+        let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
         let mut request = self.request();
-        // SAFETY: the request is valid and outlives the calls; the fields read are those the calls fill.
-        unsafe {
-            let r = libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &raw mut request);
-            self.check(r, "read the MTU of")?;
-            let mtu = request.ifr_ifru.ifru_mtu;
-            let r = libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request);
-            self.check(r, "read the flags of")?;
-            let up = i32::from(request.ifr_ifru.ifru_flags) & libc::IFF_UP != 0;
-            Ok((mtu.clamp(68, 65_521) as u16, up))
+        // SAFETY: the request is valid and outlives the call.
+        match unsafe { libc::ioctl(socket.as_raw_fd(), what, &raw mut request) } {
+            r if r >= 0 => Ok(request),
+            _ => Err(io::Error::last_os_error()),
         }
     }
 
@@ -191,11 +208,8 @@ impl Tap {
     /// # Errors
     /// [`Error::Call`].
     pub fn try_clone(&self) -> Result<Self, Error> {
-        let file = self.file.try_clone().map_err(|source| Error::Call {
-            doing: "get another handle on",
-            name: self.name.clone(),
-            source,
-        })?;
+        let file = self.file.try_clone();
+        let file = file.map_err(|source| self.failed("get another handle on", source))?;
         Ok(Self { file, name: self.name.clone() })
     }
 

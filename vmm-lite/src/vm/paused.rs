@@ -5,11 +5,14 @@ use super::{
     machine::{Fresh, Machine},
     shared::Phase,
 };
-use crate::memory::PageSet;
+use crate::{devices::link, memory::PageSet};
 use std::{
     sync::MutexGuard,
     time::{Duration, Instant},
 };
+
+/// How long a TAP may take to carry packets; the kernel needs up to a second.
+const LINK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A machine that is paused for as long as this is held, and after it is dropped until somebody resumes it.
 #[derive(Debug)]
@@ -79,7 +82,7 @@ impl<'vm> Paused<'vm> {
     }
 
     /// Touches what a first run in a fresh machine touches for the first time, so that it is not the guest that waits for it: all of memory, and the way into
-    /// the guest and out of it. For a machine just [prepared](Vm::prepare), before anything is written to it.
+    /// the guest and out of it, and the way through the TAP. For a machine just [prepared](Vm::prepare), before anything is written to it.
     ///
     /// # Errors
     /// What the host says.
@@ -87,7 +90,18 @@ impl<'vm> Paused<'vm> {
         let populate = |source| Error::Host { doing: "make the guest's memory resident", source };
         self.vm.ram().populate().map_err(populate)?;
         let state = self.machine.vcpu.capture()?;
-        Ok(self.machine.vcpu.apply(&state)?)
+        self.machine.vcpu.apply(&state)?;
+        if let Some(net) = &self.machine.net {
+            let running = link::wait_running(net.tap(), LINK_PATIENCE);
+            let failed = |source| Error::Host { doing: "ask about the TAP device", source };
+            if !running.map_err(failed)? {
+                let name = net.tap().name();
+                tracing::warn!(
+                    "TAP device {name} does not come up; packets to the guest are lost until it does"
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Lets the machine run.

@@ -4,10 +4,12 @@ use std::{
     io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     process::Command,
+    time::Duration,
 };
 use vmm_lite::{
     devices::{
         Violation,
+        link::wait_running,
         net::{Moved, Net},
         tap::Tap,
     },
@@ -119,6 +121,7 @@ pub fn buffer(q: u64, n: u16) -> u64 {
 impl Driver {
     pub fn new(tap: &str) -> Self {
         let net = Net::new(Tap::open(tap).unwrap(), MAC).unwrap();
+        assert!(wait_running(net.tap(), Duration::from_secs(5)).unwrap(), "{tap} does not come up");
         Self { ram: GuestRam::new(4 << 20).unwrap(), net }
     }
 
