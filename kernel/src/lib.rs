@@ -11,9 +11,12 @@
 #![no_std]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 pub mod arch;
 pub mod cell;
+pub mod net;
 
 /// Memory that the kernel needs beyond the image to start, in KiB: tables, first heap, main stack.
 pub const MIN_FREE_KIB: u32 = 512;
@@ -30,15 +33,6 @@ pub mod fault;
 pub mod image;
 #[cfg(target_os = "hermit")]
 pub mod mm;
-// Until `net/mod.rs` is there, no network.
-#[cfg(target_os = "hermit")]
-#[allow(missing_docs)]
-pub mod net {
-    #[must_use]
-    pub const fn poll(_now_ns: u64) -> Option<u64> {
-        None
-    }
-}
 #[cfg(target_os = "hermit")]
 pub mod params;
 #[cfg(target_os = "hermit")]

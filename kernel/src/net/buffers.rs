@@ -1,0 +1,67 @@
+//! How much buffer a new connection gets.
+//!
+//! smoltcp's buffers cannot grow, and a guest may have 16 MiB and thousands of connections. So each new connection gets a
+//! fixed share of what is left of a budget: the first ones have windows that fill a link, and the thousandth still works.
+
+/// Largest buffer of one direction.
+const LARGEST: usize = 64 << 10;
+/// Smallest one, given also when the budget is used up: what bounds memory then is the number of connections.
+const SMALLEST: usize = 1 << 10;
+/// A connection's buffers take at most this part of what is left.
+const SHARE: usize = 48;
+
+/// What all connections together should take.
+#[derive(Debug)]
+pub struct Budget {
+    total: usize,
+    used: usize,
+}
+
+impl Budget {
+    /// A budget of `total` bytes.
+    #[must_use]
+    pub const fn new(total: usize) -> Self {
+        Self { total, used: 0 }
+    }
+
+    /// Buffers for a new connection: the size of each direction's.
+    pub fn take(&mut self) -> usize {
+        let share = self.total.saturating_sub(self.used) / SHARE / 2;
+        let size = share.next_power_of_two() / if share.is_power_of_two() { 1 } else { 2 };
+        let size = size.clamp(SMALLEST, LARGEST);
+        self.used += 2 * size;
+        size
+    }
+
+    /// Gives back what [`take`](Self::take) gave.
+    pub fn give_back(&mut self, size: usize) {
+        self.used -= 2 * size;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    #[test]
+    fn the_first_get_much_and_the_last_get_some() {
+        let mut budget = Budget::new(4 << 20);
+        let sizes: Vec<usize> = (0..2000).map(|_| budget.take()).collect();
+        assert_eq!(sizes[0], 32 << 10);
+        assert!(sizes.windows(2).all(|w| w[0] >= w[1]));
+        assert_eq!(sizes[1999], SMALLEST);
+        let total: usize = sizes.iter().map(|s| 2 * s).sum();
+        assert!(total < (4 << 20) + 2000 * 2 * SMALLEST, "{total}");
+        for size in sizes {
+            budget.give_back(size);
+        }
+        assert_eq!(budget.used, 0);
+    }
+
+    #[test]
+    fn a_large_guest_gives_large_windows() {
+        let mut budget = Budget::new(64 << 20);
+        assert!((0..50).all(|_| budget.take() == LARGEST));
+    }
+}

@@ -1,0 +1,202 @@
+//! One network link: a device, and smoltcp's interface on it.
+//!
+//! smoltcp looks at every socket of a set for every packet. Here each connection is a set of its own, so that a
+//! packet costs the same with one connection as with thousands: [`peek`](mod@super::peek) finds whom it is for.
+
+use super::{
+    device::{NetDevice, Watch},
+    loopback::Loopback,
+    peek::{Peek, peek},
+};
+use alloc::{boxed::Box, vec, vec::Vec};
+use smoltcp::{
+    iface::{Config, Context, Interface, PollIngressSingleResult, SocketHandle, SocketSet},
+    socket::raw,
+    time::Instant,
+    wire::{IpProtocol, IpVersion},
+};
+
+/// Which link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LinkId {
+    /// The machine itself.
+    Loopback,
+    /// The network device.
+    Ethernet,
+}
+
+/// What became of an attempt to send.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sent {
+    /// A packet went out; there may be more.
+    Packet,
+    /// There was nothing to send, or the neighbor it is for is not known yet.
+    Nothing,
+    /// The device takes no packet for now.
+    Full,
+}
+
+/// See the module.
+pub struct Link<D> {
+    iface: Box<Interface>,
+    device: D,
+    /// Takes what is for no socket.
+    nobody: SocketSet<'static>,
+    /// Takes UDP datagrams that arrived in parts; made when the first part does.
+    whole: Option<(SocketSet<'static>, SocketHandle)>,
+}
+
+/// Room for a datagram put together from its parts, of the largest size.
+const WHOLE_MAX: usize = 66_000;
+
+fn empty_set() -> SocketSet<'static> {
+    SocketSet::new(Vec::new())
+}
+
+impl<D: NetDevice> Link<D> {
+    pub fn new(config: Config, mut device: D, now: Instant) -> Self {
+        let iface = Box::new(Interface::new(config, &mut device, now));
+        Self { iface, device, nobody: empty_set(), whole: None }
+    }
+
+    pub fn iface(&mut self) -> &mut Interface {
+        &mut self.iface
+    }
+
+    pub fn device(&mut self) -> &mut D {
+        &mut self.device
+    }
+
+    fn mtu(&self) -> usize {
+        self.device.capabilities().ip_mtu()
+    }
+
+    fn peek(&mut self) -> Option<Peek> {
+        let medium = self.device.capabilities().medium;
+        let frame = self.device.peek()?;
+        Some(peek(frame.bytes, medium, frame.checksum_good))
+    }
+
+    /// Hands the next frame to the sockets of `set`, or to none. `false` when it could not be taken yet.
+    fn ingress(&mut self, now: Instant, set: Option<&mut SocketSet<'static>>) -> bool {
+        let set = set.unwrap_or(&mut self.nobody);
+        self.iface.poll_ingress_single(now, &mut self.device, set) != PollIngressSingleResult::None
+    }
+
+    /// Takes the next frame, which is part of a datagram; the datagram if it is whole now, as an IP packet.
+    fn ingress_part(&mut self, now: Instant) -> Option<Option<Vec<u8>>> {
+        let (set, handle) = self.whole.get_or_insert_with(|| {
+            let buffer = |packets: usize, bytes: usize| {
+                raw::PacketBuffer::new(vec![raw::PacketMetadata::EMPTY; packets], vec![0; bytes])
+            };
+            let socket = raw::Socket::new(
+                Some(IpVersion::Ipv4),
+                Some(IpProtocol::Udp),
+                buffer(1, WHOLE_MAX),
+                buffer(0, 0),
+            );
+            let mut set = SocketSet::new(Vec::with_capacity(1));
+            let handle = set.add(socket);
+            (set, handle)
+        });
+        let taken = self.iface.poll_ingress_single(now, &mut self.device, set);
+        if taken == PollIngressSingleResult::None {
+            return None;
+        }
+        Some(set.get_mut::<raw::Socket<'_>>(*handle).recv().ok().map(<[u8]>::to_vec))
+    }
+
+    fn egress(&mut self, now: Instant, set: &mut SocketSet<'static>) -> Sent {
+        if !self.device.has_room() {
+            return Sent::Full;
+        }
+        let mut watch = Watch { device: &mut self.device, packets: 0 };
+        self.iface.poll_egress(now, &mut watch, set);
+        if watch.packets > 0 { Sent::Packet } else { Sent::Nothing }
+    }
+
+    /// Sends what is left of a datagram that goes out in parts. `false` while some is left.
+    fn egress_parts(&mut self, now: Instant) -> bool {
+        while self.iface.poll_at(now, &self.nobody).is_some_and(|at| at <= now) {
+            if !self.device.has_room() {
+                return false;
+            }
+            self.iface.poll_egress(now, &mut self.device, &mut self.nobody);
+        }
+        true
+    }
+}
+
+/// The links there are.
+pub struct Links<D> {
+    pub loopback: Link<Loopback>,
+    pub ethernet: Option<Link<D>>,
+}
+
+macro_rules! on {
+    ($self:ident, $id:expr, $none:expr, $link:ident => $do:expr) => {
+        match ($id, &mut $self.ethernet) {
+            (LinkId::Loopback, _) => {
+                let $link = &mut $self.loopback;
+                $do
+            }
+            (LinkId::Ethernet, Some($link)) => $do,
+            (LinkId::Ethernet, None) => $none,
+        }
+    };
+}
+
+impl<D: NetDevice> Links<D> {
+    pub fn peek(&mut self, id: LinkId) -> Option<Peek> {
+        on!(self, id, None, link => link.peek())
+    }
+
+    /// The bytes of the next frame from `start` to `end`, which [`peek`](Self::peek) gave.
+    pub fn bytes(&mut self, id: LinkId, (start, end): (usize, usize)) -> Option<Vec<u8>> {
+        on!(self, id, None, link => Some(link.device.peek()?.bytes.get(start..end)?.to_vec()))
+    }
+
+    pub fn discard(&mut self, id: LinkId) {
+        on!(self, id, (), link => link.device.discard());
+    }
+
+    pub fn ingress(
+        &mut self,
+        id: LinkId,
+        now: Instant,
+        set: Option<&mut SocketSet<'static>>,
+    ) -> bool {
+        on!(self, id, false, link => link.ingress(now, set))
+    }
+
+    pub fn ingress_part(&mut self, id: LinkId, now: Instant) -> Option<Option<Vec<u8>>> {
+        on!(self, id, None, link => link.ingress_part(now))
+    }
+
+    pub fn egress(&mut self, id: LinkId, now: Instant, set: &mut SocketSet<'static>) -> Sent {
+        on!(self, id, Sent::Nothing, link => link.egress(now, set))
+    }
+
+    pub fn egress_parts(&mut self, id: LinkId, now: Instant) -> bool {
+        on!(self, id, true, link => link.egress_parts(now))
+    }
+
+    pub fn poll_at(
+        &mut self,
+        id: LinkId,
+        now: Instant,
+        set: &SocketSet<'static>,
+    ) -> Option<Instant> {
+        on!(self, id, None, link => link.iface.poll_at(now, set))
+    }
+
+    /// What smoltcp needs to open a connection; `None` without that link.
+    pub fn context(&mut self, id: LinkId) -> Option<&mut Context> {
+        on!(self, id, None, link => Some(link.iface.context()))
+    }
+
+    /// Longest IP packet.
+    pub fn mtu(&mut self, id: LinkId) -> usize {
+        on!(self, id, 0, link => link.mtu())
+    }
+}

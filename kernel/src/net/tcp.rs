@@ -1,0 +1,239 @@
+//! TCP sockets: what they are, and what a program does with a connection.
+
+use super::{Error, LinkId, Options, Ready, SocketId};
+use alloc::{boxed::Box, collections::VecDeque, vec, vec::Vec};
+use core::net::SocketAddrV4;
+use smoltcp::{
+    iface::{SocketHandle, SocketSet},
+    socket::tcp::{self, CongestionControl, State},
+    time::{Duration, Instant},
+};
+
+/// How long a connection attempt, or one that waits for its last acknowledgement, goes on: Linux's six retries.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(127);
+/// How long a peer may be silent while data waits for its acknowledgement.
+const SEND_TIMEOUT: Duration = Duration::from_secs(924);
+/// How long a connection lives on that its program has closed.
+const ORPHAN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Idle time after which a connection is probed that asks for it.
+const KEEP_ALIVE: Duration = Duration::from_secs(7200);
+
+/// A TCP socket.
+#[derive(Debug, Default)]
+pub struct Tcp {
+    pub options: Options,
+    /// Where it is bound, and holds that port.
+    pub bound: Option<SocketAddrV4>,
+    pub role: Role,
+    /// What went wrong and has not been told yet.
+    pub error: Option<Error>,
+}
+
+/// What a TCP socket is for.
+#[derive(Debug, Default)]
+pub enum Role {
+    /// Nothing yet, or nothing any more.
+    #[default]
+    None,
+    /// It accepts connections.
+    Listener(Listener),
+    /// It is one end of a connection.
+    Connection(Box<Connection>),
+}
+
+/// Where connections arrive.
+#[derive(Debug)]
+pub struct Listener {
+    /// Most connections, half open or waiting to be accepted.
+    pub backlog: usize,
+    /// Half-open ones.
+    pub half_open: usize,
+    /// Open ones.
+    pub queue: VecDeque<SocketId>,
+}
+
+/// How far along a connection is, from its owner's side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// We asked for it.
+    Connecting,
+    /// We were asked for it, by way of this listener.
+    HalfOpen(SocketId),
+    /// It waits to be accepted from this listener.
+    Queued(SocketId),
+    /// A program has it.
+    Open,
+    /// The program has closed it; the rest happens by itself.
+    Orphan,
+}
+
+/// One end of a connection.
+#[derive(Debug)]
+pub struct Connection {
+    pub set: SocketSet<'static>,
+    handle: SocketHandle,
+    pub link: LinkId,
+    pub local: SocketAddrV4,
+    pub remote: SocketAddrV4,
+    pub phase: Phase,
+    /// smoltcp's state when it was last looked at.
+    pub seen: State,
+    /// It is in the queue of those that may have something to send.
+    pub queued: bool,
+    /// It is in the list of those in TIME-WAIT.
+    pub waits: bool,
+    /// Its entry among the timers.
+    pub timer: Option<Instant>,
+    /// Since when its neighbor has not been found.
+    pub stuck_since: Option<Instant>,
+    /// Size of each of its buffers.
+    pub buffer: usize,
+    read_shut: bool,
+    write_shut: bool,
+}
+
+impl Connection {
+    /// Not open yet, with buffers of `buffer` bytes each way.
+    pub fn new(
+        link: LinkId,
+        local: SocketAddrV4,
+        remote: SocketAddrV4,
+        phase: Phase,
+        buffer: usize,
+    ) -> Self {
+        let new = || tcp::SocketBuffer::new(vec![0; buffer]);
+        let mut socket = tcp::Socket::new(new(), new());
+        if link == LinkId::Ethernet {
+            socket.set_congestion_control(CongestionControl::Reno);
+        }
+        socket.set_timeout(Some(CONNECT_TIMEOUT));
+        let mut set = SocketSet::new(Vec::with_capacity(1));
+        let handle = set.add(socket);
+        Self {
+            set,
+            handle,
+            link,
+            local,
+            remote,
+            phase,
+            seen: State::Closed,
+            queued: false,
+            waits: false,
+            timer: None,
+            stuck_since: None,
+            buffer,
+            read_shut: false,
+            write_shut: false,
+        }
+    }
+
+    pub fn socket(&self) -> &tcp::Socket<'static> {
+        self.set.get(self.handle)
+    }
+
+    pub fn socket_mut(&mut self) -> &mut tcp::Socket<'static> {
+        self.set.get_mut(self.handle)
+    }
+
+    pub fn apply(&mut self, options: &Options) {
+        let socket = self.socket_mut();
+        socket.set_nagle_enabled(!options.no_delay);
+        socket.set_keep_alive(options.keep_alive.then_some(KEEP_ALIVE));
+        socket.set_hop_limit(Some(options.ttl));
+    }
+
+    /// Sets smoltcp's timeout to what this phase and what is under way ask for.
+    pub fn update_timeout(&mut self) {
+        let timeout = match self.phase {
+            Phase::Connecting | Phase::HalfOpen(_) => Some(CONNECT_TIMEOUT),
+            Phase::Orphan => Some(ORPHAN_TIMEOUT),
+            Phase::Queued(_) | Phase::Open => {
+                (self.socket().send_queue() > 0).then_some(SEND_TIMEOUT)
+            }
+        };
+        self.socket_mut().set_timeout(timeout);
+    }
+
+    /// Nothing more will come from the peer.
+    fn at_end(&self) -> bool {
+        !matches!(
+            self.socket().state(),
+            State::SynSent
+                | State::SynReceived
+                | State::Established
+                | State::FinWait1
+                | State::FinWait2
+        )
+    }
+
+    pub fn ready(&self) -> Ready {
+        if self.phase == Phase::Connecting {
+            return Ready::default();
+        }
+        let socket = self.socket();
+        let end = self.at_end();
+        let closed = socket.state() == State::Closed;
+        Ready {
+            readable: socket.can_recv() || end || self.read_shut,
+            // As on Linux a third must be free: a writer that is woken for each segment acknowledged gets little done.
+            writable: !socket.may_send() || socket.send_queue() <= socket.send_capacity() / 3 * 2,
+            peer_closed: end || self.read_shut,
+            hung_up: closed || (end || self.read_shut) && self.write_shut,
+            error: false,
+        }
+    }
+
+    /// Receives into `to`; 0 at the end.
+    pub fn receive(&mut self, to: &mut [u8], peek: bool) -> Result<usize, Error> {
+        if self.phase == Phase::Connecting {
+            return Err(Error::WouldBlock);
+        }
+        let (read_shut, end) = (self.read_shut, self.at_end());
+        let socket = self.socket_mut();
+        if socket.can_recv() {
+            let received = if peek { socket.peek_slice(to) } else { socket.recv_slice(to) };
+            return received.map_err(|_| Error::NotConnected);
+        }
+        if read_shut || end || to.is_empty() { Ok(0) } else { Err(Error::WouldBlock) }
+    }
+
+    /// Takes what fits of `from`.
+    pub fn send(&mut self, from: &[u8]) -> Result<usize, Error> {
+        if self.phase == Phase::Connecting {
+            return Err(Error::WouldBlock);
+        }
+        if self.write_shut {
+            return Err(Error::BrokenPipe);
+        }
+        let socket = self.socket_mut();
+        match socket.send_slice(from) {
+            Ok(0) if !from.is_empty() => Err(Error::WouldBlock),
+            Ok(n) => Ok(n),
+            Err(tcp::SendError::InvalidState) => Err(Error::BrokenPipe),
+        }
+    }
+
+    pub fn shut_down(&mut self, read: bool, write: bool) {
+        self.read_shut |= read;
+        if write && !self.write_shut {
+            self.write_shut = true;
+            self.socket_mut().close();
+        }
+    }
+
+    /// The program lets go of it: what it has sent still arrives, unless `reset`, or unless it left data unread.
+    pub fn orphan(&mut self, reset: bool) {
+        self.phase = Phase::Orphan;
+        if reset || self.socket().recv_queue() > 0 {
+            self.socket_mut().abort();
+        } else {
+            self.socket_mut().close();
+        }
+    }
+
+    /// Whether there is nothing left to be done for it.
+    pub fn over(&self) -> bool {
+        let socket = self.socket();
+        socket.state() == State::Closed && socket.remote_endpoint().is_none()
+    }
+}

@@ -1,0 +1,129 @@
+//! A machine that talks to itself.
+
+use super::wire::{A, End, Faults, World, at, config, noise};
+use crate::net::{
+    Error,
+    calls::{Kind, Shutdown},
+    stack::{Config, Stack},
+};
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+
+fn alone() -> Stack<End> {
+    Stack::new(&Config { ip: None, ..config(A, 9) }, None, 0)
+}
+
+/// Polls as long as there is something to do at once.
+fn settle(stack: &mut Stack<End>, now: u64) {
+    while stack.poll(now) == Some(now) {}
+}
+
+#[test]
+fn a_machine_without_network_reaches_itself() {
+    let mut stack = alone();
+    let listener = stack.socket(Kind::Stream);
+    stack.bind(listener, at(Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    stack.listen(listener, 5).unwrap();
+    let port = stack.local_address(listener).port();
+    for ip in [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 9, 8, 7), Ipv4Addr::UNSPECIFIED] {
+        let client = stack.socket(Kind::Stream);
+        assert_eq!(stack.connect(client, at(ip, port)), Err(Error::InProgress));
+        settle(&mut stack, 0);
+        assert_eq!(stack.connect_result(client), Ok(()));
+        let (server, peer) = stack.accept(listener).unwrap();
+        assert_eq!(peer, stack.local_address(client));
+        stack.send(client, b"hello").unwrap();
+        settle(&mut stack, 0);
+        let mut buffer = [0; 9];
+        assert_eq!(stack.receive(server, &mut buffer, false), Ok(5));
+        stack.close(client);
+        stack.close(server);
+    }
+    let client = stack.socket(Kind::Stream);
+    assert_eq!(stack.connect(client, at(A, port)), Err(Error::NetworkUnreachable));
+    assert_eq!(stack.connect(client, at(Ipv4Addr::LOCALHOST, 1)), Err(Error::InProgress));
+    settle(&mut stack, 0);
+    assert_eq!(stack.connect_result(client), Err(Error::ConnectionRefused));
+}
+
+#[test]
+fn its_own_address_is_itself() {
+    let mut world = World::new(Faults::default(), 1);
+    let a = world.a.socket(Kind::Datagram);
+    world.a.bind(a, at(A, 7)).unwrap();
+    world.a.send_to(a, b"me", Some(at(A, 7))).unwrap();
+    let (n, from) = world.until(|w| w.a.receive_from(a, &mut [0; 9], false).ok());
+    assert_eq!((n, from), (2, Some(at(A, 7))));
+    assert_eq!(world.frames(), 0, "it went by the wire");
+}
+
+#[test]
+fn large_datagrams_and_refusals_stay_inside_too() {
+    let mut stack = alone();
+    let (a, b) = (stack.socket(Kind::Datagram), stack.socket(Kind::Datagram));
+    stack.bind(b, at(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let to = stack.local_address(b);
+    let data = noise(65_507);
+    assert_eq!(stack.send_to(a, &data, Some(to)), Ok(data.len()));
+    assert_eq!(stack.send_to(a, &noise(65_508), Some(to)), Err(Error::MessageSize));
+    settle(&mut stack, 0);
+    let mut buffer = alloc::vec![0; 70_000];
+    assert_eq!(stack.receive_from(b, &mut buffer, true).map(|r| r.0), Ok(65_507));
+    assert!(buffer[..65_507] == data);
+    stack.close(b);
+    stack.connect(a, to).unwrap();
+    stack.send(a, b"anyone?").unwrap();
+    settle(&mut stack, 0);
+    assert_eq!(stack.take_error(a), Some(Error::ConnectionRefused));
+}
+
+#[test]
+fn bulk_both_ways_between_two_sockets() {
+    let mut stack = alone();
+    let listener = stack.socket(Kind::Stream);
+    stack.bind(listener, at(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    stack.listen(listener, 5).unwrap();
+    let to = stack.local_address(listener);
+    let client = stack.socket(Kind::Stream);
+    assert_eq!(stack.connect(client, to), Err(Error::InProgress));
+    settle(&mut stack, 0);
+    let (server, _) = stack.accept(listener).unwrap();
+    let data = noise(2_000_000);
+    let mut sent = [0; 2];
+    let mut received = [Vec::new(), Vec::new()];
+    let mut buffer = [0; 10_000];
+    let mut now = 0;
+    while received.iter().any(|r| r.len() < data.len()) {
+        for (n, from, to) in [(0, client, server), (1, server, client)] {
+            while let Ok(len) = stack.send(from, &data[sent[n]..]) {
+                sent[n] += len;
+                if sent[n] == data.len() {
+                    stack.shut_down(from, Shutdown { read: false, write: true }).unwrap();
+                    break;
+                }
+            }
+            while let Ok(len @ 1..) = stack.receive(to, &mut buffer, false) {
+                received[n].extend_from_slice(&buffer[..len]);
+            }
+        }
+        now += 1_000;
+        stack.poll(now);
+        assert!(now < 1_000_000_000, "{:?} of {}", received.map(|r| r.len()), data.len());
+    }
+    assert!(received.iter().all(|r| *r == data));
+}
+
+#[test]
+fn only_own_addresses_can_be_bound() {
+    let mut stack = alone();
+    for kind in [Kind::Stream, Kind::Datagram] {
+        let socket = stack.socket(kind);
+        assert_eq!(stack.bind(socket, at(A, 80)), Err(Error::AddressNotAvailable));
+        assert_eq!(stack.bind(socket, at(Ipv4Addr::LOCALHOST, 80)), Ok(()));
+        assert_eq!(stack.bind(socket, at(Ipv4Addr::LOCALHOST, 81)), Err(Error::Invalid));
+        let other = stack.socket(kind);
+        assert_eq!(stack.bind(other, at(Ipv4Addr::UNSPECIFIED, 80)), Err(Error::AddressInUse));
+        stack.close(socket);
+        assert_eq!(stack.bind(other, at(Ipv4Addr::UNSPECIFIED, 80)), Ok(()));
+    }
+}

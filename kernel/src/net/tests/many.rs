@@ -1,0 +1,41 @@
+//! Thousands of connections.
+
+use super::wire::{B, Faults, World, at};
+use crate::net::{Error, calls::Kind};
+use alloc::vec::Vec;
+use std::time::{Duration, Instant};
+
+/// Opens `n` connections, then lets one of them do a request and its answer many times; the time for each.
+fn round_trip_among(n: usize) -> Duration {
+    let mut world = World::new(Faults::default(), 1);
+    let listener = world.b.socket(Kind::Stream);
+    world.b.bind(listener, at(B, 80)).unwrap();
+    world.b.listen(listener, 128).unwrap();
+    let mut pairs = Vec::new();
+    while pairs.len() < n {
+        let client = world.a.socket(Kind::Stream);
+        assert_eq!(world.a.connect(client, at(B, 80)), Err(Error::InProgress));
+        let server = world.until(|w| w.b.accept(listener).ok()).0;
+        world.until(|w| w.a.connect_result(client).ok());
+        pairs.push((client, server));
+    }
+    let (client, server) = pairs[n / 2];
+    let start = Instant::now();
+    const ROUNDS: u32 = 300;
+    let mut byte = [0];
+    for _ in 0..ROUNDS {
+        world.a.send(client, b"?").unwrap();
+        world.until(|w| w.b.receive(server, &mut byte, false).ok());
+        world.b.send(server, b"!").unwrap();
+        world.until(|w| w.a.receive(client, &mut byte, false).ok());
+    }
+    start.elapsed() / ROUNDS
+}
+
+#[test]
+fn a_packet_costs_the_same_among_two_thousand_connections() {
+    let (few, many) = (round_trip_among(2), round_trip_among(2000));
+    std::eprintln!("round trip: {few:?} among 2, {many:?} among 2000 connections");
+    // A scan of all sockets would cost a hundred times as much.
+    assert!(many < few * 8 + Duration::from_micros(50), "{few:?} and {many:?}");
+}

@@ -1,0 +1,7 @@
+//! The stack, in a world of two machines and a wire.
+
+mod connections;
+mod datagrams;
+mod loopback;
+mod many;
+mod wire;

@@ -1,0 +1,256 @@
+//! A wire between two stacks that loses, doubles, delays and turns around frames, always the same way for the same seed.
+
+use crate::net::{
+    Error, SocketId,
+    calls::Kind,
+    device::{Frame, NetDevice, SliceToken},
+    stack::{Config, Stack},
+};
+use alloc::{collections::VecDeque, rc::Rc, vec, vec::Vec};
+use core::{
+    cell::RefCell,
+    net::{Ipv4Addr, SocketAddrV4},
+};
+use smoltcp::{
+    phy::{Device, DeviceCapabilities, Medium, TxToken},
+    time::Instant,
+};
+
+/// What a wire does to frames, in percent of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    pub lose: u8,
+    pub double: u8,
+    pub delay: u8,
+    pub change: u8,
+}
+
+#[derive(Debug)]
+struct Direction {
+    under_way: VecDeque<(u64, Vec<u8>)>,
+    faults: Faults,
+    random: u64,
+    now: u64,
+    room: usize,
+    frames: usize,
+}
+
+/// How long a frame takes, and how much longer one that is delayed.
+const LATENCY: u64 = 100_000;
+const DELAY: u64 = 3_000_000;
+
+impl Direction {
+    fn new(faults: Faults, seed: u64, room: usize) -> Rc<RefCell<Self>> {
+        let random = seed | 1;
+        let under_way = VecDeque::new();
+        Rc::new(RefCell::new(Self { under_way, faults, random, now: 0, room, frames: 0 }))
+    }
+
+    fn chance(&mut self, percent: u8) -> bool {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % 100 < u64::from(percent)
+    }
+
+    fn put(&mut self, mut frame: Vec<u8>) {
+        self.frames += 1;
+        let faults = self.faults;
+        if self.chance(faults.lose) {
+            return;
+        }
+        // What only Ethernet's own checksum protects stays: headers, and what neighbors say.
+        if self.chance(faults.change) && frame[12..14] == [0x08, 0x00] {
+            let at = 14 + (self.random >> 32) as usize % (frame.len() - 14);
+            frame[at] ^= 0x10;
+        }
+        if self.chance(faults.double) {
+            self.under_way.push_back((self.now + LATENCY, frame.clone()));
+        }
+        let late = if self.chance(faults.delay) { DELAY } else { 0 };
+        let at = self.now + LATENCY + late;
+        let place = self.under_way.partition_point(|(other, _)| *other <= at);
+        self.under_way.insert(place, (at, frame));
+    }
+
+    fn arrived(&self) -> Option<&Vec<u8>> {
+        self.under_way.front().filter(|(at, _)| *at <= self.now).map(|(_, frame)| frame)
+    }
+}
+
+/// One end of a wire.
+#[derive(Debug)]
+pub struct End {
+    from: Rc<RefCell<Direction>>,
+    to: Rc<RefCell<Direction>>,
+    next: Vec<u8>,
+    mtu: usize,
+}
+
+impl NetDevice for End {
+    fn peek(&mut self) -> Option<Frame<'_>> {
+        self.next.clone_from(self.from.borrow().arrived()?);
+        Some(Frame { bytes: &self.next, checksum_good: false })
+    }
+
+    fn discard(&mut self) {
+        self.from.borrow_mut().under_way.pop_front();
+    }
+
+    fn has_room(&mut self) -> bool {
+        let to = self.to.borrow();
+        to.under_way.len() < to.room
+    }
+}
+
+impl Device for End {
+    type RxToken<'a> = SliceToken<'a>;
+    type TxToken<'a> = Room;
+
+    fn receive(&mut self, _: Instant) -> Option<(SliceToken<'_>, Room)> {
+        if !self.has_room() {
+            return None;
+        }
+        self.next.clone_from(self.from.borrow().arrived()?);
+        self.discard();
+        Some((SliceToken(&self.next), Room(Rc::clone(&self.to))))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<Room> {
+        self.has_room().then(|| Room(Rc::clone(&self.to)))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ethernet;
+        capabilities.max_transmission_unit = self.mtu + 14;
+        capabilities
+    }
+}
+
+pub struct Room(Rc<RefCell<Direction>>);
+
+impl TxToken for Room {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        let mut frame = vec![0; len];
+        let result = f(&mut frame);
+        self.0.borrow_mut().put(frame);
+        result
+    }
+}
+
+pub const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+pub const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+
+pub fn at(ip: Ipv4Addr, port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(ip, port)
+}
+
+/// Two machines and the wire between them, and the time that both go by.
+pub struct World {
+    pub a: Stack<End>,
+    pub b: Stack<End>,
+    ways: [Rc<RefCell<Direction>>; 2],
+    pub now: u64,
+}
+
+pub fn config(ip: Ipv4Addr, seed: u64) -> Config {
+    let mac = [2, 0, 0, 0, 0, ip.octets()[3]];
+    Config { ip: Some((ip, 24)), gateway: None, mac, seed, buffers: 8 << 20 }
+}
+
+impl World {
+    pub fn new(faults: Faults, seed: u64) -> Self {
+        Self::with_room(faults, seed, 256)
+    }
+
+    /// The wire holds `room` frames a direction.
+    pub fn with_room(faults: Faults, seed: u64, room: usize) -> Self {
+        let there = Direction::new(faults, seed, room);
+        let back = Direction::new(faults, seed.rotate_left(17) ^ 0x5555, room);
+        let end = |from: &Rc<RefCell<Direction>>, to: &Rc<RefCell<Direction>>| End {
+            from: Rc::clone(from),
+            to: Rc::clone(to),
+            next: Vec::new(),
+            mtu: 1500,
+        };
+        Self {
+            a: Stack::new(&config(A, seed), Some(end(&back, &there)), 0),
+            b: Stack::new(&config(B, !seed), Some(end(&there, &back)), 0),
+            ways: [there, back],
+            now: 0,
+        }
+    }
+
+    pub fn set_faults(&mut self, faults: Faults) {
+        for way in &self.ways {
+            way.borrow_mut().faults = faults;
+        }
+    }
+
+    pub fn frames(&self) -> usize {
+        self.ways.iter().map(|way| way.borrow().frames).sum()
+    }
+
+    /// Lets both do what they can, and time go on to when something happens next, by 10 ms at most.
+    pub fn step(&mut self) {
+        let mut next = self.now + 10_000_000;
+        for due in [self.a.poll(self.now), self.b.poll(self.now)].into_iter().flatten() {
+            next = next.min(due);
+        }
+        for way in &self.ways {
+            if let Some((at, _)) = way.borrow().under_way.front() {
+                next = next.min(*at);
+            }
+        }
+        self.now = next.max(self.now + 1000);
+        for way in &self.ways {
+            way.borrow_mut().now = self.now;
+        }
+    }
+
+    /// Goes on until `done` gives something, for a minute of the world's time at most.
+    #[track_caller]
+    pub fn until<R>(&mut self, mut done: impl FnMut(&mut Self) -> Option<R>) -> R {
+        self.within(60_000, &mut done).expect("in a minute")
+    }
+
+    pub fn within<R>(
+        &mut self,
+        ms: u64,
+        mut done: impl FnMut(&mut Self) -> Option<R>,
+    ) -> Option<R> {
+        let end = self.now + ms * 1_000_000;
+        while self.now < end {
+            if let Some(result) = done(self) {
+                return Some(result);
+            }
+            self.step();
+        }
+        None
+    }
+
+    pub fn pass(&mut self, ms: u64) {
+        let never: Option<()> = self.within(ms, |_| None);
+        assert_eq!(never, None);
+    }
+
+    /// A connection from `a` to `b`'s port: its two ends.
+    pub fn connected(&mut self, port: u16) -> (SocketId, SocketId) {
+        let listener = self.b.socket(Kind::Stream);
+        self.b.set_options(listener, |o| o.reuse_address = true);
+        self.b.bind(listener, at(Ipv4Addr::UNSPECIFIED, port)).unwrap();
+        self.b.listen(listener, 16).unwrap();
+        let client = self.a.socket(Kind::Stream);
+        assert_eq!(self.a.connect(client, at(B, port)), Err(Error::InProgress));
+        let (server, _) = self.until(|w| w.b.accept(listener).ok());
+        self.until(|w| w.a.connect_result(client).ok());
+        self.b.close(listener);
+        (client, server)
+    }
+}
+
+/// Bytes in which a lost or doubled one shows.
+pub fn noise(len: usize) -> Vec<u8> {
+    (0..len as u64).map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect()
+}
