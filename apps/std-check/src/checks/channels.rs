@@ -31,14 +31,16 @@ fn many_senders() -> Outcome {
 
 fn rendezvous() -> Outcome {
     let (sender, receiver) = mpsc::sync_channel(0);
-    let thread = thread::spawn(move || {
-        let start = Instant::now();
-        sender.send(1).map(|()| start.elapsed())
-    });
+    let thread = thread::spawn(move || sender.send(1).map(|()| Instant::now()));
     thread::sleep(Duration::from_millis(20));
+    let received = Instant::now();
     ensure_eq!(receiver.recv()?, 1);
-    let took = join(thread)??;
-    ensure!(took >= Duration::from_millis(5), "the sender did not wait for the receiver: {took:?}");
+    let sent = join(thread)??;
+    let early = received.saturating_duration_since(sent);
+    ensure!(
+        early.is_zero(),
+        "the sender did not wait for the receiver, but went on {early:?} before"
+    );
     Ok(())
 }
 

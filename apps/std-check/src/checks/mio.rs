@@ -102,14 +102,14 @@ fn wakes_at_once() -> Outcome {
     let mut events = Loop::new()?;
     let (mut client, mut server) = pair()?;
     events.register(&mut server, A, Interest::READABLE)?;
+    let start = Instant::now();
     let writer = thread::spawn(move || {
         thread::sleep(Duration::from_millis(20));
         client.write_all(b"now").map(|()| client)
     });
-    let start = Instant::now();
     events.until(A, Event::is_readable)?;
     let took = start.elapsed();
-    ensure!((10..5000).contains(&took.as_millis()), "20 ms lasted {took:?}");
+    ensure!((20..5000).contains(&took.as_millis()), "20 ms lasted {took:?}");
     let _client = join(writer)??;
     ensure_eq!(server.read(&mut [0; 8])?, 3);
     Ok(())

@@ -81,13 +81,14 @@ fn wall_clock_is_set() -> Outcome {
 }
 
 fn clocks_agree() -> Outcome {
-    let (start, wall) = (Instant::now(), SystemTime::now());
-    thread::sleep(Duration::from_millis(50));
-    let (elapsed, wall) = (start.elapsed(), wall.elapsed()?);
-    ensure!(
-        elapsed.abs_diff(wall) < Duration::from_millis(20),
-        "Instant: {elapsed:?}, SystemTime: {wall:?}"
-    );
+    // The best of some: between two readings a busy machine may do something else.
+    let mut best = Duration::MAX;
+    for _ in 0..5 {
+        let (start, wall) = (Instant::now(), SystemTime::now());
+        thread::sleep(Duration::from_millis(50));
+        best = best.min(start.elapsed().abs_diff(wall.elapsed()?));
+    }
+    ensure!(best < Duration::from_millis(1), "in 50 ms they are {best:?} apart");
     Ok(())
 }
 
@@ -96,7 +97,7 @@ fn sleeps_end_in_order() -> Outcome {
     for n in [4u64, 1, 3, 0, 2] {
         let sender = sender.clone();
         thread::spawn(move || {
-            thread::sleep(Duration::from_millis(20 + n * 40));
+            thread::sleep(Duration::from_millis(20 + n * 100));
             // The receiver lives until all have sent.
             let _ = sender.send(n);
         });
