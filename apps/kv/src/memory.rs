@@ -87,15 +87,40 @@ pub fn largest_block() -> usize {
 }
 
 fn would_give(bytes: usize) -> bool {
-    Vec::<u8>::new().try_reserve_exact(bytes).is_ok()
+    let mut block = Vec::<u8>::new();
+    let given = block.try_reserve_exact(bytes).is_ok();
+    // The compiler may leave out an allocation that nobody uses, and say that it succeeded.
+    std::hint::black_box(block);
+    given
 }
 
 /// How much of what the system has may be used when nobody says: the rest is for the system, buffers and growing tables.
 const SHARE_PERCENT: usize = 60;
-/// How much memory must be left for a write to be accepted: for the tables that it may make grow.
-const RESERVE: usize = 1 << 20;
-/// How much is allocated between two tries whether that is so.
-const TRY_EVERY: usize = 256 << 10;
+/// How much memory must be left for a write to be accepted, if no table is so large that it needs more to grow.
+const RESERVE: usize = 2 << 20;
+/// How much may be allocated between two looks at what is left.
+const LOOK_EVERY: usize = 256 << 10;
+
+thread_local! {
+    /// Size of the largest table there has been. No table can grow to more than twice this at once.
+    static LARGEST_TABLE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A table has this many bytes now.
+pub fn note_table(bytes: usize) {
+    LARGEST_TABLE.set(LARGEST_TABLE.get().max(bytes));
+}
+
+/// How much memory is left.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Debug)]
+enum Left {
+    /// Enough for all.
+    Plenty,
+    /// Not enough to store more.
+    Little,
+    /// Not even enough for buffers.
+    Nothing,
+}
 
 /// Says when memory is short.
 #[derive(Debug)]
@@ -105,8 +130,8 @@ pub struct Guard {
     /// The largest block there was at the start.
     pub system: usize,
     peak: usize,
-    next_try: usize,
-    short: bool,
+    left: Left,
+    looked_at: usize,
 }
 
 impl Guard {
@@ -114,13 +139,8 @@ impl Guard {
     #[must_use]
     pub fn new(limit: Option<usize>) -> Self {
         let system = largest_block();
-        Self {
-            limit: limit.unwrap_or(system / 100 * SHARE_PERCENT),
-            system,
-            peak: 0,
-            next_try: 0,
-            short: false,
-        }
+        let limit = limit.unwrap_or(system / 100 * SHARE_PERCENT);
+        Self { limit, system, peak: 0, left: Left::Plenty, looked_at: used() }
     }
 
     /// The most that was in use when it was looked at.
@@ -133,22 +153,48 @@ impl Guard {
     pub fn is_short(&mut self) -> bool {
         let used = used();
         self.peak = self.peak.max(used);
-        if self.limit != 0 && used > self.limit {
-            return true;
-        }
-        if self.short || used >= self.next_try || used + 4 * TRY_EVERY < self.next_try {
-            self.short = !would_give(self.reserve());
-            self.next_try = used + TRY_EVERY;
-        }
-        self.short
+        (self.limit != 0 && used > self.limit) || self.left() != Left::Plenty
     }
 
-    /// Whether `bytes` more could be used without getting short.
+    /// Whether there is not even memory for buffers. The limit is for data: it does not count here.
+    pub fn is_exhausted(&mut self) -> bool {
+        self.left() == Left::Nothing
+    }
+
+    /// What was seen last, unless much has changed since, or it was little.
+    fn left(&mut self) -> Left {
+        if self.left != Left::Plenty || used().abs_diff(self.looked_at) >= LOOK_EVERY {
+            self.look();
+        }
+        self.left
+    }
+
+    /// Looks how much is left. Others use the same memory, which nobody counts here.
+    pub fn look(&mut self) {
+        self.looked_at = used();
+        self.left = if would_give(self.reserve()) {
+            Left::Plenty
+        } else if would_give(self.reserve() / 2) {
+            Left::Little
+        } else {
+            Left::Nothing
+        };
+    }
+
+    /// Whether `bytes` more could be stored without getting short.
     #[must_use]
     pub fn allows(&self, bytes: usize) -> bool {
-        bytes < 4096
-            || ((self.limit == 0 || used().saturating_add(bytes) <= self.limit)
-                && would_give(bytes + self.reserve()))
+        let within_limit = self.limit == 0 || used().saturating_add(bytes) <= self.limit;
+        bytes < 4096 || (within_limit && would_give(bytes.saturating_add(self.reserve())))
+    }
+
+    /// Whether a buffer could grow by `bytes`.
+    pub fn allows_buffer(&mut self, bytes: usize) -> bool {
+        if bytes < LOOK_EVERY / 4 {
+            !self.is_exhausted()
+        } else {
+            would_give(bytes.saturating_add(self.reserve() / 2))
+        }
     }
 
     /// How many bytes one request, or the unsent replies of one client, may take.
@@ -159,7 +205,7 @@ impl Guard {
     }
 
     fn reserve(&self) -> usize {
-        RESERVE.min(self.system / 16)
+        RESERVE.min(self.system / 8).max(LARGEST_TABLE.get() * 2 + LOOK_EVERY)
     }
 }
 

@@ -187,6 +187,41 @@ fn memory_has_an_end_and_the_server_has_not() {
 }
 
 #[test]
+fn a_small_machine_that_all_want_too_much_of() {
+    // Without a limit of its own: what counts is what the system gives.
+    let server = Server::kv_within(40_000, &["--maxmemory", "0"]);
+    let mut client = server.connect();
+    let value = "v".repeat(300);
+    let mut refused = 0;
+    for batch in 0..400 {
+        let requests: Vec<u8> =
+            (0..500).flat_map(|n| encode(&["set", &format!("key{batch}-{n}"), &value])).collect();
+        client.send(&requests);
+        refused += (0..500).filter(|_| matches!(client.read(), Value::Error(_))).count();
+    }
+    assert!(refused > 0, "60 MB fit into 40");
+    // Requests that begin and do not end take memory as well.
+    let mut half = encode(&["echo", &"x".repeat(20_000)]);
+    half.truncate(15_000);
+    let mut others: Vec<TcpStream> = Vec::new();
+    for _ in 0..1500 {
+        let Ok(mut stream) = TcpStream::connect(server.address) else { break };
+        // One that is refused may have been closed already.
+        let _ = stream.write(&half);
+        others.push(stream);
+    }
+    assert_eq!(others.len(), 1500);
+    assert_eq!(client.line("get key0-0").text(), value);
+    drop(others);
+    assert_eq!(client.line("flushall"), Value::Simple("OK".into()));
+    let start = Instant::now();
+    while client.line("set k v") != Value::Simple("OK".into()) {
+        assert!(start.elapsed() < Duration::from_secs(10), "memory does not come back");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
 fn two_thousand_clients_at_once() {
     let server = Server::kv(&[]);
     let mut clients: Vec<_> = (0..2000).map(|_| server.connect()).collect();

@@ -16,7 +16,7 @@ pub struct State {
     /// The data.
     pub store: Store,
     /// The clients, by the number their connection has.
-    pub sessions: Slab<Session>,
+    pub sessions: Slab<Box<Session>>,
     /// The settings.
     pub config: Config,
     /// The memory limit.

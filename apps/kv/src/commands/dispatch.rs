@@ -40,6 +40,7 @@ pub fn refuse_too_large(context: &mut Context<'_>, reply: &mut Reply<'_>) {
 
 fn admit(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Error> {
     let checked = check(context, args);
+    let exhausted = context.state.memory.is_exhausted();
     let session = context.session();
     let command = match checked {
         Ok(command) => command,
@@ -53,6 +54,10 @@ fn admit(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Re
     if command.flags & AT_ONCE == 0
         && let Some(queue) = &mut session.queue
     {
+        if exhausted {
+            session.queue_failed = true;
+            return Err(OUT_OF_MEMORY);
+        }
         queue.push(args.into());
         reply.raw(b"+QUEUED\r\n");
         return Ok(());

@@ -18,7 +18,7 @@ impl Db {
         let mut state = State::new(config);
         let here = ([127, 0, 0, 1], 1).into();
         for id in 0..2 {
-            state.sessions.insert(Session::new(id, here, here, 0));
+            state.sessions.insert(Box::new(Session::new(id, here, here, 0)));
         }
         Self { state, now: 1_000_000 }
     }

@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::dispatch;
-use super::error::{Error, Outcome};
+use super::error::{Error, OUT_OF_MEMORY, Outcome};
 use super::table;
 use crate::protocol::{Args, Reply};
 
@@ -83,6 +83,9 @@ pub fn watch(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) -
     let now = context.now;
     if context.session().queue.is_some() {
         return Err(Error::new("ERR WATCH inside MULTI is not allowed"));
+    }
+    if context.state.memory.is_exhausted() {
+        return Err(OUT_OF_MEMORY);
     }
     let database = context.session().database;
     for key in args.from(1) {

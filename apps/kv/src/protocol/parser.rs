@@ -12,6 +12,9 @@ use std::ops::Range;
 /// Longest line: an inline request, or a length.
 pub const MAX_LINE: usize = 64 * 1024;
 
+/// Room for more words than this is given back after the request.
+const KEPT_WORDS: usize = 1024;
+
 /// What a request may not be. The connection cannot go on after it: where the next request begins is not known.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ProtocolError {
@@ -145,6 +148,9 @@ impl Parser {
         let Ok(count @ 1..) = usize::try_from(count) else {
             return Ok(Some(Parsed::Nothing(next)));
         };
+        if self.words.capacity() > KEPT_WORDS {
+            self.words = Vec::new();
+        }
         self.words.clear();
         self.inline = false;
         self.discarding = false;

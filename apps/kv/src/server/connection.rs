@@ -164,11 +164,11 @@ impl Connection {
         if self.input.is_empty() {
             let consumed = self.execute(fresh, state, number, now, &mut scratch.output)?;
             if !self.closing {
-                self.keep(&fresh[consumed..])?;
+                self.keep(&fresh[consumed..], state)?;
             }
             return Ok(());
         }
-        self.keep(fresh)?;
+        self.keep(fresh, state)?;
         let input = std::mem::take(&mut self.input);
         let consumed = self.execute(&input, state, number, now, &mut scratch.output)?;
         self.input = input;
@@ -176,17 +176,15 @@ impl Connection {
         Ok(())
     }
 
-    /// Appends to what is no whole request yet.
-    fn keep(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Appends to what is no whole request yet. Without memory for it, the client has to go.
+    fn keep(&mut self, bytes: &[u8], state: &mut State) -> io::Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
+        // A long string is made room for at once.
         let wanted = self.parser.wanted().max(self.input.len() + bytes.len());
         if wanted > self.input.capacity() {
-            // A long string is made room for at once; without memory, the client has to go.
-            self.input
-                .try_reserve(wanted - self.input.len())
-                .map_err(|_| ErrorKind::OutOfMemory)?;
+            make_room(&mut self.input, wanted, state)?;
         }
         self.input.extend_from_slice(bytes);
         Ok(())
@@ -253,7 +251,8 @@ impl Connection {
     fn send(&mut self, state: &mut State, out: &mut Vec<u8>) -> io::Result<()> {
         if self.unsent() > 0 {
             // Some wait already; these come after them.
-            self.output.try_reserve(out.len()).map_err(|_| ErrorKind::OutOfMemory)?;
+            let wanted = self.output.len() + out.len();
+            make_room(&mut self.output, wanted, state)?;
             self.output.extend_from_slice(out);
             out.clear();
             return self.send_rest(state);
@@ -270,7 +269,7 @@ impl Connection {
         }
         state.stats.output += sent as u64;
         if sent < out.len() {
-            self.output.try_reserve(out.len() - sent).map_err(|_| ErrorKind::OutOfMemory)?;
+            make_room(&mut self.output, out.len() - sent, state)?;
             self.output.extend_from_slice(&out[sent..]);
             self.sent = 0;
         }
@@ -339,4 +338,15 @@ impl Connection {
         // A selector that has seen the end has done it already.
         let _ = registry.deregister(&mut self.stream);
     }
+}
+
+/// Room for `wanted` bytes in all, if there is memory for it.
+fn make_room(buffer: &mut Vec<u8>, wanted: usize, state: &mut State) -> io::Result<()> {
+    let more = wanted.saturating_sub(buffer.capacity());
+    if more > 0
+        && !(state.memory.allows_buffer(more) && buffer.try_reserve(wanted - buffer.len()).is_ok())
+    {
+        return Err(ErrorKind::OutOfMemory.into());
+    }
+    Ok(())
 }

@@ -24,7 +24,7 @@ pub struct Server {
     poll: Poll,
     listener: TcpListener,
     /// By number; [`State::sessions`] has the same numbers.
-    connections: Slab<Connection>,
+    connections: Slab<Box<Connection>>,
     state: State,
     scratch: Scratch,
     /// Connections that have more to do than one turn was enough for.
@@ -135,7 +135,11 @@ impl Server {
 
     fn welcome(&mut self, mut stream: TcpStream, peer: SocketAddr, now: u64) {
         self.state.stats.connections += 1;
-        if self.connections.len() >= self.state.config.max_clients {
+        // The connection has taken memory of the system already, which is not counted here.
+        self.state.memory.look();
+        if self.connections.len() >= self.state.config.max_clients
+            || self.state.memory.is_exhausted()
+        {
             self.state.stats.rejected += 1;
             Connection::new(stream).say_goodbye("-ERR max number of clients reached\r\n");
             return;
@@ -155,8 +159,8 @@ impl Server {
         };
         let session = Session::new(self.state.next_id, peer, local, now);
         self.state.next_id += 1;
-        self.connections.insert(Connection::new(stream));
-        let same = self.state.sessions.insert(session);
+        self.connections.insert(Box::new(Connection::new(stream)));
+        let same = self.state.sessions.insert(Box::new(session));
         debug_assert_eq!(number, same);
     }
 

@@ -6,6 +6,7 @@
 
 use super::chunked::Chunked;
 use super::value::Blob;
+use crate::memory;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -99,8 +100,11 @@ impl<V> Dict<V> {
         debug_assert!(!self.contains(key));
         assert!(self.len() < MAX_ENTRIES, "a table can have no more than {MAX_ENTRIES} entries");
         let index = self.entries.push(Entry { key: Blob::from_slice(key), value });
-        let entries = &self.entries;
+        let (entries, capacity) = (&self.entries, self.table.capacity());
         self.table.insert_unique(hash(key), index as u32, |&i| hash(&entries.at(i as usize).key));
+        if self.table.capacity() != capacity {
+            memory::note_table(self.table.allocation_size());
+        }
         index
     }
 

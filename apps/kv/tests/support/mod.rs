@@ -16,7 +16,19 @@ pub struct Server {
 impl Server {
     /// Our own, on a free port.
     pub fn kv(args: &[&str]) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_kv"))
+        Self::start(Command::new(env!("CARGO_BIN_EXE_kv")), args)
+    }
+
+    /// Our own, on a machine that gives it so much memory.
+    pub fn kv_within(kib: u32, args: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -v {kib}; exec \"$0\" \"$@\"");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_kv")]);
+        Self::start(command, args)
+    }
+
+    fn start(mut command: Command, args: &[&str]) -> Self {
+        let mut process = command
             .args(["--port", "0", "--bind", "127.0.0.1"])
             .args(args)
             .stdout(Stdio::piped())
