@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{control, guest, kvm, start, vm};
+use common::{control, guest, kvm, start, vm, vm_printing_to};
 use std::{
     sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
@@ -190,6 +190,56 @@ fn dirty_pages_are_those_written() {
     );
     vm.dirty_log().put_back(&dirty);
     assert_eq!(vm.dirty_log().take().unwrap(), dirty);
+}
+
+guest!(
+    prints_a_lot,
+    "mov edx, {port}",
+    "mov ecx, 40",
+    "2: add dword ptr [{head}], 4096",
+    "mov eax, {console}",
+    "out dx, eax",
+    "loop 2b",
+    "mov eax, {exit}",
+    "out dx, eax",
+    "hlt",
+    head = const control!(console_out.head),
+    port = const PORT as u32,
+    console = const Doorbell::CONSOLE.0,
+    exit = const Doorbell::EXIT.0,
+);
+
+#[test]
+fn output_that_nobody_reads_moves_with_the_guest() {
+    if !kvm() {
+        return;
+    }
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let source = vm_printing_to(prints_a_lot(), Console::new(Some(writer.into())));
+    start(&source);
+    // The pipe holds 64 KiB; the guest waits for the one who reads it.
+    while source.console().printed() < 64 << 10 {
+        std::thread::yield_now();
+    }
+    let asked = Instant::now();
+    let mut paused = source.pause().unwrap();
+    assert!(asked.elapsed() < PATIENCE, "a guest that waits to print can be paused");
+    let state = paused.capture().unwrap();
+    assert_eq!(state.unserved, Doorbell::CONSOLE.0);
+    let destination = Vm::prepare(source.identity().clone(), None, Console::new(None)).unwrap();
+    copy(&PageSet::full(source.ram().pages()), &source, &destination);
+    let mut prepared = destination.hold().unwrap();
+    prepared.apply(&state, Duration::ZERO).unwrap();
+    paused.moved().unwrap();
+    prepared.resume(Resume { reason: ResumeReason::Migrated, away: Duration::ZERO }).unwrap();
+    let end = destination.wait_end();
+    assert!(matches!(*end, End::Exited(0)), "{end}");
+    let here = source.console().printed();
+    drop(source);
+    let mut read = Vec::new();
+    std::io::Read::read_to_end(&mut reader, &mut read).unwrap();
+    assert_eq!(read.len() as u64, here);
+    assert_eq!(here + destination.console().printed(), 40 * 4096, "all of it, and once");
 }
 
 guest!(spins, "2: jmp 2b");

@@ -325,3 +325,38 @@ fn standard_input_ends() {
     vm.0.stdout.take().unwrap().read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "hi!\n");
 }
+
+#[test]
+fn who_may_not_is_told_what_to_do() {
+    use std::os::unix::{fs::PermissionsExt, process::CommandExt};
+    const NOBODY: u32 = 65_534;
+    let device = std::fs::metadata("/dev/kvm");
+    // SAFETY: no arguments, cannot fail.
+    if unsafe { libc::geteuid() } != 0
+        || device.is_ok_and(|m| m.permissions().mode() & 0o006 == 0o006)
+    {
+        eprintln!("skipped: everybody may use /dev/kvm here, or this user cannot become another");
+        return;
+    }
+    let host = Host::new("nobody");
+    std::os::unix::fs::chown(&host.dir, Some(NOBODY), Some(NOBODY)).unwrap();
+    // Where the program was built nobody else may be able to go.
+    let program = host.dir.join("program");
+    std::fs::copy(env!("CARGO_BIN_EXE_vmm-lite"), &program).unwrap();
+    let image = Elf::of(exits_at_once()).file();
+    let out = Command::new(&program)
+        .args(["run", image.path().to_str().unwrap()])
+        .env("XDG_RUNTIME_DIR", &host.dir)
+        .stdin(Stdio::null())
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .output()
+        .unwrap();
+    let said = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(125), "{said}");
+    assert!(
+        said.contains("/dev/kvm")
+            && (said.contains("no permission") || said.contains("does not exist")),
+        "{said}"
+    );
+}

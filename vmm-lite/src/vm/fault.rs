@@ -40,3 +40,24 @@ impl Symbols {
 fn demangled(name: &str) -> String {
     format!("{:#}", rustc_demangle::demangle(name))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_of_a_program_are_named() {
+        let symbols = Symbols::of(&std::env::current_exe().unwrap()).unwrap();
+        let named =
+            |f: &&(u64, u64, String)| f.2.contains("functions_of_a_program_are_named") && f.1 > 8;
+        let (start, size, name) = symbols.functions.iter().find(named).expect("this very function");
+        assert!(
+            name.starts_with("vmm_lite::vm::fault::tests::"),
+            "demangled, without its hash: {name}"
+        );
+        assert_eq!(symbols.name(start + 5), Some(format!("{name}+0x5")));
+        assert_ne!(symbols.name(start + size), Some(format!("{name}+{size:#x}")));
+        assert_eq!(symbols.name(0), None);
+        assert_eq!(Symbols::default().name(1), None);
+    }
+}

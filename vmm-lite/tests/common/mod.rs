@@ -13,7 +13,7 @@ use vmm_lite::{
     boot::{Image, Parameters},
     devices::console::Console,
     kvm::Host,
-    vm::{Config, End, NetConfig, Resume, ResumeReason, Vm},
+    vm::{Config, End, Resume, ResumeReason, Vm},
 };
 use vmm_lite_interface::{INTERFACE_VERSION, layout::IMAGE_BASE, note};
 
@@ -175,15 +175,15 @@ impl Drop for TempFile {
 
 /// A machine with a hand-made guest in it, not running yet.
 pub fn vm(code: &[u8]) -> Vm {
-    vm_with(code, None)
+    vm_printing_to(code, Console::new(None))
 }
 
-pub fn vm_with(code: &[u8], net: Option<NetConfig>) -> Vm {
+pub fn vm_printing_to(code: &[u8], console: Console) -> Vm {
     let file = Elf::of(code).file();
     let image = Image::open(file.path()).unwrap();
     let parameters = Parameters { name: "test".into(), ..Default::default() };
-    let config = Config { memory: 2 << 20, net, parameters };
-    Vm::boot(&config, &image, Console::new(None)).unwrap()
+    let config = Config { memory: 2 << 20, net: None, parameters };
+    Vm::boot(&config, &image, console).unwrap()
 }
 
 /// Lets a machine run that was just made.
