@@ -87,7 +87,7 @@ fn moved(source: &Vm, quiesce: Option<Duration>, reason: ResumeReason) -> Vm {
     let mut prepared = destination.hold().unwrap();
     prepared.warm_up().unwrap();
     source.dirty_log().start().unwrap();
-    copy(&PageSet::full(source.ram().pages()), source, &destination);
+    copy(&source.ram().touched().unwrap(), source, &destination);
     copy(&source.dirty_log().take().unwrap(), source, &destination);
     let mut paused = match quiesce {
         Some(patience) => source.quiesce(patience).unwrap(),

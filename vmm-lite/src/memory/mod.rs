@@ -13,6 +13,7 @@ use std::{
     fs::File,
     io,
     os::fd::{AsRawFd, FromRawFd},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 use vm_memory::{
     Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
@@ -64,6 +65,8 @@ pub struct GuestRam {
     mmap: Mmap,
     host: *mut u8,
     size: u64,
+    /// Whether marks were ever forgotten, or a guest ran; until then a page without one was never written.
+    forgot: AtomicBool,
 }
 
 // SAFETY: `host` points into `mmap`, which lives as long and is itself Send; all access through it is volatile or
@@ -91,7 +94,7 @@ impl GuestRam {
         unsafe { libc::madvise(host.cast(), size as usize, libc::MADV_HUGEPAGE) };
         let region = GuestRegionMmap::new(region, GuestAddress(0)).ok_or(Error::Size(size))?;
         let mmap = Mmap::from_regions(vec![region]).map_err(|e| allocate(io::Error::other(e)))?;
-        Ok(Self { mmap, host, size })
+        Ok(Self { mmap, host, size, forgot: AtomicBool::new(false) })
     }
 
     /// Size in bytes.
@@ -171,17 +174,47 @@ impl GuestRam {
         self.write(page_address(page), from)
     }
 
-    /// Makes page number `page` zero, without making it resident if it is not.
+    /// Makes page number `page` zero. Memory that nobody has touched stays untouched.
     ///
     /// # Errors
     /// [`Error::Outside`].
     pub fn zero_page(&self, page: usize) -> Result<(), Error> {
+        if !self.forgot.load(Relaxed) && !self.bitmap().is_bit_set(page) && page < self.pages() {
+            return Ok(());
+        }
         let mut content = [0; PAGE];
         self.read_page(page, &mut content)?;
         if !is_zero(&content) {
             self.write_page(page, &[0; PAGE])?;
         }
         Ok(())
+    }
+
+    /// The pages that somebody has touched; all others are zero. Looking at those would make them resident.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn touched(&self) -> io::Result<PageSet> {
+        let mut set = PageSet::new(self.pages());
+        let mut at = 0;
+        loop {
+            let Some(start) = self.seek(at, libc::SEEK_DATA)? else { return Ok(set) };
+            let end = self.seek(start, libc::SEEK_HOLE)?.unwrap_or(self.size);
+            (start / PAGE_SIZE..end.div_ceil(PAGE_SIZE)).for_each(|page| set.insert(page as usize));
+            at = end;
+        }
+    }
+
+    /// `lseek` on the memfd; `None` past the last data.
+    fn seek(&self, from: u64, whence: libc::c_int) -> io::Result<Option<u64>> {
+        // SAFETY: moves a file position that nobody uses; the result is checked.
+        match unsafe { libc::lseek(self.file().as_raw_fd(), from as libc::off_t, whence) } {
+            at if at >= 0 => Ok(Some(at as u64)),
+            _ => match io::Error::last_os_error() {
+                e if e.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+                e => Err(e),
+            },
+        }
     }
 
     /// Says that the VMM wrote `len` bytes at `address` past `vm-memory`. Call it **after** the write: a set taken in
@@ -192,6 +225,7 @@ impl GuestRam {
 
     /// The pages that the VMM wrote since the last time this was asked, or since [`forget_marks`](Self::forget_marks).
     pub(crate) fn take_marks(&self, into: &mut PageSet) {
+        self.forgot.store(true, Relaxed);
         for (word, mine) in into.words_mut().iter_mut().zip(self.bitmap().get_and_reset()) {
             *word |= mine;
         }
@@ -204,8 +238,14 @@ impl GuestRam {
         }
     }
 
+    /// Says that a guest is about to run, which writes without leaving marks.
+    pub(crate) fn let_guest_write(&self) {
+        self.forgot.store(true, Relaxed);
+    }
+
     /// Starts over with an empty set of marks.
     pub(crate) fn forget_marks(&self) {
+        self.forgot.store(true, Relaxed);
         self.bitmap().reset();
     }
 
@@ -221,18 +261,6 @@ impl GuestRam {
     fn bitmap(&self) -> &AtomicBitmap {
         let region = self.mmap.find_region(GuestAddress(0)).expect("one region from 0");
         MmapRegion::bitmap(region)
-    }
-
-    /// Makes every page resident in this process, so that applying and running finds no page fault of the host's.
-    ///
-    /// # Errors
-    /// What the host says: most likely that it has not that much memory.
-    pub fn populate(&self) -> io::Result<()> {
-        // SAFETY: populates a mapping of ours; content does not change.
-        let r = unsafe {
-            libc::madvise(self.host.cast(), self.size as usize, libc::MADV_POPULATE_WRITE)
-        };
-        if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     /// Bytes of RAM that are resident.
@@ -304,6 +332,28 @@ mod tests {
         assert!(ram.slice(2 * MIB - 8, 9).is_err());
         assert!(ram.read_page(512, &mut [0; PAGE]).is_err());
         assert!(ram.read_page(511, &mut [0; PAGE]).is_ok());
+    }
+
+    #[test]
+    fn untouched_memory_stays_so() {
+        let ram = GuestRam::new(64 * MIB).unwrap();
+        assert!(ram.touched().unwrap().is_empty());
+        (0..ram.pages()).for_each(|page| ram.zero_page(page).unwrap());
+        assert_eq!(ram.resident().unwrap(), 0);
+        ram.write_page(7, &[1; PAGE]).unwrap();
+        ram.write_page(ram.pages() - 1, &[1; PAGE]).unwrap();
+        assert_eq!(ram.touched().unwrap().iter().collect::<Vec<_>>(), [7, ram.pages() - 1]);
+        ram.zero_page(7).unwrap();
+        let mut page = [1; PAGE];
+        ram.read_page(7, &mut page).unwrap();
+        assert!(is_zero(&page));
+        // Who wrote what is no longer known then, so that it is looked at.
+        ram.write_page(8, &[1; PAGE]).unwrap();
+        ram.forget_marks();
+        ram.zero_page(8).unwrap();
+        ram.read_page(8, &mut page).unwrap();
+        assert!(is_zero(&page));
+        assert!(ram.zero_page(ram.pages()).is_err());
     }
 
     #[test]

@@ -70,6 +70,7 @@ impl Machine {
         control.magic.store(control::MAGIC, SeqCst);
         control.version.store(INTERFACE_VERSION, SeqCst);
         control.wake_deadline_ns.store(u64::MAX, SeqCst);
+        ram.mark(CONTROL_PAGE, PAGE_SIZE as usize);
         let kick = vcpu.kick_handle();
         Ok(Self {
             vcpu,
@@ -106,6 +107,7 @@ impl Machine {
         away: Duration,
         fresh: Option<&Fresh>,
     ) {
+        self.ram.let_guest_write();
         let control = self.ram.control_page();
         self.clock.publish(&control.clock);
         control.resume_reason.store(reason as u32, SeqCst);

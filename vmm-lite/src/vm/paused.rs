@@ -81,14 +81,12 @@ impl<'vm> Paused<'vm> {
         Ok(self.machine.apply(state, away, &self.vm.shared)?)
     }
 
-    /// Touches what a first run in a fresh machine touches for the first time, so that it is not the guest that waits for it: all of memory, and the way into
-    /// the guest and out of it, and the way through the TAP. For a machine just [prepared](Vm::prepare), before anything is written to it.
+    /// Goes the ways that are slow the first time, so that it is not the guest that waits for it: into the vCPU and out of it, and through the TAP.
+    /// For a machine just [prepared](Vm::prepare).
     ///
     /// # Errors
     /// What the host says.
     pub fn warm_up(&mut self) -> Result<(), Error> {
-        let populate = |source| Error::Host { doing: "make the guest's memory resident", source };
-        self.vm.ram().populate().map_err(populate)?;
         let state = self.machine.vcpu.capture()?;
         self.machine.vcpu.apply(&state)?;
         if let Some(net) = &self.machine.net {

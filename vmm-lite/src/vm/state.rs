@@ -43,3 +43,52 @@ pub enum ApplyError {
     #[error("the state has doorbell bits {0:#x}, which mean nothing")]
     Doorbell(u32),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn state() -> VmState {
+        VmState {
+            vcpu: VcpuState {
+                regs: Default::default(),
+                sregs: Default::default(),
+                events: Default::default(),
+                mp_state: Default::default(),
+                xcrs: Default::default(),
+                xsave: vec![1; 600],
+                msrs: Vec::new(),
+            },
+            net: None,
+            console: ConsoleState { out_tail: 1, in_head: 2 },
+            clock: ClockState { mono_ns: 3, wall_offset_ns: 4 },
+            unserved: 5,
+            quiesce_number: 6,
+        }
+    }
+
+    #[test]
+    fn a_state_survives_its_encoding() {
+        let bytes = postcard::to_stdvec(&state()).unwrap();
+        assert_eq!(postcard::from_bytes::<VmState>(&bytes).unwrap(), state());
+        for len in 0..bytes.len() {
+            assert!(postcard::from_bytes::<VmState>(&bytes[..len]).is_err(), "{len} bytes");
+        }
+    }
+
+    proptest! {
+        /// What comes from a peer is decoded or refused, whatever it is.
+        #[test]
+        fn no_bytes_upset_the_decoder(
+            at in prop::collection::vec((0_usize..1400, any::<u8>()), 1..20),
+            noise in prop::collection::vec(any::<u8>(), 0..2000),
+        ) {
+            let mut bytes = postcard::to_stdvec(&state()).unwrap();
+            let len = bytes.len();
+            at.into_iter().for_each(|(at, byte)| bytes[at % len] = byte);
+            let _ = postcard::from_bytes::<VmState>(&bytes);
+            let _ = postcard::from_bytes::<VmState>(&noise);
+        }
+    }
+}
