@@ -252,23 +252,23 @@ fn kill(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Out
             }
         }
     }
-    let matching: Vec<usize> = context
+    let matching: Vec<(usize, u64)> = context
         .state
         .sessions
         .iter()
         .filter(|(_, s)| address.as_ref().is_none_or(|a| s.peer.to_string() == *a))
         .filter(|(number, s)| id.is_none_or(|id| s.id == id) && !(spare_me && *number == me))
-        .map(|(number, _)| number)
+        .map(|(number, s)| (number, s.id))
         .collect();
     let count = matching.len();
     if old && count == 0 {
         return Err(Error::new("ERR No such client"));
     }
-    for number in matching {
+    for (number, id) in matching {
         if number == me {
             context.session().close = true;
         } else {
-            context.state.kills.push(number);
+            context.state.kills.push((number, id));
         }
     }
     if old {

@@ -25,8 +25,8 @@ pub struct State {
     pub stats: Stats,
     /// What tests of moves look at.
     pub vmm: Vmm,
-    /// Clients to disconnect, by the number of their connection.
-    pub kills: Vec<usize>,
+    /// Clients to disconnect: the number of their connection, which another may have by then, and their id.
+    pub kills: Vec<(usize, u64)>,
     /// The server is to end.
     pub shutdown: bool,
     /// The id that the next client gets.

@@ -89,8 +89,10 @@ impl Server {
                 }
             }
             self.state.store.expire_due(now, EXPIRED_PER_TURN);
-            while let Some(number) = self.state.kills.pop() {
-                self.remove(number, now);
+            while let Some((number, id)) = self.state.kills.pop() {
+                if self.state.sessions.get(number).is_some_and(|session| session.id == id) {
+                    self.remove(number, now);
+                }
             }
         }
         Ok(())
