@@ -55,7 +55,6 @@ mod tests {
                 regs: Default::default(),
                 sregs: Default::default(),
                 events: Default::default(),
-                mp_state: Default::default(),
                 xcrs: Default::default(),
                 xsave: vec![1; 600],
                 msrs: Vec::new(),
