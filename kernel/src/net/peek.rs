@@ -8,7 +8,7 @@ use smoltcp::{
     phy::Medium,
     wire::{
         EthernetFrame, EthernetProtocol, Icmpv4DstUnreachable, Icmpv4Message, Icmpv4Packet,
-        IpProtocol, Ipv4Packet, TcpPacket, UdpPacket,
+        IpProtocol, Ipv4Packet, TcpPacket, TcpSeqNumber, UdpPacket,
     },
 };
 
@@ -23,6 +23,8 @@ pub enum Peek {
         to: SocketAddrV4,
         /// It asks for a connection: SYN, and neither ACK nor RST.
         opens: bool,
+        /// What it acknowledges, if it does nothing else.
+        only_acknowledges: Option<TcpSeqNumber>,
     },
     /// A whole UDP datagram.
     Udp {
@@ -95,6 +97,8 @@ fn tcp(from: Ipv4Addr, to: Ipv4Addr, payload: &[u8], checksum_good: bool) -> Pee
         from: SocketAddrV4::new(from, tcp.src_port()),
         to: SocketAddrV4::new(to, tcp.dst_port()),
         opens: tcp.syn() && !tcp.ack() && !tcp.rst(),
+        only_acknowledges: (tcp.ack() && tcp.segment_len() == 0 && !tcp.rst())
+            .then(|| tcp.ack_number()),
     }
 }
 
@@ -158,7 +162,7 @@ mod tests {
     use proptest::prelude::*;
     use smoltcp::{
         phy::ChecksumCapabilities,
-        wire::{Icmpv4Repr, IpAddress, Ipv4Repr, TcpControl, TcpRepr, TcpSeqNumber, UdpRepr},
+        wire::{Icmpv4Repr, IpAddress, Ipv4Repr, TcpControl, TcpRepr, UdpRepr},
     };
 
     const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -243,7 +247,9 @@ mod tests {
                 );
             });
             let (from, to) = (SocketAddrV4::new(A, 7), SocketAddrV4::new(B, 9));
-            assert_eq!(peek(&bytes, Medium::Ip, false), Peek::Tcp { from, to, opens });
+            let only_acknowledges = ack.filter(|_| control == TcpControl::None);
+            let expected = Peek::Tcp { from, to, opens, only_acknowledges };
+            assert_eq!(peek(&bytes, Medium::Ip, false), expected);
         }
     }
 

@@ -210,7 +210,16 @@ impl<D: NetDevice> Stack<D> {
                 self.links.discard(link);
                 true
             }
-            Peek::Tcp { from, to, opens } => self.segment(link, from, to, opens),
+            Peek::Tcp { from, to, opens, only_acknowledges } => {
+                if self.connections.get(&(to, from)).copied().is_some_and(|id| {
+                    let connection = self.connection(id);
+                    connection.is_some_and(|c| c.is_idle_repetition(only_acknowledges))
+                }) {
+                    self.links.discard(link);
+                    return true;
+                }
+                self.segment(link, from, to, opens)
+            }
             Peek::Udp { from, to, payload } => {
                 let receivers = self.receivers(from, to);
                 if receivers.is_empty() || !self.is_ours(link, *to.ip()) {

@@ -2,11 +2,12 @@
 
 use super::{Error, LinkId, Options, Ready, SocketId};
 use alloc::{boxed::Box, collections::VecDeque, vec, vec::Vec};
-use core::net::SocketAddrV4;
+use core::{mem, net::SocketAddrV4};
 use smoltcp::{
     iface::{SocketHandle, SocketSet},
     socket::tcp::{self, CongestionControl, State},
     time::{Duration, Instant},
+    wire::TcpSeqNumber,
 };
 
 /// How long a connection attempt, or one that waits for its last acknowledgement, goes on: Linux's six retries.
@@ -86,6 +87,8 @@ pub struct Connection {
     pub timer: Option<Instant>,
     /// Since when its neighbor has not been found.
     pub stuck_since: Option<Instant>,
+    /// What the peer's last segment acknowledged, if it did nothing else.
+    last_acknowledged: Option<TcpSeqNumber>,
     /// Size of each of its buffers.
     pub buffer: usize,
     read_shut: bool,
@@ -121,6 +124,7 @@ impl Connection {
             waits: false,
             timer: None,
             stuck_since: None,
+            last_acknowledged: None,
             buffer,
             read_shut: false,
             write_shut: false,
@@ -229,6 +233,19 @@ impl Connection {
         } else {
             self.socket_mut().close();
         }
+    }
+
+    /// Whether a segment that only acknowledges `now` repeats the last one, while only our FIN is under way.
+    ///
+    /// Such are kept from smoltcp: after three it would try a fast retransmission, for which it has no data, and
+    /// its timer would be gone, so that a FIN that was lost stayed so.
+    pub fn is_idle_repetition(&mut self, now: Option<TcpSeqNumber>) -> bool {
+        let before = mem::replace(&mut self.last_acknowledged, now);
+        let socket = self.socket();
+        now.is_some()
+            && now == before
+            && matches!(socket.state(), State::FinWait1 | State::Closing | State::LastAck)
+            && socket.send_queue() == 0
     }
 
     /// Whether there is nothing left to be done for it.

@@ -350,3 +350,13 @@ proptest! {
         prop_assert!(transfer(&mut world, pair, &data) == data);
     }
 }
+
+#[test]
+fn a_lost_fin_is_sent_again_whatever_is_acknowledged_meanwhile() {
+    // Found by the test above: three repeated acknowledgements while only the FIN is missing.
+    let faults = Faults { lose: 5, double: 6, change: 4, ..Faults::default() };
+    let mut world = World::new(faults, 3_734_498_287_973_225_936);
+    let pair = world.connected(80);
+    let data = noise(52_865);
+    assert!(transfer(&mut world, pair, &data) == data);
+}
