@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 
 checks!["alloc": sizes, alignments, zeroed, growth_keeps_content, shrink, freed_memory_is_reused, from_many_threads,
-    zero_sized, impossible_is_refused, refused_when_full, reference_counts];
+    zero_sized, reference_counts, impossible_is_refused, refused_when_full];
 
 fn sizes() -> Outcome {
     let mut blocks: Vec<(u8, Vec<u8>)> = Vec::new();
@@ -164,6 +164,10 @@ fn refused_when_full() -> Outcome {
     block.try_reserve_exact(256 * 1024)?;
     block.resize(256 * 1024, 7);
     ensure!(block.iter().all(|&b| b == 7), "memory is not as written after the heap was full");
+    let thread = thread::Builder::new().spawn(|| vec![1u8; 1000].len());
+    let thread =
+        thread.map_err(|e| failed(format_args!("no thread after the heap was full: {e}")))?;
+    ensure_eq!(join(thread)?, 1000);
     Ok(())
 }
 
