@@ -219,7 +219,7 @@ impl Vm {
     /// Stops the vCPU as soon as it can be, wherever the guest is: tens of microseconds.
     ///
     /// # Errors
-    /// [`Error::Ended`].
+    /// [`Error::Ended`], or [`Error::Busy`] if another thread holds it.
     pub fn pause(&self) -> Result<Paused<'_>, Error> {
         let requested = Instant::now();
         self.shared.want(Wanted::Pause);
@@ -231,7 +231,7 @@ impl Vm {
     /// [`Paused::quiescent`] says which.
     ///
     /// # Errors
-    /// [`Error::Ended`].
+    /// [`Error::Ended`], or [`Error::Busy`] if another thread holds it.
     pub fn quiesce(&self, patience: Duration) -> Result<Paused<'_>, Error> {
         let requested = Instant::now();
         self.shared.request_quiesce(patience);
@@ -248,21 +248,17 @@ impl Vm {
     /// # Errors
     /// [`Error::Ended`], or [`Error::Busy`] if it runs or another thread holds it.
     pub fn hold(&self) -> Result<Paused<'_>, Error> {
-        let machine = self.shared.try_lock_machine().ok_or(Error::Busy)?;
-        match self.shared.phase() {
-            Phase::Paused { .. } => Ok(Paused::new(self, machine, Instant::now())),
-            Phase::Running => Err(Error::Busy),
-            Phase::Ended(end) => Err(Error::Ended(end)),
-        }
+        self.paused(Instant::now())
     }
 
+    /// Takes hold of a machine that was stopped. If somebody else holds it the wish is forgotten when that one lets it run.
     fn paused(&self, requested: Instant) -> Result<Paused<'_>, Error> {
-        let machine = self.shared.lock_machine();
+        let machine = self.shared.try_lock_machine().ok_or(Error::Busy)?;
         match self.shared.phase() {
-            Phase::Ended(end) => Err(Error::Ended(end)),
             // Only the holder of the lock resumes it, so that it is paused for as long as this guard lives.
             Phase::Paused { .. } => Ok(Paused::new(self, machine, requested)),
             Phase::Running => Err(Error::Busy),
+            Phase::Ended(end) => Err(Error::Ended(end)),
         }
     }
 

@@ -17,13 +17,13 @@ use registers::Registers;
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     },
 };
 
-/// Late packets that are kept for a guest that takes none; the source's share is what its TAP held.
-const LATE_MAX: usize = 4096;
+/// Bytes of late packets that are kept for a guest that takes none: what came from a peer has bounds (rule R4).
+const LATE_MAX: usize = 4 << 20;
 
 /// What went through a device since it was made.
 #[derive(Debug, Default)]
@@ -52,20 +52,42 @@ impl Counters {
 /// Packets that reached the guest's old place and come after it; handed over by another thread.
 #[derive(Debug, Default)]
 pub struct Late {
-    frames: Mutex<VecDeque<Vec<u8>>>,
+    frames: Mutex<Frames>,
     some: AtomicBool,
 }
 
+#[derive(Debug, Default)]
+struct Frames {
+    queue: VecDeque<Vec<u8>>,
+    bytes: usize,
+}
+
 impl Late {
+    fn frames(&self) -> MutexGuard<'_, Frames> {
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Adds a frame with its virtio-net header. `false` when there are too many already, or it is no frame.
     pub fn push(&self, frame: Vec<u8>) -> bool {
-        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
-        if frames.len() >= LATE_MAX || frame.len() <= tap::VNET_HEADER {
+        let mut frames = self.frames();
+        if frames.bytes + frame.len() > LATE_MAX || frame.len() <= tap::VNET_HEADER {
             return false;
         }
-        frames.push_back(frame);
+        frames.bytes += frame.len();
+        frames.queue.push_back(frame);
         self.some.store(true, SeqCst);
         true
+    }
+
+    fn pop(&self) -> Option<Vec<u8>> {
+        if !self.any() {
+            return None;
+        }
+        let mut frames = self.frames();
+        let frame = frames.queue.pop_front();
+        frames.bytes -= frame.as_ref().map_or(0, Vec::len);
+        self.some.store(!frames.queue.is_empty(), SeqCst);
+        frame
     }
 
     /// Whether there are any.

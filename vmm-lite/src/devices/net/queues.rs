@@ -5,7 +5,7 @@ use crate::{
     devices::tap::{Tap, VNET_HEADER},
     memory::{GuestRam, Mmap},
 };
-use std::sync::{PoisonError, atomic::Ordering::Relaxed, atomic::Ordering::SeqCst};
+use std::sync::atomic::Ordering::Relaxed;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 
 /// Offset of `num_buffers` in the virtio-net header. The TAP leaves it alone, and the standard has it be 1.
@@ -217,15 +217,7 @@ pub(super) fn receive(
 
 /// Puts a late packet into the buffers, if there is one; its length.
 fn take_late(late: &Late, ram: &GuestRam, buffers: &Buffers, capacity: usize) -> Option<usize> {
-    if !late.any() {
-        return None;
-    }
-    let mut frames = late.frames.lock().unwrap_or_else(PoisonError::into_inner);
-    let frame = frames.pop_front();
-    if frames.is_empty() {
-        late.some.store(false, SeqCst);
-    }
-    let frame = frame?;
+    let frame = late.pop()?;
     if frame.len() <= capacity {
         buffers.write(ram, 0, &frame);
     }
