@@ -1,7 +1,7 @@
 //! What the stack asks of a network device, beyond what smoltcp asks.
 
 use smoltcp::{
-    phy::{Device, DeviceCapabilities, PacketMeta, RxToken, TxToken},
+    phy::{Device, DeviceCapabilities, PacketMeta, TxToken},
     time::Instant,
 };
 
@@ -76,14 +76,5 @@ impl<T: TxToken> TxToken for WatchToken<'_, T> {
 
     fn set_meta(&mut self, meta: PacketMeta) {
         self.token.set_meta(meta);
-    }
-}
-
-/// A received frame that is taken from a buffer elsewhere.
-pub struct SliceToken<'a>(pub &'a [u8]);
-
-impl RxToken for SliceToken<'_> {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(self.0)
     }
 }

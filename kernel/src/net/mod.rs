@@ -1,5 +1,6 @@
 //! The network: TCP and UDP over IPv4, by a virtio device or within the machine.
 //!
+//! - [`virtio`]: the driver of the network device
 //! - [`stack`] with [`calls`]: links, sockets, and what a program does with them; pure, no clock, no waiting
 //!
 //! IPv6 is not supported: such sockets are refused.
@@ -18,6 +19,7 @@ pub mod stack;
 mod tcp;
 mod timers;
 mod udp;
+pub mod virtio;
 
 pub use error::Error;
 pub use link::LinkId;

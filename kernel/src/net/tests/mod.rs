@@ -4,4 +4,5 @@ mod connections;
 mod datagrams;
 mod loopback;
 mod many;
+mod nic;
 mod wire;

@@ -3,7 +3,7 @@
 use crate::net::{
     Error, SocketId,
     calls::Kind,
-    device::{Frame, NetDevice, SliceToken},
+    device::{Frame, NetDevice},
     stack::{Config, Stack},
 };
 use alloc::{collections::VecDeque, rc::Rc, vec, vec::Vec};
@@ -12,7 +12,7 @@ use core::{
     net::{Ipv4Addr, SocketAddrV4},
 };
 use smoltcp::{
-    phy::{Device, DeviceCapabilities, Medium, TxToken},
+    phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken},
     time::Instant,
 };
 
@@ -127,6 +127,15 @@ impl Device for End {
         capabilities.medium = Medium::Ethernet;
         capabilities.max_transmission_unit = self.mtu + 14;
         capabilities
+    }
+}
+
+/// A frame that has arrived.
+pub struct SliceToken<'a>(&'a [u8]);
+
+impl RxToken for SliceToken<'_> {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(self.0)
     }
 }
 
