@@ -1,0 +1,103 @@
+//! What the source says of the VM before anything of it is sent, and why a destination may refuse it.
+
+use serde::{Deserialize, Serialize};
+
+/// The VM as it is offered.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Offer {
+    /// Name of the VM.
+    pub name: String,
+    /// Its memory, in bytes.
+    pub memory_size: u64,
+    /// Version of the guest interface that its image was built for.
+    pub interface_version: u32,
+    /// Whether it has a network device.
+    pub network: bool,
+    /// CPU features that the guest may have come to rely on, by name.
+    pub features: Vec<String>,
+    /// Size of the VM's state beside its memory, as an upper bound for what will come, in bytes.
+    pub state_max: u32,
+    /// What only the VMM understands: who the VM is.
+    pub identity: Vec<u8>,
+}
+
+/// What a destination has, to judge an offer by.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Capabilities {
+    /// Most memory that it would give a VM, in bytes.
+    pub memory_max: u64,
+    /// Guest interfaces that it knows.
+    pub interface_versions: Vec<u32>,
+    /// Whether it has a network device to give.
+    pub network: bool,
+    /// CPU features it lacks of those offered; filled in by whoever knows the CPU.
+    pub missing_features: Vec<String>,
+}
+
+/// Why a destination does not take a VM. Nothing of the VM has been sent by then.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// Another version of the protocol.
+    #[error(
+        "the destination speaks protocol version {theirs}, the source {ours}: run the same vmm-lite on both"
+    )]
+    Version {
+        /// The source's.
+        ours: u16,
+        /// The destination's.
+        theirs: u16,
+    },
+    /// A guest interface that the destination does not know.
+    #[error(
+        "the image was built for guest interface {wanted}, and the destination knows {known:?}"
+    )]
+    Interface {
+        /// The image's.
+        wanted: u32,
+        /// Those it knows.
+        known: Vec<u32>,
+    },
+    /// A CPU that lacks what the guest may rely on.
+    #[error("the destination's CPU lacks features that the guest has seen: {}", .0.join(", "))]
+    Features(Vec<String>),
+    /// Not enough memory.
+    #[error("the VM needs {needed} bytes of memory, and the destination gives at most {available}")]
+    Memory {
+        /// The VM's.
+        needed: u64,
+        /// What there is.
+        available: u64,
+    },
+    /// A network device is needed and there is none.
+    #[error("the VM has a network, and the destination was given no TAP device (--tap)")]
+    Network,
+    /// The destination could not make the VM.
+    #[error("the destination cannot make the VM: {0}")]
+    Prepare(String),
+    /// It is busy with another.
+    #[error("the destination is receiving another VM")]
+    Busy,
+}
+
+/// Judges an offer.
+///
+/// # Errors
+/// The first reason against it.
+pub fn judge(offer: &Offer, have: &Capabilities) -> Result<(), Refusal> {
+    if !have.interface_versions.contains(&offer.interface_version) {
+        return Err(Refusal::Interface {
+            wanted: offer.interface_version,
+            known: have.interface_versions.clone(),
+        });
+    }
+    if !have.missing_features.is_empty() {
+        return Err(Refusal::Features(have.missing_features.clone()));
+    }
+    if offer.memory_size > have.memory_max {
+        return Err(Refusal::Memory { needed: offer.memory_size, available: have.memory_max });
+    }
+    if offer.network && !have.network {
+        return Err(Refusal::Network);
+    }
+    Ok(())
+}

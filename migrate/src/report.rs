@@ -1,0 +1,112 @@
+//! What a move cost, by phase (rule R7).
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The phases of the blackout, in their order, in ns. They add up to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Phases {
+    /// From the request to pause until the vCPU stood.
+    pub quiesce_ns: u64,
+    /// Until the last pages and the state were handed to the network.
+    pub last_pages_and_state_ns: u64,
+    /// Until `Ready` arrived: transfer, and the destination's applying, which [`Report::apply_ns`] is a part of.
+    pub transfer_and_apply_ns: u64,
+    /// From then until the destination was right before the guest's first instruction: commit, its way, run. Measured at the
+    /// source until `Running` arrived, less what the destination took to say so; so it holds the way back too, and errs upwards.
+    pub commit_and_run_ns: u64,
+}
+
+/// A move that was made.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// From the request to pause to the first instruction at the destination. See [`Phases::commit_and_run_ns`] for which way it errs.
+    pub blackout_ns: u64,
+    /// From the beginning of the move until the destination said that it runs.
+    pub total_ns: u64,
+    /// Bytes sent on the connection.
+    pub bytes_sent: u64,
+    /// Rounds while the guest ran.
+    pub rounds: u32,
+    /// Pages sent with their content.
+    pub pages_sent: u64,
+    /// Pages sent in the blackout.
+    pub last_pages: u64,
+    /// Pages told to be zero.
+    pub pages_zero: u64,
+    /// Pages left out because the guest does not care for them.
+    pub pages_dont_care: u64,
+    /// Whether the guest answered in time, or was stopped where it was.
+    pub quiescent: bool,
+    /// How long the last pages were expected to take on the wire, ns.
+    pub predicted_last_pages_ns: u64,
+    /// The blackout, by phase.
+    pub phases: Phases,
+    /// The destination's part of the third phase, by its own clock, ns.
+    pub apply_ns: u64,
+    /// The destination's part of the fourth phase, by its own clock, ns.
+    pub run_ns: u64,
+}
+
+/// Moments of the switch at the source, in their order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Moments {
+    /// The pause was asked for.
+    pub requested: Duration,
+    /// The vCPU stood.
+    pub stopped: Duration,
+    /// Last pages and state were handed to the network.
+    pub sent: Duration,
+    /// `Ready` arrived.
+    pub ready: Duration,
+    /// `Running` arrived.
+    pub running: Duration,
+}
+
+impl Moments {
+    /// The phases between them. `None` if they are out of order: then nothing can be said.
+    #[must_use]
+    pub fn phases(&self, told_ns: u64) -> Option<Phases> {
+        let ns = |from: Duration, to: Duration| to.checked_sub(from).map(|d| d.as_nanos() as u64);
+        Some(Phases {
+            quiesce_ns: ns(self.requested, self.stopped)?,
+            last_pages_and_state_ns: ns(self.stopped, self.sent)?,
+            transfer_and_apply_ns: ns(self.sent, self.ready)?,
+            commit_and_run_ns: ns(self.ready, self.running)?.saturating_sub(told_ns),
+        })
+    }
+}
+
+impl Phases {
+    /// Their sum.
+    #[must_use]
+    pub fn blackout_ns(&self) -> u64 {
+        self.quiesce_ns
+            + self.last_pages_and_state_ns
+            + self.transfer_and_apply_ns
+            + self.commit_and_run_ns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_add_up_and_refuse_disorder() {
+        let us = Duration::from_micros;
+        let m = Moments {
+            requested: us(10),
+            stopped: us(60),
+            sent: us(100),
+            ready: us(180),
+            running: us(300),
+        };
+        let p = m.phases(20_000).unwrap();
+        assert_eq!(p.blackout_ns(), 270_000);
+        assert_eq!((p.quiesce_ns, p.commit_and_run_ns), (50_000, 100_000));
+        let wrong = Moments { ready: us(90), ..m };
+        assert_eq!(wrong.phases(0), None);
+    }
+}

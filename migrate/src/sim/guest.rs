@@ -1,0 +1,68 @@
+//! A guest that writes pages all the time, some of which do not matter.
+
+use crate::{PAGE, pages::Pages};
+
+/// Pages of the guest.
+pub const PAGES: usize = 96;
+/// Pages whose content does not matter, as the guest says at any instant.
+const DONT_CARE: std::ops::Range<usize> = 80..90;
+
+/// A guest: what is in each page, as a number, and a generator for its writes.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// Contents.
+    pub memory: Vec<u64>,
+    /// Changed since the log was taken.
+    pub dirty: Pages,
+    random: u64,
+}
+
+impl Guest {
+    /// One that writes differently for each seed.
+    pub fn busy(seed: u64) -> Self {
+        let mut guest =
+            Self { memory: vec![0; PAGES], dirty: Pages::none(PAGES), random: seed | 1 };
+        for page in 0..PAGES / 2 {
+            guest.memory[page] = page as u64 + 1;
+        }
+        guest
+    }
+
+    /// Runs for a moment: writes some pages.
+    pub fn run(&mut self) {
+        for _ in 0..3 {
+            self.random = self
+                .random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let page = (self.random >> 33) as usize % PAGES;
+            self.memory[page] = self.random;
+            self.dirty.insert(page);
+        }
+    }
+
+    /// Pages that do not matter now.
+    pub fn dont_care(&self) -> Pages {
+        let mut set = Pages::none(PAGES);
+        DONT_CARE.for_each(|n| set.insert(n));
+        set
+    }
+
+    /// Takes the log.
+    pub fn take_dirty(&mut self) -> Pages {
+        std::mem::replace(&mut self.dirty, Pages::none(PAGES))
+    }
+
+    /// A page's bytes.
+    pub fn page(&self, page: usize) -> Box<[u8; PAGE]> {
+        let mut bytes = Box::new([0; PAGE]);
+        bytes[..8].copy_from_slice(&self.memory[page].to_le_bytes());
+        bytes
+    }
+
+    /// What such bytes stand for.
+    pub fn number(page: &[u8; PAGE]) -> u64 {
+        let (number, _) = page.split_first_chunk::<8>().expect("a page is longer");
+        u64::from_le_bytes(*number)
+    }
+}

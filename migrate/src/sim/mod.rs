@@ -1,0 +1,95 @@
+//! Two simulated hosts and a link that can be cut after any message: what no failure may do is checked against all of them.
+
+mod guest;
+mod hosts;
+
+use guest::Guest;
+use hosts::{Cut, World};
+use proptest::prelude::*;
+
+/// Most steps a world may take; a move needs far fewer, so reaching it is a machine that goes in circles.
+const STEPS_MAX: usize = 10_000;
+
+fn run(world: &mut World) {
+    for _ in 0..STEPS_MAX {
+        if !world.step() {
+            return;
+        }
+    }
+    panic!("the move does not end");
+}
+
+/// Exactly one side runs; if nothing was committed it is the source; the memory there is that of the guest.
+fn check(world: &World, what: &str) {
+    let (source, destination) = (world.source_runs(), world.destination_runs());
+    assert!(!(source && destination), "{what}: two run");
+    assert!(source || destination, "{what}: none runs");
+    assert!(
+        world.committed() || source,
+        "{what}: nothing was committed, and the source does not run"
+    );
+    world.check_memory(what);
+}
+
+#[test]
+fn an_undisturbed_move_arrives_whole() {
+    let mut world = World::new(Guest::busy(1), None);
+    run(&mut world);
+    assert!(world.destination_runs() && !world.source_runs());
+    check(&world, "undisturbed");
+    let report = world.report().expect("a report");
+    assert!(report.rounds >= 1 && report.blackout_ns > 0 && report.total_ns >= report.blackout_ns);
+    assert_eq!(
+        report.blackout_ns,
+        report.phases.quiesce_ns
+            + report.phases.last_pages_and_state_ns
+            + report.phases.transfer_and_apply_ns
+            + report.phases.commit_and_run_ns
+    );
+}
+
+/// The link is cut after every message in turn, with the message delivered and with it lost.
+#[test]
+fn a_link_cut_after_any_message_leaves_one_running() {
+    let messages = {
+        let mut world = World::new(Guest::busy(1), None);
+        run(&mut world);
+        world.messages()
+    };
+    assert!(messages > 15, "a whole move has more messages: {messages}");
+    for after in 0..messages {
+        for lost in [false, true] {
+            let what = format!("cut at message {after}, lost: {lost}");
+            let mut world = World::new(Guest::busy(1), Some(Cut { after, lost }));
+            run(&mut world);
+            check(&world, &what);
+            if world.source_runs() {
+                world.try_again();
+                run(&mut world);
+                assert!(world.destination_runs(), "{what}: the next try failed");
+                check(&world, &format!("{what}, tried again"));
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Any guest, several cuts, several tries.
+    #[test]
+    fn any_number_of_cuts(seed: u64, cuts in prop::collection::vec((0_usize..40, any::<bool>()), 1..6)) {
+        let mut world = World::new(Guest::busy(seed), None);
+        for (after, lost) in cuts {
+            world.cut(Cut { after: world.messages() + after, lost });
+            run(&mut world);
+            check(&world, "several cuts");
+            if world.destination_runs() {
+                return Ok(());
+            }
+            world.try_again();
+        }
+        run(&mut world);
+        check(&world, "after the cuts");
+    }
+}

@@ -1,0 +1,147 @@
+//! The header before every message: judged before anything of the body is read.
+
+use super::WireError;
+use crate::PROTOCOL_VERSION;
+
+/// First bytes of every message.
+const MAGIC: [u8; 4] = *b"VMLM";
+/// Size of the header, in bytes.
+pub const HEADER_SIZE: usize = 16;
+
+/// What a message is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u16)]
+pub enum Kind {
+    /// Source: who it is and which move this is.
+    Hello = 1,
+    /// Destination: the same.
+    Welcome = 2,
+    /// Source: the VM.
+    Offer = 3,
+    /// Destination: send it.
+    Accept = 4,
+    /// Destination: it does not take it.
+    Refuse = 5,
+    /// Source: pages with their content.
+    Pages = 6,
+    /// Source: pages that are zero.
+    Zero = 7,
+    /// Source: all pages of a round have been sent.
+    RoundEnd = 8,
+    /// Destination: all pages of a round have been applied.
+    RoundDone = 9,
+    /// Source: everything but the memory.
+    State = 10,
+    /// Destination: all is applied, it could run.
+    Ready = 11,
+    /// Source: run. From here on the source may not.
+    Commit = 12,
+    /// Destination: it runs.
+    Running = 13,
+    /// Source: a packet that reached the old place.
+    Late = 14,
+    /// Source: no more of them.
+    LateEnd = 15,
+    /// Either, before the commit: give up.
+    Abort = 16,
+    /// Source, on a new connection: what became of a move?
+    Query = 17,
+    /// Destination: that.
+    Outcome = 18,
+}
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 18] = [
+        Self::Hello,
+        Self::Welcome,
+        Self::Offer,
+        Self::Accept,
+        Self::Refuse,
+        Self::Pages,
+        Self::Zero,
+        Self::RoundEnd,
+        Self::RoundDone,
+        Self::State,
+        Self::Ready,
+        Self::Commit,
+        Self::Running,
+        Self::Late,
+        Self::LateEnd,
+        Self::Abort,
+        Self::Query,
+        Self::Outcome,
+    ];
+
+    /// Most bytes that a body of this kind may have: what a receiver must be ready to hold.
+    #[must_use]
+    pub const fn most(self) -> u32 {
+        match self {
+            Self::Hello | Self::Welcome | Self::Query | Self::Outcome => 64,
+            Self::Offer => 64 << 10,
+            Self::Refuse | Self::Abort => 4 << 10,
+            Self::Pages => 8 + super::PAGES_PER_FRAME as u32 * (8 + crate::PAGE as u32),
+            Self::Zero => 64 << 10,
+            Self::State => 1 << 20,
+            Self::Late => 128 << 10,
+            Self::RoundEnd | Self::RoundDone | Self::Running => 32,
+            Self::Accept | Self::Ready | Self::Commit | Self::LateEnd => 0,
+        }
+    }
+}
+
+/// A header that was found right.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Header {
+    /// What follows.
+    pub kind: Kind,
+    /// Its length, in bytes; at most [`Kind::most`].
+    pub length: u32,
+    /// CRC-32 (IEEE) of the body.
+    pub checksum: u32,
+}
+
+impl Header {
+    /// The header for a body.
+    #[must_use]
+    pub fn of(kind: Kind, length: u32, checksum: u32) -> Self {
+        Self { kind, length, checksum }
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn encode(&self) -> [u8; HEADER_SIZE] {
+        let mut out = [0; HEADER_SIZE];
+        out[0..4].copy_from_slice(&MAGIC);
+        out[4..6].copy_from_slice(&PROTOCOL_VERSION.to_le_bytes());
+        out[6..8].copy_from_slice(&(self.kind as u16).to_le_bytes());
+        out[8..12].copy_from_slice(&self.length.to_le_bytes());
+        out[12..16].copy_from_slice(&self.checksum.to_le_bytes());
+        out
+    }
+
+    /// Judges sixteen bytes from a peer.
+    ///
+    /// # Errors
+    /// All but [`WireError::Checksum`] and [`WireError::Body`].
+    pub fn decode(bytes: &[u8; HEADER_SIZE]) -> Result<Self, WireError> {
+        let u16_at = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        let u32_at = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        if bytes[0..4] != MAGIC {
+            return Err(WireError::Magic);
+        }
+        if u16_at(4) != PROTOCOL_VERSION {
+            return Err(WireError::Version { ours: PROTOCOL_VERSION, theirs: u16_at(4) });
+        }
+        let number = u16_at(6);
+        let kind =
+            Kind::ALL.into_iter().find(|k| *k as u16 == number).ok_or(WireError::Kind(number))?;
+        let length = u32_at(8);
+        if length > kind.most() {
+            return Err(WireError::Length { length, most: kind.most() });
+        }
+        Ok(Self { kind, length, checksum: u32_at(12) })
+    }
+}

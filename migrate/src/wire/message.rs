@@ -1,0 +1,195 @@
+//! Messages and their bodies: postcard for the small ones, raw pages for the large.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{HEADER_SIZE, Header, Kind, PageFrame, WireError, encode_page_frame_head};
+use crate::{
+    MoveId, PAGE, ReceiverId,
+    offer::{Offer, Refusal},
+};
+
+/// What became of a move, as its destination knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It took the commit: the VM runs there, or did.
+    Ran,
+    /// It did not and never will: the VM may run at the source.
+    Never,
+    /// Another process received then, and what became of it is not known here.
+    Unknown,
+}
+
+/// A message.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Message {
+    /// See [`Kind::Hello`].
+    Hello(MoveId),
+    /// See [`Kind::Welcome`]: the move, and who receives.
+    Welcome(MoveId, ReceiverId),
+    /// See [`Kind::Offer`].
+    Offer(Box<Offer>),
+    /// See [`Kind::Accept`].
+    Accept,
+    /// See [`Kind::Refuse`].
+    Refuse(Refusal),
+    /// See [`Kind::Pages`]: numbers and contents.
+    Pages(Vec<(u64, Box<[u8; PAGE]>)>),
+    /// See [`Kind::Zero`]: runs of pages, first and count.
+    Zero(Vec<(u64, u64)>),
+    /// See [`Kind::RoundEnd`]: its number.
+    RoundEnd(u32),
+    /// See [`Kind::RoundDone`]: its number.
+    RoundDone(u32),
+    /// See [`Kind::State`].
+    State(Vec<u8>),
+    /// See [`Kind::Ready`].
+    Ready,
+    /// See [`Kind::Commit`].
+    Commit,
+    /// See [`Kind::Running`].
+    Running(Started),
+    /// See [`Kind::Late`].
+    Late(Vec<u8>),
+    /// See [`Kind::LateEnd`].
+    LateEnd,
+    /// See [`Kind::Abort`]: why.
+    Abort(String),
+    /// See [`Kind::Query`]: the move, and who received.
+    Query(MoveId, ReceiverId),
+    /// See [`Kind::Outcome`].
+    Outcome(Outcome),
+}
+
+/// How the start at the destination went, by its own clock.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Started {
+    /// From the arrival of the last state's first byte until it was applied and `Ready` sent, in ns.
+    pub apply_ns: u64,
+    /// From the arrival of the commit to right before the first instruction, in ns.
+    pub run_ns: u64,
+    /// From then until this message was sent, in ns: no part of the blackout.
+    pub told_ns: u64,
+}
+
+impl Message {
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Hello(_) => Kind::Hello,
+            Self::Welcome(..) => Kind::Welcome,
+            Self::Offer(_) => Kind::Offer,
+            Self::Accept => Kind::Accept,
+            Self::Refuse(_) => Kind::Refuse,
+            Self::Pages(_) => Kind::Pages,
+            Self::Zero(_) => Kind::Zero,
+            Self::RoundEnd(_) => Kind::RoundEnd,
+            Self::RoundDone(_) => Kind::RoundDone,
+            Self::State(_) => Kind::State,
+            Self::Ready => Kind::Ready,
+            Self::Commit => Kind::Commit,
+            Self::Running(_) => Kind::Running,
+            Self::Late(_) => Kind::Late,
+            Self::LateEnd => Kind::LateEnd,
+            Self::Abort(_) => Kind::Abort,
+            Self::Query(..) => Kind::Query,
+            Self::Outcome(_) => Kind::Outcome,
+        }
+    }
+
+    /// Header and body.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let body = self.body();
+        let header = Header::of(self.kind(), body.len() as u32, crc32fast::hash(&body));
+        let mut out = Vec::with_capacity(HEADER_SIZE + body.len());
+        out.extend(header.encode());
+        out.extend(body);
+        out
+    }
+
+    fn body(&self) -> Vec<u8> {
+        match self {
+            Self::Hello(id) => id.to_vec(),
+            Self::Welcome(id, receiver) | Self::Query(id, receiver) => [*id, *receiver].concat(),
+            Self::Offer(offer) => small(offer),
+            Self::Refuse(why) => small(why),
+            Self::Pages(pages) => {
+                let numbers: Vec<u64> = pages.iter().map(|(n, _)| *n).collect();
+                let mut body = encode_page_frame_head(&numbers);
+                pages.iter().for_each(|(_, page)| body.extend_from_slice(&page[..]));
+                body
+            }
+            Self::Zero(runs) => small(runs),
+            Self::RoundEnd(n) | Self::RoundDone(n) => n.to_le_bytes().to_vec(),
+            Self::State(bytes) | Self::Late(bytes) => bytes.clone(),
+            Self::Running(started) => small(started),
+            // Whoever is told needs the gist, and the header allows no more.
+            Self::Abort(why) => why.chars().take(1000).collect::<String>().into_bytes(),
+            Self::Outcome(outcome) => small(outcome),
+            Self::Accept | Self::Ready | Self::Commit | Self::LateEnd => Vec::new(),
+        }
+    }
+}
+
+fn small(value: &impl Serialize) -> Vec<u8> {
+    postcard::to_stdvec(value).expect("these types have nothing that postcard cannot write")
+}
+
+fn read<T: DeserializeOwned>(body: &[u8], what: &'static str) -> Result<T, WireError> {
+    match postcard::take_from_bytes(body) {
+        Ok((value, [])) => Ok(value),
+        _ => Err(WireError::Body(what)),
+    }
+}
+
+/// Checks a body against its header and decodes it. `limit` is the number of pages of the VM, 0 while there is none.
+///
+/// # Errors
+/// [`WireError::Checksum`], [`WireError::Body`].
+pub fn decode(header: &Header, body: &[u8], limit: usize) -> Result<Message, WireError> {
+    if body.len() != header.length as usize || crc32fast::hash(body) != header.checksum {
+        return Err(WireError::Checksum);
+    }
+    let two = || match body.as_chunks::<16>() {
+        ([id, receiver], []) => Ok((*id, *receiver)),
+        _ => Err(WireError::Body("a move's and a receiver's number")),
+    };
+    let id = || MoveId::try_from(body).map_err(|_| WireError::Body("a move's number"));
+    let number =
+        || body.try_into().map(u32::from_le_bytes).map_err(|_| WireError::Body("a round's number"));
+    Ok(match header.kind {
+        Kind::Hello => Message::Hello(id()?),
+        Kind::Welcome => two().map(|(id, receiver)| Message::Welcome(id, receiver))?,
+        Kind::Query => two().map(|(id, receiver)| Message::Query(id, receiver))?,
+        Kind::Offer => Message::Offer(Box::new(read(body, "an offer")?)),
+        Kind::Accept => Message::Accept,
+        Kind::Refuse => Message::Refuse(read(body, "a refusal")?),
+        Kind::Pages => {
+            let frame = PageFrame::decode(body, limit)?;
+            Message::Pages(frame.iter().map(|(n, page)| (n as u64, Box::new(*page))).collect())
+        }
+        Kind::Zero => {
+            let runs: Vec<(u64, u64)> = read(body, "zero pages")?;
+            let inside = |&(first, count): &(u64, u64)| {
+                first.checked_add(count).is_some_and(|end| end <= limit as u64)
+            };
+            if !runs.iter().all(inside) {
+                return Err(WireError::Body("a page outside of the VM's memory"));
+            }
+            Message::Zero(runs)
+        }
+        Kind::RoundEnd => Message::RoundEnd(number()?),
+        Kind::RoundDone => Message::RoundDone(number()?),
+        Kind::State => Message::State(body.to_vec()),
+        Kind::Ready => Message::Ready,
+        Kind::Commit => Message::Commit,
+        Kind::Running => Message::Running(read(body, "a start")?),
+        Kind::Late => Message::Late(body.to_vec()),
+        Kind::LateEnd => Message::LateEnd,
+        Kind::Abort => Message::Abort(
+            String::from_utf8(body.to_vec()).map_err(|_| WireError::Body("a reason"))?,
+        ),
+        Kind::Outcome => Message::Outcome(read(body, "an outcome")?),
+    })
+}

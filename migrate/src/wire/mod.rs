@@ -1,0 +1,44 @@
+//! How messages are framed, checked, and laid out. See `PROTOCOL.md` for the bytes.
+
+mod header;
+mod message;
+mod page_frame;
+
+pub use header::{HEADER_SIZE, Header, Kind};
+pub use message::{Message, Outcome, Started, decode};
+pub use page_frame::{PAGES_PER_FRAME, PageFrame, encode_page_frame_head};
+
+/// Why bytes were not taken for a message. The connection is useless then.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum WireError {
+    /// Not this protocol.
+    #[error("the peer does not speak vmm-lite's migration protocol")]
+    Magic,
+    /// Another version.
+    #[error(
+        "the peer speaks protocol version {theirs}, this host {ours}: run the same vmm-lite on both"
+    )]
+    Version {
+        /// This side's.
+        ours: u16,
+        /// The peer's.
+        theirs: u16,
+    },
+    /// A kind of message that there is not.
+    #[error("the peer sent a message of kind {0}, which does not exist")]
+    Kind(u16),
+    /// More than a message of that kind may have.
+    #[error("the peer announced {length} bytes for a message that may have {most}")]
+    Length {
+        /// Announced.
+        length: u32,
+        /// Allowed.
+        most: u32,
+    },
+    /// The bytes are not those that were sent.
+    #[error("a message arrived damaged (checksum)")]
+    Checksum,
+    /// The body is not what its kind says.
+    #[error("a message arrived that makes no sense: {0}")]
+    Body(&'static str),
+}
