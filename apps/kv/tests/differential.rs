@@ -76,7 +76,7 @@ const SCRIPT: &str = include_str!("differential.txt");
 
 #[test]
 fn the_script() {
-    let ours = Server::kv(&[]);
+    let ours = Server::any();
     let Some((_real, mut both)) = both(&ours) else { return };
     for version in ["2", "3"] {
         both.ours.line(&format!("hello {version}"));
@@ -98,7 +98,7 @@ fn the_script() {
 
 #[test]
 fn every_number_of_words() {
-    let ours = Server::kv(&[]);
+    let ours = Server::any();
     let Some((_real, mut both)) = both(&ours) else { return };
     let Value::Array(names) = both.ours.line("command list") else { panic!("no list of commands") };
     // What differs by nature, ends the connection, or is ours alone.
@@ -264,7 +264,7 @@ fn random_request(random: &mut fastrand::Rng) -> Vec<String> {
 
 #[test]
 fn random_sequences() {
-    let ours = Server::kv(&[]);
+    let ours = Server::any();
     let Some((_real, mut both)) = both(&ours) else { return };
     for seed in 0..20 {
         let mut random = fastrand::Rng::with_seed(seed);
@@ -285,7 +285,7 @@ fn random_sequences() {
 
 #[test]
 fn protocol_errors() {
-    let ours = Server::kv(&[]);
+    let ours = Server::any();
     let Some((real, _both)) = both(&ours) else { return };
     let long = "1".repeat(70_000);
     for input in [

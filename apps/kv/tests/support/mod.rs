@@ -7,14 +7,28 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A server that ends with its value.
+/// A server; its process ends with its value.
 pub struct Server {
-    process: Child,
+    /// `None`: it was started by someone else.
+    process: Option<Child>,
     pub address: SocketAddr,
 }
 
+/// Names the address of a running `kv` that those tests use which need no server of their own: so they can be run against a guest.
+/// They empty it. Run them one at a time.
+const RUNNING: &str = "KV_TEST_SERVER";
+
 impl Server {
-    /// Our own, on a free port.
+    /// The one that runs already, emptied, or a process.
+    pub fn any() -> Self {
+        let Ok(address) = std::env::var(RUNNING) else { return Self::kv(&[]) };
+        let address = address.parse().unwrap_or_else(|e| panic!("{RUNNING}={address}: {e}"));
+        let server = Self { process: None, address };
+        server.connect().line("flushall");
+        server
+    }
+
+    /// A process, on a free port.
     pub fn kv(args: &[&str]) -> Self {
         Self::start(Command::new(env!("CARGO_BIN_EXE_kv")), args)
     }
@@ -37,7 +51,10 @@ impl Server {
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.split([' ', ',']).find_map(|word| word.parse().ok());
-        Self { process, address: address.unwrap_or_else(|| panic!("no address in {line:?}")) }
+        Self {
+            process: Some(process),
+            address: address.unwrap_or_else(|| panic!("no address in {line:?}")),
+        }
     }
 
     /// Redis, if it is installed.
@@ -58,7 +75,7 @@ impl Server {
             .stdout(Stdio::null())
             .spawn()
             .ok()?;
-        let server = Self { process, address };
+        let server = Self { process: Some(process), address };
         let start = Instant::now();
         while TcpStream::connect(address).is_err() {
             assert!(start.elapsed() < Duration::from_secs(10), "redis-server does not come up");
@@ -76,17 +93,17 @@ impl Server {
 
     /// Waits for the process to end by itself.
     pub fn wait(mut self) -> std::process::ExitStatus {
-        let status = self.process.wait().unwrap();
-        std::mem::forget(self);
-        status
+        self.process.take().expect("a process of ours").wait().unwrap()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended already; the wait says.
-        let _ = self.process.kill();
-        self.process.wait().unwrap();
+        if let Some(process) = &mut self.process {
+            // It may have ended already; the wait says.
+            let _ = process.kill();
+            process.wait().unwrap();
+        }
     }
 }
 
