@@ -5,6 +5,7 @@ use crate::{Error, Result};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 use vmm_lite_interface::control::ResumeReason;
+use vmm_lite_interface::qemu::{Answer, Request};
 
 /// The line to one guest.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ impl QuiesceUart {
     /// # Errors
     /// [`Error::Timeout`] if it does not answer.
     pub fn quiesce(&mut self, number: u32, timeout: Duration) -> Result<Duration> {
-        self.ask(&format!("quiesce {number}"), &format!("quiesced {number}"), timeout)
+        self.ask(Request::Quiesce(number), Answer::Quiesced(number), timeout)
     }
 
     /// Tells a quiescent guest to go on, and why; waits until it does; returns how long that took.
@@ -35,18 +36,19 @@ impl QuiesceUart {
         reason: ResumeReason,
         timeout: Duration,
     ) -> Result<Duration> {
-        let ask = format!("resume {number} {}", reason as u32);
-        self.ask(&ask, &format!("resumed {number}"), timeout)
+        self.ask(Request::Resume(number, reason), Answer::Resumed(number), timeout)
     }
 
-    fn ask(&mut self, line: &str, answer: &str, timeout: Duration) -> Result<Duration> {
+    fn ask(&mut self, request: Request, answer: Answer, timeout: Duration) -> Result<Duration> {
+        let (line, answer) = (request.to_string(), answer.to_string());
+        let answer = answer.trim_end();
         let asked = Instant::now();
-        self.lines.send(line)?;
+        self.lines.send(line.trim_end())?;
         match self.lines.receive(asked + timeout)? {
             Some(got) if got == answer => Ok(asked.elapsed()),
             Some(got) => Err(Error::Protocol {
                 channel: "the quiesce UART",
-                message: format!("`{got}` in answer to `{line}`"),
+                message: format!("`{got}` in answer to `{}`", line.trim_end()),
             }),
             None => Err(Error::Timeout {
                 expected: format!("`{answer}` on the quiesce UART"),
