@@ -1,5 +1,8 @@
 //! Serves a router on one thread: mio says which connections are ready, hyper is polled on those.
 //!
+//! It stands in for tokio's listener and reactor, since those do not compile for the unikernel's target: they need the socket2 crate,
+//! which does not know it. The rest of tokio, axum and hyper do.
+//!
 //! Bounded in what a client can take: [`MAX_CONNECTIONS`] at once, [`BUFFER`] bytes of head and buffered body for each, and
 //! a time between two signs of life. Clients over the limit are closed at once rather than left waiting.
 
