@@ -94,7 +94,7 @@ impl Config {
     pub fn arguments(&self) -> Vec<String> {
         let mut args: Vec<String> = [
             "-M",
-            "microvm,acpi=off,pit=off,pic=off,rtc=off,isa-serial=on,auto-kernel-cmdline=off",
+            "microvm,acpi=off,pit=off,pic=off,rtc=on,isa-serial=on,auto-kernel-cmdline=off",
             "-nodefaults",
             "-no-user-config",
             "-display",

@@ -191,15 +191,36 @@ fn run(source: &mut Machine, destination: &mut Machine, options: &Options) -> Re
             _ => {}
         }
     };
-    let info = query(qmp)?;
     if ended.data["status"] != "completed" {
+        let info = query(qmp)?;
         return Err(Error::Migration { status: info.status, description: info.error_desc });
     }
+    let info = final_figures(qmp, options.timeout)?;
     let resumed =
         destination.qmp().wait_event("RESUME at the destination", options.timeout, |event| {
             event.name == "RESUME"
         })?;
     Ok((info, resumed.at_us() - stopped_us))
+}
+
+/// `query-migrate` after a migration that completed. QEMU sums up only after it has sent its last event, and sends none for that; what
+/// tells is its run state, which it sets last.
+fn final_figures(qmp: &mut Qmp, timeout: Duration) -> Result<Info> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let state = qmp.execute("query-status", json!({}))?;
+        if state["status"] == "postmigrate" {
+            return query(qmp);
+        }
+        if Instant::now() > deadline {
+            return Err(Error::Timeout {
+                expected: "run state `postmigrate`".to_owned(),
+                timeout,
+                last_seen: state.to_string(),
+            });
+        }
+        std::thread::yield_now();
+    }
 }
 
 fn has_ended(event: &Event) -> bool {
