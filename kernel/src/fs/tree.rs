@@ -1,0 +1,517 @@
+//! The tree of directories and files.
+//!
+//! A file lives as long as it has a name or is open. Relative paths begin at the root: the ABI knows no working directory.
+
+use super::{Error, content::Content};
+use alloc::{collections::BTreeMap, vec::Vec};
+
+const NAME_MAX: usize = 255;
+
+/// Number of a file or directory, of which none is used again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Ino(pub u64);
+
+/// The root directory.
+pub const ROOT: Ino = Ino(1);
+
+/// What [`Tree::stat`] tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stat {
+    /// Which.
+    pub ino: Ino,
+    /// It is a directory.
+    pub is_directory: bool,
+    /// Bytes it is long.
+    pub len: u64,
+    /// Bytes of memory it takes.
+    pub allocated: u64,
+    /// Permissions, as it was made with; nobody is refused anything.
+    pub mode: u32,
+    /// Names it has.
+    pub links: u64,
+    /// Nanoseconds since 1970 when it was made.
+    pub created: u64,
+    /// … and last changed.
+    pub modified: u64,
+    /// … and last read.
+    pub accessed: u64,
+}
+
+#[derive(Debug)]
+enum Kind {
+    File(Content),
+    Directory { entries: BTreeMap<Vec<u8>, Ino>, parent: Ino },
+}
+
+#[derive(Debug)]
+struct Inode {
+    kind: Kind,
+    mode: u32,
+    named: bool,
+    opened: usize,
+    created: u64,
+    modified: u64,
+    accessed: u64,
+}
+
+/// How to open a file.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Open {
+    /// It is going to be written.
+    pub write: bool,
+    /// It is made if it does not exist.
+    pub create: bool,
+    /// It must not exist.
+    pub exclusive: bool,
+    /// What is in it is dropped.
+    pub truncate: bool,
+    /// It must be a directory.
+    pub directory: bool,
+    /// Permissions of a new one.
+    pub mode: u32,
+}
+
+/// See the module. All times are given by the caller, in nanoseconds since 1970.
+#[derive(Debug)]
+pub struct Tree {
+    inodes: BTreeMap<Ino, Inode>,
+    next: u64,
+}
+
+/// Where a path leads.
+struct Place<'a> {
+    /// The directory it is in.
+    parent: Ino,
+    /// Its name there; `None` for the root, and for `.` and `..`.
+    name: Option<&'a [u8]>,
+    /// It, if it exists.
+    ino: Option<Ino>,
+    /// It must be a directory: a slash follows.
+    directory: bool,
+}
+
+impl Tree {
+    /// A root with an empty `tmp`.
+    #[must_use]
+    pub fn new(now: u64) -> Self {
+        let mut this = Self { inodes: BTreeMap::new(), next: ROOT.0 };
+        let root = this.insert(Self::directory(ROOT), 0o755, now);
+        debug_assert_eq!(root, ROOT);
+        let made = this.make_directory(b"/tmp", 0o777, now);
+        debug_assert_eq!(made, Ok(()));
+        this
+    }
+
+    const fn directory(parent: Ino) -> Kind {
+        Kind::Directory { entries: BTreeMap::new(), parent }
+    }
+
+    fn insert(&mut self, kind: Kind, mode: u32, now: u64) -> Ino {
+        let ino = Ino(self.next);
+        self.next += 1;
+        let (created, modified, accessed) = (now, now, now);
+        let inode = Inode { kind, mode, named: true, opened: 0, created, modified, accessed };
+        self.inodes.insert(ino, inode);
+        ino
+    }
+
+    fn inode(&self, ino: Ino) -> Result<&Inode, Error> {
+        self.inodes.get(&ino).ok_or(Error::NotFound)
+    }
+
+    fn inode_mut(&mut self, ino: Ino) -> Result<&mut Inode, Error> {
+        self.inodes.get_mut(&ino).ok_or(Error::NotFound)
+    }
+
+    fn entries(&self, ino: Ino) -> Result<(&BTreeMap<Vec<u8>, Ino>, Ino), Error> {
+        match &self.inode(ino)?.kind {
+            Kind::Directory { entries, parent } => Ok((entries, *parent)),
+            Kind::File(_) => Err(Error::NotDirectory),
+        }
+    }
+
+    fn entries_mut(&mut self, ino: Ino) -> Result<&mut BTreeMap<Vec<u8>, Ino>, Error> {
+        match &mut self.inode_mut(ino)?.kind {
+            Kind::Directory { entries, .. } => Ok(entries),
+            Kind::File(_) => Err(Error::NotDirectory),
+        }
+    }
+
+    fn is_directory(&self, ino: Ino) -> bool {
+        self.entries(ino).is_ok()
+    }
+
+    /// Follows `path`.
+    fn find<'a>(&self, path: &'a [u8]) -> Result<Place<'a>, Error> {
+        if path.is_empty() {
+            return Err(Error::NotFound);
+        }
+        let directory = path.ends_with(b"/") || path.ends_with(b"/.") || path == b".";
+        let mut at = Place { parent: ROOT, name: None, ino: Some(ROOT), directory };
+        for name in path.split(|&b| b == b'/').filter(|name| !name.is_empty()) {
+            if name.len() > NAME_MAX {
+                return Err(Error::NameTooLong);
+            }
+            let here = at.ino.ok_or(Error::NotFound)?;
+            let (entries, parent) = self.entries(here)?;
+            at = match name {
+                b"." => Place { parent, name: None, ino: Some(here), directory },
+                b".." => {
+                    let (_, above) = self.entries(parent)?;
+                    Place { parent: above, name: None, ino: Some(parent), directory }
+                }
+                name => {
+                    let ino = entries.get(name).copied();
+                    Place { parent: here, name: Some(name), ino, directory }
+                }
+            };
+        }
+        if directory && at.ino.is_some_and(|ino| !self.is_directory(ino)) {
+            return Err(Error::NotDirectory);
+        }
+        Ok(at)
+    }
+
+    fn existing(&self, path: &[u8]) -> Result<Ino, Error> {
+        self.find(path)?.ino.ok_or(Error::NotFound)
+    }
+
+    /// Opens a file or directory, which lives from now until [`close`](Self::close).
+    ///
+    /// # Errors
+    /// As on Linux.
+    pub fn open(&mut self, path: &[u8], how: Open, now: u64) -> Result<Ino, Error> {
+        let place = self.find(path)?;
+        let ino = match (place.ino, place.name) {
+            (Some(_), _) if how.create && how.exclusive => return Err(Error::Exists),
+            (Some(ino), _) => {
+                match self.is_directory(ino) {
+                    true if how.write || how.create || how.truncate => {
+                        return Err(Error::IsDirectory);
+                    }
+                    false if how.directory => return Err(Error::NotDirectory),
+                    _ => {}
+                }
+                if how.truncate {
+                    self.set_len(ino, 0, now)?;
+                }
+                ino
+            }
+            (None, Some(name)) if how.create => {
+                if place.directory {
+                    return Err(Error::IsDirectory);
+                }
+                let (parent, name) = (place.parent, name.to_vec());
+                let ino = self.insert(Kind::File(Content::default()), how.mode & 0o7777, now);
+                self.entries_mut(parent)?.insert(name, ino);
+                self.inode_mut(parent)?.modified = now;
+                ino
+            }
+            _ => return Err(Error::NotFound),
+        };
+        self.inode_mut(ino)?.opened += 1;
+        Ok(ino)
+    }
+
+    /// What was opened is not needed any more.
+    pub fn close(&mut self, ino: Ino) {
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.opened -= 1;
+            self.drop_unused(ino);
+        }
+    }
+
+    fn drop_unused(&mut self, ino: Ino) {
+        if self.inodes.get(&ino).is_some_and(|inode| !inode.named && inode.opened == 0) {
+            self.inodes.remove(&ino);
+        }
+    }
+
+    fn content(&mut self, ino: Ino) -> Result<(&mut Content, &mut u64, &mut u64), Error> {
+        let Inode { kind, modified, accessed, .. } = self.inode_mut(ino)?;
+        match kind {
+            Kind::File(content) => Ok((content, modified, accessed)),
+            Kind::Directory { .. } => Err(Error::IsDirectory),
+        }
+    }
+
+    /// Reads from `at` on; how much there was.
+    ///
+    /// # Errors
+    /// [`Error::IsDirectory`].
+    pub fn read(&mut self, ino: Ino, at: u64, to: &mut [u8], now: u64) -> Result<usize, Error> {
+        let (content, _, accessed) = self.content(ino)?;
+        *accessed = now;
+        Ok(content.read(at, to))
+    }
+
+    /// Writes at `at`; how much there was memory for.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], [`Error::TooLarge`].
+    pub fn write(&mut self, ino: Ino, at: u64, from: &[u8], now: u64) -> Result<usize, Error> {
+        let (content, modified, _) = self.content(ino)?;
+        *modified = now;
+        content.write(at, from)
+    }
+
+    /// Length of a file; 0 for a directory.
+    pub fn len(&mut self, ino: Ino) -> u64 {
+        self.content(ino).map_or(0, |(content, ..)| content.len())
+    }
+
+    /// Makes a file `len` bytes long.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::IsDirectory`].
+    pub fn set_len(&mut self, ino: Ino, len: u64, now: u64) -> Result<(), Error> {
+        let (content, modified, _) = self.content(ino)?;
+        *modified = now;
+        content.set_len(len)
+    }
+
+    /// What there is to know about an open file.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for one that was not opened.
+    pub fn stat(&self, ino: Ino) -> Result<Stat, Error> {
+        let inode = self.inode(ino)?;
+        let (is_directory, len, allocated) = match &inode.kind {
+            Kind::File(content) => (false, content.len(), content.allocated()),
+            Kind::Directory { entries, .. } => (true, entries.len() as u64, 0),
+        };
+        let Inode { mode, named, created, modified, accessed, .. } = *inode;
+        let links = u64::from(named) * if is_directory { 2 } else { 1 };
+        Ok(Stat { ino, is_directory, len, allocated, mode, links, created, modified, accessed })
+    }
+
+    /// What there is to know about the file at `path`.
+    ///
+    /// # Errors
+    /// As on Linux.
+    pub fn stat_path(&self, path: &[u8]) -> Result<Stat, Error> {
+        self.stat(self.existing(path)?)
+    }
+
+    /// What is in a directory: names, numbers, and which are directories.
+    ///
+    /// # Errors
+    /// [`Error::NotDirectory`].
+    pub fn list(&self, ino: Ino) -> Result<impl Iterator<Item = (&[u8], Ino, bool)>, Error> {
+        let (entries, _) = self.entries(ino)?;
+        Ok(entries.iter().map(|(name, &ino)| (name.as_slice(), ino, self.is_directory(ino))))
+    }
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// As on Linux.
+    pub fn make_directory(&mut self, path: &[u8], mode: u32, now: u64) -> Result<(), Error> {
+        let place = self.find(path)?;
+        let (None, Some(name)) = (place.ino, place.name) else { return Err(Error::Exists) };
+        let (parent, name) = (place.parent, name.to_vec());
+        let ino = self.insert(Self::directory(parent), mode & 0o7777, now);
+        self.entries_mut(parent)?.insert(name, ino);
+        self.inode_mut(parent)?.modified = now;
+        Ok(())
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// As on Linux.
+    pub fn remove_directory(&mut self, path: &[u8], now: u64) -> Result<(), Error> {
+        let place = self.find(path)?;
+        let ino = place.ino.ok_or(Error::NotFound)?;
+        let (entries, _) = self.entries(ino)?;
+        let empty = entries.is_empty();
+        let Some(name) = place.name else {
+            return Err(if ino == ROOT { Error::Busy } else { Error::Invalid });
+        };
+        if !empty {
+            return Err(Error::NotEmpty);
+        }
+        self.remove(place.parent, name, ino, now)
+    }
+
+    /// Removes a file's name, and the file when nobody has it open.
+    ///
+    /// # Errors
+    /// As on Linux.
+    pub fn unlink(&mut self, path: &[u8], now: u64) -> Result<(), Error> {
+        let place = self.find(path)?;
+        let ino = place.ino.ok_or(Error::NotFound)?;
+        match place.name {
+            Some(name) if !self.is_directory(ino) => self.remove(place.parent, name, ino, now),
+            _ => Err(Error::IsDirectory),
+        }
+    }
+
+    fn remove(&mut self, parent: Ino, name: &[u8], ino: Ino, now: u64) -> Result<(), Error> {
+        self.entries_mut(parent)?.remove(name);
+        self.inode_mut(parent)?.modified = now;
+        self.inode_mut(ino)?.named = false;
+        self.drop_unused(ino);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::{string::String, vec};
+    use proptest::prelude::*;
+
+    const CREATE: Open = Open {
+        write: true,
+        create: true,
+        exclusive: false,
+        truncate: false,
+        directory: false,
+        mode: 0o644,
+    };
+    const READ: Open = Open { write: false, create: false, ..CREATE };
+    const WRITE: Open = Open { create: false, ..CREATE };
+
+    fn put(tree: &mut Tree, path: &[u8], data: &[u8]) {
+        let ino = tree.open(path, Open { truncate: true, ..CREATE }, 5).unwrap();
+        assert_eq!(tree.write(ino, 0, data, 6), Ok(data.len()));
+        tree.close(ino);
+    }
+
+    fn get(tree: &mut Tree, path: &[u8]) -> Result<Vec<u8>, Error> {
+        let ino = tree.open(path, READ, 7)?;
+        let mut data = vec![0; 1000];
+        let n = tree.read(ino, 0, &mut data, 8)?;
+        tree.close(ino);
+        data.truncate(n);
+        Ok(data)
+    }
+
+    fn names(tree: &Tree, path: &[u8]) -> Vec<String> {
+        let ino = tree.stat_path(path).unwrap().ino;
+        tree.list(ino).unwrap().map(|(n, ..)| String::from_utf8(n.to_vec()).unwrap()).collect()
+    }
+
+    #[test]
+    fn files_are_found_by_all_their_paths() {
+        let mut tree = Tree::new(1);
+        tree.make_directory(b"/a", 0o755, 2).unwrap();
+        tree.make_directory(b"a/b/", 0o755, 3).unwrap();
+        put(&mut tree, b"/a/b/f", b"data");
+        for path in [
+            &b"/a/b/f"[..],
+            b"a/b/f",
+            b"//a///b/./f",
+            b"/a/b/../b/f",
+            b"/../../a/b/f",
+            b"tmp/../a/b/f",
+        ] {
+            assert_eq!(get(&mut tree, path).unwrap(), b"data", "{}", String::from_utf8_lossy(path));
+        }
+        assert_eq!(names(&tree, b"/"), ["a", "tmp"]);
+        assert_eq!(names(&tree, b"a/."), ["b"]);
+        let stat = tree.stat_path(b"/a/b/f").unwrap();
+        assert_eq!((stat.len, stat.created, stat.modified, stat.accessed), (4, 5, 6, 8));
+        assert_eq!((stat.mode, stat.is_directory, stat.links), (0o644, false, 1));
+    }
+
+    #[test]
+    fn what_is_wrong_is_called_as_on_linux() {
+        let mut tree = Tree::new(1);
+        put(&mut tree, b"/f", b"");
+        tree.make_directory(b"/d", 0, 1).unwrap();
+        put(&mut tree, b"/d/g", b"");
+        let long = [b'n'; 256];
+        for (path, how, error) in [
+            (&b""[..], READ, Error::NotFound),
+            (b"/none", READ, Error::NotFound),
+            (b"/none/f", CREATE, Error::NotFound),
+            (b"/f/x", CREATE, Error::NotDirectory),
+            (b"/f/", READ, Error::NotDirectory),
+            (b"/f/..", READ, Error::NotDirectory),
+            (b"/new/", CREATE, Error::IsDirectory),
+            (b"/d", WRITE, Error::IsDirectory),
+            (b"/d", CREATE, Error::IsDirectory),
+            (b"/f", Open { directory: true, ..READ }, Error::NotDirectory),
+            (b"/f", Open { exclusive: true, ..CREATE }, Error::Exists),
+            (&long, CREATE, Error::NameTooLong),
+        ] {
+            let got = tree.open(path, how, 2);
+            assert_eq!(got, Err(error), "{}", String::from_utf8_lossy(path));
+        }
+        assert_eq!(tree.make_directory(b"/d", 0, 2), Err(Error::Exists));
+        assert_eq!(tree.make_directory(b"/f", 0, 2), Err(Error::Exists));
+        assert_eq!(tree.make_directory(b"/", 0, 2), Err(Error::Exists));
+        assert_eq!(tree.make_directory(b"/x/y", 0, 2), Err(Error::NotFound));
+        assert_eq!(tree.remove_directory(b"/d", 2), Err(Error::NotEmpty));
+        assert_eq!(tree.remove_directory(b"/f", 2), Err(Error::NotDirectory));
+        assert_eq!(tree.remove_directory(b"/", 2), Err(Error::Busy));
+        assert_eq!(tree.remove_directory(b"/d/.", 2), Err(Error::Invalid));
+        assert_eq!(tree.unlink(b"/d", 2), Err(Error::IsDirectory));
+        assert_eq!(tree.unlink(b"/none", 2), Err(Error::NotFound));
+        assert_eq!(tree.unlink(b"/d/g", 2), Ok(()));
+        assert_eq!(tree.remove_directory(b"/d/", 2), Ok(()));
+        assert_eq!(tree.stat_path(b"/d"), Err(Error::NotFound));
+    }
+
+    #[test]
+    fn a_file_that_is_open_outlives_its_name() {
+        let mut tree = Tree::new(1);
+        put(&mut tree, b"/f", b"old");
+        let ino = tree.open(b"/f", READ, 2).unwrap();
+        tree.unlink(b"/f", 2).unwrap();
+        assert_eq!(tree.stat(ino).unwrap().links, 0);
+        put(&mut tree, b"/f", b"new");
+        let mut buffer = [0; 3];
+        assert_eq!(tree.read(ino, 0, &mut buffer, 2), Ok(3));
+        assert_eq!(&buffer, b"old");
+        tree.close(ino);
+        assert_eq!(tree.stat(ino), Err(Error::NotFound));
+        assert_eq!(get(&mut tree, b"/f").unwrap(), b"new");
+    }
+
+    #[test]
+    fn truncation_and_exclusion() {
+        let mut tree = Tree::new(1);
+        put(&mut tree, b"/f", b"long content");
+        let ino = tree.open(b"/f", CREATE, 2).unwrap();
+        assert_eq!(tree.len(ino), 12);
+        let twice = tree.open(b"/f", Open { truncate: true, ..WRITE }, 2).unwrap();
+        assert_eq!((tree.len(ino), twice), (0, ino));
+        assert!(tree.open(b"/g", Open { exclusive: true, ..CREATE }, 2).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn any_calls_leave_a_tree(steps in proptest::collection::vec((0_u8..6, "[ab./]{0,8}"), 1..60)) {
+            let mut tree = Tree::new(1);
+            let mut open = Vec::new();
+            for (what, path) in steps {
+                let path = path.as_bytes();
+                match what {
+                    0 => drop(tree.make_directory(path, 0, 2)),
+                    1 => drop(tree.remove_directory(path, 2)),
+                    2 => drop(tree.unlink(path, 2)),
+                    3 => open.extend(tree.open(path, CREATE, 2)),
+                    4 => open.extend(tree.open(path, READ, 2)),
+                    _ => if let Some(ino) = open.pop() { tree.close(ino) },
+                }
+                // Everything that is named is reached from the root, and nothing else is kept that is not open.
+                let mut reached = vec![ROOT];
+                let mut at = 0;
+                while at < reached.len() {
+                    if let Ok(entries) = tree.list(reached[at]) {
+                        let below: Vec<Ino> = entries.map(|(_, ino, _)| ino).collect();
+                        reached.extend(below);
+                    }
+                    at += 1;
+                }
+                reached.extend(&open);
+                reached.sort();
+                reached.dedup();
+                prop_assert_eq!(tree.inodes.keys().copied().collect::<Vec<_>>(), reached);
+            }
+        }
+    }
+}
