@@ -13,11 +13,7 @@ pub struct Offer {
     pub interface_version: u32,
     /// Whether it has a network device.
     pub network: bool,
-    /// CPU features that the guest may have come to rely on, by name.
-    pub features: Vec<String>,
-    /// Size of the VM's state beside its memory, as an upper bound for what will come, in bytes.
-    pub state_max: u32,
-    /// What only the VMM understands: who the VM is.
+    /// What only the VMM understands: who the VM is, and what its guest may have come to rely on of the CPU.
     pub identity: Vec<u8>,
 }
 
@@ -30,7 +26,7 @@ pub struct Capabilities {
     pub interface_versions: Vec<u32>,
     /// Whether it has a network device to give.
     pub network: bool,
-    /// CPU features it lacks of those offered; filled in by whoever knows the CPU.
+    /// CPU features that the guest may rely on and this host lacks; found by whoever knows the CPU.
     pub missing_features: Vec<String>,
 }
 

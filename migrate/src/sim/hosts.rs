@@ -54,8 +54,6 @@ fn offer() -> Offer {
         memory_size: (PAGES * PAGE) as u64,
         interface_version: 1,
         network: false,
-        features: Vec::new(),
-        state_max: 64,
         identity: Vec::new(),
     }
 }

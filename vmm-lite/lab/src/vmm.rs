@@ -80,7 +80,7 @@ impl Vmm {
     /// When `vmm-lite` has not been built.
     pub fn command(&self, args: &[&str]) -> Result<std::process::Command> {
         let mut command = self.host.ns.command(vmm_lite()?);
-        command.args(args).env("VMM_LITE_RUNTIME_DIR", self.runtime.path());
+        command.args(args).env("XDG_RUNTIME_DIR", self.runtime.path());
         Ok(command)
     }
 

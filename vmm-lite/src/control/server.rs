@@ -1,7 +1,10 @@
 //! The VM's side of the control socket.
 
 use super::{Claim, Error, PATIENCE, REQUEST_MAX};
-use crate::vm::{End, StopReason, Vm, VmPhase};
+use crate::{
+    migration,
+    vm::{End, StopReason, Vm, VmPhase},
+};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::{
@@ -110,6 +113,16 @@ impl Reply {
         self.send(&json!({ "progress": what }))
     }
 
+    /// Sends the answer: `{"ok": …}` or `{"error": …}`.
+    pub fn answer(&mut self, answer: &Answer) {
+        let sent = match answer {
+            Ok(value) => self.send(&json!({ "ok": value })),
+            Err(e) => self.send(&json!({ "error": crate::cli::with_causes(&**e) })),
+        };
+        // A client that does not hear it is gone.
+        let _ = sent;
+    }
+
     fn send(&mut self, line: &Value) -> io::Result<()> {
         let mut line = line.to_string();
         line.push('\n');
@@ -155,14 +168,15 @@ fn serve(vm: &Vm, reply: &mut Reply) -> io::Result<()> {
         if verb == "console" {
             return console(vm, reply, lines.buffer());
         }
-        match answer(vm, verb, &request, reply) {
-            Ok(value) => reply.send(&json!({ "ok": value }))?,
-            Err(e) => reply.refuse(&crate::cli::with_causes(&*e)),
+        if verb == "migrate" {
+            migration::request(vm, &request, reply);
+            continue;
         }
+        reply.answer(&answer(vm, verb, &request));
     }
 }
 
-fn answer(vm: &Vm, verb: &str, request: &Map<String, Value>, reply: &mut Reply) -> Answer {
+fn answer(vm: &Vm, verb: &str, request: &Map<String, Value>) -> Answer {
     match verb {
         "stats" => Ok(serde_json::to_value(vm.stats())?),
         "pause" => {
@@ -187,7 +201,6 @@ fn answer(vm: &Vm, verb: &str, request: &Map<String, Value>, reply: &mut Reply) 
             vm.stop(StopReason::Stop);
             Ok(json!({}))
         }
-        "migrate" => crate::migration::request(vm, request, reply),
         other => Err(format!("{other:?} is no verb of this VM's control socket").into()),
     }
 }

@@ -54,7 +54,10 @@ use shared::{Phase, Shared, Wanted};
 use std::{
     io,
     net::IpAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::{Duration, Instant},
 };
 
@@ -262,6 +265,13 @@ impl Vm {
         }
     }
 
+    /// Says that the machine is about to be moved; `None` if it is being moved already. Dropping what comes back ends that.
+    #[must_use]
+    pub fn begin_move(&self) -> Option<Moving<'_>> {
+        self.shared.moving.compare_exchange(false, true, SeqCst, SeqCst).ok()?;
+        Some(Moving(&self.shared.moving))
+    }
+
     /// Whether it runs, is paused, or how it ended.
     #[must_use]
     pub fn phase(&self) -> VmPhase {
@@ -328,6 +338,16 @@ impl Vm {
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         self.shared.identity.net.as_ref()?.ip.map(|ip| ip.address)
+    }
+}
+
+/// A move under way; see [`Vm::begin_move`].
+#[derive(Debug)]
+pub struct Moving<'vm>(&'vm AtomicBool);
+
+impl Drop for Moving<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, SeqCst);
     }
 }
 

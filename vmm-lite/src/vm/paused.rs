@@ -125,13 +125,20 @@ impl<'vm> Paused<'vm> {
         self.resume(Resume { reason: ResumeReason::Resumed, away: stopped.elapsed() })
     }
 
-    /// Ends this instance, because another now runs elsewhere (rules R1, R2). What comes back hands on the packets that still arrive here.
+    /// Reads the packets that still arrive here, to hand them on to where the machine runs now (rule R5).
     ///
     /// # Errors
-    /// [`Error::Ended`] if it was stopped meanwhile; TAP errors.
-    pub fn moved(self) -> Result<LatePackets, Error> {
+    /// TAP errors.
+    pub fn late_packets(&self) -> Result<LatePackets, Error> {
         let tap = self.machine.net.as_ref().map(|net| net.tap().try_clone()).transpose()?;
-        self.vm.shared.end_paused(End::Moved)?;
         Ok(LatePackets::new(tap))
+    }
+
+    /// Ends this instance, because another now runs elsewhere (rules R1, R2).
+    ///
+    /// # Errors
+    /// [`Error::Ended`] if it was stopped meanwhile.
+    pub fn moved(self) -> Result<(), Error> {
+        self.vm.shared.end_paused(End::Moved)
     }
 }

@@ -86,6 +86,8 @@ pub(super) struct Shared {
     pub announcer: Option<Tap>,
     pub made: Instant,
     pub resumes: AtomicU64,
+    /// A move is under way.
+    pub moving: AtomicBool,
     machine: Mutex<Machine>,
     kick: Arc<Kick>,
     wanted: AtomicU8,
@@ -135,6 +137,7 @@ impl Shared {
             announcer,
             made: now,
             resumes: AtomicU64::new(0),
+            moving: AtomicBool::new(false),
             kick: machine.kick_handle(),
             machine: Mutex::new(machine),
             wanted: AtomicU8::new(Wanted::Run as u8),
