@@ -1,5 +1,8 @@
 //! From the monitor's `iretq` to the program's `main`.
 
+use alloc::vec::Vec;
+use core::{ptr, slice};
+
 use vmm_lite_interface::layout::CONTROL_MODULE;
 
 use crate::{
@@ -9,7 +12,7 @@ use crate::{
     },
     image, mm, params,
     platform::{self, pvh::StartInfo},
-    sched, time,
+    quiesce, sched,
 };
 
 unsafe extern "C" {
@@ -31,8 +34,7 @@ const MAIN_STACK: usize = 8 << 20;
 
 macro_rules! address {
     ($symbol:ident) => {
-        // SAFETY: only the address is taken.
-        (unsafe { &raw const $symbol }) as usize
+        (&raw const $symbol).expose_provenance()
     };
 }
 
@@ -41,17 +43,17 @@ macro_rules! address {
 extern "C" fn kernel_main(start_info: usize) -> ! {
     // SAFETY: what the loader passed in EBX.
     let info = unsafe { StartInfo::at(start_info) }.expect("booted by PVH");
-    let (start, end) = memory(info);
-    let pool_end = build_tables(start, end);
-    // SAFETY: all of it is RAM behind the image and the table pool, mapped writable.
-    unsafe { mm::init(pool_end, end) };
     if let Some(control) = info.module(CONTROL_MODULE) {
-        platform::set_control(control);
-    } else {
-        calibrate();
+        // SAFETY: vmm-lite put it there for good.
+        unsafe { platform::set_control(control) };
     }
+    let (start, end) = memory(info);
+    let heap = build_tables(start, end);
+    // SAFETY: all of it is RAM behind the image and the tables, mapped writable.
+    unsafe { mm::init(heap, end) };
     params::init(info.command_line());
     platform::init();
+    quiesce::init();
     sched::spawn(main_thread, 0, MAIN_STACK).expect("memory for the main thread");
     sched::start()
 }
@@ -110,6 +112,9 @@ fn build_tables(start: usize, end: usize) -> usize {
         b.identity(address!(monitor_data_start), address!(monitor_data_end), Rights::MonitorWrite)?;
         b.identity(start, pool_end, Rights::MonitorWrite)?;
         b.identity(pool_end, end, Rights::Write)?;
+        for (from, size) in platform::devices() {
+            b.identity(from, from + size, Rights::Device)?;
+        }
         b.window()
     })();
     let window = map.expect("room for tables");
@@ -128,45 +133,41 @@ fn build_tables(start: usize, end: usize) -> usize {
     pool_end
 }
 
-/// Gates for the faults, all to CPL 0, none open to CPL 3.
+/// A vector and what runs at CPL 0 when it comes. Layout shared with `monitor.s`.
+#[repr(C)]
+struct Gate {
+    vector: u64,
+    entry: u64,
+}
+
+/// Gates for faults and interrupts, none open to CPL 3. That for calls of the monitor is there already.
 ///
 /// # Safety
 /// Before the tables are loaded.
 unsafe fn fill_idt() {
-    macro_rules! gates {
-        ($($vector:literal: $stub:ident),* $(,)?) => {{
-            unsafe extern "C" { $(fn $stub();)* }
-            $(
-                let at = $stub as *const () as u64;
-                // SAFETY: as the caller promises.
-                unsafe {
-                    monitor_idt[$vector] =
-                        [at & 0xffff | 0x10 << 16 | 0x8e00 << 32 | (at >> 16 & 0xffff) << 48, at >> 32];
-                }
-            )*
-        }};
+    unsafe extern "C" {
+        static monitor_gates: Gate;
+        static monitor_gates_end: Gate;
     }
-    gates!(
-        0: monitor_fault_0, 1: monitor_fault_1, 4: monitor_fault_4, 5: monitor_fault_5, 6: monitor_fault_6,
-        7: monitor_fault_7, 8: monitor_fault_8, 10: monitor_fault_10, 11: monitor_fault_11, 12: monitor_fault_12,
-        13: monitor_fault_13, 14: monitor_fault_14, 16: monitor_fault_16, 17: monitor_fault_17, 19: monitor_fault_19,
-        21: monitor_fault_21,
-    );
-}
-
-/// The TSC's pace, from CPUID where it is told.
-fn calibrate() {
-    let hz = core::arch::x86_64::__cpuid(0x15);
-    let hz = if hz.eax != 0 && hz.ebx != 0 && hz.ecx != 0 {
-        u64::from(hz.ecx) * u64::from(hz.ebx) / u64::from(hz.eax)
-    } else {
-        1_000_000_000
-    };
-    time::set_tsc(arch::cpu::tsc(), hz);
+    let (from, to) = (&raw const monitor_gates, &raw const monitor_gates_end);
+    // SAFETY: the monitor's constants, an array of gates between the two symbols.
+    let gates = unsafe { slice::from_raw_parts(from, to.offset_from_unsigned(from)) };
+    for &Gate { vector, entry } in gates {
+        let low = entry & 0xffff | 0x10 << 16 | 0x8e00 << 32 | (entry >> 16 & 0xffff) << 48;
+        // SAFETY: as the caller promises.
+        unsafe { monitor_idt[vector as usize] = [low, entry >> 32] };
+    }
 }
 
 extern "C" fn main_thread(_: usize) {
-    let (argc, argv, env) = params::for_std();
+    let (args, env) = params::for_program();
+    let argc = args.len() as i32;
     // SAFETY: std's entry for this target, called once, with arrays that stay.
-    unsafe { runtime_entry(argc, argv, env) }
+    unsafe { runtime_entry(argc, leak(args), leak(env)) }
+}
+
+/// An array of C strings, ended by null, that stays for good.
+fn leak(strings: Vec<Vec<u8>>) -> *const *const u8 {
+    let pointers = strings.into_iter().map(|s| s.leak().as_ptr()).chain([ptr::null()]);
+    pointers.collect::<Vec<_>>().leak().as_ptr()
 }

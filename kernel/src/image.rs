@@ -4,6 +4,8 @@ use core::slice;
 
 const PT_LOAD: u32 = 1;
 const PT_TLS: u32 = 7;
+/// In the flags of a segment.
+const EXECUTE: u32 = 1;
 
 #[repr(C)]
 struct Header {
@@ -66,4 +68,21 @@ pub fn tls() -> Option<&'static Segment> {
 pub fn end() -> usize {
     let end = segments().map(|s| s.address + s.memory_size).max().unwrap_or(0) as usize;
     end.next_multiple_of(4096)
+}
+
+/// Whether `address` is that of an instruction, as far as one can tell.
+pub fn is_text(address: u64) -> bool {
+    segments().any(|s| {
+        s.flags & EXECUTE != 0 && (s.address..s.address + s.memory_size).contains(&address)
+    })
+}
+
+/// The first byte of the instruction at `address`, behind its prefixes, if it is one of the image's.
+pub fn instruction_at(address: u64) -> Option<u8> {
+    (address..address + 4)
+        .take_while(|at| is_text(*at))
+        // SAFETY: text segments are mapped readable.
+        .map(|at| unsafe { core::ptr::with_exposed_provenance::<u8>(at as usize).read() })
+        // Operand size, repeat, REX.
+        .find(|byte| !matches!(byte, 0x66 | 0xf2 | 0xf3 | 0x40..=0x4f))
 }

@@ -16,89 +16,32 @@ extern crate std;
 
 pub mod arch;
 pub mod cell;
+pub mod console;
+pub mod dont_care;
+pub mod entropy;
+pub mod fs;
+pub mod list;
+pub mod mm;
 pub mod net;
-
-/// Memory that the kernel needs beyond the image to start, in KiB: tables, first heap, main stack.
-pub const MIN_FREE_KIB: u32 = 512;
+pub mod params;
+pub mod platform;
+pub mod sched;
+pub mod time;
 
 #[cfg(target_os = "hermit")]
 mod abi;
 #[cfg(target_os = "hermit")]
 mod boot;
 #[cfg(target_os = "hermit")]
-pub mod entropy;
-#[cfg(target_os = "hermit")]
 pub mod fault;
 #[cfg(target_os = "hermit")]
 pub mod image;
 #[cfg(target_os = "hermit")]
-pub mod mm;
-#[cfg(target_os = "hermit")]
-pub mod params;
-#[cfg(target_os = "hermit")]
-pub mod platform;
+mod panic;
 #[cfg(target_os = "hermit")]
 pub mod quiesce;
 #[cfg(target_os = "hermit")]
-pub mod sched;
-#[cfg(target_os = "hermit")]
-pub mod time;
-#[cfg(target_os = "hermit")]
 mod tls;
 
-/// Prints to the console.
-#[cfg(target_os = "hermit")]
-#[macro_export]
-macro_rules! print {
-    ($($arg:tt)*) => {{
-        use core::fmt::Write as _;
-        let _ = write!($crate::Console, $($arg)*);
-    }};
-}
-
-/// The console, for `write!`.
-#[cfg(target_os = "hermit")]
-#[derive(Debug)]
-pub struct Console;
-
-#[cfg(target_os = "hermit")]
-impl core::fmt::Write for Console {
-    fn write_str(&mut self, s: &str) -> core::fmt::Result {
-        platform::console_write(s.as_bytes());
-        Ok(())
-    }
-}
-
-#[cfg(target_os = "hermit")]
-#[panic_handler]
-fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    print!("kernel: {info}\n");
-    platform::fail(|report| {
-        report.kind.store(
-            vmm_lite_interface::control::FaultKind::Kernel as u32,
-            core::sync::atomic::Ordering::Relaxed,
-        );
-    })
-}
-
-#[cfg(target_os = "hermit")]
-mod global {
-    use core::alloc::{GlobalAlloc, Layout};
-    struct KernelHeap;
-    // SAFETY: `mm` hands out memory as `GlobalAlloc` asks.
-    unsafe impl GlobalAlloc for KernelHeap {
-        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-            crate::mm::allocate(layout)
-        }
-        unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-            // SAFETY: as the trait's contract says.
-            unsafe { crate::mm::free(block, layout) }
-        }
-        unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-            // SAFETY: as the trait's contract says.
-            unsafe { crate::mm::reallocate(block, layout, new_size) }
-        }
-    }
-    #[global_allocator]
-    static HEAP: KernelHeap = KernelHeap;
-}
+/// Memory that the kernel needs beyond the image to start, in KiB: tables, first heap, main stack.
+pub const MIN_FREE_KIB: u32 = 512;

@@ -1,7 +1,7 @@
-//! Boot parameters, and what std wants of them: `argv` and `environ`.
+//! Boot parameters: what the command line says, and what std wants of it.
 
-use alloc::{boxed::Box, vec::Vec};
-use core::ptr;
+use alloc::{string::String, vec::Vec};
+use core::net::IpAddr;
 
 use vmm_lite_interface::params::{Param, decode_word, parse};
 
@@ -11,45 +11,135 @@ static LINE: KernelCell<&'static str> = KernelCell::new("");
 
 /// Keeps the command line.
 pub fn init(line: &'static str) {
-    LINE.with(|l| *l = line);
+    LINE.with(|kept| *kept = line);
 }
 
-/// Values of a setting, decoded, in order.
-pub fn setting(key: &str) -> impl Iterator<Item = Vec<u8>> + '_ {
-    LINE.with(|l| parse(l)).filter_map(move |p| match p {
-        Param::Setting { key: k, value } if k == key => Some(decode_word(value).collect()),
-        _ => None,
-    })
+fn line() -> &'static str {
+    LINE.with(|line| *line)
 }
 
-type Strings = *const *const u8;
+/// Own address and the length of its network's prefix.
+#[must_use]
+pub fn ip() -> Option<(IpAddr, u8)> {
+    values(line(), "ip").find_map(|v| cidr(&v))
+}
 
-/// `argc`, `argv` and `environ`, which live as long as the program.
-pub fn for_std() -> (i32, Strings, Strings) {
-    let name = setting("name").next().unwrap_or_else(|| b"program".to_vec());
-    let mut args = alloc::vec![c_string(name)];
+/// Where packets to other networks go.
+#[must_use]
+pub fn gateway() -> Option<IpAddr> {
+    values(line(), "gateway").find_map(|v| v.parse().ok())
+}
+
+/// Name servers, in the order to ask.
+#[must_use]
+pub fn dns() -> Vec<IpAddr> {
+    values(line(), "dns").filter_map(|v| v.parse().ok()).collect()
+}
+
+/// Largest IP packet that the network takes, if it was told.
+#[must_use]
+pub fn mtu() -> Option<u16> {
+    values(line(), "mtu").find_map(|v| v.parse().ok())
+}
+
+/// Name of the VM.
+#[must_use]
+pub fn hostname() -> Option<String> {
+    values(line(), "name").next()
+}
+
+/// Whether quiesce requests come over the second serial port.
+#[must_use]
+pub fn quiesce_over_uart() -> bool {
+    values(line(), "quiesce").any(|v| v == "uart")
+}
+
+/// Arguments and environment as NUL-terminated strings: the program's name first, then its arguments; `KEY=VALUE`.
+#[must_use]
+pub fn for_program() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    strings(line())
+}
+
+fn strings(line: &str) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    let terminated = |word: &mut dyn Iterator<Item = u8>| -> Vec<u8> {
+        word.filter(|b| *b != 0).chain([0]).collect()
+    };
+    let name = values(line, "name").next().unwrap_or_else(|| "program".into());
+    let mut args = alloc::vec![terminated(&mut name.bytes())];
     let mut env = Vec::new();
-    for param in LINE.with(|l| parse(l)) {
+    for param in parse(line) {
         match param {
-            Param::Argument(word) => args.push(c_string(decode_word(word).collect())),
+            Param::Argument(word) => args.push(terminated(&mut decode_word(word))),
             Param::Setting { key, value } => {
                 if let Some(key) = key.strip_prefix("env:") {
-                    let mut text: Vec<u8> = decode_word(key).collect();
-                    text.push(b'=');
-                    text.extend(decode_word(value));
-                    env.push(c_string(text));
+                    let pair = &mut decode_word(key).chain([b'=']).chain(decode_word(value));
+                    env.push(terminated(pair));
                 }
             }
         }
     }
-    let argc = args.len() as i32;
-    args.push(ptr::null());
-    env.push(ptr::null());
-    (argc, Box::leak(args.into_boxed_slice()).as_ptr(), Box::leak(env.into_boxed_slice()).as_ptr())
+    (args, env)
 }
 
-fn c_string(mut bytes: Vec<u8>) -> *const u8 {
-    bytes.retain(|b| *b != 0);
-    bytes.push(0);
-    Box::leak(bytes.into_boxed_slice()).as_ptr()
+/// Values of a setting, in order; those that are not UTF-8 are left out.
+fn values<'a>(line: &'a str, key: &'a str) -> impl Iterator<Item = String> + 'a {
+    parse(line).filter_map(move |param| match param {
+        Param::Setting { key: k, value } if k == key => {
+            String::from_utf8(decode_word(value).collect()).ok()
+        }
+        _ => None,
+    })
+}
+
+fn cidr(text: &str) -> Option<(IpAddr, u8)> {
+    let (address, prefix) = text.split_once('/')?;
+    let address: IpAddr = address.parse().ok()?;
+    let prefix = prefix.parse().ok()?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    (prefix <= most).then_some((address, prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::Ipv4Addr;
+    use proptest::prelude::*;
+    use vmm_lite_interface::params::{encode_argument, encode_word};
+
+    #[test]
+    fn settings_are_found() {
+        assert_eq!(cidr("10.0.0.2/24"), Some((Ipv4Addr::new(10, 0, 0, 2).into(), 24)));
+        for wrong in ["10.0.0.2", "10.0.0.2/33", "x/24", "10.0.0.2/", "::1/129"] {
+            assert_eq!(cidr(wrong), None);
+        }
+        init("name=k%20v ip=bad ip=10.0.0.2/24 dns=10.0.0.1 dns=? dns=10.0.0.3 mtu=1400 other");
+        assert_eq!(hostname().as_deref(), Some("k v"));
+        assert_eq!(ip(), Some((Ipv4Addr::new(10, 0, 0, 2).into(), 24)));
+        assert_eq!(gateway(), None);
+        assert_eq!(dns(), [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 3)]);
+        assert_eq!(mtu(), Some(1400));
+        assert!(!quiesce_over_uart());
+    }
+
+    proptest! {
+        #[test]
+        fn arguments_and_environment_arrive(
+            given in proptest::collection::vec(proptest::collection::vec(1..=255_u8, 0..20), 0..6),
+            value in proptest::collection::vec(1..=255_u8, 0..20),
+        ) {
+            let mut line = String::from("name=x env:KEY=");
+            encode_word(&value, &mut line).unwrap();
+            line.push_str(" --");
+            for arg in &given {
+                line.push(' ');
+                encode_argument(arg, &mut line).unwrap();
+            }
+            let (args, env) = strings(&line);
+            let with_nul = |bytes: &[u8]| [bytes, b"\0"].concat();
+            let expected: Vec<_> =
+                core::iter::once(with_nul(b"x")).chain(given.iter().map(|a| with_nul(a))).collect();
+            prop_assert_eq!(args, expected);
+            prop_assert_eq!(env, [with_nul(&[b"KEY=", value.as_slice()].concat())]);
+        }
+    }
 }

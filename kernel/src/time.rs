@@ -1,44 +1,136 @@
-//! Clocks: from the control page under vmm-lite, from the TSC alone under QEMU. Neither needs an exit.
+//! Clocks: a multiplication of the TSC by what the control page says, or, under QEMU, by what was measured at boot. No exits.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::{
+    arch::x86_64::_rdtsc,
+    sync::atomic::{AtomicPtr, AtomicU64, Ordering, Ordering::Relaxed},
+};
 
-use crate::{arch::cpu, platform};
+use vmm_lite_interface::control::PvClock;
 
-static QEMU_BASE: AtomicU64 = AtomicU64::new(0);
-static QEMU_HZ: AtomicU64 = AtomicU64::new(0);
+/// Under QEMU the guest is its own keeper of time.
+static OWN: PvClock = PvClock {
+    tsc_base: AtomicU64::new(0),
+    mono_base_ns: AtomicU64::new(0),
+    mult: AtomicU64::new(1 << 32),
+    wall_offset_ns: AtomicU64::new(0),
+    tsc_hz: AtomicU64::new(1_000_000_000),
+};
+/// Changes when the machine was paused, and with that, maybe, the clock.
+static NO_RESUMES: AtomicU64 = AtomicU64::new(0);
+
+static CLOCK: AtomicPtr<PvClock> = AtomicPtr::new((&raw const OWN).cast_mut());
+static RESUMES: AtomicPtr<AtomicU64> = AtomicPtr::new((&raw const NO_RESUMES).cast_mut());
 static LAST: AtomicU64 = AtomicU64::new(0);
 
-/// Nanoseconds since the guest's first boot; never goes back.
+/// The time stamp counter.
+#[inline]
+#[must_use]
+pub fn tsc() -> u64 {
+    // SAFETY: every x86-64 CPU has it, and nothing here forbids it at CPL 3.
+    unsafe { _rdtsc() }
+}
+
+/// Nanoseconds since the guest's first boot. Never goes back, also across a move.
+#[inline]
 #[must_use]
 pub fn now_ns() -> u64 {
-    let now = match platform::control() {
-        Some(control) => {
-            let clock = &control.clock;
-            let ticks = cpu::tsc().saturating_sub(clock.tsc_base.load(Ordering::Relaxed));
-            let ns = u128::from(ticks) * u128::from(clock.mult.load(Ordering::Relaxed)) >> 32;
-            clock.mono_base_ns.load(Ordering::Relaxed) + ns as u64
-        }
-        None => {
-            let ticks = cpu::tsc().saturating_sub(QEMU_BASE.load(Ordering::Relaxed));
-            (u128::from(ticks) * 1_000_000_000 / u128::from(QEMU_HZ.load(Ordering::Relaxed).max(1)))
-                as u64
-        }
-    };
-    // One vCPU: no other writer between.
-    let now = now.max(LAST.load(Ordering::Relaxed));
-    LAST.store(now, Ordering::Relaxed);
+    let now = read(|_, mono| mono);
+    // One vCPU: nobody stores between.
+    let now = now.max(LAST.load(Relaxed));
+    LAST.store(now, Relaxed);
     now
+}
+
+/// What [`now_ns`] returned last.
+#[inline]
+#[must_use]
+pub fn last_ns() -> u64 {
+    LAST.load(Relaxed)
 }
 
 /// Nanoseconds since 1970.
 #[must_use]
 pub fn wall_ns() -> u64 {
-    let offset = platform::control().map_or(0, |c| c.clock.wall_offset_ns.load(Ordering::Relaxed));
-    now_ns() + offset
+    read(|clock, mono| mono.wrapping_add(clock.wall_offset_ns.load(Relaxed)))
 }
 
-/// Sets the clock's pace under QEMU.
-pub fn set_tsc(base: u64, hz: u64) {
-    QEMU_BASE.store(base, Ordering::Relaxed);
-    QEMU_HZ.store(hz, Ordering::Relaxed);
+/// Nanoseconds from now until the TSC stands at `tsc`; 0 if it does already.
+#[must_use]
+pub fn until_tsc(at: u64) -> u64 {
+    let clock = clock();
+    ticks_to_ns(at.saturating_sub(tsc()), clock.mult.load(Relaxed))
+}
+
+fn clock() -> &'static PvClock {
+    // SAFETY: `OWN`, or the clock of the control page, which is there for good.
+    unsafe { &*CLOCK.load(Relaxed) }
+}
+
+/// Calls `f` with the clock and its monotonic time, all of one piece: a pause in the midst of reading changes the clock.
+#[inline]
+fn read<R>(f: impl Fn(&PvClock, u64) -> R) -> R {
+    let clock = clock();
+    // SAFETY: `NO_RESUMES`, or the control page's, which is there for good.
+    let resumes = unsafe { &*RESUMES.load(Relaxed) };
+    loop {
+        let before = resumes.load(Ordering::Acquire);
+        let ticks = tsc().saturating_sub(clock.tsc_base.load(Relaxed));
+        let ns = ticks_to_ns(ticks, clock.mult.load(Relaxed));
+        let result = f(clock, clock.mono_base_ns.load(Relaxed).wrapping_add(ns));
+        core::sync::atomic::compiler_fence(Ordering::SeqCst);
+        if resumes.load(Relaxed) == before {
+            return result;
+        }
+    }
+}
+
+#[inline]
+fn ticks_to_ns(ticks: u64, mult: u64) -> u64 {
+    (u128::from(ticks) * u128::from(mult) >> 32) as u64
+}
+
+/// Reads from the control page from now on.
+pub fn use_control_page(clock: &'static PvClock, resumes: &'static AtomicU64) {
+    CLOCK.store((&raw const *clock).cast_mut(), Relaxed);
+    RESUMES.store((&raw const *resumes).cast_mut(), Relaxed);
+}
+
+/// Sets the pace of the TSC: the monotonic clock stands at 0 when it stands at `base`.
+pub fn set_pace(base: u64, hz: u64) {
+    let hz = hz.max(1);
+    OWN.tsc_base.store(base, Relaxed);
+    OWN.mult.store(((1_000_000_000_u128 << 32) / u128::from(hz)) as u64, Relaxed);
+    OWN.tsc_hz.store(hz, Relaxed);
+}
+
+/// Sets the wall clock, for now and with that for later.
+pub fn set_wall(now_since_1970_ns: u64) {
+    OWN.wall_offset_ns.store(now_since_1970_ns.wrapping_sub(now_ns()), Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_become_nanoseconds() {
+        // 2.6 GHz.
+        let mult = (1_000_000_000_u128 << 32) / 2_600_000_000;
+        let day = 2_600_000_000 * 86_400;
+        let ns = ticks_to_ns(day, mult as u64);
+        assert!(ns.abs_diff(86_400_000_000_000) < 100_000, "{ns}");
+        assert_eq!(ticks_to_ns(0, u64::MAX), 0);
+        // A year of a fast TSC does not overflow.
+        assert!(ticks_to_ns(6_000_000_000 * 86_400 * 365, mult as u64) > ns);
+    }
+
+    #[test]
+    fn time_goes_on() {
+        set_pace(tsc(), 1_000_000_000);
+        let first = now_ns();
+        assert!(now_ns() >= first);
+        assert!(last_ns() >= first);
+        set_wall(1_700_000_000_000_000_000);
+        assert!(wall_ns() >= 1_700_000_000_000_000_000);
+    }
 }

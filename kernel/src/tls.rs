@@ -21,25 +21,29 @@ impl Tls {
     pub fn new() -> Option<Self> {
         let template = image::tls();
         let (size, align) =
-            template.map_or((0, 16), |t| (t.memory_size as usize, (t.align as usize).max(16)));
+            template.map_or((0, 1), |t| (t.memory_size as usize, (t.align as usize).max(1)));
+        // The linker counts offsets down from the pointer by the size rounded up to the template's own alignment.
         let before = size.next_multiple_of(align);
-        let layout = Layout::from_size_align(before + 16, align).ok()?;
+        let block_align = align.max(16);
+        let pointer_at = before.next_multiple_of(block_align);
+        let layout = Layout::from_size_align(pointer_at + 16, block_align).ok()?;
         // SAFETY: the layout is not empty.
         let block = unsafe { alloc_zeroed(layout) };
         if block.is_null() {
             return None;
         }
         // SAFETY: inside the block, aligned to 16.
-        let pointer = unsafe { block.add(before) };
-        // SAFETY: as above; the copy ends at the pointer, as the linker counts offsets down from there.
+        let pointer = unsafe { block.add(pointer_at) };
+        // SAFETY: as above; `before` is not more than `pointer_at`, and the template's content not longer than `before`.
         unsafe {
-            pointer.cast::<usize>().write(pointer as usize);
+            pointer.cast::<usize>().write(pointer.expose_provenance());
             if let Some(t) = template {
-                let from = t.address as usize as *const u8;
+                let from = ptr::with_exposed_provenance::<u8>(t.address as usize);
                 ptr::copy_nonoverlapping(from, pointer.sub(before), t.file_size as usize);
             }
         }
-        Some(Self { block, layout, pointer: pointer as usize })
+        let pointer = pointer.addr();
+        Some(Self { block, layout, pointer })
     }
 
     /// What FS must hold.

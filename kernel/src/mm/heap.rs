@@ -1,104 +1,112 @@
-//! The heap: size classes in front of `linked_list_allocator`.
+//! The heap: slabs of equal blocks for what is small, `linked_list_allocator` behind them.
 //!
-//! Small blocks come from lists of equal blocks, which makes `malloc` and `free` a few instructions; the list allocator
-//! behind them, whose search is linear, sees only slabs and large blocks. It grows towards the frames by [`Heap::grow`].
+//! Small blocks cost a few instructions to take and to give. The list allocator, whose search is linear, sees only slabs
+//! and large blocks, and these keep its list short.
 
 use core::{alloc::Layout, ptr::NonNull};
 
 use linked_list_allocator::Heap as ListHeap;
 
-/// Sizes of the small blocks, in bytes.
-const CLASSES: [usize; 14] = [16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048];
-/// What is carved into small blocks at a time.
-const SLAB: usize = 16 << 10;
-/// Least step by which the heap grows.
-const STEP: usize = 128 << 10;
+use super::{
+    classes,
+    slab::{Given, Slabs, slab_size},
+    zone::{CHUNK, Zone},
+};
 
-#[repr(C)]
-struct FreeBlock {
-    next: Option<NonNull<FreeBlock>>,
+/// Least step by which the heap grows.
+const STEP: usize = 64 << 10;
+const PAGE: usize = 4096;
+
+/// Where the heap's memory comes from.
+pub trait Source {
+    /// Lends the zone to `f`.
+    fn zone<R>(&self, f: impl FnOnce(&mut Zone) -> R) -> R;
 }
 
-/// The allocator. All memory it hands out lies in `[start, end)`, and `end` moves up as far as `limit` lets it.
-pub struct Heap {
+/// The allocator.
+pub struct Heap<S> {
+    source: S,
     list: ListHeap,
-    classes: [Option<NonNull<FreeBlock>>; CLASSES.len()],
-    end: usize,
-    limit: usize,
+    small: [Slabs; classes::COUNT],
     used: usize,
 }
 
-impl core::fmt::Debug for Heap {
+impl<S> core::fmt::Debug for Heap<S> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Heap")
-            .field("end", &self.end)
-            .field("limit", &self.limit)
-            .field("used", &self.used)
-            .finish_non_exhaustive()
+        f.debug_struct("Heap").field("used", &self.used).finish_non_exhaustive()
     }
 }
 
-// SAFETY: the pointers lead into memory that belongs to the heap alone; there is one vCPU.
-unsafe impl Send for Heap {}
+// SAFETY: its pointers lead into memory that belongs to the heap alone.
+unsafe impl<S: Send> Send for Heap<S> {}
 
-impl Heap {
+impl<S: Source> Heap<S> {
     /// An allocator without memory.
-    #[must_use]
-    pub const fn empty() -> Self {
-        Self { list: ListHeap::empty(), classes: [None; CLASSES.len()], end: 0, limit: 0, used: 0 }
+    pub const fn new(source: S) -> Self {
+        Self {
+            source,
+            list: ListHeap::empty(),
+            small: [const { Slabs::new() }; classes::COUNT],
+            used: 0,
+        }
     }
 
-    /// Gives it `[start, limit)`, of which it takes more only as needed.
-    ///
-    /// # Safety
-    /// The memory must be writable and nobody else's for as long as the heap lives, but for what [`Self::lower_limit`] gives back.
-    pub unsafe fn init(&mut self, start: usize, limit: usize) {
-        let first = STEP.min(limit - start);
-        // SAFETY: as the caller promises.
-        unsafe { self.list.init(start as *mut u8, first) };
-        self.end = start + first;
-        self.limit = limit;
-    }
-
-    /// Allocates; `None` when memory is exhausted.
+    /// Allocates; `None` when there is no memory. `layout` is not of size 0.
+    #[inline]
     pub fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        let block = match class_of(layout) {
-            Some(class) => self.small(class)?,
-            None => self.large(layout)?,
-        };
-        self.used += footprint(layout);
-        Some(block)
+        match classes::of(layout) {
+            Some(class) => {
+                let block = match self.small[class].take(class) {
+                    Some(block) => block,
+                    None => self.refill(class)?,
+                };
+                self.used += classes::SIZES[class];
+                Some(block)
+            }
+            None => {
+                let block = self.large(layout)?;
+                self.used += layout.size();
+                Some(block)
+            }
+        }
     }
 
     /// Takes a block back.
     ///
     /// # Safety
-    /// `block` must come from [`Self::allocate`] with this layout and not have been freed.
+    /// `block` came from [`allocate`](Self::allocate) with this layout, and nobody uses it any more.
+    #[inline]
     pub unsafe fn free(&mut self, block: NonNull<u8>, layout: Layout) {
-        self.used -= footprint(layout);
-        match class_of(layout) {
+        match classes::of(layout) {
             Some(class) => {
-                let free = block.cast::<FreeBlock>();
-                // SAFETY: the block is ours again and at least 16 bytes, 16-byte aligned.
-                unsafe { free.write(FreeBlock { next: self.classes[class] }) };
-                self.classes[class] = Some(free);
+                self.used -= classes::SIZES[class];
+                // SAFETY: as the caller promises; the layout leads to the class that it came from.
+                if let Given::Empty(slab) = unsafe { self.small[class].give(class, block) } {
+                    // SAFETY: alive until the next line.
+                    let chunk = unsafe { slab.as_ref() }.chunk;
+                    // SAFETY: an empty slab is nobody's, and came from where its header says.
+                    unsafe {
+                        if chunk {
+                            self.source.zone(|z| z.give(slab.as_ptr().expose_provenance()));
+                        } else {
+                            self.list.deallocate(slab.cast(), slab_layout(class));
+                        }
+                    }
+                }
             }
-            // SAFETY: as the caller promises; large blocks come from the list.
-            None => unsafe { self.list.deallocate(block, layout) },
+            None => {
+                self.used -= layout.size();
+                // SAFETY: as the caller promises; what has no class came from the list.
+                unsafe { self.list.deallocate(block, layout) };
+            }
         }
     }
 
-    /// Whether growing from `old` to `new` bytes needs no move.
+    /// Whether a block of `old` serves for `new_size` bytes too, with no memory lost.
     #[must_use]
     pub fn fits_in_place(old: Layout, new_size: usize) -> bool {
-        matches!(class_of(old), Some(class) if new_size <= CLASSES[class])
-    }
-
-    /// Whether `new_size` belongs into a smaller class than `old`'s.
-    #[must_use]
-    pub fn fits_smaller(old: Layout, new_size: usize) -> bool {
-        Layout::from_size_align(new_size, old.align())
-            .is_ok_and(|new| class_of(new) != class_of(old))
+        let Ok(new) = Layout::from_size_align(new_size, old.align()) else { return false };
+        matches!((classes::of(old), classes::of(new)), (Some(old), Some(new)) if old == new)
     }
 
     /// Bytes handed out.
@@ -107,82 +115,223 @@ impl Heap {
         self.used
     }
 
-    /// Where the heap ends; what lies between here and the limit has never been used.
+    /// Bytes that the list has and that are not handed out.
     #[must_use]
-    pub fn end(&self) -> usize {
-        self.end
+    pub fn list_free(&self) -> usize {
+        self.list.free()
     }
 
-    /// Where it must stop growing.
-    #[must_use]
-    pub fn limit(&self) -> usize {
-        self.limit
+    /// Takes what is free inside the heap, in blocks of `size` aligned to pages, and hands each to `f`; at most `most` of them. They must be
+    /// [given back](Self::give_free) before anything else happens to the heap.
+    pub fn take_free(&mut self, size: usize, most: usize, mut f: impl FnMut(NonNull<u8>)) -> usize {
+        let Ok(layout) = Layout::from_size_align(size, PAGE) else { return 0 };
+        let taken = (0..most).map_while(|_| self.list.allocate_first_fit(layout).ok());
+        taken.map(|block| f(block)).count()
     }
 
-    /// Gives up the memory above `limit`, if the heap has not grown there.
-    pub fn lower_limit(&mut self, limit: usize) -> bool {
-        let can = limit >= self.end;
-        if can {
-            self.limit = limit;
-        }
-        can
+    /// Gives back a block of [`take_free`](Self::take_free).
+    ///
+    /// # Safety
+    /// It came from there, with this size.
+    pub unsafe fn give_free(&mut self, block: NonNull<u8>, size: usize) {
+        // SAFETY: the layout was valid when the block was taken.
+        let layout = unsafe { Layout::from_size_align_unchecked(size, PAGE) };
+        // SAFETY: as the caller promises.
+        unsafe { self.list.deallocate(block, layout) };
     }
 
-    fn small(&mut self, class: usize) -> Option<NonNull<u8>> {
-        if self.classes[class].is_none() {
-            self.refill(class)?;
-        }
-        let block = self.classes[class]?;
-        // SAFETY: a block on a free list is ours and holds a `FreeBlock`.
-        self.classes[class] = unsafe { block.as_ref() }.next;
-        Some(block.cast())
-    }
-
-    fn refill(&mut self, class: usize) -> Option<()> {
-        let size = CLASSES[class];
-        let slab = Layout::from_size_align(SLAB, 16).ok()?;
-        let start = self.large(slab)?;
-        for n in (0..SLAB / size).rev() {
-            // SAFETY: the block lies inside the slab, which nobody else has.
-            let block = unsafe { start.add(n * size) }.cast::<FreeBlock>();
-            // SAFETY: likewise, and it is 16-byte aligned as all sizes are multiples of 16.
-            unsafe { block.write(FreeBlock { next: self.classes[class] }) };
-            self.classes[class] = Some(block);
-        }
-        Some(())
+    #[cold]
+    fn refill(&mut self, class: usize) -> Option<NonNull<u8>> {
+        let layout = slab_layout(class);
+        let (slab, chunk) = match self.large(layout) {
+            Some(slab) => (slab, false),
+            // The chunks that stacks gave back, where they are large enough.
+            None if layout.size() == CHUNK => {
+                let chunk = self.source.zone(Zone::take)?;
+                (NonNull::new(core::ptr::with_exposed_provenance_mut(chunk))?, true)
+            }
+            None => return None,
+        };
+        // SAFETY: just taken, of the size and alignment of a slab.
+        unsafe { self.small[class].add(slab, chunk) };
+        self.small[class].take(class)
     }
 
     fn large(&mut self, layout: Layout) -> Option<NonNull<u8>> {
         if let Ok(block) = self.list.allocate_first_fit(layout) {
             return Some(block);
         }
-        self.grow(layout.size().checked_add(layout.align())?)?;
-        self.list.allocate_first_fit(layout).ok()
+        // What the list loses at both ends to alignment and to its own headers.
+        let need = layout.size().checked_add(layout.align())?.checked_add(64)?;
+        let need = need.checked_next_multiple_of(PAGE)?;
+        let grown =
+            self.grow(need.max(STEP)) || self.grow(need) || self.grow_by_what_is_left(layout);
+        if grown { self.list.allocate_first_fit(layout).ok() } else { None }
     }
 
-    fn grow(&mut self, size: usize) -> Option<()> {
-        let room = self.limit - self.end;
-        let step = size.checked_add(64)?.max(STEP).checked_next_multiple_of(4096)?;
-        // Near the end, what is left may still do.
-        let step =
-            if step > room { size.checked_add(64)?.checked_next_multiple_of(4096)? } else { step };
-        if step > room {
-            return None;
+    /// At the very end the block may still fit behind the hole at the heap's end.
+    fn grow_by_what_is_left(&mut self, layout: Layout) -> bool {
+        let left = self.source.zone(|z| {
+            let (from, to) = z.untouched();
+            to - from
+        });
+        left >= PAGE && left + self.list.free() >= layout.size() && self.grow(left & !(PAGE - 1))
+    }
+
+    fn grow(&mut self, size: usize) -> bool {
+        let Some(start) = self.source.zone(|z| z.grow_heap(size)) else { return false };
+        // SAFETY: the zone gave it to the heap for good, right behind what it gave before.
+        unsafe {
+            if self.list.size() == 0 {
+                self.list.init(core::ptr::with_exposed_provenance_mut(start), size);
+            } else {
+                self.list.extend(size);
+            }
         }
-        // SAFETY: `[end, end + step)` lies below the limit and so is ours.
-        unsafe { self.list.extend(step) };
-        self.end += step;
-        Some(())
+        true
     }
 }
 
-fn class_of(layout: Layout) -> Option<usize> {
-    if layout.align() > 16 {
-        return None;
-    }
-    CLASSES.iter().position(|&size| layout.size() <= size)
+fn slab_layout(class: usize) -> Layout {
+    let size = slab_size(class);
+    // A power of two.
+    Layout::from_size_align(size, size).expect("slabs are small")
 }
 
-fn footprint(layout: Layout) -> usize {
-    class_of(layout).map_or(layout.size(), |class| CLASSES[class])
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::{alloc::alloc, vec::Vec};
+    use core::cell::RefCell;
+    use proptest::prelude::*;
+
+    struct Memory(RefCell<Zone>);
+
+    impl Source for &Memory {
+        fn zone<R>(&self, f: impl FnOnce(&mut Zone) -> R) -> R {
+            f(&mut self.0.borrow_mut())
+        }
+    }
+
+    fn memory(size: usize) -> Memory {
+        let layout = Layout::from_size_align(size, CHUNK).unwrap();
+        // SAFETY: not of size 0. Leaked: tests are short.
+        let start = unsafe { alloc(layout) }.expose_provenance();
+        // SAFETY: just allocated. Not aligned at its start, as the end of an image is not.
+        Memory(RefCell::new(unsafe { Zone::new(start + 4096, start + size) }))
+    }
+
+    fn layout(size: usize, align: usize) -> Layout {
+        Layout::from_size_align(size, align).unwrap()
+    }
+
+    /// Fills a block, and finds out whether another wrote into it.
+    struct Block(NonNull<u8>, Layout, u8);
+
+    impl Block {
+        fn fill(at: NonNull<u8>, layout: Layout, mark: u8) -> Self {
+            assert!(at.as_ptr().addr().is_multiple_of(layout.align()));
+            // SAFETY: the block's.
+            unsafe { at.as_ptr().write_bytes(mark, layout.size()) };
+            Self(at, layout, mark)
+        }
+
+        fn is_whole(&self) -> bool {
+            // SAFETY: the block's.
+            let bytes = unsafe { core::slice::from_raw_parts(self.0.as_ptr(), self.1.size()) };
+            bytes.iter().all(|b| *b == self.2)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn blocks_are_apart_and_come_back(
+            steps in proptest::collection::vec((any::<bool>(), 1..20_000_usize, 0..8_u32, any::<u8>()), 1..300)
+        ) {
+            let memory = memory(1 << 20);
+            let mut heap = Heap::new(&memory);
+            let mut blocks: Vec<Block> = Vec::new();
+            for (take, size, align, mark) in steps {
+                // Mostly small ones.
+                let size = if size % 4 == 0 { size } else { size % 600 + 1 };
+                if take || blocks.is_empty() {
+                    let layout = layout(size, 1 << align);
+                    if let Some(at) = heap.allocate(layout) {
+                        blocks.push(Block::fill(at, layout, mark));
+                    }
+                } else {
+                    let block = blocks.swap_remove(size % blocks.len());
+                    prop_assert!(block.is_whole());
+                    // SAFETY: allocated above with this layout.
+                    unsafe { heap.free(block.0, block.1) };
+                }
+            }
+            prop_assert!(blocks.iter().all(Block::is_whole));
+            for block in blocks {
+                // SAFETY: allocated above with this layout.
+                unsafe { heap.free(block.0, block.1) };
+            }
+            prop_assert_eq!(heap.used(), 0);
+            // One slab of each class may stay; all else is one piece again.
+            let most = 600 << 10;
+            prop_assert!(heap.allocate(layout(most, 16)).is_some() || heap.list_free() < most);
+        }
+    }
+
+    #[test]
+    fn small_blocks_find_room_where_large_ones_do_not() {
+        let memory = memory(256 << 10);
+        let mut heap = Heap::new(&memory);
+        // A stack takes a chunk and gives it back, all else is the heap's.
+        let chunk = memory.0.borrow_mut().take().unwrap();
+        while heap.allocate(layout(4096, 4096)).is_some() {}
+        // SAFETY: taken above.
+        unsafe { memory.0.borrow_mut().give(chunk) };
+        assert_eq!(heap.allocate(layout(9000, 8)), None);
+        let block = heap.allocate(layout(100, 8)).unwrap();
+        assert!((chunk..chunk + CHUNK).contains(&block.as_ptr().addr()));
+    }
+
+    #[test]
+    fn an_exhausted_heap_says_so_and_recovers() {
+        let memory = memory(1 << 20);
+        let mut heap = Heap::new(&memory);
+        let large = layout(100 << 10, 8);
+        let blocks: Vec<_> = core::iter::from_fn(|| heap.allocate(large)).collect();
+        assert!(blocks.len() >= 9, "{} of 10", blocks.len());
+        assert_eq!(heap.allocate(layout(usize::MAX / 2, 8)), None);
+        // SAFETY: allocated above with this layout.
+        blocks.into_iter().for_each(|b| unsafe { heap.free(b, large) });
+        assert!(heap.allocate(layout(900 << 10, 8)).is_some());
+    }
+
+    #[test]
+    fn a_block_serves_for_all_sizes_of_its_class() {
+        let fits = |old, new| Heap::<&Memory>::fits_in_place(layout(old, 8), new);
+        assert!(fits(100, 112));
+        assert!(!fits(100, 113));
+        assert!(!fits(100, 90));
+        assert!(!fits(100_000, 100_001));
+    }
+
+    #[test]
+    fn what_is_free_can_be_borrowed() {
+        let memory = memory(1 << 20);
+        let mut heap = Heap::new(&memory);
+        let (a, b) = (layout(300 << 10, 8), layout(300 << 10, 8));
+        let first = heap.allocate(a).unwrap();
+        let second = heap.allocate(b).unwrap();
+        // SAFETY: allocated above.
+        unsafe { heap.free(first, a) };
+        let mut taken = Vec::new();
+        let count = heap.take_free(64 << 10, 100, |block| taken.push(block));
+        assert_eq!(count, taken.len());
+        assert!(count >= 4, "{count}");
+        // SAFETY: taken above.
+        taken.into_iter().for_each(|block| unsafe { heap.give_free(block, 64 << 10) });
+        // SAFETY: allocated above.
+        unsafe { heap.free(second, b) };
+        assert_eq!(heap.used(), 0);
+        assert!(heap.allocate(layout(600 << 10, 8)).is_some());
+    }
 }

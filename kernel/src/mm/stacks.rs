@@ -1,104 +1,162 @@
-//! Stacks: slots of a virtual window, each with a guard page below, committed as they are touched.
+//! Stacks: slots of a virtual window, the lowest chunk of each never mapped, the rest committed as it is touched.
+//!
+//! A slot's size is a power of two, and the window has a region for each size. So the monitor sees from an address alone
+//! which chunks are guards, and never maps one, whoever asks. The guard is part of the size that was asked for.
 
 use alloc::vec::Vec;
+use core::cell::Cell;
 
-use super::{MEMORY, frames::CHUNK};
+use super::{
+    zone,
+    zone::{CHUNK, Zone},
+};
 use crate::{
-    arch::{map_chunk, paging::WINDOW, unmap_chunk},
+    arch::{
+        map_chunk,
+        paging::{REGION_SHIFT, WINDOW, WINDOW_SIZE},
+        unmap_chunk,
+    },
     cell::KernelCell,
 };
 
-/// Least size of a stack.
-const MIN: usize = 64 << 10;
-/// The window's size.
-const WINDOW_SIZE: usize = 256 << 30;
+/// Least size of a stack: the kernel runs on it too.
+const LEAST: usize = 64 << 10;
+/// How many regions the window has: one for each number of address bits in a slot.
+const SIZES: usize = WINDOW_SIZE >> REGION_SHIFT;
+/// What an idle slot may keep committed for the next thread.
+const KEEP: usize = 4 * CHUNK;
+/// Of how many chunks from the top it is remembered what they are made of.
+const REMEMBERED: usize = 16;
+/// How many idle slots keep anything.
+const KEPT_SLOTS: usize = 64;
 
-/// A slot: `[bottom, top)`, of which the lowest chunk is never mapped.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// A slot that is somebody's stack: `[bottom, top)`, growing down.
+#[derive(Debug)]
 pub struct Stack {
-    /// First address, where the guard is.
-    pub bottom: usize,
-    /// End.
-    pub top: usize,
-    /// Lowest committed address.
-    pub committed: usize,
+    bottom: usize,
+    top: usize,
+    /// What lies from here to the top is mapped.
+    committed: Cell<usize>,
+    /// What the first chunks from the top are made of, by number of the chunk in RAM.
+    chunks: [Cell<u32>; REMEMBERED],
 }
 
-#[derive(Debug)]
-struct Window {
-    next: usize,
-    /// Slots of threads that have ended, with what they have committed.
+/// Slots of threads that have ended.
+struct Slots {
+    /// How many of each size were ever made.
+    made: [usize; SIZES],
     idle: Vec<Stack>,
 }
 
-static SLOTS: KernelCell<Window> = KernelCell::new(Window { next: WINDOW, idle: Vec::new() });
+static SLOTS: KernelCell<Slots> = KernelCell::new(Slots { made: [0; SIZES], idle: Vec::new() });
 
 impl Stack {
-    /// A stack of at least `size` bytes with its first chunk committed.
-    #[must_use]
+    /// A stack of `size` bytes or a little more, its guard included, with its top chunk committed. `None` without memory.
     pub fn new(size: usize) -> Option<Self> {
-        let size = size.max(MIN).checked_next_multiple_of(CHUNK)?.checked_add(CHUNK)?;
-        let reused = SLOTS.with(|slots| {
+        let size = size.max(LEAST).checked_next_power_of_two()?;
+        let stack = Self::reused(size).or_else(|| Self::fresh(size))?;
+        if stack.committed.get() == stack.top && !stack.commit(stack.top - CHUNK) {
+            stack.retire();
+            return None;
+        }
+        Some(stack)
+    }
+
+    fn reused(size: usize) -> Option<Self> {
+        SLOTS.with(|slots| {
             let at = slots.idle.iter().rposition(|s| s.top - s.bottom == size)?;
             Some(slots.idle.swap_remove(at))
-        });
-        if let Some(stack) = reused {
-            return Some(stack);
-        }
-        let bottom = SLOTS.with(|slots| {
-            let bottom = slots.next;
-            slots.next = bottom.checked_add(size).filter(|end| *end <= WINDOW + WINDOW_SIZE)?;
-            Some(bottom)
-        })?;
-        let mut stack = Self { bottom, top: bottom + size, committed: bottom + size };
-        if stack.commit(stack.top - CHUNK) {
-            return Some(stack);
-        }
-        SLOTS.with(|slots| slots.idle.push(stack));
-        None
+        })
     }
 
-    /// Whether `address` is the guard's.
-    #[must_use]
-    pub fn is_guard(&self, address: usize) -> bool {
-        (self.bottom..self.bottom + CHUNK).contains(&address)
+    fn fresh(size: usize) -> Option<Self> {
+        let bits = size.ilog2() as usize;
+        SLOTS.with(|slots| {
+            // Room for all of them to become idle: giving one back must not fail.
+            let all = slots.made.iter().sum::<usize>() + 1;
+            slots.idle.try_reserve(all - slots.idle.len()).ok()?;
+            let region = WINDOW + (bits << REGION_SHIFT);
+            let bottom = region + slots.made.get(bits)? * size;
+            let top = bottom + size;
+            if top > region + (1 << REGION_SHIFT) {
+                return None;
+            }
+            slots.made[bits] += 1;
+            let chunks = [const { Cell::new(0) }; REMEMBERED];
+            Some(Self { bottom, top, committed: Cell::new(top), chunks })
+        })
     }
 
-    /// Whether `address` belongs to the slot.
-    #[must_use]
-    pub fn contains(&self, address: usize) -> bool {
+    /// Its end, where it starts to grow down from.
+    pub fn top(&self) -> usize {
+        self.top
+    }
+
+    /// The lowest address that is mapped.
+    pub fn committed(&self) -> usize {
+        self.committed.get()
+    }
+
+    /// Whether `address` is the slot's, its guard included.
+    pub fn holds(&self, address: usize) -> bool {
         (self.bottom..self.top).contains(&address)
     }
 
-    /// Commits the chunk that holds `address`; false without memory or for the guard.
-    pub fn commit(&mut self, address: usize) -> bool {
-        let chunk = address & !(CHUNK - 1);
-        if self.is_guard(address) || !self.contains(address) {
+    /// Commits all from the chunk that holds `address` upwards; false without memory, and for what is not of the stack. Called by the
+    /// handler of page faults, whatever the kernel was doing.
+    pub fn commit(&self, address: usize) -> bool {
+        if !(self.bottom + CHUNK..self.committed.get()).contains(&address) {
             return false;
         }
-        let Some(frames) = MEMORY.with(|m| m.frames.take(&mut m.heap)) else { return false };
-        // SAFETY: the frames were just taken and are nobody else's.
-        let mapped = unsafe { map_chunk(chunk, frames) };
-        if mapped {
-            self.committed = self.committed.min(chunk);
-        } else {
-            MEMORY.with(|m| m.frames.give(frames));
+        while self.committed.get() > address {
+            let Some(frames) = zone(Zone::take) else { return false };
+            let chunk = self.committed.get() - CHUNK;
+            // SAFETY: the frames were just taken and are nobody else's.
+            if !unsafe { map_chunk(chunk, frames) } {
+                // SAFETY: not mapped, so not used.
+                zone(|z| unsafe { z.give(frames) });
+                return false;
+            }
+            self.committed.set(chunk);
+            if let Some(remembered) = self.chunks.get((self.top - chunk) / CHUNK - 1) {
+                remembered.set((frames / CHUNK) as u32);
+            }
         }
-        mapped
+        true
     }
 
-    /// Keeps the slot for the next thread; all but its first chunk is given back.
-    pub fn retire(mut self) {
-        let keep = self.top - CHUNK;
-        let mut at = self.committed;
-        while at < keep {
-            // SAFETY: the thread has ended, so nothing uses its stack.
-            if let Some(frames) = unsafe { unmap_chunk(at) } {
-                MEMORY.with(|m| m.frames.give(frames));
-            }
-            at += CHUNK;
+    /// Calls `f` with the pieces of RAM below `address` of the stack, as far as they are remembered.
+    pub fn each_frame_below(&self, address: usize, mut f: impl FnMut(usize, usize)) {
+        let committed = (self.top - self.committed.get()) / CHUNK;
+        for (n, chunk) in self.chunks.iter().take(committed).enumerate() {
+            let bottom = self.top - (n + 1) * CHUNK;
+            let frames = chunk.get() as usize * CHUNK;
+            f(frames, frames + address.saturating_sub(bottom).min(CHUNK));
         }
-        self.committed = keep;
-        SLOTS.with(|slots| slots.idle.push(self));
     }
+
+    /// Gives the slot up, for the next thread. Nothing may run on it.
+    pub fn retire(self) {
+        let kept = SLOTS.with(|s| s.idle.len() < KEPT_SLOTS);
+        let keep =
+            if kept { self.top - KEEP.min(self.top - self.committed.get()) } else { self.top };
+        while self.committed.get() < keep {
+            let chunk = self.committed.get();
+            // SAFETY: nothing runs on this stack.
+            if let Some(frames) = unsafe { unmap_chunk(chunk) } {
+                // SAFETY: unmapped, so not used.
+                zone(|z| unsafe { z.give(frames) });
+            }
+            self.committed.set(chunk + CHUNK);
+        }
+        SLOTS.with(|slots| {
+            // Idle slots that keep nothing come first, so that the others are used before.
+            if kept { slots.idle.push(self) } else { slots.idle.insert(0, self) }
+        });
+    }
+}
+
+/// Calls `f` with each stack that nobody uses.
+pub fn each_idle(f: impl FnMut(&Stack)) {
+    SLOTS.with(|slots| slots.idle.iter().for_each(f));
 }

@@ -1,68 +1,52 @@
-//! A thread: its stack, its thread-local storage, and how it begins and ends.
+//! A thread: its stack, its thread-local storage, its places in the scheduler's lists.
 
-use alloc::{boxed::Box, vec::Vec};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::cell::Cell;
 
-use super::{bury, exit_thread};
-use crate::{arch::context, mm::stacks::Stack, tls::Tls};
+use super::{WaitQueue, timers::Timed};
+use crate::list::{Linked, Links};
 
-/// Index of a thread.
-pub type ThreadId = usize;
+/// Number of a thread. The main thread is 0; numbers are not used again (before 2³² threads have come and gone).
+pub type ThreadId = u32;
 
-/// What the scheduler keeps of a thread.
+/// What the scheduler keeps of a thread. It stays where it is, alive, from its birth until another thread buries it.
 #[derive(Debug)]
 pub struct Thread {
-    /// Tells threads apart that had the same index.
-    pub serial: u64,
+    /// Its number.
+    pub(super) id: ThreadId,
     /// Stack pointer while it does not run.
-    pub sp: usize,
+    pub(super) sp: Cell<usize>,
     /// Its stack.
-    pub stack: Stack,
+    #[cfg(target_os = "hermit")]
+    pub(super) stack: crate::mm::stacks::Stack,
     /// Its thread-local storage.
-    pub tls: Tls,
-    /// When it wakes at the latest, while it blocks.
-    pub deadline: Option<u64>,
-    /// Whether the deadline woke it.
-    pub timed_out: bool,
-    /// Threads that wait for its end.
-    pub joiners: Vec<ThreadId>,
-    entry: extern "C" fn(usize),
-    argument: usize,
+    #[cfg(target_os = "hermit")]
+    pub(super) tls: crate::tls::Tls,
+    /// Place among those that are ready, or that wait for the same thing.
+    pub(super) links: Links<Self>,
+    /// Place among those that have a deadline.
+    pub(super) timer: Cell<usize>,
+    /// Whether the last wait ended by its deadline.
+    pub(super) timed_out: Cell<bool>,
+    /// What futex it waits for.
+    pub(super) futex: Cell<usize>,
+    /// Who waits for its end.
+    pub(super) ended: WaitQueue,
+    /// What it runs.
+    pub(super) entry: extern "C" fn(usize),
+    /// And with what.
+    pub(super) argument: usize,
 }
 
-static SERIAL: AtomicU64 = AtomicU64::new(1);
-
-impl Thread {
-    /// A thread that will call `entry(argument)`.
-    pub fn new(
-        entry: extern "C" fn(usize),
-        argument: usize,
-        stack_size: usize,
-    ) -> Option<Box<Self>> {
-        let tls = Tls::new()?;
-        let stack = Stack::new(stack_size)?;
-        let mut thread = Box::new(Self {
-            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
-            sp: 0,
-            stack,
-            tls,
-            deadline: None,
-            timed_out: false,
-            joiners: Vec::new(),
-            entry,
-            argument,
-        });
-        let this = &raw const *thread;
-        // SAFETY: the top chunk of a new stack is committed; the box outlives the thread.
-        thread.sp = unsafe { context::prepare(stack.top, begin, this as usize) };
-        Some(thread)
+// SAFETY: a field.
+unsafe impl Linked for Thread {
+    fn links(&self) -> &Links<Self> {
+        &self.links
     }
 }
 
-extern "C" fn begin(this: usize) -> ! {
-    bury();
-    // SAFETY: `this` is the box that `new` made, which the scheduler keeps until the thread has ended.
-    let thread = unsafe { &*(this as *const Thread) };
-    (thread.entry)(thread.argument);
-    exit_thread()
+// SAFETY: a field, which starts as nowhere.
+unsafe impl Timed for Thread {
+    fn place(&self) -> &Cell<usize> {
+        &self.timer
+    }
 }

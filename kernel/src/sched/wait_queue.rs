@@ -1,62 +1,72 @@
-//! Where threads wait for something.
+//! Threads that wait for one thing, in the order they came.
 
-use alloc::collections::VecDeque;
+use super::Thread;
+use crate::list::List;
 
-use super::{ThreadId, block, current, look_around, wake};
-use crate::cell::KernelCell;
-
-/// Why a wait ended.
+/// How a wait ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wake {
-    /// Somebody woke it.
+    /// Somebody woke the thread.
     Woken,
-    /// The deadline came.
+    /// The deadline passed first.
     TimedOut,
 }
 
-/// Threads in the order in which they came.
+/// Threads that wait for one thing. Waiting and waking allocate nothing.
 #[derive(Debug)]
-pub struct WaitQueue(KernelCell<VecDeque<ThreadId>>);
+pub struct WaitQueue(List<Thread>);
+
+// SAFETY: in the guest there is one vCPU, and threads switch only where they wait; on the host no thread ever waits here.
+unsafe impl Sync for WaitQueue {}
+// SAFETY: a queue that somebody waits on is borrowed by `wait` and so cannot be moved; an empty one is two nulls.
+unsafe impl Send for WaitQueue {}
 
 impl WaitQueue {
     /// Nobody waits.
     #[must_use]
     pub const fn new() -> Self {
-        Self(KernelCell::new(VecDeque::new()))
+        Self(List::new())
     }
 
-    /// Waits until woken, or until `deadline_ns` of the monotonic clock.
+    /// Waits until woken, or until the monotonic clock reaches `deadline_ns`. Who wakes may mean another, and time has passed: look
+    /// again at what you wait for. No [`KernelCell`](crate::cell::KernelCell) may be lent out.
+    #[cfg_attr(
+        not(target_os = "hermit"),
+        expect(clippy::missing_panics_doc, reason = "no threads there")
+    )]
     pub fn wait(&self, deadline_ns: Option<u64>) -> Wake {
-        let id = current();
-        self.0.with(|q| q.push_back(id));
-        let timed_out = block(deadline_ns);
-        if timed_out {
-            self.0.with(|q| q.retain(|waiting| *waiting != id));
-            return Wake::TimedOut;
+        #[cfg(target_os = "hermit")]
+        {
+            // SAFETY: the current thread runs, so it is in no list. It leaves this one before it runs again, woken or timed
+            // out, and until then `self` is borrowed here.
+            unsafe { self.0.push_back(super::current()) };
+            super::block(deadline_ns)
         }
-        look_around();
-        Wake::Woken
+        #[cfg(not(target_os = "hermit"))]
+        unimplemented!("waiting until {deadline_ns:?}: the host has no kernel threads")
     }
 
-    /// Wakes who has waited longest.
+    /// Makes the thread that has waited longest ready to run; says whether there was one. Never switches to it.
     pub fn wake_one(&self) -> bool {
-        match self.0.with(VecDeque::pop_front) {
-            Some(id) => {
-                wake(id);
-                true
-            }
-            None => false,
-        }
+        let Some(_thread) = self.0.pop_front() else { return false };
+        #[cfg(target_os = "hermit")]
+        super::make_ready(_thread);
+        true
     }
 
-    /// Wakes all.
-    pub fn wake_all(&self) {
-        while self.wake_one() {}
+    /// Makes all of them ready; says how many there were.
+    pub fn wake_all(&self) -> usize {
+        let mut woken = 0;
+        while self.wake_one() {
+            woken += 1;
+        }
+        woken
     }
 
     /// Whether nobody waits.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.with(|q| q.is_empty())
+        self.0.is_empty()
     }
 }
 

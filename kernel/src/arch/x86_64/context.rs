@@ -7,17 +7,22 @@ unsafe extern "C" {
     fn thread_trampoline();
 }
 
-/// Lays out a fresh stack so that switching to it calls `entry(argument)`; returns the stack pointer to load.
+/// What the ABI says that a program starts with: MXCSR and, above it, the x87 control word; all exceptions masked.
+#[cfg(target_os = "hermit")]
+const FP_CONTROL: usize = 0x1f80 | 0x037f << 32;
+
+/// Lays out a fresh stack, so that switching to it calls `entry(argument)`; returns the stack pointer to load.
 ///
 /// # Safety
 /// `top` must be the 16-byte aligned end of writable memory of at least 64 bytes.
 #[cfg(target_os = "hermit")]
 #[must_use]
 pub unsafe fn prepare(top: usize, entry: extern "C" fn(usize) -> !, argument: usize) -> usize {
-    // r15, r14, r13, r12, rbp, rbx, return address; then RSP is 16-byte aligned at the trampoline's call.
-    let frame = [0, 0, entry as usize, argument, 0, 0, thread_trampoline as *const () as usize];
-    let at = (top - 16 - size_of_val(&frame)) as *mut [usize; 7];
-    // SAFETY: inside what the caller says is writable; `top - 16 - 56` is 8-byte aligned.
+    // Floating-point control, R15, R14, R13, R12, RBP, RBX, return address; then RSP is 16-byte aligned at the trampoline's call.
+    let trampoline = thread_trampoline as *const () as usize;
+    let frame = [FP_CONTROL, 0, 0, entry as usize, argument, 0, 0, trampoline];
+    let at = core::ptr::with_exposed_provenance_mut::<[usize; 8]>(top - 16 - size_of_val(&frame));
+    // SAFETY: inside what the caller says is writable, and aligned.
     unsafe { at.write(frame) };
-    at as usize
+    at.addr()
 }

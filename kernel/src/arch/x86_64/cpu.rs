@@ -2,13 +2,6 @@
 
 use core::arch::{asm, x86_64};
 
-/// The time stamp counter.
-#[must_use]
-pub fn tsc() -> u64 {
-    // SAFETY: reads a counter; every x86-64 CPU has it and nothing here forbids it at CPL 3.
-    unsafe { x86_64::_rdtsc() }
-}
-
 /// Sets the base of FS: where thread-local storage is found.
 ///
 /// # Safety
@@ -18,13 +11,11 @@ pub unsafe fn set_fs_base(base: usize) {
     unsafe { asm!("wrfsbase {}", in(reg) base, options(nostack, preserves_flags)) }
 }
 
-/// One word of the CPU's random generator, if it has one and it answers.
+/// A word of the CPU's random generator, if it answers.
 #[must_use]
-pub fn hardware_random() -> Option<u64> {
-    // SAFETY: CPUID may be run anywhere.
-    #[allow(unused_unsafe)]
-    let has = unsafe { x86_64::__cpuid(1) }.ecx & (1 << 30) != 0;
-    if !has {
+pub fn random() -> Option<u64> {
+    let leaf = x86_64::__cpuid(1);
+    if leaf.ecx & (1 << 30) == 0 {
         return None;
     }
     (0..10).find_map(|_| {

@@ -26,5 +26,9 @@ pub struct Record {
 pub const PAGE_FAULT: u64 = 14;
 /// Invalid opcode.
 pub const INVALID_OPCODE: u64 = 6;
+/// Stack segment: an address that is none, by way of RSP or RBP.
+pub const STACK_SEGMENT: u64 = 12;
 /// General protection.
 pub const GENERAL_PROTECTION: u64 = 13;
+/// In the error code of a page fault: the page is there, and the access was not allowed.
+pub const PRESENT: u64 = 1;

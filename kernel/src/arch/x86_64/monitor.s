@@ -117,6 +117,14 @@ monitor_map:
     shrq $38, %rax                  # window: 256 GiB from 1 TiB
     cmpl $4, %eax
     jne monitor_refuse
+    movq %rdi, %rcx                 # bits of an address in its slot; the lowest chunk of a slot is its guard
+    shrq $33, %rcx
+    movl $1, %eax
+    shlq %cl, %rax                  # the shift takes its count modulo 64: the window's own bits add 128
+    decq %rax
+    andq %rdi, %rax
+    cmpq $0x4000, %rax
+    jb monitor_refuse
     movq monitor_window_pdpt, %rdx
     movq %rdi, %rcx
     shrq $30, %rcx
@@ -211,8 +219,18 @@ monitor_interrupt:
     iretq
 
 # Faults. The record tells CPL 3 all that the frame held; the frame then leads to the handler.
+    .pushsection .rodata.monitor_gates,"aR"
+    .balign 8
+    .globl monitor_gates, monitor_gates_end
+monitor_gates:
+    .quad 0x40, monitor_interrupt   # the APIC's timer, devices, spurious
+    .quad 0x41, monitor_interrupt
+    .quad 0x4f, monitor_interrupt
+    .popsection
     .macro fault_stub vector, has_code
-    .globl monitor_fault_\vector
+    .pushsection .rodata.monitor_gates,"aR"
+    .quad \vector, monitor_fault_\vector
+    .popsection
 monitor_fault_\vector:
     .if \has_code == 0
     pushq $0
@@ -236,6 +254,9 @@ monitor_fault_\vector:
     fault_stub 17, 1
     fault_stub 19, 0
     fault_stub 21, 1
+    .pushsection .rodata.monitor_gates
+monitor_gates_end:
+    .popsection
 
 monitor_fault:
     # A fault of the monitor itself, or one while another is being handled, ends the machine.
@@ -320,7 +341,9 @@ monitor_tss:
     .fill 92-4, 1, 0
     .word 104 - 0, 104              # T bit, offset of the permission map
     .equ map_at, 104
-    .fill 0xe9/8, 1, 0xff
+    .fill 0x70/8, 1, 0xff
+    .byte 0xff ^ (3<<(0x70%8))      # CMOS clock
+    .fill 0xe9/8 - 0x70/8 - 1, 1, 0xff
     .byte 0xff ^ (1<<(0xe9%8))
     .fill 0xf4/8 - 0xe9/8 - 1, 1, 0xff
     .byte 0xff ^ (1<<(0xf4%8))
@@ -393,6 +416,7 @@ fault_entry:
     movl $-1, %edx
     fxsave64 (%rsp)
     movq $fault_record, %rdi
+    movq %rbp, %rsi
     call handle_fault
     fxrstor64 (%rsp)
     movq %rbx, %rsp
@@ -408,7 +432,7 @@ fault_entry:
     movl $({CALL} | 4), %eax
     int3
 
-# switch_stack(save: *mut usize in RDI, load: usize in RSI): swaps callee-saved state and stacks.
+# switch_stack(save: *mut usize in RDI, load: usize in RSI): swaps what calls preserve, and the stack.
     .globl switch_stack
 switch_stack:
     pushq %rbx
@@ -417,8 +441,14 @@ switch_stack:
     pushq %r13
     pushq %r14
     pushq %r15
+    subq $8, %rsp
+    stmxcsr (%rsp)
+    fnstcw 4(%rsp)
     movq %rsp, (%rdi)
     movq %rsi, %rsp
+    ldmxcsr (%rsp)
+    fldcw 4(%rsp)
+    addq $8, %rsp
     popq %r15
     popq %r14
     popq %r13
@@ -428,6 +458,7 @@ switch_stack:
     ret
     .globl thread_trampoline
 thread_trampoline:
+    xorl %ebp, %ebp                 # the end of the chain of frames
     movq %r12, %rdi
     call *%r13
     ud2

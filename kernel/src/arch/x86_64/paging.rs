@@ -7,8 +7,12 @@
 pub const PAGE: usize = 4096;
 /// Size of a large page.
 pub const LARGE: usize = 2 << 20;
-/// First address of the window in which stacks live; the window has 256 GiB.
+/// First address of the window in which stacks live.
 pub const WINDOW: usize = 1 << 40;
+/// Size of that window, as the monitor checks it.
+pub const WINDOW_SIZE: usize = 1 << 38;
+/// The window's regions, as bits of an address: one for each size of slots, numbered by the bits of an address in a slot.
+pub const REGION_SHIFT: usize = 33;
 
 const PRESENT: u64 = 1;
 const WRITE: u64 = 1 << 1;

@@ -1,0 +1,21 @@
+//! Random numbers.
+
+use core::slice;
+
+use hermit_abi::errno;
+
+use crate::{entropy, sched};
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sys_read_entropy(to: *mut u8, len: usize, flags: u32) -> isize {
+    if flags != 0 || (to.is_null() && len != 0) {
+        return -(errno::EINVAL as isize);
+    }
+    if len != 0 {
+        // A clone that does not know yet that it is one must not draw.
+        sched::checkpoint();
+        // SAFETY: the caller's buffer.
+        entropy::fill(unsafe { slice::from_raw_parts_mut(to, len) });
+    }
+    len.cast_signed()
+}

@@ -1,0 +1,37 @@
+//! How a program ends, and what it asks about itself.
+
+use vmm_lite_interface::control::FaultKind;
+
+use crate::{fault, platform};
+
+/// Exit code of a program that panicked, as on other systems.
+const PANICKED: i32 = 101;
+
+#[unsafe(no_mangle)]
+extern "C" fn sys_exit(code: i32) -> ! {
+    platform::exit(code)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn sys_abort() -> ! {
+    fault::end(FaultKind::Abort)
+}
+
+/// Called in place of [`sys_abort`] by the panic runtime that images are built with, when the message has been printed: `std` ends a
+/// panic like an abort, where both differ on systems that unwind.
+#[unsafe(no_mangle)]
+extern "C" fn sys_vmm_lite_panicked() -> ! {
+    platform::exit(PANICKED)
+}
+
+/// Errors are returned, never left behind.
+#[unsafe(no_mangle)]
+extern "C" fn sys_get_errno() -> i32 {
+    0
+}
+
+/// See [`sys_get_errno`].
+#[unsafe(no_mangle)]
+extern "C" fn sys_errno() -> i32 {
+    0
+}

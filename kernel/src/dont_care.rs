@@ -1,0 +1,72 @@
+//! The bitmap of pages whose content does not matter while the guest is quiescent; see
+//! [`ControlPage::dont_care`](vmm_lite_interface::control::ControlPage::dont_care).
+
+const PAGE: usize = 4096;
+
+/// One bit a page of RAM.
+#[derive(Debug)]
+pub struct Bitmap<'a>(pub &'a mut [u8]);
+
+impl Bitmap<'_> {
+    /// Bytes that the bitmap of so much RAM takes.
+    #[must_use]
+    pub const fn len_for(memory: usize) -> usize {
+        memory.div_ceil(PAGE).div_ceil(8)
+    }
+
+    /// Marks the pages that lie in `[from, to)` as a whole.
+    pub fn mark(&mut self, from: usize, to: usize) {
+        let last = (to / PAGE).min(self.0.len() * 8);
+        let mut page = from.div_ceil(PAGE);
+        while page < last {
+            if page.is_multiple_of(8) && last - page >= 8 {
+                let whole = (last - page) / 8;
+                self.0[page / 8..page / 8 + whole].fill(0xff);
+                page += whole * 8;
+            } else {
+                self.0[page / 8] |= 1 << (page % 8);
+                page += 1;
+            }
+        }
+    }
+
+    /// Marks nothing.
+    pub fn clear(&mut self) {
+        self.0.fill(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn only_whole_pages_inside_are_marked(
+            ranges in proptest::collection::vec((0..400_000_usize, 0..400_000_usize), 0..5)
+        ) {
+            let pages = 80;
+            let mut bytes = [0; 10];
+            let mut bitmap = Bitmap(&mut bytes);
+            for (a, b) in &ranges {
+                bitmap.mark(*a.min(b), *a.max(b));
+            }
+            for page in 0..pages {
+                let inside = |(a, b): &(usize, usize)| {
+                    *a.min(b) <= page * PAGE && (page + 1) * PAGE <= *a.max(b)
+                };
+                let marked = bitmap.0[page / 8] & 1 << (page % 8) != 0;
+                prop_assert_eq!(marked, ranges.iter().any(inside), "page {}", page);
+            }
+            bitmap.clear();
+            prop_assert_eq!(bytes, [0; 10]);
+        }
+    }
+
+    #[test]
+    fn a_bit_a_page() {
+        assert_eq!(Bitmap::len_for(16 << 20), 512);
+        assert_eq!(Bitmap::len_for(4097), 1);
+    }
+}

@@ -1,0 +1,124 @@
+//! The guest's memory: one zone, one heap, for the program and for the kernel.
+
+use core::{
+    alloc::{GlobalAlloc, Layout},
+    ptr::{self, NonNull},
+};
+
+use super::{
+    heap::{Heap, Source},
+    zone::Zone,
+};
+use crate::{arch::cpu, cell::KernelCell};
+
+static ZONE: KernelCell<Zone> = KernelCell::new(Zone::empty());
+static HEAP: KernelCell<Heap<TheZone>> = KernelCell::new(Heap::new(TheZone));
+
+/// The zone as the heap's source.
+#[derive(Debug)]
+pub struct TheZone;
+
+impl Source for TheZone {
+    fn zone<R>(&self, f: impl FnOnce(&mut Zone) -> R) -> R {
+        zone(f)
+    }
+}
+
+/// Gives `[start, end)` to the heap and to stacks.
+///
+/// # Safety
+/// It is writable, and nobody else's for good.
+pub unsafe fn init(start: usize, end: usize) {
+    // SAFETY: as the caller promises.
+    ZONE.with(|z| *z = unsafe { Zone::new(start, end) });
+}
+
+/// Lends the zone to `f`, which is short and calls nothing else.
+///
+/// The handler of page faults needs the zone whatever the kernel was doing, so it must not be lent out when a stack grows:
+/// the stack that `f` needs is committed before.
+pub fn zone<R>(f: impl FnOnce(&mut Zone) -> R) -> R {
+    cpu::touch_stack();
+    ZONE.with(f)
+}
+
+/// Lends the heap to `f`, which does not allocate.
+pub(crate) fn heap<R>(f: impl FnOnce(&mut Heap<TheZone>) -> R) -> R {
+    HEAP.with(f)
+}
+
+/// Allocates, or returns null. What is of size 0 is not null either.
+#[inline]
+#[must_use]
+pub fn allocate(layout: Layout) -> *mut u8 {
+    if layout.size() == 0 {
+        return ptr::without_provenance_mut(layout.align());
+    }
+    HEAP.with(|h| h.allocate(layout)).map_or(ptr::null_mut(), NonNull::as_ptr)
+}
+
+/// Frees. Null is let pass.
+///
+/// # Safety
+/// `block` is null, or came from here with this layout and nobody uses it any more.
+#[inline]
+pub unsafe fn free(block: *mut u8, layout: Layout) {
+    if layout.size() == 0 {
+        return;
+    }
+    if let Some(block) = NonNull::new(block) {
+        // SAFETY: as the caller promises.
+        HEAP.with(|h| unsafe { h.free(block, layout) });
+    }
+}
+
+/// Reallocates, or returns null and leaves the block as it is.
+///
+/// # Safety
+/// As for [`free`].
+pub unsafe fn reallocate(block: *mut u8, old: Layout, new_size: usize) -> *mut u8 {
+    if old.size() != 0 && Heap::<TheZone>::fits_in_place(old, new_size) {
+        return block;
+    }
+    let Ok(layout) = Layout::from_size_align(new_size, old.align()) else {
+        return ptr::null_mut();
+    };
+    let new = allocate(layout);
+    if !new.is_null() {
+        // SAFETY: both hold the smaller of both sizes, and are apart.
+        unsafe { ptr::copy_nonoverlapping(block, new, old.size().min(new_size)) };
+        // SAFETY: as the caller promises.
+        unsafe { free(block, old) };
+    }
+    new
+}
+
+/// The kernel's own allocations come from the same heap.
+struct Global;
+
+// SAFETY: `HEAP` hands out memory as `GlobalAlloc` asks.
+unsafe impl GlobalAlloc for Global {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        allocate(layout)
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { free(block, layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: as the caller promises.
+        unsafe { reallocate(block, layout, new_size) }
+    }
+}
+
+#[global_allocator]
+static GLOBAL: Global = Global;
+
+/// Bytes in use, and bytes that are not.
+#[must_use]
+pub fn usage() -> (usize, usize) {
+    let unused = zone(|z| z.unused());
+    heap(|h| (h.used(), h.list_free() + unused))
+}

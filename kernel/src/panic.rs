@@ -1,0 +1,13 @@
+//! The kernel's own panics: a report that says that it found itself broken.
+
+use core::panic::PanicInfo;
+
+use vmm_lite_interface::control::FaultKind;
+
+use crate::{fault, print};
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    print!("vmm-lite kernel: {info}\n");
+    fault::end(FaultKind::Kernel)
+}

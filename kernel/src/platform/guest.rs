@@ -1,0 +1,167 @@
+//! One or the other.
+
+use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+
+use vmm_lite_interface::control::{ControlPage, FaultReport};
+
+use super::{CONSOLE_READABLE, ConsoleRead, qemu, vmm_lite};
+use crate::{arch::cpu, entropy::Seed, time};
+
+static CONTROL: AtomicPtr<ControlPage> = AtomicPtr::new(core::ptr::null_mut());
+
+/// The control page, under vmm-lite.
+#[inline]
+#[must_use]
+pub fn control() -> Option<&'static ControlPage> {
+    // SAFETY: null, or where vmm-lite put the page, which is there for good. All its fields are atomics.
+    unsafe { CONTROL.load(Relaxed).as_ref() }
+}
+
+/// Takes note of the control page, before anything else runs.
+///
+/// # Safety
+/// It is there, mapped, for good.
+pub unsafe fn set_control(address: usize) {
+    let page = core::ptr::with_exposed_provenance_mut(address);
+    CONTROL.store(page, Relaxed);
+    if let Some(control) = control() {
+        time::use_control_page(&control.clock, &control.resume_count);
+    }
+}
+
+/// Sets up what this platform needs, once memory is in place.
+pub fn init() {
+    if control().is_none() {
+        qemu::init();
+    }
+}
+
+/// Looks at what came in, without waiting, on behalf of a guest that is busy.
+pub fn poll() {
+    match control() {
+        Some(control) => vmm_lite::poll(control),
+        None => qemu::poll(),
+    }
+}
+
+/// Waits for the world, until the monotonic clock reaches `deadline` at the latest.
+pub fn idle(deadline: Option<u64>) {
+    match control() {
+        Some(control) => vmm_lite::idle(control, deadline),
+        None => qemu::idle(deadline),
+    }
+}
+
+/// Whether something from outside can make a thread ready, ever.
+#[must_use]
+pub fn can_wake() -> bool {
+    net_mmio().is_some() || !CONSOLE_READABLE.is_empty()
+}
+
+/// Prints all of `bytes`.
+pub fn console_write(bytes: &[u8]) {
+    match control() {
+        Some(control) => vmm_lite::console_write(control, bytes),
+        None => qemu::console_write(bytes),
+    }
+}
+
+/// Reads what has arrived, without waiting. `buffer` is not empty.
+pub fn console_read(buffer: &mut [u8]) -> ConsoleRead {
+    match control() {
+        Some(control) => vmm_lite::console_read(control, buffer),
+        None => qemu::console_read(buffer),
+    }
+}
+
+/// Whether [`console_read`] would find something, or the end.
+#[must_use]
+pub fn console_readable() -> bool {
+    match control() {
+        Some(control) => vmm_lite::console_readable(control),
+        None => qemu::console_readable(),
+    }
+}
+
+/// Address of the registers of the virtio-mmio network device, if there is one.
+#[must_use]
+pub fn net_mmio() -> Option<usize> {
+    match control() {
+        Some(control) => Some(control.net_mmio.load(Relaxed) as usize).filter(|at| *at != 0),
+        None => qemu::net_mmio(),
+    }
+}
+
+/// Has the network device look at its queue number `queue`: under vmm-lite with the next doorbell, under QEMU now.
+pub fn notify_net(queue: u16) {
+    match control() {
+        Some(_) => vmm_lite::notify_net(),
+        None => qemu::notify_net(queue),
+    }
+}
+
+/// The generation id: another one says that this guest is a copy.
+#[must_use]
+pub fn generation() -> [u64; 2] {
+    control().map_or([0; 2], |c| [0, 1].map(|n| c.generation[n].load(Relaxed)))
+}
+
+/// What random numbers begin with.
+#[must_use]
+pub fn seed(tsc: u64) -> Seed {
+    let cpu = core::array::from_fn(|_| cpu::random().unwrap_or_else(time::tsc));
+    let host = control().map_or([0; 8], |c| core::array::from_fn(|n| c.entropy[n].load(Relaxed)));
+    Seed { generation: generation(), host, cpu, tsc }
+}
+
+/// Ends the guest with the program's exit code.
+pub fn exit(code: i32) -> ! {
+    match control() {
+        Some(control) => vmm_lite::exit(control, code),
+        None => qemu::exit(code),
+    }
+}
+
+/// Ends the guest with a report, which `fill` fills.
+pub fn fail(fill: impl FnOnce(&FaultReport)) -> ! {
+    match control() {
+        Some(control) => {
+            fill(&control.fault);
+            vmm_lite::fail()
+        }
+        None => {
+            let report = FaultReport::default();
+            fill(&report);
+            qemu::fail(&report)
+        }
+    }
+}
+
+/// Tells vmm-lite how the guest does.
+pub fn tell() {
+    if let Some(control) = control() {
+        vmm_lite::tell_all(control);
+    }
+}
+
+/// Stops at the doorbell as quiescent; returns after the resume. Under vmm-lite only.
+pub fn quiesced() {
+    vmm_lite::quiesced();
+}
+
+/// Windows of device registers to map, on this platform.
+pub fn devices() -> impl Iterator<Item = (usize, usize)> {
+    let net = control().and(net_mmio()).map(|at| (at, 4096));
+    let others = if control().is_some() { &[][..] } else { &qemu::DEVICES };
+    others.iter().copied().chain(net)
+}
+
+/// Bytes of quiesce requests, under QEMU.
+pub fn quiesce_byte() -> Option<u8> {
+    qemu::quiesce_byte()
+}
+
+/// Answers to them.
+pub fn quiesce_write(bytes: &[u8]) {
+    qemu::quiesce_write(bytes);
+}

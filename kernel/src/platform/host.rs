@@ -1,0 +1,39 @@
+//! On the host there is no platform: the console takes everything and gives nothing, there is no device.
+
+use super::ConsoleRead;
+use crate::entropy::Seed;
+
+/// Prints nothing.
+pub fn console_write(_bytes: &[u8]) {}
+
+/// Reads nothing.
+pub fn console_read(_buffer: &mut [u8]) -> ConsoleRead {
+    ConsoleRead::End
+}
+
+/// A read would not wait.
+#[must_use]
+pub fn console_readable() -> bool {
+    true
+}
+
+/// No device.
+#[must_use]
+pub fn net_mmio() -> Option<usize> {
+    None
+}
+
+/// Nobody to tell.
+pub fn notify_net(_queue: u16) {}
+
+/// The only one.
+#[must_use]
+pub fn generation() -> [u64; 2] {
+    [0; 2]
+}
+
+/// Not random: for tests.
+#[must_use]
+pub fn seed(tsc: u64) -> Seed {
+    Seed { tsc, ..Seed::default() }
+}

@@ -1,0 +1,153 @@
+//! Quiesce: somebody wants to move, copy or pause the guest at a good moment.
+//!
+//! 1. The request is seen at the next checkpoint, and hooks of the program begin to run on a thread of the kernel's, while the other
+//!    threads go on: a hook may wait for a lock that one of them holds.
+//! 2. When the hooks have run, or the deadline has passed, the guest answers: queues are settled, pages that do not
+//!    matter are marked, and the vCPU stops at the doorbell.
+//! 3. After the resume, maybe on another host, the marks are taken back, and resume hooks run. They run too when the guest
+//!    was stopped without being asked, or before it could answer.
+//!
+//! Without hooks a request is answered where it is seen.
+
+mod hooks;
+mod marks;
+mod uart;
+
+use core::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
+
+pub use hooks::{OnQuiesce, OnResume, on_quiesce, on_resume};
+use vmm_lite_interface::control::ControlPage;
+
+use crate::{arch::cpu, cell::KernelCell, net, platform, time};
+
+/// How far the request has come that is being answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// None is.
+    None,
+    /// Hooks run since `started`; at `deadline` the answer goes out without them.
+    Hooks { started: u64, deadline: u64 },
+}
+
+static PHASE: KernelCell<Phase> = KernelCell::new(Phase::None);
+/// Resumes that the kernel knows of.
+static RESUMES: AtomicU64 = AtomicU64::new(0);
+/// How long hooks took last, ns.
+static HOOKS_NS: AtomicU64 = AtomicU64::new(0);
+/// A guard against answering within an answer.
+static ANSWERING: AtomicBool = AtomicBool::new(false);
+
+/// Whether [`poll`] has something to do. Two loads.
+#[inline]
+pub fn requested() -> bool {
+    platform::control().is_some_and(|c| asked(c) || resumed(c))
+}
+
+fn asked(control: &ControlPage) -> bool {
+    control.quiesce_request.load(Relaxed) != control.quiesce_answer.load(Relaxed)
+}
+
+fn resumed(control: &ControlPage) -> bool {
+    control.resume_count.load(Relaxed) != RESUMES.load(Relaxed)
+}
+
+/// When [`poll`] must be called at the latest, by the monotonic clock.
+pub fn deadline() -> Option<u64> {
+    PHASE.with(|phase| match *phase {
+        Phase::Hooks { deadline, .. } => Some(deadline),
+        Phase::None => None,
+    })
+}
+
+/// Whether hooks could make a thread ready that waits.
+pub fn can_wake() -> bool {
+    hooks::any()
+}
+
+/// Whether hooks wait for their turn on the vCPU.
+pub fn in_a_hurry() -> bool {
+    deadline().is_some()
+}
+
+/// Sees requests and resumes, and answers when it is time.
+pub fn poll() {
+    let Some(control) = platform::control() else { return uart::poll() };
+    if resumed(control) {
+        after_resume(control);
+    }
+    if !asked(control) {
+        // Taken back: the guest was stopped before it could answer.
+        if deadline().is_some() && !hooks::running() {
+            PHASE.with(|phase| *phase = Phase::None);
+        }
+        return;
+    }
+    let left = time::until_tsc(control.quiesce_deadline_tsc.load(Relaxed));
+    if ready_to_answer(left) {
+        answer(control);
+    }
+}
+
+/// Has hooks run, if there are any; says when the answer may go out.
+fn ready_to_answer(left_ns: u64) -> bool {
+    let now = time::now_ns();
+    match PHASE.with(|phase| *phase) {
+        Phase::None => {
+            HOOKS_NS.store(0, Relaxed);
+            if !hooks::start_quiesce(now + left_ns) {
+                return true;
+            }
+            PHASE.with(|p| *p = Phase::Hooks { started: now, deadline: now + left_ns });
+            false
+        }
+        Phase::Hooks { started, deadline } => {
+            if hooks::running() && now < deadline {
+                return false;
+            }
+            HOOKS_NS.store(now - started, Relaxed);
+            PHASE.with(|phase| *phase = Phase::None);
+            true
+        }
+    }
+}
+
+fn answer(control: &ControlPage) {
+    if ANSWERING.swap(true, Relaxed) {
+        return;
+    }
+    // What can be sent is sent before, so that the fewest packets are under way in the guest.
+    let _ = net::poll(time::now_ns());
+    platform::tell();
+    marks::set(control);
+    control.hooks_ns.store(HOOKS_NS.load(Relaxed), Relaxed);
+    control.quiesce_answer.store(control.quiesce_request.load(Relaxed), Relaxed);
+    control.quiesced_tsc.store(time::tsc(), SeqCst);
+    platform::quiesced();
+    control.resumed_tsc.store(time::tsc(), SeqCst);
+    marks::clear(control);
+    ANSWERING.store(false, Relaxed);
+    if resumed(control) {
+        after_resume(control);
+    }
+}
+
+fn after_resume(control: &ControlPage) {
+    RESUMES.store(control.resume_count.load(Relaxed), Relaxed);
+    hooks::start_resume(hooks::Resumed {
+        reason: control.resume_reason.load(Relaxed),
+        away_ns: control.away_ns.load(Relaxed),
+        generation: platform::generation(),
+    });
+}
+
+/// What the kernel knows before the first thread runs: the boot is no resume.
+pub fn init() {
+    if let Some(control) = platform::control() {
+        RESUMES.store(control.resume_count.load(Relaxed), Relaxed);
+        marks::init(control);
+    }
+    cpu::touch_stack();
+}

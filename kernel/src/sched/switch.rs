@@ -1,0 +1,152 @@
+//! From one thread to the next.
+
+use core::{
+    ptr::{self, NonNull},
+    sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed},
+};
+
+use super::{Thread, ThreadId, Wake, life, timers::Timers, world};
+use crate::{
+    arch::{context, cpu},
+    cell::KernelCell,
+    list::List,
+    mm::stacks::Stack,
+    time,
+};
+
+/// Who can run, and who waits until when.
+pub(super) struct Queues {
+    pub ready: List<Thread>,
+    pub timers: Timers<Thread>,
+}
+
+/// The scheduler's queues.
+pub(super) static QUEUES: KernelCell<Queues> =
+    KernelCell::new(Queues { ready: List::new(), timers: Timers::new() });
+
+/// The thread that runs; null until the first does. Outside of [`QUEUES`], so that the handler of a page fault can look.
+static CURRENT: AtomicPtr<Thread> = AtomicPtr::new(ptr::null_mut());
+
+/// When the current thread got the vCPU.
+static SINCE: AtomicU64 = AtomicU64::new(0);
+
+/// The thread that runs.
+pub(super) fn current() -> NonNull<Thread> {
+    NonNull::new(CURRENT.load(Relaxed)).expect("threads run")
+}
+
+/// Its number.
+#[must_use]
+pub fn current_id() -> ThreadId {
+    // SAFETY: null, or a thread that runs and so is alive.
+    unsafe { CURRENT.load(Relaxed).as_ref() }.map_or(0, |t| t.id)
+}
+
+/// Its stack; `None` before there are threads.
+#[must_use]
+pub fn current_stack() -> Option<&'static Stack> {
+    // SAFETY: as above. The reference is used by what runs on that very stack, so it does not outlive it.
+    unsafe { CURRENT.load(Relaxed).as_ref() }.map(|t| &t.stack)
+}
+
+/// How long the current thread has had the vCPU.
+pub(super) fn running_for(now: u64) -> u64 {
+    now.saturating_sub(SINCE.load(Relaxed))
+}
+
+/// Lets others run, if any can.
+pub fn yield_now() {
+    world::look(time::now_ns());
+    give_way();
+}
+
+/// Goes to the end of those that can run.
+pub(super) fn give_way() {
+    let others = QUEUES.with(|q| {
+        let others = !q.ready.is_empty();
+        if others {
+            // SAFETY: the current thread is in no list; it leaves this one when it runs again. The list is a static.
+            unsafe { q.ready.push_back(current()) };
+        }
+        others
+    });
+    if others {
+        switch();
+    }
+}
+
+/// Waits until the monotonic clock reaches `deadline_ns`.
+pub fn sleep_until(deadline_ns: u64) {
+    block(Some(deadline_ns));
+}
+
+/// Waits until [`make_ready`] or the deadline. Before, the caller has put the current thread where it will be found.
+pub(super) fn block(deadline_ns: Option<u64>) -> Wake {
+    let me = current();
+    // SAFETY: it runs, so it is alive.
+    let thread = unsafe { me.as_ref() };
+    thread.timed_out.set(false);
+    if let Some(deadline) = deadline_ns {
+        // SAFETY: a thread that runs has no deadline, and it loses this one before it runs again.
+        QUEUES.with(|q| unsafe { q.timers.insert(me, deadline) });
+    }
+    switch();
+    if thread.timed_out.get() { Wake::TimedOut } else { Wake::Woken }
+}
+
+/// Makes a thread ready that waits and that has been taken from where it was found.
+pub(super) fn make_ready(thread: NonNull<Thread>) {
+    QUEUES.with(|q| {
+        // SAFETY: it waits, so it is alive, and the caller has taken it from its list.
+        unsafe {
+            q.timers.remove(thread);
+            q.ready.push_back(thread);
+        }
+    });
+}
+
+/// Makes those ready whose deadline has come.
+pub(super) fn fire(now: u64) {
+    QUEUES.with(|q| {
+        while let Some(thread) = q.timers.pop_due(now) {
+            // SAFETY: it waits, so it is alive; it may be in a list, which it leaves.
+            unsafe {
+                thread.as_ref().timed_out.set(true);
+                List::remove(thread);
+                q.ready.push_back(thread);
+            }
+        }
+    });
+}
+
+/// Goes to the next thread that is ready, or waits for the world until one is. Returns when the current one has its turn again.
+pub(super) fn switch() {
+    let next = loop {
+        if let Some(next) = QUEUES.with(|q| q.ready.pop_front()) {
+            break next;
+        }
+        world::idle();
+    };
+    let from = current();
+    if next == from {
+        return;
+    }
+    // SAFETY: threads in lists are alive. `sp` was left there by a switch, or prepared at birth; it is used once. What runs from here
+    // on is the next thread, so thread-local storage is that thread's.
+    unsafe {
+        enter(next);
+        context::switch_stack(from.as_ref().sp.as_ptr(), next.as_ref().sp.get());
+    }
+    life::bury();
+}
+
+/// Makes `next` the current thread, but for its stack.
+///
+/// # Safety
+/// It is alive, and the caller goes on to its stack, using no thread-local storage before.
+pub(super) unsafe fn enter(next: NonNull<Thread>) {
+    CURRENT.store(next.as_ptr(), Relaxed);
+    SINCE.store(time::last_ns(), Relaxed);
+    // SAFETY: as the caller promises.
+    unsafe { cpu::set_fs_base(next.as_ref().tls.pointer()) };
+}
