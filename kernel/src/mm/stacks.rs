@@ -28,7 +28,7 @@ const KEEP: usize = 4 * CHUNK;
 /// Of how many chunks from the top it is remembered what they are made of.
 const REMEMBERED: usize = 16;
 /// How many idle slots keep anything.
-const KEPT_SLOTS: usize = 64;
+const WARM: usize = 64;
 
 /// A slot that is somebody's stack: `[bottom, top)`, growing down.
 #[derive(Debug)]
@@ -45,10 +45,13 @@ pub struct Stack {
 struct Slots {
     /// How many of each size were ever made.
     made: [usize; SIZES],
-    idle: Vec<Stack>,
+    /// Those that keep something committed.
+    warm: Vec<Stack>,
+    /// Those that do not.
+    bare: Vec<Stack>,
 }
 
-static SLOTS: KernelCell<Slots> = KernelCell::new(Slots { made: [0; SIZES], idle: Vec::new() });
+static SLOTS: KernelCell<Slots> = KernelCell::new(Slots { made: [0; SIZES], warm: Vec::new(), bare: Vec::new() });
 
 impl Stack {
     /// A stack of `size` bytes or a little more, its guard included, with its top chunk committed. `None` without memory.
@@ -64,8 +67,10 @@ impl Stack {
 
     fn reused(size: usize) -> Option<Self> {
         SLOTS.with(|slots| {
-            let at = slots.idle.iter().rposition(|s| s.top - s.bottom == size)?;
-            Some(slots.idle.swap_remove(at))
+            [&mut slots.warm, &mut slots.bare].into_iter().find_map(|idle| {
+                let at = idle.iter().rposition(|s| s.top - s.bottom == size)?;
+                Some(idle.swap_remove(at))
+            })
         })
     }
 
@@ -74,7 +79,8 @@ impl Stack {
         SLOTS.with(|slots| {
             // Room for all of them to become idle: giving one back must not fail.
             let all = slots.made.iter().sum::<usize>() + 1;
-            slots.idle.try_reserve(all - slots.idle.len()).ok()?;
+            slots.bare.try_reserve(all - slots.bare.len()).ok()?;
+            slots.warm.try_reserve(WARM - slots.warm.len()).ok()?;
             let region = WINDOW + (bits << REGION_SHIFT);
             let bottom = region + slots.made.get(bits)? * size;
             let top = bottom + size;
@@ -137,9 +143,8 @@ impl Stack {
 
     /// Gives the slot up, for the next thread. Nothing may run on it.
     pub fn retire(self) {
-        let kept = SLOTS.with(|s| s.idle.len() < KEPT_SLOTS);
-        let keep =
-            if kept { self.top - KEEP.min(self.top - self.committed.get()) } else { self.top };
+        let warm = SLOTS.with(|s| s.warm.len() < WARM);
+        let keep = if warm { self.top - KEEP } else { self.top };
         while self.committed.get() < keep {
             let chunk = self.committed.get();
             // SAFETY: nothing runs on this stack.
@@ -149,14 +154,11 @@ impl Stack {
             }
             self.committed.set(chunk + CHUNK);
         }
-        SLOTS.with(|slots| {
-            // Idle slots that keep nothing come first, so that the others are used before.
-            if kept { slots.idle.push(self) } else { slots.idle.insert(0, self) }
-        });
+        SLOTS.with(|slots| if warm { slots.warm.push(self) } else { slots.bare.push(self) });
     }
 }
 
 /// Calls `f` with each stack that nobody uses.
 pub fn each_idle(f: impl FnMut(&Stack)) {
-    SLOTS.with(|slots| slots.idle.iter().for_each(f));
+    SLOTS.with(|slots| slots.warm.iter().for_each(f));
 }
