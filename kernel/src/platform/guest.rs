@@ -156,12 +156,28 @@ pub fn devices() -> impl Iterator<Item = (usize, usize)> {
     others.iter().copied().chain(net)
 }
 
-/// Bytes of quiesce requests, under QEMU.
-pub fn quiesce_byte() -> Option<u8> {
-    qemu::quiesce_byte()
+/// Under QEMU: whether there is something for [`quiesce_read`].
+#[must_use]
+pub fn quiesce_readable() -> bool {
+    qemu::quiesce_readable()
 }
 
-/// Answers to them.
+/// Under QEMU: reads from the port for quiesce requests; says how much.
+pub fn quiesce_read(buffer: &mut [u8]) -> usize {
+    qemu::quiesce_read(buffer)
+}
+
+/// Under QEMU: answers there.
 pub fn quiesce_write(bytes: &[u8]) {
     qemu::quiesce_write(bytes);
+}
+
+/// Under QEMU: halts until something arrives there, and lets everything else wait until [`quiesce_end`].
+pub fn quiesce_wait() {
+    qemu::quiesce_wait();
+}
+
+/// Under QEMU: attends to what arrived elsewhere during [`quiesce_wait`].
+pub fn quiesce_end() {
+    qemu::serve_all();
 }

@@ -43,7 +43,10 @@ static ANSWERING: AtomicBool = AtomicBool::new(false);
 /// Whether [`poll`] has something to do. Two loads.
 #[inline]
 pub fn requested() -> bool {
-    platform::control().is_some_and(|c| asked(c) || resumed(c))
+    match platform::control() {
+        Some(control) => asked(control) || resumed(control),
+        None => uart::requested(),
+    }
 }
 
 fn asked(control: &ControlPage) -> bool {

@@ -1,4 +1,91 @@
 //! Under QEMU: requests and answers as lines on the second serial port; see [`vmm_lite_interface::qemu`].
 
-/// Looks for a line.
-pub(super) fn poll() {}
+use core::{
+    fmt::{self, Write},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use vmm_lite_interface::qemu::{Answer, Line, Request};
+
+use super::hooks;
+use crate::{cell::KernelCell, net, platform, time};
+
+/// How long hooks may take: a request does not say.
+const HOOKS_TIME: u64 = 1_000_000_000;
+
+static LINE: KernelCell<Line> = KernelCell::new(Line::new());
+/// The number of the request that has not been answered.
+static REQUEST: KernelCell<Option<u32>> = KernelCell::new(None);
+/// The same without its number, to be seen at a glance.
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// Whether [`poll`] has something to do.
+#[inline]
+pub(super) fn requested() -> bool {
+    ASKED.load(Relaxed) || platform::quiesce_readable()
+}
+
+/// Sees requests, and answers when it is time.
+pub(super) fn poll() {
+    while let Some(request) = read() {
+        // A resume is for a guest that is quiescent.
+        if let Request::Quiesce(number) = request {
+            REQUEST.with(|r| *r = Some(number));
+            ASKED.store(true, Relaxed);
+        }
+    }
+    if ASKED.load(Relaxed) && super::ready_to_answer(HOOKS_TIME) {
+        ASKED.store(false, Relaxed);
+        if let Some(number) = REQUEST.with(Option::take) {
+            answer(number);
+        }
+    }
+}
+
+fn answer(mut number: u32) {
+    // What can be sent is sent before, so that the fewest packets are under way in the guest.
+    let _ = net::poll(time::now_ns());
+    let since = time::now_ns();
+    tell(Answer::Quiesced(number));
+    let reason = loop {
+        platform::quiesce_wait();
+        match read() {
+            Some(Request::Resume(for_number, reason)) if for_number == number => break reason,
+            Some(Request::Quiesce(newer)) => {
+                number = newer;
+                tell(Answer::Quiesced(number));
+            }
+            _ => {}
+        }
+    };
+    platform::quiesce_end();
+    hooks::start_resume(hooks::Resumed {
+        reason: reason as u32,
+        away_ns: time::now_ns() - since,
+        generation: platform::generation(),
+    });
+    tell(Answer::Resumed(number));
+}
+
+/// The next request of those that have arrived whole.
+fn read() -> Option<Request> {
+    let mut byte = [0];
+    while platform::quiesce_read(&mut byte) == 1 {
+        if let Some(request) = LINE.with(|line| line.push(byte[0])) {
+            return Some(request);
+        }
+    }
+    None
+}
+
+fn tell(answer: Answer) {
+    struct Port;
+    impl Write for Port {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            platform::quiesce_write(text.as_bytes());
+            Ok(())
+        }
+    }
+    // The port takes everything.
+    let _ = write!(Port, "{answer}");
+}

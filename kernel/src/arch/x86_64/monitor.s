@@ -223,9 +223,9 @@ monitor_interrupt:
     .balign 8
     .globl monitor_gates, monitor_gates_end
 monitor_gates:
-    .quad 0x40, monitor_interrupt   # the APIC's timer, devices, spurious
-    .quad 0x41, monitor_interrupt
-    .quad 0x4f, monitor_interrupt
+    .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    .quad 0x40 + \n, monitor_interrupt      # the APIC's timer, devices, spurious
+    .endr
     .popsection
     .macro fault_stub vector, has_code
     .pushsection .rodata.monitor_gates,"aR"

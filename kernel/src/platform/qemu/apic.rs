@@ -1,4 +1,7 @@
-//! The local APIC's timer, and device interrupts by way of the IOAPIC. All they do is end a halt.
+//! LAPIC and IOAPIC, as far as a guest needs them that only ever waits for interrupts and runs no handler.
+//!
+//! Interrupts stay off at CPL 3. What arrives stays pending in the LAPIC until the vCPU halts; which it was is read back
+//! afterwards, so that nobody has to take notes and only the device that called is looked at.
 
 use core::ptr;
 
@@ -11,6 +14,10 @@ pub const IO_BASE: usize = 0xfec0_0000;
 const TASK_PRIORITY: usize = 0x80;
 const END_OF_INTERRUPT: usize = 0xb0;
 const SPURIOUS: usize = 0xf0;
+/// Bitmap of what is being served: the word that holds our vectors.
+const IN_SERVICE: usize = 0x120;
+/// Bitmap of what is pending: likewise.
+const REQUESTED: usize = 0x220;
 const LVT_TIMER: usize = 0x320;
 const INITIAL_COUNT: usize = 0x380;
 const CURRENT_COUNT: usize = 0x390;
@@ -20,13 +27,28 @@ const ENABLE: u32 = 1 << 8;
 const MASKED: u32 = 1 << 16;
 const DIVIDE_BY_1: u32 = 0b1011;
 
-// Of one priority class, so that one at most is being served.
-const TIMER_VECTOR: u32 = 0x40;
-const DEVICE_VECTOR: u32 = 0x41;
-const SPURIOUS_VECTOR: u32 = 0x4f;
+/// The first of 16 vectors for which the monitor has gates. They are of one priority class, so that one at most is being served.
+const FIRST_VECTOR: u32 = 0x40;
+// Lines beside those of the IOAPIC's inputs 1 to 14.
+const TIMER: u32 = 0;
+const NOTHING: u32 = 15;
 
 /// The timer counts nanoseconds, in QEMU and in KVM alike.
 pub const TIMER_HZ: u64 = 1_000_000_000;
+
+/// A set of interrupt lines.
+#[derive(Clone, Copy, Debug)]
+pub struct Lines(u32);
+
+impl Lines {
+    /// All of them.
+    pub const ALL: Self = Self(0xffff);
+
+    /// Whether input `pin` of the IOAPIC is among them.
+    pub fn has(self, pin: u8) -> bool {
+        self.0 & 1 << pin != 0
+    }
+}
 
 fn local(register: usize) -> *mut u32 {
     ptr::with_exposed_provenance_mut(LOCAL_BASE + register)
@@ -51,17 +73,20 @@ fn io_write(register: u32, value: u32) {
     }
 }
 
-/// Lets the timer and all devices interrupt.
+/// Lets the timer interrupt; it is stopped.
 pub fn init() {
-    write(SPURIOUS, ENABLE | SPURIOUS_VECTOR);
+    write(SPURIOUS, ENABLE | (FIRST_VECTOR + NOTHING));
     write(TASK_PRIORITY, 0);
     write(DIVIDE, DIVIDE_BY_1);
-    write(LVT_TIMER, TIMER_VECTOR);
-    // Edge triggered: what is not served does not interrupt again and again.
-    for pin in 0..24 {
-        io_write(0x10 + 2 * pin + 1, 0);
-        io_write(0x10 + 2 * pin, DEVICE_VECTOR);
-    }
+    write(LVT_TIMER, FIRST_VECTOR + TIMER);
+}
+
+/// Lets the device at input `pin` (1 to 14) of the IOAPIC interrupt, by the edge: a device that is not served does not interrupt
+/// again and again.
+pub fn connect(pin: u8) {
+    let entry = 0x10 + 2 * u32::from(pin);
+    io_write(entry + 1, 0);
+    io_write(entry, FIRST_VECTOR + u32::from(pin));
 }
 
 /// Has the timer interrupt once, in `ns`, or earlier if that is far away.
@@ -76,7 +101,7 @@ pub fn stop_timer() {
 
 /// Has it count down from the most, without an interrupt; returns what it stands at.
 pub fn start_count() -> u32 {
-    write(LVT_TIMER, TIMER_VECTOR | MASKED);
+    write(LVT_TIMER, (FIRST_VECTOR + TIMER) | MASKED);
     write(INITIAL_COUNT, u32::MAX);
     count()
 }
@@ -89,10 +114,19 @@ pub fn count() -> u32 {
 /// The end of [`start_count`].
 pub fn stop_count() {
     write(INITIAL_COUNT, 0);
-    write(LVT_TIMER, TIMER_VECTOR);
+    write(LVT_TIMER, FIRST_VECTOR + TIMER);
 }
 
-/// An interrupt has been served.
-pub fn end_of_interrupt() {
-    write(END_OF_INTERRUPT, 0);
+/// What would end a halt at once.
+pub fn pending() -> Lines {
+    Lines(read(REQUESTED) & Lines::ALL.0)
+}
+
+/// After a halt: what ended it. From here on it can interrupt again.
+pub fn take() -> Lines {
+    let lines = Lines(read(IN_SERVICE) & Lines::ALL.0);
+    if lines.0 != 0 {
+        write(END_OF_INTERRUPT, 0);
+    }
+    lines
 }

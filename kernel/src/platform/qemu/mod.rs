@@ -5,56 +5,143 @@ mod clock;
 mod uart;
 mod virtio;
 
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-pub use uart::{console_read, console_readable, console_write, quiesce_byte, quiesce_write};
 pub use virtio::{net_mmio, notify_net};
 
 use vmm_lite_interface::{
     control::{FaultKind, FaultReport},
-    qemu::{EXIT_CODE_PORT, EXIT_PORT},
+    qemu::{CONSOLE_UART, EXIT_CODE_PORT, EXIT_PORT, QUIESCE_UART},
 };
 
-use super::CONSOLE_READABLE;
+use super::{CONSOLE_READABLE, ConsoleRead};
 use crate::{arch, arch::port, params, print, time};
 
 /// Address of each window of device registers, and its size in bytes. Mapped before anything here is used.
 pub const DEVICES: [(usize, usize); 3] =
     [(virtio::BASE, virtio::SIZE), (apic::IO_BASE, 4096), (apic::LOCAL_BASE, 4096)];
 
+/// Inputs of the IOAPIC.
+const CONSOLE_PIN: u8 = 4;
+const QUIESCE_PIN: u8 = 3;
+
+/// How often a busy guest looks whether something interrupts, ns: a look costs an exit.
+const LOOK_EVERY: u64 = 2_000_000;
+
+static CONSOLE: uart::Port = uart::Port::new();
+static QUIESCE: uart::Port = uart::Port::new();
+
+static NEXT_LOOK: AtomicU64 = AtomicU64::new(0);
+static TIMER_RUNS: AtomicBool = AtomicBool::new(false);
+
 /// Sets up the devices.
 pub fn init() {
     apic::init();
     clock::init();
-    uart::init(params::quiesce_over_uart());
-    virtio::init();
+    // SAFETY: the first serial port, which the TSS opens, used by nothing else.
+    unsafe { CONSOLE.open(CONSOLE_UART) };
+    apic::connect(CONSOLE_PIN);
+    if params::quiesce_over_uart() {
+        // SAFETY: the second; likewise.
+        unsafe { QUIESCE.open(QUIESCE_UART) };
+        apic::connect(QUIESCE_PIN);
+    }
+    if let Some(pin) = virtio::init() {
+        apic::connect(pin);
+    }
 }
 
-/// Looks at what came in.
+/// Looks at what came in, if the last look was a while ago.
 pub fn poll() {
-    if !CONSOLE_READABLE.is_empty() && console_readable() {
-        CONSOLE_READABLE.wake_all();
+    let now = time::last_ns();
+    if now >= NEXT_LOOK.load(Relaxed) {
+        NEXT_LOOK.store(now + LOOK_EVERY, Relaxed);
+        serve(apic::pending());
     }
 }
 
 /// Halts until an interrupt: a device's, or the timer's at `deadline`.
 pub fn idle(deadline: Option<u64>) {
-    poll();
-    if !CONSOLE_READABLE.is_empty() && console_readable() {
-        return;
-    }
-    match deadline {
-        Some(at) => {
-            let Some(left) = at.checked_sub(time::now_ns()).filter(|ns| *ns > 0) else { return };
+    match deadline.map(|at| at.saturating_sub(time::now_ns())) {
+        Some(0) => return poll(),
+        Some(left) => {
             apic::start_timer(left);
+            TIMER_RUNS.store(true, Relaxed);
         }
-        None => apic::stop_timer(),
+        None => stop_timer(),
     }
+    serve(halt());
+}
+
+fn stop_timer() {
+    if TIMER_RUNS.swap(false, Relaxed) {
+        apic::stop_timer();
+    }
+}
+
+fn halt() -> apic::Lines {
     // SAFETY: the APICs are set up, so the timer or a device ends the halt; who waits for neither is not let get here.
     unsafe { arch::halt() };
-    virtio::acknowledge();
-    apic::end_of_interrupt();
-    poll();
+    apic::take()
+}
+
+/// Attends to the devices that call. What comes from now on will interrupt again.
+fn serve(lines: apic::Lines) {
+    if lines.has(CONSOLE_PIN) && CONSOLE.receive() {
+        CONSOLE_READABLE.wake_all();
+    }
+    if lines.has(QUIESCE_PIN) {
+        QUIESCE.receive();
+    }
+    if virtio::pin().is_some_and(|pin| lines.has(pin)) {
+        virtio::acknowledge();
+    }
+}
+
+/// Prints.
+pub fn console_write(bytes: &[u8]) {
+    CONSOLE.send(bytes);
+}
+
+/// Reads what was typed. The port has no end.
+pub fn console_read(buffer: &mut [u8]) -> ConsoleRead {
+    match CONSOLE.take(buffer) {
+        0 => ConsoleRead::Empty,
+        count => ConsoleRead::Bytes(count),
+    }
+}
+
+/// Whether something was typed.
+pub fn console_readable() -> bool {
+    CONSOLE.readable()
+}
+
+/// Whether there is something for [`quiesce_read`].
+pub fn quiesce_readable() -> bool {
+    QUIESCE.readable()
+}
+
+/// Reads from the port for quiesce requests.
+pub fn quiesce_read(buffer: &mut [u8]) -> usize {
+    QUIESCE.take(buffer)
+}
+
+/// Answers there.
+pub fn quiesce_write(bytes: &[u8]) {
+    QUIESCE.send(bytes);
+}
+
+/// Halts until something arrives there. All else waits until [`serve_all`].
+pub fn quiesce_wait() {
+    stop_timer();
+    while !QUIESCE.receive() {
+        halt();
+    }
+}
+
+/// Attends to all devices: they may have called while nobody listened.
+pub fn serve_all() {
+    serve(apic::Lines::ALL);
 }
 
 /// Ends QEMU. The code reaches it as far as a byte holds it.
@@ -66,8 +153,7 @@ pub fn exit(code: i32) -> ! {
     }
     // The device is not there.
     loop {
-        // SAFETY: nothing runs any more that could wait for an interrupt in vain.
-        unsafe { arch::halt() };
+        halt();
     }
 }
 

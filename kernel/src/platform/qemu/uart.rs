@@ -1,71 +1,98 @@
-//! The serial ports: console, and quiesce requests.
+//! A serial port that keeps what it received until somebody asks.
+
+use alloc::collections::VecDeque;
 
 use uart_16550::{
     Config, Uart16550,
     backend::PioBackend,
     spec::registers::{FifoTriggerLevel, IER},
 };
-use vmm_lite_interface::qemu::{CONSOLE_UART, QUIESCE_UART};
 
-use crate::{cell::KernelCell, platform::ConsoleRead};
+use crate::cell::KernelCell;
 
-type Port = Option<Uart16550<PioBackend>>;
+/// Most bytes that are kept. What comes after that stays in the device, and so with the sender.
+const KEPT: usize = 4096;
 
-static CONSOLE: KernelCell<Port> = KernelCell::new(None);
-static QUIESCE: KernelCell<Port> = KernelCell::new(None);
+/// See the module. Without a device it takes everything and gives nothing.
+pub struct Port(KernelCell<State>);
 
-/// Sets up the console's port, and the other if it is to be used.
-pub fn init(quiesce: bool) {
-    CONSOLE.with(|port| *port = open(CONSOLE_UART));
-    if quiesce {
-        QUIESCE.with(|port| *port = open(QUIESCE_UART));
+struct State {
+    device: Option<Uart16550<PioBackend>>,
+    received: VecDeque<u8>,
+    /// Whether the device may have more, of which it will not tell again.
+    more: bool,
+}
+
+impl Port {
+    /// Not open yet.
+    pub const fn new() -> Self {
+        Self(KernelCell::new(State { device: None, received: VecDeque::new(), more: false }))
+    }
+
+    /// Sets the device up, if it is there, so that it interrupts for each byte that arrives.
+    ///
+    /// # Safety
+    /// The TSS opens the ports from `base` on, and nothing else uses them.
+    pub unsafe fn open(&self, base: u16) {
+        // SAFETY: as the caller promises.
+        let Ok(mut device) = (unsafe { Uart16550::new_port(base) }) else { return };
+        let config = Config {
+            interrupts: IER::DATA_READY,
+            fifo_trigger_level: Some(FifoTriggerLevel::One),
+            ..Config::DEFAULT
+        };
+        if device.init(config).is_ok() {
+            self.0.with(|s| s.device = Some(device));
+        }
+    }
+
+    /// Sends all of it.
+    pub fn send(&self, bytes: &[u8]) {
+        self.0.with(|s| {
+            if let Some(device) = &mut s.device {
+                device.send_bytes_exact(bytes);
+            }
+        });
+    }
+
+    /// Takes over what the device has. Says whether there is something to [`take`](Self::take).
+    pub fn receive(&self) -> bool {
+        self.0.with(|s| {
+            s.fill();
+            !s.received.is_empty()
+        })
+    }
+
+    /// Whether there is something to [`take`](Self::take).
+    pub fn readable(&self) -> bool {
+        self.0.with(|s| !s.received.is_empty())
+    }
+
+    /// Hands out what was received; says how much.
+    pub fn take(&self, buffer: &mut [u8]) -> usize {
+        self.0.with(|s| {
+            let count = s.received.len().min(buffer.len());
+            buffer.iter_mut().zip(s.received.drain(..count)).for_each(|(to, byte)| *to = byte);
+            if s.more {
+                s.fill();
+            }
+            count
+        })
     }
 }
 
-fn open(base: u16) -> Port {
-    // SAFETY: ports that the TSS opens, used by nothing else.
-    let mut uart = unsafe { Uart16550::new_port(base) }.ok()?;
-    uart.init(Config {
-        interrupts: IER::DATA_READY,
-        fifo_trigger_level: Some(FifoTriggerLevel::One),
-        ..Config::DEFAULT
-    })
-    .ok()?;
-    Some(uart)
-}
-
-/// Prints.
-pub fn console_write(bytes: &[u8]) {
-    write(&CONSOLE, bytes);
-}
-
-/// Reads what is there. The port has no end.
-pub fn console_read(buffer: &mut [u8]) -> ConsoleRead {
-    CONSOLE.with(|port| match port.as_mut().map_or(0, |uart| uart.receive_bytes(buffer)) {
-        0 => ConsoleRead::Empty,
-        count => ConsoleRead::Bytes(count),
-    })
-}
-
-/// Whether something is there.
-pub fn console_readable() -> bool {
-    CONSOLE.with(|port| port.as_mut().is_some_and(|uart| uart.ready_to_receive().is_ok()))
-}
-
-/// A byte from the port for quiesce requests.
-pub fn quiesce_byte() -> Option<u8> {
-    QUIESCE.with(|port| port.as_mut()?.try_receive_byte().ok())
-}
-
-/// Answers there.
-pub fn quiesce_write(bytes: &[u8]) {
-    write(&QUIESCE, bytes);
-}
-
-fn write(port: &KernelCell<Port>, bytes: &[u8]) {
-    port.with(|port| {
-        if let Some(uart) = port {
-            uart.send_bytes_exact(bytes);
+impl State {
+    fn fill(&mut self) {
+        let Some(device) = &mut self.device else { return };
+        self.more = true;
+        while self.received.len() < KEPT {
+            match device.try_receive_byte() {
+                Ok(byte) => self.received.push_back(byte),
+                Err(_) => {
+                    self.more = false;
+                    return;
+                }
+            }
         }
-    });
+    }
 }

@@ -10,7 +10,9 @@ pub const BASE: usize = 0xfeb0_0000;
 /// All of them.
 pub const SIZE: usize = SLOTS * STEP;
 
-const SLOTS: usize = 24;
+const SLOTS: usize = 8;
+/// Input of the IOAPIC for the first; the others follow.
+const FIRST_PIN: u8 = 5;
 const STEP: usize = 512;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"virt");
@@ -19,7 +21,6 @@ const NETWORK: u32 = 1;
 // Offsets of registers.
 const DEVICE_ID: usize = 0x08;
 const QUEUE_NOTIFY: usize = 0x50;
-const INTERRUPT_STATUS: usize = 0x60;
 const INTERRUPT_ACKNOWLEDGE: usize = 0x64;
 
 static NET: AtomicUsize = AtomicUsize::new(0);
@@ -28,9 +29,10 @@ fn register(slot: usize, offset: usize) -> *mut u32 {
     ptr::with_exposed_provenance_mut(slot + offset)
 }
 
-/// Finds the network device.
-pub fn init() {
-    let found = (0..SLOTS).map(|n| BASE + n * STEP).find(|slot| {
+/// Finds the network device; says to which input of the IOAPIC it is connected.
+pub fn init() -> Option<u8> {
+    // QEMU fills them from the last.
+    let found = (0..SLOTS).rev().map(|n| BASE + n * STEP).find(|slot| {
         // SAFETY: the slots' registers are mapped; reading these has no effect.
         unsafe {
             register(*slot, 0).read_volatile() == MAGIC
@@ -38,6 +40,12 @@ pub fn init() {
         }
     });
     NET.store(found.unwrap_or(0), Relaxed);
+    pin()
+}
+
+/// To which input it is connected.
+pub fn pin() -> Option<u8> {
+    net_mmio().map(|slot| FIRST_PIN + ((slot - BASE) / STEP) as u8)
 }
 
 /// Its registers.
@@ -53,15 +61,11 @@ pub fn notify_net(queue: u16) {
     }
 }
 
-/// Tells it that its interrupt was seen, so that it can send another.
+/// Tells it that its interrupt was seen, so that it can send another. The queues are looked at after this.
 pub fn acknowledge() {
+    const ALL: u32 = 3;
     if let Some(slot) = net_mmio() {
         // SAFETY: mapped; touches no memory.
-        unsafe {
-            let status = register(slot, INTERRUPT_STATUS).read_volatile();
-            if status != 0 {
-                register(slot, INTERRUPT_ACKNOWLEDGE).write_volatile(status);
-            }
-        }
+        unsafe { register(slot, INTERRUPT_ACKNOWLEDGE).write_volatile(ALL) };
     }
 }
