@@ -18,15 +18,25 @@ pub fn init() {
 /// Ticks of the TSC a second, by the APIC's timer.
 fn measure_tsc() -> u64 {
     apic::start_count();
-    let (from, tsc_from) = (apic::count(), time::tsc());
-    let (mut to, mut tsc_to) = (from, tsc_from);
-    while from - to < MEASURE {
-        to = apic::count();
-        tsc_to = time::tsc();
-    }
+    let (from, tsc_from) = reading();
+    while from - apic::count() < MEASURE {}
+    let (to, tsc_to) = reading();
     apic::stop_count();
     let ticks = u128::from(tsc_to - tsc_from) * u128::from(apic::TIMER_HZ);
     (ticks / u128::from(from - to)) as u64
+}
+
+/// The timer's count and the TSC at one moment. Reading the timer may leave the guest: of a few readings, that which took least is the
+/// one that is least wrong.
+fn reading() -> (u32, u64) {
+    let readings = (0..8).map(|_| {
+        let before = time::tsc();
+        let count = apic::count();
+        let took = time::tsc() - before;
+        (took, count, before + took / 2)
+    });
+    let (_, count, tsc) = readings.min().unwrap_or_default();
+    (count, tsc)
 }
 
 const CMOS_INDEX: u16 = 0x70;
