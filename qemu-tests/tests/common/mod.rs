@@ -5,7 +5,7 @@ use qemu_tests::machine::PROGRAM;
 use qemu_tests::{Accel, Config, Machine, Net, host};
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use vmm_lite_lab::net::Namespace;
@@ -50,10 +50,7 @@ pub fn image(name: &str, app: &str) -> Option<PathBuf> {
         // `cargo test -p qemu-tests` does not build the binary of another package.
         Error::Missing { program, .. } if program == "vmm-lite" => {
             let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-            build.args(["build", "--quiet", "--package", "vmm-lite"]);
-            if !cfg!(debug_assertions) {
-                build.arg("--release");
-            }
+            build.args(["build", "--quiet", "--package", "vmm-lite", "--profile", &profile()]);
             build.current_dir(images::workspace());
             vmm_lite_lab::process::run(&mut build)?;
             images::image(app)
@@ -67,6 +64,16 @@ pub fn image(name: &str, app: &str) -> Option<PathBuf> {
             None
         }
         Err(error) => panic!("the image of {app}: {error}"),
+    }
+}
+
+/// The profile that this test was built in: cargo names directories after it, but for one.
+fn profile() -> String {
+    let test = std::env::current_exe().expect("this program has a path");
+    let directory = test.ancestors().nth(2).and_then(Path::file_name).expect("target/PROFILE/deps");
+    match directory.to_str() {
+        Some("debug") | None => "dev".to_owned(),
+        Some(profile) => profile.to_owned(),
     }
 }
 
