@@ -18,7 +18,7 @@ mod throughput;
 use std::process::ExitCode;
 
 use options::Options;
-use vmm_lite_lab::{Result, privilege};
+use vmm_lite_lab::{Result, privilege, runtime_dir};
 
 fn main() -> ExitCode {
     let options = match Options::from_args() {
@@ -43,6 +43,7 @@ fn main() -> ExitCode {
 
 fn bench(options: &Options) -> Result<()> {
     privilege::enter_user_namespace_if_needed()?;
+    runtime_dir::remove_on_signals()?;
     privilege::kvm()?;
     privilege::tun()?;
     let mut results = report::Results::new(options)?;

@@ -243,7 +243,10 @@ pub fn connect(site: &Site, port: u16) -> Result<TcpStream> {
                 }
                 Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
                 Err(source) => {
-                    return Err(Error::Io { what: format!("connect to the guest at {to}"), source });
+                    return Err(Error::Io {
+                        what: format!("connect to the guest at {to}"),
+                        source,
+                    });
                 }
             }
         }

@@ -6,6 +6,7 @@
 //! - [`vmm`]: `vmm-lite` as a user starts it, and its JSON
 //! - [`images`]: unikernel images of the workspace's applications, built once
 //! - [`probe`]: a redis client that times every request and checks that nothing is lost or doubled
+//! - [`runtime_dir`]: directories for control sockets, removed however the program ends
 //! - [`redis`]: redis-benchmark and redis-cli
 //! - [`stats`]: medians and tails
 //! - [`privilege`]: what this user may do here, and the user namespace that helps where it may not
@@ -17,6 +18,7 @@ pub mod privilege;
 pub mod probe;
 pub mod process;
 pub mod redis;
+pub mod runtime_dir;
 pub mod site;
 pub mod stats;
 pub mod vmm;

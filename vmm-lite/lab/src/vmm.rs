@@ -8,49 +8,12 @@ use crate::{
     error::{Error, Result},
     images::vmm_lite,
     process::{Process, run},
+    runtime_dir::RuntimeDir,
     site::Host,
 };
 
 /// How long starting, listening, or ending may take before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A directory for control sockets, one a lab, so that VMs of one test do not meet another's.
-#[derive(Debug)]
-pub struct RuntimeDir(std::path::PathBuf);
-
-impl RuntimeDir {
-    /// Makes one under the system's temporary directory, for this user only.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    pub fn new() -> Result<Self> {
-        use std::{
-            os::unix::fs::DirBuilderExt,
-            sync::atomic::{AtomicU32, Ordering},
-        };
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("vmm-lite-lab-{}-{n}", std::process::id()));
-        std::fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .map_err(|source| Error::Io { what: format!("make {}", path.display()), source })?;
-        Ok(Self(path))
-    }
-
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for RuntimeDir {
-    fn drop(&mut self) {
-        // What is left then is an empty directory under /tmp, which harms nobody.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// `vmm-lite` on one host. Each host has its own runtime directory, as two machines would.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use vmm_lite_lab::{
     privilege,
     probe::{Connection, Probe, Seen},
     process::Process,
-    redis,
+    redis, runtime_dir,
     site::Site,
     stats::human_ns,
     vmm::{PATIENCE, Vmm},
@@ -92,6 +92,7 @@ fn options() -> std::result::Result<Option<Options>, String> {
 
 fn demo(options: &Options) -> Result<()> {
     privilege::enter_user_namespace_if_needed()?;
+    runtime_dir::remove_on_signals()?;
     privilege::kvm()?;
     privilege::tun()?;
 
