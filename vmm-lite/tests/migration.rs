@@ -1,0 +1,246 @@
+//! VMs move between hosts: real images, real clients, and peers that hang, die or lie.
+
+use migrate::{
+    PROTOCOL_VERSION,
+    offer::Refusal,
+    wire::{HEADER_SIZE, Header, Message, decode},
+};
+use serde_json::Value;
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    time::Duration,
+};
+use vmm_lite_lab::{
+    images::image,
+    privilege,
+    probe::{Connection, Probe},
+    process::Process,
+    redis,
+    site::Site,
+    skipped,
+    vmm::{PATIENCE, Vmm},
+};
+
+/// The lab with an image, or the reason why not, said aloud.
+fn lab(test: &str, app: &str) -> Option<(Site, [Vmm; 2], PathBuf)> {
+    if let Err(e) = privilege::kvm().and_then(|()| privilege::tun()) {
+        skipped(test, e);
+        return None;
+    }
+    let site = match Site::new() {
+        Ok(site) => site,
+        Err(e @ vmm_lite_lab::Error::Privilege(_)) => {
+            skipped(test, e);
+            return None;
+        }
+        Err(e) => panic!("{e}"),
+    };
+    let vmms = [Vmm::on(&site.hosts[0]).unwrap(), Vmm::on(&site.hosts[1]).unwrap()];
+    Some((site, vmms, image(app).unwrap()))
+}
+
+/// Moves `name` and returns the process that runs it then.
+fn moved(from: &Vmm, to: &Vmm, name: &str, mut source: Process, args: &[&str]) -> (Process, Value) {
+    let destination = to.receive(7000, args).unwrap();
+    let report = from.migrate(name, &to.url(7000)).unwrap();
+    assert!(source.wait(PATIENCE).unwrap().success(), "the source ends well: {}", source.output());
+    (destination, report)
+}
+
+/// Starts dirtier and waits until it is at it.
+fn dirtier(vmm: &Vmm, image: &std::path::Path) -> Process {
+    let vm = vmm.run(image, &["--name", "d", "--memory", "16M", "--", "--pages", "64"]).unwrap();
+    vm.wait_for_line("nonce", PATIENCE).unwrap();
+    vm
+}
+
+/// Lets dirtier print, which it does once a second, and checks what it says.
+fn dirtier_is_whole(vm: &Process) {
+    let line = vm.wait_for_line("passes=", PATIENCE).unwrap();
+    assert!(line.contains("errors=0"), "{line}");
+}
+
+#[test]
+fn memory_that_checks_itself_arrives_whole_every_time() {
+    let Some((_site, vmms, image)) = lab("moves of dirtier", "dirtier") else { return };
+    let mut vm = dirtier(&vmms[0], &image);
+    for n in 0..10 {
+        let (next, report) = moved(&vmms[n % 2], &vmms[(n + 1) % 2], "d", vm, &[]);
+        let phases: u64 =
+            report["phases"].as_object().unwrap().values().map(|v| v.as_u64().unwrap()).sum();
+        assert_eq!(report["blackout_ns"].as_u64().unwrap(), phases, "phases add up: {report}");
+        for figure in ["total_ns", "bytes_sent", "rounds"] {
+            assert!(report[figure].as_u64().unwrap() > 0, "{figure} in {report}");
+        }
+        vm = next;
+    }
+    dirtier_is_whole(&vm);
+    vmms[0].json(&["stop", "d", "--json"]).unwrap();
+    vm.wait(PATIENCE).unwrap();
+}
+
+#[test]
+fn clients_of_a_store_that_moves_notice_nothing() {
+    const TEST: &str = "moves of kv under load";
+    let Some((site, vmms, image)) = lab(TEST, "kv") else { return };
+    let guest: SocketAddr = "10.0.0.2:6379".parse().unwrap();
+    let args = ["--name", "kv", "--memory", "16M", "--tap", "tap0", "--ip", "10.0.0.2/24"];
+    let mut vm = vmms[0].run(&image, &args).unwrap();
+    let mut connection = Connection::open_when_up(&site.client, guest, PATIENCE).unwrap();
+    // A value that is only in the guest's memory: a guest that had been started again would not have it.
+    assert_eq!(connection.request("SET nonce 8f1c29\r\n").unwrap(), "+OK");
+    let mut load = match redis::background_load(
+        &site.client,
+        guest,
+        &["-t", "set,get", "-c", "8", "-r", "100"],
+    ) {
+        Ok(load) => load,
+        Err(e) => return skipped(TEST, e),
+    };
+    let probe = Probe::start(&site.client, guest, "counter", Duration::ZERO).unwrap();
+    for n in 0..20 {
+        (vm, _) = moved(&vmms[n % 2], &vmms[(n + 1) % 2], "kv", vm, &["--tap", "tap0"]);
+    }
+    assert!(load.is_running(), "redis-benchmark gave up: {}", load.output());
+    drop(load);
+    let seen = probe.stop();
+    assert!(seen.errors.is_empty(), "{:?}", &seen.errors[..seen.errors.len().min(5)]);
+    assert_eq!(seen.reconnects, 0);
+    assert_eq!(seen.counter as usize, seen.samples.len(), "every write once");
+    // The connection of before the moves lives.
+    assert_eq!(connection.bulk("GET nonce\r\n").unwrap().as_deref(), Some("8f1c29"));
+    vmms[0].json(&["stop", "kv", "--json"]).unwrap();
+    vm.wait(PATIENCE).unwrap();
+}
+
+/// What `vmm-lite migrate` says when the move fails.
+fn refused(vmm: &Vmm, url: &str) -> String {
+    vmm.migrate("d", url).unwrap_err().to_string()
+}
+
+#[test]
+fn what_cannot_be_is_said_and_the_vm_runs_on() {
+    let Some((_site, vmms, image)) = lab("refusals", "dirtier") else { return };
+    let [here, there] = &vmms;
+    let vm = dirtier(here, &image);
+    let expect = |said: String, text: &str| assert!(said.contains(text), "{said}");
+    expect(refused(here, &there.url(7999)), "cannot reach tcp://10.9.0.2:7999");
+    expect(refused(here, "10.9.0.2:7000"), "write tcp://HOST:PORT");
+    expect(here.migrate("nobody", &there.url(7000)).unwrap_err().to_string(), "no VM named nobody");
+    {
+        let _small = there.receive(7001, &["--memory-max", "8M"]).unwrap();
+        expect(refused(here, &there.url(7001)), "gives at most 8388608");
+    }
+    {
+        let _other = dirtier(there, &image);
+        let _taken = there.receive(7002, &[]).unwrap();
+        expect(refused(here, &there.url(7002)), "a VM named d runs already");
+    }
+    let _first = there.receive(7003, &[]).unwrap();
+    let second = there.receive(7003, &[]).unwrap_err().to_string();
+    assert!(second.contains("another process listens there"), "{second}");
+    // After all that a move succeeds, to a listener that has seen failures.
+    here.migrate("d", &there.url(7003)).unwrap();
+    drop(vm);
+}
+
+/// A destination that plays along for so many of its messages, and then does something else.
+fn liar(listener: TcpListener, answers: usize, then: impl FnOnce(TcpStream) + Send + 'static) {
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut given = 0;
+    while given < answers {
+        let mut header = [0; HEADER_SIZE];
+        if stream.read_exact(&mut header).is_err() {
+            return;
+        }
+        let header = Header::decode(&header).unwrap();
+        let mut body = vec![0; header.length as usize];
+        stream.read_exact(&mut body).unwrap();
+        let answer = match decode(&header, &body, 4096).unwrap() {
+            Message::Hello(id) => Message::Welcome(id, [1; 16]),
+            Message::Offer(_) => Message::Accept,
+            Message::RoundEnd(n) => Message::RoundDone(n),
+            Message::State(_) => Message::Abort("it does not fit".into()),
+            _ => continue,
+        };
+        stream.write_all(&answer.encode()).unwrap();
+        given += 1;
+    }
+    then(stream);
+}
+
+#[test]
+fn a_destination_that_dies_or_lies_costs_nothing() {
+    let Some((site, vmms, image)) = lab("faulty destinations", "dirtier") else { return };
+    let vm = dirtier(&vmms[0], &image);
+    let nonsense: [(&str, Vec<u8>); 4] = [
+        ("bytes", vec![0x55; 64]),
+        ("too much", {
+            let mut header =
+                Header { kind: migrate::wire::Kind::Ready, length: 0, checksum: 0 }.encode();
+            header[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
+            header.to_vec()
+        }),
+        ("a commit", Message::Commit.encode()),
+        ("a refusal", Message::Refuse(Refusal::Network).encode()),
+    ];
+    for answers in 0..4 {
+        let mut tries: Vec<(&str, Option<Vec<u8>>)> = vec![("nothing", None)];
+        tries.extend(nonsense.iter().map(|(name, bytes)| (*name, Some(bytes.clone()))));
+        for (what, bytes) in tries {
+            let listener =
+                site.hosts[1].ns.enter(|| TcpListener::bind("10.9.0.2:7000").unwrap()).unwrap();
+            let peer = std::thread::spawn(move || {
+                liar(listener, answers, move |mut stream| {
+                    if let Some(bytes) = bytes {
+                        // The source may have gone already.
+                        let _ = stream.write_all(&bytes);
+                        let _ = stream.read(&mut [0; 64]);
+                    }
+                });
+            });
+            let said = refused(&vmms[0], &vmms[1].url(7000));
+            assert!(said.contains("vmm-lite: "), "after {answers} answers {what}: {said}");
+            peer.join().unwrap();
+            let stats = vmms[0].json(&["stats", "d", "--json"]).unwrap();
+            assert_eq!(stats["state"], "running", "after {answers} answers {what}");
+        }
+    }
+    let (vm, _) = moved(&vmms[0], &vmms[1], "d", vm, &[]);
+    dirtier_is_whole(&vm);
+}
+
+#[test]
+fn a_listener_outlives_strangers() {
+    let Some((site, vmms, image)) = lab("strangers", "dirtier") else { return };
+    let vm = dirtier(&vmms[0], &image);
+    let destination = vmms[1].receive(7000, &[]).unwrap();
+    let mut old = Message::Hello([1; 16]).encode();
+    old[4..6].copy_from_slice(&(PROTOCOL_VERSION + 1).to_le_bytes());
+    let mut big = Message::Hello([1; 16]).encode();
+    big[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
+    for bytes in
+        [b"GET / HTTP/1.1\r\n\r\n".to_vec(), old, big, Message::Commit.encode(), Vec::new()]
+    {
+        site.hosts[0]
+            .ns
+            .enter(move || {
+                let mut stream = TcpStream::connect("10.9.0.2:7000").unwrap();
+                stream.write_all(&bytes).unwrap();
+                stream.shutdown(std::net::Shutdown::Write).unwrap();
+                // It ends the connection, rather than wait for more.
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                stream.read_to_end(&mut Vec::new()).map(drop).or_else(|e| {
+                    if e.kind() == std::io::ErrorKind::ConnectionReset { Ok(()) } else { Err(e) }
+                })
+            })
+            .unwrap()
+            .unwrap();
+    }
+    vmms[0].migrate("d", &vmms[1].url(7000)).unwrap();
+    dirtier_is_whole(&destination);
+    drop(vm);
+}
