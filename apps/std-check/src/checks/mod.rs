@@ -4,6 +4,7 @@ mod alloc;
 mod channels;
 mod collections;
 mod env;
+mod exhaustion;
 mod files;
 mod folders;
 mod io;
@@ -47,6 +48,7 @@ pub const ALL: &[&[crate::check::Check]] = &[
     udp::CHECKS,
     mio::CHECKS,
     polling::CHECKS,
+    exhaustion::CHECKS,
 ];
 
 #[cfg(test)]
