@@ -27,6 +27,7 @@ pub mod params;
 pub mod platform;
 pub mod sched;
 pub mod time;
+pub mod timers;
 
 #[cfg(target_os = "hermit")]
 mod abi;

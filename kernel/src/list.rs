@@ -11,8 +11,15 @@ pub struct Links<T> {
     list: Cell<Option<NonNull<List<T>>>>,
 }
 
+impl<T> Default for Links<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> Links<T> {
     /// In no list.
+    #[must_use]
     pub const fn new() -> Self {
         Self { previous: Cell::new(None), next: Cell::new(None), list: Cell::new(None) }
     }
@@ -34,13 +41,21 @@ pub struct List<T> {
     last: Cell<Option<NonNull<T>>>,
 }
 
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> List<T> {
     /// Nothing in it.
+    #[must_use]
     pub const fn new() -> Self {
         Self { first: Cell::new(None), last: Cell::new(None) }
     }
 
     /// Whether nothing is in it.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.first.get().is_none()
     }

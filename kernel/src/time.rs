@@ -86,7 +86,7 @@ fn read<R>(f: impl Fn(&PvClock, u64) -> R) -> R {
 
 #[inline]
 fn ticks_to_ns(ticks: u64, mult: u64) -> u64 {
-    (u128::from(ticks) * u128::from(mult) >> 32) as u64
+    ((u128::from(ticks) * u128::from(mult)) >> 32) as u64
 }
 
 /// Reads from the control page from now on.

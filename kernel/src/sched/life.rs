@@ -7,9 +7,8 @@ use super::{
     Thread, ThreadId, WaitQueue,
     switch::{QUEUES, current, enter, switch},
     table::Table,
-    timers::NOWHERE,
 };
-use crate::{arch::context, cell::KernelCell, list::Links, mm::stacks::Stack, tls::Tls};
+use crate::{arch::context, cell::KernelCell, list::Links, mm::stacks::Stack, timers::NOWHERE, tls::Tls};
 
 static TABLE: KernelCell<Table> = KernelCell::new(Table::new());
 

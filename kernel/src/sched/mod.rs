@@ -3,12 +3,10 @@
 //! A thread runs until it waits, yields or ends. When none can run, the one that noticed waits for the world on its own stack
 //! (see [`world`]). Nothing here allocates but the birth of a thread.
 
-mod thread;
-mod timers;
-mod wait_queue;
-
 #[cfg(target_os = "hermit")]
 mod futex;
+#[cfg(not(target_os = "hermit"))]
+mod host;
 #[cfg(target_os = "hermit")]
 mod life;
 #[cfg(target_os = "hermit")]
@@ -16,28 +14,35 @@ mod switch;
 #[cfg(target_os = "hermit")]
 mod table;
 #[cfg(target_os = "hermit")]
+mod thread;
+#[cfg(target_os = "hermit")]
+mod wait_queue;
+#[cfg(target_os = "hermit")]
 pub mod world;
 
+#[cfg(not(target_os = "hermit"))]
+pub use host::*;
+
 #[cfg(target_os = "hermit")]
-pub use futex::{futex_wait, futex_wake};
+pub use {
+    futex::{futex_wait, futex_wake},
+    life::{SpawnError, alive, exit_thread, join, spawn, start},
+    switch::{current_id, current_stack, sleep_until, yield_now},
+    thread::{Thread, ThreadId},
+    wait_queue::WaitQueue,
+    world::checkpoint,
+};
+
 #[cfg(target_os = "hermit")]
 pub(crate) use life::each_waiting_stack;
 #[cfg(target_os = "hermit")]
-pub use life::{SpawnError, alive, exit_thread, join, spawn, start};
-#[cfg(target_os = "hermit")]
-pub use switch::{current_id, current_stack, sleep_until, yield_now};
-pub use thread::{Thread, ThreadId};
-pub use wait_queue::{WaitQueue, Wake};
-#[cfg(target_os = "hermit")]
-pub use world::checkpoint;
-
-#[cfg(target_os = "hermit")]
 use switch::{block, current, make_ready};
 
-/// On the host nothing comes in: nothing to look at.
-#[cfg(not(target_os = "hermit"))]
-pub fn checkpoint() {}
-
-/// On the host there are no kernel threads: nobody to yield to.
-#[cfg(not(target_os = "hermit"))]
-pub fn yield_now() {}
+/// How a wait ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wake {
+    /// Somebody woke the thread.
+    Woken,
+    /// The deadline passed first.
+    TimedOut,
+}

@@ -2,8 +2,13 @@
 
 use core::cell::Cell;
 
-use super::{WaitQueue, timers::Timed};
-use crate::list::{Linked, Links};
+use super::WaitQueue;
+use crate::{
+    list::{Linked, Links},
+    mm::stacks::Stack,
+    timers::Timed,
+    tls::Tls,
+};
 
 /// Number of a thread. The main thread is 0; numbers are not used again (before 2³² threads have come and gone).
 pub type ThreadId = u32;
@@ -16,11 +21,9 @@ pub struct Thread {
     /// Stack pointer while it does not run.
     pub(super) sp: Cell<usize>,
     /// Its stack.
-    #[cfg(target_os = "hermit")]
-    pub(super) stack: crate::mm::stacks::Stack,
+    pub(super) stack: Stack,
     /// Its thread-local storage.
-    #[cfg(target_os = "hermit")]
-    pub(super) tls: crate::tls::Tls,
+    pub(super) tls: Tls,
     /// Place among those that are ready, or that wait for the same thing.
     pub(super) links: Links<Self>,
     /// Place among those that have a deadline.

@@ -1,22 +1,13 @@
 //! Threads that wait for one thing, in the order they came.
 
-use super::Thread;
+use super::{Thread, Wake, block, current, make_ready};
 use crate::list::List;
-
-/// How a wait ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wake {
-    /// Somebody woke the thread.
-    Woken,
-    /// The deadline passed first.
-    TimedOut,
-}
 
 /// Threads that wait for one thing. Waiting and waking allocate nothing.
 #[derive(Debug)]
 pub struct WaitQueue(List<Thread>);
 
-// SAFETY: in the guest there is one vCPU, and threads switch only where they wait; on the host no thread ever waits here.
+// SAFETY: there is one vCPU, and threads switch only where they wait.
 unsafe impl Sync for WaitQueue {}
 // SAFETY: a queue that somebody waits on is borrowed by `wait` and so cannot be moved; an empty one is two nulls.
 unsafe impl Send for WaitQueue {}
@@ -30,28 +21,16 @@ impl WaitQueue {
 
     /// Waits until woken, or until the monotonic clock reaches `deadline_ns`. Who wakes may mean another, and time has passed: look
     /// again at what you wait for. No [`KernelCell`](crate::cell::KernelCell) may be lent out.
-    #[cfg_attr(
-        not(target_os = "hermit"),
-        expect(clippy::missing_panics_doc, reason = "no threads there")
-    )]
     pub fn wait(&self, deadline_ns: Option<u64>) -> Wake {
-        #[cfg(target_os = "hermit")]
-        {
-            // SAFETY: the current thread runs, so it is in no list. It leaves this one before it runs again, woken or timed
-            // out, and until then `self` is borrowed here.
-            unsafe { self.0.push_back(super::current()) };
-            super::block(deadline_ns)
-        }
-        #[cfg(not(target_os = "hermit"))]
-        unimplemented!("waiting until {deadline_ns:?}: the host has no kernel threads")
+        // SAFETY: the current thread runs, so it is in no list. It leaves this one before it runs again, woken or timed out, and
+        // until then `self` is borrowed here.
+        unsafe { self.0.push_back(current()) };
+        block(deadline_ns)
     }
 
     /// Makes the thread that has waited longest ready to run; says whether there was one. Never switches to it.
     pub fn wake_one(&self) -> bool {
-        let Some(_thread) = self.0.pop_front() else { return false };
-        #[cfg(target_os = "hermit")]
-        super::make_ready(_thread);
-        true
+        self.0.pop_front().map(make_ready).is_some()
     }
 
     /// Makes all of them ready; says how many there were.

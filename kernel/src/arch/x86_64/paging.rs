@@ -93,7 +93,7 @@ impl<T: Tables> Builder<T> {
     pub fn identity(&mut self, from: usize, to: usize, rights: Rights) -> Option<()> {
         let mut at = from;
         while at < to {
-            if at % LARGE == 0 && to - at >= LARGE {
+            if at.is_multiple_of(LARGE) && to - at >= LARGE {
                 *self.entry(at, 2)? = at as u64 | rights.bits() | LARGE_PAGE;
                 at += LARGE;
             } else {
@@ -107,7 +107,7 @@ impl<T: Tables> Builder<T> {
     /// Makes the table of the stack window's second level and returns its address.
     pub fn window(&mut self) -> Option<u64> {
         self.entry(WINDOW, 3)?;
-        Some(self.table(WINDOW, 4)?)
+        self.table(WINDOW, 4)
     }
 
     /// The entry for `address` in its table of `level` (1: 4 KiB pages), making tables above as needed.

@@ -40,18 +40,29 @@ pub struct Timers<T> {
 // SAFETY: the pointers are followed only by methods whose callers vouch for the members; there is one vCPU.
 unsafe impl<T> Send for Timers<T> {}
 
+impl<T: Timed> Default for Timers<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T: Timed> Timers<T> {
     /// None.
+    #[must_use]
     pub const fn new() -> Self {
         Self { heap: Vec::new(), serial: 0 }
     }
 
     /// Makes room for `members` deadlines at a time.
+    ///
+    /// # Errors
+    /// Without memory.
     pub fn reserve(&mut self, members: usize) -> Result<(), TryReserveError> {
         self.heap.try_reserve(members.saturating_sub(self.heap.len()))
     }
 
     /// The nearest deadline.
+    #[must_use]
     pub fn next(&self) -> Option<u64> {
         self.heap.first().map(|e| e.deadline)
     }
