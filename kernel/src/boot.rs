@@ -10,7 +10,7 @@ use crate::{
         self,
         paging::{Builder, LARGE, PAGE, Rights, Tables},
     },
-    image, mm, params,
+    image, mm, net, params,
     platform::{self, pvh::StartInfo},
     quiesce, sched,
 };
@@ -160,6 +160,7 @@ unsafe fn fill_idt() {
 }
 
 extern "C" fn main_thread(_: usize) {
+    net::init();
     let (args, env) = params::for_program();
     let argc = args.len() as i32;
     // SAFETY: std's entry for this target, called once, with arrays that stay.

@@ -3,11 +3,21 @@
 //!
 //! Errors are negative numbers of [`hermit_abi::errno`].
 
+mod address;
+mod dns;
 mod entropy;
+mod errno;
+mod eventfd;
+mod fd;
+mod file;
 mod futex;
 mod hooks;
 mod memory;
-mod pending;
+mod poll;
 mod process;
+mod socket;
+mod sockopt;
+mod stdio;
 mod threads;
 mod time;
+mod user;

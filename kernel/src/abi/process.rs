@@ -2,13 +2,14 @@
 
 use vmm_lite_interface::control::FaultKind;
 
-use crate::{fault, platform};
+use crate::{fault, net, platform};
 
 /// Exit code of a program that panicked, as on other systems.
 const PANICKED: i32 = 101;
 
 #[unsafe(no_mangle)]
 extern "C" fn sys_exit(code: i32) -> ! {
+    net::finish();
     platform::exit(code)
 }
 
@@ -22,16 +23,4 @@ extern "C" fn sys_abort() -> ! {
 #[unsafe(no_mangle)]
 extern "C" fn sys_vmm_lite_panicked() -> ! {
     platform::exit(PANICKED)
-}
-
-/// Errors are returned, never left behind.
-#[unsafe(no_mangle)]
-extern "C" fn sys_get_errno() -> i32 {
-    0
-}
-
-/// See [`sys_get_errno`].
-#[unsafe(no_mangle)]
-extern "C" fn sys_errno() -> i32 {
-    0
 }

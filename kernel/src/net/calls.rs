@@ -532,6 +532,24 @@ impl<D: NetDevice> Stack<D> {
         }
     }
 
+    /// Has the network device listen to a group's packets, or not any more.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what is no group, [`Error::NetworkUnreachable`] without a device.
+    pub fn set_membership(&mut self, group: Ipv4Addr, join: bool) -> Result<(), Error> {
+        if !group.is_multicast() {
+            return Err(Error::Invalid);
+        }
+        let link = self.links.ethernet.as_mut().ok_or(Error::NetworkUnreachable)?;
+        let iface = link.iface();
+        let done = if join {
+            iface.join_multicast_group(group)
+        } else {
+            iface.leave_multicast_group(group)
+        };
+        done.map_err(|_| Error::NoMemory)
+    }
+
     /// Size of its buffers: what is received, and what is sent.
     pub fn buffer_sizes(&self, id: SocketId) -> usize {
         match self.sockets.get(id.0) {
@@ -540,21 +558,22 @@ impl<D: NetDevice> Stack<D> {
         }
     }
 
-    /// Bytes that connections still have to get acknowledged, and whether a last word (FIN or RST) is still unsent.
-    pub fn unsent(&self) -> (usize, bool) {
-        let mut bytes = 0;
-        let mut last_words = false;
-        for (_, socket) in self.sockets.iter() {
-            if let Socket::Tcp(Tcp { role: Role::Connection(connection), .. }) = socket {
-                bytes += connection.socket().send_queue();
-                last_words |= connection.phase == Phase::Orphan
-                    && !connection.over()
-                    && matches!(
-                        connection.socket().state(),
-                        State::FinWait1 | State::LastAck | State::Closing | State::Closed
-                    );
-            }
-        }
-        (bytes, last_words)
+    /// Whether it accepts connections.
+    pub fn listens(&self, id: SocketId) -> bool {
+        matches!(self.sockets.get(id.0), Some(Socket::Tcp(Tcp { role: Role::Listener(_), .. })))
+    }
+
+    /// Whether, of the connections by `link` that programs have let go of, one still has something to send, or to be acknowledged.
+    pub fn has_last_words(&self, link: LinkId) -> bool {
+        self.sockets.iter().any(|(_, socket)| {
+            let Socket::Tcp(Tcp { role: Role::Connection(connection), .. }) = socket else {
+                return false;
+            };
+            let state = connection.socket().state();
+            connection.link == link
+                && connection.phase == Phase::Orphan
+                && !connection.over()
+                && !matches!(state, State::FinWait2 | State::TimeWait)
+        })
     }
 }

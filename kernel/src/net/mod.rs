@@ -2,13 +2,18 @@
 //!
 //! - [`virtio`]: the driver of the network device
 //! - [`stack`] with [`calls`]: links, sockets, and what a program does with them; pure, no clock, no waiting
+//! - [`dns`]: questions to name servers, and their answers
+//! - [`waits`]: who waits for what
 //!
 //! IPv6 is not supported: such sockets are refused.
 
 pub mod buffers;
 pub mod calls;
 pub mod device;
+pub mod dns;
 pub mod error;
+#[cfg(target_os = "hermit")]
+mod global;
 mod link;
 pub mod loopback;
 pub mod options;
@@ -20,21 +25,17 @@ mod tcp;
 mod timers;
 mod udp;
 pub mod virtio;
+pub mod waits;
 
 pub use error::Error;
+#[cfg(target_os = "hermit")]
+pub use global::*;
 pub use link::LinkId;
 pub use options::{Options, Ready};
 
 /// Number of a socket, until it is closed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SocketId(pub u32);
-
-/// The scheduler's call: moves packets; when to be called again.
-#[cfg(target_os = "hermit")]
-#[must_use]
-pub const fn poll(_now_ns: u64) -> Option<u64> {
-    None
-}
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use vmm_lite_interface::{
 };
 
 use super::{CONSOLE_READABLE, ConsoleRead};
-use crate::{arch::port, mm, sched, time};
+use crate::{arch::port, mm, net, sched, time};
 
 /// How often a busy guest has the VMM look at the network when it has nothing to send itself, ns.
 const LOOK_EVERY: u64 = 1_000_000;
@@ -71,6 +71,7 @@ pub fn tell_all(control: &ControlPage) {
     control.stats.threads.store(sched::alive() as u64, Relaxed);
     control.stats.heap_used.store(used as u64, Relaxed);
     control.stats.heap_free.store(free as u64, Relaxed);
+    control.stats.sockets.store(net::socket_count() as u64, Relaxed);
 }
 
 /// The program ended.

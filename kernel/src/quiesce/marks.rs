@@ -14,7 +14,7 @@ use crate::{
     cell::KernelCell,
     dont_care::Bitmap,
     mm::{self, zone::CHUNK},
-    sched,
+    net, sched,
 };
 
 const PAGE: usize = 4096;
@@ -75,6 +75,7 @@ pub(super) fn set(control: &ControlPage) {
         mm::stacks::each_idle(|stack| {
             stack.each_frame_below(stack.top(), |from, to| bitmap.mark(from, to));
         });
+        net::empty_pages(|page| bitmap.mark(page, page + PAGE));
         control.dont_care.store(at.as_ptr().addr() as u64, SeqCst);
         control.dont_care_len.store(m.len as u64, SeqCst);
     });

@@ -28,7 +28,6 @@ struct State {
     status: u32,
     sizes: [u32; 2],
     tables: [[u64; 3]; 2],
-    notified: [usize; 2],
     served: Vec<Served>,
     arrived: VecDeque<Vec<u8>>,
     /// Frames longer than the MTU that the driver left to the device to cut.
@@ -170,7 +169,6 @@ impl Registers for Device {
             offset::STATUS => state.status = value,
             offset::QUEUE_SIZE => state.sizes[queue] = value,
             offset::QUEUE_READY => assert_eq!(value, 1),
-            offset::QUEUE_NOTIFY => state.notified[value as usize] += 1,
             at => {
                 let table = offset::QUEUE_TABLES
                     .into_iter()
@@ -188,7 +186,7 @@ impl Registers for Device {
 }
 
 struct Pair {
-    stacks: [Stack<VirtioNet<Device>>; 2],
+    stacks: [Stack<VirtioNet>; 2],
     devices: [Device; 2],
     now: u64,
 }
@@ -197,7 +195,7 @@ impl Pair {
     fn new(offered: u64) -> Self {
         let devices = [Device::new(offered), Device::new(offered)];
         let stack = |n: usize, ip| {
-            let driver = VirtioNet::new(devices[n].clone()).unwrap();
+            let driver = VirtioNet::new(&devices[n]).unwrap();
             let config = Config { mac: [2, 0, 0, 0, 0, n as u8], ..config(ip, 7) };
             Stack::new(&config, Some(driver), 0)
         };
@@ -208,7 +206,7 @@ impl Pair {
         self.now += 50_000;
         for stack in &mut self.stacks {
             stack.poll(self.now);
-            stack.device().unwrap().kick();
+            stack.device().unwrap().kick(|_, _| ());
         }
         self.devices[0].serve(&self.devices[1]);
         self.devices[1].serve(&self.devices[0]);
@@ -264,13 +262,16 @@ fn bytes_arrive_with_every_set_of_features() {
 #[test]
 fn the_device_is_set_up_as_the_standard_asks() {
     let device = Device::new(OFFERED | 1 << 40 | 1 << 7 | 1 << 15);
-    let driver = VirtioNet::new(device.clone()).unwrap();
+    let mut driver = VirtioNet::new(&device).unwrap();
     assert_eq!(driver.mac(), [2, 0, 0, 0, 0, 1]);
+    let mut told = Vec::new();
+    driver.kick(|queue, wants| told.push((queue, wants)));
+    driver.kick(|queue, wants| told.push((queue, wants)));
+    assert_eq!(told, [(0, true)], "there are buffers to receive into");
     let state = device.0.borrow();
     assert_eq!(state.status, 15);
     assert_eq!(state.features, OFFERED, "only what the driver knows");
     assert_eq!(state.sizes, [128, 128]);
-    assert_eq!(state.notified, [1, 0], "there are buffers to receive into");
 }
 
 #[test]
@@ -278,7 +279,7 @@ fn what_is_no_usable_device_is_refused() {
     let with = |change: fn(&mut State)| {
         let device = Device::new(OFFERED);
         change(&mut device.0.borrow_mut());
-        VirtioNet::new(device).err()
+        VirtioNet::new(&device).err()
     };
     assert_eq!(with(|s| s.kind = 2), Some(DriverError::NotNetwork));
     assert_eq!(with(|s| s.version = 1), Some(DriverError::Legacy));
@@ -313,7 +314,7 @@ fn a_device_that_does_not_send_makes_senders_wait() {
 #[test]
 fn empty_pages_are_those_where_nothing_waits() {
     let mut pair = Pair::new(OFFERED);
-    let pages = |stack: &mut Stack<VirtioNet<Device>>| {
+    let pages = |stack: &mut Stack<VirtioNet>| {
         let mut pages = Vec::new();
         stack.device().unwrap().empty_pages(|page| pages.push(page));
         assert!(pages.iter().all(|page| page % 4096 == 0));

@@ -83,8 +83,7 @@ impl core::error::Error for Error {}
 
 /// See the module.
 #[derive(Debug)]
-pub struct VirtioNet<R> {
-    registers: R,
+pub struct VirtioNet {
     features: u64,
     mac: [u8; 6],
     mtu: usize,
@@ -95,12 +94,12 @@ pub struct VirtioNet<R> {
     transmit: Transmit,
 }
 
-impl<R: Registers> VirtioNet<R> {
+impl VirtioNet {
     /// Sets the device going.
     ///
     /// # Errors
     /// Why it cannot be driven.
-    pub fn new(registers: R) -> Result<Self, Error> {
+    pub fn new(registers: &impl Registers) -> Result<Self, Error> {
         if registers.read(offset::MAGIC) != MAGIC || registers.read(offset::DEVICE) != NETWORK {
             return Err(Error::NotNetwork);
         }
@@ -109,22 +108,21 @@ impl<R: Registers> VirtioNet<R> {
         }
         registers.write(offset::STATUS, 0);
         registers.write(offset::STATUS, status::ACKNOWLEDGE | status::DRIVER);
-        let made = Self::set_up(&registers);
+        let made = Self::set_up(registers);
         if made.is_err() {
             registers.write(offset::STATUS, status::FAILED);
         }
         let (features, mac, mtu, receive, buffers, stride, transmit) = made?;
-        let mut this = Self { registers, features, mac, mtu, receive, buffers, stride, transmit };
+        let mut this = Self { features, mac, mtu, receive, buffers, stride, transmit };
         let going = status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK | status::DRIVER_OK;
-        this.registers.write(offset::STATUS, going);
         refill(&mut this.receive, &this.buffers, this.stride, this.mtu);
-        this.kick();
+        registers.write(offset::STATUS, going);
         Ok(this)
     }
 
     #[allow(clippy::type_complexity, reason = "the parts of a device, taken apart again at once")]
     fn set_up(
-        registers: &R,
+        registers: &impl Registers,
     ) -> Result<(u64, [u8; 6], usize, Queue, Shared, usize, Transmit), Error> {
         let features = negotiate(registers)?;
         let byte = |n| registers.configuration(n);
@@ -155,20 +153,13 @@ impl<R: Registers> VirtioNet<R> {
         self.mac
     }
 
-    /// Tells the device what it has been given, if it wants to be told. Whether there was anything.
-    pub fn kick(&mut self) -> bool {
-        let given = self.receive.has_news() || self.transmit.queue.has_news();
+    /// Calls `notify` with each queue that the device has been given something in since the last call, and whether it wants to be told.
+    pub fn kick(&mut self, mut notify: impl FnMut(u16, bool)) {
         for (n, queue) in [(RECEIVE, &mut self.receive), (TRANSMIT, &mut self.transmit.queue)] {
-            if queue.should_notify() {
-                self.registers.write(offset::QUEUE_NOTIFY, n);
+            if queue.has_news() {
+                notify(n as u16, queue.should_notify());
             }
         }
-        given
-    }
-
-    /// Acknowledges the device's interrupts.
-    pub fn acknowledge(&self) {
-        self.registers.write(offset::INTERRUPT_ACKNOWLEDGE, 3);
     }
 
     /// Whether every frame given to the device has been sent.
@@ -263,7 +254,7 @@ fn queue(registers: &impl Registers, n: u32) -> Result<Queue, Error> {
     Ok(queue)
 }
 
-impl<R: Registers> NetDevice for VirtioNet<R> {
+impl NetDevice for VirtioNet {
     fn peek(&mut self) -> Option<Frame<'_>> {
         let (at, len) = self.front()?;
         // SAFETY: the device is done with this buffer until it is given back, which needs `&mut self`.
@@ -285,15 +276,9 @@ impl<R: Registers> NetDevice for VirtioNet<R> {
     }
 }
 
-impl<R: Registers> Device for VirtioNet<R> {
-    type RxToken<'a>
-        = Received<'a>
-    where
-        R: 'a;
-    type TxToken<'a>
-        = Room<'a>
-    where
-        R: 'a;
+impl Device for VirtioNet {
+    type RxToken<'a> = Received<'a>;
+    type TxToken<'a> = Room<'a>;
 
     fn receive(&mut self, _: Instant) -> Option<(Received<'_>, Room<'_>)> {
         if !self.transmit.has_room() {

@@ -26,10 +26,6 @@ pub mod offset {
     pub const QUEUE_SIZE: usize = 0x038;
     /// The queue is set up.
     pub const QUEUE_READY: usize = 0x044;
-    /// Queues that have something are told here.
-    pub const QUEUE_NOTIFY: usize = 0x050;
-    /// Interrupts are acknowledged here.
-    pub const INTERRUPT_ACKNOWLEDGE: usize = 0x064;
     /// How far along the driver is.
     pub const STATUS: usize = 0x070;
     /// Descriptor table, low half; the high half follows, as for the two rings.

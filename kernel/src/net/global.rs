@@ -1,0 +1,192 @@
+//! The kernel's network: the stack on this machine's device, when it runs, and who waits for it.
+
+use super::{
+    LinkId, SocketId,
+    calls::Kind,
+    stack::{Config, Stack},
+    virtio::{VirtioNet, registers::Mmio},
+    waits::Waits,
+};
+use crate::{cell::KernelCell, entropy, mm, params, platform, print, time};
+use alloc::{rc::Rc, vec::Vec};
+use core::net::IpAddr;
+
+/// The stack as it is here.
+pub type Network = Stack<VirtioNet>;
+
+struct Global {
+    network: Network,
+    /// Who waits for which socket, by its number.
+    waits: Vec<Option<Rc<Waits>>>,
+    touched: Vec<SocketId>,
+}
+
+static GLOBAL: KernelCell<Option<Global>> = KernelCell::new(None);
+
+/// Number of the queue of frames to be sent.
+const TRANSMIT: u16 = 1;
+/// Part of the memory that connections' buffers should take together.
+const BUFFERS_SHARE: usize = 4;
+/// How long the end of the program waits for what has been sent to arrive, ns.
+const LAST_WORDS: u64 = 500_000_000;
+
+/// Sets the network device going, so that it answers its neighbors even for a program that does not use it.
+pub fn init() {
+    if platform::net_mmio().is_some() {
+        GLOBAL.with(|global| {
+            global.get_or_insert_with(make).settle_up();
+        });
+    }
+}
+
+fn make() -> Global {
+    let mut seed = [0; 8];
+    entropy::fill(&mut seed);
+    let device = platform::net_mmio().and_then(|address| {
+        // SAFETY: the platform found the device there, and this is its only driver: made once.
+        let registers = unsafe { Mmio::new(address) };
+        VirtioNet::new(&registers).inspect_err(|e| print!("kernel: no network: {e}\n")).ok()
+    });
+    let ip = params::ip().and_then(|(ip, prefix)| Some((v4(ip)?, prefix)));
+    let config = Config {
+        ip,
+        gateway: params::gateway().and_then(v4),
+        mac: device.as_ref().map_or([0; 6], VirtioNet::mac),
+        seed: u64::from_ne_bytes(seed),
+        buffers: {
+            let (used, free) = mm::usage();
+            (used + free) / BUFFERS_SHARE
+        },
+    };
+    let network = Stack::new(&config, device, time::now_ns());
+    Global { network, waits: Vec::new(), touched: Vec::new() }
+}
+
+fn v4(ip: IpAddr) -> Option<core::net::Ipv4Addr> {
+    match ip {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    }
+}
+
+impl Global {
+    /// Wakes those whose sockets have changed, and tells the device what it has been given.
+    fn settle_up(&mut self) {
+        if self.network.any_touched() {
+            self.network.take_touched(&mut self.touched);
+            for &id in &self.touched {
+                if let Some(Some(waits)) = self.waits.get(id.0 as usize) {
+                    let listens = self.network.listens(id);
+                    waits.wake(self.network.ready(id), listens);
+                }
+            }
+        }
+        if let Some(device) = self.network.device() {
+            device.kick(|queue, wants| {
+                // A device served at the doorbell wants no telling; that there is something to be sent is for the platform to know.
+                if wants || queue == TRANSMIT && platform::control().is_some() {
+                    platform::notify_net(queue);
+                }
+            });
+        }
+    }
+}
+
+/// Calls `f` with the network. `f` must not wait.
+pub fn with<R>(f: impl FnOnce(&mut Network) -> R) -> R {
+    GLOBAL.with(|global| {
+        let global = global.get_or_insert_with(make);
+        let result = f(&mut global.network);
+        global.settle_up();
+        result
+    })
+}
+
+/// A new socket, and who waits for it.
+pub fn socket(kind: Kind) -> (SocketId, Rc<Waits>) {
+    let id = with(|network| network.socket(kind));
+    (id, waits(id))
+}
+
+/// Makes room for those who will wait for a socket that is new.
+pub fn waits(id: SocketId) -> Rc<Waits> {
+    let waits = Rc::new(Waits::default());
+    GLOBAL.with(|global| {
+        if let Some(global) = global {
+            let n = id.0 as usize;
+            if global.waits.len() <= n {
+                global.waits.resize_with(n + 1, || None);
+            }
+            global.waits[n] = Some(Rc::clone(&waits));
+        }
+    });
+    waits
+}
+
+/// Closes a socket.
+pub fn close(id: SocketId) {
+    GLOBAL.with(|global| {
+        if let Some(global) = global {
+            if let Some(waits) = global.waits.get_mut(id.0 as usize) {
+                *waits = None;
+            }
+            global.network.close(id);
+            global.settle_up();
+        }
+    });
+}
+
+/// The scheduler's call: moves packets. When to be called again at the latest; now, if there is more to do.
+pub fn poll(now_ns: u64) -> Option<u64> {
+    GLOBAL.with(|global| {
+        let global = global.as_mut()?;
+        let next = global.network.poll(now_ns);
+        global.settle_up();
+        next
+    })
+}
+
+/// Whether the device has sent every frame that it was given.
+pub fn is_settled() -> bool {
+    GLOBAL.with(|global| {
+        let device = global.as_mut().and_then(|global| global.network.device());
+        device.is_none_or(VirtioNet::is_settled)
+    })
+}
+
+/// Calls `page` with the address of each page of the device's buffers whose content matters to nobody at this instant.
+pub fn empty_pages(page: impl FnMut(usize)) {
+    GLOBAL.with(|global| {
+        if let Some(device) = global.as_mut().and_then(|global| global.network.device()) {
+            device.empty_pages(page);
+        }
+    });
+}
+
+/// How many sockets are open.
+pub fn socket_count() -> usize {
+    GLOBAL.with(|global| global.as_ref().map_or(0, |global| global.network.socket_count()))
+}
+
+/// The program ends: what it has sent still goes out, and peers are told, if that does not take long.
+pub fn finish() {
+    let Some(ids) = GLOBAL.with(|global| {
+        let global = global.as_mut()?;
+        let open = global.waits.iter().enumerate().filter(|(_, waits)| waits.is_some());
+        Some(open.map(|(n, _)| SocketId(n as u32)).collect::<Vec<_>>())
+    }) else {
+        return;
+    };
+    ids.into_iter().for_each(close);
+    let end = time::now_ns() + LAST_WORDS;
+    while with(|network| network.has_last_words(LinkId::Ethernet)) {
+        let now = time::now_ns();
+        if now >= end {
+            return;
+        }
+        // Not by way of the scheduler: the program's threads are not to run any more.
+        let next = poll(now).unwrap_or(u64::MAX);
+        platform::idle(Some(next.min(end)));
+        poll(time::now_ns());
+    }
+}

@@ -1,0 +1,89 @@
+//! Threads that wait for a socket, or for anything else that has a descriptor.
+
+use super::Ready;
+use crate::sched::{WaitQueue, Wake};
+use alloc::{rc::Rc, vec::Vec};
+use core::cell::{Cell, RefCell};
+
+/// A thread in `poll`, which waits for many things at once.
+#[derive(Debug, Default)]
+pub struct Poller {
+    queue: WaitQueue,
+    called: Cell<bool>,
+}
+
+impl Poller {
+    /// Waits until one of the things that it has been added to calls, or until the deadline.
+    pub fn wait(&self, deadline_ns: Option<u64>) -> Wake {
+        if self.called.replace(false) {
+            return Wake::Woken;
+        }
+        let wake = self.queue.wait(deadline_ns);
+        self.called.set(false);
+        wake
+    }
+
+    fn call(&self) {
+        if !self.called.replace(true) {
+            self.queue.wake_all();
+        }
+    }
+}
+
+/// Who waits for one thing. Shared by all that have it, and by those who wait.
+#[derive(Debug, Default)]
+pub struct Waits {
+    /// To receive or accept.
+    pub readers: WaitQueue,
+    /// To send or connect.
+    pub writers: WaitQueue,
+    /// Mostly one or none: no memory is needed for that.
+    poller: RefCell<Option<Rc<Poller>>>,
+    more_pollers: RefCell<Vec<Rc<Poller>>>,
+}
+
+impl Waits {
+    /// Has `poller` called when there is news.
+    pub fn add(&self, poller: &Rc<Poller>) {
+        let mut first = self.poller.borrow_mut();
+        if first.is_none() {
+            *first = Some(Rc::clone(poller));
+        } else {
+            self.more_pollers.borrow_mut().push(Rc::clone(poller));
+        }
+    }
+
+    /// Undoes [`add`](Self::add).
+    pub fn remove(&self, poller: &Rc<Poller>) {
+        let mut first = self.poller.borrow_mut();
+        if first.as_ref().is_some_and(|other| Rc::ptr_eq(other, poller)) {
+            *first = None;
+            return;
+        }
+        let mut more = self.more_pollers.borrow_mut();
+        if let Some(at) = more.iter().position(|other| Rc::ptr_eq(other, poller)) {
+            more.swap_remove(at);
+        }
+    }
+
+    /// Wakes those whom `ready` concerns. Of those who want to read, only the first if `one_reader` can be served.
+    pub fn wake(&self, ready: Ready, one_reader: bool) {
+        let over = ready.error || ready.hung_up;
+        if ready.readable || over {
+            if one_reader && !over {
+                self.readers.wake_one();
+            } else {
+                self.readers.wake_all();
+            }
+        }
+        if ready.writable || over {
+            self.writers.wake_all();
+        }
+        if ready != Ready::default() {
+            if let Some(poller) = &*self.poller.borrow() {
+                poller.call();
+            }
+            self.more_pollers.borrow().iter().for_each(|poller| poller.call());
+        }
+    }
+}
