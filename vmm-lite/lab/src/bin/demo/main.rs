@@ -12,6 +12,7 @@ use serde_json::Value;
 use vmm_lite_lab::{
     Error, Result,
     images::{image, workspace},
+    net::Namespace,
     privilege,
     probe::{Connection, Probe, Seen},
     process::Process,
@@ -119,10 +120,12 @@ fn demo(options: &Options) -> Result<()> {
     let mut moves = Vec::new();
     for n in 0..options.moves {
         let (from, to) = (&vmms[n as usize % 2], &vmms[(n as usize + 1) % 2]);
-        let began = probe.began.elapsed();
-        let (next, report) = move_vm(from, to, running)?;
-        running = next;
+        let destination = to.receive(MIGRATION_PORT, &["--tap", "tap0"])?;
+        let began_ns = probe.began.elapsed().as_nanos() as u64;
+        let report = from.migrate("kv", &to.url(MIGRATION_PORT))?;
         let ended_ns = probe.began.elapsed().as_nanos() as u64;
+        let mut source = std::mem::replace(&mut running, destination);
+        ended_well(&mut source)?;
         let blackout = report["blackout_ns"].as_u64().unwrap_or_default();
         println!(
             "move {:>2}  {} → {}   blackout {:>8}   total {:>8}   {} KiB",
@@ -133,7 +136,7 @@ fn demo(options: &Options) -> Result<()> {
             human_ns(report["total_ns"].as_u64().unwrap_or_default()),
             report["bytes_sent"].as_u64().unwrap_or_default() / 1024,
         );
-        moves.push(Move { began_ns: began.as_nanos() as u64, ended_ns, report });
+        moves.push(Move { began_ns, ended_ns, report });
         // The client's picture needs some quiet between the marks.
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -141,32 +144,39 @@ fn demo(options: &Options) -> Result<()> {
     let load_lives = load.is_running();
     drop(load);
     let seen = probe.stop();
+    let served = served(&site.client, guest)?;
     let last = &vmms[options.moves as usize % 2];
     last.json(&["stop", "kv", "--json"])?;
     running.wait(PATIENCE)?;
 
-    table::print(&moves, &seen);
+    table::print(&moves, &seen, served);
     picture::sparkline(&moves, &seen);
-    save(options, &moves, &seen)?;
+    save(options, &moves, &seen, served)?;
     verdict(&seen, load_lives)
 }
 
-/// Moves the VM `kv` and returns the process that runs it now, and the report.
-fn move_vm(from: &Vmm, to: &Vmm, mut source: Process) -> Result<(Process, Value)> {
-    let destination = to.receive(MIGRATION_PORT, &["--tap", "tap0"])?;
-    let report = from.migrate("kv", &to.url(MIGRATION_PORT))?;
+/// The source ends by itself once nothing more arrives for the guest there.
+fn ended_well(source: &mut Process) -> Result<()> {
     let status = source.wait(PATIENCE)?;
-    if !status.success() {
-        return Err(Error::Command {
-            command: "vmm-lite run (the source, after the move)".into(),
-            status: status.to_string(),
-            stderr: source.output(),
-        });
+    if status.success() {
+        return Ok(());
     }
-    Ok((destination, report))
+    Err(Error::Command {
+        command: "vmm-lite run (the source, after the move)".into(),
+        status: status.to_string(),
+        stderr: source.output(),
+    })
 }
 
-fn save(options: &Options, moves: &[Move], seen: &Seen) -> Result<()> {
+/// Requests that the store has served since it was started, by its own account, which moved with it.
+fn served(client: &Namespace, guest: SocketAddr) -> Result<u64> {
+    let info = redis::cli(client, guest, &["INFO", "stats"])?;
+    info.lines()
+        .find_map(|line| line.trim().strip_prefix("total_commands_processed:")?.parse().ok())
+        .ok_or_else(|| Error::Protocol { what: "INFO stats".into(), said: info })
+}
+
+fn save(options: &Options, moves: &[Move], seen: &Seen, served: u64) -> Result<()> {
     let io = |what: &str| {
         let what = format!("{what} {}", options.out.display());
         move |source| Error::Io { what, source }
@@ -176,6 +186,7 @@ fn save(options: &Options, moves: &[Move], seen: &Seen) -> Result<()> {
         "moves": moves.iter().map(|m| &m.report).collect::<Vec<_>>(),
         "client": {
             "requests": seen.samples.len(),
+            "requests_of_all_clients": served,
             "errors": seen.errors,
             "reconnects": seen.reconnects,
             "tcp_retransmissions": seen.retransmissions,

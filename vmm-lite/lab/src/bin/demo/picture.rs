@@ -95,11 +95,18 @@ fn plot(
         .legend(|(x, y)| Rectangle::new([(x, y - 5), (x + 14, y + 5)], ORANGE_BAND.filled()));
     chart
         .draw_series(
-            seen.samples.iter().map(|s| Pixel::new((seconds(s.at_ns), micros(s.latency_ns)), BLUE)),
+            seen.samples
+                .iter()
+                .map(|s| Circle::new((seconds(s.at_ns), micros(s.latency_ns)), 2, BLUE.filled())),
         )?
         .label("a request")
         .legend(|(x, y)| Circle::new((x + 7, y), 3, BLUE.filled()));
-    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK)
+        .draw()?;
     root.present()?;
     Ok(())
 }

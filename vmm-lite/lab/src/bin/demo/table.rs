@@ -8,7 +8,7 @@ use vmm_lite_lab::{
 use crate::Move;
 
 /// Prints blackout by phase, and what the client saw.
-pub fn print(moves: &[Move], seen: &Seen) {
+pub fn print(moves: &[Move], seen: &Seen, served: u64) {
     println!(
         "\n{:<28}{:>12}{:>12}{:>12}",
         format!("{} moves", moves.len()),
@@ -37,7 +37,8 @@ pub fn print(moves: &[Move], seen: &Seen) {
     row("client: all requests", &latencies);
     row("client: worst in each move", &worst_in_moves(moves, seen));
     println!(
-        "\nclient: {} requests, {} errors, {} reconnects, {} TCP retransmissions",
+        "\nchecking client: {} requests, {} errors, {} reconnects, {} TCP retransmissions; \
+         with redis-benchmark: {served} requests",
         seen.samples.len(),
         seen.errors.len(),
         seen.reconnects,
