@@ -2,10 +2,10 @@
 
 use alloc::vec::Vec;
 
-use crate::{cell::KernelCell, sched};
+use crate::{cell::KernelCell, sched, time};
 
-/// Runs before the pause: what was registered, and the monotonic time by which to be done, ns.
-pub type OnQuiesce = extern "C" fn(data: usize, deadline_ns: u64);
+/// Runs before the pause: what was registered, and the time until the deadline, ns.
+pub type OnQuiesce = extern "C" fn(data: usize, left_ns: u64);
 /// Runs after it: what was registered, a [`ResumeReason`](vmm_lite_interface::control::ResumeReason), the time away in ns, the generation id.
 pub type OnResume =
     extern "C" fn(data: usize, reason: u32, away_ns: u64, generation_0: u64, generation_1: u64);
@@ -139,7 +139,7 @@ extern "C" fn run(_: usize) {
         if let Some(deadline) = work.quiesce {
             for n in (0..HOOKS.with(|h| h.quiesce.len())).rev() {
                 let Some((hook, data)) = HOOKS.with(|h| h.quiesce.get(n).copied()) else { break };
-                hook(data, deadline);
+                hook(data, deadline.saturating_sub(time::now_ns()));
             }
             HOOKS.with(|h| h.work.quiesce = None);
             super::poll();

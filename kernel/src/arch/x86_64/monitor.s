@@ -399,6 +399,7 @@ fault_record:
 
 # CPL 3: saves what a Rust handler may change, calls it, and goes back.
     .text
+    .type fault_entry,@function
 fault_entry:
     pushq %rcx
     pushq %rdx
@@ -434,6 +435,7 @@ fault_entry:
 
 # switch_stack(save: *mut usize in RDI, load: usize in RSI): swaps what calls preserve, and the stack.
     .globl switch_stack
+    .type switch_stack,@function
 switch_stack:
     pushq %rbx
     pushq %rbp
@@ -457,6 +459,7 @@ switch_stack:
     popq %rbx
     ret
     .globl thread_trampoline
+    .type thread_trampoline,@function
 thread_trampoline:
     xorl %ebp, %ebp                 # the end of the chain of frames
     movq %r12, %rdi
