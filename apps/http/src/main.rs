@@ -8,7 +8,7 @@ mod server;
 mod site;
 
 use metrics::Metrics;
-use server::Server;
+use server::{Limits, Server};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,16 +16,17 @@ use std::time::Duration;
 const HELP: &str = "\
 A small site that says how it is: / for people, /metrics for Prometheus.
 
-Usage: http [--port PORT] [--idle SECONDS]
+Usage: http [--port PORT] [--connections N] [--idle SECONDS]
 
-  --port PORT      TCP port to listen on; 0 takes a free one and prints it [default: 8080]
-  --idle SECONDS   close connections that are silent for so long [default: 60]
-  --help           print this
+  --port PORT       TCP port to listen on; 0 takes a free one and prints it [default: 8080]
+  --connections N   most at once; one takes about 16 KiB [default: 1000]
+  --idle SECONDS    close connections that are silent for so long [default: 60]
+  --help            print this
 
 Try:  curl -i http://localhost:8080/metrics";
 
 fn main() -> ExitCode {
-    let Options { port, idle } = match options() {
+    let Options { port, limits } = match options() {
         Ok(Some(options)) => options,
         Ok(None) => {
             println!("{HELP}");
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
         }
     };
     let metrics = Arc::new(Metrics::new());
-    let served = Server::bind(port, idle, site::router(Arc::clone(&metrics)), metrics)
+    let served = Server::bind(port, limits, site::router(Arc::clone(&metrics)), metrics)
         .map_err(|e| format!("cannot listen on port {port}: {e}"))
         .and_then(|server| {
             println!("http: listening on http://{}", server.address());
@@ -54,20 +55,22 @@ fn main() -> ExitCode {
 
 struct Options {
     port: u16,
-    idle: Duration,
+    limits: Limits,
 }
 
 /// The options given, or `None` if it is help that was asked for.
 fn options() -> Result<Option<Options>, lexopt::Error> {
     use lexopt::prelude::*;
-    let mut options = Options { port: 8080, idle: Duration::from_secs(60) };
+    let limits = Limits { connections: 1000, idle: Duration::from_secs(60) };
+    let mut options = Options { port: 8080, limits };
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
             Short('p') | Long("port") => options.port = parser.value()?.parse()?,
+            Long("connections") => options.limits.connections = parser.value()?.parse()?,
             Long("idle") => {
                 let seconds = parser.value()?.parse::<u32>()?.max(1);
-                options.idle = Duration::from_secs(seconds.into());
+                options.limits.idle = Duration::from_secs(seconds.into());
             }
             Short('h') | Long("help") => return Ok(None),
             _ => return Err(arg.unexpected()),

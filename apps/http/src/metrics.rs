@@ -16,6 +16,7 @@ pub struct Metrics {
     started_at: Duration,
     instance: u64,
     accepted: AtomicU64,
+    refused: AtomicU64,
     closed: AtomicU64,
     failed: AtomicU64,
     answers: Mutex<BTreeMap<u16, u64>>,
@@ -30,6 +31,7 @@ impl Metrics {
             started_at: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
             instance: RandomState::new().hash_one(()),
             accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             closed: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             answers: Mutex::default(),
@@ -39,6 +41,11 @@ impl Metrics {
     /// A connection was accepted.
     pub fn connected(&self) {
         self.accepted.fetch_add(1, Relaxed);
+    }
+
+    /// A connection was closed unserved, as there were too many.
+    pub fn refused(&self) {
+        self.refused.fetch_add(1, Relaxed);
     }
 
     /// A connection that was accepted has ended, `well` or not.
@@ -88,6 +95,14 @@ impl Metrics {
         let accepted = self.accepted.load(Relaxed);
         single(out, "http_connections_total", "counter", "Connections accepted.", accepted)?;
         single(out, "http_connections_open", "gauge", "Connections open now.", self.open())?;
+        let refused = self.refused.load(Relaxed);
+        single(
+            out,
+            "http_connections_refused_total",
+            "counter",
+            "Connections closed unserved, as there were too many.",
+            refused,
+        )?;
         let failed = self.failed.load(Relaxed);
         single(
             out,
@@ -132,6 +147,7 @@ mod tests {
     fn what_was_counted_is_what_is_rendered() {
         let metrics = Metrics::new();
         (0..3).for_each(|_| metrics.connected());
+        metrics.refused();
         metrics.disconnected(true);
         metrics.disconnected(false);
         [200, 404, 200].into_iter().for_each(|code| metrics.answered(code));
@@ -142,6 +158,7 @@ mod tests {
             "http_requests_total{code=\"404\"} 1",
             "http_connections_total 3",
             "http_connections_open 1",
+            "http_connections_refused_total 1",
             "http_connection_errors_total 1",
         ] {
             assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");

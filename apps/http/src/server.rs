@@ -3,8 +3,8 @@
 //! It stands in for tokio's listener and reactor, since those do not compile for the unikernel's target: they need the socket2 crate,
 //! which does not know it. The rest of tokio, axum and hyper do.
 //!
-//! Bounded in what a client can take: [`MAX_CONNECTIONS`] at once, [`BUFFER`] bytes of head and buffered body for each, and
-//! a time between two signs of life. Clients over the limit are closed at once rather than left waiting.
+//! Bounded in what clients can take: a number of connections, [`BUFFER`] bytes of head for each, and a time between two signs of
+//! life. Clients over the limit, or for whom there is no memory, are closed at once rather than left waiting.
 
 use crate::io::Io;
 use crate::metrics::Metrics;
@@ -26,11 +26,19 @@ use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 use tower_service::Service;
 
-/// Most connections at once.
-const MAX_CONNECTIONS: usize = 4096;
 /// Most that is buffered of a request's head.
 const BUFFER: usize = 16 * 1024;
+/// What must be free for another connection: those that are there need some of it while they are served.
+const SPARE: usize = 1 << 20;
 const LISTENER: Token = Token(usize::MAX);
+
+/// What clients may take.
+pub struct Limits {
+    /// Connections at once.
+    pub connections: usize,
+    /// How long a connection may be silent.
+    pub idle: Duration,
+}
 
 /// A listener and all that is connected to it.
 pub struct Server {
@@ -40,7 +48,7 @@ pub struct Server {
     router: Router,
     metrics: Arc<Metrics>,
     http: http1::Builder,
-    idle: Duration,
+    limits: Limits,
     connections: Slab<Connection>,
     /// Those to be polled again after the others have had their turn.
     again: Vec<usize>,
@@ -65,10 +73,10 @@ impl Wake for Again {
 }
 
 impl Server {
-    /// Listens on `port` of all addresses. Connections that are silent for `idle` are closed.
+    /// Listens on `port` of all addresses.
     pub fn bind(
         port: u16,
-        idle: Duration,
+        limits: Limits,
         router: Router,
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
@@ -85,7 +93,7 @@ impl Server {
             router,
             metrics,
             http,
-            idle,
+            limits,
             connections: Slab::new(),
             again: Vec::new(),
         })
@@ -100,7 +108,7 @@ impl Server {
     pub fn run(mut self) -> io::Result<Infallible> {
         let mut events = Events::with_capacity(256);
         // Often enough that none stays much longer than it may.
-        let sweep = self.idle / 4;
+        let sweep = self.limits.idle / 4;
         let mut swept = Instant::now();
         loop {
             let timeout = match (self.again.is_empty(), self.connections.is_empty()) {
@@ -149,7 +157,10 @@ impl Server {
                     return;
                 }
             };
-            if self.connections.len() == MAX_CONNECTIONS {
+            if self.connections.len() >= self.limits.connections
+                || Vec::<u8>::new().try_reserve_exact(SPARE).is_err()
+            {
+                self.metrics.refused();
                 continue;
             }
             let slot = self.connections.vacant_entry();
@@ -198,7 +209,7 @@ impl Server {
     }
 
     fn close_silent(&mut self, now: Instant) {
-        let (metrics, idle) = (&self.metrics, self.idle);
+        let (metrics, idle) = (&self.metrics, self.limits.idle);
         self.connections.retain(|_, connection| {
             let keep = now.duration_since(connection.last_ready) < idle;
             if !keep {

@@ -207,6 +207,19 @@ fn silent_connections_are_closed_and_busy_ones_are_not() {
 }
 
 #[test]
+fn clients_over_the_limit_are_closed_and_others_served() {
+    let site = Site::start_with(&["--connections", "3"]);
+    let mut clients: Vec<Client> = (0..3).map(|_| site.connect()).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(client.ask("GET", "/").code, 200));
+    assert!(site.connect().is_closed_by_peer());
+    clients.iter_mut().for_each(|client| assert_eq!(client.ask("GET", "/").code, 200));
+    let mut last = clients.pop().unwrap();
+    drop(clients);
+    let page = String::from_utf8(last.ask("GET", "/metrics").body).unwrap();
+    assert!(page.contains("\nhttp_connections_refused_total 1\n"), "{page}");
+}
+
+#[test]
 fn metrics_count() {
     let site = Site::start();
     (0..5).for_each(|_| assert_eq!(site.get("/").code, 200));
