@@ -3,8 +3,7 @@
 use super::context::{Context, integer, range};
 use super::error::{Error, INDEX_OUT_OF_RANGE, NO_SUCH_KEY, NOT_POSITIVE, Outcome, SYNTAX};
 use crate::protocol::{Args, Reply};
-use crate::store::Blob;
-use crate::store::value::List;
+use crate::store::{Blob, List};
 
 /// An end of a list.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,15 +21,10 @@ impl End {
     }
 
     fn pop(self, list: &mut List) -> Option<Blob> {
-        let value = match self {
+        match self {
             Self::Left => list.pop_front(),
             Self::Right => list.pop_back(),
-        };
-        // Give memory back when most of it is not needed any more.
-        if list.capacity() > 64 && list.len() < list.capacity() / 4 {
-            list.shrink_to(list.capacity() / 2);
         }
-        value
     }
 
     fn parse(word: &[u8]) -> Result<Self, Error> {
@@ -42,18 +36,6 @@ impl End {
     }
 }
 
-/// A list doubles its memory when it grows; refuses that where there is not so much.
-fn check_growth(context: &mut Context<'_>, key: &[u8], more: usize) -> Outcome {
-    let now = context.now;
-    let needed = match context.db().get_as::<List>(key, now)? {
-        Some(list) if list.len() + more > list.capacity() => {
-            (list.len() + more) * 2 * size_of::<Blob>()
-        }
-        _ => 0,
-    };
-    context.need_memory(needed)
-}
-
 fn push(
     context: &mut Context<'_>,
     args: Args<'_>,
@@ -62,7 +44,6 @@ fn push(
     reply: &mut Reply<'_>,
 ) -> Outcome {
     let (key, now) = (args.at(1), context.now);
-    check_growth(context, key, args.len() - 2)?;
     let db = context.db();
     if only_if_there && db.find(key, now).is_none() {
         reply.integer(0);
@@ -164,7 +145,7 @@ pub fn lindex(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) 
         return Ok(());
     };
     let index = integer(args.at(2))?;
-    reply.bulk_or_null(place(index, list.len()).map(|i| &list[i][..]));
+    reply.bulk_or_null(place(index, list.len()).and_then(|i| list.get(i)).map(|v| &v[..]));
     Ok(())
 }
 
@@ -172,9 +153,11 @@ pub fn lset(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) ->
     let now = context.now;
     let len = context.db().get_as::<List>(args.at(1), now)?.ok_or(NO_SUCH_KEY)?.len();
     let place = place(integer(args.at(2))?, len).ok_or(INDEX_OUT_OF_RANGE)?;
-    context
-        .db()
-        .change::<List, _>(args.at(1), now, |list| list[place] = Blob::from_slice(args.at(3)))?;
+    context.db().change::<List, _>(args.at(1), now, |list| {
+        if let Some(value) = list.get_mut(place) {
+            *value = Blob::from_slice(args.at(3));
+        }
+    })?;
     reply.ok();
     Ok(())
 }
@@ -207,10 +190,7 @@ pub fn lrem(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) ->
 pub fn ltrim(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let (start, end, now) = (integer(args.at(2))?, integer(args.at(3))?, context.now);
     context.db().change::<List, _>(args.at(1), now, |list| {
-        let keep = range(start, end, list.len());
-        list.truncate(keep.end);
-        list.drain(..keep.start);
-        list.shrink_to(list.len() * 2);
+        list.keep(range(start, end, list.len()));
     })?;
     reply.ok();
     Ok(())
@@ -223,7 +203,6 @@ pub fn linsert(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>)
         b"after" => 1,
         _ => return Err(SYNTAX),
     };
-    check_growth(context, key, 1)?;
     let Some(list) = context.db().get_as::<List>(key, now)? else {
         reply.integer(0);
         return Ok(());
@@ -284,20 +263,14 @@ pub fn lpos(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) ->
         Some(0) => usize::MAX,
         Some(n) => n,
     };
-    let places = |backwards: bool| -> Vec<usize> {
-        let matching = |&i: &usize| *list[i] == *value;
-        if backwards {
-            (list.len() - looked_at..list.len())
-                .rev()
-                .filter(matching)
-                .skip(skipped)
-                .take(wanted)
-                .collect()
-        } else {
-            (0..looked_at).filter(matching).skip(skipped).take(wanted).collect()
-        }
+    let matches = |(_, v): &(usize, &Blob)| ***v == *value;
+    let found: Vec<usize> = if rank < 0 {
+        let places = (0..list.len()).rev().zip(list.iter().rev()).take(looked_at);
+        places.filter(matches).skip(skipped).take(wanted).map(|(place, _)| place).collect()
+    } else {
+        let places = list.iter().enumerate().take(looked_at);
+        places.filter(matches).skip(skipped).take(wanted).map(|(place, _)| place).collect()
     };
-    let found = places(rank < 0);
     if count.is_some() {
         reply.array(found.len());
         found.into_iter().for_each(|place| reply.length(place));
@@ -322,7 +295,7 @@ fn move_element(
         reply.null();
         return Ok(());
     }
-    check_growth(context, target, 1)?;
+    context.db().get_as::<List>(target, now)?;
     let db = context.db();
     if source == target {
         let value = db.change::<List, _>(source, now, |list| {

@@ -363,11 +363,11 @@ mod tests {
     fn empty_collections_go_and_watchers_see_it() {
         let mut db = Keyspace::new();
         let seen = db.watched().watch(b"l");
-        db.change_or_create::<super::super::value::List, _>(b"l", 0, |l| l.push_back(Blob::new()))
+        db.change_or_create::<super::super::List, _>(b"l", 0, |l| l.push_back(Blob::new()))
             .unwrap();
         let after = db.watched().changed(b"l");
         assert_ne!(after, seen);
-        db.change::<super::super::value::List, _>(b"l", 0, |l| l.pop_back()).unwrap();
+        db.change::<super::super::List, _>(b"l", 0, |l| l.pop_back()).unwrap();
         assert!(db.is_empty());
         assert_ne!(db.watched().changed(b"l"), after);
         assert_eq!(db.change::<Blob, _>(b"l", 0, |_| ()), Ok(None));

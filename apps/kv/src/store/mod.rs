@@ -3,12 +3,14 @@
 pub mod chunked;
 pub mod dict;
 pub mod keyspace;
+pub mod list;
 pub mod sorted_set;
 pub mod value;
 pub mod watch;
 
 pub use dict::Dict;
 pub use keyspace::Keyspace;
+pub use list::List;
 pub use sorted_set::SortedSet;
 pub use value::{Blob, Value, WrongType};
 

@@ -1,15 +1,13 @@
 //! Values: strings, lists, hashes, sets, sorted sets.
 
 use super::dict::Dict;
+use super::list::List;
 use super::sorted_set::SortedSet;
 use smallvec::SmallVec;
-use std::collections::VecDeque;
 
 /// Bytes; up to 16 of them without memory of their own.
 pub type Blob = SmallVec<[u8; 16]>;
 
-/// A list.
-pub type List = VecDeque<Blob>;
 /// A hash.
 pub type Hash = Dict<Blob>;
 /// A set.
@@ -81,7 +79,7 @@ macro_rules! kind {
 }
 
 kind!(Blob, String, Blob::new(), |_| false);
-kind!(List, List, Box::default(), VecDeque::is_empty);
+kind!(List, List, Box::default(), List::is_empty);
 kind!(Hash, Hash, Box::default(), Dict::is_empty);
 kind!(Set, Set, Box::default(), Dict::is_empty);
 kind!(SortedSet, SortedSet, Box::default(), SortedSet::is_empty);
