@@ -10,8 +10,8 @@
 //! - [`build`]: making images
 //! - [`cli`]: the verbs
 
-pub mod build;
 pub mod boot;
+pub mod build;
 pub mod cli;
 pub mod control;
 pub mod devices;

@@ -51,7 +51,8 @@ struct Slots {
     bare: Vec<Stack>,
 }
 
-static SLOTS: KernelCell<Slots> = KernelCell::new(Slots { made: [0; SIZES], warm: Vec::new(), bare: Vec::new() });
+static SLOTS: KernelCell<Slots> =
+    KernelCell::new(Slots { made: [0; SIZES], warm: Vec::new(), bare: Vec::new() });
 
 impl Stack {
     /// A stack of `size` bytes or a little more, its guard included, with its top chunk committed. `None` without memory.

@@ -8,7 +8,9 @@ use super::{
     switch::{QUEUES, current, enter, switch},
     table::Table,
 };
-use crate::{arch::context, cell::KernelCell, list::Links, mm::stacks::Stack, timers::NOWHERE, tls::Tls};
+use crate::{
+    arch::context, cell::KernelCell, list::Links, mm::stacks::Stack, timers::NOWHERE, tls::Tls,
+};
 
 static TABLE: KernelCell<Table> = KernelCell::new(Table::new());
 
