@@ -3,12 +3,17 @@
 //! smoltcp's buffers cannot grow, and a guest may have 16 MiB and thousands of connections. So each new connection gets a
 //! fixed share of what is left of a budget: the first ones have windows that fill a link, and the thousandth still works.
 
+use super::Error;
+
 /// Largest buffer of one direction.
 const LARGEST: usize = 64 << 10;
 /// Smallest one, given also when the budget is used up: what bounds memory then is the number of connections.
 const SMALLEST: usize = 1 << 10;
 /// A connection's buffers take at most this part of what is left.
-const SHARE: usize = 48;
+const SHARE: usize = 24;
+
+/// Memory that new connections and datagrams leave to others: those that are there go on.
+pub const RESERVE: usize = 256 << 10;
 
 /// What all connections together should take.
 #[derive(Debug)]
@@ -24,13 +29,30 @@ impl Budget {
         Self { total, used: 0 }
     }
 
-    /// Buffers for a new connection: the size of each direction's.
-    pub fn take(&mut self) -> usize {
-        let share = self.total.saturating_sub(self.used) / SHARE / 2;
+    /// Buffers for a new connection, while so much memory is left: the size of each direction's.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`] when there should be no more connections.
+    pub fn take(&mut self, memory_left: usize) -> Result<usize, Error> {
+        if memory_left < RESERVE {
+            return Err(Error::NoMemory);
+        }
+        let share = self.total.saturating_sub(self.used).min(memory_left - RESERVE) / SHARE / 2;
         let size = share.next_power_of_two() / if share.is_power_of_two() { 1 } else { 2 };
         let size = size.clamp(SMALLEST, LARGEST);
         self.used += 2 * size;
-        size
+        Ok(size)
+    }
+
+    /// What is taken.
+    #[cfg(test)]
+    pub fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Part of the budget that those may hold which only wait for their peers to have forgotten them.
+    pub fn idle_share(&self) -> usize {
+        self.total / 16
     }
 
     /// Gives back what [`take`](Self::take) gave.
@@ -47,8 +69,8 @@ mod tests {
     #[test]
     fn the_first_get_much_and_the_last_get_some() {
         let mut budget = Budget::new(4 << 20);
-        let sizes: Vec<usize> = (0..2000).map(|_| budget.take()).collect();
-        assert_eq!(sizes[0], 32 << 10);
+        let sizes: Vec<usize> = (0..2000).map(|_| budget.take(usize::MAX).unwrap()).collect();
+        assert_eq!(sizes[0], 64 << 10);
         assert!(sizes.windows(2).all(|w| w[0] >= w[1]));
         assert_eq!(sizes[1999], SMALLEST);
         let total: usize = sizes.iter().map(|s| 2 * s).sum();
@@ -62,6 +84,8 @@ mod tests {
     #[test]
     fn a_large_guest_gives_large_windows() {
         let mut budget = Budget::new(64 << 20);
-        assert!((0..50).all(|_| budget.take() == LARGEST));
+        assert!((0..50).all(|_| budget.take(usize::MAX) == Ok(LARGEST)));
+        assert_eq!(budget.take(RESERVE - 1), Err(Error::NoMemory));
+        assert_eq!(budget.take(RESERVE), Ok(SMALLEST));
     }
 }

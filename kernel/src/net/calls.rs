@@ -2,6 +2,7 @@
 
 use super::{
     Error, LinkId, Options, Ready, SocketId,
+    buffers::RESERVE,
     device::NetDevice,
     stack::{Cause, Socket, Stack},
     tcp::{Connection, Listener, Phase, Role, Tcp},
@@ -201,8 +202,11 @@ impl<D: NetDevice> Stack<D> {
             return Err(Error::AddressInUse);
         }
         let context = self.links.context(link).ok_or(Error::NetworkUnreachable)?;
-        let size = self.budget.take();
-        let mut connection = Connection::new(link, local, to, Phase::Connecting, size);
+        let size = self.budget.take((self.memory_left)())?;
+        let Some(mut connection) = Connection::new(link, local, to, Phase::Connecting, size) else {
+            self.budget.give_back(size);
+            return Err(Error::NoMemory);
+        };
         connection.apply(&options);
         let from = IpListenEndpoint { addr: Some(IpAddress::Ipv4(source)), port };
         let remote = IpEndpoint::new(IpAddress::Ipv4(ip), to.port());
@@ -366,6 +370,9 @@ impl<D: NetDevice> Stack<D> {
         }
         if from.len() > parts_max {
             return Err(Error::MessageSize);
+        }
+        if (self.memory_left)() < RESERVE {
+            return Err(Error::NoMemory);
         }
         udp.send(link, source, to, from)?;
         self.enqueue(id, link);

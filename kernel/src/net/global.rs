@@ -57,6 +57,7 @@ fn make() -> Global {
             let (used, free) = mm::usage();
             (used + free) / BUFFERS_SHARE
         },
+        memory_left: || mm::usage().1,
     };
     let network = Stack::new(&config, device, time::now_ns());
     Global { network, waits: Vec::new(), touched: Vec::new() }

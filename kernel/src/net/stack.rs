@@ -5,7 +5,7 @@
 
 use super::{
     Error, LinkId, SocketId,
-    buffers::Budget,
+    buffers::{Budget, RESERVE},
     device::NetDevice,
     link::{Link, Links, Sent},
     loopback::Loopback,
@@ -56,6 +56,8 @@ pub struct Config {
     pub seed: u64,
     /// Bytes that all connections' buffers together should take.
     pub buffers: usize,
+    /// How much memory is left.
+    pub memory_left: fn() -> usize,
 }
 
 /// A socket.
@@ -89,12 +91,14 @@ pub struct Stack<D> {
     pub(super) udp_ports: Ports,
     pub(super) connections: HashMap<Pair, SocketId, FixedState>,
     pub(super) budget: Budget,
+    pub(super) memory_left: fn() -> usize,
     timers: Timers,
     /// Those that may have something to send.
     turn: VecDeque<SocketId>,
     /// Those whose neighbor is being looked for.
     stuck: BTreeSet<SocketId>,
     time_wait: VecDeque<SocketId>,
+    time_wait_bytes: usize,
     touched: Vec<SocketId>,
     due: Vec<SocketId>,
 }
@@ -137,10 +141,12 @@ impl<D: NetDevice> Stack<D> {
             udp_ports: Ports::new(config.seed >> 16),
             connections: HashMap::with_hasher(FixedState::with_seed(config.seed)),
             budget: Budget::new(config.buffers),
+            memory_left: config.memory_left,
             timers: Timers::default(),
             turn: VecDeque::new(),
             stuck: BTreeSet::new(),
             time_wait: VecDeque::new(),
+            time_wait_bytes: 0,
             touched: Vec::new(),
             due: Vec::new(),
         }
@@ -330,10 +336,13 @@ impl<D: NetDevice> Stack<D> {
         if role.half_open + role.queue.len() >= role.backlog {
             return None;
         }
+        let buffer = self.budget.take((self.memory_left)()).ok()?;
+        let phase = Phase::HalfOpen(listener);
+        let Some(mut connection) = Connection::new(link, local, remote, phase, buffer) else {
+            self.budget.give_back(buffer);
+            return None;
+        };
         role.half_open += 1;
-        let buffer = self.budget.take();
-        let mut connection =
-            Connection::new(link, local, remote, Phase::HalfOpen(listener), buffer);
         connection.apply(&options);
         let endpoint = IpListenEndpoint { addr: Some((*local.ip()).into()), port: local.port() };
         connection.socket_mut().listen(endpoint).expect("a new socket, and a port that is not 0");
@@ -360,6 +369,9 @@ impl<D: NetDevice> Stack<D> {
     }
 
     fn deliver(&mut self, receivers: &[SocketId], from: SocketAddrV4, data: &[u8]) {
+        if !receivers.is_empty() && (self.memory_left)() < RESERVE {
+            return;
+        }
         for &id in receivers {
             if let Some(Socket::Udp(udp)) = self.sockets.get_mut(id.0) {
                 udp.deliver(from, data);
@@ -448,13 +460,13 @@ impl<D: NetDevice> Stack<D> {
                     // Nobody will ever read it: the peer should know.
                     connection.socket_mut().abort();
                     connection.seen = State::Closed;
-                } else if is == State::TimeWait && !mem::replace(&mut connection.waits, true) {
-                    self.time_wait.push_back(id);
-                    if self.time_wait.len() > TIME_WAIT_MAX
-                        && let Some(oldest) = self.time_wait.pop_front()
-                    {
-                        self.remove_connection(oldest);
+                } else if is == State::TimeWait {
+                    // Within the machine nothing is lost: what there is to be said has been, when it had its turn.
+                    if connection.link == LinkId::Loopback && cause == Cause::Turn {
+                        self.remove_connection(id);
+                        return;
                     }
+                    self.wait_out(id);
                 }
                 if self.connection(id).is_none_or(|c| c.over()) {
                     self.remove_connection(id);
@@ -463,6 +475,22 @@ impl<D: NetDevice> Stack<D> {
             }
         }
         self.schedule(id);
+    }
+
+    /// Keeps a connection in TIME-WAIT, as far as there is room for such.
+    fn wait_out(&mut self, id: SocketId) {
+        let Some(connection) = self.connection(id) else { return };
+        if mem::replace(&mut connection.waits, true) {
+            return;
+        }
+        self.time_wait_bytes += 2 * connection.buffer;
+        self.time_wait.push_back(id);
+        while self.time_wait.len() > TIME_WAIT_MAX
+            || self.time_wait_bytes > self.budget.idle_share() && self.time_wait.len() > 1
+        {
+            let Some(&oldest) = self.time_wait.front() else { break };
+            self.remove_connection(oldest);
+        }
     }
 
     /// A connection that `listener` was asked for is there.
@@ -500,6 +528,7 @@ impl<D: NetDevice> Stack<D> {
         self.budget.give_back(gone.buffer);
         if gone.waits {
             self.time_wait.retain(|&other| other != id);
+            self.time_wait_bytes -= 2 * gone.buffer;
         }
         if let Phase::HalfOpen(listener) = gone.phase
             && let Some(Socket::Tcp(Tcp { role: Role::Listener(role), .. })) =

@@ -1,7 +1,7 @@
 //! TCP sockets: what they are, and what a program does with a connection.
 
 use super::{Error, LinkId, Options, Ready, SocketId};
-use alloc::{boxed::Box, collections::VecDeque, vec, vec::Vec};
+use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
 use core::{mem, net::SocketAddrV4};
 use smoltcp::{
     iface::{SocketHandle, SocketSet},
@@ -96,23 +96,28 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Not open yet, with buffers of `buffer` bytes each way.
+    /// Not open yet, with buffers of `buffer` bytes each way. `None` without memory.
     pub fn new(
         link: LinkId,
         local: SocketAddrV4,
         remote: SocketAddrV4,
         phase: Phase,
         buffer: usize,
-    ) -> Self {
-        let new = || tcp::SocketBuffer::new(vec![0; buffer]);
-        let mut socket = tcp::Socket::new(new(), new());
+    ) -> Option<Self> {
+        let new = || {
+            let mut bytes = Vec::new();
+            bytes.try_reserve_exact(buffer).ok()?;
+            bytes.resize(buffer, 0);
+            Some(tcp::SocketBuffer::new(bytes))
+        };
+        let mut socket = tcp::Socket::new(new()?, new()?);
         if link == LinkId::Ethernet {
             socket.set_congestion_control(CongestionControl::Reno);
         }
         socket.set_timeout(Some(CONNECT_TIMEOUT));
         let mut set = SocketSet::new(Vec::with_capacity(1));
         let handle = set.add(socket);
-        Self {
+        Some(Self {
             set,
             handle,
             link,
@@ -128,7 +133,7 @@ impl Connection {
             buffer,
             read_shut: false,
             write_shut: false,
-        }
+        })
     }
 
     pub fn socket(&self) -> &tcp::Socket<'static> {

@@ -127,3 +127,50 @@ fn only_own_addresses_can_be_bound() {
         assert_eq!(stack.bind(other, at(Ipv4Addr::UNSPECIFIED, 80)), Ok(()));
     }
 }
+
+#[test]
+fn what_is_closed_takes_no_memory() {
+    let mut stack = alone();
+    let listener = stack.socket(Kind::Stream);
+    stack.bind(listener, at(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    stack.listen(listener, 500).unwrap();
+    let to = stack.local_address(listener);
+    for n in 0..300 {
+        let client = stack.socket(Kind::Stream);
+        assert_eq!(stack.connect(client, to), Err(Error::InProgress));
+        settle(&mut stack, 0);
+        let server = stack.accept(listener).unwrap().0;
+        stack.send(client, b"x").unwrap();
+        settle(&mut stack, 0);
+        assert_eq!(stack.receive(server, &mut [0], false), Ok(1));
+        let (first, second) = if n % 2 == 0 { (client, server) } else { (server, client) };
+        stack.close(first);
+        settle(&mut stack, 0);
+        stack.close(second);
+        settle(&mut stack, 0);
+        assert_eq!(
+            stack.socket_count(),
+            1,
+            "nothing is lost inside the machine, so nothing is to be waited for"
+        );
+    }
+    assert_eq!(stack.budget.used(), 0);
+}
+
+#[test]
+fn without_memory_there_are_no_new_connections_and_the_old_ones_work() {
+    let few = Config { memory_left: || 100_000, ..config(A, 9) };
+    let mut stack: Stack<End> = Stack::new(&Config { ip: None, ..few }, None, 0);
+    let listener = stack.socket(Kind::Stream);
+    stack.bind(listener, at(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    stack.listen(listener, 5).unwrap();
+    let to = stack.local_address(listener);
+    let client = stack.socket(Kind::Stream);
+    assert_eq!(stack.connect(client, to), Err(Error::NoMemory));
+    let (a, b) = (stack.socket(Kind::Datagram), stack.socket(Kind::Datagram));
+    stack.bind(b, at(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let to = stack.local_address(b);
+    assert_eq!(stack.send_to(a, b"x", Some(to)), Err(Error::NoMemory));
+    stack.close(client);
+    stack.close(listener);
+}
