@@ -33,7 +33,7 @@ pub fn checkpoint_at(now: u64) {
 #[cold]
 fn slow_checkpoint(now: u64) {
     look(now);
-    if running_for(now) > SLICE {
+    if running_for(now) > SLICE || quiesce::in_a_hurry() {
         give_way();
     }
 }
