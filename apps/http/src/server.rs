@@ -6,7 +6,7 @@
 //! Bounded in what clients can take: a number of connections, [`BUFFER`] bytes of head for each, and a time between two signs of
 //! life. Clients over the limit, or for whom there is no memory, are closed at once rather than left waiting.
 
-use crate::io::Io;
+use crate::io::{Io, Stream};
 use crate::metrics::Metrics;
 use axum::Router;
 use axum::extract::Request;
@@ -20,6 +20,7 @@ use std::convert::Infallible;
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Wake, Waker};
@@ -57,6 +58,7 @@ pub struct Server {
 /// A connection: hyper's future, which ends with it.
 struct Connection {
     future: Pin<Box<dyn Future<Output = hyper::Result<()>>>>,
+    stream: Rc<Stream>,
     again: Arc<Again>,
     last_ready: Instant,
 }
@@ -140,8 +142,8 @@ impl Server {
     /// Takes every connection that waits.
     fn accept(&mut self, now: Instant) {
         loop {
-            let mut stream = match self.listener.accept() {
-                Ok((stream, _)) => stream,
+            let socket = match self.listener.accept() {
+                Ok((socket, _)) => socket,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 Err(e)
                     if matches!(
@@ -165,14 +167,16 @@ impl Server {
             }
             let slot = self.connections.vacant_entry();
             let id = slot.key();
-            let both = Interest::READABLE | Interest::WRITABLE;
-            let ready = stream
+            let watched = socket
                 .set_nodelay(true)
-                .and_then(|()| self.poll.registry().register(&mut stream, Token(id), both));
-            if let Err(error) = ready {
-                eprintln!("http: a connection was dropped: {error}");
-                continue;
-            }
+                .and_then(|()| Stream::watch(socket, self.poll.registry(), Token(id)));
+            let stream = match watched {
+                Ok(stream) => Rc::new(stream),
+                Err(error) => {
+                    eprintln!("http: a connection was dropped: {error}");
+                    continue;
+                }
+            };
             let (router, metrics) = (self.router.clone(), Arc::clone(&self.metrics));
             let service = service_fn(move |request: Request<Incoming>| {
                 let answer = router.clone().call(request);
@@ -183,8 +187,8 @@ impl Server {
                     answer
                 }
             });
-            let future = Box::pin(self.http.serve_connection(Io(stream), service));
-            slot.insert(Connection { future, again: Arc::default(), last_ready: now });
+            let future = Box::pin(self.http.serve_connection(Io(Rc::clone(&stream)), service));
+            slot.insert(Connection { future, stream, again: Arc::default(), last_ready: now });
             self.metrics.connected();
             self.advance(id, now);
         }
@@ -196,16 +200,23 @@ impl Server {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.last_ready = now;
         let waker = Waker::from(Arc::clone(&connection.again));
-        match connection.future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            std::task::Poll::Pending if connection.again.0.swap(false, Relaxed) => {
-                self.again.push(id);
+        let ended = match connection.future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            std::task::Poll::Ready(ended) => ended.is_ok(),
+            std::task::Poll::Pending => {
+                if connection.again.0.swap(false, Relaxed) {
+                    self.again.push(id);
+                }
+                match connection.stream.adjust(self.poll.registry(), Token(id)) {
+                    Ok(()) => return,
+                    Err(error) => {
+                        eprintln!("http: a connection was dropped: {error}");
+                        false
+                    }
+                }
             }
-            std::task::Poll::Pending => {}
-            std::task::Poll::Ready(ended) => {
-                self.connections.remove(id);
-                self.metrics.disconnected(ended.is_ok());
-            }
-        }
+        };
+        self.connections.remove(id);
+        self.metrics.disconnected(ended);
     }
 
     fn close_silent(&mut self, now: Instant) {
