@@ -18,9 +18,9 @@ extern "C" fn sys_abort() -> ! {
     fault::end(FaultKind::Abort)
 }
 
-/// Called in place of [`sys_abort`] by the panic runtime that images are built with, when the message has been printed: `std` ends a
-/// panic like an abort, where both differ on systems that unwind.
+/// Called by the panic runtime that images are built with, when the message has been printed. `std`'s own calls [`sys_abort`], which
+/// would not tell a panic from an abort.
 #[unsafe(no_mangle)]
 extern "C" fn sys_vmm_lite_panicked() -> ! {
-    platform::exit(PANICKED)
+    sys_exit(PANICKED)
 }

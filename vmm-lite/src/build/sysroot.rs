@@ -11,7 +11,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    process::{Command, ExitStatus, Stdio},
 };
 
 /// The guest's target.
@@ -23,6 +23,11 @@ pub const CODEGEN: [&str; 2] = ["-Crelocation-model=static", "-Cforce-frame-poin
 
 /// For programs whose profile asks for LTO.
 const BITCODE: &str = "-Cembed-bitcode=yes";
+
+/// Source of the panic runtime.
+const PANIC_RUNTIME: &str = include_str!("panic_runtime.rs");
+/// The name under which `std` looks for it.
+const PANIC_RUNTIME_NAME: &str = "panic_abort";
 
 /// Which crates.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -100,7 +105,8 @@ pub fn ensure(
 /// What decides over the content.
 fn fingerprint(toolchain: &Toolchain, library: Library) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (&toolchain.version, &toolchain.library, library, CODEGEN, BITCODE).hash(&mut hasher);
+    (&toolchain.version, &toolchain.library, library, CODEGEN, BITCODE, PANIC_RUNTIME)
+        .hash(&mut hasher);
     hasher.finish()
 }
 
@@ -159,9 +165,42 @@ fn compile(toolchain: &Toolchain, library: Library, work: &Path) -> Result<PathB
     fs::create_dir_all(&lib).map_err(file("make", &lib))?;
     for rlib in libraries {
         let name = rlib.file_name().expect("a file of cargo's has a name");
-        fs::copy(&rlib, lib.join(name)).map_err(file("copy", &rlib))?;
+        if !name.to_string_lossy().starts_with(&format!("lib{PANIC_RUNTIME_NAME}-")) {
+            fs::copy(&rlib, lib.join(name)).map_err(file("copy", &rlib))?;
+        }
+    }
+    if library == Library::Std {
+        compile_panic_runtime(toolchain, work, &sysroot, &lib)?;
     }
     Ok(sysroot)
+}
+
+/// Puts our panic runtime where the original would be.
+fn compile_panic_runtime(
+    toolchain: &Toolchain,
+    work: &Path,
+    sysroot: &Path,
+    lib: &Path,
+) -> Result<(), Error> {
+    let source = work.join("panic_runtime.rs");
+    fs::write(&source, PANIC_RUNTIME).map_err(file("write", &source))?;
+    let status = Command::new(&toolchain.rustc)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .args(["--crate-name", PANIC_RUNTIME_NAME, "--crate-type", "rlib", "--edition", "2024"])
+        .args(["--target", TARGET, "-Copt-level=3", "-Cpanic=abort", BITCODE])
+        .args(CODEGEN)
+        .arg("--sysroot")
+        .arg(sysroot)
+        .arg("-o")
+        .arg(lib.join(format!("lib{PANIC_RUNTIME_NAME}-vmm_lite.rlib")))
+        .arg(&source)
+        .stdin(Stdio::null())
+        .status()
+        .map_err(|source| Error::File { what: "start", path: toolchain.rustc.clone(), source })?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Error::Compile { rustc: toolchain.short_version().into(), status })
 }
 
 const MANIFEST: &str = "\
