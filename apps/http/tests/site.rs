@@ -219,6 +219,24 @@ fn clients_over_the_limit_are_closed_and_others_served() {
     assert!(page.contains("\nhttp_connections_refused_total 1\n"), "{page}");
 }
 
+/// Where mio is built on `poll`, as in the guest, this is not a matter of course; natively that can be had with
+/// `RUSTFLAGS="--cfg mio_unsupported_force_poll_poll"`.
+#[test]
+fn waiting_costs_no_time() {
+    let site = Site::start();
+    let mut waiting = site.connect();
+    assert_eq!(waiting.ask("GET", "/").code, 200);
+    let ticks = || -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", site.process.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = ticks();
+    std::thread::sleep(Duration::from_millis(500));
+    let spent = ticks() - before;
+    assert!(spent < 10, "{spent} of 50 ticks were spent on waiting");
+}
+
 #[test]
 fn metrics_count() {
     let site = Site::start();
