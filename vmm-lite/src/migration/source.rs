@@ -170,8 +170,11 @@ impl<'vm> Driver<'vm> {
             },
             Action::Stop { patience } => self.stop(patience),
             Action::SendLast { pages } => self.send_last(&pages),
-            // From here on `paused` is only given up for `moved`, or for the destination's word.
-            Action::Fence => debug_assert!(self.paused.is_some(), "the guest stands"),
+            Action::Fence => {
+                if let Some(paused) = &self.paused {
+                    paused.fence(true);
+                }
+            }
             Action::RunHere => self.run_here(),
             Action::HandOn => {}
             Action::Reconnect => self.reconnect(),
@@ -258,9 +261,9 @@ impl<'vm> Driver<'vm> {
         if let Err(e) = self.vm.dirty_log().stop() {
             tracing::warn!("{}", crate::cli::with_causes(&e));
         }
-        if let Some(paused) = self.paused.take()
-            && let Err(e) = paused.resume_here()
-        {
+        let Some(paused) = self.paused.take() else { return };
+        paused.fence(false);
+        if let Err(e) = paused.resume_here() {
             tracing::error!("the VM cannot go on: {}", crate::cli::with_causes(&e));
         }
     }

@@ -31,6 +31,7 @@ mod shared;
 mod state;
 mod stats;
 mod thread;
+mod urgent;
 mod wait;
 
 pub use config::{Config, NetConfig, mac_for};
@@ -41,6 +42,7 @@ pub use late::LatePackets;
 pub use paused::{Paused, Resume};
 pub use state::{ApplyError, VmState};
 pub use stats::{ExitCounts, NetStats, Stats};
+pub use urgent::Urgent;
 pub use vmm_lite_interface::control::ResumeReason;
 
 use crate::{
@@ -96,6 +98,9 @@ pub enum Error {
     /// Another thread holds the machine, most likely to move it.
     #[error("the VM is being moved; try again when that is done")]
     Busy,
+    /// It may run elsewhere.
+    #[error("the VM was handed to another host, which may run it: it cannot run here")]
+    Fenced,
 }
 
 /// A virtual machine. Cloning makes another handle on the same one; dropping the last handle stops it.
@@ -231,19 +236,20 @@ impl Vm {
     }
 
     /// Asks the guest to quiesce, and stops the vCPU when it has answered or `patience` is over, whichever comes first;
-    /// [`Paused::quiescent`] says which.
+    /// [`Paused::quiescent`] says which. From here to the resume the calling thread and the vCPU's are [urgent](Urgent).
     ///
     /// # Errors
     /// [`Error::Ended`], or [`Error::Busy`] if another thread holds it.
     pub fn quiesce(&self, patience: Duration) -> Result<Paused<'_>, Error> {
         let requested = Instant::now();
+        let urgent = self.urgent();
         self.shared.request_quiesce(patience);
         self.shared.want(Wanted::Quiesce);
         if !self.shared.wait_stopped(Some(requested + patience))? {
             self.shared.want(Wanted::Pause);
             self.shared.wait_stopped(None)?;
         }
-        self.paused(requested)
+        Ok(self.paused(requested)?.urgent(urgent))
     }
 
     /// Takes hold of a machine that is paused already, such as one just prepared.
@@ -263,6 +269,13 @@ impl Vm {
             Phase::Running => Err(Error::Busy),
             Phase::Ended(end) => Err(Error::Ended(end)),
         }
+    }
+
+    /// Makes the calling thread and the vCPU's [urgent](Urgent) for as long as what comes back is held: for the destination of a move, from the state's
+    /// arrival to the first entry.
+    #[must_use]
+    pub fn urgent(&self) -> Urgent {
+        Urgent::this_and(self.shared.thread.load(SeqCst))
     }
 
     /// Says that the machine is about to be moved; `None` if it is being moved already. Dropping what comes back ends that.

@@ -1,13 +1,13 @@
 //! Holding a machine that does not run.
 
 use super::{
-    End, Error, LatePackets, ResumeReason, Vm, VmState,
+    End, Error, LatePackets, ResumeReason, Urgent, Vm, VmState,
     machine::{Fresh, Machine},
     shared::Phase,
 };
 use crate::{devices::link, memory::PageSet};
 use std::{
-    sync::MutexGuard,
+    sync::{MutexGuard, atomic::Ordering::SeqCst},
     time::{Duration, Instant},
 };
 
@@ -20,6 +20,7 @@ pub struct Paused<'vm> {
     vm: &'vm Vm,
     machine: MutexGuard<'vm, Machine>,
     requested: Instant,
+    _urgent: Urgent,
 }
 
 /// How a machine goes on.
@@ -34,7 +35,12 @@ pub struct Resume {
 
 impl<'vm> Paused<'vm> {
     pub(super) fn new(vm: &'vm Vm, machine: MutexGuard<'vm, Machine>, requested: Instant) -> Self {
-        Self { vm, machine, requested }
+        Self { vm, machine, requested, _urgent: Urgent::default() }
+    }
+
+    /// Stays urgent for as long as it is held.
+    pub(super) fn urgent(self, urgent: Urgent) -> Self {
+        Self { _urgent: urgent, ..self }
     }
 
     /// The machine.
@@ -102,11 +108,20 @@ impl<'vm> Paused<'vm> {
         Ok(())
     }
 
+    /// Keeps the machine from running here, whoever asks, from right before the commit of a move until the destination has said
+    /// that it never ran it there (rule R2).
+    pub fn fence(&self, fenced: bool) {
+        self.vm.shared.fenced.store(fenced, SeqCst);
+    }
+
     /// Lets the machine run.
     ///
     /// # Errors
-    /// [`Error::Ended`] if it was stopped meanwhile; random numbers may be missing too.
+    /// [`Error::Ended`] if it was stopped meanwhile, [`Error::Fenced`]; random numbers may be missing too.
     pub fn resume(mut self, how: Resume) -> Result<(), Error> {
+        if self.vm.shared.fenced.load(SeqCst) {
+            return Err(Error::Fenced);
+        }
         let new_generation = matches!(
             how.reason,
             ResumeReason::Boot | ResumeReason::Restored | ResumeReason::Forked

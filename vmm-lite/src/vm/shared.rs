@@ -21,7 +21,7 @@ use std::{
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{
-            AtomicBool, AtomicU8, AtomicU32, AtomicU64,
+            AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -88,6 +88,10 @@ pub(super) struct Shared {
     pub resumes: AtomicU64,
     /// A move is under way.
     pub moving: AtomicBool,
+    /// The vCPU's thread, once it has begun.
+    pub thread: AtomicI32,
+    /// The machine may run elsewhere: it must not run here (rule R1).
+    pub fenced: AtomicBool,
     machine: Mutex<Machine>,
     kick: Arc<Kick>,
     wanted: AtomicU8,
@@ -138,6 +142,8 @@ impl Shared {
             made: now,
             resumes: AtomicU64::new(0),
             moving: AtomicBool::new(false),
+            thread: AtomicI32::new(0),
+            fenced: AtomicBool::new(false),
             kick: machine.kick_handle(),
             machine: Mutex::new(machine),
             wanted: AtomicU8::new(Wanted::Run as u8),
