@@ -28,6 +28,7 @@ pub mod platform;
 pub mod sched;
 pub mod time;
 pub mod timers;
+pub mod unsupported;
 
 #[cfg(target_os = "hermit")]
 mod abi;
