@@ -156,6 +156,11 @@ impl Guard {
         (self.limit != 0 && used > self.limit) || self.left() != Left::Plenty
     }
 
+    /// Whether buffers should stay small.
+    pub fn is_tight(&mut self) -> bool {
+        self.left() != Left::Plenty
+    }
+
     /// Whether there is not even memory for buffers. The limit is for data: it does not count here.
     pub fn is_exhausted(&mut self) -> bool {
         self.left() == Left::Nothing

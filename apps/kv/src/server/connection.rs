@@ -13,6 +13,12 @@ use std::net::Shutdown;
 const SEND_AT: usize = 64 << 10;
 /// When so much waits to be sent, no more requests are taken from the client until some of it is gone.
 const PAUSE_AT: usize = 1 << 20;
+/// How much is read at once: what follows a request that has to wait must be kept.
+const READ_AT_ONCE: usize = 64 << 10;
+/// The same three when memory is short: then clients wait rather than their replies.
+const SEND_AT_SHORT: usize = 4 << 10;
+const PAUSE_AT_SHORT: usize = 0;
+const READ_AT_ONCE_SHORT: usize = 4 << 10;
 /// How often one client is read from before the others have their turn.
 const READS_PER_TURN: usize = 16;
 /// A buffer that is not needed any more and larger than this gives its memory back.
@@ -31,7 +37,10 @@ impl Scratch {
     /// Buffers for one turn at a time.
     #[must_use]
     pub fn new() -> Self {
-        Self { input: vec![0; 64 << 10].into_boxed_slice(), output: Vec::with_capacity(SEND_AT) }
+        Self {
+            input: vec![0; READ_AT_ONCE].into_boxed_slice(),
+            output: Vec::with_capacity(SEND_AT),
+        }
     }
 }
 
@@ -55,6 +64,9 @@ pub struct Connection {
     output: Vec<u8>,
     sent: usize,
     interest: Interest,
+    read_at_once: usize,
+    send_at: usize,
+    pause_at: usize,
     /// Nothing more is taken from the client; it ends when all is sent.
     closing: bool,
 }
@@ -70,12 +82,20 @@ impl Connection {
             output: Vec::new(),
             sent: 0,
             interest: Interest::READABLE,
+            read_at_once: READ_AT_ONCE,
+            send_at: SEND_AT,
+            pause_at: PAUSE_AT,
             closing: false,
         }
     }
 
     fn unsent(&self) -> usize {
         self.output.len() - self.sent
+    }
+
+    /// Whether so much waits to be sent that no more requests are taken.
+    fn is_paused(&self) -> bool {
+        self.unsent() > self.pause_at
     }
 
     /// Does what can be done without waiting. An error is the end of the connection, and of nothing else.
@@ -114,7 +134,12 @@ impl Connection {
         if self.unsent() > 0 {
             self.send_rest(state)?;
         }
-        if !self.closing && self.unsent() <= PAUSE_AT && !self.input.is_empty() {
+        (self.read_at_once, self.send_at, self.pause_at) = if state.memory.is_tight() {
+            (READ_AT_ONCE_SHORT, SEND_AT_SHORT, PAUSE_AT_SHORT)
+        } else {
+            (READ_AT_ONCE, SEND_AT, PAUSE_AT.min(state.memory.share_of_one_client() / 4))
+        };
+        if !self.closing && !self.is_paused() && !self.input.is_empty() {
             // What was left over when the client was paused.
             let input = std::mem::take(&mut self.input);
             let consumed = self.execute(&input, state, number, now, &mut scratch.output)?;
@@ -122,7 +147,7 @@ impl Connection {
             self.consume(consumed);
         }
         let mut reads = 0;
-        while !self.closing && self.unsent() <= PAUSE_AT {
+        while !self.closing && !self.is_paused() {
             if reads == READS_PER_TURN {
                 self.send(state, &mut scratch.output)?;
                 return Ok(Turn::Again);
@@ -148,7 +173,7 @@ impl Connection {
     }
 
     fn read(&mut self, scratch: &mut Scratch) -> io::Result<usize> {
-        self.stream.read(&mut scratch.input)
+        self.stream.read(&mut scratch.input[..self.read_at_once])
     }
 
     /// Takes `n` bytes that have been read: executes what is whole in them, keeps the rest.
@@ -213,9 +238,9 @@ impl Connection {
         context.session().active = now;
         let mut consumed = 0;
         while !self.closing {
-            if out.len() >= SEND_AT {
+            if out.len() >= self.send_at {
                 self.send(context.state, out)?;
-                if self.unsent() > PAUSE_AT {
+                if self.is_paused() {
                     break;
                 }
             }
@@ -310,7 +335,7 @@ impl Connection {
     fn ask_for_events(&mut self, registry: &Registry, number: usize) -> io::Result<()> {
         let interest = match self.unsent() {
             0 => Interest::READABLE,
-            unsent if self.closing || unsent > PAUSE_AT => Interest::WRITABLE,
+            _ if self.closing || self.is_paused() => Interest::WRITABLE,
             _ => Interest::READABLE | Interest::WRITABLE,
         };
         if interest != self.interest {
