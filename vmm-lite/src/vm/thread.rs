@@ -5,9 +5,10 @@ use super::{
     machine::Stop,
     shared::{Phase, Shared},
 };
+use crate::kvm::this_thread;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::Instant,
 };
 
@@ -29,6 +30,7 @@ pub(super) fn spawn(shared: &Arc<Shared>) -> Result<(), Error> {
             // Deadlines of the guest are met to the microsecond, not to the 50 that threads get by default.
             // SAFETY: changes only how late timers of this thread may fire.
             unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+            shared.thread.store(this_thread(), SeqCst);
             while shared.park() {
                 let run = AssertUnwindSafe(|| shared.lock_machine().run(&shared));
                 let stop =

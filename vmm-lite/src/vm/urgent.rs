@@ -1,0 +1,91 @@
+//! Real-time priority for the threads of a switch.
+//!
+//! While a guest stands, every time one of these threads waits for a CPU that something else uses is blackout. Where the host lets this process do so
+//! (root, CAP_SYS_NICE, RLIMIT_RTPRIO) they go first for as long as the switch takes, which is bounded by the patience with the guest; elsewhere nothing changes.
+
+use crate::kvm::this_thread;
+
+/// Lowest of the real-time priorities: before everything ordinary, behind whatever the host itself has.
+const PRIORITY: i32 = 1;
+
+/// Threads that go first until this is dropped.
+#[derive(Debug, Default)]
+pub struct Urgent {
+    threads: [Option<Before>; 2],
+}
+
+/// What a thread was before.
+#[derive(Clone, Copy, Debug)]
+struct Before {
+    thread: i32,
+    policy: i32,
+    priority: i32,
+}
+
+impl Urgent {
+    /// The calling thread and another.
+    pub(super) fn this_and(other: i32) -> Self {
+        Self { threads: [raise(this_thread()), raise(other)] }
+    }
+
+    /// The calling thread.
+    #[must_use]
+    pub fn this() -> Self {
+        Self { threads: [raise(this_thread()), None] }
+    }
+}
+
+fn raise(thread: i32) -> Option<Before> {
+    let mut param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: plain system calls on a thread of this process; one that has ended makes them fail.
+    let policy = unsafe {
+        let policy = libc::sched_getscheduler(thread);
+        if policy < 0 || libc::sched_getparam(thread, &raw mut param) != 0 {
+            return None;
+        }
+        policy
+    };
+    if matches!(policy & !libc::SCHED_RESET_ON_FORK, libc::SCHED_FIFO | libc::SCHED_RR) {
+        return None;
+    }
+    let before = Before { thread, policy, priority: param.sched_priority };
+    set(thread, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, PRIORITY).then_some(before)
+}
+
+fn set(thread: i32, policy: i32, priority: i32) -> bool {
+    let param = libc::sched_param { sched_priority: priority };
+    // SAFETY: as above; the parameters outlive the call.
+    unsafe { libc::sched_setscheduler(thread, policy, &raw const param) == 0 }
+}
+
+impl Drop for Urgent {
+    fn drop(&mut self) {
+        for before in self.threads.iter().flatten() {
+            // A process that may raise a thread may lower it; and if the thread has ended there is nothing to do.
+            set(before.thread, before.policy, before.priority);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy() -> i32 {
+        // SAFETY: asks about the calling thread.
+        unsafe { libc::sched_getscheduler(0) }
+    }
+
+    #[test]
+    fn urgency_ends() {
+        let before = policy();
+        let urgent = Urgent::this();
+        if urgent.threads[0].is_none() {
+            eprintln!("skipped: this user has no real-time priority");
+            return;
+        }
+        assert_eq!(policy(), libc::SCHED_RR | libc::SCHED_RESET_ON_FORK);
+        drop(urgent);
+        assert_eq!(policy() & !libc::SCHED_RESET_ON_FORK, before);
+    }
+}
