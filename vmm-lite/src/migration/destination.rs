@@ -10,7 +10,7 @@ use crate::{
     devices::console::Console,
     kvm::cpu::Features,
     memory::GuestRam,
-    vm::{Identity, Resume, ResumeReason, Vm, VmState},
+    vm::{Identity, Resume, ResumeReason, Urgent, Vm, VmState},
 };
 use migrate::{
     MoveId, ReceiverId,
@@ -151,6 +151,8 @@ impl Receiver {
 struct Prepared {
     vm: Vm,
     claim: Option<Claim>,
+    /// From the state's arrival to the first entry.
+    urgent: Option<Urgent>,
 }
 
 /// One connection on which a move is made.
@@ -287,12 +289,13 @@ impl<'r> Attempt<'r> {
         let vm = Vm::prepare(identity, offering.tap.as_deref(), console).map_err(|e| cannot(&e))?;
         vm.hold().and_then(|mut held| held.warm_up()).map_err(|e| cannot(&e))?;
         self.pages = vm.ram().pages();
-        self.prepared = Some(Prepared { vm, claim: Some(claim) });
+        self.prepared = Some(Prepared { vm, claim: Some(claim), urgent: None });
         Ok(())
     }
 
     fn apply(&mut self, state: &[u8]) -> Result<(), String> {
-        let prepared = self.prepared.as_ref().ok_or("no VM was prepared")?;
+        let prepared = self.prepared.as_mut().ok_or("no VM was prepared")?;
+        prepared.urgent = Some(prepared.vm.urgent());
         let state: VmState = match postcard::take_from_bytes(state) {
             Ok((state, [])) => state,
             _ => return Err("the state makes no sense".into()),
@@ -324,6 +327,7 @@ impl<'r> Attempt<'r> {
             eprintln!("vmm-lite: the VM arrived and cannot run: {}", crate::cli::with_causes(&e));
         }
         let entered = prepared.vm.entered(ENTRY);
+        prepared.urgent = None;
         if let Err(e) = prepared.vm.announce() {
             tracing::warn!("the network was not told that the VM is here: {e}");
         }
