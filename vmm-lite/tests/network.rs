@@ -4,7 +4,7 @@ mod common;
 #[path = "common/net.rs"]
 mod net;
 
-use net::{Driver, MAC, QUEUE, Wire, buffer, frame, is_ours, namespace, ring};
+use net::{Driver, MAC, QUEUE, Wire, buffer, frame, is_ours, namespace, no_fork, ring};
 use proptest::prelude::*;
 use std::time::{Duration, Instant};
 use vmm_lite::devices::{
@@ -89,9 +89,11 @@ fn state_moves_to_another_device() {
     source.pass().unwrap();
     let state = source.net.capture();
     let Driver { ram, net } = source;
-    drop(net);
-
-    let mut destination = Driver::new("vmmt1");
+    let mut destination = {
+        let _opened_once = no_fork();
+        drop(net);
+        Driver::new("vmmt1")
+    };
     destination.ram = ram;
     destination.net.apply(&state, &destination.ram).unwrap();
     assert_eq!(destination.net.capture(), state);

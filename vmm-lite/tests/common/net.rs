@@ -4,6 +4,7 @@ use std::{
     io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use vmm_lite::{
@@ -29,6 +30,7 @@ pub fn namespace(tap: &str) -> bool {
         vec!["link", "set", "lo", "up"],
     ];
     for step in steps {
+        let _forking = no_fork();
         match Command::new("ip").args(&step).status() {
             Ok(status) if status.success() => {}
             other => {
@@ -38,6 +40,13 @@ pub fn namespace(tap: &str) -> bool {
         }
     }
     true
+}
+
+/// Keeps other threads of this process from forking. Between fork and exec a child holds every descriptor of its parent, and a TAP device
+/// that was just closed is busy for as long.
+pub fn no_fork() -> MutexGuard<'static, ()> {
+    static FORK: Mutex<()> = Mutex::new(());
+    FORK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A packet socket on a network device: the other end of the guest's wire.
