@@ -173,6 +173,7 @@ mod tests {
                         models[usize::from(what)].push(n);
                     }
                     2 => {
+                        // SAFETY: nodes outlive lists.
                         let got = lists[n % 2].pop_front().map(|n| unsafe { n.as_ref() }.0);
                         let model = &mut models[n % 2];
                         let expected = (!model.is_empty()).then(|| model.remove(0));

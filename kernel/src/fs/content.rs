@@ -16,7 +16,7 @@ pub struct Content {
 
 impl Content {
     /// Bytes it is long.
-    pub fn len(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         self.len
     }
 
@@ -160,7 +160,7 @@ mod tests {
                         model.resize(len as usize, 0);
                     }
                 }
-                prop_assert_eq!(content.len(), model.len() as u64);
+                prop_assert_eq!(content.size(), model.len() as u64);
             }
         }
     }
@@ -169,7 +169,7 @@ mod tests {
     fn holes_take_no_memory() {
         let mut content = Content::default();
         content.write(100_000_000, b"end").unwrap();
-        assert_eq!((content.len(), content.allocated()), (100_000_003, PAGE as u64));
+        assert_eq!((content.size(), content.allocated()), (100_000_003, PAGE as u64));
         assert_eq!(content.write(LONGEST, b"x"), Err(Error::TooLarge));
         assert_eq!(content.write(u64::MAX, b"x"), Err(Error::TooLarge));
         content.set_len(0).unwrap();

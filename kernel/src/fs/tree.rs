@@ -257,7 +257,7 @@ impl Tree {
 
     /// Length of a file; 0 for a directory.
     pub fn len(&mut self, ino: Ino) -> u64 {
-        self.content(ino).map_or(0, |(content, ..)| content.len())
+        self.content(ino).map_or(0, |(content, ..)| content.size())
     }
 
     /// Makes a file `len` bytes long.
@@ -277,7 +277,7 @@ impl Tree {
     pub fn stat(&self, ino: Ino) -> Result<Stat, Error> {
         let inode = self.inode(ino)?;
         let (is_directory, len, allocated) = match &inode.kind {
-            Kind::File(content) => (false, content.len(), content.allocated()),
+            Kind::File(content) => (false, content.size(), content.allocated()),
             Kind::Directory { entries, .. } => (true, entries.len() as u64, 0),
         };
         let Inode { mode, named, created, modified, accessed, .. } = *inode;

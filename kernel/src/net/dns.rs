@@ -156,7 +156,7 @@ mod tests {
         );
         let expected = vec![Ipv4Addr::new(1, 2, 3, 4), Ipv4Addr::new(5, 6, 7, 8)];
         assert_eq!(answer(&message, &q), Some(Answer::Addresses(expected)));
-        assert_eq!(answer(&message.to_ascii_uppercase(), &q.to_ascii_uppercase()).is_some(), true);
+        assert!(answer(&message.to_ascii_uppercase(), &q.to_ascii_uppercase()).is_some());
     }
 
     #[test]
