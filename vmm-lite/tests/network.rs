@@ -222,8 +222,11 @@ fn tap_devices_say_what_is_wrong() {
     let error = Tap::open("vmmt4").unwrap_err();
     assert!(matches!(error, tap::Error::Busy(_)), "{error}");
     assert!(error.to_string().contains("another process, maybe another VM"), "{error}");
-    drop(first);
-    let tap = Tap::open("vmmt4").unwrap();
+    let tap = {
+        let _opened_once = no_fork();
+        drop(first);
+        Tap::open("vmmt4").unwrap()
+    };
     assert_eq!(tap.mtu_and_up().unwrap(), (1500, true));
     let wire = Wire::on("vmmt4");
     for frame in announcements(MAC, Some("10.0.0.2".parse().unwrap())) {

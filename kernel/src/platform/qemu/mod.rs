@@ -31,12 +31,12 @@ const LOOK_EVERY: u64 = 2_000_000;
 static CONSOLE: uart::Port = uart::Port::new();
 static QUIESCE: uart::Port = uart::Port::new();
 
-/// How often the quiesce port is looked at unasked, ns. Its interrupt is an edge, and QEMU may lose one on the way to another
-/// process; a look costs an exit.
-const QUIESCE_EVERY: u64 = 10_000_000;
+/// How often the serial ports are looked at unasked, ns, and so how long a halt lasts at most. Their interrupts are edges, and
+/// with QEMU's IOAPIC on KVM one is lost now and then; a look costs an exit.
+const SERIAL_EVERY: u64 = 10_000_000;
 
 static NEXT_LOOK: AtomicU64 = AtomicU64::new(0);
-static NEXT_QUIESCE: AtomicU64 = AtomicU64::new(0);
+static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
 static TIMER_RUNS: AtomicBool = AtomicBool::new(false);
 
 /// Sets up the devices.
@@ -67,15 +67,16 @@ pub fn poll() {
 
 /// Halts until an interrupt: a device's, or the timer's at `deadline`.
 pub fn idle(deadline: Option<u64>) {
-    match deadline.map(|at| at.saturating_sub(time::now_ns())) {
-        Some(0) => return poll(),
-        Some(left) => {
-            apic::start_timer(left);
-            TIMER_RUNS.store(true, Relaxed);
-        }
-        None => stop_timer(),
+    match deadline.map_or(SERIAL_EVERY, |at| at.saturating_sub(time::now_ns())) {
+        0 => return poll(),
+        left => start_timer(left.min(SERIAL_EVERY)),
     }
     serve(halt());
+}
+
+fn start_timer(ns: u64) {
+    apic::start_timer(ns);
+    TIMER_RUNS.store(true, Relaxed);
 }
 
 fn stop_timer() {
@@ -92,12 +93,15 @@ fn halt() -> apic::Lines {
 
 /// Attends to the devices that call. What comes from now on will interrupt again.
 fn serve(lines: apic::Lines) {
-    if lines.has(CONSOLE_PIN) && CONSOLE.receive() {
+    let now = time::now_ns();
+    let due = now >= NEXT_SERIAL.load(Relaxed);
+    if due {
+        NEXT_SERIAL.store(now + SERIAL_EVERY, Relaxed);
+    }
+    if (due || lines.has(CONSOLE_PIN)) && CONSOLE.receive() {
         CONSOLE_READABLE.wake_all();
     }
-    let now = time::last_ns();
-    if lines.has(QUIESCE_PIN) || now >= NEXT_QUIESCE.load(Relaxed) {
-        NEXT_QUIESCE.store(now + QUIESCE_EVERY, Relaxed);
+    if due || lines.has(QUIESCE_PIN) {
         QUIESCE.receive();
     }
     if virtio::pin().is_some_and(|pin| lines.has(pin)) {
@@ -140,10 +144,11 @@ pub fn quiesce_write(bytes: &[u8]) {
 
 /// Halts until something arrives there. All else waits until [`serve_all`].
 pub fn quiesce_wait() {
-    stop_timer();
     while !QUIESCE.receive() {
+        start_timer(SERIAL_EVERY);
         halt();
     }
+    stop_timer();
 }
 
 /// Attends to all devices: they may have called while nobody listened.
