@@ -12,8 +12,8 @@ const SMALLEST: usize = 1 << 10;
 /// A connection's buffers take at most this part of what is left.
 const SHARE: usize = 24;
 
-/// Memory that new connections and datagrams leave to others: those that are there go on.
-pub const RESERVE: usize = 256 << 10;
+/// Memory that new connections leave to others: those that are there go on.
+const RESERVE: usize = 256 << 10;
 
 /// What all connections together should take.
 #[derive(Debug)]
@@ -29,17 +29,18 @@ impl Budget {
         Self { total, used: 0 }
     }
 
-    /// Buffers for a new connection, while so much memory is left: the size of each direction's.
+    /// Buffers for a new connection: the size of each direction's. `has_room` tells whether so many bytes could be had in one piece.
     ///
     /// # Errors
     /// [`Error::NoMemory`] when there should be no more connections.
-    pub fn take(&mut self, memory_left: usize) -> Result<usize, Error> {
-        if memory_left < RESERVE {
-            return Err(Error::NoMemory);
-        }
-        let share = self.total.saturating_sub(self.used).min(memory_left - RESERVE) / SHARE / 2;
+    pub fn take(&mut self, has_room: fn(usize) -> bool) -> Result<usize, Error> {
+        let share = self.total.saturating_sub(self.used) / SHARE / 2;
         let size = share.next_power_of_two() / if share.is_power_of_two() { 1 } else { 2 };
         let size = size.clamp(SMALLEST, LARGEST);
+        let size = if has_room(RESERVE + 2 * size) { size } else { SMALLEST };
+        if !has_room(RESERVE + 2 * size) {
+            return Err(Error::NoMemory);
+        }
         self.used += 2 * size;
         Ok(size)
     }
@@ -69,7 +70,7 @@ mod tests {
     #[test]
     fn the_first_get_much_and_the_last_get_some() {
         let mut budget = Budget::new(4 << 20);
-        let sizes: Vec<usize> = (0..2000).map(|_| budget.take(usize::MAX).unwrap()).collect();
+        let sizes: Vec<usize> = (0..2000).map(|_| budget.take(|_| true).unwrap()).collect();
         assert_eq!(sizes[0], 64 << 10);
         assert!(sizes.windows(2).all(|w| w[0] >= w[1]));
         assert_eq!(sizes[1999], SMALLEST);
@@ -84,8 +85,8 @@ mod tests {
     #[test]
     fn a_large_guest_gives_large_windows() {
         let mut budget = Budget::new(64 << 20);
-        assert!((0..50).all(|_| budget.take(usize::MAX) == Ok(LARGEST)));
-        assert_eq!(budget.take(RESERVE - 1), Err(Error::NoMemory));
-        assert_eq!(budget.take(RESERVE), Ok(SMALLEST));
+        assert!((0..50).all(|_| budget.take(|_| true) == Ok(LARGEST)));
+        assert_eq!(budget.take(|n| n < RESERVE), Err(Error::NoMemory));
+        assert_eq!(budget.take(|n| n < RESERVE + 10_000), Ok(SMALLEST));
     }
 }

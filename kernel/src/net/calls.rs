@@ -2,7 +2,6 @@
 
 use super::{
     Error, LinkId, Options, Ready, SocketId,
-    buffers::RESERVE,
     device::NetDevice,
     stack::{Cause, Socket, Stack},
     tcp::{Connection, Listener, Phase, Role, Tcp},
@@ -202,7 +201,7 @@ impl<D: NetDevice> Stack<D> {
             return Err(Error::AddressInUse);
         }
         let context = self.links.context(link).ok_or(Error::NetworkUnreachable)?;
-        let size = self.budget.take((self.memory_left)())?;
+        let size = self.budget.take(self.has_room)?;
         let Some(mut connection) = Connection::new(link, local, to, Phase::Connecting, size) else {
             self.budget.give_back(size);
             return Err(Error::NoMemory);
@@ -370,9 +369,6 @@ impl<D: NetDevice> Stack<D> {
         }
         if from.len() > parts_max {
             return Err(Error::MessageSize);
-        }
-        if (self.memory_left)() < RESERVE {
-            return Err(Error::NoMemory);
         }
         udp.send(link, source, to, from)?;
         self.enqueue(id, link);

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{cell::KernelCell, entropy, mm, params, platform, print, time};
 use alloc::{rc::Rc, vec::Vec};
-use core::net::IpAddr;
+use core::{alloc::Layout, net::IpAddr};
 
 /// The stack as it is here.
 pub type Network = Stack<VirtioNet>;
@@ -57,10 +57,22 @@ fn make() -> Global {
             let (used, free) = mm::usage();
             (used + free) / BUFFERS_SHARE
         },
-        memory_left: || mm::usage().1,
+        has_room,
     };
     let network = Stack::new(&config, device, time::now_ns());
     Global { network, waits: Vec::new(), touched: Vec::new() }
+}
+
+/// Whether so many bytes could be had in one piece.
+fn has_room(bytes: usize) -> bool {
+    let Ok(layout) = Layout::from_size_align(bytes.max(1), 16) else { return false };
+    let block = mm::allocate(layout);
+    if block.is_null() {
+        return false;
+    }
+    // SAFETY: just taken, with this layout.
+    unsafe { mm::free(block, layout) };
+    true
 }
 
 fn v4(ip: IpAddr) -> Option<core::net::Ipv4Addr> {

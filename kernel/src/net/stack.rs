@@ -5,7 +5,7 @@
 
 use super::{
     Error, LinkId, SocketId,
-    buffers::{Budget, RESERVE},
+    buffers::Budget,
     device::NetDevice,
     link::{Link, Links, Sent},
     loopback::Loopback,
@@ -56,8 +56,8 @@ pub struct Config {
     pub seed: u64,
     /// Bytes that all connections' buffers together should take.
     pub buffers: usize,
-    /// How much memory is left.
-    pub memory_left: fn() -> usize,
+    /// Whether so many bytes of memory could be had in one piece.
+    pub has_room: fn(usize) -> bool,
 }
 
 /// A socket.
@@ -91,7 +91,7 @@ pub struct Stack<D> {
     pub(super) udp_ports: Ports,
     pub(super) connections: HashMap<Pair, SocketId, FixedState>,
     pub(super) budget: Budget,
-    pub(super) memory_left: fn() -> usize,
+    pub(super) has_room: fn(usize) -> bool,
     timers: Timers,
     /// Those that may have something to send.
     turn: VecDeque<SocketId>,
@@ -141,7 +141,7 @@ impl<D: NetDevice> Stack<D> {
             udp_ports: Ports::new(config.seed >> 16),
             connections: HashMap::with_hasher(FixedState::with_seed(config.seed)),
             budget: Budget::new(config.buffers),
-            memory_left: config.memory_left,
+            has_room: config.has_room,
             timers: Timers::default(),
             turn: VecDeque::new(),
             stuck: BTreeSet::new(),
@@ -336,7 +336,7 @@ impl<D: NetDevice> Stack<D> {
         if role.half_open + role.queue.len() >= role.backlog {
             return None;
         }
-        let buffer = self.budget.take((self.memory_left)()).ok()?;
+        let buffer = self.budget.take(self.has_room).ok()?;
         let phase = Phase::HalfOpen(listener);
         let Some(mut connection) = Connection::new(link, local, remote, phase, buffer) else {
             self.budget.give_back(buffer);
@@ -369,9 +369,6 @@ impl<D: NetDevice> Stack<D> {
     }
 
     fn deliver(&mut self, receivers: &[SocketId], from: SocketAddrV4, data: &[u8]) {
-        if !receivers.is_empty() && (self.memory_left)() < RESERVE {
-            return;
-        }
         for &id in receivers {
             if let Some(Socket::Udp(udp)) = self.sockets.get_mut(id.0) {
                 udp.deliver(from, data);

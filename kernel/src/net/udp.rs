@@ -66,7 +66,11 @@ pub struct Outlet {
 }
 
 impl Outlet {
-    fn new(room: usize, port: u16) -> Self {
+    /// `None` without memory.
+    fn new(room: usize, port: u16) -> Option<Self> {
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(room).ok()?;
+        bytes.resize(room, 0);
         let none = udp::PacketBuffer::new(Vec::new(), Vec::new());
         let buffer =
             udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; DATAGRAMS_MAX], vec![0; room]);
@@ -74,7 +78,7 @@ impl Outlet {
         socket.bind(port).expect("a new socket, and a port that is not 0");
         let mut set = SocketSet::new(Vec::with_capacity(1));
         let handle = set.add(socket);
-        Self { set, handle, room, queued: false, stuck_since: None }
+        Some(Self { set, handle, room, queued: false, stuck_since: None })
     }
 
     pub fn socket(&self) -> &udp::Socket<'static> {
@@ -128,8 +132,14 @@ impl Udp {
         if self.read_shut || self.received_bytes > RECEIVE_MAX {
             return;
         }
+        // Without memory it is lost, as many a datagram is.
+        let mut copy = Vec::new();
+        if self.received.try_reserve(1).is_err() || copy.try_reserve_exact(data.len()).is_err() {
+            return;
+        }
+        copy.extend_from_slice(data);
         self.received_bytes += data.len() + OVERHEAD;
-        self.received.push_back(Datagram { from, data: data.into() });
+        self.received.push_back(Datagram { from, data: copy.into_boxed_slice() });
     }
 
     /// Calls `use_it` with the first datagram, and drops that unless `peek`.
@@ -168,12 +178,13 @@ impl Udp {
         let port = self.bound.ok_or(Error::Invalid)?.port();
         let ttl = self.options.ttl;
         let slot = &mut self.outlets[link as usize];
-        let outlet = slot.get_or_insert_with(|| Outlet::new(SEND_MIN.max(data.len()), port));
-        if outlet.is_empty() && outlet.room < data.len() {
-            let queued = outlet.queued;
-            let room = (2 * data.len()).min(SEND_MAX);
-            *outlet = Outlet { queued, ..Outlet::new(room, port) };
+        if slot.as_ref().is_none_or(|o| o.is_empty() && o.room < data.len()) {
+            let queued = slot.as_ref().is_some_and(|o| o.queued);
+            let room = (2 * data.len()).clamp(SEND_MIN, SEND_MAX);
+            let new = Outlet::new(room, port).ok_or(Error::NoMemory)?;
+            *slot = Some(Outlet { queued, ..new });
         }
+        let outlet = slot.as_mut().ok_or(Error::NoMemory)?;
         let socket: &mut udp::Socket<'_> = outlet.set.get_mut(outlet.handle);
         socket.set_hop_limit(Some(ttl));
         let meta = udp::UdpMetadata {

@@ -167,8 +167,8 @@ pub struct World {
 
 pub fn config(ip: Ipv4Addr, seed: u64) -> Config {
     let mac = [2, 0, 0, 0, 0, ip.octets()[3]];
-    let memory_left = || usize::MAX;
-    Config { ip: Some((ip, 24)), gateway: None, mac, seed, buffers: 8 << 20, memory_left }
+    let has_room = |_| true;
+    Config { ip: Some((ip, 24)), gateway: None, mac, seed, buffers: 8 << 20, has_room }
 }
 
 impl World {
