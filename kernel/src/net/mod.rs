@@ -15,6 +15,7 @@ pub mod error;
 #[cfg(target_os = "hermit")]
 mod global;
 mod link;
+mod lives;
 pub mod loopback;
 pub mod options;
 pub mod peek;
@@ -23,6 +24,7 @@ mod slab;
 pub mod stack;
 mod tcp;
 mod timers;
+mod turns;
 mod udp;
 pub mod virtio;
 pub mod waits;

@@ -7,17 +7,17 @@ use super::{
     Error, LinkId, SocketId,
     buffers::Budget,
     device::NetDevice,
-    link::{Link, Links, Sent},
+    link::{Link, Links},
+    lives::Cause,
     loopback::Loopback,
     peek::Peek,
     ports::Ports,
     slab::Slab,
-    tcp::{Connection, Phase, Role, Tcp},
+    tcp::{Phase, Role, Tcp},
     timers::Timers,
     udp::Udp,
 };
 use alloc::{
-    boxed::Box,
     collections::{BTreeSet, VecDeque},
     vec::Vec,
 };
@@ -30,18 +30,12 @@ use hashbrown::HashMap;
 use smoltcp::{
     iface,
     socket::tcp::State,
-    time::{Duration, Instant},
-    wire::{EthernetAddress, HardwareAddress, IpCidr, IpListenEndpoint, IpProtocol, Ipv4Cidr},
+    time::Instant,
+    wire::{EthernetAddress, HardwareAddress, IpCidr, IpProtocol, Ipv4Cidr},
 };
 
 /// Packets handled in one poll before others get their turn.
 const PACKETS_A_POLL: usize = 512;
-/// Connections in TIME-WAIT that are kept; the oldest goes first.
-const TIME_WAIT_MAX: usize = 64;
-/// How long a neighbor may be looked for.
-const NEIGHBOR_TIMEOUT: Duration = Duration::from_secs(3);
-/// When to try again where smoltcp says it has something to send and does not send it.
-const RETRY: Duration = Duration::from_millis(1);
 
 /// What a stack is made from.
 #[derive(Clone, Copy, Debug)]
@@ -70,17 +64,6 @@ pub(super) enum Socket {
 /// The two ends of a connection, ours first.
 pub(super) type Pair = (SocketAddrV4, SocketAddrV4);
 
-/// Why a connection is looked at.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cause {
-    /// A packet came for it.
-    Arrival,
-    /// It may send, or a timer is due.
-    Turn,
-    /// The program did something.
-    Call,
-}
-
 /// See the module.
 pub struct Stack<D> {
     pub(super) now: Instant,
@@ -92,13 +75,13 @@ pub struct Stack<D> {
     pub(super) connections: HashMap<Pair, SocketId, FixedState>,
     pub(super) budget: Budget,
     pub(super) has_room: fn(usize) -> bool,
-    timers: Timers,
+    pub(super) timers: Timers,
     /// Those that may have something to send.
-    turn: VecDeque<SocketId>,
+    pub(super) turn: VecDeque<SocketId>,
     /// Those whose neighbor is being looked for.
-    stuck: BTreeSet<SocketId>,
-    time_wait: VecDeque<SocketId>,
-    time_wait_bytes: usize,
+    pub(super) stuck: BTreeSet<SocketId>,
+    pub(super) time_wait: VecDeque<SocketId>,
+    pub(super) time_wait_bytes: usize,
     touched: Vec<SocketId>,
     due: Vec<SocketId>,
 }
@@ -322,38 +305,6 @@ impl<D: NetDevice> Stack<D> {
         taken
     }
 
-    /// A new connection for `listener`, if it has room for one.
-    fn half_open(
-        &mut self,
-        listener: SocketId,
-        link: LinkId,
-        local: SocketAddrV4,
-        remote: SocketAddrV4,
-    ) -> Option<SocketId> {
-        let Some(Socket::Tcp(tcp)) = self.sockets.get_mut(listener.0) else { return None };
-        let options = tcp.options;
-        let Role::Listener(role) = &mut tcp.role else { return None };
-        if role.half_open + role.queue.len() >= role.backlog {
-            return None;
-        }
-        let buffer = self.budget.take(self.has_room).ok()?;
-        let phase = Phase::HalfOpen(listener);
-        let Some(mut connection) = Connection::new(link, local, remote, phase, buffer) else {
-            self.budget.give_back(buffer);
-            return None;
-        };
-        role.half_open += 1;
-        connection.apply(&options);
-        let endpoint = IpListenEndpoint { addr: Some((*local.ip()).into()), port: local.port() };
-        connection.socket_mut().listen(endpoint).expect("a new socket, and a port that is not 0");
-        connection.seen = State::Listen;
-        let role = Role::Connection(Box::new(connection));
-        let id =
-            SocketId(self.sockets.insert(Socket::Tcp(Tcp { options, role, ..Tcp::default() })));
-        self.connections.insert((local, remote), id);
-        Some(id)
-    }
-
     fn receivers(&self, from: SocketAddrV4, to: SocketAddrV4) -> Vec<SocketId> {
         let bound = self.udp_ports.at(to.port());
         let fit = |id: SocketId| match self.sockets.get(id.0) {
@@ -401,322 +352,6 @@ impl<D: NetDevice> Stack<D> {
         {
             self.connection_failed(id, error);
         }
-    }
-
-    pub(super) fn connection(&mut self, id: SocketId) -> Option<&mut Connection> {
-        match self.sockets.get_mut(id.0)? {
-            Socket::Tcp(Tcp { role: Role::Connection(connection), .. }) => Some(connection),
-            _ => None,
-        }
-    }
-
-    /// Finds out what has become of a connection, and when it is to be looked at next.
-    pub(super) fn look_at(&mut self, id: SocketId, cause: Cause) {
-        let Some(Socket::Tcp(tcp)) = self.sockets.get_mut(id.0) else { return };
-        let Role::Connection(connection) = &mut tcp.role else { return };
-        let (was, is) = (connection.seen, connection.socket().state());
-        connection.seen = is;
-        match connection.phase {
-            Phase::Connecting => match is {
-                State::SynSent | State::SynReceived => {}
-                State::Closed => {
-                    let error = match cause {
-                        Cause::Arrival => Error::ConnectionRefused,
-                        Cause::Turn | Cause::Call => Error::TimedOut,
-                    };
-                    return self.connection_failed(id, error);
-                }
-                _ => {
-                    connection.phase = Phase::Open;
-                    self.touch(id);
-                }
-            },
-            Phase::HalfOpen(listener) => match is {
-                State::SynReceived => {}
-                State::Closed | State::Listen => {
-                    self.remove_connection(id);
-                    return;
-                }
-                _ => self.opened(id, listener),
-            },
-            Phase::Queued(_) | Phase::Open => {
-                if is == State::Closed && was != State::Closed {
-                    let regular = matches!(was, State::LastAck | State::TimeWait);
-                    tcp.error = match cause {
-                        _ if regular => None,
-                        Cause::Arrival if was == State::CloseWait => Some(Error::BrokenPipe),
-                        Cause::Arrival => Some(Error::ConnectionReset),
-                        Cause::Turn => Some(Error::TimedOut),
-                        Cause::Call => None,
-                    };
-                }
-                self.touch(id);
-            }
-            Phase::Orphan => {
-                if connection.socket().recv_queue() > 0 && is != State::Closed {
-                    // Nobody will ever read it: the peer should know.
-                    connection.socket_mut().abort();
-                    connection.seen = State::Closed;
-                } else if is == State::TimeWait {
-                    // Within the machine nothing is lost: what there is to be said has been, when it had its turn.
-                    if connection.link == LinkId::Loopback && cause == Cause::Turn {
-                        self.remove_connection(id);
-                        return;
-                    }
-                    self.wait_out(id);
-                }
-                if self.connection(id).is_none_or(|c| c.over()) {
-                    self.remove_connection(id);
-                    return;
-                }
-            }
-        }
-        self.schedule(id);
-    }
-
-    /// Keeps a connection in TIME-WAIT, as far as there is room for such.
-    fn wait_out(&mut self, id: SocketId) {
-        let Some(connection) = self.connection(id) else { return };
-        if mem::replace(&mut connection.waits, true) {
-            return;
-        }
-        self.time_wait_bytes += 2 * connection.buffer;
-        self.time_wait.push_back(id);
-        while self.time_wait.len() > TIME_WAIT_MAX
-            || self.time_wait_bytes > self.budget.idle_share() && self.time_wait.len() > 1
-        {
-            let Some(&oldest) = self.time_wait.front() else { break };
-            self.remove_connection(oldest);
-        }
-    }
-
-    /// A connection that `listener` was asked for is there.
-    fn opened(&mut self, id: SocketId, listener: SocketId) {
-        if let Some(connection) = self.connection(id) {
-            connection.phase = Phase::Queued(listener);
-        }
-        if let Some(Socket::Tcp(Tcp { role: Role::Listener(role), .. })) =
-            self.sockets.get_mut(listener.0)
-        {
-            role.half_open -= 1;
-            role.queue.push_back(id);
-            self.touch(listener);
-        }
-    }
-
-    /// An attempt to connect has failed: the socket is as before, with an error to be fetched.
-    fn connection_failed(&mut self, id: SocketId, error: Error) {
-        self.drop_connection(id);
-        if let Some(Socket::Tcp(tcp)) = self.sockets.get_mut(id.0) {
-            tcp.error = Some(error);
-        }
-        self.touch(id);
-    }
-
-    /// Takes the connection away from its socket.
-    fn drop_connection(&mut self, id: SocketId) {
-        let Some(Socket::Tcp(tcp)) = self.sockets.get_mut(id.0) else { return };
-        if !matches!(tcp.role, Role::Connection(_)) {
-            return;
-        }
-        let Role::Connection(mut gone) = mem::take(&mut tcp.role) else { return };
-        self.connections.remove(&(gone.local, gone.remote));
-        self.timers.cancel(id, &mut gone.timer);
-        self.budget.give_back(gone.buffer);
-        if gone.waits {
-            self.time_wait.retain(|&other| other != id);
-            self.time_wait_bytes -= 2 * gone.buffer;
-        }
-        if let Phase::HalfOpen(listener) = gone.phase
-            && let Some(Socket::Tcp(Tcp { role: Role::Listener(role), .. })) =
-                self.sockets.get_mut(listener.0)
-        {
-            role.half_open -= 1;
-        }
-    }
-
-    /// Forgets a connection that no program has.
-    pub(super) fn remove_connection(&mut self, id: SocketId) {
-        self.drop_connection(id);
-        self.forget(id);
-    }
-
-    /// Removes a socket from all tables.
-    pub(super) fn forget(&mut self, id: SocketId) {
-        // What is left of it in `turn` and `stuck` finds nothing, or another socket with nothing to do.
-        match self.sockets.remove(id.0) {
-            Some(Socket::Tcp(tcp)) => {
-                if let Some(bound) = tcp.bound {
-                    self.tcp_ports.release(id, bound.port());
-                }
-            }
-            Some(Socket::Udp(mut udp)) => {
-                self.timers.cancel(id, &mut udp.timer);
-                if let Some(bound) = udp.bound {
-                    self.udp_ports.release(id, bound.port());
-                }
-            }
-            None => {}
-        }
-    }
-
-    /// Puts a connection in the queue of those that may send, or among the timers, as it asks.
-    fn schedule(&mut self, id: SocketId) {
-        let Some(Socket::Tcp(Tcp { role: Role::Connection(connection), .. })) =
-            self.sockets.get_mut(id.0)
-        else {
-            return;
-        };
-        connection.update_timeout();
-        match self.links.poll_at(connection.link, self.now, &connection.set) {
-            Some(at) if at > self.now => self.timers.at_latest(id, &mut connection.timer, at),
-            Some(_) if !mem::replace(&mut connection.queued, true) => self.turn.push_back(id),
-            Some(_) | None => {}
-        }
-    }
-
-    /// Puts a socket in the queue of those that may send by `link`.
-    pub(super) fn enqueue(&mut self, id: SocketId, link: LinkId) {
-        let queued = match self.sockets.get_mut(id.0) {
-            Some(Socket::Tcp(Tcp { role: Role::Connection(connection), .. })) => {
-                &mut connection.queued
-            }
-            Some(Socket::Udp(udp)) => match udp.outlet(link) {
-                Some(outlet) => &mut outlet.queued,
-                None => return,
-            },
-            _ => return,
-        };
-        if !mem::replace(queued, true) {
-            self.turn.push_back(id);
-        }
-    }
-
-    fn timer_due(&mut self, id: SocketId) {
-        match self.sockets.get_mut(id.0) {
-            Some(Socket::Tcp(Tcp { role: Role::Connection(connection), .. })) => {
-                connection.timer = None;
-                let link = connection.link;
-                self.enqueue(id, link);
-            }
-            Some(Socket::Udp(udp)) => {
-                udp.timer = None;
-                for link in [LinkId::Loopback, LinkId::Ethernet] {
-                    self.enqueue(id, link);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Lets those send that may, one packet each in turn. Whether anything was sent.
-    fn egress(&mut self, left: &mut usize) -> bool {
-        let mut any = false;
-        let mut waiting = Vec::new();
-        if !self.links.egress_parts(LinkId::Ethernet, self.now) {
-            return false;
-        }
-        while *left > 0
-            && let Some(id) = self.turn.pop_front()
-        {
-            let sent = match self.sockets.get_mut(id.0) {
-                Some(Socket::Tcp(Tcp { role: Role::Connection(_), .. })) => self.tcp_turn(id),
-                Some(Socket::Udp(_)) => self.udp_turn(id),
-                _ => continue,
-            };
-            match sent {
-                Sent::Packet => {
-                    *left -= 1;
-                    any = true;
-                }
-                Sent::Nothing => {}
-                Sent::Full => waiting.push(id),
-            }
-        }
-        self.turn.extend(waiting);
-        any
-    }
-
-    fn tcp_turn(&mut self, id: SocketId) -> Sent {
-        let Some(Socket::Tcp(Tcp { role: Role::Connection(connection), .. })) =
-            self.sockets.get_mut(id.0)
-        else {
-            return Sent::Nothing;
-        };
-        let link = connection.link;
-        let wanted =
-            self.links.poll_at(link, self.now, &connection.set).is_some_and(|at| at <= self.now);
-        if !wanted {
-            connection.queued = false;
-            self.look_at(id, Cause::Turn);
-            return Sent::Nothing;
-        }
-        let sent = self.links.egress(link, self.now, &mut connection.set);
-        if sent == Sent::Full {
-            return sent; // And stays in the queue.
-        }
-        connection.queued = false;
-        if sent == Sent::Packet {
-            connection.stuck_since = None;
-        } else {
-            let again = self.links.poll_at(link, self.now, &connection.set);
-            if again.is_some_and(|at| at <= self.now) {
-                self.timers.at_latest(id, &mut connection.timer, self.now + RETRY);
-                return sent;
-            }
-            if again.is_some() && connection.socket().state() != State::Closed {
-                let since = *connection.stuck_since.get_or_insert(self.now);
-                let connecting = connection.phase == Phase::Connecting;
-                self.stuck.insert(id);
-                if connecting && self.now >= since + NEIGHBOR_TIMEOUT {
-                    self.connection_failed(id, Error::HostUnreachable);
-                    return sent;
-                }
-            }
-        }
-        self.look_at(id, Cause::Turn);
-        sent
-    }
-
-    fn udp_turn(&mut self, id: SocketId) -> Sent {
-        let mut result = Sent::Nothing;
-        for link in [LinkId::Loopback, LinkId::Ethernet] {
-            let Some(Socket::Udp(udp)) = self.sockets.get_mut(id.0) else { return result };
-            let Some(outlet) = udp.outlet(link) else { continue };
-            if !mem::replace(&mut outlet.queued, false) {
-                continue;
-            }
-            let sent = self.links.egress(link, self.now, &mut outlet.set);
-            if sent == Sent::Packet {
-                outlet.stuck_since = None;
-                result = sent;
-            }
-            // What is too long for one packet goes out to its end before anything else does.
-            let whole = self.links.egress_parts(link, self.now);
-            match self.links.poll_at(link, self.now, &outlet.set) {
-                _ if sent == Sent::Full || !whole => {
-                    outlet.queued = true;
-                    result = Sent::Full;
-                }
-                None => self.touch(id),
-                Some(at) if at <= self.now && sent == Sent::Packet => {
-                    outlet.queued = true;
-                    self.turn.push_back(id);
-                }
-                Some(at) => {
-                    let since = *outlet.stuck_since.get_or_insert(self.now);
-                    if self.now >= since + NEIGHBOR_TIMEOUT {
-                        udp.give_up(link);
-                        self.touch(id);
-                    } else {
-                        let at = at.max(self.now + RETRY);
-                        self.timers.at_latest(id, &mut udp.timer, at);
-                        self.stuck.insert(id);
-                    }
-                }
-            }
-        }
-        result
     }
 }
 

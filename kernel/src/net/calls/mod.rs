@@ -1,24 +1,21 @@
 //! What a program does with sockets. Nothing here waits: [`Error::WouldBlock`] says that the caller may.
 
+mod datagram;
+mod stream;
+
 use super::{
     Error, LinkId, Options, Ready, SocketId,
     device::NetDevice,
-    stack::{Cause, Socket, Stack},
-    tcp::{Connection, Listener, Phase, Role, Tcp},
+    lives::Cause,
+    stack::{Socket, Stack},
+    tcp::{Phase, Role, Tcp},
     udp::Udp,
 };
-use alloc::{boxed::Box, collections::VecDeque};
 use core::{
     mem,
     net::{Ipv4Addr, SocketAddrV4},
 };
-use smoltcp::{
-    socket::tcp::State,
-    wire::{IpAddress, IpEndpoint, IpListenEndpoint},
-};
-
-/// Longest backlog, as on Linux.
-const BACKLOG_MAX: usize = 4096;
+use smoltcp::socket::tcp::State;
 
 /// Which kind of socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,43 +103,6 @@ impl<D: NetDevice> Stack<D> {
         Ok(())
     }
 
-    /// Lets it accept connections, of which `backlog` may wait.
-    ///
-    /// # Errors
-    /// [`Error::AddressInUse`], or [`Error::Invalid`] for a connected one.
-    pub fn listen(&mut self, id: SocketId, backlog: usize) -> Result<(), Error> {
-        let backlog = backlog.clamp(1, BACKLOG_MAX);
-        let tcp = self.tcp(id)?;
-        match &mut tcp.role {
-            Role::Listener(listener) => {
-                listener.backlog = backlog;
-                return Ok(());
-            }
-            Role::Connection(_) => return Err(Error::Invalid),
-            Role::None => {}
-        }
-        if tcp.bound.is_none() {
-            self.bind(id, SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0))?;
-        }
-        let port = self.tcp(id)?.bound.ok_or(Error::Invalid)?.port();
-        self.tcp_ports.listen(id, port)?;
-        self.tcp(id)?.role =
-            Role::Listener(Listener { backlog, half_open: 0, queue: VecDeque::new() });
-        Ok(())
-    }
-
-    /// The next connection that waits, and its other end.
-    ///
-    /// # Errors
-    /// [`Error::WouldBlock`], or [`Error::Invalid`] for one that does not listen.
-    pub fn accept(&mut self, id: SocketId) -> Result<(SocketId, SocketAddrV4), Error> {
-        let Role::Listener(listener) = &mut self.tcp(id)?.role else { return Err(Error::Invalid) };
-        let accepted = listener.queue.pop_front().ok_or(Error::WouldBlock)?;
-        let connection = self.connection(accepted).ok_or(Error::ConnectionAborted)?;
-        connection.phase = Phase::Open;
-        Ok((accepted, connection.remote))
-    }
-
     /// Connects it to `to`. A TCP socket has then only begun to: [`Error::InProgress`].
     ///
     /// # Errors
@@ -152,111 +112,6 @@ impl<D: NetDevice> Stack<D> {
             Kind::Stream => self.connect_stream(id, to),
             Kind::Datagram => self.connect_datagram(id, Some(to)),
         }
-    }
-
-    fn connect_stream(&mut self, id: SocketId, to: SocketAddrV4) -> Result<(), Error> {
-        // As elsewhere, "any address" is this machine.
-        let ip = if to.ip().is_unspecified() { Ipv4Addr::LOCALHOST } else { *to.ip() };
-        let to = SocketAddrV4::new(ip, to.port());
-        let tcp = self.tcp(id)?;
-        match &tcp.role {
-            Role::None => {}
-            Role::Listener(_) => return Err(Error::IsConnected),
-            Role::Connection(connection) if connection.phase == Phase::Connecting => {
-                return Err(Error::Already);
-            }
-            Role::Connection(_) => return Err(Error::IsConnected),
-        }
-        if let Some(error) = tcp.error.take() {
-            return Err(error);
-        }
-        let (bound, options) = (tcp.bound, tcp.options);
-        if to.port() == 0 {
-            return Err(Error::ConnectionRefused);
-        }
-        if ip.is_broadcast() || ip.is_multicast() {
-            return Err(Error::NetworkUnreachable);
-        }
-        let (link, source) = self.route(ip)?;
-        let source = match bound {
-            Some(bound) if !bound.ip().is_unspecified() => *bound.ip(),
-            _ => source,
-        };
-        if link == LinkId::Ethernet && source.is_loopback() {
-            return Err(Error::NetworkUnreachable);
-        }
-        let port = match bound {
-            Some(bound) => bound.port(),
-            None => {
-                let connections = &self.connections;
-                self.tcp_ports.ephemeral(|port| {
-                    let local = SocketAddrV4::new(source, port);
-                    // Nor may it meet itself.
-                    local != to && !connections.contains_key(&(local, to))
-                })?
-            }
-        };
-        let local = SocketAddrV4::new(source, port);
-        if self.connections.contains_key(&(local, to)) {
-            return Err(Error::AddressInUse);
-        }
-        let context = self.links.context(link).ok_or(Error::NetworkUnreachable)?;
-        let size = self.budget.take(self.has_room)?;
-        let Some(mut connection) = Connection::new(link, local, to, Phase::Connecting, size) else {
-            self.budget.give_back(size);
-            return Err(Error::NoMemory);
-        };
-        connection.apply(&options);
-        let from = IpListenEndpoint { addr: Some(IpAddress::Ipv4(source)), port };
-        let remote = IpEndpoint::new(IpAddress::Ipv4(ip), to.port());
-        if connection.socket_mut().connect(context, remote, from).is_err() {
-            self.budget.give_back(size);
-            return Err(Error::Invalid);
-        }
-        connection.seen = State::SynSent;
-        self.connections.insert((local, to), id);
-        self.tcp(id)?.role = Role::Connection(Box::new(connection));
-        self.look_at(id, Cause::Call);
-        Err(Error::InProgress)
-    }
-
-    /// How an attempt to connect stands; [`Error::InProgress`] while it goes on.
-    ///
-    /// # Errors
-    /// Why it failed.
-    pub fn connect_result(&mut self, id: SocketId) -> Result<(), Error> {
-        let tcp = self.tcp(id)?;
-        match &tcp.role {
-            Role::Connection(c) if c.phase == Phase::Connecting => Err(Error::InProgress),
-            Role::Connection(_) => Ok(()),
-            _ => Err(tcp.error.take().unwrap_or(Error::NotConnected)),
-        }
-    }
-
-    /// Fixes the peer of a UDP socket, or lets go of it.
-    ///
-    /// # Errors
-    /// When there is no way there.
-    pub fn connect_datagram(
-        &mut self,
-        id: SocketId,
-        to: Option<SocketAddrV4>,
-    ) -> Result<(), Error> {
-        if let Some(to) = to {
-            let (_, source) = self.route(*to.ip())?;
-            self.bind_for_sending(id, source)?;
-        }
-        match self.sockets.get_mut(id.0) {
-            Some(Socket::Udp(udp)) => udp.peer = to,
-            _ => return Err(Error::NotSupported),
-        }
-        Ok(())
-    }
-
-    fn bind_for_sending(&mut self, id: SocketId, source: Ipv4Addr) -> Result<(), Error> {
-        let unbound =
-            matches!(self.sockets.get(id.0), Some(Socket::Udp(udp)) if udp.bound.is_none());
-        if unbound { self.bind(id, SocketAddrV4::new(source, 0)) } else { Ok(()) }
     }
 
     /// Receives into `to`; for a stream, 0 is its end.
@@ -284,31 +139,6 @@ impl<D: NetDevice> Stack<D> {
         received
     }
 
-    /// Receives a datagram into `to`: how much was kept of it, and who sent it (nobody, for a stream or at its end).
-    ///
-    /// # Errors
-    /// [`Error::WouldBlock`], or an error that a former datagram brought.
-    pub fn receive_from(
-        &mut self,
-        id: SocketId,
-        to: &mut [u8],
-        peek: bool,
-    ) -> Result<(usize, Option<SocketAddrV4>), Error> {
-        let udp = match self.sockets.get_mut(id.0) {
-            Some(Socket::Udp(udp)) => udp,
-            _ => return Ok((self.receive(id, to, peek)?, None)),
-        };
-        if let Some(error) = udp.error.take() {
-            return Err(error);
-        }
-        let received = udp.receive(peek, |datagram| {
-            let n = datagram.data.len().min(to.len());
-            to[..n].copy_from_slice(&datagram.data[..n]);
-            (n, Some(datagram.from))
-        })?;
-        Ok(received.unwrap_or((0, None)))
-    }
-
     /// Sends `from` to the peer: all of a datagram, or of a stream what its buffer takes.
     ///
     /// # Errors
@@ -332,55 +162,6 @@ impl<D: NetDevice> Stack<D> {
             self.look_at(id, Cause::Call);
         }
         sent
-    }
-
-    /// Sends a datagram to `to`, or to the peer it is connected to.
-    ///
-    /// # Errors
-    /// [`Error::WouldBlock`], or why it cannot be.
-    pub fn send_to(
-        &mut self,
-        id: SocketId,
-        from: &[u8],
-        to: Option<SocketAddrV4>,
-    ) -> Result<usize, Error> {
-        let udp = match self.sockets.get_mut(id.0) {
-            Some(Socket::Udp(udp)) => udp,
-            _ if to.is_some() => return Err(Error::IsConnected),
-            _ => return self.send(id, from),
-        };
-        if let Some(error) = udp.error.take() {
-            return Err(error);
-        }
-        let to = to.or(udp.peer).ok_or(Error::DestinationRequired)?;
-        let ip = if to.ip().is_unspecified() { Ipv4Addr::LOCALHOST } else { *to.ip() };
-        let to = SocketAddrV4::new(ip, to.port());
-        if to.port() == 0 {
-            return Err(Error::Invalid);
-        }
-        let (link, source) = self.route(ip)?;
-        self.bind_for_sending(id, Ipv4Addr::UNSPECIFIED)?;
-        let parts_max = self.parts_max(link);
-        let Some(Socket::Udp(udp)) = self.sockets.get_mut(id.0) else { return Err(Error::Invalid) };
-        let bound = udp.bound.map_or(Ipv4Addr::UNSPECIFIED, |b| *b.ip());
-        let source = if self.ip == Some(bound) || bound.is_loopback() { bound } else { source };
-        if link == LinkId::Ethernet && source.is_loopback() {
-            return Err(Error::Invalid);
-        }
-        if from.len() > parts_max {
-            return Err(Error::MessageSize);
-        }
-        udp.send(link, source, to, from)?;
-        self.enqueue(id, link);
-        Ok(from.len())
-    }
-
-    /// Longest datagram that `link` takes, in one packet or in parts.
-    fn parts_max(&mut self, link: LinkId) -> usize {
-        /// smoltcp's buffer for datagrams that it sends in parts (`fragmentation-buffer-size`), and the headers in it.
-        const PARTS_BUFFER: usize = 16_384;
-        const HEADERS: usize = 28;
-        self.links.mtu(link).max(PARTS_BUFFER) - HEADERS
     }
 
     /// Closes one direction, or both.
@@ -443,13 +224,6 @@ impl<D: NetDevice> Stack<D> {
             tcp.bound = bound;
         }
         self.forget(id);
-    }
-
-    fn orphan(&mut self, id: SocketId, reset: bool) {
-        if let Some(connection) = self.connection(id) {
-            connection.orphan(reset);
-            self.look_at(id, Cause::Call);
-        }
     }
 
     /// Its own address.
@@ -533,24 +307,6 @@ impl<D: NetDevice> Stack<D> {
             Some(Socket::Udp(udp)) => change(&mut udp.options),
             None => {}
         }
-    }
-
-    /// Has the network device listen to a group's packets, or not any more.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for what is no group, [`Error::NetworkUnreachable`] without a device.
-    pub fn set_membership(&mut self, group: Ipv4Addr, join: bool) -> Result<(), Error> {
-        if !group.is_multicast() {
-            return Err(Error::Invalid);
-        }
-        let link = self.links.ethernet.as_mut().ok_or(Error::NetworkUnreachable)?;
-        let iface = link.iface();
-        let done = if join {
-            iface.join_multicast_group(group)
-        } else {
-            iface.leave_multicast_group(group)
-        };
-        done.map_err(|_| Error::NoMemory)
     }
 
     /// Size of its buffers: what is received, and what is sent.
