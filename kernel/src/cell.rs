@@ -32,11 +32,19 @@ impl<T> KernelCell<T> {
     /// When it is lent already.
     #[inline]
     pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
-        assert!(self.lent.raise(), "kernel state lent twice");
+        self.try_with(f).expect("kernel state lent twice")
+    }
+
+    /// Lends the value to `f`, which must not wait, unless it is lent already.
+    #[inline]
+    pub fn try_with<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
+        if !self.lent.raise() {
+            return None;
+        }
         // SAFETY: the flag was down, so nobody else has the value, and nobody gets it until the flag is down again.
         let result = f(unsafe { &mut *self.value.get() });
         self.lent.lower();
-        result
+        Some(result)
     }
 }
 

@@ -3,16 +3,23 @@
 use core::{
     alloc::{GlobalAlloc, Layout},
     ptr::{self, NonNull},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 use super::{
     heap::{Heap, Source},
+    stacks,
     zone::Zone,
 };
 use crate::{arch::cpu, cell::KernelCell};
 
 static ZONE: KernelCell<Zone> = KernelCell::new(Zone::empty());
 static HEAP: KernelCell<Heap<TheZone>> = KernelCell::new(Heap::new(TheZone));
+
+/// What the program's heap does not grow into: stacks grow there, and the kernel does its work when the program has used up all else.
+static KEPT: AtomicUsize = AtomicUsize::new(0);
+const KEEP_LEAST: usize = 64 << 10;
+const KEEP_MOST: usize = 1 << 20;
 
 /// The zone as the heap's source.
 #[derive(Debug)]
@@ -31,6 +38,7 @@ impl Source for TheZone {
 pub unsafe fn init(start: usize, end: usize) {
     // SAFETY: as the caller promises.
     ZONE.with(|z| *z = unsafe { Zone::new(start, end) });
+    KEPT.store(((end - start) / 32).clamp(KEEP_LEAST, KEEP_MOST), Relaxed);
 }
 
 /// Lends the zone to `f`, which is short and calls nothing else.
@@ -47,14 +55,23 @@ pub(crate) fn heap<R>(f: impl FnOnce(&mut Heap<TheZone>) -> R) -> R {
     HEAP.with(f)
 }
 
-/// Allocates, or returns null. What is of size 0 is not null either.
+/// Allocates for the program, or returns null. What is of size 0 is not null either.
 #[inline]
 #[must_use]
 pub fn allocate(layout: Layout) -> *mut u8 {
+    allocate_but(layout, KEPT.load(Relaxed))
+}
+
+#[inline]
+fn allocate_but(layout: Layout, keep: usize) -> *mut u8 {
     if layout.size() == 0 {
         return ptr::without_provenance_mut(layout.align());
     }
-    HEAP.with(|h| h.allocate(layout)).map_or(ptr::null_mut(), NonNull::as_ptr)
+    let mut block = HEAP.with(|h| h.allocate(layout, keep));
+    if block.is_none() && stacks::cool() {
+        block = HEAP.with(|h| h.allocate(layout, keep));
+    }
+    block.map_or(ptr::null_mut(), NonNull::as_ptr)
 }
 
 /// Frees. Null is let pass.
@@ -72,18 +89,23 @@ pub unsafe fn free(block: *mut u8, layout: Layout) {
     }
 }
 
-/// Reallocates, or returns null and leaves the block as it is.
+/// Reallocates for the program, or returns null and leaves the block as it is.
 ///
 /// # Safety
 /// As for [`free`].
 pub unsafe fn reallocate(block: *mut u8, old: Layout, new_size: usize) -> *mut u8 {
+    // SAFETY: as the caller promises.
+    unsafe { reallocate_but(block, old, new_size, KEPT.load(Relaxed)) }
+}
+
+unsafe fn reallocate_but(block: *mut u8, old: Layout, new_size: usize, keep: usize) -> *mut u8 {
     if old.size() != 0 && Heap::<TheZone>::fits_in_place(old, new_size) {
         return block;
     }
     let Ok(layout) = Layout::from_size_align(new_size, old.align()) else {
         return ptr::null_mut();
     };
-    let new = allocate(layout);
+    let new = allocate_but(layout, keep);
     if !new.is_null() {
         // SAFETY: both hold the smaller of both sizes, and are apart.
         unsafe { ptr::copy_nonoverlapping(block, new, old.size().min(new_size)) };
@@ -93,13 +115,13 @@ pub unsafe fn reallocate(block: *mut u8, old: Layout, new_size: usize) -> *mut u
     new
 }
 
-/// The kernel's own allocations come from the same heap.
+/// The kernel's own allocations come from the same heap, and from what is kept.
 struct Global;
 
 // SAFETY: `HEAP` hands out memory as `GlobalAlloc` asks.
 unsafe impl GlobalAlloc for Global {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        allocate(layout)
+        allocate_but(layout, 0)
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
@@ -109,7 +131,7 @@ unsafe impl GlobalAlloc for Global {
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: as the caller promises.
-        unsafe { reallocate(block, layout, new_size) }
+        unsafe { reallocate_but(block, layout, new_size, 0) }
     }
 }
 

@@ -51,20 +51,21 @@ impl<S: Source> Heap<S> {
         }
     }
 
-    /// Allocates; `None` when there is no memory. `layout` is not of size 0.
+    /// Allocates; `None` when there is no memory, or so little that only `keep` bytes would be left that the heap has not grown into.
+    /// `layout` is not of size 0.
     #[inline]
-    pub fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+    pub fn allocate(&mut self, layout: Layout, keep: usize) -> Option<NonNull<u8>> {
         match classes::of(layout) {
             Some(class) => {
                 let block = match self.small[class].take(class) {
                     Some(block) => block,
-                    None => self.refill(class)?,
+                    None => self.refill(class, keep)?,
                 };
                 self.used += classes::SIZES[class];
                 Some(block)
             }
             None => {
-                let block = self.large(layout)?;
+                let block = self.large(layout, keep)?;
                 self.used += layout.size();
                 Some(block)
             }
@@ -141,13 +142,15 @@ impl<S: Source> Heap<S> {
     }
 
     #[cold]
-    fn refill(&mut self, class: usize) -> Option<NonNull<u8>> {
+    fn refill(&mut self, class: usize, keep: usize) -> Option<NonNull<u8>> {
         let layout = slab_layout(class);
-        let (slab, chunk) = match self.large(layout) {
+        let (slab, chunk) = match self.large(layout, keep) {
             Some(slab) => (slab, false),
             // The chunks that stacks gave back, where they are large enough.
             None if layout.size() == CHUNK => {
-                let chunk = self.source.zone(Zone::take)?;
+                let chunk = self
+                    .source
+                    .zone(|z| if z.unused() >= CHUNK + keep { z.take() } else { None })?;
                 (NonNull::new(core::ptr::with_exposed_provenance_mut(chunk))?, true)
             }
             None => return None,
@@ -157,29 +160,31 @@ impl<S: Source> Heap<S> {
         self.small[class].take(class)
     }
 
-    fn large(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+    fn large(&mut self, layout: Layout, keep: usize) -> Option<NonNull<u8>> {
         if let Ok(block) = self.list.allocate_first_fit(layout) {
             return Some(block);
         }
         // What the list loses at both ends to alignment and to its own headers.
         let need = layout.size().checked_add(layout.align())?.checked_add(64)?;
         let need = need.checked_next_multiple_of(PAGE)?;
-        let grown =
-            self.grow(need.max(STEP)) || self.grow(need) || self.grow_by_what_is_left(layout);
+        let grown = self.grow(need.max(STEP), keep)
+            || self.grow(need, keep)
+            || self.grow_by_what_is_left(layout, keep);
         if grown { self.list.allocate_first_fit(layout).ok() } else { None }
     }
 
     /// At the very end the block may still fit behind the hole at the heap's end.
-    fn grow_by_what_is_left(&mut self, layout: Layout) -> bool {
+    fn grow_by_what_is_left(&mut self, layout: Layout, keep: usize) -> bool {
         let left = self.source.zone(|z| {
             let (from, to) = z.untouched();
-            to - from
+            (to - from).saturating_sub(keep)
         });
-        left >= PAGE && left + self.list.free() >= layout.size() && self.grow(left & !(PAGE - 1))
+        let left = left & !(PAGE - 1);
+        left > 0 && left + self.list.free() >= layout.size() && self.grow(left, keep)
     }
 
-    fn grow(&mut self, size: usize) -> bool {
-        let Some(start) = self.source.zone(|z| z.grow_heap(size)) else { return false };
+    fn grow(&mut self, size: usize, keep: usize) -> bool {
+        let Some(start) = self.source.zone(|z| z.grow_heap(size, keep)) else { return false };
         // SAFETY: the zone gave it to the heap for good, right behind what it gave before.
         unsafe {
             if self.list.size() == 0 {
@@ -256,7 +261,7 @@ mod tests {
                 let size = if size % 4 == 0 { size } else { size % 600 + 1 };
                 if take || blocks.is_empty() {
                     let layout = layout(size, 1 << align);
-                    if let Some(at) = heap.allocate(layout) {
+                    if let Some(at) = heap.allocate(layout, 0) {
                         blocks.push(Block::fill(at, layout, mark));
                     }
                 } else {
@@ -283,13 +288,14 @@ mod tests {
     fn small_blocks_find_room_where_large_ones_do_not() {
         let memory = memory(256 << 10);
         let mut heap = Heap::new(&memory);
-        // A stack takes a chunk and gives it back, all else is the heap's.
+        // A stack takes a chunk and gives it back, above one that another stack keeps; all else is the heap's.
         let chunk = memory.0.borrow_mut().take().unwrap();
-        while heap.allocate(layout(4096, 4096)).is_some() {}
+        memory.0.borrow_mut().take().unwrap();
+        while heap.allocate(layout(4096, 4096), 0).is_some() {}
         // SAFETY: taken above.
         unsafe { memory.0.borrow_mut().give(chunk) };
-        assert_eq!(heap.allocate(layout(9000, 8)), None);
-        let block = heap.allocate(layout(100, 8)).unwrap();
+        assert_eq!(heap.allocate(layout(9000, 8), 0), None);
+        let block = heap.allocate(layout(100, 8), 0).unwrap();
         assert!((chunk..chunk + CHUNK).contains(&block.as_ptr().addr()));
     }
 
@@ -298,12 +304,24 @@ mod tests {
         let memory = memory(1 << 20);
         let mut heap = Heap::new(&memory);
         let large = layout(100 << 10, 8);
-        let blocks: Vec<_> = core::iter::from_fn(|| heap.allocate(large)).collect();
+        let blocks: Vec<_> = core::iter::from_fn(|| heap.allocate(large, 0)).collect();
         assert!(blocks.len() >= 9, "{} of 10", blocks.len());
-        assert_eq!(heap.allocate(layout(isize::MAX as usize - 7, 8)), None);
+        assert_eq!(heap.allocate(layout(isize::MAX as usize - 7, 8), 0), None);
         // SAFETY: allocated above with this layout.
         blocks.into_iter().for_each(|b| unsafe { heap.free(b, large) });
-        assert!(heap.allocate(layout(900 << 10, 8)).is_some());
+        assert!(heap.allocate(layout(900 << 10, 8), 0).is_some());
+    }
+
+    #[test]
+    fn what_is_to_be_kept_is_kept() {
+        let memory = memory(1 << 20);
+        let mut heap = Heap::new(&memory);
+        let keep = 300 << 10;
+        while heap.allocate(layout(1000, 8), keep).is_some() {}
+        assert!(memory.0.borrow().unused() >= keep);
+        assert_eq!(heap.allocate(layout(20_000, 8), keep), None);
+        assert!(heap.allocate(layout(20_000, 8), 0).is_some());
+        assert!(heap.allocate(layout(1000, 8), 0).is_some());
     }
 
     #[test]
@@ -320,8 +338,8 @@ mod tests {
         let memory = memory(1 << 20);
         let mut heap = Heap::new(&memory);
         let (a, b) = (layout(300 << 10, 8), layout(300 << 10, 8));
-        let first = heap.allocate(a).unwrap();
-        let second = heap.allocate(b).unwrap();
+        let first = heap.allocate(a, 0).unwrap();
+        let second = heap.allocate(b, 0).unwrap();
         // SAFETY: allocated above.
         unsafe { heap.free(first, a) };
         let mut taken = Vec::new();
@@ -333,6 +351,6 @@ mod tests {
         // SAFETY: allocated above.
         unsafe { heap.free(second, b) };
         assert_eq!(heap.used(), 0);
-        assert!(heap.allocate(layout(600 << 10, 8)).is_some());
+        assert!(heap.allocate(layout(600 << 10, 8), 0).is_some());
     }
 }

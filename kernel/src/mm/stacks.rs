@@ -24,7 +24,7 @@ const LEAST: usize = 64 << 10;
 /// How many regions the window has: one for each number of address bits in a slot.
 const SIZES: usize = WINDOW_SIZE >> REGION_SHIFT;
 /// What an idle slot may keep committed for the next thread.
-const KEEP: usize = 4 * CHUNK;
+const KEEP: usize = 2 * CHUNK;
 /// Of how many chunks from the top it is remembered what they are made of.
 const REMEMBERED: usize = 16;
 /// How many idle slots keep anything.
@@ -142,10 +142,8 @@ impl Stack {
         }
     }
 
-    /// Gives the slot up, for the next thread. Nothing may run on it.
-    pub fn retire(self) {
-        let warm = SLOTS.with(|s| s.warm.len() < WARM);
-        let keep = if warm { self.top - KEEP } else { self.top };
+    /// Gives back what lies below `keep`. Nothing may run on it.
+    fn uncommit(&self, keep: usize) {
         while self.committed.get() < keep {
             let chunk = self.committed.get();
             // SAFETY: nothing runs on this stack.
@@ -155,8 +153,29 @@ impl Stack {
             }
             self.committed.set(chunk + CHUNK);
         }
+    }
+
+    /// Gives the slot up, for the next thread. Nothing may run on it.
+    pub fn retire(self) {
+        let warm = SLOTS.with(|s| s.warm.len() < WARM);
+        let keep = if warm { self.top - KEEP } else { self.top };
+        self.uncommit(keep);
         SLOTS.with(|slots| if warm { slots.warm.push(self) } else { slots.bare.push(self) });
     }
+}
+
+/// Gives back what stacks keep that nobody uses, for a heap that has run out of memory; says whether that was anything.
+pub fn cool() -> bool {
+    // Lent when it is the slots' own list that wants to grow.
+    let cooled = SLOTS.try_with(|slots| {
+        let any = !slots.warm.is_empty();
+        while let Some(stack) = slots.warm.pop() {
+            stack.uncommit(stack.top);
+            slots.bare.push(stack);
+        }
+        any
+    });
+    cooled.unwrap_or(false)
 }
 
 /// Calls `f` with each stack that nobody uses.

@@ -12,8 +12,6 @@ pub struct Zone {
     heap_end: usize,
     /// The lowest chunk ever handed out, or the end of RAM.
     floor: usize,
-    /// Where RAM ends.
-    top: usize,
     /// The first free chunk; each holds the address of the next, 0 ends the list.
     free: usize,
     free_count: usize,
@@ -23,7 +21,7 @@ impl Zone {
     /// None.
     #[must_use]
     pub const fn empty() -> Self {
-        Self { heap_end: 0, floor: 0, top: 0, free: 0, free_count: 0 }
+        Self { heap_end: 0, floor: 0, free: 0, free_count: 0 }
     }
 
     /// The memory `[start, end)`.
@@ -32,16 +30,40 @@ impl Zone {
     /// It is writable, and nobody else's for good.
     #[must_use]
     pub const unsafe fn new(start: usize, end: usize) -> Self {
-        let top = end & !(CHUNK - 1);
-        Self { heap_end: start, floor: top, top, free: 0, free_count: 0 }
+        Self { heap_end: start, floor: end & !(CHUNK - 1), free: 0, free_count: 0 }
     }
 
-    /// Gives the next `size` bytes to the heap; returns where they start.
-    pub fn grow_heap(&mut self, size: usize) -> Option<usize> {
+    /// Gives the next `size` bytes to the heap, if `keep` bytes are left behind them; returns where they start.
+    pub fn grow_heap(&mut self, size: usize, keep: usize) -> Option<usize> {
         let start = self.heap_end;
-        let end = start.checked_add(size).filter(|end| *end <= self.floor)?;
-        self.heap_end = end;
-        Some(start)
+        let end = start.checked_add(size)?;
+        let needed = end.checked_add(keep)?;
+        if needed > self.floor {
+            self.raise_floor();
+        }
+        (needed <= self.floor).then(|| {
+            self.heap_end = end;
+            start
+        })
+    }
+
+    /// Gives up chunks that were given back, as far as they are the lowest of all.
+    fn raise_floor(&mut self) {
+        let mut rest = sorted(self.free, self.free_count);
+        while rest != 0 && rest == self.floor {
+            // SAFETY: a chunk on the list is the zone's, and holds the address of the next.
+            rest = unsafe { link(rest).read() };
+            self.floor += CHUNK;
+            self.free_count -= 1;
+        }
+        // The highest first, so that the lowest are taken last.
+        self.free = 0;
+        while rest != 0 {
+            // SAFETY: as above.
+            let next = unsafe { link(rest).replace(self.free) };
+            self.free = rest;
+            rest = next;
+        }
     }
 
     /// Takes a chunk: one that was given back, or the next from above.
@@ -49,7 +71,7 @@ impl Zone {
         if self.free != 0 {
             let chunk = self.free;
             // SAFETY: a chunk on the list is the zone's, and holds the address of the next.
-            self.free = unsafe { *core::ptr::with_exposed_provenance::<usize>(chunk) };
+            self.free = unsafe { link(chunk).read() };
             self.free_count -= 1;
             return Some(chunk);
         }
@@ -64,7 +86,7 @@ impl Zone {
     /// It came from [`take`](Self::take), and nobody uses it any more.
     pub unsafe fn give(&mut self, chunk: usize) {
         // SAFETY: as the caller promises.
-        unsafe { *core::ptr::with_exposed_provenance_mut::<usize>(chunk) = self.free };
+        unsafe { link(chunk).write(self.free) };
         self.free = chunk;
         self.free_count += 1;
     }
@@ -86,16 +108,41 @@ impl Zone {
         let first = (self.free != 0).then_some(self.free);
         core::iter::successors(first, |chunk| {
             // SAFETY: a chunk on the list is the zone's, and holds the address of the next.
-            let next = unsafe { *core::ptr::with_exposed_provenance::<usize>(*chunk) };
+            let next = unsafe { link(*chunk).read() };
             (next != 0).then_some(next)
         })
     }
+}
 
-    /// Whether `[from, from + size)` is made of chunks, for who maps them.
-    #[must_use]
-    pub fn holds_chunk(&self, chunk: usize) -> bool {
-        (self.floor..self.top).contains(&chunk) && chunk.is_multiple_of(CHUNK)
+/// Where a free chunk holds the address of the next.
+fn link(chunk: usize) -> *mut usize {
+    core::ptr::with_exposed_provenance_mut(chunk)
+}
+
+/// Sorts a list of `count` free chunks, the lowest first, by merging halves.
+fn sorted(list: usize, count: usize) -> usize {
+    if count < 2 {
+        return list;
     }
+    let mut before = list;
+    for _ in 1..count / 2 {
+        // SAFETY: a chunk on the list is the zone's, and holds the address of the next; likewise below.
+        before = unsafe { link(before).read() };
+    }
+    // SAFETY: as above.
+    let second = unsafe { link(before).replace(0) };
+    let (mut a, mut b) = (sorted(list, count / 2), sorted(second, count - count / 2));
+    let mut first = 0;
+    let mut last = &raw mut first;
+    while a != 0 || b != 0 {
+        let lower = if b == 0 || (a != 0 && a < b) { &mut a } else { &mut b };
+        // SAFETY: `last` is `first`, or in a chunk of the list.
+        unsafe { last.write(*lower) };
+        last = link(*lower);
+        // SAFETY: as above.
+        *lower = unsafe { last.read() };
+    }
+    first
 }
 
 #[cfg(test)]
@@ -121,36 +168,38 @@ mod tests {
             let mut zone = unsafe { Zone::new(start, end) };
             let mut heap_end = start;
             let mut chunks: Vec<usize> = Vec::new();
-            let mut returned = 0;
             for (what, n) in steps {
                 match what {
                     0 => {
-                        let size = n * 512;
-                        if let Some(at) = zone.grow_heap(size) {
-                            prop_assert_eq!(at, heap_end);
-                            heap_end += size;
+                        let (size, keep) = (n * 512, n % 3 * CHUNK);
+                        // What is free above the heap and below the lowest chunk in use is the heap's if it wants.
+                        let lowest = chunks.iter().copied().min().unwrap_or(end);
+                        match zone.grow_heap(size, keep) {
+                            Some(at) => {
+                                prop_assert_eq!(at, heap_end);
+                                heap_end += size;
+                                prop_assert!(heap_end + keep <= lowest);
+                            }
+                            None => prop_assert!(heap_end + size + keep > lowest),
                         }
                     }
                     1 => match zone.take() {
                         Some(chunk) => {
                             prop_assert!(chunk >= heap_end && chunk + CHUNK <= end);
                             prop_assert!(!chunks.contains(&chunk));
-                            prop_assert!(zone.holds_chunk(chunk));
-                            returned -= i32::from(returned > 0);
                             chunks.push(chunk);
                         }
-                        None => prop_assert!(returned == 0),
+                        None => prop_assert!(zone.unused() < CHUNK),
                     },
                     _ if !chunks.is_empty() => {
                         let chunk = chunks.swap_remove(n % chunks.len());
                         // SAFETY: taken above.
                         unsafe { zone.give(chunk) };
-                        returned += 1;
                     }
                     _ => {}
                 }
                 prop_assert_eq!(zone.unused(), end - heap_end - chunks.len() * CHUNK);
-                prop_assert_eq!(zone.free_chunks().count() as i32, returned);
+                prop_assert_eq!(zone.free_chunks().count(), zone.free_count);
                 prop_assert!(zone.free_chunks().all(|c| !chunks.contains(&c)));
             }
         }
