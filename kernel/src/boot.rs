@@ -91,7 +91,10 @@ fn build_tables(start: usize, end: usize) -> usize {
     let pool_end = (start + identity + window_tables).next_multiple_of(PAGE);
     let mut b = Builder::new(Pool { next: start, end: pool_end }).expect("room for tables");
     let map = (|| {
-        b.identity(PAGE, 0xa0000, Rights::Write)?;
+        b.identity(PAGE, 0xa0000, Rights::Read)?;
+        for (from, to) in platform::shared() {
+            b.identity(from, to, Rights::Write)?;
+        }
         // Firmware hands over its words in ROM.
         b.identity(0xe0000, 0x100000, Rights::Read)?;
         for s in image::segments() {

@@ -1,13 +1,20 @@
 //! The unikernel that `vmm-lite build` links under a std program.
 //!
-//! Built as an archive for the stock hermit target, prelinked into one object that exports `sys_*` and `_start` only:
+//! - [`arch`]: the monitor at CPL 0 in assembly, page tables, faults, context switch, ports
+//! - [`platform`]: what differs between vmm-lite and QEMU
+//! - [`mm`], [`sched`], [`time`], [`entropy`], [`params`]: memory, threads, clocks, random numbers, boot parameters
+//! - [`net`], [`fs`]: sockets; files in memory, descriptors
+//! - `quiesce`: what happens around the moments at which the VM stands still
+//! - `abi`: `sys_*`, what `std` calls
 //!
-//! ```text
-//! cargo rustc -p vmm-lite-kernel --crate-type staticlib --release --target x86_64-unknown-hermit -Zbuild-std=core,alloc
-//! ld -r --whole-archive libkernel.a -o kernel.o
-//! objcopy --wildcard --keep-global-symbol='sys_*' --keep-global-symbol=_start kernel.o
-//! ```
-//! On the host it is an ordinary library, of which only the parts that need no guest are there.
+//! All Rust runs at CPL 3, in one address space with the program and on its threads' stacks: a call of the kernel is a call of a function.
+//! There is one vCPU, threads switch where they wait, and no interrupt ever runs Rust; that is what [`cell::KernelCell`] stands on.
+//!
+//! # From this crate to an image
+//! It is compiled as a static library for the stock hermit target and prelinked into one object that exports `sys_*` and `_start` and
+//! nothing else, so that its `core` does not meet the program's (`vmm-lite/build.rs`). Programs are linked with that object
+//! (`vmm-lite/src/build/`). On the host it is an ordinary library, of which the parts that need no guest can be tested; what only makes sense
+//! in the guest is compiled for `target_os = "hermit"` alone.
 #![no_std]
 
 extern crate alloc;

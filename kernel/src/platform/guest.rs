@@ -109,7 +109,7 @@ pub fn generation() -> [u64; 2] {
 /// What random numbers begin with.
 #[must_use]
 pub fn seed(tsc: u64) -> Seed {
-    let cpu = core::array::from_fn(|_| cpu::random().unwrap_or_else(time::tsc));
+    let cpu = cpu::random().map(|word| word.unwrap_or_else(time::tsc));
     let host = control().map_or([0; 8], |c| core::array::from_fn(|n| c.entropy[n].load(Relaxed)));
     Seed { generation: generation(), host, cpu, tsc }
 }
@@ -147,6 +147,13 @@ pub fn tell() {
 /// Stops at the doorbell as quiescent; returns after the resume. Under vmm-lite only.
 pub fn quiesced() {
     vmm_lite::quiesced();
+}
+
+/// Pages of low memory, from and to, by which the guest speaks with vmm-lite.
+pub fn shared() -> impl Iterator<Item = (usize, usize)> {
+    const { assert!(size_of::<ControlPage>() == 4096) };
+    let page = control().map(|c| (&raw const *c).addr());
+    page.into_iter().flat_map(|at| [(at, at + 4096)].into_iter().chain(vmm_lite::RINGS))
 }
 
 /// Windows of device registers to map, on this platform.

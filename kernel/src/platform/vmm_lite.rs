@@ -17,6 +17,12 @@ use vmm_lite_interface::{
 use super::{CONSOLE_READABLE, ConsoleRead};
 use crate::{arch::port, mm, net, sched, time};
 
+/// The pages of both rings.
+pub const RINGS: [(usize, usize); 2] = [
+    (CONSOLE_OUT as usize, CONSOLE_OUT as usize + CONSOLE_OUT_SIZE as usize),
+    (CONSOLE_IN as usize, CONSOLE_IN as usize + CONSOLE_IN_SIZE as usize),
+];
+
 /// How often a busy guest has the VMM look at the network when it has nothing to send itself, ns.
 const LOOK_EVERY: u64 = 1_000_000;
 

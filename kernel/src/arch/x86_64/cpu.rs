@@ -11,16 +11,18 @@ pub unsafe fn set_fs_base(base: usize) {
     unsafe { asm!("wrfsbase {}", in(reg) base, options(nostack, preserves_flags)) }
 }
 
-/// A word of the CPU's random generator, if it answers.
+/// Words of the CPU's random generator; `None` for each that it does not give.
 #[must_use]
-pub fn random() -> Option<u64> {
-    let leaf = x86_64::__cpuid(1);
-    if leaf.ecx & (1 << 30) == 0 {
-        return None;
-    }
+pub fn random<const N: usize>() -> [Option<u64>; N] {
+    // Asked once: where it has to be emulated, that takes longer than all else here.
+    let has_rdrand = x86_64::__cpuid(1).ecx & (1 << 30) != 0;
+    core::array::from_fn(|_| if has_rdrand { rdrand() } else { None })
+}
+
+fn rdrand() -> Option<u64> {
     (0..10).find_map(|_| {
         let (value, ok): (u64, u8);
-        // SAFETY: CPUID says that the instruction is there.
+        // SAFETY: the caller has asked CPUID whether the instruction is there.
         unsafe {
             asm!("rdrand {}", "setc {}", out(reg) value, out(reg_byte) ok, options(nomem, nostack))
         }
