@@ -1,6 +1,8 @@
-//! What a test of moves looks at: a number that is only in this memory, and time that goes on.
+//! What a test of moves looks at: a number that is only in this memory, time that goes on, and the moves the program was told of.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Drawn and taken at the start.
@@ -9,6 +11,30 @@ pub struct Vmm {
     nonce: [u64; 3],
     started: Instant,
     started_ms: u64,
+    moves: Arc<Moves>,
+}
+
+/// What the hook counts, on a thread of its own. Natively it is never called.
+#[derive(Debug, Default)]
+struct Moves {
+    count: AtomicU64,
+    last_away_ns: AtomicU64,
+}
+
+impl Moves {
+    fn watch() -> Arc<Self> {
+        use vmm_lite_hooks::Reason::{Migrated, TakenOver};
+        let moves = Arc::<Self>::default();
+        let counted = Arc::clone(&moves);
+        vmm_lite_hooks::on_resume(move |resume| {
+            if matches!(resume.reason, Migrated | TakenOver) {
+                let away = u64::try_from(resume.away.as_nanos()).unwrap_or(u64::MAX);
+                counted.last_away_ns.store(away, Ordering::Relaxed);
+                counted.count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        moves
+    }
 }
 
 impl Vmm {
@@ -20,6 +46,7 @@ impl Vmm {
             nonce: [0, 1, 2].map(|n| random.hash_one(n)),
             started: Instant::now(),
             started_ms: unix_ms(),
+            moves: Moves::watch(),
         }
     }
 
@@ -47,16 +74,16 @@ impl Vmm {
         self.started_ms
     }
 
-    /// How often the program was moved, as far as it was told.
+    /// How often the program was moved to another host.
     #[must_use]
     pub fn moves(&self) -> u64 {
-        0
+        self.moves.count.load(Ordering::Relaxed)
     }
 
     /// How long the last move kept it from running.
     #[must_use]
     pub fn last_away(&self) -> Duration {
-        Duration::ZERO
+        Duration::from_nanos(self.moves.last_away_ns.load(Ordering::Relaxed))
     }
 }
 
