@@ -59,27 +59,11 @@ fn make() -> Result<(), Box<dyn Error>> {
     }
     println!("cargo::rerun-if-env-changed={}", toolchain::VARIABLE);
 
-    // TODO: fail instead, as soon as the kernel is whole.
-    if let Err(error) = build_kernel(&here, top, &out, &object) {
-        for line in
-            causes(&*error).lines().filter(|l| l.starts_with("error") || l.contains("kernel"))
-        {
-            println!("cargo::warning={line}");
-        }
-        fs::write(&object, [])?;
-    }
-    Ok(())
-}
-
-fn build_kernel(here: &Path, top: &Path, out: &Path, object: &Path) -> Result<(), Box<dyn Error>> {
-    if !top.join("kernel/src/arch/x86_64/mod.rs").exists() {
-        return Err("the kernel is not there yet".into());
-    }
-    let toolchain = toolchain::find(None, here)?;
-    let work = work_directory(out);
+    let toolchain = toolchain::find(None, &here)?;
+    let work = work_directory(&out);
     let sysroot = sysroot::ensure(&toolchain, Library::Alloc, &work, || ())?;
     let archive = compile(&toolchain, &sysroot, top, &work.join("target"))?;
-    prelink(&archive, object)
+    prelink(&archive, &object)
 }
 
 /// One for all profiles of this package, next to their directories in the target directory, so that the kernel is compiled once.

@@ -75,9 +75,6 @@ pub enum Error {
         "no place for the compiled standard library: set VMM_LITE_CACHE, XDG_CACHE_HOME or HOME"
     )]
     NoCache,
-    /// The kernel did not compile when this program was built.
-    #[error("this vmm-lite carries no kernel: it was built where the kernel did not compile")]
-    NoKernel,
     /// A file or directory.
     #[error("cannot {what} {}", path.display())]
     File {
