@@ -272,6 +272,11 @@ impl Machine {
         self.wait_exit(START).map(drop)
     }
 
+    /// Puts in place of an error that says no more than that a channel was closed what is known of why: QEMU's end.
+    pub(crate) fn explain(&mut self, error: Error, expected: &str) -> Error {
+        explain(error, &mut self.child, &self.messages, expected)
+    }
+
     /// What QEMU itself had to say.
     #[must_use]
     pub fn messages(&self) -> String {
@@ -293,7 +298,8 @@ fn end(child: &mut Child) {
 
 /// A monitor that went away says little; the process that had it says more.
 fn explain(error: Error, child: &mut Child, messages: &Capture, expected: &str) -> Error {
-    if !matches!(error, Error::Closed(_)) || !messages.wait_end(START) {
+    // Its end may be seen on another channel a little later.
+    if !matches!(error, Error::Closed(_)) || !messages.wait_end(Duration::from_secs(2)) {
         return error;
     }
     match child.wait() {

@@ -127,6 +127,13 @@ pub fn migrate(
     destination: &mut Machine,
     options: &Options,
 ) -> Result<Report> {
+    steps(source, destination, options).map_err(|error| {
+        let error = source.explain(error, "the source had given its guest away");
+        destination.explain(error, "the destination had taken the guest over")
+    })
+}
+
+fn steps(source: &mut Machine, destination: &mut Machine, options: &Options) -> Result<Report> {
     prepare(source.qmp(), options)?;
     prepare(destination.qmp(), options)?;
     destination.qmp().execute("migrate-incoming", json!({ "uri": options.uri }))?;

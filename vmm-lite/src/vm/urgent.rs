@@ -61,8 +61,9 @@ fn set(thread: i32, policy: i32, priority: i32) -> bool {
 impl Drop for Urgent {
     fn drop(&mut self) {
         for before in self.threads.iter().flatten() {
-            // A process that may raise a thread may lower it; and if the thread has ended there is nothing to do.
-            set(before.thread, before.policy, before.priority);
+            // A process that may raise a thread may lower it, but not always make its children inherit that again, which nobody here needs. If the thread
+            // has ended there is nothing to do.
+            set(before.thread, before.policy | libc::SCHED_RESET_ON_FORK, before.priority);
         }
     }
 }
