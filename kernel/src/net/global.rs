@@ -30,11 +30,13 @@ const BUFFERS_SHARE: usize = 4;
 /// How long the end of the program waits for what has been sent to arrive, ns.
 const LAST_WORDS: u64 = 500_000_000;
 
-/// Sets the network device going, so that it answers its neighbors even for a program that does not use it.
+/// Sets the network device going, so that it says where it is, and answers its neighbors even for a program that does not use it.
 pub fn init() {
     if platform::net_mmio().is_some() {
         GLOBAL.with(|global| {
-            global.get_or_insert_with(make).settle_up();
+            let global = global.get_or_insert_with(make);
+            global.network.announce();
+            global.settle_up();
         });
     }
 }

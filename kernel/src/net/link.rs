@@ -9,11 +9,16 @@ use super::{
     peek::{Peek, peek},
 };
 use alloc::{boxed::Box, vec, vec::Vec};
+use core::net::Ipv4Addr;
 use smoltcp::{
     iface::{Config, Context, Interface, PollIngressSingleResult, SocketHandle, SocketSet},
+    phy::TxToken,
     socket::raw,
     time::Instant,
-    wire::{IpProtocol, IpVersion},
+    wire::{
+        ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
+        EthernetRepr, HardwareAddress, IpProtocol, IpVersion,
+    },
 };
 
 /// Which link.
@@ -65,6 +70,30 @@ impl<D: NetDevice> Link<D> {
 
     pub fn device(&mut self) -> &mut D {
         &mut self.device
+    }
+
+    /// Tells switches and neighbors where `ip` is now: they may remember an earlier guest with the same addresses elsewhere.
+    pub fn announce(&mut self, ip: Ipv4Addr, now: Instant) {
+        let HardwareAddress::Ethernet(mac) = self.iface.hardware_addr() else { return };
+        let ethernet = EthernetRepr {
+            src_addr: mac,
+            dst_addr: EthernetAddress::BROADCAST,
+            ethertype: EthernetProtocol::Arp,
+        };
+        let arp = ArpRepr::EthernetIpv4 {
+            operation: ArpOperation::Request,
+            source_hardware_addr: mac,
+            source_protocol_addr: ip,
+            target_hardware_addr: EthernetAddress([0; 6]),
+            target_protocol_addr: ip,
+        };
+        // A device that has no room for its first frame loses what is only advice.
+        let Some(token) = self.device.transmit(now) else { return };
+        token.consume(ethernet.buffer_len() + arp.buffer_len(), |buffer| {
+            let mut frame = EthernetFrame::new_unchecked(buffer);
+            ethernet.emit(&mut frame);
+            arp.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
+        });
     }
 
     fn mtu(&self) -> usize {

@@ -135,6 +135,13 @@ impl<D: NetDevice> Stack<D> {
         }
     }
 
+    /// Tells the network where this machine is.
+    pub fn announce(&mut self) {
+        if let (Some(ip), Some(link)) = (self.ip, &mut self.links.ethernet) {
+            link.announce(ip, self.now);
+        }
+    }
+
     /// The network device.
     pub fn device(&mut self) -> Option<&mut D> {
         Some(self.links.ethernet.as_mut()?.device())

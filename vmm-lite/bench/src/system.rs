@@ -22,6 +22,8 @@ use vmm_lite_lab::{
 
 /// The guest's address on the data network.
 pub const GUEST_IP: &str = "10.0.0.2";
+/// The guest's MAC address under both systems, so that the client's neighbour table is right for whichever has its turn.
+const GUEST_MAC: &str = "52:54:00:00:00:02";
 /// Memory of every guest here, in MiB. 16 for the key-value store, as the targets say; dirtier needs room for its pages.
 pub const KV_MEMORY_MIB: u32 = 16;
 /// See [`KV_MEMORY_MIB`].
@@ -98,8 +100,8 @@ impl System for VmmLite {
         self.at = 0;
         let memory = format!("{}M", guest.memory_mib);
         let ip = format!("{GUEST_IP}/24");
-        let mut args =
-            vec!["--name", NAME, "--memory", &memory, "--tap", "tap0", "--ip", &ip, "--"];
+        let mut args = vec!["--name", NAME, "--memory", &memory];
+        args.extend(["--tap", "tap0", "--ip", &ip, "--mac", GUEST_MAC, "--"]);
         args.extend(guest.args);
         self.process = Some(self.vmms[0].run(guest.image, &args)?);
         Ok(())
@@ -183,7 +185,7 @@ impl System for Qemu {
         };
         let config = Config {
             memory_mib: guest.memory_mib,
-            net: Some(Net { tap: "tap0".into(), mac: "52:54:00:00:00:02".into() }),
+            net: Some(Net { tap: "tap0".into(), mac: GUEST_MAC.into() }),
             boot,
             ..Config::new(guest.image, self.accel)
         };

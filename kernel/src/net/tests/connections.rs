@@ -360,3 +360,20 @@ fn a_lost_fin_is_sent_again_whatever_is_acknowledged_meanwhile() {
     let data = noise(52_865);
     assert!(transfer(&mut world, pair, &data) == data);
 }
+
+/// Switches and neighbors may remember an earlier machine with the same addresses.
+#[test]
+fn a_new_machine_says_where_it_is() {
+    let mut world = World::new(Faults::default(), 1);
+    world.a.announce();
+    let frame = world.oldest_frame().expect("a frame");
+    let (mac, ip) = ([2, 0, 0, 0, 0, 1], A.octets());
+    let mut expected = [0xff; 6].to_vec();
+    expected.extend(mac);
+    expected.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    expected.extend(mac);
+    expected.extend(ip);
+    expected.extend([0; 6]);
+    expected.extend(ip);
+    assert_eq!(frame, expected);
+}

@@ -204,6 +204,11 @@ impl World {
         self.ways.iter().map(|way| way.borrow().frames).sum()
     }
 
+    /// The frame that has been on the wire from `a` to `b` for longest.
+    pub fn oldest_frame(&self) -> Option<Vec<u8>> {
+        self.ways[0].borrow().under_way.front().map(|(_, frame)| frame.clone())
+    }
+
     /// Lets both do what they can, and time go on to when something happens next, by 10 ms at most.
     pub fn step(&mut self) {
         let mut next = self.now + 10_000_000;
