@@ -6,8 +6,10 @@
 
 mod dont_care;
 mod page_set;
+mod userfault;
 
 pub use page_set::PageSet;
+pub use userfault::{Error as UserfaultError, Fault, Userfault, Watch};
 
 use std::{
     fs::File,

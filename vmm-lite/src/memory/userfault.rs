@@ -1,0 +1,408 @@
+//! Faults of guest memory, served by this process: `userfaultfd`.
+//!
+//! A [`Userfault`] watches pages of one [`GuestRam`] for accesses to pages that are not there yet ([`Watch::Missing`]) or writes to pages that are
+//! protected ([`Watch::Writes`]). Whoever makes such an access, be it the vCPU in the guest or a thread of the VMM that looks at a queue, stands still until
+//! another thread reads the [`Fault`] and puts the page there or lifts the protection. So **the thread that serves faults must never touch guest memory
+//! through the mapping** where a page may be missing or, to write, protected: it would wait for itself. (Reading protected pages is fine.)
+//!
+//! Pages are named by number, so that nothing outside of the guest's memory can be reached from here; all calls are safe to make at any time, from any
+//! thread, with the guest running.
+//!
+//! What a host may do is found out by [`Userfault::open`]: since KVM faults from kernel mode a descriptor for faults of user mode only is no good,
+//! and that takes root, `CAP_SYS_PTRACE`, access to `/dev/userfaultfd`, or the sysctl `vm.unprivileged_userfaultfd`.
+
+use super::{GuestRam, PAGE};
+use std::{
+    fs::File,
+    io,
+    ops::Range,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    sync::Arc,
+};
+use vmm_sys_util::{
+    ioctl::{ioctl_with_mut_ref, ioctl_with_ref, ioctl_with_val},
+    ioctl_io_nr, ioctl_ior_nr, ioctl_iowr_nr,
+};
+
+/// Where descriptors are to be had without any capability, if the file's mode says so.
+const DEVICE: &str = "/dev/userfaultfd";
+
+// The kernel's interface (linux/userfaultfd.h).
+
+const UFFD: u32 = 0xaa;
+const UFFD_API: u64 = 0xaa;
+
+const FEATURE_WRITES: u64 = 1 << 0;
+const FEATURE_MISSING_SHMEM: u64 = 1 << 5;
+const FEATURE_WRITES_SHMEM: u64 = 1 << 12;
+
+const MODE_MISSING: u64 = 1 << 0;
+const MODE_WRITES: u64 = 1 << 1;
+
+const COPY_PROTECTED: u64 = 1 << 1;
+const PROTECT: u64 = 1 << 0;
+
+const EVENT_PAGEFAULT: u8 = 0x12;
+const FAULT_WRITE: u64 = 1 << 0;
+const FAULT_PROTECTED: u64 = 1 << 1;
+
+#[repr(C)]
+#[derive(Default)]
+struct Api {
+    api: u64,
+    features: u64,
+    ioctls: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct KernelRange {
+    start: u64,
+    len: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Register {
+    range: KernelRange,
+    mode: u64,
+    ioctls: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct CopyPages {
+    to: u64,
+    from: u64,
+    len: u64,
+    mode: u64,
+    /// Bytes copied, or an error's number made negative.
+    copied: i64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Zero {
+    range: KernelRange,
+    mode: u64,
+    zeroed: i64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct WriteProtect {
+    range: KernelRange,
+    mode: u64,
+}
+
+/// `struct uffd_msg`, as far as page faults fill it.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Event {
+    event: u8,
+    _reserved: [u8; 7],
+    flags: u64,
+    address: u64,
+    _thread: u64,
+}
+
+ioctl_io_nr!(USERFAULTFD_IOC_NEW, UFFD, 0x00);
+ioctl_iowr_nr!(UFFDIO_API, UFFD, 0x3f, Api);
+ioctl_iowr_nr!(UFFDIO_REGISTER, UFFD, 0x00, Register);
+ioctl_ior_nr!(UFFDIO_UNREGISTER, UFFD, 0x01, KernelRange);
+ioctl_ior_nr!(UFFDIO_WAKE, UFFD, 0x02, KernelRange);
+ioctl_iowr_nr!(UFFDIO_COPY, UFFD, 0x03, CopyPages);
+ioctl_iowr_nr!(UFFDIO_ZEROPAGE, UFFD, 0x04, Zero);
+ioctl_iowr_nr!(UFFDIO_WRITEPROTECT, UFFD, 0x06, WriteProtect);
+
+/// Events read with one call.
+const EVENTS: usize = 64;
+
+/// Why faults cannot be served here.
+#[derive(thiserror::Error, Debug)]
+pub enum Error {
+    /// The host does not let this process.
+    #[error(
+        "this host does not let this user serve page faults of a VM: run as root, give the user access to {DEVICE}, or set the sysctl vm.unprivileged_userfaultfd to 1"
+    )]
+    Forbidden(#[source] io::Error),
+    /// The kernel has no userfaultfd, or one that is too old.
+    #[error("this host's kernel lacks {0}")]
+    Lacks(&'static str),
+    /// A call failed.
+    #[error("cannot {doing} (userfaultfd)")]
+    Call {
+        /// What was tried.
+        doing: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Pages that the guest does not have, or none.
+    #[error("pages {0:?} are not pages of the guest")]
+    Outside(Range<usize>),
+}
+
+/// Which accesses to a page fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Watch {
+    /// All, for as long as the page is not there.
+    Missing,
+    /// Writes, while the page is [protected](Userfault::protect).
+    Writes,
+    /// Both.
+    MissingAndWrites,
+}
+
+/// An access that waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// The page.
+    pub page: usize,
+    /// Whether it is a write.
+    pub write: bool,
+    /// Whether the page is there and protected; otherwise it is missing.
+    pub protected: bool,
+}
+
+/// Serves faults of a guest's memory. Dropping it lets all accesses go on: what is missing then is zero, what is protected is not any more.
+#[derive(Debug)]
+pub struct Userfault {
+    fd: OwnedFd,
+    ram: Arc<GuestRam>,
+}
+
+impl Userfault {
+    /// Gets a descriptor for faults of `ram`. Nothing faults yet. It does not block, and it is not inherited over exec.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`], [`Error::Lacks`].
+    pub fn open(ram: &Arc<GuestRam>) -> Result<Self, Error> {
+        let fd = descriptor()?;
+        let wanted = FEATURE_WRITES | FEATURE_MISSING_SHMEM | FEATURE_WRITES_SHMEM;
+        let mut api = Api { api: UFFD_API, features: wanted, ioctls: 0 };
+        // SAFETY: the structure that this call reads and fills.
+        if unsafe { ioctl_with_mut_ref(&fd, UFFDIO_API(), &mut api) } != 0 {
+            return Err(Error::Lacks(
+                "write protection of shared memory by userfaultfd (it came with Linux 5.19)",
+            ));
+        }
+        Ok(Self { fd, ram: Arc::clone(ram) })
+    }
+
+    /// The memory it is for.
+    #[must_use]
+    pub fn ram(&self) -> &Arc<GuestRam> {
+        &self.ram
+    }
+
+    /// Makes accesses to `pages` fault from now on. With [`Watch::Missing`], pages that are there already do not fault; with [`Watch::Writes`] nothing does
+    /// until it is protected.
+    ///
+    /// # Errors
+    /// [`Error::Call`], [`Error::Outside`].
+    pub fn register(&self, pages: Range<usize>, watch: Watch) -> Result<(), Error> {
+        let mode = match watch {
+            Watch::Missing => MODE_MISSING,
+            Watch::Writes => MODE_WRITES,
+            Watch::MissingAndWrites => MODE_MISSING | MODE_WRITES,
+        };
+        let mut register = Register { range: self.range(&pages)?, mode, ioctls: 0 };
+        // SAFETY: the structure that this call reads and fills; the range is of the guest's mapping. What a fault of it means is told above.
+        let r = unsafe { ioctl_with_mut_ref(&self.fd, UFFDIO_REGISTER(), &mut register) };
+        checked(r, "watch the guest's memory")
+    }
+
+    /// Makes accesses to `pages` go through again, those that wait too; protection is lifted.
+    ///
+    /// # Errors
+    /// [`Error::Call`], [`Error::Outside`].
+    pub fn unregister(&self, pages: Range<usize>) -> Result<(), Error> {
+        let range = self.range(&pages)?;
+        // SAFETY: the structure that this call reads.
+        let r = unsafe { ioctl_with_ref(&self.fd, UFFDIO_UNREGISTER(), &range) };
+        checked(r, "stop to watch the guest's memory")
+    }
+
+    /// Puts `content` where the missing pages from `first` on are, and wakes who waits for them. Pages that are there already stay as they are. Each page comes to
+    /// be there whole: nobody sees half of it. Returns how many were put.
+    ///
+    /// # Errors
+    /// [`Error::Call`], [`Error::Outside`]; some may have been put.
+    pub fn copy(&self, first: usize, content: &[[u8; PAGE]]) -> Result<usize, Error> {
+        self.copy_with(first, content, 0)
+    }
+
+    /// Like [`copy`](Self::copy), and the pages are protected from the start. They must be watched for writes.
+    ///
+    /// # Errors
+    /// As [`copy`](Self::copy).
+    pub fn copy_protected(&self, first: usize, content: &[[u8; PAGE]]) -> Result<usize, Error> {
+        self.copy_with(first, content, COPY_PROTECTED)
+    }
+
+    fn copy_with(&self, first: usize, content: &[[u8; PAGE]], mode: u64) -> Result<usize, Error> {
+        self.fill(first, content.len(), "put pages into the guest's memory", |range, at| {
+            let from = content.as_ptr().wrapping_add(at) as u64;
+            let mut copy = CopyPages { to: range.start, from, len: range.len, mode, copied: 0 };
+            // SAFETY: the structure that this call reads and fills. It reads `len` bytes of `content`, which has them from index `at` on, and makes pages of
+            // the guest's mapping.
+            let r = unsafe { ioctl_with_mut_ref(&self.fd, UFFDIO_COPY(), &mut copy) };
+            (r, copy.copied)
+        })
+    }
+
+    /// Makes the `count` missing pages from `first` on zero, and wakes who waits for them. Pages that are there already stay as they are. Returns how many
+    /// were made.
+    ///
+    /// # Errors
+    /// [`Error::Call`], [`Error::Outside`]; some may have been made.
+    pub fn zero(&self, first: usize, count: usize) -> Result<usize, Error> {
+        self.fill(first, count, "make pages of the guest's memory zero", |range, _| {
+            let mut zero = Zero { range, mode: 0, zeroed: 0 };
+            // SAFETY: the structure that this call reads and fills; it makes pages of the guest's mapping.
+            let r = unsafe { ioctl_with_mut_ref(&self.fd, UFFDIO_ZEROPAGE(), &mut zero) };
+            (r, zero.zeroed)
+        })
+    }
+
+    /// Calls `fill` until the kernel has gone through all pages: it stops at one that is there, and when the mapping is being changed.
+    fn fill(
+        &self,
+        first: usize,
+        count: usize,
+        doing: &'static str,
+        mut fill: impl FnMut(KernelRange, usize) -> (i32, i64),
+    ) -> Result<usize, Error> {
+        let end = first.checked_add(count).ok_or(Error::Outside(first..usize::MAX))?;
+        let (mut at, mut put) = (first, 0);
+        while at < end {
+            let (r, done) = fill(self.range(&(at..end))?, at - first);
+            let error = io::Error::last_os_error();
+            let done = usize::try_from(done).unwrap_or(0) / PAGE;
+            (at, put) = (at + done, put + done);
+            match error.raw_os_error() {
+                _ if r == 0 => {}
+                Some(libc::EAGAIN) => {}
+                Some(libc::EEXIST) => {
+                    // Who asked for it before it came may still sleep.
+                    self.wake(at..at + 1)?;
+                    at += 1;
+                }
+                _ => return Err(Error::Call { doing, source: error }),
+            }
+        }
+        Ok(put)
+    }
+
+    /// Makes writes to `pages` fault, or lets them through again and wakes who waits to write. Pages that were never touched can be protected too.
+    ///
+    /// # Errors
+    /// [`Error::Call`], [`Error::Outside`].
+    pub fn protect(&self, pages: Range<usize>, protect: bool) -> Result<(), Error> {
+        let range = self.range(&pages)?;
+        loop {
+            let mut change = WriteProtect { range, mode: if protect { PROTECT } else { 0 } };
+            // SAFETY: the structure that this call reads and fills; the range is of the guest's mapping.
+            let r = unsafe { ioctl_with_mut_ref(&self.fd, UFFDIO_WRITEPROTECT(), &mut change) };
+            // The mapping is being changed by another thread, for a moment.
+            if r == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EAGAIN) {
+                return checked(r, "protect the guest's memory");
+            }
+        }
+    }
+
+    /// Wakes who waits for `pages`, to try again.
+    ///
+    /// # Errors
+    /// [`Error::Call`], [`Error::Outside`].
+    pub fn wake(&self, pages: Range<usize>) -> Result<(), Error> {
+        let range = self.range(&pages)?;
+        // SAFETY: the structure that this call reads.
+        let r = unsafe { ioctl_with_ref(&self.fd, UFFDIO_WAKE(), &range) };
+        checked(r, "wake who waits for the guest's memory")
+    }
+
+    /// Appends the accesses that wait and were not read yet, without waiting for one: poll the descriptor for that. Several threads may wait for the same page;
+    /// each access comes once.
+    ///
+    /// # Errors
+    /// [`Error::Call`].
+    pub fn read(&self, faults: &mut Vec<Fault>) -> Result<(), Error> {
+        loop {
+            let mut events = [Event::default(); EVENTS];
+            let room = size_of_val(&events);
+            // SAFETY: a buffer of that length, for whose type every bit pattern is valid.
+            let n = unsafe { libc::read(self.fd.as_raw_fd(), events.as_mut_ptr().cast(), room) };
+            let Ok(n) = usize::try_from(n) else {
+                match io::Error::last_os_error() {
+                    e if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                    e if e.kind() == io::ErrorKind::Interrupted => continue,
+                    source => return Err(Error::Call { doing: "read faults", source }),
+                }
+            };
+            let read = &events[..n / size_of::<Event>()];
+            faults.extend(read.iter().filter_map(|event| self.fault(event)));
+            if read.len() < EVENTS {
+                return Ok(());
+            }
+        }
+    }
+
+    fn fault(&self, event: &Event) -> Option<Fault> {
+        let offset = event.address.checked_sub(self.ram.host_address() as u64)?;
+        let page = offset as usize / PAGE;
+        (event.event == EVENT_PAGEFAULT && page < self.ram.pages()).then_some(Fault {
+            page,
+            write: event.flags & FAULT_WRITE != 0,
+            protected: event.flags & FAULT_PROTECTED != 0,
+        })
+    }
+
+    /// Where `pages` are mapped.
+    fn range(&self, pages: &Range<usize>) -> Result<KernelRange, Error> {
+        if pages.is_empty() || pages.end > self.ram.pages() {
+            return Err(Error::Outside(pages.clone()));
+        }
+        let start = self.ram.host_address() as u64 + (pages.start * PAGE) as u64;
+        Ok(KernelRange { start, len: (pages.len() * PAGE) as u64 })
+    }
+}
+
+impl AsRawFd for Userfault {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl AsFd for Userfault {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A descriptor by the system call, or by the device where the call is forbidden.
+fn descriptor() -> Result<OwnedFd, Error> {
+    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
+    // SAFETY: takes flags only; the result is checked.
+    let mut fd = unsafe { libc::syscall(libc::SYS_userfaultfd, flags) } as i32;
+    let mut error = io::Error::last_os_error();
+    if fd < 0
+        && error.raw_os_error() == Some(libc::EPERM)
+        && let Ok(device) = File::open(DEVICE)
+    {
+        // SAFETY: takes flags only; the result is checked.
+        fd = unsafe { ioctl_with_val(&device, USERFAULTFD_IOC_NEW(), flags as libc::c_ulong) };
+        error = io::Error::last_os_error();
+    }
+    match error.raw_os_error() {
+        // SAFETY: a descriptor that was just made and that nothing else owns.
+        _ if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        Some(libc::EPERM | libc::EACCES) => Err(Error::Forbidden(error)),
+        Some(libc::ENOSYS) => Err(Error::Lacks("userfaultfd")),
+        _ => Err(Error::Call { doing: "get a descriptor", source: error }),
+    }
+}
+
+fn checked(r: i32, doing: &'static str) -> Result<(), Error> {
+    if r == 0 { Ok(()) } else { Err(Error::Call { doing, source: io::Error::last_os_error() }) }
+}
