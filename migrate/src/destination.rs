@@ -9,7 +9,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use crate::{
-    MoveId, ReceiverId,
+    MoveId, Peer, ReceiverId,
     offer::{Offer, Refusal},
     wire::{Message, Outcome, Started},
 };
@@ -135,6 +135,14 @@ impl Destination {
                 self.state = State::Waiting;
                 vec![Action::Send(Message::Welcome(id, self.me))]
             }
+            (State::Waiting, Event::Message(Message::Offer(offer)))
+                if offer.receiver != self.me =>
+            {
+                self.give_up(
+                    "the offer was made to another receiver, as one that was recorded".into(),
+                    true,
+                )
+            }
             (State::Waiting, Event::Message(Message::Offer(offer))) => {
                 self.state = State::Preparing;
                 // Making a VM takes this side's time, not the source's.
@@ -208,17 +216,40 @@ impl Destination {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Ledger {
     me: ReceiverId,
+    /// Moves that were begun, and by whom.
+    begun: VecDeque<(MoveId, Peer)>,
     ran: VecDeque<MoveId>,
 }
 
 /// Moves remembered. A process runs one VM, so it takes one commit; room is left for tests and for what is to come.
 const REMEMBERED: usize = 16;
+/// Moves remembered that were begun, most of which come to nothing.
+const REMEMBERED_BEGUN: usize = 1024;
 
 impl Ledger {
     /// Nothing yet.
     #[must_use]
     pub fn new(me: ReceiverId) -> Self {
-        Self { me, ran: VecDeque::new() }
+        Self { me, begun: VecDeque::new(), ran: VecDeque::new() }
+    }
+
+    /// Writes down that `peer` begins a move. `false`: that move was begun before, so this is somebody who repeats what was said then.
+    #[must_use]
+    pub fn begin(&mut self, id: MoveId, peer: Peer) -> bool {
+        if self.ran.contains(&id) || self.begun.iter().any(|(begun, _)| *begun == id) {
+            return false;
+        }
+        if self.begun.len() == REMEMBERED_BEGUN {
+            self.begun.pop_front();
+        }
+        self.begun.push_back((id, peer));
+        true
+    }
+
+    /// Whether `peer` may ask about a move, and end it by asking: not if another began it.
+    #[must_use]
+    pub fn may_ask(&self, id: &MoveId, peer: &Peer) -> bool {
+        self.begun.iter().find(|(begun, _)| begun == id).is_none_or(|(_, by)| by == peer)
     }
 
     /// Writes down that a move's commit was taken. Before the VM runs.
@@ -241,5 +272,64 @@ impl Ledger {
         } else {
             Outcome::Never
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: ReceiverId = [7; 16];
+    const ANNE: Peer = Some([1; 32]);
+    const BOB: Peer = Some([2; 32]);
+
+    #[test]
+    fn a_move_begins_once() {
+        let mut ledger = Ledger::new(ME);
+        assert!(ledger.begin([1; 16], None));
+        assert!(!ledger.begin([1; 16], None), "a recorded hello");
+        assert!(!ledger.begin([1; 16], ANNE));
+        ledger.ran([2; 16]);
+        assert!(!ledger.begin([2; 16], None));
+    }
+
+    #[test]
+    fn a_move_is_the_business_of_whoever_began_it() {
+        let mut ledger = Ledger::new(ME);
+        assert!(ledger.begin([1; 16], ANNE));
+        assert!(ledger.may_ask(&[1; 16], &ANNE));
+        assert!(!ledger.may_ask(&[1; 16], &BOB) && !ledger.may_ask(&[1; 16], &None));
+        assert!(ledger.may_ask(&[9; 16], &BOB), "nobody's");
+    }
+
+    #[test]
+    fn moves_that_come_to_nothing_take_bounded_room_and_push_out_none_that_ran() {
+        let mut ledger = Ledger::new(ME);
+        ledger.ran([0xff; 16]);
+        for n in 0..2 * REMEMBERED_BEGUN as u128 {
+            assert!(ledger.begin(n.to_le_bytes(), ANNE));
+        }
+        assert_eq!(ledger.begun.len(), REMEMBERED_BEGUN);
+        assert_eq!(ledger.outcome(&[0xff; 16], &ME), Outcome::Ran);
+    }
+
+    #[test]
+    fn an_offer_to_another_receiver_is_no_offer() {
+        let offer = |receiver| {
+            let name = String::new();
+            let (memory_size, interface_version, network, identity) = (4096, 1, false, Vec::new());
+            Box::new(Offer { receiver, name, memory_size, interface_version, network, identity })
+        };
+        let greeted = || {
+            let mut machine = Destination::new(ME, Duration::from_secs(1), Duration::ZERO);
+            machine.handle(Event::Message(Message::Hello([1; 16])), Duration::ZERO);
+            machine
+        };
+        let take = |offer| greeted().handle(Event::Message(Message::Offer(offer)), Duration::ZERO);
+        assert!(matches!(&take(offer(ME))[..], [Action::Prepare(_)]));
+        assert!(matches!(
+            &take(offer([8; 16]))[..],
+            [Action::Send(Message::Abort(_)), Action::Discard(_), Action::End]
+        ));
     }
 }

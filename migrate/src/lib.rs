@@ -35,3 +35,6 @@ pub type MoveId = [u8; 16];
 /// Names one receiving process: 128 random bits that it draws when it starts. Only the process that took part in a move can say what
 /// became of it.
 pub type ReceiverId = [u8; 16];
+
+/// Whom a connection was made by, as its transport has proved it; `None` where it proves nothing (plaintext).
+pub type Peer = Option<[u8; 32]>;

@@ -1,10 +1,13 @@
 //! What the source says of the VM before anything of it is sent, and why a destination may refuse it.
 
+use crate::ReceiverId;
 use serde::{Deserialize, Serialize};
 
 /// The VM as it is offered.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Offer {
+    /// Whom it is made to, from its `Welcome`: an offer that was recorded is none to another process. The source's machine fills it in.
+    pub receiver: ReceiverId,
     /// Name of the VM.
     pub name: String,
     /// Its memory, in bytes.

@@ -338,6 +338,7 @@ impl Source {
             }
             (State::Greeting, Event::Message(Message::Welcome(id, receiver))) if id == self.id => {
                 self.receiver = receiver;
+                self.offer.receiver = receiver;
                 self.to(State::Offering, Some(now + self.settings.answer));
                 vec![Action::Send(Message::Offer(self.offer.clone()))]
             }

@@ -50,6 +50,7 @@ pub struct World {
 
 fn offer() -> Offer {
     Offer {
+        receiver: ReceiverId::default(),
         name: "sim".into(),
         memory_size: (PAGES * PAGE) as u64,
         interface_version: 1,

@@ -13,6 +13,7 @@ use crate::{
     vm::{Paused, Vm, VmPhase},
 };
 use migrate::{
+    ReceiverId,
     offer::Offer,
     pages::Pages,
     report::Report,
@@ -77,6 +78,7 @@ impl<'vm> Driver<'vm> {
         let who = postcard::to_stdvec(&(identity, Vm::features()?))
             .expect("an identity has nothing that postcard cannot write");
         let offer = Offer {
+            receiver: ReceiverId::default(),
             name: identity.name.clone(),
             memory_size: identity.memory_size,
             interface_version: identity.interface_version,
