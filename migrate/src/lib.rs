@@ -8,6 +8,7 @@
 //! - [`offer`]: what the source says of the VM before anything of it is sent, and why a destination may refuse
 //! - [`source`], [`destination`]: the two machines
 //! - [`rounds`]: which pages are sent when
+//! - [`predict`]: what the switch is going to cost
 //! - [`pages`]: sets of pages
 //! - [`report`]: what a move cost, by phase
 #![forbid(unsafe_code)]
@@ -15,6 +16,7 @@
 pub mod destination;
 pub mod offer;
 pub mod pages;
+pub mod predict;
 pub mod report;
 pub mod rounds;
 pub mod source;
@@ -24,7 +26,7 @@ pub mod wire;
 mod sim;
 
 /// Version of the protocol. Peers with another are refused.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// Size of a page, in bytes.
 pub const PAGE: usize = 4096;

@@ -1,5 +1,7 @@
 //! Sets of pages.
 
+use crate::wire::Run;
+
 /// A set of page numbers below a limit. Bit `n % 64` of word `n / 64` stands for page `n`, as in KVM's dirty log.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Pages {
@@ -88,6 +90,49 @@ impl Pages {
         })
     }
 
+    /// Takes a page out; says whether it was in.
+    pub fn remove(&mut self, page: usize) -> bool {
+        let was = self.contains(page);
+        if was {
+            self.words[page / 64] &= !(1 << (page % 64));
+        }
+        was
+    }
+
+    /// The first page at or after `from`.
+    #[must_use]
+    pub fn next_from(&self, from: usize) -> Option<usize> {
+        let mut n = from / 64;
+        let mut word = *self.words.get(n)? & (u64::MAX << (from % 64));
+        while word == 0 {
+            n += 1;
+            word = *self.words.get(n)?;
+        }
+        Some(n * 64 + word.trailing_zeros() as usize)
+    }
+
+    /// Pages in a row, in ascending order: first and count.
+    pub fn runs(&self) -> impl Iterator<Item = Run> + '_ {
+        let mut pages = self.iter().peekable();
+        std::iter::from_fn(move || {
+            let first = pages.next()?;
+            let mut count = 1;
+            while pages.next_if_eq(&(first + count)).is_some() {
+                count += 1;
+            }
+            Some((first as u64, count as u64))
+        })
+    }
+
+    /// Adds pages in rows; those at or past the limit are left out.
+    pub fn insert_runs(&mut self, runs: &[Run]) {
+        let limit = self.limit as u64;
+        for &(first, count) in runs {
+            let end = first.saturating_add(count).min(limit);
+            (first.min(limit)..end).for_each(|page| self.insert(page as usize));
+        }
+    }
+
     /// The bitmap.
     #[must_use]
     pub fn words(&self) -> &[u64] {
@@ -115,6 +160,17 @@ mod tests {
             prop_assert_eq!(list(&rest), sa.difference(&sb).copied().collect::<Vec<_>>());
             let mut both = pages(&a); both.keep(&pages(&b));
             prop_assert_eq!(list(&both), sa.intersection(&sb).copied().collect::<Vec<_>>());
+            let mut runs = Pages::none(limit);
+            runs.insert_runs(&pages(&a).runs().collect::<Vec<_>>());
+            prop_assert_eq!(&runs, &pages(&a));
+            let ends = pages(&a).runs().collect::<Vec<_>>();
+            prop_assert!(ends.is_sorted_by(|x, y| x.0 + x.1 < y.0), "rows are as long as they can be");
+            for from in [0, limit / 2, limit] {
+                prop_assert_eq!(pages(&a).next_from(from), sa.range(from..).next().copied());
+            }
+            let mut fewer = pages(&a);
+            for n in &sb { prop_assert_eq!(fewer.remove(*n), sa.contains(n)); }
+            prop_assert_eq!(list(&fewer), sa.difference(&sb).copied().collect::<Vec<_>>());
             prop_assert_eq!(Pages::all(limit).len(), limit);
             prop_assert_eq!(pages(&a).len(), sa.len());
         }

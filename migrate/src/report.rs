@@ -23,7 +23,9 @@ pub struct Phases {
 pub struct Report {
     /// From the request to pause to the first instruction at the destination. See [`Phases::commit_and_run_ns`] for which way it errs.
     pub blackout_ns: u64,
-    /// From the beginning of the move until the destination said that it runs.
+    /// What it was expected to be when the guest was stopped.
+    pub predicted_blackout_ns: u64,
+    /// From the beginning of the move until the destination said that it runs and has all memory.
     pub total_ns: u64,
     /// Bytes sent on the connection.
     pub bytes_sent: u64,
@@ -37,10 +39,18 @@ pub struct Report {
     pub pages_zero: u64,
     /// Pages left out because the guest does not care for them.
     pub pages_dont_care: u64,
+    /// Pages that followed after the commit.
+    pub pages_following: u64,
+    /// From the first instruction at the destination until nothing was missing there: for so long the VM depended on both hosts.
+    pub following_ns: u64,
+    /// Of these pages, those that the guest had to wait for, by the destination's account.
+    pub pages_waited_for: u64,
+    /// How long it waited for them in all, ns.
+    pub waited_ns: u64,
+    /// The longest of these waits, ns.
+    pub worst_wait_ns: u64,
     /// Whether the guest answered in time, or was stopped where it was.
     pub quiescent: bool,
-    /// How long the last pages were expected to take on the wire, ns.
-    pub predicted_last_pages_ns: u64,
     /// The blackout, by phase.
     pub phases: Phases,
     /// The destination's part of the third phase, by its own clock, ns.

@@ -1,24 +1,27 @@
 //! Which pages are sent when, and when enough have been.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
-use crate::{PAGE, pages::Pages};
+use crate::pages::Pages;
 
 /// When rounds end.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Policy {
-    /// How long the pages of the last round may take on the wire.
+    /// Rounds end as soon as what is left takes no longer than this on the wire …
     pub last_round: Duration,
-    /// Most rounds while the guest runs.
+    /// … or after so many.
     pub rounds_max: u32,
 }
 
 impl Default for Policy {
-    /// A tenth of a millisecond for the last pages: the rest of the blackout is state and round trips.
+    /// A twentieth of a millisecond for the last pages: the rest of the blackout is state and round trips.
     fn default() -> Self {
-        Self { last_round: Duration::from_micros(100), rounds_max: 12 }
+        Self { last_round: Duration::from_micros(50), rounds_max: 12 }
     }
 }
+
+/// How many of the latest sets of changed pages are remembered, to tell which pages change all the time.
+const REMEMBERED: usize = 4;
 
 /// What is left to send.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -26,11 +29,10 @@ pub struct Rounds {
     policy: Policy,
     left: Pages,
     done: u32,
+    /// What changed, the latest first.
+    changed: VecDeque<Pages>,
     /// Pages that changed during the round before.
     last_dirty: usize,
-    /// Bytes and time of all rounds: the link's speed as this move has it.
-    bytes: u64,
-    took: Duration,
     omitted: usize,
 }
 
@@ -42,9 +44,8 @@ impl Rounds {
             policy,
             left: Pages::all(pages),
             done: 0,
+            changed: VecDeque::new(),
             last_dirty: usize::MAX,
-            bytes: 0,
-            took: Duration::ZERO,
             omitted: 0,
         }
     }
@@ -58,34 +59,28 @@ impl Rounds {
         now
     }
 
-    /// Takes note of a round's cost.
-    pub fn sent(&mut self, bytes: u64, took: Duration) {
+    /// A round has been sent.
+    pub fn sent(&mut self) {
         self.done += 1;
-        self.bytes += bytes;
-        self.took += took;
     }
 
-    /// Takes note of what changed since the last time, and says whether to stop the guest now.
+    /// Takes note of what changed since the last time, which takes `time` on the wire, and says whether another round is of any use.
     #[must_use]
-    pub fn changed(&mut self, dirty: &Pages) -> bool {
+    pub fn changed(&mut self, dirty: &Pages, time: Duration) -> bool {
         self.left.add(dirty);
+        self.changed.truncate(REMEMBERED - 1);
+        self.changed.push_front(dirty.clone());
         let dirty = dirty.len();
         // A round that did not shrink what is left by a fifth is not going to get there.
         let stuck = dirty.saturating_mul(5) > self.last_dirty.saturating_mul(4);
         self.last_dirty = dirty;
-        stuck
-            || self.done >= self.policy.rounds_max
-            || self.time_for(dirty) <= self.policy.last_round
+        !stuck && self.done < self.policy.rounds_max && time > self.policy.last_round
     }
 
-    /// How long so many pages take at the speed seen so far.
+    /// What is left: pages that changed since they were sent, or were not sent.
     #[must_use]
-    pub fn time_for(&self, pages: usize) -> Duration {
-        if self.bytes == 0 {
-            return Duration::ZERO;
-        }
-        let bytes = pages as u128 * PAGE as u128;
-        Duration::from_nanos((self.took.as_nanos() * bytes / u128::from(self.bytes)) as u64)
+    pub fn left(&self) -> &Pages {
+        &self.left
     }
 
     /// The last pages: what is left and what changed until the stop, but for what the stopped guest does not care for.
@@ -96,6 +91,24 @@ impl Rounds {
         let last = self.next(dont_care);
         self.omitted = all - last.len();
         last
+    }
+
+    /// At most `most` of `pages`: those that changed most often of late, as the guest is going to touch them first.
+    #[must_use]
+    pub fn hottest(&self, pages: &Pages, most: usize) -> Pages {
+        let mut hot = Pages::none(pages.limit());
+        let mut room = most;
+        for often in (1..=self.changed.len()).rev() {
+            // In all of the `often` latest sets.
+            let mut level = pages.clone();
+            self.changed.iter().take(often).for_each(|set| level.keep(set));
+            level.take_out(&hot);
+            for page in level.iter().take(room) {
+                hot.insert(page);
+            }
+            room = most - hot.len();
+        }
+        hot
     }
 
     /// Rounds sent while the guest ran.
@@ -136,9 +149,9 @@ mod tests {
             let (last, running) = steps.split_last().unwrap();
             for (dirty, dont_care) in running {
                 for page in rounds.next(&set(dont_care)).iter() { there[page] = version[page]; }
-                rounds.sent(4096, Duration::from_micros(1));
+                rounds.sent();
                 dirty.iter().for_each(|n| version[*n] += 1);
-                let _ = rounds.changed(&set(dirty));
+                let _ = rounds.changed(&set(dirty), Duration::ZERO);
             }
             last.0.iter().for_each(|n| version[*n] += 1);
             let dont_care = set(&last.1);
@@ -151,13 +164,33 @@ mod tests {
 
     #[test]
     fn rounds_end_when_the_rest_fits_or_does_not_shrink() {
+        let ms = Duration::from_millis;
         let mut rounds = Rounds::new(LIMIT, Policy::default());
         let _ = rounds.next(&Pages::none(LIMIT));
-        rounds.sent(100 * 4096, Duration::from_millis(100));
+        rounds.sent();
         let many: Vec<usize> = (0..50).collect();
-        assert!(!rounds.changed(&set(&many)), "50 ms of pages do not fit 100 us");
+        assert!(rounds.changed(&set(&many), ms(50)), "50 ms of pages are too long");
         let _ = rounds.next(&Pages::none(LIMIT));
-        rounds.sent(50 * 4096, Duration::from_millis(50));
-        assert!(rounds.changed(&set(&many)), "as many again: it will not shrink");
+        rounds.sent();
+        assert!(!rounds.changed(&set(&many), ms(50)), "as many again: it will not shrink");
+        assert!(
+            !rounds.changed(&set(&[1]), Duration::from_micros(1)),
+            "what is left takes no time"
+        );
+    }
+
+    #[test]
+    fn the_hottest_are_those_that_always_change() {
+        let mut rounds = Rounds::new(LIMIT, Policy::default());
+        for dirty in [&[1, 2, 3, 4][..], &[3, 4, 5], &[4, 5, 6]] {
+            let _ = rounds.changed(&set(dirty), Duration::ZERO);
+        }
+        let all = Pages::all(LIMIT);
+        let hottest = |most| rounds.hottest(&all, most).iter().collect::<Vec<_>>();
+        assert_eq!(hottest(1), [4]);
+        assert_eq!(hottest(2), [4, 5]);
+        assert_eq!(hottest(9), [4, 5, 6], "what did not change of late is not hot");
+        assert_eq!(rounds.hottest(&set(&[6, 7]), 9), set(&[6]));
+        assert!(hottest(0).is_empty());
     }
 }

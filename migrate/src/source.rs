@@ -2,170 +2,41 @@
 //!
 //! ```text
 //! Greeting ─Welcome▶ Offering ─Accept▶ Copying ─rest fits▶ Stopping ─stopped▶ Finishing ─sent▶ AwaitReady
-//!                                                                                                  │ Ready
+//!                                         │                  ▲                                     │ Ready
+//!                                         └─rest follows▶ Announcing                               │
 //!    any of these: link lost, refusal, abort, cancel, deadline ─▶ Ended, the VM runs on here       ▼
-//!                                                     Ended ◀─Running─ Committed ─link lost▶ Unknown
-//!                                                                                            │ Outcome
-//!                                              Ran: Ended, it runs there;  Never: Ended, it runs on here
+//!                        Ended ◀─Whole─ Following ◀─Running─ Committed ─link lost▶ Unknown
+//!                                           └──────link lost, and back: Lacks────────▶│◀
+//!                                                                                     │ Outcome
+//!                                       Ran: Ended, it runs there;  Never: Ended, it runs on here
 //! ```
 //! From `Committed` on there is one way back only: the destination's word that it never ran the VM and never will (rule R2).
+//!
+//! - [`events`]: what goes in and comes out
+//! - `after_commit`: what is different once the commit is sent
+//! - `following`: pages that go after it
+
+mod after_commit;
+pub mod events;
+mod following;
+
+pub use events::{Action, Ended, Event, Failure, Mode, Sent, Settings, Stopped};
 
 use std::time::Duration;
 
 use crate::{
     MoveId, PAGE, ReceiverId,
-    offer::{Offer, Refusal},
+    offer::Offer,
     pages::Pages,
+    predict::Measured,
     report::{Moments, Report},
-    rounds::{Policy, Rounds},
-    wire::{Message, Outcome},
+    rounds::Rounds,
+    wire::{Arrival, Message, Started},
 };
+use following::Following;
 
-/// What happens to the source.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Event {
-    /// A message from the destination.
-    Message(Message),
-    /// The connection is gone. Also in `Unknown`, when a try to connect again failed.
-    LinkLost(String),
-    /// In `Unknown`: a new connection stands.
-    Reconnected,
-    /// Somebody wants the move given up.
-    Cancel(String),
-    /// Something that was asked for by an action cannot be done.
-    Failed(String),
-    /// [`Action::SendPages`] is done; the destination has not confirmed it yet.
-    PagesSent {
-        /// Bytes on the wire.
-        bytes: u64,
-        /// Pages with content.
-        full: u64,
-        /// Zero pages.
-        zero: u64,
-    },
-    /// What [`Action::TakeDirty`] found.
-    Dirty {
-        /// Changed since the last time.
-        dirty: Pages,
-        /// Pages whose content does not matter now.
-        dont_care: Pages,
-    },
-    /// [`Action::Stop`] is done: the guest stands.
-    Stopped {
-        /// When the pause was asked for.
-        requested: Duration,
-        /// When the vCPU stood.
-        stopped: Duration,
-        /// Whether the guest answered.
-        quiescent: bool,
-        /// Changed since the last time.
-        dirty: Pages,
-        /// Pages whose content does not matter.
-        dont_care: Pages,
-    },
-    /// [`Action::SendLast`] is done.
-    LastSent {
-        /// Bytes on the wire.
-        bytes: u64,
-        /// Pages with content.
-        full: u64,
-        /// Zero pages.
-        zero: u64,
-    },
-    /// Time has passed.
-    Tick,
-}
-
-/// What is to be done, in order.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Action {
-    /// Send a message.
-    Send(Message),
-    /// Start logging changes, with all pages still to be sent.
-    StartLog,
-    /// Send these pages while the guest runs, then `RoundEnd` with this number.
-    SendPages {
-        /// Number of the round.
-        round: u32,
-        /// The pages.
-        pages: Pages,
-    },
-    /// Find out what changed.
-    TakeDirty,
-    /// Ask the guest to quiesce, and stop it after that long in any case.
-    Stop {
-        /// How long.
-        patience: Duration,
-    },
-    /// Capture the state and send these pages and it.
-    SendLast {
-        /// The pages.
-        pages: Pages,
-    },
-    /// The VM may not run here any more, whatever fails. Comes right before `Send(Commit)`.
-    Fence,
-    /// The VM runs on here: let it, if it stands, and stop logging.
-    RunHere,
-    /// The VM runs there: hand on late packets, then end.
-    HandOn,
-    /// Connect to the destination again.
-    Reconnect,
-    /// Nothing more will come.
-    End(Ended),
-}
-
-/// How a move ended.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Ended {
-    /// The VM runs at the destination. The report is at [`Source::report`].
-    Moved,
-    /// The VM runs on here.
-    Failed(Failure),
-}
-
-/// Why a move was not made.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
-pub enum Failure {
-    /// The destination does not take the VM.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The destination gave up.
-    #[error("the destination gave the move up: {0}")]
-    Aborted(String),
-    /// The link broke.
-    #[error("the connection to the destination broke while {during}: {why}")]
-    Link {
-        /// In which state.
-        during: &'static str,
-        /// What the network said.
-        why: String,
-    },
-    /// It took too long.
-    #[error("the destination did not answer in time while {during}")]
-    Timeout {
-        /// In which state.
-        during: &'static str,
-    },
-    /// Cancelled.
-    #[error("the move was cancelled: {0}")]
-    Cancelled(String),
-    /// This side failed.
-    #[error("the move failed here: {0}")]
-    Here(String),
-    /// A message at the wrong time.
-    #[error("the destination sent {got} while {during}")]
-    Unexpected {
-        /// What.
-        got: String,
-        /// In which state.
-        during: &'static str,
-    },
-    /// The commit was sent, and the destination never ran the VM.
-    #[error(
-        "the connection broke at the commit, and the destination says that it never ran the VM"
-    )]
-    NeverRan,
-}
+/// Most pages sent in the blackout when others follow: what the guest touches at once.
+const HOT_MAX: usize = 128;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum State {
@@ -177,11 +48,18 @@ enum State {
     Confirming,
     /// Waiting for the dirty set.
     Looking,
+    /// Waiting for `RoundDone` after the pages that are to follow were named.
+    Announcing,
     Stopping,
     Finishing,
     AwaitReady,
     Committed,
+    /// The destination runs the VM; pages follow.
+    Following,
+    /// The link is lost after the commit; the destination is asked.
     Unknown,
+    /// The destination, on a new connection, says what it lacks.
+    Rejoining,
     Ended,
 }
 
@@ -190,32 +68,12 @@ impl State {
         match self {
             Self::Greeting => "greeting",
             Self::Offering => "offering the VM",
-            Self::Copying | Self::Confirming | Self::Looking => "copying memory",
+            Self::Copying | Self::Confirming | Self::Looking | Self::Announcing => "copying memory",
             Self::Stopping => "stopping the guest",
             Self::Finishing | Self::AwaitReady => "sending the last pages and the state",
             Self::Committed | Self::Unknown => "waiting for the VM to run there",
+            Self::Following | Self::Rejoining => "sending the memory that follows",
             Self::Ended => "done",
-        }
-    }
-}
-
-/// What the source goes by.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Settings {
-    /// When rounds end.
-    pub policy: Policy,
-    /// How long the guest may take to quiesce before it is stopped where it is.
-    pub quiesce: Duration,
-    /// How long the destination may be silent when it should answer.
-    pub answer: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            policy: Policy::default(),
-            quiesce: Duration::from_millis(10),
-            answer: Duration::from_secs(10),
         }
     }
 }
@@ -229,8 +87,18 @@ pub struct Source {
     settings: Settings,
     state: State,
     rounds: Rounds,
+    measured: Measured,
+    /// Whether the destination can take pages that follow.
+    can_follow: bool,
+    /// Pages that the destination was told are going to follow.
+    announced: Option<Pages>,
+    following: Option<Following>,
+    /// Whether the destination has said that it runs the VM.
+    ran: bool,
+    /// What it lacks, as far as it has said so on a new connection.
+    lacks: Pages,
     began: Duration,
-    round_began: Duration,
+    asked: Duration,
     deadline: Option<Duration>,
     moments: Moments,
     numbers: Numbers,
@@ -242,12 +110,14 @@ struct Numbers {
     bytes: u64,
     full: u64,
     zero: u64,
+    last_bytes: u64,
     last: u64,
+    follow: u64,
     quiescent: bool,
     predicted: Duration,
-    apply_ns: u64,
-    run_ns: u64,
-    told_ns: u64,
+    started: Started,
+    arrival: Arrival,
+    whole: Duration,
 }
 
 impl Source {
@@ -267,8 +137,14 @@ impl Source {
             settings,
             state: State::Greeting,
             rounds: Rounds::new(pages, settings.policy),
+            measured: Measured::new(settings.quiesce_expected),
+            can_follow: false,
+            announced: None,
+            following: None,
+            ran: false,
+            lacks: Pages::none(pages),
             began: now,
-            round_began: now,
+            asked: now,
             deadline: Some(now + settings.answer),
             moments: Moments::default(),
             numbers: Numbers::default(),
@@ -280,13 +156,21 @@ impl Source {
     /// When [`Event::Tick`] is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
-        self.deadline
+        let in_all =
+            if self.committed() || self.state == State::Ended { None } else { self.give_up_at() };
+        [self.deadline, in_all].into_iter().flatten().min()
+    }
+
+    /// When everything before the commit has taken too long.
+    fn give_up_at(&self) -> Option<Duration> {
+        Some(self.began + self.settings.timeout?)
     }
 
     /// Whether the commit has been given out.
     #[must_use]
     pub fn committed(&self) -> bool {
-        matches!(self.state, State::Committed | State::Unknown)
+        use State::{Committed, Following, Rejoining, Unknown};
+        matches!(self.state, Committed | Unknown | Following | Rejoining)
     }
 
     /// What it is doing, for people.
@@ -326,63 +210,61 @@ impl Source {
             }
             (_, Event::Cancel(why)) => self.fail(Failure::Cancelled(why), true),
             (_, Event::Failed(why)) => self.fail(Failure::Here(why), true),
-            (_, Event::Tick) => match self.deadline {
-                Some(at) if now >= at => {
-                    self.fail(Failure::Timeout { during: self.state.doing() }, true)
-                }
-                _ => Vec::new(),
-            },
+            (_, Event::Tick) => self.tick(now),
+            (_, Event::Progress) => {
+                self.deadline = self.deadline.map(|at| at.max(now + self.settings.answer));
+                Vec::new()
+            }
             (_, Event::Message(Message::Abort(why))) => self.fail(Failure::Aborted(why), false),
             (State::Greeting | State::Offering, Event::Message(Message::Refuse(why))) => {
                 self.fail(Failure::Refused(why), false)
             }
             (State::Greeting, Event::Message(Message::Welcome(id, receiver))) if id == self.id => {
+                self.measured.answered(now.saturating_sub(self.asked));
                 self.receiver = receiver;
                 self.offer.receiver = receiver;
-                self.to(State::Offering, Some(now + self.settings.answer));
+                self.to(State::Offering, Some(now + self.settings.prepare));
                 vec![Action::Send(Message::Offer(self.offer.clone()))]
             }
-            (State::Offering, Event::Message(Message::Accept)) => {
-                let mut actions = vec![Action::StartLog];
-                actions.extend(self.next_round(now));
-                actions
+            (State::Offering, Event::Message(Message::Accept(accepted))) => {
+                self.can_follow = accepted.follow;
+                self.measured.applied(Duration::from_nanos(accepted.apply_ns));
+                self.accepted(now)
             }
-            (State::Copying, Event::PagesSent { bytes, full, zero }) => {
-                self.count(bytes, full, zero);
+            (State::Copying, Event::Sent(sent)) => {
+                self.count(sent);
                 self.to(State::Confirming, Some(now + self.settings.answer));
-                self.numbers.last = bytes;
+                self.numbers.last_bytes = sent.bytes;
                 Vec::new()
             }
             (State::Confirming, Event::Message(Message::RoundDone(n)))
                 if n == self.rounds.done() =>
             {
-                self.rounds.sent(self.numbers.last, now.saturating_sub(self.round_began));
+                self.measured.round(self.numbers.last_bytes, now.saturating_sub(self.asked));
+                self.rounds.sent();
                 self.to(State::Looking, None);
                 vec![Action::TakeDirty]
             }
             (State::Looking, Event::Dirty { dirty, dont_care }) => {
-                let enough = self.rounds.changed(&dirty);
+                let more = self.rounds.changed(&dirty, self.measured.time_for(dirty.len()));
                 self.dont_care = dont_care;
-                self.numbers.predicted = self.rounds.time_for(dirty.len());
-                if enough {
-                    self.to(State::Stopping, None);
-                    vec![Action::Stop { patience: self.settings.quiesce }]
-                } else {
-                    self.next_round(now)
-                }
+                self.decide(more, now)
             }
-            (
-                State::Stopping,
-                Event::Stopped { requested, stopped, quiescent, dirty, dont_care },
-            ) => {
-                self.moments = Moments { requested, stopped, ..Moments::default() };
-                self.numbers.quiescent = quiescent;
-                self.to(State::Finishing, None);
-                vec![Action::SendLast { pages: self.rounds.last(&dirty, &dont_care) }]
+            (State::Announcing, Event::Sent(sent)) => {
+                self.count(sent);
+                self.deadline = Some(now + self.settings.answer);
+                Vec::new()
             }
-            (State::Finishing, Event::LastSent { bytes, full, zero }) => {
-                self.count(bytes, full, zero);
-                self.numbers.last = full;
+            (State::Announcing, Event::Message(Message::RoundDone(n)))
+                if n == self.rounds.done() =>
+            {
+                self.measured.answered(now.saturating_sub(self.asked));
+                self.stop()
+            }
+            (State::Stopping, Event::Stopped(stopped)) => self.stopped(&stopped),
+            (State::Finishing, Event::Sent(sent)) => {
+                self.count(sent);
+                self.numbers.last = sent.full;
                 self.moments.sent = now;
                 self.to(State::AwaitReady, Some(now + self.settings.answer));
                 Vec::new()
@@ -401,46 +283,103 @@ impl Source {
         }
     }
 
-    /// The point of no return is behind: nothing but the destination's word lets the VM run here again.
-    fn after_commit(&mut self, event: Event, now: Duration) -> Vec<Action> {
-        match (self.state, event) {
-            (State::Committed, Event::Message(Message::Running(started))) => {
-                self.moments.running = now;
-                self.numbers.apply_ns = started.apply_ns;
-                self.numbers.run_ns = started.run_ns;
-                self.numbers.told_ns = started.told_ns;
-                self.to(State::Ended, None);
-                vec![Action::HandOn, Action::End(Ended::Moved)]
-            }
-            (State::Unknown, Event::Message(Message::Outcome(Outcome::Ran))) => {
-                self.to(State::Ended, None);
-                vec![Action::End(Ended::Moved)]
-            }
-            (State::Unknown, Event::Message(Message::Outcome(Outcome::Never))) => {
-                self.to(State::Ended, None);
-                vec![Action::RunHere, Action::End(Ended::Failed(Failure::NeverRan))]
-            }
-            (State::Unknown, Event::Reconnected) => {
-                self.to(State::Unknown, Some(now + self.settings.answer));
-                vec![Action::Send(Message::Query(self.id, self.receiver))]
-            }
-            // Silence, a broken link, or nonsense: ask again on a new connection.
-            (_, Event::LinkLost(_) | Event::Message(_)) => self.ask_again(now),
-            (_, Event::Tick) => match self.deadline {
-                Some(at) if now >= at => self.ask_again(now),
-                _ => Vec::new(),
-            },
+    fn tick(&mut self, now: Duration) -> Vec<Action> {
+        let during = self.state.doing();
+        if let (Some(at), Some(timeout)) = (self.give_up_at(), self.settings.timeout)
+            && now >= at
+        {
+            return self.fail(Failure::Timeout { timeout, during }, true);
+        }
+        match self.deadline {
+            Some(at) if now >= at => self.fail(Failure::Silent { during }, true),
             _ => Vec::new(),
         }
     }
 
-    fn ask_again(&mut self, now: Duration) -> Vec<Action> {
-        self.to(State::Unknown, Some(now + self.settings.answer));
-        vec![Action::Reconnect]
+    fn accepted(&mut self, now: Duration) -> Vec<Action> {
+        match self.settings.mode {
+            Mode::Hybrid if !self.can_follow => self.fail(Failure::CannotFollow, true),
+            Mode::StopAndCopy => {
+                let mut actions = vec![Action::StartLog];
+                actions.extend(self.stop());
+                actions
+            }
+            _ => {
+                let mut actions = vec![Action::StartLog];
+                actions.extend(self.next_round(now));
+                actions
+            }
+        }
+    }
+
+    /// A round is over: another, or the switch. `more`: another would leave less.
+    fn decide(&mut self, more: bool, now: Duration) -> Vec<Action> {
+        let follow = self.can_follow && matches!(self.settings.mode, Mode::Auto | Mode::Hybrid);
+        let most = self.settings.max_blackout;
+        let all_in = self.measured.blackout(self.rounds.left().len());
+        if more && self.settings.mode != Mode::Hybrid {
+            return self.next_round(now);
+        }
+        if all_in <= most && self.settings.mode != Mode::Hybrid {
+            self.numbers.predicted = all_in;
+            return self.stop();
+        }
+        // What cannot be made shorter by pages that follow.
+        let least = if follow { self.measured.blackout(0) } else { all_in };
+        if self.settings.strict && least > most {
+            return self.fail(Failure::DoesNotFit { predicted: least, most, follow }, true);
+        }
+        if !follow {
+            self.numbers.predicted = all_in;
+            return self.stop();
+        }
+        let left = self.rounds.left();
+        let mut pages = left.clone();
+        pages.take_out(&self.rounds.hottest(left, self.room_for_hot()));
+        self.asked = now;
+        self.to(State::Announcing, None);
+        self.announced = Some(pages.clone());
+        vec![Action::Announce { round: self.rounds.done(), pages }]
+    }
+
+    /// How many pages to send in the blackout when others follow: half of what would fit, as some more will have changed.
+    fn room_for_hot(&self) -> usize {
+        (self.measured.pages_within(self.settings.max_blackout) / 2).min(HOT_MAX)
+    }
+
+    fn stop(&mut self) -> Vec<Action> {
+        self.to(State::Stopping, None);
+        vec![Action::Stop { patience: self.settings.quiesce }]
+    }
+
+    fn stopped(&mut self, guest: &Stopped) -> Vec<Action> {
+        let Stopped { requested, stopped, .. } = *guest;
+        self.moments = Moments { requested, stopped, ..Moments::default() };
+        self.numbers.quiescent = guest.quiescent;
+        self.to(State::Finishing, None);
+        let mut pages = self.rounds.last(&guest.dirty, &guest.dont_care);
+        let mut follow = Pages::none(pages.limit());
+        if let Some(announced) = &self.announced {
+            let mut now = self.rounds.hottest(&pages, self.room_for_hot());
+            let mut needed = guest.needed.clone();
+            needed.keep(&pages);
+            now.add(&needed);
+            // All that the destination does not have: what was announced, and what changed since, but for what goes now.
+            let mut rest = announced.clone();
+            rest.add(&pages);
+            rest.take_out(&now);
+            self.numbers.predicted = self.measured.blackout(now.len());
+            self.numbers.follow = rest.len() as u64;
+            follow.add(&rest);
+            follow.take_out(announced);
+            self.following = Some(Following::new(rest));
+            pages = now;
+        }
+        vec![Action::SendLast { pages, follow }]
     }
 
     fn next_round(&mut self, now: Duration) -> Vec<Action> {
-        self.round_began = now;
+        self.asked = now;
         self.to(State::Copying, None);
         let pages = self.rounds.next(&self.dont_care);
         vec![Action::SendPages { round: self.rounds.done(), pages }]
@@ -461,31 +400,37 @@ impl Source {
         self.deadline = deadline;
     }
 
-    fn count(&mut self, bytes: u64, full: u64, zero: u64) {
-        self.numbers.bytes += bytes;
-        self.numbers.full += full;
-        self.numbers.zero += zero;
+    fn count(&mut self, sent: Sent) {
+        self.numbers.bytes += sent.bytes;
+        self.numbers.full += sent.full;
+        self.numbers.zero += sent.zero;
     }
 
-    /// What the move cost. `None` before `Running` has arrived.
+    /// What the move cost. `None` before `Running` has arrived, and for a move whose `Running` was lost.
     #[must_use]
     pub fn report(&self) -> Option<Report> {
         let n = self.numbers;
-        let phases = self.moments.phases(n.told_ns)?;
+        let phases = self.moments.phases(n.started.told_ns)?;
+        let ns = |from: Duration, to: Duration| to.saturating_sub(from).as_nanos() as u64;
         Some(Report {
             blackout_ns: phases.blackout_ns(),
-            total_ns: self.moments.running.checked_sub(self.began)?.as_nanos() as u64,
+            predicted_blackout_ns: n.predicted.as_nanos() as u64,
+            total_ns: ns(self.began, n.whole.max(self.moments.running)),
             bytes_sent: n.bytes,
             rounds: self.rounds.done(),
             pages_sent: n.full,
             last_pages: n.last,
             pages_zero: n.zero,
             pages_dont_care: self.rounds.omitted() as u64,
+            pages_following: n.follow,
+            following_ns: if n.follow > 0 { ns(self.moments.running, n.whole) } else { 0 },
+            pages_waited_for: n.arrival.waited.into(),
+            waited_ns: n.arrival.waited_ns,
+            worst_wait_ns: n.arrival.worst_ns,
             quiescent: n.quiescent,
-            predicted_last_pages_ns: n.predicted.as_nanos() as u64,
             phases,
-            apply_ns: n.apply_ns,
-            run_ns: n.run_ns,
+            apply_ns: n.started.apply_ns,
+            run_ns: n.started.run_ns,
         })
     }
 }

@@ -31,14 +31,19 @@ impl Guest {
     /// Runs for a moment: writes some pages.
     pub fn run(&mut self) {
         for _ in 0..3 {
-            self.random = self
-                .random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            let page = (self.random >> 33) as usize % PAGES;
+            let page = self.pick();
             self.memory[page] = self.random;
             self.dirty.insert(page);
         }
+    }
+
+    /// Any page.
+    pub fn pick(&mut self) -> usize {
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) as usize % PAGES
     }
 
     /// Pages that do not matter now.

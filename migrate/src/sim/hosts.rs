@@ -5,15 +5,18 @@ use std::{collections::VecDeque, time::Duration};
 use super::guest::{Guest, PAGES};
 use crate::{
     MoveId, PAGE, ReceiverId,
-    destination::{self, Destination, Ledger},
+    destination::{self, Destination, Ledger, Patience},
     offer::Offer,
     report::Report,
-    source::{self, Ended, Settings, Source},
-    wire::{self, HEADER_SIZE, Header, Message, Started},
+    rounds::Policy,
+    source::{self, Ended, Mode, Settings, Source},
+    wire::{self, Accepted, HEADER_SIZE, Header, Message, Run, Started},
 };
 
 const STEP: Duration = Duration::from_micros(10);
 const RECEIVER: ReceiverId = [7; 16];
+/// Pages that the VMM needs before the guest runs.
+const NEEDED: std::ops::Range<usize> = 3..6;
 
 /// Where the link breaks.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +31,7 @@ pub struct Cut {
 pub struct World {
     now: Duration,
     guest: Guest,
+    settings: Settings,
     source: Source,
     /// Whether the vCPU at the source may and does run.
     runs_here: bool,
@@ -42,8 +46,12 @@ pub struct World {
     to_destination: VecDeque<Vec<u8>>,
     to_source: VecDeque<Vec<u8>>,
     up: bool,
-    cut: Option<Cut>,
+    /// Where the link breaks, one after the other; each counts from the one before.
+    cuts: VecDeque<Cut>,
+    since_cut: usize,
     messages: usize,
+    /// Pages that the guest touched at the destination and found right.
+    touched: usize,
     committed: bool,
     tries: u8,
 }
@@ -60,12 +68,18 @@ fn offer() -> Offer {
 }
 
 impl World {
-    pub fn new(guest: Guest, cut: Option<Cut>) -> Self {
+    pub fn new(guest: Guest, mode: Mode, cuts: &[Cut]) -> Self {
         let now = Duration::ZERO;
-        let (source, actions) = Source::begin(id(0), offer(), Settings::default(), now);
+        // Rounds that never look short enough, so that some pages are left to follow.
+        let policy = Policy { last_round: Duration::ZERO, rounds_max: 3 };
+        let follows = matches!(mode, Mode::Auto | Mode::Hybrid);
+        let max_blackout = if follows { Duration::ZERO } else { Duration::from_secs(1) };
+        let settings = Settings { mode, policy, max_blackout, ..Settings::default() };
+        let (source, actions) = Source::begin(id(0), offer(), settings, now);
         let mut world = Self {
             now,
             guest,
+            settings,
             source,
             runs_here: true,
             fenced: false,
@@ -79,17 +93,15 @@ impl World {
             to_destination: VecDeque::new(),
             to_source: VecDeque::new(),
             up: true,
-            cut,
+            cuts: cuts.iter().copied().collect(),
+            since_cut: 0,
             messages: 0,
+            touched: 0,
             committed: false,
             tries: 0,
         };
         world.act(actions);
         world
-    }
-
-    pub fn cut(&mut self, cut: Cut) {
-        self.cut = Some(cut);
     }
 
     pub fn messages(&self) -> usize {
@@ -112,16 +124,24 @@ impl World {
         self.source.report()
     }
 
+    pub fn touched(&self) -> usize {
+        self.touched
+    }
+
+    /// Whether the VM at the destination lacks pages.
+    pub fn lacks(&self) -> bool {
+        self.there.is_some() && self.destination.as_ref().is_some_and(|d| !d.lacking().is_empty())
+    }
+
     pub fn try_again(&mut self) {
         self.tries += 1;
         self.up = true;
-        self.cut = None;
+        self.since_cut = 0;
         self.ended = None;
         self.fenced = false;
         self.committed = false;
         self.destination = Some(fresh(self.now));
-        let (source, actions) =
-            Source::begin(id(self.tries), offer(), Settings::default(), self.now);
+        let (source, actions) = Source::begin(id(self.tries), offer(), self.settings, self.now);
         self.source = source;
         self.act(actions);
     }
@@ -140,6 +160,8 @@ impl World {
         self.now += STEP;
         if self.runs_here {
             self.guest.run();
+        } else if self.there.is_some() {
+            self.touch();
         }
         if let Some(bytes) = self.to_destination.pop_front() {
             let up = self.passed();
@@ -165,17 +187,35 @@ impl World {
         true
     }
 
+    /// The guest looks at a page at the destination: it is right, or the guest waits for it.
+    fn touch(&mut self) {
+        let page = self.guest.pick();
+        let (Some(there), Some(stopped), Some(machine)) =
+            (&self.there, &self.stopped_memory, &self.destination)
+        else {
+            return;
+        };
+        if machine.lacking().contains(page) {
+            self.destination_event(destination::Event::Fault(page));
+        } else if !self.guest.dont_care().contains(page) {
+            assert_eq!(there[page], stopped[page], "page {page} as the guest sees it");
+            self.touched += 1;
+        }
+    }
+
     /// Counts a message and says whether it arrives.
     fn passed(&mut self) -> bool {
-        let lost = self.cut.is_some_and(|c| c.lost && c.after == self.messages);
+        let lost = self.cuts.front().is_some_and(|c| c.lost && c.after == self.since_cut);
         self.messages += 1;
+        self.since_cut += 1;
         !lost
     }
 
     fn maybe_cut(&mut self) {
-        if self.up && self.cut.is_some_and(|c| self.messages > c.after) {
+        if self.up && self.cuts.front().is_some_and(|c| self.since_cut > c.after) {
             self.up = false;
-            self.cut = None;
+            self.since_cut = 0;
+            self.cuts.pop_front();
             self.to_destination.clear();
             self.to_source.clear();
             self.destination_event(destination::Event::LinkLost("cut".into()));
@@ -206,7 +246,12 @@ impl World {
                 Action::SendPages { round, pages } => {
                     let (full, zero) = self.send_pages(&pages);
                     self.send_to_destination(&Message::RoundEnd(round));
-                    self.source_event(Event::PagesSent { bytes: (full + 1) * 4096, full, zero });
+                    self.sent(full, zero);
+                }
+                Action::Announce { round, pages } => {
+                    self.send_to_destination(&Message::Follow(pages.runs().collect()));
+                    self.send_to_destination(&Message::RoundEnd(round));
+                    self.sent(0, 0);
                 }
                 Action::TakeDirty => {
                     let dirty = self.guest.take_dirty();
@@ -220,18 +265,27 @@ impl World {
                     self.stopped_memory = Some(self.guest.memory.clone());
                     let (dirty, dont_care) = (self.guest.take_dirty(), self.guest.dont_care());
                     let stopped = self.now;
-                    self.source_event(Event::Stopped {
+                    let mut needed = crate::pages::Pages::none(PAGES);
+                    NEEDED.for_each(|page| needed.insert(page));
+                    self.source_event(Event::Stopped(source::Stopped {
                         requested,
                         stopped,
                         quiescent: true,
                         dirty,
                         dont_care,
-                    });
+                        needed,
+                    }));
                 }
-                Action::SendLast { pages } => {
+                Action::SendLast { pages, follow } => {
+                    self.send_to_destination(&Message::Follow(follow.runs().collect()));
                     let (full, zero) = self.send_pages(&pages);
                     self.send_to_destination(&Message::State(b"state".to_vec()));
-                    self.source_event(Event::LastSent { bytes: full * 4096, full, zero });
+                    self.sent(full, zero);
+                }
+                Action::SendFollowing(pages) => {
+                    assert!(self.committed && !self.runs_here);
+                    let (full, zero) = self.send_pages(&pages);
+                    self.sent(full, zero);
                 }
                 Action::Fence => self.fenced = true,
                 Action::RunHere => {
@@ -246,6 +300,11 @@ impl World {
                 Action::End(ended) => self.ended = Some(ended),
             }
         }
+    }
+
+    fn sent(&mut self, full: u64, zero: u64) {
+        let bytes = (full + 1) * 4096;
+        self.source_event(source::Event::Sent(source::Sent { bytes, full, zero }));
     }
 
     fn send_pages(&mut self, pages: &crate::pages::Pages) -> (u64, u64) {
@@ -272,25 +331,42 @@ impl World {
     fn at_destination(&mut self, bytes: &[u8]) {
         match decode(bytes) {
             Message::Query(id, receiver) => {
+                let outcome = self.ledger.outcome(&id, &receiver);
+                if outcome == wire::Outcome::Ran && self.lacks() {
+                    self.destination_event(destination::Event::Rejoined);
+                    return;
+                }
                 // A question ends what has not been committed, and is answered from the ledger.
                 self.destination_event(destination::Event::Asked);
                 let outcome = self.ledger.outcome(&id, &receiver);
                 self.to_source.push_back(Message::Outcome(outcome).encode());
             }
             Message::Pages(pages) => {
-                let receives = self.destination.as_ref().is_some_and(Destination::receives);
-                if let (true, Some(memory)) = (receives, &mut self.prepared) {
-                    pages.iter().for_each(|(n, page)| memory[*n as usize] = Guest::number(page));
-                }
-                self.destination_event(destination::Event::Pages);
+                let content: Vec<_> =
+                    pages.iter().map(|(n, page)| (*n, Guest::number(page))).collect();
+                self.put(&content);
+                let runs = content.iter().map(|(n, _)| (*n, 1)).collect();
+                self.destination_event(destination::Event::Pages(runs));
             }
             message => {
-                if let (Message::Zero(runs), Some(memory)) = (&message, &mut self.prepared) {
-                    for (first, count) in runs {
-                        (*first..first + count).for_each(|n| memory[n as usize] = 0);
-                    }
+                if let Message::Zero(runs) = &message {
+                    let zeros: Vec<_> = numbers(runs).map(|n| (n, 0)).collect();
+                    self.put(&zeros);
                 }
                 self.destination_event(destination::Event::Message(message));
+            }
+        }
+    }
+
+    /// Puts pages into the VM's memory: while it runs only those that are missing.
+    fn put(&mut self, content: &[(u64, u64)]) {
+        let Some(machine) = self.destination.as_ref().filter(|d| d.receives()) else { return };
+        let running = machine.runs();
+        let memory = if running { &mut self.there } else { &mut self.prepared };
+        let Some(memory) = memory else { return };
+        for &(page, number) in content {
+            if !running || machine.lacking().contains(page as usize) {
+                memory[page as usize] = number;
             }
         }
     }
@@ -309,13 +385,31 @@ impl World {
                 }
                 Action::Prepare(_) => {
                     self.prepared = Some(vec![u64::MAX; PAGES]);
-                    self.destination_event(Event::Prepared(Ok(())));
+                    let accepted = Accepted { follow: true, apply_ns: 1000 };
+                    self.destination_event(Event::Prepared(Ok(accepted)));
                 }
+                Action::Forget(runs) => {
+                    let memory =
+                        self.prepared.as_mut().expect("prepared before pages are forgotten");
+                    numbers(&runs).for_each(|page| memory[page as usize] = u64::MAX);
+                    self.destination_event(Event::Forgot(Ok(())));
+                }
+                Action::Supply(page) => panic!("page {page} is neither there nor missing"),
+                Action::Complete => self.check_memory("complete"),
+                Action::AwaitSource(_) => assert!(self.lacks()),
+                Action::Lost(_) => panic!("a source that is there was taken for dead"),
                 Action::Apply(state) => {
                     self.state_there = Some(state);
                     self.destination_event(Event::Applied(Ok(())));
                 }
                 Action::Run => {
+                    let lacking = self.destination.as_ref().map(|d| d.lacking().clone());
+                    assert!(
+                        NEEDED
+                            .clone()
+                            .all(|page| lacking.as_ref().is_some_and(|l| !l.contains(page))),
+                        "it runs without what the VMM needs"
+                    );
                     assert!(!self.runs_here, "the destination runs while the source does");
                     assert_eq!(
                         self.state_there.as_deref(),
@@ -338,7 +432,12 @@ impl World {
 }
 
 fn fresh(now: Duration) -> Destination {
-    Destination::new(RECEIVER, Duration::from_secs(10), now)
+    let patience = Patience { silence: Duration::from_secs(10), lost: Duration::from_secs(60) };
+    Destination::new(RECEIVER, patience, now)
+}
+
+fn numbers(runs: &[Run]) -> impl Iterator<Item = u64> {
+    runs.iter().flat_map(|&(first, count)| first..first + count)
 }
 
 fn id(n: u8) -> MoveId {

@@ -48,11 +48,21 @@ pub enum Kind {
     Query = 17,
     /// Destination: that.
     Outcome = 18,
+    /// Source: pages that will come after the commit; what there is of them is no longer true.
+    Follow = 19,
+    /// Destination, after the commit: pages that the guest waits for.
+    Want = 20,
+    /// Destination, after the commit: how many pages have come.
+    Filled = 21,
+    /// Destination, after the commit: nothing is missing any more.
+    Whole = 22,
+    /// Destination, on a new connection after the commit: pages that it lacks.
+    Lacks = 23,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 23] = [
         Self::Hello,
         Self::Welcome,
         Self::Offer,
@@ -71,6 +81,11 @@ impl Kind {
         Self::Abort,
         Self::Query,
         Self::Outcome,
+        Self::Follow,
+        Self::Want,
+        Self::Filled,
+        Self::Whole,
+        Self::Lacks,
     ];
 
     /// Most bytes that a body of this kind may have: what a receiver must be ready to hold.
@@ -81,11 +96,12 @@ impl Kind {
             Self::Offer => 64 << 10,
             Self::Refuse | Self::Abort => 4 << 10,
             Self::Pages => 8 + super::PAGES_PER_FRAME as u32 * (8 + crate::PAGE as u32),
-            Self::Zero => 64 << 10,
+            Self::Zero | Self::Follow | Self::Want | Self::Lacks => 64 << 10,
             Self::State => 1 << 20,
             Self::Late => 128 << 10,
-            Self::RoundEnd | Self::RoundDone | Self::Running => 32,
-            Self::Accept | Self::Ready | Self::Commit | Self::LateEnd => 0,
+            Self::Accept | Self::RoundEnd | Self::RoundDone | Self::Running => 32,
+            Self::Filled | Self::Whole => 32,
+            Self::Ready | Self::Commit | Self::LateEnd => 0,
         }
     }
 }

@@ -17,6 +17,8 @@ pub enum Outcome {
     Never,
     /// Another process received then, and what became of it is not known here.
     Unknown,
+    /// It took the commit, and pages are missing: what it lacks comes next.
+    Lacking,
 }
 
 /// A message.
@@ -29,13 +31,13 @@ pub enum Message {
     /// See [`Kind::Offer`].
     Offer(Box<Offer>),
     /// See [`Kind::Accept`].
-    Accept,
+    Accept(Accepted),
     /// See [`Kind::Refuse`].
     Refuse(Refusal),
     /// See [`Kind::Pages`]: numbers and contents.
     Pages(Vec<(u64, Box<[u8; PAGE]>)>),
     /// See [`Kind::Zero`]: runs of pages, first and count.
-    Zero(Vec<(u64, u64)>),
+    Zero(Vec<Run>),
     /// See [`Kind::RoundEnd`]: its number.
     RoundEnd(u32),
     /// See [`Kind::RoundDone`]: its number.
@@ -58,6 +60,42 @@ pub enum Message {
     Query(MoveId, ReceiverId),
     /// See [`Kind::Outcome`].
     Outcome(Outcome),
+    /// See [`Kind::Follow`]: runs of pages.
+    Follow(Vec<Run>),
+    /// See [`Kind::Want`]: runs of pages.
+    Want(Vec<Run>),
+    /// See [`Kind::Filled`]: how many pages since the commit, on this connection.
+    Filled(u64),
+    /// See [`Kind::Whole`].
+    Whole(Arrival),
+    /// See [`Kind::Lacks`]: runs of pages; an empty list is the end of them.
+    Lacks(Vec<Run>),
+}
+
+/// Pages in a row: the first, and how many.
+pub type Run = (u64, u64);
+
+/// Most runs in one message: far below what the header allows.
+pub const RUNS_PER_MESSAGE: usize = 1000;
+
+/// What a destination says of itself when it takes a VM.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Whether pages may follow after the commit.
+    pub follow: bool,
+    /// How long it took to apply a state, when it tried, in ns.
+    pub apply_ns: u64,
+}
+
+/// How memory that followed arrived, by the destination's clock.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Arrival {
+    /// Pages that the guest had to wait for.
+    pub waited: u32,
+    /// How long it waited for them, one after the other, in ns.
+    pub waited_ns: u64,
+    /// The longest of these, in ns.
+    pub worst_ns: u64,
 }
 
 /// How the start at the destination went, by its own clock.
@@ -79,7 +117,7 @@ impl Message {
             Self::Hello(_) => Kind::Hello,
             Self::Welcome(..) => Kind::Welcome,
             Self::Offer(_) => Kind::Offer,
-            Self::Accept => Kind::Accept,
+            Self::Accept(_) => Kind::Accept,
             Self::Refuse(_) => Kind::Refuse,
             Self::Pages(_) => Kind::Pages,
             Self::Zero(_) => Kind::Zero,
@@ -94,6 +132,11 @@ impl Message {
             Self::Abort(_) => Kind::Abort,
             Self::Query(..) => Kind::Query,
             Self::Outcome(_) => Kind::Outcome,
+            Self::Follow(_) => Kind::Follow,
+            Self::Want(_) => Kind::Want,
+            Self::Filled(_) => Kind::Filled,
+            Self::Whole(_) => Kind::Whole,
+            Self::Lacks(_) => Kind::Lacks,
         }
     }
 
@@ -120,14 +163,19 @@ impl Message {
                 pages.iter().for_each(|(_, page)| body.extend_from_slice(&page[..]));
                 body
             }
-            Self::Zero(runs) => small(runs),
+            Self::Accept(accepted) => small(accepted),
+            Self::Zero(runs) | Self::Follow(runs) | Self::Want(runs) | Self::Lacks(runs) => {
+                small(runs)
+            }
+            Self::Filled(count) => count.to_le_bytes().to_vec(),
+            Self::Whole(arrival) => small(arrival),
             Self::RoundEnd(n) | Self::RoundDone(n) => n.to_le_bytes().to_vec(),
             Self::State(bytes) | Self::Late(bytes) => bytes.clone(),
             Self::Running(started) => small(started),
             // Whoever is told needs the gist, and the header allows no more.
             Self::Abort(why) => why.chars().take(1000).collect::<String>().into_bytes(),
             Self::Outcome(outcome) => small(outcome),
-            Self::Accept | Self::Ready | Self::Commit | Self::LateEnd => Vec::new(),
+            Self::Ready | Self::Commit | Self::LateEnd => Vec::new(),
         }
     }
 }
@@ -140,6 +188,20 @@ fn read<T: DeserializeOwned>(body: &[u8], what: &'static str) -> Result<T, WireE
     match postcard::take_from_bytes(body) {
         Ok((value, [])) => Ok(value),
         _ => Err(WireError::Body(what)),
+    }
+}
+
+/// Runs of pages, each inside the VM's memory of `limit` pages.
+fn runs(body: &[u8], limit: usize) -> Result<Vec<Run>, WireError> {
+    let runs: Vec<Run> = read(body, "runs of pages")?;
+    let inside =
+        |&(first, count): &Run| first.checked_add(count).is_some_and(|end| end <= limit as u64);
+    // In all no more than there is: repetition would cost the receiver time and say nothing.
+    let all = runs.iter().map(|(_, count)| u128::from(*count)).sum::<u128>();
+    if runs.iter().all(inside) && all <= limit as u128 {
+        Ok(runs)
+    } else {
+        Err(WireError::Body("a page outside of the VM's memory"))
     }
 }
 
@@ -163,22 +225,20 @@ pub fn decode(header: &Header, body: &[u8], limit: usize) -> Result<Message, Wir
         Kind::Welcome => two().map(|(id, receiver)| Message::Welcome(id, receiver))?,
         Kind::Query => two().map(|(id, receiver)| Message::Query(id, receiver))?,
         Kind::Offer => Message::Offer(Box::new(read(body, "an offer")?)),
-        Kind::Accept => Message::Accept,
+        Kind::Accept => Message::Accept(read(body, "an acceptance")?),
         Kind::Refuse => Message::Refuse(read(body, "a refusal")?),
         Kind::Pages => {
             let frame = PageFrame::decode(body, limit)?;
             Message::Pages(frame.iter().map(|(n, page)| (n as u64, Box::new(*page))).collect())
         }
-        Kind::Zero => {
-            let runs: Vec<(u64, u64)> = read(body, "zero pages")?;
-            let inside = |&(first, count): &(u64, u64)| {
-                first.checked_add(count).is_some_and(|end| end <= limit as u64)
-            };
-            if !runs.iter().all(inside) {
-                return Err(WireError::Body("a page outside of the VM's memory"));
-            }
-            Message::Zero(runs)
-        }
+        Kind::Zero => Message::Zero(runs(body, limit)?),
+        Kind::Follow => Message::Follow(runs(body, limit)?),
+        Kind::Want => Message::Want(runs(body, limit)?),
+        Kind::Lacks => Message::Lacks(runs(body, limit)?),
+        Kind::Filled => Message::Filled(
+            body.try_into().map(u64::from_le_bytes).map_err(|_| WireError::Body("a count"))?,
+        ),
+        Kind::Whole => Message::Whole(read(body, "an arrival")?),
         Kind::RoundEnd => Message::RoundEnd(number()?),
         Kind::RoundDone => Message::RoundDone(number()?),
         Kind::State => Message::State(body.to_vec()),

@@ -5,7 +5,7 @@ mod message;
 mod page_frame;
 
 pub use header::{HEADER_SIZE, Header, Kind};
-pub use message::{Message, Outcome, Started, decode};
+pub use message::{Accepted, Arrival, Message, Outcome, RUNS_PER_MESSAGE, Run, Started, decode};
 pub use page_frame::{PAGES_PER_FRAME, PageFrame, encode_page_frame_head};
 
 /// Why bytes were not taken for a message. The connection is useless then.

@@ -1,0 +1,126 @@
+//! What the switch is going to cost, from what was measured in this very move.
+
+use std::time::Duration;
+
+use crate::PAGE;
+
+/// Bytes of a VM's state, roughly: registers, FPU, devices.
+const STATE: u64 = 4096;
+/// From the last word of the source to the first instruction, beyond the way there.
+const RUN: Duration = Duration::from_micros(40);
+/// Rounds shorter than this say more of the way to the destination and back than of its width, in bytes.
+const SHORT: u64 = 64 << 10;
+
+/// What has been measured so far.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Measured {
+    /// The shortest way there and back.
+    round_trip: Option<Duration>,
+    /// Bytes of the rounds that were long enough to tell, and how long they took.
+    bytes: u64,
+    took: Duration,
+    /// How long the destination takes to apply a state.
+    apply: Duration,
+    /// How long the guest takes to stand still.
+    quiesce: Duration,
+}
+
+impl Measured {
+    /// Nothing but how long the guest is expected to take until it stands.
+    #[must_use]
+    pub fn new(quiesce: Duration) -> Self {
+        Self { quiesce, ..Self::default() }
+    }
+
+    /// A word was sent, and answered at once.
+    pub fn answered(&mut self, took: Duration) {
+        self.round_trip = Some(self.round_trip.map_or(took, |before| before.min(took)));
+    }
+
+    /// The destination said how long it takes to apply a state.
+    pub fn applied(&mut self, took: Duration) {
+        self.apply = took;
+    }
+
+    /// A round was sent and confirmed.
+    pub fn round(&mut self, bytes: u64, took: Duration) {
+        if bytes < SHORT {
+            self.answered(took);
+        } else {
+            self.bytes += bytes;
+            self.took += took.saturating_sub(self.round_trip.unwrap_or_default());
+        }
+    }
+
+    /// How long so many pages take on the wire and into the destination's memory.
+    #[must_use]
+    pub fn time_for(&self, pages: usize) -> Duration {
+        self.time_for_bytes(pages as u64 * PAGE as u64)
+    }
+
+    fn time_for_bytes(&self, bytes: u64) -> Duration {
+        if self.bytes == 0 {
+            return Duration::ZERO;
+        }
+        let ns = self.took.as_nanos() * u128::from(bytes) / u128::from(self.bytes);
+        Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX))
+    }
+
+    /// The blackout if so many pages are sent in it: the guest quiesces, pages and state go, are applied, the answer comes back, the commit goes.
+    #[must_use]
+    pub fn blackout(&self, pages: usize) -> Duration {
+        let ways = self.round_trip.unwrap_or_default() * 3 / 2;
+        let sending = self.time_for(pages) + self.time_for_bytes(STATE);
+        self.quiesce + sending + self.apply + ways + RUN
+    }
+
+    /// How many pages can be sent in a blackout of at most `most`.
+    #[must_use]
+    pub fn pages_within(&self, most: Duration) -> usize {
+        let left = most.saturating_sub(self.blackout(0)).as_nanos();
+        match self.took.as_nanos() {
+            0 => usize::MAX,
+            took => usize::try_from(left * u128::from(self.bytes) / took / PAGE as u128)
+                .unwrap_or(usize::MAX),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const US: Duration = Duration::from_micros(1);
+
+    #[test]
+    fn the_parts_add_up() {
+        let mut m = Measured::new(100 * US);
+        m.answered(40 * US);
+        m.answered(60 * US);
+        m.applied(50 * US);
+        m.round(1 << 20, 1024 * US + 40 * US);
+        assert_eq!(m.time_for(256), 1024 * US);
+        assert_eq!(m.blackout(0), (100 + 4 + 50 + 60) * US + RUN);
+        assert_eq!(m.blackout(10) - m.blackout(0), 40 * US);
+        // A short round is a way there and back.
+        m.round(16, 20 * US);
+        assert_eq!(m.blackout(0), (100 + 4 + 50 + 30) * US + RUN);
+    }
+
+    proptest! {
+        /// What is said to fit does.
+        #[test]
+        fn pages_within_a_budget_fit_it(bytes in SHORT..1 << 40, took_us in 1..10_000_000_u64, budget_us in 0..100_000_u64) {
+            let mut m = Measured::new(50 * US);
+            m.round(bytes, took_us as u32 * US);
+            let budget = budget_us as u32 * US;
+            let pages = m.pages_within(budget);
+            if budget > m.blackout(0) {
+                prop_assert!(m.blackout(pages) <= budget + US);
+            } else {
+                prop_assert_eq!(pages, 0);
+            }
+        }
+    }
+}

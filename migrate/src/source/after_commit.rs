@@ -1,0 +1,128 @@
+//! The source after the commit: it never runs the VM again but on the destination's word, and sends what is to follow.
+
+use std::time::Duration;
+
+use super::{Action, Ended, Event, Failure, Source, State, following::Following};
+use crate::{
+    pages::Pages,
+    wire::{Arrival, Message, Outcome},
+};
+
+impl Source {
+    /// The point of no return is behind: nothing but the destination's word lets the VM run here again.
+    pub(super) fn after_commit(&mut self, event: Event, now: Duration) -> Vec<Action> {
+        match (self.state, event) {
+            (State::Committed, Event::Message(Message::Running(started))) => {
+                self.moments.running = now;
+                self.numbers.started = started;
+                self.ran = true;
+                let mut actions = vec![Action::HandOn];
+                actions.extend(if self.following.is_some() {
+                    self.follow(now)
+                } else {
+                    self.whole(Arrival::default(), now)
+                });
+                actions
+            }
+            (State::Following, event) => self.following(event, now),
+            (State::Unknown, Event::Message(Message::Outcome(outcome))) => {
+                self.outcome(outcome, now)
+            }
+            (State::Rejoining, Event::Message(Message::Lacks(runs))) => {
+                self.deadline = Some(now + self.settings.answer);
+                if !runs.is_empty() {
+                    self.lacks.insert_runs(&runs);
+                    return Vec::new();
+                }
+                let none = Pages::none(self.lacks.limit());
+                let lacks = std::mem::replace(&mut self.lacks, none);
+                if let Some(following) = &mut self.following {
+                    following.begin_again(lacks);
+                }
+                self.follow(now)
+            }
+            (State::Unknown, Event::Reconnected) => {
+                self.deadline = Some(now + self.settings.answer);
+                vec![Action::Send(Message::Query(self.id, self.receiver))]
+            }
+            (_, Event::Progress) => {
+                self.deadline = Some(now + self.settings.answer);
+                Vec::new()
+            }
+            // Silence, a broken link, or nonsense: ask again on a new connection.
+            (_, Event::LinkLost(_) | Event::Message(_)) => self.ask_again(now),
+            (_, Event::Tick) => match self.deadline {
+                Some(at) if now >= at => self.ask_again(now),
+                _ => Vec::new(),
+            },
+            _ => Vec::new(),
+        }
+    }
+
+    /// What the destination says became of the VM.
+    fn outcome(&mut self, outcome: Outcome, now: Duration) -> Vec<Action> {
+        match outcome {
+            Outcome::Ran => self.whole(Arrival::default(), now),
+            Outcome::Lacking if self.following.is_some() => {
+                let first = !std::mem::replace(&mut self.ran, true);
+                self.to(State::Rejoining, Some(now + self.settings.answer));
+                if first { vec![Action::HandOn] } else { Vec::new() }
+            }
+            // It cannot have run and never run.
+            Outcome::Never if !self.ran => {
+                self.to(State::Ended, None);
+                vec![Action::RunHere, Action::End(Ended::Failed(Failure::NeverRan))]
+            }
+            Outcome::Never | Outcome::Lacking | Outcome::Unknown => self.ask_again(now),
+        }
+    }
+
+    fn following(&mut self, event: Event, now: Duration) -> Vec<Action> {
+        let Some(following) = &mut self.following else { return self.ask_again(now) };
+        match event {
+            Event::Message(Message::Want(runs)) => {
+                let wanted = following.wanted(&runs);
+                self.deadline = Some(now + self.settings.answer);
+                if wanted.is_empty() { Vec::new() } else { vec![Action::SendFollowing(wanted)] }
+            }
+            Event::Message(Message::Filled(pages)) => {
+                following.filled(pages);
+                self.follow(now)
+            }
+            Event::Sent(sent) => {
+                following.sent(sent.full + sent.zero);
+                self.count(sent);
+                self.follow(now)
+            }
+            Event::Message(Message::Whole(arrival)) => self.whole(arrival, now),
+            Event::Tick if self.deadline.is_none_or(|at| now < at) => Vec::new(),
+            Event::Progress => {
+                self.deadline = Some(now + self.settings.answer);
+                Vec::new()
+            }
+            Event::LinkLost(_) | Event::Tick | Event::Message(_) => self.ask_again(now),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Sends what may be sent now of the pages that follow.
+    fn follow(&mut self, now: Duration) -> Vec<Action> {
+        self.to(State::Following, Some(now + self.settings.answer));
+        let next = self.following.as_mut().and_then(Following::next);
+        next.map(Action::SendFollowing).into_iter().collect()
+    }
+
+    /// The VM is there, with all its memory.
+    fn whole(&mut self, arrival: Arrival, now: Duration) -> Vec<Action> {
+        self.numbers.arrival = arrival;
+        self.numbers.whole = now;
+        self.to(State::Ended, None);
+        vec![Action::End(Ended::Moved)]
+    }
+
+    fn ask_again(&mut self, now: Duration) -> Vec<Action> {
+        self.lacks = Pages::none(self.lacks.limit());
+        self.to(State::Unknown, Some(now + self.settings.answer));
+        vec![Action::Reconnect]
+    }
+}

@@ -1,0 +1,244 @@
+//! What goes into the source's machine, and what comes out.
+
+use std::time::Duration;
+
+use crate::{offer::Refusal, pages::Pages, rounds::Policy, wire::Message};
+
+/// How memory goes over.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Mode {
+    /// Rounds while the guest runs, and the rest after the commit if it would not fit the blackout.
+    #[default]
+    Auto,
+    /// All memory before the commit.
+    PreCopy,
+    /// One round while the guest runs, the rest after the commit.
+    Hybrid,
+    /// All memory while the guest stands: the least that is sent, and the longest blackout.
+    StopAndCopy,
+}
+
+/// What the source goes by.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Settings {
+    /// How memory goes over.
+    pub mode: Mode,
+    /// How long the blackout may be.
+    pub max_blackout: Duration,
+    /// Whether the move is given up rather than made with a blackout that is expected to be longer.
+    pub strict: bool,
+    /// How long everything up to the commit may take.
+    pub timeout: Option<Duration>,
+    /// When rounds end.
+    pub policy: Policy,
+    /// How long the guest may take to quiesce before it is stopped where it is.
+    pub quiesce: Duration,
+    /// How long it is expected to take.
+    pub quiesce_expected: Duration,
+    /// How long the destination may be silent when it should answer.
+    pub answer: Duration,
+    /// How long it may take to make the VM ready.
+    pub prepare: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Auto,
+            max_blackout: Duration::from_millis(1),
+            strict: false,
+            timeout: None,
+            policy: Policy::default(),
+            quiesce: Duration::from_millis(10),
+            quiesce_expected: Duration::from_micros(100),
+            answer: Duration::from_millis(900),
+            prepare: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What happens to the source.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Event {
+    /// A message from the destination.
+    Message(Message),
+    /// The connection is gone. Also after the commit, when a try to connect again failed.
+    LinkLost(String),
+    /// After the commit: a new connection stands.
+    Reconnected,
+    /// Somebody wants the move given up.
+    Cancel(String),
+    /// Something that was asked for by an action cannot be done.
+    Failed(String),
+    /// [`Action::SendPages`], [`Action::SendLast`] or [`Action::SendFollowing`] is done; the destination has not confirmed it yet.
+    Sent(Sent),
+    /// What [`Action::TakeDirty`] found.
+    Dirty {
+        /// Changed since the last time.
+        dirty: Pages,
+        /// Pages whose content does not matter now.
+        dont_care: Pages,
+    },
+    /// [`Action::Stop`] is done: the guest stands.
+    Stopped(Stopped),
+    /// The link is slow, and what was sent is still on its way: silence says nothing of the destination.
+    Progress,
+    /// Time has passed.
+    Tick,
+}
+
+/// What sending came to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Sent {
+    /// Bytes on the wire.
+    pub bytes: u64,
+    /// Pages with content.
+    pub full: u64,
+    /// Zero pages.
+    pub zero: u64,
+}
+
+/// A guest that stands.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Stopped {
+    /// When the pause was asked for.
+    pub requested: Duration,
+    /// When the vCPU stood.
+    pub stopped: Duration,
+    /// Whether the guest answered.
+    pub quiescent: bool,
+    /// Changed since the last time.
+    pub dirty: Pages,
+    /// Pages whose content does not matter.
+    pub dont_care: Pages,
+    /// Pages that the destination's VMM itself needs before the guest runs: those may not follow.
+    pub needed: Pages,
+}
+
+/// What is to be done, in order.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Action {
+    /// Send a message.
+    Send(Message),
+    /// Start logging changes, with all pages still to be sent.
+    StartLog,
+    /// Send these pages while the guest runs, then `RoundEnd` with this number.
+    SendPages {
+        /// Number of the round.
+        round: u32,
+        /// The pages.
+        pages: Pages,
+    },
+    /// Say that these pages are going to follow after the commit, then `RoundEnd` with this number.
+    Announce {
+        /// Number of the round.
+        round: u32,
+        /// The pages.
+        pages: Pages,
+    },
+    /// Find out what changed.
+    TakeDirty,
+    /// Ask the guest to quiesce, and stop it after that long in any case.
+    Stop {
+        /// How long.
+        patience: Duration,
+    },
+    /// Capture the state; say that `follow` are going to follow, then send `pages` and the state.
+    SendLast {
+        /// The pages.
+        pages: Pages,
+        /// Pages that follow and were not announced yet.
+        follow: Pages,
+    },
+    /// The VM may not run here any more, whatever fails. Comes right before `Send(Commit)`.
+    Fence,
+    /// The VM runs on here: let it, if it stands, and stop logging.
+    RunHere,
+    /// The VM runs there: hand on late packets from now on.
+    HandOn,
+    /// After the commit: send these pages.
+    SendFollowing(Pages),
+    /// Connect to the destination again.
+    Reconnect,
+    /// Nothing more will come.
+    End(Ended),
+}
+
+/// How a move ended.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Ended {
+    /// The VM runs at the destination. The report is at [`Source::report`](super::Source::report).
+    Moved,
+    /// The VM runs on here.
+    Failed(Failure),
+}
+
+/// Why a move was not made.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+pub enum Failure {
+    /// The destination does not take the VM.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The destination gave up.
+    #[error("the destination gave the move up: {0}")]
+    Aborted(String),
+    /// The link broke.
+    #[error("the connection to the destination broke while {during}: {why}")]
+    Link {
+        /// In which state.
+        during: &'static str,
+        /// What the network said.
+        why: String,
+    },
+    /// The destination is silent.
+    #[error("the destination did not answer in time while {during}")]
+    Silent {
+        /// In which state.
+        during: &'static str,
+    },
+    /// It took too long.
+    #[error("the move took longer than the {timeout:?} it may take (--timeout), while {during}")]
+    Timeout {
+        /// How long it may take.
+        timeout: Duration,
+        /// In which state.
+        during: &'static str,
+    },
+    /// The blackout would be too long.
+    #[error(
+        "the blackout is expected to take {predicted:?}, and it may take {most:?}: allow more with --max-blackout{}",
+        if *follow { "" } else { ", or let memory follow with --mode auto (the destination must be able to: see `vmm-lite receive --help`)" }
+    )]
+    DoesNotFit {
+        /// What is expected.
+        predicted: Duration,
+        /// What is allowed.
+        most: Duration,
+        /// Whether memory would have followed.
+        follow: bool,
+    },
+    /// Memory is to follow, and the destination cannot wait for it.
+    #[error(
+        "the destination cannot take memory that follows (userfaultfd is not to be had there): use --mode pre-copy"
+    )]
+    CannotFollow,
+    /// Cancelled.
+    #[error("the move was cancelled: {0}")]
+    Cancelled(String),
+    /// This side failed.
+    #[error("the move failed here: {0}")]
+    Here(String),
+    /// A message at the wrong time.
+    #[error("the destination sent {got} while {during}")]
+    Unexpected {
+        /// What.
+        got: String,
+        /// In which state.
+        during: &'static str,
+    },
+    /// The commit was sent, and the destination never ran the VM.
+    #[error(
+        "the connection broke at the commit, and the destination says that it never ran the VM"
+    )]
+    NeverRan,
+}
