@@ -7,6 +7,7 @@
 //! - [`devices`]: control page, network device, TAP
 //! - [`control`]: the socket through which other processes talk to a running VM
 //! - [`migration`]: moving a VM, driven by the `migrate` crate's machines
+//! - [`identity`]: who this host is, and which hosts it trusts
 //! - [`build`]: making images
 //! - [`cli`]: the verbs
 
@@ -15,6 +16,7 @@ pub mod build;
 pub mod cli;
 pub mod control;
 pub mod devices;
+pub mod identity;
 pub mod kvm;
 pub mod memory;
 pub mod migration;

@@ -1,0 +1,105 @@
+//! Who a host is, and which hosts it trusts.
+//!
+//! A host has an Ed25519 key pair and a certificate for it that it signed itself; it trusts other hosts by their public keys, as SSH does, each for what it
+//! may do: send VMs here, receive VMs from here. There is no authority above the hosts. Everything is in one directory that nobody else may
+//! enter.
+//!
+//! - [`key`]: public keys as people copy them
+//! - [`certificate`]: certificates, and what is wrong with one
+//! - [`host`]: this host's key pair and certificate
+//! - [`trust`]: the hosts that are trusted
+//! - [`dir`]: the directory that holds both
+
+pub mod certificate;
+pub mod dir;
+pub mod host;
+pub mod key;
+pub mod trust;
+
+pub use dir::IdentityDir;
+pub use host::HostIdentity;
+pub use key::PublicKey;
+pub use trust::{Role, TrustStore, Trusted};
+
+use std::{io, path::PathBuf};
+
+/// What is wrong with identities.
+#[derive(thiserror::Error, Debug)]
+pub enum Error {
+    /// There is none.
+    #[error(
+        "this host has no identity in {}: both hosts of a move must know each other. On each, run `vmm-lite identity init`, \
+         then give the other the line it printed: `vmm-lite identity trust LINE`. (--plaintext on both sides does without; only on a network \
+         that you trust)", .0.display()
+    )]
+    None(PathBuf),
+    /// There is one, and it stays.
+    #[error("{} holds an identity already; `vmm-lite identity show` prints it, `identity renew` prolongs it", .0.display())]
+    Exists(PathBuf),
+    /// Others could read or change it.
+    #[error("{} must be this user's, with no access for others (chmod {mode:o})", path.display())]
+    Unsafe {
+        /// The file or directory.
+        path: PathBuf,
+        /// What its mode should be.
+        mode: u32,
+    },
+    /// A file that fails.
+    #[error("cannot {doing} {}", path.display())]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What the host says.
+        source: io::Error,
+    },
+    /// A file that makes no sense.
+    #[error("{} makes no sense: {what}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// Key and certificate, from wherever they come, make no identity.
+    #[error("key and certificate make no identity: {0}")]
+    Broken(String),
+    /// Not a key.
+    #[error(
+        "{0:?} is no host's key: it is the line that `vmm-lite identity show` prints there, such as ed25519:… NAME"
+    )]
+    Key(String),
+    /// Not a name.
+    #[error(
+        "{0:?} cannot be a host's name: letters, digits, '.', '_' and '-', at most 64, not beginning with '.' or '-'"
+    )]
+    Name(String),
+    /// A name that another key has.
+    #[error(
+        "{name} is the name of another key that is trusted; choose another name, or `vmm-lite identity revoke {name}` first"
+    )]
+    Taken {
+        /// The name.
+        name: String,
+    },
+    /// More hosts than the file may have.
+    #[error("{0} hosts are trusted already, and that is the most")]
+    Full(usize),
+    /// Nothing to revoke.
+    #[error("no host {0} is trusted; `vmm-lite identity list` shows those that are")]
+    NotTrusted(String),
+    /// The host's own certificate.
+    #[error(
+        "this host's certificate {0}; `vmm-lite identity renew` makes one that is valid for the same key; is the clock right?"
+    )]
+    Validity(&'static str),
+    /// The library that makes keys and certificates.
+    #[error("cannot make {what}: {why}")]
+    Make {
+        /// What.
+        what: &'static str,
+        /// Why not.
+        why: String,
+    },
+}

@@ -1,0 +1,236 @@
+//! The hosts that this one trusts, and what for: a text file with a line for each.
+//!
+//! ```text
+//! ed25519:3q2-7w… hosta send,receive
+//! ```
+
+use super::{Error, PublicKey};
+use std::fmt;
+
+/// Most hosts that one trusts.
+pub const HOSTS_MAX: usize = 1000;
+const NAME_MAX: usize = 64;
+
+/// What a host may do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Send VMs to this host.
+    Send,
+    /// Receive VMs from this host.
+    Receive,
+}
+
+/// A host that is trusted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Trusted {
+    /// Its key.
+    pub key: PublicKey,
+    /// What people call it; nothing depends on it.
+    pub name: String,
+    /// Whether it may send VMs here.
+    pub send: bool,
+    /// Whether it may receive VMs from here.
+    pub receive: bool,
+}
+
+impl Trusted {
+    /// Whether it may do that.
+    #[must_use]
+    pub fn may(&self, role: Role) -> bool {
+        match role {
+            Role::Send => self.send,
+            Role::Receive => self.receive,
+        }
+    }
+}
+
+impl fmt::Display for Trusted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let may = match (self.send, self.receive) {
+            (true, true) => "send,receive",
+            (true, false) => "send",
+            (false, true) => "receive",
+            (false, false) => "nothing",
+        };
+        write!(f, "{} {} {may}", self.key, self.name)
+    }
+}
+
+/// The hosts that are trusted.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct TrustStore {
+    hosts: Vec<Trusted>,
+}
+
+/// Whether a host can have that name.
+///
+/// # Errors
+/// [`Error::Name`].
+pub fn check_name(name: &str) -> Result<(), Error> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if name.is_empty()
+        || name.len() > NAME_MAX
+        || name.starts_with(['.', '-'])
+        || !name.chars().all(fine)
+    {
+        return Err(Error::Name(name.chars().take(100).collect()));
+    }
+    Ok(())
+}
+
+impl TrustStore {
+    /// Reads the file's text. Empty lines and those that begin with `#` are passed over.
+    ///
+    /// # Errors
+    /// The line that makes no sense.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut store = Self::default();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if !line.is_empty() && !line.starts_with('#') {
+                let host = trusted(line).map_err(|e| format!("line {}: {e}", number + 1))?;
+                store.add(host).map_err(|e| format!("line {}: {e}", number + 1))?;
+            }
+        }
+        Ok(store)
+    }
+
+    /// All, in order.
+    #[must_use]
+    pub fn hosts(&self) -> &[Trusted] {
+        &self.hosts
+    }
+
+    /// The one with a key.
+    #[must_use]
+    pub fn get(&self, key: &PublicKey) -> Option<&Trusted> {
+        self.hosts.iter().find(|host| host.key == *key)
+    }
+
+    /// Adds one; a key that is there already gets the new name and rights.
+    ///
+    /// # Errors
+    /// [`Error::Full`], [`Error::Name`], [`Error::Taken`].
+    pub fn add(&mut self, new: Trusted) -> Result<(), Error> {
+        check_name(&new.name)?;
+        if self.hosts.iter().any(|host| host.name == new.name && host.key != new.key) {
+            return Err(Error::Taken { name: new.name });
+        }
+        if let Some(old) = self.hosts.iter_mut().find(|host| host.key == new.key) {
+            *old = new;
+        } else if self.hosts.len() == HOSTS_MAX {
+            return Err(Error::Full(HOSTS_MAX));
+        } else {
+            self.hosts.push(new);
+        }
+        Ok(())
+    }
+
+    /// Takes one out, by name or key.
+    ///
+    /// # Errors
+    /// [`Error::NotTrusted`].
+    pub fn remove(&mut self, who: &str) -> Result<Trusted, Error> {
+        let is = |host: &Trusted| host.name == who || host.key.to_string() == who;
+        match self.hosts.iter().position(is) {
+            Some(at) => Ok(self.hosts.remove(at)),
+            None => Err(Error::NotTrusted(who.chars().take(100).collect())),
+        }
+    }
+
+    /// The hosts that may do something.
+    pub fn that_may(&self, role: Role) -> impl Iterator<Item = &Trusted> {
+        self.hosts.iter().filter(move |host| host.may(role))
+    }
+}
+
+impl fmt::Display for TrustStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.hosts.iter().try_for_each(|host| writeln!(f, "{host}"))
+    }
+}
+
+fn trusted(line: &str) -> Result<Trusted, String> {
+    let mut words = line.split_whitespace();
+    let (Some(key), Some(name), Some(may), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return Err("write KEY NAME send,receive".into());
+    };
+    let key = key.parse().map_err(|e: Error| e.to_string())?;
+    let mut host = Trusted { key, name: name.to_owned(), send: false, receive: false };
+    for right in may.split(',') {
+        match right {
+            "send" => host.send = true,
+            "receive" => host.receive = true,
+            _ => {
+                return Err(format!("{right:?} is no right: write send, receive, or send,receive"));
+            }
+        }
+    }
+    Ok(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(n: u8, name: &str, send: bool, receive: bool) -> Trusted {
+        Trusted { key: PublicKey([n; 32]), name: name.into(), send, receive }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut store = TrustStore::default();
+        store.add(host(1, "a", true, true)).unwrap();
+        store.add(host(2, "b.example", true, false)).unwrap();
+        store.add(host(3, "c-3", false, true)).unwrap();
+        let text = format!("# hosts\n\n  {store}");
+        assert_eq!(TrustStore::parse(&text).unwrap(), store);
+        let names = |role| store.that_may(role).map(|h| h.name.as_str()).collect::<Vec<_>>();
+        assert_eq!(names(Role::Send), ["a", "b.example"]);
+        assert_eq!(names(Role::Receive), ["a", "c-3"]);
+    }
+
+    #[test]
+    fn a_line_that_makes_no_sense_is_an_error_not_a_trust() {
+        let key = PublicKey([1; 32]);
+        for wrong in [
+            "hello".to_owned(),
+            format!("{key} a"),
+            format!("{key} a everything"),
+            format!("{key} a send,"),
+            format!("{key} a send receive"),
+            format!("{key} -a send"),
+            format!("{key} a send\n{} a send", PublicKey([2; 32])),
+        ] {
+            let said = TrustStore::parse(&wrong).unwrap_err();
+            assert!(said.starts_with("line "), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_there_once_and_a_name_is_one_keys() {
+        let mut store = TrustStore::default();
+        store.add(host(1, "a", true, true)).unwrap();
+        store.add(host(1, "b", true, false)).unwrap();
+        assert_eq!(store.hosts(), [host(1, "b", true, false)]);
+        store.add(host(2, "b", true, true)).unwrap_err();
+        store.remove("a").unwrap_err();
+        store.remove("b").unwrap();
+        store.add(host(2, "b", true, true)).unwrap();
+        store.remove(&PublicKey([2; 32]).to_string()).unwrap();
+        assert!(store.hosts().is_empty());
+    }
+
+    #[test]
+    fn there_is_a_most() {
+        let mut store = TrustStore::default();
+        for n in 0..HOSTS_MAX {
+            let key =
+                PublicKey(std::array::from_fn(|i| if i == 0 { n as u8 } else { (n >> 8) as u8 }));
+            store.add(Trusted { key, ..host(0, &format!("h{n}"), true, true) }).unwrap();
+        }
+        assert!(matches!(store.add(host(200, "one-more", true, true)), Err(Error::Full(_))));
+    }
+}
