@@ -4,7 +4,7 @@ use super::WireError;
 use crate::PROTOCOL_VERSION;
 
 /// First bytes of every message.
-const MAGIC: [u8; 4] = *b"VMLM";
+pub const MAGIC: [u8; 4] = *b"VMLM";
 /// Size of the header, in bytes.
 pub const HEADER_SIZE: usize = 16;
 

@@ -4,7 +4,7 @@ mod header;
 mod message;
 mod page_frame;
 
-pub use header::{HEADER_SIZE, Header, Kind};
+pub use header::{HEADER_SIZE, Header, Kind, MAGIC};
 pub use message::{Accepted, Arrival, Message, Outcome, RUNS_PER_MESSAGE, Run, Started, decode};
 pub use page_frame::{PAGES_PER_FRAME, PageFrame, encode_page_frame_head};
 

@@ -1,13 +1,20 @@
 //! `vmm-lite migrate`.
 
-use crate::{control::Client, migration::address::Address};
+use super::identity;
+use crate::{
+    control::Client,
+    migration::{
+        address::Address,
+        credentials::{self, PLAINTEXT_WARNING},
+    },
+};
 use migrate::report::Report;
 use serde_json::{Value, json};
 use std::{io::IsTerminal, process::ExitCode};
 
 const EXAMPLES: &str = "\
 The destination waits with `vmm-lite receive --listen tcp://HOST:PORT`. Until the VM has left it can be called off with Ctrl-C; whatever
-fails before that leaves it running here.
+fails before that leaves it running here. Both hosts must trust each other: see `vmm-lite identity`.
 
 Examples:
   vmm-lite migrate kv tcp://10.9.0.2:7000
@@ -25,6 +32,8 @@ pub struct Args {
     /// Print the report as one JSON object; times in nanoseconds
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    security: identity::Security,
 }
 
 /// Runs the verb.
@@ -33,7 +42,13 @@ pub struct Args {
 /// When there is no such VM, or the move fails: then the VM runs on here.
 pub fn run(args: Args) -> super::Result {
     let mut client = Client::connect(&args.name)?;
-    let request = json!({ "verb": "migrate", "to": args.to.to_string() });
+    let dir = args.security.dir();
+    if dir.is_none() {
+        eprintln!("vmm-lite: warning: {PLAINTEXT_WARNING}");
+    }
+    let (member, how) = credentials::to_request(dir.as_ref())?;
+    let mut request = json!({ "verb": "migrate", "to": args.to.to_string() });
+    request[member] = how;
     let live = !args.json && std::io::stderr().is_terminal();
     let answer = client.request(&request, |progress| {
         if live {

@@ -5,6 +5,7 @@
 pub mod arguments;
 pub mod build;
 pub mod console;
+pub mod identity;
 pub mod migrate;
 pub mod pause;
 pub mod ps;
@@ -33,6 +34,7 @@ Examples:
   vmm-lite run kv.img --name kv --memory 16M --tap tap0 --ip 10.0.0.2/24 -- --port 6379
   vmm-lite ps                                     what runs
   vmm-lite stats kv --json                        one VM in figures
+  vmm-lite identity init                          once on each host, before VMs move
   vmm-lite receive --listen tcp://10.9.0.2:7000 --tap tap0      on the host a VM will move to
   vmm-lite migrate kv tcp://10.9.0.2:7000                       on the host where it runs
 
@@ -70,6 +72,7 @@ enum Verb {
     Stop(stop::Args),
     Migrate(migrate::Args),
     Receive(receive::Args),
+    Identity(identity::Args),
 }
 
 /// Parses the command line, runs the verb, prints what went wrong.
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
         Verb::Stop(args) => (stop::run(args), 1),
         Verb::Migrate(args) => (migrate::run(args), 1),
         Verb::Receive(args) => (receive::run(args), EXIT_VMM),
+        Verb::Identity(args) => (identity::run(args), 1),
     };
     result.unwrap_or_else(|error| {
         eprintln!("vmm-lite: {}", with_causes(&*error));

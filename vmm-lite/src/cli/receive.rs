@@ -1,6 +1,6 @@
 //! `vmm-lite receive`.
 
-use super::{arguments, report};
+use super::{arguments, identity, report};
 use crate::{
     control::{
         Server,
@@ -10,7 +10,9 @@ use crate::{
     migration::{
         address::Address,
         connection::wait_readable,
+        credentials::PLAINTEXT_WARNING,
         destination::{Arrived, Offering, Receiver},
+        listener::{self, Door},
     },
 };
 use std::{
@@ -20,20 +22,18 @@ use std::{
     process::ExitCode,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
         mpsc::{Receiver as Queue, channel},
     },
     time::Duration,
 };
 use vmm_lite_interface::layout::MEMORY_MAX;
 
-/// Connections served at a time.
-const CONNECTIONS_MAX: usize = 16;
 /// How often the waiting process looks for a signal. Arrivals and connections wake it at once.
 const LOOK: Duration = Duration::from_millis(200);
 
 const EXAMPLES: &str = "\
-The process waits for one VM, becomes it, and ends as it ends. A move that fails leaves it waiting for the next.
+The process waits for one VM, becomes it, and ends as it ends. A move that fails leaves it waiting for the next. Only hosts that
+this one trusts may send: see `vmm-lite identity`.
 
 Examples:
   vmm-lite receive --listen tcp://10.9.0.2:7000 --tap tap0
@@ -55,6 +55,8 @@ pub struct Args {
     /// Refuse a VM with more memory
     #[arg(long, value_name = "SIZE", value_parser = arguments::size)]
     memory_max: Option<u64>,
+    #[command(flatten)]
+    security: identity::Security,
 }
 
 /// Runs the verb.
@@ -65,6 +67,13 @@ pub fn run(args: Args) -> super::Result {
     let signals = server::catch_signals()?;
     // What every VM needs is looked for now, not when one comes.
     drop(Host::open()?);
+    let door = match args.security.dir() {
+        Some(dir) => Door::tls(dir)?,
+        None => {
+            eprintln!("vmm-lite: warning: {PLAINTEXT_WARNING}");
+            Door::Plaintext
+        }
+    };
     let listener = listen(&args.listen)?;
     let offering = Offering {
         name: args.name,
@@ -75,7 +84,7 @@ pub fn run(args: Args) -> super::Result {
     let (arrived, arrivals) = channel();
     let receiver = Arc::new(Receiver::new(offering, arrived)?);
     eprintln!("vmm-lite: listening on {}", args.listen);
-    accept(listener, receiver)?;
+    listener::serve(listener, receiver, door)?;
     let Some(Arrived { vm, claim }) = wait(&arrivals, &signals)? else {
         return Ok(ExitCode::from(128 + libc::SIGTERM as u8));
     };
@@ -97,35 +106,6 @@ fn listen(at: &Address) -> Result<TcpListener, Box<dyn std::error::Error>> {
         };
         format!("cannot listen on {at}: {hint}: {e}").into()
     })
-}
-
-/// Serves every connection on a thread of its own, for as long as the process lives: a source may ask later what became of its VM.
-fn accept(listener: TcpListener, receiver: Arc<Receiver>) -> io::Result<()> {
-    let open = Arc::new(AtomicUsize::new(0));
-    let serve = move || {
-        for stream in listener.incoming() {
-            let Ok(stream) = stream else { continue };
-            if open.fetch_add(1, SeqCst) >= CONNECTIONS_MAX {
-                open.fetch_sub(1, SeqCst);
-                continue;
-            }
-            let (receiver, open) = (Arc::clone(&receiver), Arc::clone(&open));
-            let thread = std::thread::Builder::new().name("receive".into());
-            let spawned = thread.spawn({
-                let open = Arc::clone(&open);
-                move || {
-                    if let Err(e) = receiver.serve(stream) {
-                        tracing::warn!("a connection came to nothing: {}", super::with_causes(&e));
-                    }
-                    open.fetch_sub(1, SeqCst);
-                }
-            });
-            if spawned.is_err() {
-                open.fetch_sub(1, SeqCst);
-            }
-        }
-    };
-    std::thread::Builder::new().name("accept".into()).spawn(serve).map(drop)
 }
 
 /// Waits for a VM; `None` when a signal ends the waiting.

@@ -8,7 +8,7 @@ use super::{Error, PublicKey};
 use std::fmt;
 
 /// Most hosts that one trusts.
-pub const HOSTS_MAX: usize = 1000;
+pub const HOSTS_MAX: usize = 400;
 const NAME_MAX: usize = 64;
 
 /// What a host may do.

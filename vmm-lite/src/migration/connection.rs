@@ -1,13 +1,29 @@
-//! Messages over TCP.
+//! Messages over TCP, encrypted or not.
 
-use super::{CONNECT, Error, address::Address};
-use migrate::wire::{HEADER_SIZE, Header, Kind, Message, PageFrame, WireError, decode};
+use super::{
+    CONNECT, Error,
+    address::Address,
+    inbox::Inbox,
+    tls::{Credentials, Tls, TlsError},
+};
+use crate::identity::PublicKey;
+use migrate::{
+    Peer,
+    wire::{HEADER_SIZE, Header, Kind, Message, PageFrame, WireError, decode},
+};
+use nix::sys::socket::{MsgFlags, recv};
 use std::{
-    io::{self, Read, Write},
+    io::{self, Write},
     net::TcpStream,
     os::fd::{AsRawFd, RawFd},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
+
+/// Longest first message, header and body: a hello or a question. Until it has come, no more is held for a peer.
+const FIRST_MAX: usize = HEADER_SIZE + 64;
+/// Bytes read ahead, where fewer are needed. Short messages that follow each other come by one read.
+const AHEAD: usize = 16 << 10;
 
 /// What went wrong on a link.
 #[derive(thiserror::Error, Debug)]
@@ -26,16 +42,45 @@ pub enum LinkError {
     /// The peer closed it.
     #[error("the peer closed the connection")]
     Closed,
+    /// The peer stopped in the middle of a message.
+    #[error("the peer fell silent, or became very slow, in the middle of a message")]
+    Slow,
     /// What came is no message.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// What came first is too long to be a first message.
+    #[error("the peer began with {0} bytes, which is neither a move nor a question")]
+    First(usize),
+    /// TLS where there should be none.
+    #[error(
+        "the peer speaks TLS and this side plaintext: leave --plaintext out here, or use it on both sides"
+    )]
+    Encrypted,
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// How two hosts talk.
+#[derive(Clone, Debug)]
+pub enum Transport {
+    /// So that whoever can reach the network can read and change it.
+    Plaintext,
+    /// Encrypted, each side sure of the other.
+    Tls(Credentials),
 }
 
 /// A connection to a peer. Messages are whole or an error.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
-    body: Vec<u8>,
+    stream: Arc<TcpStream>,
+    tls: Option<Box<Tls>>,
+    inbox: Inbox,
+    /// Longest message taken, header included.
+    most: usize,
+    /// Whether the peer has closed its direction.
+    closed: bool,
+    patience: Duration,
     sent: u64,
 }
 
@@ -49,53 +94,104 @@ pub enum Incoming<'a> {
 }
 
 impl Connection {
-    /// Connects to the first address that answers.
+    /// Connects to the first address that answers; with `pinned` only to the host with that key. `patience` is as in
+    /// [`set_patience`](Self::set_patience).
     ///
     /// # Errors
-    /// [`Error::Address`], [`LinkError::Unreachable`].
-    pub fn open(to: &Address) -> Result<Self, Error> {
+    /// [`Error::Address`], [`LinkError::Unreachable`], [`LinkError::Tls`].
+    pub fn open(
+        to: &Address,
+        transport: &Transport,
+        pinned: Peer,
+        patience: Duration,
+    ) -> Result<Self, Error> {
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for address in to.resolve()? {
             match TcpStream::connect_timeout(&address, CONNECT) {
-                Ok(stream) => return Ok(Self::over(stream)?),
+                Ok(stream) => {
+                    let mut connection = Self::over(Arc::new(stream), patience)?;
+                    if let Transport::Tls(credentials) = transport {
+                        let pinned = pinned.map(PublicKey);
+                        let tls = Tls::connect(&connection.stream, credentials, pinned)?;
+                        connection.tls = Some(Box::new(tls));
+                    }
+                    return Ok(connection);
+                }
                 Err(e) => last = e,
             }
         }
         Err(LinkError::Unreachable { to: to.clone(), source: last }.into())
     }
 
-    /// Over a connection that stands.
+    /// Takes a peer that has connected. Its first message must be short: see [`known`](Self::known).
     ///
     /// # Errors
-    /// [`LinkError::Io`].
-    pub fn over(stream: TcpStream) -> Result<Self, LinkError> {
+    /// [`LinkError`].
+    pub fn accept(
+        stream: Arc<TcpStream>,
+        transport: &Transport,
+        patience: Duration,
+    ) -> Result<Self, LinkError> {
+        let mut connection = Self::over(stream, patience)?;
+        connection.most = FIRST_MAX;
+        if let Transport::Tls(credentials) = transport {
+            connection.tls = Some(Box::new(Tls::accept(&connection.stream, credentials)?));
+        }
+        Ok(connection)
+    }
+
+    fn over(stream: Arc<TcpStream>, patience: Duration) -> Result<Self, LinkError> {
         // Messages are written whole: waiting for more to fill a segment only costs blackout.
         stream.set_nodelay(true)?;
-        Ok(Self { stream, body: Vec::new(), sent: 0 })
+        let (inbox, most) = (Inbox::default(), usize::MAX);
+        let mut this = Self { stream, tls: None, inbox, most, closed: false, patience, sent: 0 };
+        this.set_patience(patience)?;
+        Ok(this)
+    }
+
+    /// The peer has said who it is: from now on its messages may be as long as their kind allows.
+    pub fn known(&mut self) {
+        self.most = usize::MAX;
+    }
+
+    /// Who the peer has proved to be.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        self.tls.as_ref()?.peer().map(|key| key.0)
     }
 
     /// The stream, to end the connection from elsewhere.
-    ///
-    /// # Errors
-    /// [`LinkError::Io`].
-    pub fn stream(&self) -> Result<TcpStream, LinkError> {
-        Ok(self.stream.try_clone()?)
+    #[must_use]
+    pub fn stream(&self) -> Arc<TcpStream> {
+        Arc::clone(&self.stream)
     }
 
-    /// How long a read or a write may take before it is an error.
+    /// To be polled together with others. What was [read ahead](Self::has_buffered) does not make it readable.
+    #[must_use]
+    pub fn fd(&self) -> RawFd {
+        self.stream.as_raw_fd()
+    }
+
+    /// Whether something has been read that was not received yet: whoever polls the descriptor looks here first.
+    #[must_use]
+    pub fn has_buffered(&self) -> bool {
+        self.inbox.len() > 0 || self.closed
+    }
+
+    /// How long a write, or what is left of a message that has begun, may take before it is an error.
     ///
     /// # Errors
     /// [`LinkError::Io`].
-    pub fn set_patience(&self, patience: Option<Duration>) -> Result<(), LinkError> {
-        let patience = patience.map(|p| p.max(Duration::from_millis(1)));
-        self.stream.set_read_timeout(patience)?;
-        Ok(self.stream.set_write_timeout(patience)?)
+    pub fn set_patience(&mut self, patience: Duration) -> Result<(), LinkError> {
+        self.patience = patience.max(Duration::from_millis(1));
+        self.stream.set_read_timeout(Some(self.patience))?;
+        Ok(self.stream.set_write_timeout(Some(self.patience))?)
     }
 
     /// Sends a message.
     ///
     /// # Errors
-    /// [`LinkError::Io`].
+    /// [`LinkError::Io`], [`LinkError::Tls`].
     pub fn send(&mut self, message: &Message) -> Result<(), LinkError> {
         self.send_raw(&message.encode())
     }
@@ -103,25 +199,91 @@ impl Connection {
     /// Sends bytes that are whole messages.
     ///
     /// # Errors
-    /// [`LinkError::Io`].
+    /// [`LinkError::Io`], [`LinkError::Tls`].
     pub fn send_raw(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
-        self.stream.write_all(bytes)?;
+        match &mut self.tls {
+            Some(tls) => tls.send(&self.stream, &mut self.inbox, bytes)?,
+            None => (&mut &*self.stream).write_all(bytes)?,
+        }
         self.sent += bytes.len() as u64;
         Ok(())
     }
 
-    /// Bytes sent so far.
+    /// Bytes of messages sent so far.
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// Waits until something comes, at most that long. `false`: nothing did.
+    /// Waits until something can be received, at most that long. `false`: nothing came.
     ///
     /// # Errors
-    /// [`LinkError::Io`].
-    pub fn wait(&self, patience: Duration) -> Result<bool, LinkError> {
-        wait_readable(self.stream.as_raw_fd(), patience).map_err(LinkError::Io)
+    /// [`LinkError`].
+    pub fn wait(&mut self, patience: Duration) -> Result<bool, LinkError> {
+        let mut end = None;
+        let mut left = patience;
+        while !self.has_buffered() {
+            if !wait_readable(self.fd(), left).map_err(LinkError::Io)? {
+                return Ok(false);
+            }
+            match self.fill(AHEAD, MsgFlags::MSG_DONTWAIT) {
+                Ok(()) => {}
+                // Whoever receives is told.
+                Err(LinkError::Closed) => self.closed = true,
+                Err(LinkError::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+            if !self.has_buffered() {
+                // Part of a record, which is nothing yet.
+                let end = *end.get_or_insert_with(|| Instant::now() + patience);
+                left = end.saturating_duration_since(Instant::now());
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads once.
+    fn fill(&mut self, wanted: usize, flags: MsgFlags) -> Result<(), LinkError> {
+        let fd = self.fd();
+        let read = |room: &mut [u8]| loop {
+            match recv(fd, room, flags) {
+                Ok(0) => return Err(LinkError::Closed),
+                Ok(n) => return Ok(n),
+                Err(nix::Error::EINTR) => {}
+                Err(e) => return Err(LinkError::Io(e.into())),
+            }
+        };
+        match &mut self.tls {
+            Some(tls) => tls.receive(&self.stream, &mut self.inbox, read),
+            None => {
+                let n = read(self.inbox.room(wanted))?;
+                self.inbox.put(n);
+                Ok(())
+            }
+        }
+    }
+
+    /// Fills the inbox up to `n` bytes.
+    fn need(&mut self, n: usize) -> Result<(), LinkError> {
+        let mut began = None;
+        while self.inbox.len() < n {
+            if self.closed {
+                return Err(LinkError::Closed);
+            }
+            let missing = n - self.inbox.len();
+            match self.fill(missing.max(AHEAD.min(self.most)), MsgFlags::empty()) {
+                Err(LinkError::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(LinkError::Slow);
+                }
+                filled => filled?,
+            }
+            // A peer that sends a byte now and then is as good as silent.
+            let began = *began.get_or_insert_with(Instant::now);
+            if self.inbox.len() < n && began.elapsed() > self.patience {
+                return Err(LinkError::Slow);
+            }
+        }
+        Ok(())
     }
 
     /// Receives the next message. `pages` is the number of pages of the VM, 0 while there is none.
@@ -129,24 +291,33 @@ impl Connection {
     /// # Errors
     /// [`LinkError`]; the connection is useless then.
     pub fn receive(&mut self, pages: usize) -> Result<Incoming<'_>, LinkError> {
-        let mut header = [0; HEADER_SIZE];
-        self.stream.read_exact(&mut header).map_err(closed)?;
+        self.need(HEADER_SIZE)?;
+        let (header, _) = self.inbox.bytes().split_at(HEADER_SIZE);
+        let header: [u8; HEADER_SIZE] = header.try_into().expect("split at its size");
+        if self.tls.is_none() && looks_like_tls(&header) {
+            return Err(LinkError::Encrypted);
+        }
         let header = Header::decode(&header)?;
         // Bounded by what the kind allows, whatever the peer announces.
-        self.body.resize(header.length as usize, 0);
-        self.stream.read_exact(&mut self.body).map_err(closed)?;
+        let size = HEADER_SIZE + header.length as usize;
+        if size > self.most {
+            return Err(LinkError::First(size));
+        }
+        self.need(size)?;
+        let body = &self.inbox.take(size)[HEADER_SIZE..];
         if header.kind == Kind::Pages {
-            if crc32fast::hash(&self.body) != header.checksum {
+            if crc32fast::hash(body) != header.checksum {
                 return Err(WireError::Checksum.into());
             }
-            return Ok(Incoming::Pages(PageFrame::decode(&self.body, pages)?));
+            return Ok(Incoming::Pages(PageFrame::decode(body, pages)?));
         }
-        Ok(Incoming::Message(decode(&header, &self.body, pages)?))
+        Ok(Incoming::Message(decode(&header, body, pages)?))
     }
 }
 
-fn closed(e: io::Error) -> LinkError {
-    if e.kind() == io::ErrorKind::UnexpectedEof { LinkError::Closed } else { LinkError::Io(e) }
+/// Whether this is how a TLS handshake begins.
+fn looks_like_tls(bytes: &[u8; HEADER_SIZE]) -> bool {
+    bytes[0] == 22 && bytes[1] == 3
 }
 
 /// Waits until a descriptor is readable, at most that long.

@@ -2,8 +2,9 @@
 
 use super::{
     Error,
-    connection::{Connection, Incoming, LinkError},
+    connection::{Connection, Incoming, LinkError, Transport},
     draw,
+    listener::Place,
 };
 use crate::{
     control::{Claim, RuntimeDir},
@@ -13,7 +14,7 @@ use crate::{
     vm::{Identity, Resume, ResumeReason, Urgent, Vm, VmState},
 };
 use migrate::{
-    MoveId, ReceiverId,
+    MoveId, Peer, ReceiverId,
     destination::{Action, Destination, Event, Ledger},
     offer::{Capabilities, Offer, Refusal, judge},
     wire::{Message, Outcome, PageFrame, Started},
@@ -67,7 +68,7 @@ pub struct Receiver {
 struct State {
     ledger: Ledger,
     /// The move under way, and how to end its connection.
-    current: Option<(MoveId, TcpStream)>,
+    current: Option<(MoveId, Arc<TcpStream>)>,
     /// Whether the process has become a VM.
     taken: bool,
 }
@@ -87,32 +88,62 @@ impl Receiver {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves a connection to its end.
+    /// Whether the process has become a VM.
+    #[must_use]
+    pub fn taken(&self) -> bool {
+        self.state().taken
+    }
+
+    /// Serves a connection to its end. It gives up `place` among the strangers when it has said who it is and what it wants.
     ///
     /// # Errors
     /// What went wrong, for the log: other connections are not concerned.
-    pub fn serve(self: &Arc<Self>, stream: TcpStream) -> Result<(), Error> {
-        let mut connection = Connection::over(stream)?;
-        connection.set_patience(Some(SILENCE))?;
-        match connection.receive(0)? {
-            Incoming::Message(Message::Query(id, receiver)) => {
-                let outcome = self.outcome(&id, &receiver);
+    pub fn serve(
+        self: &Arc<Self>,
+        stream: Arc<TcpStream>,
+        transport: &Transport,
+        place: &mut Place,
+    ) -> Result<(), Error> {
+        let mut connection = Connection::accept(stream, transport, SILENCE)?;
+        let first = match connection.receive(0) {
+            Ok(Incoming::Message(message)) => message,
+            Ok(Incoming::Pages(_)) => return Err(Error::Nonsense),
+            Err(e) => {
+                if let LinkError::Encrypted = e {
+                    let why = "this destination takes plaintext only: use --plaintext on both sides, or leave it out here";
+                    connection.send(&Message::Abort(why.into()))?;
+                }
+                return Err(e.into());
+            }
+        };
+        if !place.known() {
+            connection.send(&Message::Refuse(Refusal::Busy))?;
+            return Ok(());
+        }
+        connection.known();
+        match first {
+            Message::Query(id, receiver) => {
+                let outcome = self.outcome(&id, &receiver, &connection.peer());
                 connection.send(&Message::Outcome(outcome))?;
                 Ok(())
             }
-            Incoming::Message(Message::Hello(id)) => self.take_in(connection, id),
+            Message::Hello(id) => self.take_in(connection, id),
             _ => {
-                connection.send(&Message::Abort(
-                    "this begins with neither a move nor a question".into(),
-                ))?;
-                Ok(())
+                connection.send(&Message::Abort(Error::Nonsense.to_string()))?;
+                Err(Error::Nonsense)
             }
         }
     }
 
-    /// What became of a move. One that has not been committed is ended first.
-    fn outcome(&self, id: &MoveId, receiver: &ReceiverId) -> Outcome {
+    /// What became of a move. One that has not been committed is ended first. Whoever did not begin it learns nothing, and ends nothing.
+    fn outcome(&self, id: &MoveId, receiver: &ReceiverId, peer: &Peer) -> Outcome {
         let mut state = self.state();
+        if !state.ledger.may_ask(id, peer) {
+            tracing::warn!(
+                "a host asked about a move that another has begun, and was told nothing"
+            );
+            return Outcome::Unknown;
+        }
         while state.ledger.outcome(id, receiver) == Outcome::Never
             && let Some((current, stream)) = &state.current
             && current == id
@@ -125,7 +156,6 @@ impl Receiver {
     }
 
     fn take_in(self: &Arc<Self>, mut connection: Connection, id: MoveId) -> Result<(), Error> {
-        let stream = connection.stream()?;
         {
             let mut state = self.state();
             if state.taken || state.current.is_some() {
@@ -133,7 +163,12 @@ impl Receiver {
                 connection.send(&Message::Refuse(Refusal::Busy))?;
                 return Ok(());
             }
-            state.current = Some((id, stream));
+            if !state.ledger.begin(id, connection.peer()) {
+                drop(state);
+                connection.send(&Message::Abort(Error::Replayed.to_string()))?;
+                return Err(Error::Replayed);
+            }
+            state.current = Some((id, connection.stream()));
         }
         let mut attempt = Attempt::new(self, connection);
         let result = attempt.run(id);

@@ -2,15 +2,21 @@
 //!
 //! - [`source`]: moves a VM away, at the request of `vmm-lite migrate`
 //! - [`destination`]: takes one in, for `vmm-lite receive`
-//! - [`connection`]: messages over TCP
+//! - [`connection`]: messages over TCP, encrypted or not; [`tls`]: between hosts that trust each other's keys
+//! - [`credentials`]: who this host is in a move, from its identity's directory or from a request
+//! - [`listener`]: who may come in, and how many
 //! - [`address`](self::address): where to, such as `tcp://10.9.0.2:7000`
 
 pub mod address;
 pub mod connection;
+pub mod credentials;
 pub mod destination;
+mod inbox;
 mod late;
+pub mod listener;
 mod send_pages;
 pub mod source;
+pub mod tls;
 
 use crate::{
     control::Reply,
@@ -41,6 +47,18 @@ pub enum Error {
     /// No random numbers for the move's name.
     #[error("cannot draw random numbers for the move")]
     Random(#[source] std::io::Error),
+    /// Neither a move nor a question.
+    #[error("this begins with neither a move nor a question")]
+    Nonsense,
+    /// A move that was begun before.
+    #[error("this move was begun before: somebody repeats what was said then")]
+    Replayed,
+    /// Nothing to prove who this host is by.
+    #[error("{0}")]
+    Transport(String),
+    /// The host's identity.
+    #[error(transparent)]
+    Identity(#[from] crate::identity::Error),
     /// A move is under way.
     #[error("the VM is being moved already")]
     Busy,
@@ -52,7 +70,9 @@ pub enum Error {
 /// Serves the request `migrate` of the control socket: moves `vm` away, and answers when that is done or has failed.
 pub fn request(vm: &Vm, request: &Map<String, Value>, reply: &mut Reply) {
     let to = request.get("to").and_then(Value::as_str).unwrap_or_default();
-    if let Err(e) = source::migrate(vm, to, reply) {
+    let moved = credentials::from_request(request)
+        .and_then(|transport| source::migrate(vm, to, transport, reply));
+    if let Err(e) = moved {
         reply.answer(&Err(Box::new(e)));
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     Error,
     address::Address,
-    connection::{Connection, Incoming, LinkError, wait_readable},
+    connection::{Connection, Incoming, LinkError, Transport, wait_readable},
     draw, late,
     send_pages::PageSender,
 };
@@ -13,7 +13,7 @@ use crate::{
     vm::{Paused, Vm, VmPhase},
 };
 use migrate::{
-    ReceiverId,
+    Peer, ReceiverId,
     offer::Offer,
     pages::Pages,
     report::Report,
@@ -43,7 +43,7 @@ struct Progress {
 ///
 /// # Errors
 /// [`Error`]: the VM runs on here.
-pub fn migrate(vm: &Vm, to: &str, reply: &mut Reply) -> Result<(), Error> {
+pub fn migrate(vm: &Vm, to: &str, transport: Transport, reply: &mut Reply) -> Result<(), Error> {
     let to: Address = to.parse()?;
     match vm.phase() {
         VmPhase::Running => {}
@@ -51,9 +51,8 @@ pub fn migrate(vm: &Vm, to: &str, reply: &mut Reply) -> Result<(), Error> {
         VmPhase::Ended(end) => return Err(crate::vm::Error::Ended(end).into()),
     }
     let Some(_mover) = vm.begin_move() else { return Err(Error::Busy) };
-    let connection = Connection::open(&to)?;
-    connection.set_patience(Some(STALLED))?;
-    let mut driver = Driver::new(vm, to, connection)?;
+    let connection = Connection::open(&to, &transport, None, STALLED)?;
+    let mut driver = Driver::new(vm, to, transport, connection)?;
     driver.run(reply)
 }
 
@@ -61,6 +60,9 @@ pub fn migrate(vm: &Vm, to: &str, reply: &mut Reply) -> Result<(), Error> {
 struct Driver<'vm> {
     vm: &'vm Vm,
     to: Address,
+    transport: Transport,
+    /// Whom the move was begun with: nobody else can say what became of it.
+    peer: Peer,
     epoch: Instant,
     source: Source,
     events: VecDeque<Event>,
@@ -73,7 +75,12 @@ struct Driver<'vm> {
 }
 
 impl<'vm> Driver<'vm> {
-    fn new(vm: &'vm Vm, to: Address, connection: Connection) -> Result<Self, Error> {
+    fn new(
+        vm: &'vm Vm,
+        to: Address,
+        transport: Transport,
+        connection: Connection,
+    ) -> Result<Self, Error> {
         let identity = vm.identity();
         let who = postcard::to_stdvec(&(identity, Vm::features()?))
             .expect("an identity has nothing that postcard cannot write");
@@ -89,6 +96,8 @@ impl<'vm> Driver<'vm> {
         Ok(Self {
             vm,
             to,
+            transport,
+            peer: connection.peer(),
             epoch: Instant::now(),
             source,
             events: VecDeque::new(),
@@ -277,7 +286,7 @@ impl<'vm> Driver<'vm> {
             self.to
         );
         self.connection = None;
-        match Connection::open(&self.to) {
+        match Connection::open(&self.to, &self.transport, self.peer, STALLED) {
             Ok(connection) => {
                 self.connection = Some(connection);
                 self.events.push_back(Event::Reconnected);

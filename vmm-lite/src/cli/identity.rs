@@ -1,0 +1,229 @@
+//! `vmm-lite identity`, and the options of `migrate` and `receive` that choose one.
+
+use crate::identity::{IdentityDir, PublicKey, Role, Trusted, trust::check_name};
+use serde_json::{Value, json};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// Days that a certificate is valid.
+const DAYS: u32 = 365;
+
+const EXAMPLES: &str = "\
+Both hosts of a move must know each other. Once on each: `init`, which prints a line. Then each line goes to the other host's `trust`:
+
+  hosta# vmm-lite identity init
+  hosta# vmm-lite identity trust $(ssh hostb vmm-lite identity show)
+  hosta# ssh hostb vmm-lite identity trust $(vmm-lite identity show)
+
+A host that only ever sends, or only ever receives, needs no more: `trust KEY NAME --receive` where VMs are sent from, `--send` where
+they are received.
+
+The identity is in /etc/vmm-lite for root, else in $XDG_CONFIG_HOME/vmm-lite (~/.config/vmm-lite); --identity DIR or VMM_LITE_IDENTITY says otherwise.";
+
+/// Who this host is, and which hosts may send it VMs and receive them
+#[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Directory of the identity
+    #[arg(long, value_name = "DIR", global = true)]
+    identity: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Verb {
+    /// Make a key pair, and print the line that other hosts need
+    Init {
+        /// How long its certificate is valid, in days
+        #[arg(long, default_value_t = DAYS, value_parser = clap::value_parser!(u32).range(1..=36500))]
+        days: u32,
+    },
+    /// Print the line that other hosts need to trust this one
+    Show {
+        /// Print an object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a new certificate for the same key; nobody needs to be told
+    Renew {
+        /// How long it is valid, in days
+        #[arg(long, default_value_t = DAYS, value_parser = clap::value_parser!(u32).range(1..=36500))]
+        days: u32,
+    },
+    /// Trust a host, or change what a trusted host may do
+    Trust {
+        /// Its key, and its name here: what `vmm-lite identity show` prints there
+        #[arg(value_name = "KEY [NAME]", required = true, num_args = 1..=2)]
+        line: Vec<String>,
+        /// Its name here, in place of the line's
+        #[arg(long)]
+        name: Option<String>,
+        /// It may send VMs here [default: both]
+        #[arg(long)]
+        send: bool,
+        /// It may receive VMs from here [default: both]
+        #[arg(long)]
+        receive: bool,
+    },
+    /// List the hosts that are trusted
+    List {
+        /// Print an array of objects
+        #[arg(long)]
+        json: bool,
+    },
+    /// Trust a host no longer
+    Revoke {
+        /// Its name or key
+        #[arg(value_name = "NAME|KEY")]
+        who: String,
+    },
+}
+
+/// How a move is secured.
+#[derive(clap::Args, Debug)]
+pub struct Security {
+    /// Directory of this host's identity [default: see `vmm-lite identity --help`]
+    #[arg(long, value_name = "DIR")]
+    identity: Option<PathBuf>,
+    /// Neither encrypt nor authenticate; only on a network that you trust, and on both sides
+    #[arg(long, conflicts_with = "identity")]
+    plaintext: bool,
+}
+
+impl Security {
+    /// Where the identity is; `None` for plaintext.
+    #[must_use]
+    pub fn dir(&self) -> Option<IdentityDir> {
+        (!self.plaintext).then(|| IdentityDir::find(self.identity.clone()))
+    }
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// What is wrong with the identity.
+pub fn run(args: Args) -> super::Result {
+    let dir = IdentityDir::find(args.identity);
+    match args.verb {
+        Verb::Init { days } => {
+            let identity = dir.init(days)?;
+            eprintln!(
+                "vmm-lite: made an identity in {}; other hosts trust it by this line:",
+                dir.path().display()
+            );
+            println!("{} {}", identity.public(), host_name());
+        }
+        Verb::Show { json } => {
+            let identity = dir.load()?;
+            let validity = identity.validity()?;
+            if json {
+                let object = json!({
+                    "key": identity.public().to_string(),
+                    "name": host_name(),
+                    "directory": dir.path(),
+                    "valid_from": seconds(validity.start),
+                    "valid_until": seconds(validity.end),
+                });
+                println!("{object}");
+            } else {
+                println!("{} {}", identity.public(), host_name());
+            }
+            match identity.check_validity(SystemTime::now()) {
+                Ok(None) => {}
+                Ok(Some(warning)) => eprintln!("vmm-lite: warning: {warning}"),
+                Err(e) => eprintln!("vmm-lite: warning: {e}"),
+            }
+        }
+        Verb::Renew { days } => {
+            let identity = dir.renew(days)?;
+            eprintln!(
+                "vmm-lite: the certificate of {} is valid for {days} days",
+                identity.public()
+            );
+        }
+        Verb::Trust { line, name, send, receive } => trust(&dir, &line, name, send, receive)?,
+        Verb::List { json } => list(&dir, json)?,
+        Verb::Revoke { who } => {
+            let gone = dir.change_trusted(|store| store.remove(&who))?;
+            eprintln!("vmm-lite: {} ({}) is trusted no longer", gone.name, gone.key);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn trust(
+    dir: &IdentityDir,
+    line: &[String],
+    name: Option<String>,
+    send: bool,
+    receive: bool,
+) -> Result<(), Box<dyn std::error::Error>> {
+    // The line may have been quoted, or not.
+    let words: Vec<&str> = line.iter().flat_map(|part| part.split_whitespace()).collect();
+    let (key, named) = match words[..] {
+        [key] => (key, None),
+        [key, named] => (key, Some(named.to_owned())),
+        _ => return Err(crate::identity::Error::Key(line.join(" ")).into()),
+    };
+    let key: PublicKey = key.parse()?;
+    if dir.load().is_ok_and(|me| me.public() == key) {
+        eprintln!("vmm-lite: warning: this is this host's own key; the other host's is wanted");
+    }
+    let both = !send && !receive;
+    let trusted = dir.change_trusted(|store| {
+        let known = store.get(&key).map(|host| host.name.clone());
+        let name = name.or(named).or(known).unwrap_or_else(|| unnamed(&key));
+        let host = Trusted { key, name, send: send || both, receive: receive || both };
+        store.add(host.clone())?;
+        Ok(host)
+    })?;
+    let may = match (trusted.send, trusted.receive) {
+        (true, false) => "send VMs here",
+        (false, true) => "receive VMs from here",
+        _ => "send VMs here and receive VMs from here",
+    };
+    eprintln!("vmm-lite: {} may {may}", trusted.name);
+    Ok(())
+}
+
+fn list(dir: &IdentityDir, json: bool) -> Result<(), Box<dyn std::error::Error>> {
+    let store = dir.trusted()?;
+    if json {
+        let hosts: Vec<Value> = store
+            .hosts()
+            .iter()
+            .map(|host| {
+                json!({ "name": host.name, "key": host.key.to_string(), "send": host.send, "receive": host.receive })
+            })
+            .collect();
+        println!("{}", Value::from(hosts));
+        return Ok(());
+    }
+    let yes = |may| if may { "yes" } else { "no" };
+    println!("{:<20} {:<9} {:<12} KEY", "NAME", "MAY SEND", "MAY RECEIVE");
+    for host in store.hosts() {
+        let (send, receive) = (yes(host.may(Role::Send)), yes(host.may(Role::Receive)));
+        println!("{:<20} {send:<9} {receive:<12} {}", host.name, host.key);
+    }
+    Ok(())
+}
+
+/// What this host calls itself, as far as it is fit for a name.
+fn host_name() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| check_name(name).is_ok()).unwrap_or_else(|| "host".into())
+}
+
+fn unnamed(key: &PublicKey) -> String {
+    let letters: String =
+        key.to_string().chars().skip(8).filter(char::is_ascii_alphanumeric).take(8).collect();
+    format!("host-{letters}")
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
