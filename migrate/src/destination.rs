@@ -248,9 +248,10 @@ impl Destination {
                 }
                 actions
             }
-            Event::VmEnded if !self.lacking.is_empty() => {
-                // Nobody needs them any more.
-                let mut actions = vec![Action::Send(Message::Whole(self.lacking.arrival()))];
+            Event::VmEnded => {
+                // Nobody needs what is missing any more.
+                let whole = Action::Send(Message::Whole(self.lacking.arrival()));
+                let mut actions = if self.lacking.is_empty() { Vec::new() } else { vec![whole] };
                 actions.extend(self.end());
                 actions
             }

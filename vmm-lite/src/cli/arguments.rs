@@ -1,5 +1,7 @@
 //! How values are written on the command line.
 
+use std::time::Duration;
+
 /// A size of memory: bytes, or with K, M or G (also KiB, MiB, GiB) for powers of 1024.
 ///
 /// # Errors
@@ -17,6 +19,53 @@ pub fn size(text: &str) -> Result<u64, String> {
     let number: u64 =
         number.parse().map_err(|_| "write a size like 16M, 1G or 16777216".to_owned())?;
     number.checked_mul(1 << shift).ok_or_else(|| "that is more than any machine has".into())
+}
+
+/// A time like 500us, 1ms, 2.5s, 1min.
+///
+/// # Errors
+/// A text for the user.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a time like 500us, 1ms, 2.5s or 1min".to_owned();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let seconds = match unit {
+        "us" | "µs" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "min" => 60.0,
+        _ => return Err(wrong()),
+    };
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    match Duration::try_from_secs_f64(number * seconds) {
+        Ok(time) if !time.is_zero() => Ok(time),
+        _ => Err(wrong()),
+    }
+}
+
+/// A rate like 1Gbit or 125MB, a second; bytes a second. Units are powers of 1000, as the field writes them.
+///
+/// # Errors
+/// A text for the user.
+pub fn bandwidth(text: &str) -> Result<u64, String> {
+    let wrong = || "write a rate like 1Gbit, 500Mbit or 125MB (a second)".to_owned();
+    let text = text.strip_suffix("/s").unwrap_or(text);
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let (scale, what) = match unit.as_bytes().first() {
+        Some(b'k' | b'K') => (1e3, &unit[1..]),
+        Some(b'M') => (1e6, &unit[1..]),
+        Some(b'G') => (1e9, &unit[1..]),
+        _ => (1.0, unit),
+    };
+    let bytes = match what {
+        "bit" => 0.125,
+        "B" => 1.0,
+        _ => return Err(wrong()),
+    };
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let rate = number * scale * bytes;
+    if (1.0..1e15).contains(&rate) { Ok(rate as u64) } else { Err(wrong()) }
 }
 
 /// An Ethernet address like 02:00:00:00:00:01, one that a single host can have.
@@ -63,6 +112,28 @@ mod tests {
         for wrong in ["", "M", "1.5G", "16X", "-1", "99999999999999999999", "18446744073709551615K"]
         {
             assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(duration("500us"), Ok(Duration::from_micros(500)));
+        assert_eq!(duration("1ms"), Ok(Duration::from_millis(1)));
+        assert_eq!(duration("2.5s"), Ok(Duration::from_millis(2500)));
+        assert_eq!(duration("1min"), Ok(Duration::from_secs(60)));
+        for wrong in ["", "1", "ms", "0s", "-1s", "1h", "1..2s", "99999999999999999999999s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn rates() {
+        assert_eq!(bandwidth("1Gbit"), Ok(125_000_000));
+        assert_eq!(bandwidth("12.5MB/s"), Ok(12_500_000));
+        assert_eq!(bandwidth("800kbit/s"), Ok(100_000));
+        assert_eq!(bandwidth("64B"), Ok(64));
+        for wrong in ["", "1", "Gbit", "1G", "1Tbit", "0bit", "-1Gbit", "1Gbps"] {
+            assert!(bandwidth(wrong).is_err(), "{wrong}");
         }
     }
 

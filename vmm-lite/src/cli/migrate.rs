@@ -1,23 +1,33 @@
 //! `vmm-lite migrate`.
 
-use super::identity;
+use super::{arguments, identity};
 use crate::{
     control::Client,
     migration::{
         address::Address,
         credentials::{self, PLAINTEXT_WARNING},
+        source::options::{MODES, Options},
     },
 };
-use migrate::report::Report;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use migrate::{report::Report, source::Mode};
 use serde_json::{Value, json};
-use std::{io::IsTerminal, process::ExitCode};
+use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
 const EXAMPLES: &str = "\
-The destination waits with `vmm-lite receive --listen tcp://HOST:PORT`. Until the VM has left it can be called off with Ctrl-C; whatever
-fails before that leaves it running here. Both hosts must trust each other: see `vmm-lite identity`.
+The destination waits with `vmm-lite receive --listen tcp://HOST:PORT`. Until the VM has left it can be called off with Ctrl-C or
+`vmm-lite cancel`; whatever fails before that leaves it running here. Both hosts must trust each other: see `vmm-lite identity`.
+
+How memory goes over (--mode):
+  auto           rounds of changed pages while the guest runs; if what is left does not fit the blackout, the rest follows after the switch
+  pre-copy       all memory before the switch
+  hybrid         one round, then the switch; the rest follows
+  stop-and-copy  all memory while the guest stands: the fewest bytes, the longest blackout
+While memory follows, the VM needs both hosts; the report says for how long.
 
 Examples:
   vmm-lite migrate kv tcp://10.9.0.2:7000
+  vmm-lite migrate kv tcp://10.9.0.2:7000 --bandwidth 1Gbit --max-blackout 500us --timeout 30s
   vmm-lite migrate kv tcp://10.9.0.2:7000 --json | jq .blackout_ns";
 
 /// Move a VM to another host
@@ -29,6 +39,18 @@ pub struct Args {
     /// Where it moves
     #[arg(value_name = "tcp://HOST:PORT")]
     to: Address,
+    /// How memory goes over
+    #[arg(long, default_value = "auto", value_parser = modes())]
+    mode: Mode,
+    /// Give the move up rather than make it with a blackout expected to be longer [default: aim at 1ms, and move in any case]
+    #[arg(long, value_name = "TIME", value_parser = arguments::duration)]
+    max_blackout: Option<Duration>,
+    /// Send no faster than this while the guest runs, such as 1Gbit or 100MB
+    #[arg(long, value_name = "RATE", value_parser = arguments::bandwidth)]
+    bandwidth: Option<u64>,
+    /// Give the move up if the switch has not come by then [default: none]
+    #[arg(long, value_name = "TIME", value_parser = arguments::duration)]
+    timeout: Option<Duration>,
     /// Print the report as one JSON object; times in nanoseconds
     #[arg(long)]
     json: bool,
@@ -49,6 +71,8 @@ pub fn run(args: Args) -> super::Result {
     let (member, how) = credentials::to_request(dir.as_ref())?;
     let mut request = json!({ "verb": "migrate", "to": args.to.to_string() });
     request[member] = how;
+    let Args { mode, max_blackout, bandwidth, timeout, .. } = args;
+    Options { mode, max_blackout, bandwidth, timeout }.to_request(&mut request);
     let live = !args.json && std::io::stderr().is_terminal();
     let answer = client.request(&request, |progress| {
         if live {
@@ -70,6 +94,13 @@ pub fn run(args: Args) -> super::Result {
     Ok(ExitCode::SUCCESS)
 }
 
+fn modes() -> impl TypedValueParser<Value = Mode> {
+    PossibleValuesParser::new(MODES.map(|(name, _)| name)).map(|name| {
+        let known = MODES.into_iter().find(|(known, _)| *known == name);
+        known.map(|(_, mode)| mode).expect("one of the possible values")
+    })
+}
+
 fn show(progress: &Value) {
     let number = |key: &str| progress[key].as_u64().unwrap_or_default();
     let doing = progress["doing"].as_str().unwrap_or_default();
@@ -83,18 +114,19 @@ fn show(progress: &Value) {
 fn table(args: &Args, r: &Report) -> String {
     let us = |ns: u64| format!("{:>9.1} µs", ns as f64 / 1e3);
     let p = &r.phases;
-    format!(
+    let mut table = format!(
         "{} runs at {} now\n\
-         blackout             {}\n\
+         blackout             {}   (expected {})\n\
          \x20 quiesce            {}\n\
          \x20 last pages, state  {}\n\
          \x20 transfer, apply    {}\n\
          \x20 commit, run        {}\n\
          whole move           {}\n\
-         sent                 {:>9} KiB in {} rounds, {} pages in the blackout\n",
+         sent                 {:>9} KiB in {} rounds, {} pages in the blackout, {} pages left out\n",
         args.name,
         args.to,
         us(r.blackout_ns),
+        us(r.predicted_blackout_ns).trim_start(),
         us(p.quiesce_ns),
         us(p.last_pages_and_state_ns),
         us(p.transfer_and_apply_ns),
@@ -103,5 +135,16 @@ fn table(args: &Args, r: &Report) -> String {
         r.bytes_sent / 1024,
         r.rounds,
         r.last_pages,
-    )
+        r.pages_dont_care,
+    );
+    if r.pages_following > 0 {
+        table += &format!(
+            "followed             {:>9} pages within {}; the guest waited for {}, {} at most\n",
+            r.pages_following,
+            us(r.following_ns).trim_start(),
+            r.pages_waited_for,
+            us(r.worst_wait_ns).trim_start(),
+        );
+    }
+    table
 }

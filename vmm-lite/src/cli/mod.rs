@@ -4,6 +4,7 @@
 
 pub mod arguments;
 pub mod build;
+pub mod cancel;
 pub mod console;
 pub mod identity;
 pub mod migrate;
@@ -71,6 +72,7 @@ enum Verb {
     Resume(resume::Args),
     Stop(stop::Args),
     Migrate(migrate::Args),
+    Cancel(cancel::Args),
     Receive(receive::Args),
     Identity(identity::Args),
 }
@@ -89,6 +91,7 @@ pub fn main() -> ExitCode {
         Verb::Resume(args) => (resume::run(args), 1),
         Verb::Stop(args) => (stop::run(args), 1),
         Verb::Migrate(args) => (migrate::run(args), 1),
+        Verb::Cancel(args) => (cancel::run(args), 1),
         Verb::Receive(args) => (receive::run(args), EXIT_VMM),
         Verb::Identity(args) => (identity::run(args), 1),
     };

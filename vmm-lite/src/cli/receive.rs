@@ -9,10 +9,10 @@ use crate::{
     kvm::Host,
     migration::{
         address::Address,
-        connection::wait_readable,
         credentials::PLAINTEXT_WARNING,
         destination::{Arrived, Offering, Receiver},
         listener::{self, Door},
+        poll::wait_readable,
     },
 };
 use std::{
@@ -55,6 +55,9 @@ pub struct Args {
     /// Refuse a VM with more memory
     #[arg(long, value_name = "SIZE", value_parser = arguments::size)]
     memory_max: Option<u64>,
+    /// How long a VM whose memory still follows waits for a source that went away, before it is given up for lost
+    #[arg(long, value_name = "TIME", default_value = "1min", value_parser = arguments::duration)]
+    lost_after: Duration,
     #[command(flatten)]
     security: identity::Security,
 }
@@ -80,6 +83,7 @@ pub fn run(args: Args) -> super::Result {
         tap: args.tap,
         memory_max: args.memory_max.unwrap_or(MEMORY_MAX),
         output: Some(io::stdout().as_fd().try_clone_to_owned()?),
+        lost_after: args.lost_after,
     };
     let (arrived, arrivals) = channel();
     let receiver = Arc::new(Receiver::new(offering, arrived)?);

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
     os::{
-        fd::AsRawFd,
+        fd::{AsRawFd, RawFd},
         unix::net::{UnixListener, UnixStream},
     },
     sync::{
@@ -134,13 +134,10 @@ impl Reply {
         let _ = self.send(&json!({ "error": why }));
     }
 
-    /// Whether the client has gone away.
+    /// Hangs up when the client has gone away.
     #[must_use]
-    pub fn closed(&self) -> bool {
-        let mut byte = 0_u8;
-        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-        // SAFETY: room for the one byte asked for.
-        unsafe { libc::recv(self.stream.as_raw_fd(), (&raw mut byte).cast(), 1, flags) == 0 }
+    pub fn fd(&self) -> RawFd {
+        self.stream.as_raw_fd()
     }
 }
 
@@ -200,6 +197,13 @@ fn answer(vm: &Vm, verb: &str, request: &Map<String, Value>) -> Answer {
         "stop" => {
             vm.stop(StopReason::Stop);
             Ok(json!({}))
+        }
+        "cancel" => {
+            if vm.cancel_move() {
+                Ok(json!({}))
+            } else {
+                Err("it is not being moved".into())
+            }
         }
         other => Err(format!("{other:?} is no verb of this VM's control socket").into()),
     }

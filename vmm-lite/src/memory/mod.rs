@@ -192,6 +192,23 @@ impl GuestRam {
         Ok(())
     }
 
+    /// Gives the `count` pages from `first` on back to the host: their content is gone, and they read as zero.
+    ///
+    /// # Errors
+    /// What the host says; [`io::ErrorKind::InvalidInput`] for pages outside.
+    pub fn discard(&self, first: usize, count: usize) -> io::Result<()> {
+        if first.checked_add(count).is_none_or(|end| end > self.pages()) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        let (at, len) = ((first * PAGE) as libc::off_t, (count * PAGE) as libc::off_t);
+        // SAFETY: changes only the content of a file whose every byte may change at any time.
+        match unsafe { libc::fallocate(self.file().as_raw_fd(), mode, at, len) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     /// The pages that somebody has touched; all others are zero. Looking at those would make them resident.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use super::{
     CONNECT, Error,
     address::Address,
     inbox::Inbox,
+    poll::wait_readable,
     tls::{Credentials, Tls, TlsError},
 };
 use crate::identity::PublicKey;
@@ -209,6 +210,15 @@ impl Connection {
         Ok(())
     }
 
+    /// Bytes that were sent and have not been acknowledged by the peer's host.
+    #[must_use]
+    pub fn unacknowledged(&self) -> u64 {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: the call fills the integer.
+        let r = unsafe { libc::ioctl(self.fd(), libc::TIOCOUTQ, &raw mut bytes) };
+        if r == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
+    }
+
     /// Bytes of messages sent so far.
     #[must_use]
     pub fn sent(&self) -> u64 {
@@ -318,24 +328,4 @@ impl Connection {
 /// Whether this is how a TLS handshake begins.
 fn looks_like_tls(bytes: &[u8; HEADER_SIZE]) -> bool {
     bytes[0] == 22 && bytes[1] == 3
-}
-
-/// Waits until a descriptor is readable, at most that long.
-///
-/// # Errors
-/// What `ppoll` says.
-pub fn wait_readable(fd: RawFd, patience: Duration) -> io::Result<bool> {
-    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    let time = libc::timespec {
-        tv_sec: patience.as_secs().min(1 << 30) as libc::time_t,
-        tv_nsec: patience.subsec_nanos().into(),
-    };
-    // SAFETY: one valid entry, a valid time, no signal mask.
-    match unsafe { libc::ppoll(&raw mut poll, 1, &raw const time, std::ptr::null()) } {
-        -1 => match io::Error::last_os_error() {
-            e if e.kind() == io::ErrorKind::Interrupted => Ok(false),
-            e => Err(e),
-        },
-        n => Ok(n > 0),
-    }
 }

@@ -5,10 +5,7 @@
 //! the address that has most: so strangers push out strangers, and a host that is trusted needs milliseconds to be none.
 
 use super::{
-    Error,
-    connection::{Transport, wait_readable},
-    credentials,
-    destination::Receiver,
+    Error, connection::Transport, credentials, destination::Receiver, poll::wait_readable,
     tls::Credentials,
 };
 use crate::identity::IdentityDir;

@@ -5,6 +5,7 @@
 //! - [`connection`]: messages over TCP, encrypted or not; [`tls`]: between hosts that trust each other's keys
 //! - [`credentials`]: who this host is in a move, from its identity's directory or from a request
 //! - [`listener`]: who may come in, and how many
+//! - [`poll`]: waiting for several descriptors at once
 //! - [`address`](self::address): where to, such as `tcp://10.9.0.2:7000`
 
 pub mod address;
@@ -12,9 +13,8 @@ pub mod connection;
 pub mod credentials;
 pub mod destination;
 mod inbox;
-mod late;
 pub mod listener;
-mod send_pages;
+pub mod poll;
 pub mod source;
 pub mod tls;
 
@@ -24,6 +24,7 @@ use crate::{
 };
 use connection::LinkError;
 use serde_json::{Map, Value};
+use source::options::Options;
 use std::time::Duration;
 
 /// How long a peer may take to take a connection.
@@ -44,6 +45,9 @@ pub enum Error {
     /// The VM.
     #[error(transparent)]
     Vm(#[from] VmError),
+    /// No event descriptor.
+    #[error("cannot wake the thread of the move")]
+    Event(#[source] std::io::Error),
     /// No random numbers for the move's name.
     #[error("cannot draw random numbers for the move")]
     Random(#[source] std::io::Error),
@@ -59,6 +63,9 @@ pub enum Error {
     /// The host's identity.
     #[error(transparent)]
     Identity(#[from] crate::identity::Error),
+    /// What was asked for makes no sense.
+    #[error(transparent)]
+    Options(#[from] source::options::Wrong),
     /// A move is under way.
     #[error("the VM is being moved already")]
     Busy,
@@ -70,8 +77,10 @@ pub enum Error {
 /// Serves the request `migrate` of the control socket: moves `vm` away, and answers when that is done or has failed.
 pub fn request(vm: &Vm, request: &Map<String, Value>, reply: &mut Reply) {
     let to = request.get("to").and_then(Value::as_str).unwrap_or_default();
-    let moved = credentials::from_request(request)
-        .and_then(|transport| source::migrate(vm, to, transport, reply));
+    let moved = Options::from_request(request).map_err(Error::from).and_then(|options| {
+        let transport = credentials::from_request(request)?;
+        source::migrate(vm, to, transport, options, reply)
+    });
     if let Err(e) = moved {
         reply.answer(&Err(Box::new(e)));
     }

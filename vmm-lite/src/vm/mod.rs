@@ -56,6 +56,7 @@ use shared::{Phase, Shared, Wanted};
 use std::{
     io,
     net::IpAddr,
+    os::fd::AsRawFd,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -282,7 +283,22 @@ impl Vm {
     #[must_use]
     pub fn begin_move(&self) -> Option<Moving<'_>> {
         self.shared.moving.compare_exchange(false, true, SeqCst, SeqCst).ok()?;
+        // A wish to call an earlier one off is not about this one.
+        let _ = self.shared.cancel.read();
         Some(Moving(&self.shared.moving))
+    }
+
+    /// Calls a move off that is under way; `false` if none is. It has no effect after the commit.
+    #[must_use]
+    pub fn cancel_move(&self) -> bool {
+        // A counter that is full is readable too.
+        self.shared.moving.load(SeqCst) && self.shared.cancel.write(1).is_ok()
+    }
+
+    /// A descriptor that is readable once [`cancel_move`](Self::cancel_move) was called.
+    #[must_use]
+    pub fn cancel_fd(&self) -> i32 {
+        self.shared.cancel.as_raw_fd()
     }
 
     /// Whether it runs, is paused, or how it ended.
@@ -298,6 +314,24 @@ impl Vm {
     /// Ends the machine as soon as the vCPU can be stopped. The guest is not asked.
     pub fn stop(&self, reason: StopReason) {
         self.shared.stop(End::Stopped(reason));
+    }
+
+    /// Ends the machine because the host let it down. The vCPU's thread may be held up by something that `let_go` ends: that is called when
+    /// the guest cannot run on any more.
+    pub fn fail(
+        &self,
+        error: impl std::error::Error + Send + Sync + 'static,
+        let_go: impl FnOnce(),
+    ) {
+        self.shared.want(Wanted::Pause);
+        let_go();
+        self.shared.stop(End::Vmm(Arc::new(error)));
+    }
+
+    /// Whether somebody wants it to end.
+    #[must_use]
+    pub fn stop_wanted(&self) -> bool {
+        self.shared.stopping.load(SeqCst)
     }
 
     /// Waits for the end.

@@ -10,6 +10,7 @@ use std::{
     sync::{MutexGuard, atomic::Ordering::SeqCst},
     time::{Duration, Instant},
 };
+use vmm_lite_interface::layout::{IMAGE_BASE, PAGE_SIZE};
 
 /// How long a TAP may take to carry packets; the kernel needs up to a second.
 const LINK_PATIENCE: Duration = Duration::from_secs(3);
@@ -71,6 +72,17 @@ impl<'vm> Paused<'vm> {
         if self.quiescent() { ram.dont_care(ram.control_page()) } else { PageSet::new(ram.pages()) }
     }
 
+    /// The pages that the VMM itself reads and writes beside the guest: control page, rings, queues.
+    #[must_use]
+    pub fn device_pages(&self) -> PageSet {
+        let mut pages = PageSet::new(self.vm.ram().pages());
+        (0..(IMAGE_BASE / PAGE_SIZE) as usize).for_each(|page| pages.insert(page));
+        if let Some(net) = &self.machine.net {
+            net.capture().pages().for_each(|page| pages.insert(page));
+        }
+        pages
+    }
+
     /// Everything but the memory. Can be called again and again; the machine stays as it is.
     ///
     /// # Errors
@@ -88,13 +100,15 @@ impl<'vm> Paused<'vm> {
     }
 
     /// Goes the ways that are slow the first time, so that it is not the guest that waits for it: into the vCPU and out of it, and through the TAP.
-    /// For a machine just [prepared](Vm::prepare).
+    /// For a machine just [prepared](Vm::prepare). Returns how long it took to apply a vCPU's state.
     ///
     /// # Errors
     /// What the host says.
-    pub fn warm_up(&mut self) -> Result<(), Error> {
+    pub fn warm_up(&mut self) -> Result<Duration, Error> {
         let state = self.machine.vcpu.capture()?;
+        let began = Instant::now();
         self.machine.vcpu.apply(&state)?;
+        let apply = began.elapsed();
         if let Some(net) = &self.machine.net {
             let running = link::wait_running(net.tap(), LINK_PATIENCE);
             let failed = |source| Error::Host { doing: "ask about the TAP device", source };
@@ -105,7 +119,7 @@ impl<'vm> Paused<'vm> {
                 );
             }
         }
-        Ok(())
+        Ok(apply)
     }
 
     /// Keeps the machine from running here, whoever asks, from right before the commit of a move until the destination has said

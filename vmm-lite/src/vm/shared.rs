@@ -88,8 +88,12 @@ pub(super) struct Shared {
     pub resumes: AtomicU64,
     /// A move is under way.
     pub moving: AtomicBool,
+    /// Readable when somebody wants it called off.
+    pub cancel: EventFd,
     /// The vCPU's thread, once it has begun.
     pub thread: AtomicI32,
+    /// Somebody wants the machine to end.
+    pub stopping: AtomicBool,
     /// The machine may run elsewhere: it must not run here (rule R1).
     pub fenced: AtomicBool,
     machine: Mutex<Machine>,
@@ -128,7 +132,7 @@ impl Shared {
             EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)
                 .map_err(|source| Error::Host { doing: "make an event descriptor", source })
         };
-        let (wake, ended) = (event()?, event()?);
+        let (wake, ended, cancel) = (event()?, event()?, event()?);
         let now = Instant::now();
         Ok(Self {
             identity,
@@ -142,7 +146,9 @@ impl Shared {
             made: now,
             resumes: AtomicU64::new(0),
             moving: AtomicBool::new(false),
+            cancel,
             thread: AtomicI32::new(0),
+            stopping: AtomicBool::new(false),
             fenced: AtomicBool::new(false),
             kick: machine.kick_handle(),
             machine: Mutex::new(machine),
@@ -228,6 +234,7 @@ impl Shared {
 
     /// Ends the machine, whatever it does.
     pub(super) fn stop(&self, end: End) {
+        self.stopping.store(true, SeqCst);
         self.want(Wanted::Pause);
         let mut phase = self.lock_phase();
         loop {

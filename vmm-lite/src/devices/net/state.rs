@@ -4,6 +4,7 @@ use super::registers::{OFFERED, QUEUE_MAX};
 use crate::memory::GuestRam;
 use serde::{Deserialize, Serialize};
 use virtio_queue::{Queue, QueueT};
+use vmm_lite_interface::layout::PAGE_SIZE;
 
 /// Why a network device's state cannot be gone on with.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
@@ -54,6 +55,20 @@ pub struct QueueState {
     pub avail_ring: u64,
     /// Guest-physical address of the used ring.
     pub used_ring: u64,
+}
+
+impl NetState {
+    /// The pages that the tables of its queues lie in.
+    pub fn pages(&self) -> impl Iterator<Item = usize> {
+        self.queues.into_iter().filter(|q| q.ready).flat_map(|q| {
+            let size = u64::from(q.size);
+            // Descriptors of 16 bytes; two bytes of flags and index, and an entry of 2 or 8 bytes each, and the event field.
+            [(q.desc_table, 16 * size), (q.avail_ring, 6 + 2 * size), (q.used_ring, 6 + 8 * size)]
+                .into_iter()
+                .flat_map(|(at, len)| at / PAGE_SIZE..=at.saturating_add(len) / PAGE_SIZE)
+                .map(|page| page as usize)
+        })
+    }
 }
 
 impl From<virtio_queue::QueueState> for QueueState {

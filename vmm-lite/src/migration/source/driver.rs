@@ -1,35 +1,35 @@
-//! Moves a VM away: drives [`migrate::source::Source`].
+//! Does what the source's machine says, and tells it what came of it.
 
-use super::{
-    Error,
-    address::Address,
-    connection::{Connection, Incoming, LinkError, Transport, wait_readable},
-    draw, late,
-    send_pages::PageSender,
-};
+use super::{STALLED, late::Late, options::Options, pace::Pace, send_pages::Packer};
 use crate::{
     control::Reply,
     memory::PageSet,
-    vm::{Paused, Vm, VmPhase},
+    migration::{
+        Error,
+        address::Address,
+        connection::{Connection, Incoming, LinkError, Transport},
+        draw,
+        poll::{Watch, wait_any, wait_readable},
+    },
+    vm::{Paused, Vm},
 };
 use migrate::{
     Peer, ReceiverId,
     offer::Offer,
     pages::Pages,
     report::Report,
-    source::{Action, Ended, Event, Settings, Source},
+    source::{Action, Ended, Event, Source, Stopped},
     wire::Message,
 };
 use serde::Serialize;
 use std::{
     collections::VecDeque,
+    os::fd::RawFd,
     time::{Duration, Instant},
 };
 
 /// How long to wait before asking again a destination that does not answer after the commit.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// How long a destination may leave a write or the rest of a message hanging.
-const STALLED: Duration = Duration::from_secs(5);
 
 /// What the verb is told while a move is under way.
 #[derive(Debug, Serialize)]
@@ -39,47 +39,35 @@ struct Progress {
     bytes_sent: u64,
 }
 
-/// Moves `vm` to `to`, tells `reply` how it goes and what it cost, hands on late packets, and ends the VM here.
-///
-/// # Errors
-/// [`Error`]: the VM runs on here.
-pub fn migrate(vm: &Vm, to: &str, transport: Transport, reply: &mut Reply) -> Result<(), Error> {
-    let to: Address = to.parse()?;
-    match vm.phase() {
-        VmPhase::Running => {}
-        VmPhase::Paused => return Err(Error::Paused),
-        VmPhase::Ended(end) => return Err(crate::vm::Error::Ended(end).into()),
-    }
-    let Some(_mover) = vm.begin_move() else { return Err(Error::Busy) };
-    let connection = Connection::open(&to, &transport, None, STALLED)?;
-    let mut driver = Driver::new(vm, to, transport, connection)?;
-    driver.run(reply)
-}
-
 /// A move under way.
-struct Driver<'vm> {
-    vm: &'vm Vm,
+pub(super) struct Driver<'vm> {
+    pub(super) vm: &'vm Vm,
     to: Address,
     transport: Transport,
     /// Whom the move was begun with: nobody else can say what became of it.
     peer: Peer,
     epoch: Instant,
-    source: Source,
-    events: VecDeque<Event>,
+    pub(super) source: Source,
+    pub(super) events: VecDeque<Event>,
     actions: VecDeque<Action>,
-    connection: Option<Connection>,
+    pub(super) connection: Option<Connection>,
     /// Held from the stop to the end, so that nobody else can let the VM run meanwhile.
-    paused: Option<Paused<'vm>>,
-    sender: PageSender,
-    pages: usize,
+    pub(super) paused: Option<Paused<'vm>>,
+    late: Option<Late>,
+    pub(super) packer: Packer,
+    pub(super) pace: Pace,
+    pub(super) pages: usize,
+    /// Bytes that were on their way when the destination was last waited for in vain.
+    on_the_way: u64,
 }
 
 impl<'vm> Driver<'vm> {
-    fn new(
+    pub(super) fn new(
         vm: &'vm Vm,
         to: Address,
         transport: Transport,
         connection: Connection,
+        options: Options,
     ) -> Result<Self, Error> {
         let identity = vm.identity();
         let who = postcard::to_stdvec(&(identity, Vm::features()?))
@@ -92,7 +80,7 @@ impl<'vm> Driver<'vm> {
             network: identity.net.is_some(),
             identity: who,
         };
-        let (source, actions) = Source::begin(draw()?, offer, Settings::default(), Duration::ZERO);
+        let (source, actions) = Source::begin(draw()?, offer, options.settings(), Duration::ZERO);
         Ok(Self {
             vm,
             to,
@@ -104,16 +92,19 @@ impl<'vm> Driver<'vm> {
             actions: actions.into(),
             connection: Some(connection),
             paused: None,
-            sender: PageSender::new(),
+            late: None,
+            packer: Packer::new(),
+            pace: Pace::new(options.bandwidth),
             pages: vm.ram().pages(),
+            on_the_way: 0,
         })
     }
 
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.epoch.elapsed()
     }
 
-    fn run(&mut self, reply: &mut Reply) -> Result<(), Error> {
+    pub(super) fn run(&mut self, reply: &mut Reply) -> Result<(), Error> {
         loop {
             while let Some(action) = self.actions.pop_front() {
                 if let Action::End(ended) = action {
@@ -122,34 +113,87 @@ impl<'vm> Driver<'vm> {
                 self.act(action, reply);
             }
             let event = match self.events.pop_front() {
-                Some(event) => event,
-                None => self.wait(),
+                Some(event) => Some(event),
+                None => self.wait(reply),
             };
             let now = self.now();
-            self.actions.extend(self.source.handle(event, now));
+            if let Some(event) = event {
+                self.actions.extend(self.source.handle(event, now));
+            }
         }
     }
 
-    /// Waits for the destination or the deadline.
-    fn wait(&mut self) -> Event {
-        let patience = self.source.deadline().map_or(STALLED, |at| at.saturating_sub(self.now()));
+    /// Waits for the destination, late packets, the deadline, or somebody who calls the move off.
+    fn wait(&mut self, reply: &Reply) -> Option<Event> {
+        let mut patience =
+            self.source.deadline().map_or(STALLED, |at| at.saturating_sub(self.now()));
         let Some(connection) = &mut self.connection else {
-            return Event::LinkLost("no connection".into());
+            return Some(Event::LinkLost("no connection".into()));
         };
-        match connection.wait(patience) {
-            Ok(false) => Event::Tick,
-            Ok(true) => match connection.receive(self.pages) {
+        let late_fd = self.late.as_ref().map_or(-1, Late::fd);
+        if let Some(late) = &self.late {
+            patience = patience.min(late.due().saturating_duration_since(Instant::now()));
+        }
+        if !connection.has_buffered() {
+            // After the commit there is nothing left to be called off.
+            let committed = self.source.committed();
+            let fd = |fd: RawFd| if committed { -1 } else { fd };
+            let watched = [
+                Watch::Readable(connection.fd()),
+                Watch::Readable(late_fd),
+                Watch::HungUp(fd(reply.fd())),
+                Watch::Readable(fd(self.vm.cancel_fd())),
+            ];
+            match wait_any(watched, patience) {
+                Ok([_, _, _, true]) => return Some(Event::Cancel("by `vmm-lite cancel`".into())),
+                Ok([_, _, true, _]) => {
+                    return Some(Event::Cancel("whoever asked for it went away".into()));
+                }
+                Ok(_) => {}
+                Err(e) => return Some(Event::Failed(e.to_string())),
+            }
+        }
+        self.hand_on();
+        let Some(connection) = &mut self.connection else {
+            return Some(Event::LinkLost("late packets could not be handed on".into()));
+        };
+        match connection.wait(Duration::ZERO) {
+            Ok(false) => self.tick(),
+            Ok(true) => Some(match connection.receive(self.pages) {
                 Ok(Incoming::Message(message)) => Event::Message(message),
                 Ok(Incoming::Pages(_)) => Event::LinkLost("the destination sent pages".into()),
                 Err(e) => self.lost(&e),
-            },
-            Err(e) => self.lost(&e),
+            }),
+            Err(e) => Some(self.lost(&e)),
         }
     }
 
-    fn lost(&mut self, e: &LinkError) -> Event {
+    /// The destination said nothing. While what was sent still trickles through a slow link that is no wonder.
+    fn tick(&mut self) -> Option<Event> {
+        if self.source.deadline().is_none_or(|at| self.now() < at) {
+            return None;
+        }
+        let on_the_way = self.connection.as_ref().map_or(0, Connection::unacknowledged);
+        let trickles = on_the_way < std::mem::replace(&mut self.on_the_way, on_the_way);
+        Some(if trickles { Event::Progress } else { Event::Tick })
+    }
+
+    pub(super) fn lost(&mut self, e: &LinkError) -> Event {
         self.connection = None;
         Event::LinkLost(crate::cli::with_causes(e))
+    }
+
+    /// Hands on what has come late.
+    fn hand_on(&mut self) {
+        let (Some(late), Some(connection)) = (&mut self.late, &mut self.connection) else { return };
+        match late.hand_on(connection) {
+            Ok(true) => {}
+            Ok(false) => self.late = None,
+            Err(e) => {
+                tracing::warn!("late packets were lost: {}", crate::cli::with_causes(&e));
+                self.connection = None;
+            }
+        }
     }
 
     fn act(&mut self, action: Action, reply: &mut Reply) {
@@ -161,17 +205,10 @@ impl<'vm> Driver<'vm> {
                 }
             }
             Action::SendPages { round, pages } => {
-                let progress = Progress {
-                    doing: self.source.doing(),
-                    rounds: self.source.rounds(),
-                    bytes_sent: self.source.bytes(),
-                };
-                if reply.progress(&progress).is_err() || reply.closed() {
-                    self.events.push_back(Event::Cancel("whoever asked for it went away".into()));
-                    return;
-                }
-                self.send_round(round, pages);
+                self.tell(reply);
+                self.send_round(round, pages, reply);
             }
+            Action::Announce { round, pages } => self.announce(round, &pages),
             Action::TakeDirty => match self.vm.dirty_log().take() {
                 Ok(dirty) => self.events.push_back(Event::Dirty {
                     dirty: pages_of(&dirty),
@@ -180,20 +217,39 @@ impl<'vm> Driver<'vm> {
                 Err(e) => self.failed(&e),
             },
             Action::Stop { patience } => self.stop(patience),
-            Action::SendLast { pages } => self.send_last(&pages),
+            Action::SendLast { pages, follow } => self.send_last(pages, &follow),
+            Action::SendFollowing(pages) => self.send_following(&pages),
             Action::Fence => {
                 if let Some(paused) = &self.paused {
                     paused.fence(true);
                 }
             }
             Action::RunHere => self.run_here(),
-            Action::HandOn => {}
+            Action::HandOn => {
+                self.late = self
+                    .paused
+                    .as_ref()
+                    .and_then(|paused| paused.late_packets().ok())
+                    .map(Late::new);
+            }
             Action::Reconnect => self.reconnect(),
             Action::End(_) => {}
         }
     }
 
-    fn failed(&mut self, e: &dyn std::error::Error) {
+    /// Tells the verb how it goes.
+    fn tell(&mut self, reply: &mut Reply) {
+        let progress = Progress {
+            doing: self.source.doing(),
+            rounds: self.source.rounds(),
+            bytes_sent: self.source.bytes(),
+        };
+        if reply.progress(&progress).is_err() {
+            self.events.push_back(Event::Cancel("whoever asked for it went away".into()));
+        }
+    }
+
+    pub(super) fn failed(&mut self, e: &dyn std::error::Error) {
         self.events.push_back(Event::Failed(crate::cli::with_causes(e)));
     }
 
@@ -205,35 +261,6 @@ impl<'vm> Driver<'vm> {
         }
     }
 
-    fn send_round(&mut self, round: u32, mut pages: Pages) {
-        let first = round == 0;
-        if first {
-            // What nobody ever touched is zero at both ends.
-            match self.vm.ram().touched() {
-                Ok(touched) => pages.keep(&pages_of(&touched)),
-                Err(e) => return self.failed(&e),
-            }
-        }
-        let end = Message::RoundEnd(round);
-        if let Some((bytes, full, zero)) = self.send_set(&pages, first, &end) {
-            self.events.push_back(Event::PagesSent { bytes, full, zero });
-        }
-    }
-
-    /// Sends a set and a message behind it; `None` when the link broke, which is an event then.
-    fn send_set(&mut self, pages: &Pages, fresh: bool, last: &Message) -> Option<(u64, u64, u64)> {
-        let connection = self.connection.as_mut()?;
-        let before = connection.sent();
-        match self.sender.send(connection, self.vm.ram(), pages, fresh, last) {
-            Ok(sent) => Some((connection.sent() - before, sent.full, sent.zero)),
-            Err(e) => {
-                let event = self.lost(&e);
-                self.events.push_back(event);
-                None
-            }
-        }
-    }
-
     fn stop(&mut self, patience: Duration) {
         let paused = match self.vm.quiesce(patience) {
             Ok(paused) => paused,
@@ -241,30 +268,19 @@ impl<'vm> Driver<'vm> {
         };
         let (requested, stopped) = paused.times();
         let dont_care = pages_of(&paused.dont_care());
+        let needed = pages_of(&paused.device_pages());
         let quiescent = paused.quiescent();
         self.paused = Some(paused);
         match self.vm.dirty_log().peek() {
-            Ok(dirty) => self.events.push_back(Event::Stopped {
+            Ok(dirty) => self.events.push_back(Event::Stopped(Stopped {
                 requested: requested.saturating_duration_since(self.epoch),
                 stopped: stopped.saturating_duration_since(self.epoch),
                 quiescent,
                 dirty: pages_of(&dirty),
                 dont_care,
-            }),
+                needed,
+            })),
             Err(e) => self.failed(&e),
-        }
-    }
-
-    fn send_last(&mut self, pages: &Pages) {
-        let Some(paused) = &mut self.paused else { return };
-        let state = match paused.capture() {
-            Ok(state) => state,
-            Err(e) => return self.failed(&e),
-        };
-        let state =
-            postcard::to_stdvec(&state).expect("a state has nothing that postcard cannot write");
-        if let Some((bytes, full, zero)) = self.send_set(pages, false, &Message::State(state)) {
-            self.events.push_back(Event::LastSent { bytes, full, zero });
         }
     }
 
@@ -282,12 +298,13 @@ impl<'vm> Driver<'vm> {
     /// After the commit: connects again to ask, or waits a while for the next try; the end of the VM ends the waiting.
     fn reconnect(&mut self) {
         tracing::warn!(
-            "the connection broke at the commit: asking {} what became of the VM",
+            "the connection broke after the commit: asking {} what became of the VM",
             self.to
         );
         self.connection = None;
         match Connection::open(&self.to, &self.transport, self.peer, STALLED) {
-            Ok(connection) => {
+            Ok(mut connection) => {
+                connection.known();
                 self.connection = Some(connection);
                 self.events.push_back(Event::Reconnected);
             }
@@ -308,14 +325,16 @@ impl<'vm> Driver<'vm> {
         }
         let report = self.source.report();
         reply.answer(&answer(&self.to, report.as_ref()));
-        let Some(paused) = self.paused.take() else { return Ok(()) };
-        if let (Some(connection), Ok(packets)) = (&mut self.connection, paused.late_packets()) {
-            match late::hand_on(packets, connection) {
-                Ok(count) => tracing::info!("handed on {count} late packets"),
-                Err(e) => tracing::warn!("late packets were lost: {}", crate::cli::with_causes(&e)),
-            }
+        // Packets may come late for longer than memory follows.
+        while let (Some(late), Some(_)) = (&self.late, &self.connection) {
+            let patience = late.due().saturating_duration_since(Instant::now());
+            // Whatever ends the wait, there is a look.
+            let _ = wait_readable(late.fd(), patience);
+            self.hand_on();
         }
-        paused.moved()?;
+        if let Some(paused) = self.paused.take() {
+            paused.moved()?;
+        }
         Ok(())
     }
 }
@@ -326,6 +345,6 @@ fn answer(to: &Address, report: Option<&Report>) -> crate::control::server::Answ
     Ok(value)
 }
 
-fn pages_of(set: &PageSet) -> Pages {
+pub(super) fn pages_of(set: &PageSet) -> Pages {
     Pages::from_words(set.words().to_vec(), set.pages())
 }

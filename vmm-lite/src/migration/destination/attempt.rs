@@ -1,0 +1,288 @@
+//! One move, on a thread of its own.
+
+use super::{Receiver, prepared::Prepared, rejoin::Rejoin};
+use crate::migration::{
+    connection::{Connection, Incoming, LinkError},
+    destination::Arrived,
+    poll::{Watch, wait_any},
+};
+use migrate::{
+    MoveId,
+    destination::{Action, Destination, Event, Patience},
+    wire::Message,
+};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How long a source may be silent before the commit.
+const SILENCE: Duration = Duration::from_secs(5);
+/// How often a VM that waits for its source is looked at: somebody may want to stop it.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// See the module.
+pub(super) struct Attempt<'r> {
+    receiver: &'r Receiver,
+    connection: Option<Connection>,
+    rejoin: Arc<Rejoin>,
+    machine: Destination,
+    epoch: Instant,
+    events: VecDeque<Event>,
+    prepared: Option<Prepared>,
+    pages: usize,
+    /// When the message being handled came.
+    came: Instant,
+    /// Why it came to nothing.
+    discarded: Option<String>,
+}
+
+impl<'r> Attempt<'r> {
+    pub fn new(receiver: &'r Receiver, connection: Connection, rejoin: Arc<Rejoin>) -> Self {
+        let epoch = Instant::now();
+        let patience = Patience { silence: SILENCE, lost: receiver.offering.lost_after };
+        Self {
+            receiver,
+            connection: Some(connection),
+            rejoin,
+            machine: Destination::new(receiver.me, patience, Duration::ZERO),
+            epoch,
+            events: VecDeque::new(),
+            prepared: None,
+            pages: 0,
+            came: epoch,
+            discarded: None,
+        }
+    }
+
+    pub fn run(&mut self, id: MoveId) {
+        self.events.push_back(Event::Message(Message::Hello(id)));
+        while !self.machine.ended() {
+            if self.events.is_empty() {
+                self.wait();
+            }
+            while let Some(event) = self.events.pop_front() {
+                for action in self.machine.handle(event, self.epoch.elapsed()) {
+                    self.act(action);
+                }
+            }
+        }
+        if let Some(why) = &self.discarded {
+            eprintln!("vmm-lite: a VM did not arrive: {why}; waiting for the next");
+        }
+    }
+
+    /// A VM that did not get to run.
+    pub fn discard(self) -> Option<Prepared> {
+        self.prepared
+    }
+
+    /// Waits for whatever concerns this move.
+    fn wait(&mut self) {
+        let now = self.epoch.elapsed();
+        let mut patience = self.machine.deadline().map_or(SILENCE, |at| at.saturating_sub(now));
+        // While pages are missing, others can have something to say as well.
+        let running = self.prepared.as_ref().filter(|_| self.machine.runs());
+        let mut watched = [Watch::Readable(-1); 4];
+        if let Some(connection) = &self.connection {
+            watched[0] = Watch::Readable(connection.fd());
+        }
+        if let Some(prepared) = running {
+            watched[1] = Watch::Readable(prepared.missing.as_ref().map_or(-1, |m| m.fd()));
+            watched[2] = Watch::Readable(self.rejoin.fd());
+            watched[3] = Watch::Readable(prepared.vm.end_fd());
+            patience = patience.min(LOOK);
+        }
+        let buffered = self.connection.as_ref().is_some_and(Connection::has_buffered);
+        let patience = if buffered { Duration::ZERO } else { patience };
+        match wait_any(watched, patience) {
+            Ok([_, faults, back, ended]) => {
+                if faults {
+                    self.faults();
+                }
+                if back {
+                    self.take_back();
+                }
+                if ended {
+                    self.events.push_back(Event::VmEnded);
+                }
+            }
+            Err(e) => return self.events.push_back(Event::LinkLost(e.to_string())),
+        }
+        self.receive();
+        if self.events.is_empty() {
+            self.events.push_back(Event::Tick);
+            if let Some(prepared) = self.prepared.as_mut().filter(|p| p.vm.stop_wanted()) {
+                // Its thread may be waiting for a page.
+                drop(prepared.missing.take());
+            }
+        }
+    }
+
+    /// Takes what has come, if something has.
+    fn receive(&mut self) {
+        let Some(connection) = &mut self.connection else { return };
+        match connection.wait(Duration::ZERO) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(e) => return self.lost(&e),
+        }
+        self.came = Instant::now();
+        let (machine, prepared) = (&self.machine, self.prepared.as_ref());
+        let takes = prepared.filter(|_| machine.receives());
+        let lacking = machine.lacking();
+        let (taken, event) = match connection.receive(self.pages) {
+            Ok(Incoming::Pages(frame)) => {
+                let taken = takes.map_or(Ok(()), |prepared| {
+                    if machine.runs() {
+                        prepared.fill(frame.iter(), lacking)
+                    } else {
+                        prepared.write(&frame)
+                    }
+                });
+                let runs = if lacking.is_empty() {
+                    Vec::new()
+                } else {
+                    frame.iter().map(|(number, _)| (number as u64, 1)).collect()
+                };
+                (taken, Event::Pages(runs))
+            }
+            Ok(Incoming::Message(message)) => {
+                let taken = match (&message, takes) {
+                    (Message::Zero(runs), Some(prepared)) if machine.runs() => {
+                        prepared.fill_zero(runs, lacking)
+                    }
+                    (Message::Zero(runs), Some(prepared)) => prepared.clear(runs),
+                    _ => Ok(()),
+                };
+                (taken, Event::Message(message))
+            }
+            Err(e) => return self.lost(&e),
+        };
+        match taken {
+            Ok(()) => self.events.push_back(event),
+            // Pages that could not be put in place have not come.
+            Err(why) => {
+                self.connection = None;
+                self.events.push_back(Event::LinkLost(why));
+            }
+        }
+    }
+
+    fn lost(&mut self, e: &LinkError) {
+        self.connection = None;
+        self.events.push_back(Event::LinkLost(crate::cli::with_causes(e)));
+    }
+
+    /// Somebody waits for a page.
+    fn faults(&mut self) {
+        let Some(missing) = self.prepared.as_mut().and_then(|p| p.missing.as_mut()) else { return };
+        match missing.waited_for() {
+            Ok(pages) => self.events.extend(pages.into_iter().map(Event::Fault)),
+            Err(e) => tracing::error!("{e}"),
+        }
+    }
+
+    /// The source is back.
+    fn take_back(&mut self) {
+        if let Some(connection) = self.rejoin.take() {
+            eprintln!("vmm-lite: the source is back; the memory that follows goes on");
+            self.connection = Some(connection);
+            self.events.push_back(Event::Rejoined);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Send(message) => {
+                let Some(connection) = &mut self.connection else { return };
+                if let Err(e) = connection.send(&message) {
+                    self.lost(&e);
+                }
+            }
+            Action::Prepare(offer) => {
+                let made = Prepared::new(&offer, &self.receiver.offering);
+                self.events.push_back(Event::Prepared(made.map(|(prepared, accepted)| {
+                    self.pages = prepared.vm.ram().pages();
+                    self.prepared = Some(prepared);
+                    accepted
+                })));
+            }
+            Action::Forget(runs) => {
+                let missing = self.prepared.as_mut().and_then(|p| p.missing.as_mut());
+                let forgot = match missing {
+                    Some(missing) => missing.forget(&runs),
+                    None => Err("no memory can follow to this host".into()),
+                };
+                self.events.push_back(Event::Forgot(forgot));
+            }
+            Action::Apply(state) => {
+                let lacking = self.machine.lacking();
+                let applied = match &mut self.prepared {
+                    Some(prepared) => prepared.apply(&state, self.came, lacking),
+                    None => Err("no VM was prepared".into()),
+                };
+                self.events.push_back(Event::Applied(applied));
+            }
+            Action::Run => self.start(),
+            Action::Deliver(frame) => {
+                if let Some(prepared) = &self.prepared
+                    && !prepared.vm.deliver_late(frame)
+                {
+                    tracing::debug!("a late packet found no room");
+                }
+            }
+            Action::Supply(page) => {
+                if let Some(missing) = self.prepared.as_ref().and_then(|p| p.missing.as_ref())
+                    && let Err(e) = missing.zero(page, 1)
+                {
+                    tracing::error!("{e}");
+                }
+            }
+            Action::Complete => {
+                self.rejoin.set_lacking(false);
+                if let Some(prepared) = &mut self.prepared {
+                    prepared.missing = None;
+                }
+            }
+            Action::AwaitSource(why) => {
+                self.connection = None;
+                eprintln!(
+                    "vmm-lite: the connection to the source broke ({why}); the VM lacks {} pages and waits for it where it needs them",
+                    self.machine.lacking().len()
+                );
+            }
+            Action::Lost(pages) => {
+                self.rejoin.set_lacking(false);
+                if let Some(prepared) = &mut self.prepared {
+                    prepared.lost(&pages);
+                }
+            }
+            Action::Discard(why) => self.discarded = Some(why),
+            Action::End => self.rejoin.set_lacking(false),
+        }
+    }
+
+    /// The commit has come: the VM runs here, and its process is its.
+    fn start(&mut self) {
+        let (Some(id), Some(prepared)) = (self.machine.id(), &mut self.prepared) else { return };
+        let lacks = !self.machine.lacking().is_empty();
+        if !lacks {
+            prepared.missing = None;
+        }
+        {
+            let mut state = self.receiver.state();
+            self.rejoin.set_lacking(lacks);
+            state.ledger.ran(id);
+            state.taken = true;
+        }
+        self.receiver.changed.notify_all();
+        let started = prepared.start(self.came);
+        if let Some(claim) = prepared.claim.take() {
+            // Whoever waits for it waits for as long as the process lives.
+            let _ = self.receiver.arrived.send(Arrived { vm: prepared.vm.clone(), claim });
+        }
+        self.events.push_back(Event::Runs(started));
+    }
+}

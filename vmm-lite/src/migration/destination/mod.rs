@@ -1,0 +1,199 @@
+//! Takes a VM in: drives [`migrate::destination::Destination`], one move a thread.
+//!
+//! - `attempt`: does what the machine says
+//! - `prepared`: the VM made ready, and what happens to it
+//! - `missing`: pages that whoever touches them waits for
+//! - `rejoin`: the way back for a source that lost the link
+
+mod attempt;
+mod missing;
+mod prepared;
+mod rejoin;
+
+use super::{
+    Error,
+    connection::{Connection, Incoming, LinkError, Transport},
+    draw,
+    listener::Place,
+};
+use crate::{control::Claim, vm::Vm};
+use attempt::Attempt;
+use migrate::{
+    MoveId, Peer, ReceiverId,
+    destination::Ledger,
+    offer::Refusal,
+    wire::{Message, Outcome},
+};
+use rejoin::Rejoin;
+use std::{
+    net::TcpStream,
+    os::fd::OwnedFd,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc::Sender},
+    time::Duration,
+};
+
+/// How long a destination may take to hear from a source before it gives a connection up that has said nothing yet.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// What a VM gets that comes in.
+#[derive(Debug)]
+pub struct Offering {
+    /// Name here, if not its own.
+    pub name: Option<String>,
+    /// TAP device.
+    pub tap: Option<String>,
+    /// Most memory, in bytes.
+    pub memory_max: u64,
+    /// Where its console output goes.
+    pub output: Option<OwnedFd>,
+    /// How long a VM waits for a source that has memory of it, before it is given up for lost.
+    pub lost_after: Duration,
+}
+
+/// A VM that has arrived and runs.
+#[derive(Debug)]
+pub struct Arrived {
+    /// The VM.
+    pub vm: Vm,
+    /// Its name.
+    pub claim: Claim,
+}
+
+/// Everything that the connections of one receiving process share.
+#[derive(Debug)]
+pub struct Receiver {
+    me: ReceiverId,
+    offering: Offering,
+    arrived: Sender<Arrived>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    ledger: Ledger,
+    /// The move under way, and how to reach its thread.
+    current: Option<(MoveId, Arc<Rejoin>)>,
+    /// Whether the process has become a VM.
+    taken: bool,
+}
+
+impl Receiver {
+    /// One that sends what arrives to `arrived`.
+    ///
+    /// # Errors
+    /// [`Error::Random`].
+    pub fn new(offering: Offering, arrived: Sender<Arrived>) -> Result<Self, Error> {
+        let me = draw()?;
+        let state = State { ledger: Ledger::new(me), current: None, taken: false };
+        Ok(Self { me, offering, arrived, state: Mutex::new(state), changed: Condvar::new() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the process has become a VM.
+    #[must_use]
+    pub fn taken(&self) -> bool {
+        self.state().taken
+    }
+
+    /// Serves a connection to its end. It gives up `place` among the strangers when it has said who it is and what it wants.
+    ///
+    /// # Errors
+    /// What went wrong, for the log: other connections are not concerned.
+    pub fn serve(
+        self: &Arc<Self>,
+        stream: Arc<TcpStream>,
+        transport: &Transport,
+        place: &mut Place,
+    ) -> Result<(), Error> {
+        let mut connection = Connection::accept(stream, transport, SILENCE)?;
+        let first = match connection.receive(0) {
+            Ok(Incoming::Message(message)) => message,
+            Ok(Incoming::Pages(_)) => return Err(Error::Nonsense),
+            Err(e) => {
+                if let LinkError::Encrypted = e {
+                    let why = "this destination takes plaintext only: use --plaintext on both sides, or leave it out here";
+                    connection.send(&Message::Abort(why.into()))?;
+                }
+                return Err(e.into());
+            }
+        };
+        if !place.known() {
+            connection.send(&Message::Refuse(Refusal::Busy))?;
+            return Ok(());
+        }
+        connection.known();
+        match first {
+            Message::Query(id, receiver) => {
+                let outcome = self.outcome(&id, &receiver, &connection.peer());
+                if outcome == Outcome::Ran
+                    && let Some(thread) = self.lacking(&id)
+                {
+                    return thread.join(connection).map_err(Error::Event);
+                }
+                connection.send(&Message::Outcome(outcome))?;
+                Ok(())
+            }
+            Message::Hello(id) => self.take_in(connection, id),
+            _ => {
+                connection.send(&Message::Abort(Error::Nonsense.to_string()))?;
+                Err(Error::Nonsense)
+            }
+        }
+    }
+
+    /// What became of a move. One that has not been committed is ended first. Whoever did not begin it learns nothing, and ends nothing.
+    fn outcome(&self, id: &MoveId, receiver: &ReceiverId, peer: &Peer) -> Outcome {
+        let mut state = self.state();
+        if !state.ledger.may_ask(id, peer) {
+            tracing::warn!(
+                "a host asked about a move that another has begun, and was told nothing"
+            );
+            return Outcome::Unknown;
+        }
+        while state.ledger.outcome(id, receiver) == Outcome::Never
+            && let Some((current, thread)) = &state.current
+            && current == id
+        {
+            // Its thread sees the end of its connection, unless the commit has come: either way it says so.
+            thread.shut_down();
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.ledger.outcome(id, receiver)
+    }
+
+    /// The thread of a move whose VM runs here and lacks pages: that one answers.
+    fn lacking(&self, id: &MoveId) -> Option<Arc<Rejoin>> {
+        let state = self.state();
+        let (_, thread) = state.current.as_ref().filter(|(current, _)| current == id)?;
+        thread.is_lacking().then(|| Arc::clone(thread))
+    }
+
+    fn take_in(self: &Arc<Self>, mut connection: Connection, id: MoveId) -> Result<(), Error> {
+        let rejoin = Arc::new(Rejoin::new(connection.stream())?);
+        {
+            let mut state = self.state();
+            if state.taken || state.current.is_some() {
+                drop(state);
+                connection.send(&Message::Refuse(Refusal::Busy))?;
+                return Ok(());
+            }
+            if !state.ledger.begin(id, connection.peer()) {
+                drop(state);
+                connection.send(&Message::Abort(Error::Replayed.to_string()))?;
+                return Err(Error::Replayed);
+            }
+            state.current = Some((id, Arc::clone(&rejoin)));
+        }
+        let mut attempt = Attempt::new(self, connection, rejoin);
+        attempt.run(id);
+        // A VM that did not get to run is gone, with its name and its TAP, before anybody can try again.
+        drop(attempt.discard());
+        self.state().current = None;
+        self.changed.notify_all();
+        Ok(())
+    }
+}

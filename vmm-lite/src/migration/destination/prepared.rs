@@ -1,0 +1,204 @@
+//! A VM made ready for a guest that is to come.
+
+use super::{Offering, missing::Missing};
+use crate::{
+    control::{Claim, RuntimeDir},
+    devices::console::Console,
+    kvm::cpu::Features,
+    memory::PAGE,
+    vm::{Identity, Resume, ResumeReason, Urgent, Vm, VmState},
+};
+use migrate::{
+    offer::{Capabilities, Offer, Refusal, judge},
+    pages::Pages,
+    wire::{Accepted, PageFrame, Run, Started},
+};
+use std::{
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+use vmm_lite_interface::INTERFACE_VERSION;
+
+/// How long the vCPU may take to enter the guest before nothing is said about when it did.
+const ENTRY: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(super) struct Prepared {
+    pub vm: Vm,
+    pub claim: Option<Claim>,
+    /// From the state's arrival to the first entry.
+    urgent: Option<Urgent>,
+    /// Where pages may follow; `None` where the host cannot let them, and when all have come.
+    pub missing: Option<Missing>,
+    apply_ns: u64,
+}
+
+impl Prepared {
+    /// Judges an offer and makes a VM for it.
+    pub fn new(offer: &Offer, offering: &Offering) -> Result<(Self, Accepted), Refusal> {
+        let cannot = |e: &dyn std::error::Error| Refusal::Prepare(crate::cli::with_causes(e));
+        let (mut identity, features): (Identity, Features) = postcard::from_bytes(&offer.identity)
+            .map_err(|_| Refusal::Prepare("the offer says nothing of who the VM is".into()))?;
+        if identity.memory_size != offer.memory_size || identity.net.is_some() != offer.network {
+            return Err(Refusal::Prepare("the offer contradicts itself".into()));
+        }
+        let here = Vm::features().map_err(|e| cannot(&e))?;
+        let capabilities = Capabilities {
+            memory_max: offering.memory_max,
+            interface_versions: vec![INTERFACE_VERSION],
+            network: offering.tap.is_some(),
+            missing_features: features.missing_from(&here),
+        };
+        judge(offer, &capabilities)?;
+        if let Some(name) = &offering.name {
+            identity.name.clone_from(name);
+        }
+        let dir = RuntimeDir::open().map_err(|e| cannot(&e))?;
+        let claim = dir.claim(&identity.name).map_err(|e| cannot(&e))?;
+        let output = offering.output.as_ref().map(OwnedFd::try_clone).transpose();
+        let console = Console::new(output.map_err(|e| cannot(&e))?);
+        let vm = Vm::prepare(identity, offering.tap.as_deref(), console).map_err(|e| cannot(&e))?;
+        let apply = vm.hold().and_then(|mut held| held.warm_up()).map_err(|e| cannot(&e))?;
+        let missing = Missing::able(vm.ram())
+            .inspect_err(|e| tracing::info!("no memory can follow: {}", crate::cli::with_causes(e)))
+            .ok();
+        let accepted = Accepted { follow: missing.is_some(), apply_ns: apply.as_nanos() as u64 };
+        let this = Self { vm, claim: Some(claim), urgent: None, missing, apply_ns: 0 };
+        Ok((this, accepted))
+    }
+
+    fn watched(&self) -> Option<&Missing> {
+        self.missing.as_ref().filter(|missing| missing.watching())
+    }
+
+    /// Takes pages before the guest runs.
+    pub fn write(&self, frame: &PageFrame<'_>) -> Result<(), String> {
+        let ram = self.vm.ram();
+        frame.iter().try_for_each(|(number, page)| match self.watched() {
+            Some(missing) => missing.write(number, page),
+            None => ram.write_page(number, page).map_err(|e| e.to_string()),
+        })
+    }
+
+    /// Makes pages zero before the guest runs.
+    pub fn clear(&self, runs: &[Run]) -> Result<(), String> {
+        let ram = self.vm.ram();
+        for &(first, count) in runs {
+            // The decoder has checked that the run lies inside the memory.
+            let (first, count) = (first as usize, count as usize);
+            match self.watched() {
+                Some(missing) => missing.clear(first, count)?,
+                None => (first..first + count)
+                    .try_for_each(|number| ram.zero_page(number))
+                    .map_err(|e| e.to_string())?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes pages while the guest runs: those that it lacks, and no others.
+    pub fn fill<'a>(
+        &self,
+        pages: impl Iterator<Item = (usize, &'a [u8; PAGE])>,
+        lacking: &Pages,
+    ) -> Result<(), String> {
+        let Some(missing) = self.watched() else { return Ok(()) };
+        for (number, page) in pages.filter(|(number, _)| lacking.contains(*number)) {
+            missing.put(number, page)?;
+        }
+        Ok(())
+    }
+
+    /// Makes pages zero while the guest runs: those that it lacks, and no others.
+    pub fn fill_zero(&self, runs: &[Run], lacking: &Pages) -> Result<(), String> {
+        let Some(missing) = self.watched() else { return Ok(()) };
+        for number in runs.iter().flat_map(|&(first, count)| first..first + count) {
+            if lacking.contains(number as usize) {
+                missing.zero(number as usize, 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies a state that came at `came`.
+    pub fn apply(&mut self, state: &[u8], came: Instant, lacking: &Pages) -> Result<(), String> {
+        self.urgent = Some(self.vm.urgent());
+        let state: VmState = match postcard::take_from_bytes(state) {
+            Ok((state, [])) => state,
+            _ => return Err("the state makes no sense".into()),
+        };
+        if let (Some(missing), Some(net)) = (self.watched(), &state.net) {
+            // This thread is going to look at these, and it is the one that would bring them.
+            for page in net.pages().filter(|page| *page < self.vm.ram().pages()) {
+                if lacking.contains(page) {
+                    return Err("the network queues have not come with the state".into());
+                }
+                missing.zero(page, 1)?;
+            }
+        }
+        // The guest's clock went on from the capture: that long before the state came, as far as this host can know.
+        let mut held = self.vm.hold().map_err(|e| crate::cli::with_causes(&e))?;
+        held.apply(&state, came.elapsed()).map_err(|e| crate::cli::with_causes(&e))?;
+        self.apply_ns = came.elapsed().as_nanos() as u64;
+        Ok(())
+    }
+
+    /// Lets the guest run: the commit came at `came`.
+    pub fn start(&mut self, came: Instant) -> Started {
+        let away = came.elapsed() + Duration::from_nanos(self.apply_ns);
+        let resumed = self
+            .vm
+            .hold()
+            .and_then(|held| held.resume(Resume { reason: ResumeReason::Migrated, away }));
+        if let Err(e) = resumed {
+            // The source may not run it and this host cannot: that is for people to know.
+            eprintln!("vmm-lite: the VM arrived and cannot run: {}", crate::cli::with_causes(&e));
+        }
+        let entered = self.vm.entered(ENTRY);
+        self.urgent = None;
+        if let Err(e) = self.vm.announce() {
+            tracing::warn!("the network was not told that the VM is here: {e}");
+        }
+        let now = Instant::now();
+        let entered = entered.unwrap_or(now);
+        Started {
+            apply_ns: self.apply_ns,
+            run_ns: entered.saturating_duration_since(came).as_nanos() as u64,
+            told_ns: now.saturating_duration_since(entered).as_nanos() as u64,
+        }
+    }
+
+    /// The pages did not come: the VM ends for want of them.
+    pub fn lost(&mut self, lacking: &Pages) {
+        let error = Lost { pages: lacking.len(), list: listed(lacking) };
+        // First it may not run on, then whoever waits for a page is let go.
+        self.vm.fail(error, || drop(self.missing.take()));
+    }
+}
+
+/// The source went away with memory that the guest cannot do without.
+#[derive(thiserror::Error, Debug)]
+#[error(
+    "the source did not come back with {pages} pages of memory that were to follow: the VM is lost. Missing (guest-physical page numbers): {list}"
+)]
+struct Lost {
+    pages: usize,
+    list: String,
+}
+
+/// Pages, for people.
+fn listed(pages: &Pages) -> String {
+    const MOST: usize = 64;
+    let mut list: Vec<String> = pages
+        .runs()
+        .take(MOST)
+        .map(|(first, count)| match count {
+            1 => format!("{first:#x}"),
+            _ => format!("{first:#x}-{:#x}", first + count - 1),
+        })
+        .collect();
+    if pages.runs().nth(MOST).is_some() {
+        list.push("…".into());
+    }
+    list.join(" ")
+}

@@ -1,0 +1,50 @@
+//! Waiting for several descriptors at once.
+
+use std::{io, os::fd::RawFd, time::Duration};
+
+/// What to wait for. A negative descriptor never is ready.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Watch {
+    /// Something to read, or the end of it.
+    Readable(RawFd),
+    /// Nobody at the other end any more.
+    HungUp(RawFd),
+}
+
+/// Waits until one of `watched` is ready, at most `patience`; says which are. A signal ends the wait early.
+///
+/// # Errors
+/// What `ppoll` says.
+pub fn wait_any<const N: usize>(watched: [Watch; N], patience: Duration) -> io::Result<[bool; N]> {
+    let mut entries = watched.map(|watch| {
+        let (fd, events) = match watch {
+            Watch::Readable(fd) => (fd, libc::POLLIN),
+            // That is always told.
+            Watch::HungUp(fd) => (fd, 0),
+        };
+        libc::pollfd { fd, events, revents: 0 }
+    });
+    let time = libc::timespec {
+        tv_sec: patience.as_secs().min(1 << 30) as libc::time_t,
+        tv_nsec: patience.subsec_nanos().into(),
+    };
+    // SAFETY: N valid entries, a valid time, no signal mask.
+    let n = unsafe {
+        libc::ppoll(entries.as_mut_ptr(), N as libc::nfds_t, &raw const time, std::ptr::null())
+    };
+    match n {
+        -1 => match io::Error::last_os_error() {
+            e if e.kind() == io::ErrorKind::Interrupted => Ok([false; N]),
+            e => Err(e),
+        },
+        _ => Ok(entries.map(|entry| entry.revents != 0)),
+    }
+}
+
+/// Waits until a descriptor is readable, at most that long.
+///
+/// # Errors
+/// What `ppoll` says.
+pub fn wait_readable(fd: RawFd, patience: Duration) -> io::Result<bool> {
+    wait_any([Watch::Readable(fd)], patience).map(|[readable]| readable)
+}

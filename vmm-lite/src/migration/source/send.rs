@@ -1,0 +1,157 @@
+//! Sends memory.
+
+use super::driver::{Driver, pages_of};
+use crate::{
+    control::Reply,
+    migration::{
+        connection::LinkError,
+        poll::{Watch, wait_any},
+    },
+};
+use migrate::{
+    pages::Pages,
+    source::Event,
+    wire::{Message, RUNS_PER_MESSAGE, Run},
+};
+use std::time::{Duration, Instant};
+
+/// How often the deadline is looked at while the pace is waited for.
+const LOOK: Duration = Duration::from_millis(100);
+
+impl Driver<'_> {
+    /// Sends a round while the guest runs. Between pieces it can be called off, by either side.
+    pub(super) fn send_round(&mut self, round: u32, mut pages: Pages, reply: &Reply) {
+        let first = round == 0;
+        if first && !self.keep_touched(&mut pages) {
+            return;
+        }
+        for number in pages.iter() {
+            self.packer.page(self.vm.ram(), number, first);
+            if self.packer.is_full() {
+                let Some(bytes) = self.flush() else { return };
+                if self.called_off(bytes, reply) {
+                    return;
+                }
+            }
+        }
+        self.packer.message(&Message::RoundEnd(round));
+        self.sent();
+    }
+
+    /// Names pages that are going to follow.
+    pub(super) fn announce(&mut self, round: u32, pages: &Pages) {
+        self.name(pages);
+        self.packer.message(&Message::RoundEnd(round));
+        self.sent();
+    }
+
+    /// Sends the last pages and the state; names those that follow.
+    pub(super) fn send_last(&mut self, mut pages: Pages, follow: &Pages) {
+        let fresh = self.source.rounds() == 0;
+        if fresh && !self.keep_touched(&mut pages) {
+            return;
+        }
+        let Some(paused) = &mut self.paused else { return };
+        let state = match paused.capture() {
+            Ok(state) => state,
+            Err(e) => return self.failed(&e),
+        };
+        let state =
+            postcard::to_stdvec(&state).expect("a state has nothing that postcard cannot write");
+        self.name(follow);
+        for number in pages.iter() {
+            self.packer.page(self.vm.ram(), number, fresh);
+            if self.packer.is_full() && self.flush().is_none() {
+                return;
+            }
+        }
+        self.packer.message(&Message::State(state));
+        self.sent();
+    }
+
+    /// Sends pages after the commit.
+    pub(super) fn send_following(&mut self, pages: &Pages) {
+        pages.iter().for_each(|number| self.packer.page(self.vm.ram(), number, false));
+        self.packer.finish();
+        self.sent();
+    }
+
+    /// What nobody ever touched is zero at both ends.
+    fn keep_touched(&mut self, pages: &mut Pages) -> bool {
+        match self.vm.ram().touched() {
+            Ok(touched) => {
+                pages.keep(&pages_of(&touched));
+                true
+            }
+            Err(e) => {
+                self.failed(&e);
+                false
+            }
+        }
+    }
+
+    fn name(&mut self, pages: &Pages) {
+        let runs: Vec<Run> = pages.runs().collect();
+        for runs in runs.chunks(RUNS_PER_MESSAGE) {
+            self.packer.message(&Message::Follow(runs.to_vec()));
+        }
+    }
+
+    /// Sends what has gathered; how many bytes. `None`: the link broke, which is an event then.
+    fn flush(&mut self) -> Option<u64> {
+        let Self { connection, packer, .. } = self;
+        let connection = connection.as_mut()?;
+        let before = connection.sent();
+        let flushed: Result<(), LinkError> = packer.flush(|bytes| connection.send_raw(bytes));
+        let bytes = connection.sent() - before;
+        match flushed {
+            Ok(()) => Some(bytes),
+            Err(e) => {
+                let event = self.lost(&e);
+                self.events.push_back(event);
+                None
+            }
+        }
+    }
+
+    /// Sends the rest, and says what was sent in all.
+    fn sent(&mut self) {
+        if self.flush().is_some() {
+            let sent = self.packer.take_sent();
+            self.events.push_back(Event::Sent(sent));
+        }
+    }
+
+    /// Whether somebody wants no more of it: the destination, whoever asked for the move, `vmm-lite cancel`. Keeps the pace meanwhile.
+    fn called_off(&mut self, bytes: u64, reply: &Reply) -> bool {
+        let until = Instant::now() + self.pace.sent(bytes, Instant::now());
+        loop {
+            if self.source.deadline().is_some_and(|at| at <= self.now()) {
+                self.events.push_back(Event::Tick);
+                return true;
+            }
+            let Some(connection) = &mut self.connection else { return true };
+            let left = until.saturating_duration_since(Instant::now());
+            let watched = [
+                Watch::Readable(connection.fd()),
+                Watch::HungUp(reply.fd()),
+                Watch::Readable(self.vm.cancel_fd()),
+            ];
+            match wait_any(watched, left.min(LOOK)) {
+                Ok([false, false, false]) if until <= Instant::now() => return false,
+                // The loop that waits for the destination sees what it is.
+                Ok([_, true, _] | [_, _, true]) => return true,
+                Ok([true, ..]) => match connection.wait(Duration::ZERO) {
+                    // Part of a record, which is nothing yet.
+                    Ok(false) => {}
+                    Ok(true) | Err(_) => return true,
+                },
+                Ok(_) => {}
+                Err(e) => {
+                    self.failed(&e);
+                    return true;
+                }
+            }
+        }
+    }
+}
