@@ -11,6 +11,11 @@
 //! ```
 //! Guests talk on the data network; moves go over the migration network, as one does in a real place.
 
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
 use crate::{error::Result, net::Namespace};
 
 /// Address of the client on the data network.
@@ -25,7 +30,12 @@ pub struct Host {
     pub migration_ip: String,
     /// Its address on the data network.
     pub data_ip: String,
+    /// The identities on this site, shared by its hosts: see [`crate::vmm::Vmm`].
+    pub(crate) identities: Identities,
 }
+
+/// Directories of identities, and the lines by which others trust them.
+pub(crate) type Identities = Arc<Mutex<Vec<(PathBuf, String)>>>;
 
 impl Host {
     /// Makes one more TAP on the host's bridge.
@@ -57,6 +67,7 @@ impl Site {
         let switch = Namespace::new("switch")?;
         switch.bridge("br-data")?;
         switch.bridge("br-mig")?;
+        let identities = Identities::default();
         let host = |name: &str, n: u8| -> Result<Host> {
             let ns = Namespace::new(name)?;
             ns.bridge("br0")?;
@@ -69,7 +80,7 @@ impl Site {
             let (data_ip, migration_ip) = (format!("10.0.0.1{n}"), format!("10.9.0.{n}"));
             ns.ip(["addr", "add", &format!("{data_ip}/24"), "dev", "br0"])?;
             ns.ip(["addr", "add", &format!("{migration_ip}/24"), "dev", "mig"])?;
-            let host = Host { ns, migration_ip, data_ip };
+            let host = Host { ns, migration_ip, data_ip, identities: Arc::clone(&identities) };
             host.tap("tap0")?;
             Ok(host)
         };

@@ -1,6 +1,10 @@
 //! `vmm-lite` as a user starts it.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::PoisonError,
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -15,7 +19,7 @@ use crate::{
 /// How long starting, listening, or ending may take before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// `vmm-lite` on one host. Each host has its own runtime directory, as two machines would.
+/// `vmm-lite` on one host. Each has its own runtime directory and its own identity, as machines would, and those of one site trust each other.
 #[derive(Debug)]
 pub struct Vmm {
     host: Host,
@@ -26,9 +30,32 @@ impl Vmm {
     /// For `host`.
     ///
     /// # Errors
-    /// When the runtime directory cannot be made.
+    /// When the runtime directory or the identity cannot be made.
     pub fn on(host: &Host) -> Result<Self> {
-        Ok(Self { host: host.clone(), runtime: RuntimeDir::new()? })
+        let this = Self { host: host.clone(), runtime: RuntimeDir::new()? };
+        let mut known = host.identities.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = this.identity_verb(&this.identity(), &["init"])?;
+        let name = |n: usize| format!("host{n}");
+        for (n, (dir, other)) in known.iter().enumerate().filter(|(_, (dir, _))| dir.exists()) {
+            this.identity_verb(&this.identity(), &["trust", other, "--name", &name(n)])?;
+            this.identity_verb(dir, &["trust", &line, "--name", &name(known.len())])?;
+        }
+        known.push((this.identity(), line));
+        drop(known);
+        Ok(this)
+    }
+
+    /// The directory of its identity.
+    #[must_use]
+    pub fn identity(&self) -> PathBuf {
+        self.runtime.path().join("identity")
+    }
+
+    /// Runs `vmm-lite identity ARGS` with the identity in `dir`, and returns what it prints.
+    fn identity_verb(&self, dir: &Path, args: &[&str]) -> Result<String> {
+        let mut command = self.command(&["identity"])?;
+        command.args(args).env("VMM_LITE_IDENTITY", dir);
+        Ok(run(&mut command)?.trim().to_owned())
     }
 
     /// The host.
@@ -44,6 +71,7 @@ impl Vmm {
     pub fn command(&self, args: &[&str]) -> Result<std::process::Command> {
         let mut command = self.host.ns.command(vmm_lite()?);
         command.args(args).env("XDG_RUNTIME_DIR", self.runtime.path());
+        command.env("VMM_LITE_IDENTITY", self.identity());
         Ok(command)
     }
 

@@ -113,7 +113,8 @@ impl Connection {
                     let mut connection = Self::over(Arc::new(stream), patience)?;
                     if let Transport::Tls(credentials) = transport {
                         let pinned = pinned.map(PublicKey);
-                        let tls = Tls::connect(&connection.stream, credentials, pinned)?;
+                        let Self { stream, inbox, .. } = &mut connection;
+                        let tls = Tls::connect(stream, inbox, credentials, pinned)?;
                         connection.tls = Some(Box::new(tls));
                     }
                     return Ok(connection);
@@ -136,7 +137,8 @@ impl Connection {
         let mut connection = Self::over(stream, patience)?;
         connection.most = FIRST_MAX;
         if let Transport::Tls(credentials) = transport {
-            connection.tls = Some(Box::new(Tls::accept(&connection.stream, credentials)?));
+            let Self { stream, inbox, .. } = &mut connection;
+            connection.tls = Some(Box::new(Tls::accept(stream, inbox, credentials)?));
         }
         Ok(connection)
     }

@@ -84,20 +84,25 @@ impl Tls {
     /// [`LinkError::Tls`] with the reason why not, [`LinkError::Io`], [`LinkError::Closed`].
     pub fn connect(
         stream: &TcpStream,
+        inbox: &mut Inbox,
         credentials: &Credentials,
         pinned: Option<PublicKey>,
     ) -> Result<Self, LinkError> {
         let (session, verifier) = credentials.client(pinned)?;
-        Self::new(Session::Client(session), verifier, credentials).shake_hands(stream)
+        Self::new(Session::Client(session), verifier, credentials).shake_hands(stream, inbox)
     }
 
     /// Makes a session with the host that has connected.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
-    pub fn accept(stream: &TcpStream, credentials: &Credentials) -> Result<Self, LinkError> {
+    pub fn accept(
+        stream: &TcpStream,
+        inbox: &mut Inbox,
+        credentials: &Credentials,
+    ) -> Result<Self, LinkError> {
         let (session, verifier) = credentials.server()?;
-        Self::new(Session::Server(session), verifier, credentials).shake_hands(stream)
+        Self::new(Session::Server(session), verifier, credentials).shake_hands(stream, inbox)
     }
 
     fn new(session: Session, verifier: Arc<Verifier>, credentials: &Credentials) -> Self {
@@ -126,10 +131,10 @@ impl Tls {
         certificate::key_of(self.state().peer_certificates()?.first()?).ok()
     }
 
-    fn shake_hands(mut self, stream: &TcpStream) -> Result<Self, LinkError> {
+    /// What the other side sends right behind its handshake goes to `inbox`.
+    fn shake_hands(mut self, stream: &TcpStream, inbox: &mut Inbox) -> Result<Self, LinkError> {
         let end = Instant::now() + HANDSHAKE;
-        let mut nothing = Inbox::default();
-        while let Next::More = self.go_on(stream, &mut nothing, &[])? {
+        while let Next::More = self.go_on(stream, inbox, &[])? {
             if Instant::now() > end || self.to - self.from == self.incoming.len() {
                 return Err(TlsError::Handshake.into());
             }
@@ -205,10 +210,11 @@ impl Tls {
 
     /// Tells the other side why, as far as the library does, and puts it in words.
     fn failed(&mut self, stream: &TcpStream, e: rustls::Error) -> LinkError {
-        let mut nothing = Inbox::default();
-        while let Ok(Next::Again) = self.step(&mut nothing, &[]) {}
-        // A peer that is gone does not hear it.
-        let _ = self.flush(stream);
+        // Once: there is one alert, if any, and it comes first.
+        if let Ok(Next::Again) = self.step(&mut Inbox::default(), &[]) {
+            // A peer that is gone does not hear it.
+            let _ = self.flush(stream);
+        }
         explained(e, &self.verifier, self.verifier.role(), self.me).into()
     }
 

@@ -1,0 +1,406 @@
+//! Connections between hosts that trust each other, and between hosts that do not.
+
+use migrate::{
+    PROTOCOL_VERSION,
+    wire::{HEADER_SIZE, Header, Kind, Message},
+};
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+use vmm_lite::{
+    identity::{HostIdentity, PublicKey, TrustStore, Trusted},
+    migration::{
+        Error,
+        connection::{Connection, Incoming, LinkError, Transport},
+        tls::{Credentials, TlsError},
+    },
+};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn host() -> Arc<HostIdentity> {
+    Arc::new(HostIdentity::generate(10).unwrap())
+}
+
+fn trusting(me: &Arc<HostIdentity>, hosts: &[(PublicKey, bool, bool)]) -> Transport {
+    let mut trusted = TrustStore::default();
+    for (n, &(key, send, receive)) in hosts.iter().enumerate() {
+        trusted.add(Trusted { key, name: format!("h{n}"), send, receive }).unwrap();
+    }
+    Transport::Tls(Credentials { identity: Arc::clone(me), trusted: Arc::new(trusted) })
+}
+
+/// Two hosts as they should be: the first may send to the second.
+fn friends() -> (Transport, Transport) {
+    let (a, b) = (host(), host());
+    (trusting(&a, &[(b.public(), false, true)]), trusting(&b, &[(a.public(), true, false)]))
+}
+
+/// What both sides say of a connection on which the first greets and the second answers.
+fn greet(
+    source: &Transport,
+    destination: &Transport,
+) -> (Result<Connection, Error>, Result<Connection, LinkError>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = format!("tcp://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let destination = destination.clone();
+    let there = thread::spawn(move || {
+        let stream = Arc::new(listener.accept().unwrap().0);
+        let answer = || {
+            let mut connection = Connection::accept(Arc::clone(&stream), &destination, PATIENCE)?;
+            match connection.receive(0)? {
+                Incoming::Message(Message::Hello(id)) => {
+                    connection.send(&Message::Welcome(id, [2; 16]))?
+                }
+                other => panic!("{other:?}"),
+            }
+            connection.known();
+            Ok(connection)
+        };
+        let answered = answer();
+        if answered.is_err() {
+            // What was said last gets there only if nothing is left unread.
+            let _ = stream.shutdown(Shutdown::Write);
+            let _ = (&*stream).read_to_end(&mut Vec::new());
+        }
+        answered
+    });
+    let here = Connection::open(&to, source, None, PATIENCE).and_then(|mut connection| {
+        connection.send(&Message::Hello([1; 16]))?;
+        match connection.receive(0)? {
+            Incoming::Message(Message::Welcome(..)) => Ok(connection),
+            Incoming::Message(Message::Abort(why)) => Err(Error::Transport(why)),
+            other => panic!("{other:?}"),
+        }
+    });
+    (here, there.join().unwrap())
+}
+
+/// The errors on both sides, in words.
+fn refused(source: &Transport, destination: &Transport) -> (String, String) {
+    let began = Instant::now();
+    let (here, there) = greet(source, destination);
+    assert!(began.elapsed() < PATIENCE / 2, "both know at once");
+    (here.unwrap_err().to_string(), there.unwrap_err().to_string())
+}
+
+fn says(said: &str, parts: &[&str]) {
+    parts.iter().for_each(|part| assert!(said.contains(part), "no {part:?} in: {said}"));
+}
+
+#[test]
+fn hosts_that_trust_each_other_talk() {
+    let (source, destination) = friends();
+    let (here, there) = greet(&source, &destination);
+    let (here, there) = (here.unwrap(), there.unwrap());
+    let key = |of: &Transport| match of {
+        Transport::Tls(credentials) => credentials.identity.public().0,
+        Transport::Plaintext => panic!("not these"),
+    };
+    assert_eq!(here.peer(), Some(key(&destination)));
+    assert_eq!(there.peer(), Some(key(&source)));
+}
+
+#[test]
+fn messages_of_every_size_arrive_whole_in_both_directions() {
+    let (source, destination) = friends();
+    for (source, destination) in
+        [(source, destination), (Transport::Plaintext, Transport::Plaintext)]
+    {
+        let (here, there) = greet(&source, &destination);
+        let (mut here, mut there) = (here.unwrap(), there.unwrap());
+        let sizes =
+            [0, 1, 15, 16, 17, 4096, 16_383, 16_384, 16_385, 65_536, 262_144, (1 << 20) - 1];
+        let state = |size: usize| Message::State((0..size).map(|n| (n % 253) as u8).collect());
+        let echo = thread::spawn(move || {
+            for _ in 0..2 * sizes.len() {
+                let Incoming::Message(message) = there.receive(0).unwrap() else { panic!("pages") };
+                there.send(&message).unwrap();
+            }
+        });
+        for size in sizes {
+            here.send(&state(size)).unwrap();
+            assert!(here.wait(PATIENCE).unwrap());
+            match here.receive(0).unwrap() {
+                Incoming::Message(message) => assert_eq!(message, state(size)),
+                Incoming::Pages(_) => panic!("pages"),
+            }
+        }
+        // Many in one write: what was read ahead is as good as readable.
+        let many: Vec<u8> = sizes.iter().flat_map(|_| Message::RoundEnd(7).encode()).collect();
+        here.send_raw(&many).unwrap();
+        echo.join().unwrap();
+        for _ in sizes {
+            assert!(here.wait(Duration::ZERO).unwrap());
+            assert!(matches!(here.receive(0), Ok(Incoming::Message(Message::RoundEnd(7)))));
+        }
+        assert!(here.wait(PATIENCE).unwrap(), "the end can be received");
+        assert!(matches!(here.receive(0), Err(LinkError::Closed)));
+    }
+}
+
+#[test]
+fn a_source_that_is_not_trusted_is_told_what_to_do() {
+    let (a, b) = (host(), host());
+    let source = trusting(&a, &[(b.public(), true, true)]);
+    let (here, there) = refused(&source, &trusting(&b, &[(host().public(), true, true)]));
+    says(&here, &["does not trust this one's key", &format!("identity trust {}", a.public())]);
+    says(&there, &["is not trusted here", &a.public().to_string()]);
+}
+
+#[test]
+fn a_destination_that_is_not_trusted_gets_nothing() {
+    let (a, b) = (host(), host());
+    let destination = trusting(&b, &[(a.public(), true, true)]);
+    let (here, there) = refused(&trusting(&a, &[]), &destination);
+    says(&here, &["is not trusted here", &b.public().to_string()]);
+    says(&there, &["does not trust this one's key"]);
+}
+
+#[test]
+fn rights_are_for_one_direction() {
+    let (a, b) = (host(), host());
+    let (here, there) = refused(
+        &trusting(&a, &[(b.public(), true, true)]),
+        &trusting(&b, &[(a.public(), false, true)]),
+    );
+    says(&here, &["not to send VMs there"]);
+    says(&there, &["h0", "not to send VMs here"]);
+    let (here, there) = refused(
+        &trusting(&a, &[(b.public(), true, false)]),
+        &trusting(&b, &[(a.public(), true, true)]),
+    );
+    says(&here, &["not to receive VMs from here"]);
+    says(&there, &["not to receive VMs from there"]);
+}
+
+#[test]
+fn certificates_have_their_time() {
+    let now = SystemTime::now();
+    for (validity, what) in
+        [(now - DAY * 9..now - DAY, "has expired"), (now + DAY..now + DAY * 9, "is not valid yet")]
+    {
+        let (old, b) = (Arc::new(HostIdentity::generate_for(validity).unwrap()), host());
+        let (there, here) = (
+            trusting(&b, &[(old.public(), true, true)]),
+            trusting(&old, &[(b.public(), true, true)]),
+        );
+        let (source, destination) = refused(&here, &there);
+        says(&source, &["has expired or is not valid yet", "identity renew"]);
+        says(&destination, &[what, "identity renew"]);
+        let (source, destination) = refused(&there, &here);
+        says(&source, &[what]);
+        says(&destination, &["has expired or is not valid yet"]);
+    }
+}
+
+/// A certificate for one key, and another key: what a thief of certificates has.
+#[test]
+fn a_certificate_without_its_key_is_worth_nothing() {
+    use rustls::{
+        client::Resumption,
+        crypto::ring,
+        pki_types::{
+            CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, pem::PemObject,
+        },
+        sign::{CertifiedKey, SingleCertAndKey},
+    };
+    let (a, b, thief) = (host(), host(), host());
+    let Transport::Tls(credentials) = trusting(&b, &[(a.public(), true, true)]) else { panic!() };
+    let key =
+        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from_pem_slice(thief.pem().0.as_bytes()).unwrap());
+    let stolen = CertificateDer::from_pem_slice(a.pem().1.as_bytes()).unwrap();
+    let pair = CertifiedKey::new(vec![stolen], ring::sign::any_supported_type(&key).unwrap());
+    let mut config =
+        rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anybody))
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
+    config.alpn_protocols = vec![format!("vmm-lite-migration/{PROTOCOL_VERSION}").into_bytes()];
+    config.resumption = Resumption::disabled();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap();
+    let there = thread::spawn(move || {
+        let stream = Arc::new(listener.accept().unwrap().0);
+        Connection::accept(stream, &Transport::Tls(credentials), PATIENCE).unwrap_err().to_string()
+    });
+    let mut session =
+        rustls::ClientConnection::new(Arc::new(config), ServerName::try_from("x").unwrap())
+            .unwrap();
+    let mut stream = TcpStream::connect(to).unwrap();
+    let _ = rustls::Stream::new(&mut session, &mut stream).write_all(b"hello");
+    says(&there.join().unwrap(), &["TLS with the other side failed"]);
+}
+
+/// Takes every server.
+#[derive(Debug)]
+struct Anybody;
+
+impl rustls::client::danger::ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &[rustls::pki_types::CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        vec![rustls::SignatureScheme::ED25519]
+    }
+}
+
+#[test]
+fn plaintext_and_tls_do_not_wait_for_each_other() {
+    let (source, destination) = friends();
+    let (here, there) = refused(&Transport::Plaintext, &destination);
+    says(&here, &["this destination takes TLS only"]);
+    says(&there, &["the other side speaks plaintext"]);
+    // What the listener answers to TLS is its own: see `migration::destination`.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = format!("tcp://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let there = thread::spawn(move || {
+        let stream = Arc::new(listener.accept().unwrap().0);
+        let mut connection = Connection::accept(stream, &Transport::Plaintext, PATIENCE).unwrap();
+        let said = connection.receive(0).unwrap_err().to_string();
+        connection.send(&Message::Abort("plaintext only".into())).unwrap();
+        said
+    });
+    let said = Connection::open(&to, &source, None, PATIENCE).unwrap_err().to_string();
+    says(&said, &["the other side speaks plaintext"]);
+    says(&there.join().unwrap(), &["the peer speaks TLS"]);
+}
+
+#[test]
+fn a_late_question_goes_to_nobody_else() {
+    let (a, b, c) = (host(), host(), host());
+    let source = trusting(&a, &[(b.public(), true, true), (c.public(), true, true)]);
+    let destination = trusting(&c, &[(a.public(), true, true)]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = format!("tcp://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let there = thread::spawn(move || {
+        let stream = Arc::new(listener.accept().unwrap().0);
+        Connection::accept(stream, &destination, PATIENCE).unwrap_err()
+    });
+    match Connection::open(&to, &source, Some(b.public().0), PATIENCE) {
+        Err(Error::Link(LinkError::Tls(TlsError::Another { began }))) => {
+            assert_eq!(began, b.public())
+        }
+        other => panic!("{other:?}"),
+    }
+    there.join().unwrap();
+}
+
+/// What a peer that is known by nothing yet may cost, and for how long.
+#[test]
+fn what_is_announced_is_not_believed() {
+    let peer = |bytes: Vec<u8>| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        stream.write_all(&bytes).unwrap();
+        let there = Arc::new(listener.accept().unwrap().0);
+        let mut connection =
+            Connection::accept(there, &Transport::Plaintext, Duration::from_millis(300)).unwrap();
+        let began = Instant::now();
+        let said = connection.receive(0).unwrap_err();
+        assert!(began.elapsed() < Duration::from_secs(2));
+        said
+    };
+    let header = |kind, length| Header { kind, length, checksum: 0 }.encode().to_vec();
+    assert!(matches!(peer(header(Kind::State, 1 << 20)), LinkError::First(_)));
+    assert!(matches!(peer(header(Kind::Pages, 4096)), LinkError::First(_)));
+    assert!(matches!(peer(header(Kind::State, u32::MAX)), LinkError::Wire(_)));
+    assert!(matches!(peer(header(Kind::Hello, 16)), LinkError::Slow));
+    assert!(matches!(peer(header(Kind::Hello, 16)[..HEADER_SIZE - 1].to_vec()), LinkError::Slow));
+    assert!(matches!(peer(vec![0; 64]), LinkError::Wire(_)));
+}
+
+#[test]
+fn a_message_that_drips_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let there = Arc::new(listener.accept().unwrap().0);
+    let dripping = thread::spawn(move || {
+        let hello = Message::Hello([1; 16]).encode();
+        // Each byte comes well within the patience for one read.
+        hello.chunks(1).all(|byte| {
+            thread::sleep(Duration::from_millis(100));
+            stream.write_all(byte).is_ok()
+        })
+    });
+    let patience = Duration::from_millis(300);
+    let mut connection = Connection::accept(there, &Transport::Plaintext, patience).unwrap();
+    let began = Instant::now();
+    assert!(matches!(connection.receive(0), Err(LinkError::Slow)));
+    assert!(began.elapsed() < Duration::from_secs(2));
+    drop(connection);
+    assert!(!dripping.join().unwrap(), "it hears of it");
+}
+
+#[test]
+fn a_handshake_that_was_recorded_is_worth_nothing() {
+    let (source, destination) = friends();
+    // Records what the source says to the destination.
+    let real = TcpListener::bind("127.0.0.1:0").unwrap();
+    let relay = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = format!("tcp://{}", relay.local_addr().unwrap()).parse().unwrap();
+    let real_at = real.local_addr().unwrap();
+    let recorder = thread::spawn(move || {
+        let (mut from, _) = relay.accept().unwrap();
+        let mut on = TcpStream::connect(real_at).unwrap();
+        let (mut back_from, mut back_to) = (on.try_clone().unwrap(), from.try_clone().unwrap());
+        thread::spawn(move || std::io::copy(&mut back_from, &mut back_to));
+        let (mut recorded, mut buffer) = (Vec::new(), [0; 4096]);
+        while let Ok(n @ 1..) = from.read(&mut buffer) {
+            recorded.extend_from_slice(&buffer[..n]);
+            on.write_all(&buffer[..n]).unwrap();
+        }
+        recorded
+    });
+    let there = {
+        let destination = destination.clone();
+        thread::spawn(move || {
+            let stream = Arc::new(real.accept().unwrap().0);
+            let mut connection = Connection::accept(stream, &destination, PATIENCE).unwrap();
+            assert!(matches!(connection.receive(0), Ok(Incoming::Message(Message::Hello(_)))));
+            let again = Arc::new(real.accept().unwrap().0);
+            Connection::accept(again, &destination, PATIENCE).unwrap_err()
+        })
+    };
+    let mut connection = Connection::open(&to, &source, None, PATIENCE).unwrap();
+    connection.send(&Message::Hello([1; 16])).unwrap();
+    connection.stream().shutdown(Shutdown::Write).unwrap();
+    let recorded = recorder.join().unwrap();
+    assert!(recorded.len() > 500);
+    let mut again = TcpStream::connect(real_at).unwrap();
+    again.write_all(&recorded).unwrap();
+    assert!(matches!(there.join().unwrap(), LinkError::Tls(TlsError::Tls(_))));
+}
