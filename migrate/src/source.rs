@@ -100,6 +100,8 @@ pub struct Source {
     began: Duration,
     asked: Duration,
     deadline: Option<Duration>,
+    /// The round that was sent last.
+    last: Sent,
     moments: Moments,
     numbers: Numbers,
     dont_care: Pages,
@@ -110,7 +112,6 @@ struct Numbers {
     bytes: u64,
     full: u64,
     zero: u64,
-    last_bytes: u64,
     last: u64,
     follow: u64,
     quiescent: bool,
@@ -146,6 +147,7 @@ impl Source {
             began: now,
             asked: now,
             deadline: Some(now + settings.answer),
+            last: Sent::default(),
             moments: Moments::default(),
             numbers: Numbers::default(),
             dont_care: Pages::none(pages),
@@ -234,13 +236,14 @@ impl Source {
             (State::Copying, Event::Sent(sent)) => {
                 self.count(sent);
                 self.to(State::Confirming, Some(now + self.settings.answer));
-                self.numbers.last_bytes = sent.bytes;
+                self.last = sent;
                 Vec::new()
             }
             (State::Confirming, Event::Message(Message::RoundDone(n)))
                 if n == self.rounds.done() =>
             {
-                self.measured.round(self.numbers.last_bytes, now.saturating_sub(self.asked));
+                let took = now.saturating_sub(self.asked + self.last.idle);
+                self.measured.round(self.last.bytes, took);
                 self.rounds.sent();
                 self.to(State::Looking, None);
                 vec![Action::TakeDirty]
@@ -336,6 +339,9 @@ impl Source {
         let left = self.rounds.left();
         let mut pages = left.clone();
         pages.take_out(&self.rounds.hottest(left, self.room_for_hot()));
+        for page in 0..self.settings.first_that_follows {
+            pages.remove(page);
+        }
         self.asked = now;
         self.to(State::Announcing, None);
         self.announced = Some(pages.clone());

@@ -3,7 +3,7 @@
 use migrate::{
     PROTOCOL_VERSION,
     offer::Refusal,
-    wire::{HEADER_SIZE, Header, Message, decode},
+    wire::{Accepted, HEADER_SIZE, Header, Message, decode},
 };
 use serde_json::Value;
 use std::{
@@ -161,7 +161,7 @@ fn liar(listener: TcpListener, answers: usize, then: impl FnOnce(TcpStream) + Se
         stream.read_exact(&mut body).unwrap();
         let answer = match decode(&header, &body, 4096).unwrap() {
             Message::Hello(id) => Message::Welcome(id, [1; 16]),
-            Message::Offer(_) => Message::Accept,
+            Message::Offer(_) => Message::Accept(Accepted::default()),
             Message::RoundEnd(n) => Message::RoundDone(n),
             Message::State(_) => Message::Abort("it does not fit".into()),
             _ => continue,

@@ -16,7 +16,9 @@ use crate::{
 const STEP: Duration = Duration::from_micros(10);
 const RECEIVER: ReceiverId = [7; 16];
 /// Pages that the VMM needs before the guest runs.
-const NEEDED: std::ops::Range<usize> = 3..6;
+const NEEDED: std::ops::Range<usize> = 0..6;
+/// Of these, those that the source knows of before the guest stands.
+const FIRST: usize = 4;
 
 /// Where the link breaks.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +76,13 @@ impl World {
         let policy = Policy { last_round: Duration::ZERO, rounds_max: 3 };
         let follows = matches!(mode, Mode::Auto | Mode::Hybrid);
         let max_blackout = if follows { Duration::ZERO } else { Duration::from_secs(1) };
-        let settings = Settings { mode, policy, max_blackout, ..Settings::default() };
+        let settings = Settings {
+            mode,
+            policy,
+            max_blackout,
+            first_that_follows: FIRST,
+            ..Settings::default()
+        };
         let (source, actions) = Source::begin(id(0), offer(), settings, now);
         let mut world = Self {
             now,
@@ -304,7 +312,12 @@ impl World {
 
     fn sent(&mut self, full: u64, zero: u64) {
         let bytes = (full + 1) * 4096;
-        self.source_event(source::Event::Sent(source::Sent { bytes, full, zero }));
+        self.source_event(source::Event::Sent(source::Sent {
+            bytes,
+            full,
+            zero,
+            ..Default::default()
+        }));
     }
 
     fn send_pages(&mut self, pages: &crate::pages::Pages) -> (u64, u64) {
@@ -391,6 +404,7 @@ impl World {
                 Action::Forget(runs) => {
                     let memory =
                         self.prepared.as_mut().expect("prepared before pages are forgotten");
+                    assert!(numbers(&runs).all(|page| page as usize >= FIRST));
                     numbers(&runs).for_each(|page| memory[page as usize] = u64::MAX);
                     self.destination_event(Event::Forgot(Ok(())));
                 }

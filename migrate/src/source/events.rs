@@ -27,6 +27,8 @@ pub struct Settings {
     pub max_blackout: Duration,
     /// Whether the move is given up rather than made with a blackout that is expected to be longer.
     pub strict: bool,
+    /// Pages below this number are the VMM's own, and never follow.
+    pub first_that_follows: usize,
     /// How long everything up to the commit may take.
     pub timeout: Option<Duration>,
     /// When rounds end.
@@ -47,6 +49,7 @@ impl Default for Settings {
             mode: Mode::Auto,
             max_blackout: Duration::from_millis(1),
             strict: false,
+            first_that_follows: 0,
             timeout: None,
             policy: Policy::default(),
             quiesce: Duration::from_millis(10),
@@ -96,6 +99,8 @@ pub struct Sent {
     pub full: u64,
     /// Zero pages.
     pub zero: u64,
+    /// How long nothing was sent, to keep the pace that was asked for.
+    pub idle: Duration,
 }
 
 /// A guest that stands.

@@ -98,11 +98,12 @@ impl<'r> Attempt<'r> {
         let patience = if buffered { Duration::ZERO } else { patience };
         match wait_any(watched, patience) {
             Ok([_, faults, back, ended]) => {
-                if faults {
-                    self.faults();
-                }
+                // First: a source that is back is answered before anything else is said to it.
                 if back {
                     self.take_back();
+                }
+                if faults {
+                    self.faults();
                 }
                 if ended {
                     self.events.push_back(Event::VmEnded);

@@ -3,6 +3,7 @@
 use migrate::source::{Mode, Settings};
 use serde_json::{Map, Value, json};
 use std::{fmt, time::Duration};
+use vmm_lite_interface::layout::{IMAGE_BASE, PAGE_SIZE};
 
 /// How a move is to be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -88,6 +89,7 @@ impl Options {
             max_blackout: self.max_blackout.unwrap_or(usual.max_blackout),
             strict: self.max_blackout.is_some(),
             timeout: self.timeout,
+            first_that_follows: (IMAGE_BASE / PAGE_SIZE) as usize,
             ..usual
         }
     }

@@ -124,7 +124,8 @@ impl Driver<'_> {
 
     /// Whether somebody wants no more of it: the destination, whoever asked for the move, `vmm-lite cancel`. Keeps the pace meanwhile.
     fn called_off(&mut self, bytes: u64, reply: &Reply) -> bool {
-        let until = Instant::now() + self.pace.sent(bytes, Instant::now());
+        let now = Instant::now();
+        let until = now + self.pace.sent(bytes, now);
         loop {
             if self.source.deadline().is_some_and(|at| at <= self.now()) {
                 self.events.push_back(Event::Tick);
@@ -138,7 +139,10 @@ impl Driver<'_> {
                 Watch::Readable(self.vm.cancel_fd()),
             ];
             match wait_any(watched, left.min(LOOK)) {
-                Ok([false, false, false]) if until <= Instant::now() => return false,
+                Ok([false, false, false]) if until <= Instant::now() => {
+                    self.packer.idled(until.saturating_duration_since(now));
+                    return false;
+                }
                 // The loop that waits for the destination sees what it is.
                 Ok([_, true, _] | [_, _, true]) => return true,
                 Ok([true, ..]) => match connection.wait(Duration::ZERO) {

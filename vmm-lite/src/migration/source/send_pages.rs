@@ -11,6 +11,7 @@ use migrate::{
         encode_page_frame_head,
     },
 };
+use std::time::Duration;
 
 /// Messages in the making.
 #[derive(Debug)]
@@ -88,6 +89,11 @@ impl Packer {
     pub fn finish(&mut self) {
         self.frame();
         self.zero_runs();
+    }
+
+    /// Nothing was sent for so long, to keep the pace.
+    pub fn idled(&mut self, time: Duration) {
+        self.sent.idle += time;
     }
 
     /// What was sent since this was last asked.

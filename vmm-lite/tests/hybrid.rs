@@ -1,0 +1,224 @@
+//! Memory that follows a move: arrives whole, and survives a link that does not.
+
+use migrate::wire::{HEADER_SIZE, Header, Kind};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::{
+    io::{self, Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    path::PathBuf,
+    sync::mpsc::{Receiver, Sender, channel},
+    thread,
+    time::Duration,
+};
+use vmm_lite_lab::{
+    images::image,
+    privilege,
+    process::Process,
+    site::Site,
+    skipped,
+    vmm::{PATIENCE, Vmm},
+};
+
+/// Pages that are being rewritten all the time: too many for any blackout of a millisecond.
+const PAGES: &str = "2048";
+/// A first round that takes a good part of a second, in which the guest rewrites them all, however busy the host is.
+const SLOWLY: [&str; 2] = ["--bandwidth", "40MB"];
+const PACE: u64 = 40_000_000;
+
+fn lab(test: &str) -> Option<(Site, [Vmm; 2], PathBuf)> {
+    if let Err(e) = privilege::kvm().and_then(|()| privilege::tun()) {
+        skipped(test, e);
+        return None;
+    }
+    let site = match Site::new() {
+        Ok(site) => site,
+        Err(e @ vmm_lite_lab::Error::Privilege(_)) => {
+            skipped(test, e);
+            return None;
+        }
+        Err(e) => panic!("{e}"),
+    };
+    let vmms = [Vmm::on(&site.hosts[0]).unwrap(), Vmm::on(&site.hosts[1]).unwrap()];
+    Some((site, vmms, image("dirtier").unwrap()))
+}
+
+fn dirtier(vmm: &Vmm, image: &std::path::Path) -> Process {
+    let args = ["--name", "d", "--memory", "32M", "--", "--pages", PAGES];
+    let vm = vmm.run(image, &args).unwrap();
+    vm.wait_for_line("passes=", PATIENCE).unwrap();
+    vm
+}
+
+/// The memory that checks itself is whole, some passes later.
+fn is_whole(vm: &Process) {
+    let line = vm.wait_for_line("passes=", PATIENCE).unwrap();
+    assert!(line.contains("errors=0"), "{line}");
+}
+
+fn number(report: &Value, key: &str) -> u64 {
+    report[key].as_u64().unwrap_or_else(|| panic!("{key} in {report}"))
+}
+
+#[test]
+fn memory_that_follows_arrives_whole() {
+    let Some((_site, vmms, image)) = lab("memory that follows") else { return };
+    let mut vm = dirtier(&vmms[0], &image);
+    for (n, mode) in ["hybrid", "auto", "hybrid", "auto", "hybrid", "stop-and-copy", "pre-copy"]
+        .into_iter()
+        .enumerate()
+    {
+        let (from, to) = (&vmms[n % 2], &vmms[(n + 1) % 2]);
+        let there = to.receive(7000, &[]).unwrap();
+        let url = to.url(7000);
+        let mut args = vec!["migrate", "d", &url, "--json", "--mode", mode];
+        args.extend(SLOWLY);
+        let report = from.json(&args).unwrap();
+        assert!(vm.wait(PATIENCE).unwrap().success(), "{}", vm.output());
+        // What was sent while the guest ran kept the pace; in stop-and-copy mode nothing is.
+        let unpaced = number(&report, "pages_following") + number(&report, "last_pages");
+        let paced = number(&report, "bytes_sent").saturating_sub(4096 * unpaced);
+        let least = paced * 1_000_000_000 / PACE;
+        assert!(
+            mode == "stop-and-copy" || number(&report, "total_ns") > least * 4 / 5,
+            "{mode}: {report}"
+        );
+        let follows = number(&report, "pages_following") > 0;
+        assert_eq!(number(&report, "following_ns") > 0, follows, "{mode}: {report}");
+        match mode {
+            "hybrid" => assert!(follows, "{report}"),
+            // That depends on how much of the host the guest got.
+            "auto" => {}
+            _ => assert!(!follows, "{mode}: {report}"),
+        }
+        vm = there;
+        is_whole(&vm);
+    }
+}
+
+/// Stands between source and destination, and breaks the connection when so many bytes have passed after the commit.
+struct Relay {
+    port: u16,
+    broken: Receiver<()>,
+}
+
+impl Relay {
+    /// On the first host, to the second.
+    fn new(site: &Site, to: &Vmm, breaks: Vec<usize>) -> Self {
+        let listener =
+            site.hosts[0].ns.enter(|| TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let target = format!("{}:7000", to.host().migration_ip);
+        let (tell, broken) = channel();
+        let ns = site.hosts[0].ns.clone();
+        thread::spawn(move || {
+            ns.enter(move || {
+                for (n, connection) in listener.incoming().enumerate() {
+                    let Ok(source) = connection else { return };
+                    let Ok(destination) = TcpStream::connect(&target) else { return };
+                    // After a break the rest of the memory comes without another commit.
+                    let first = n == 0;
+                    pass(source, destination, first, breaks.get(n).copied(), &tell);
+                }
+            })
+        });
+        Self { port, broken }
+    }
+}
+
+/// Passes messages both ways until the connection ends or is to break.
+fn pass(
+    source: TcpStream,
+    destination: TcpStream,
+    commits: bool,
+    after: Option<usize>,
+    tell: &Sender<()>,
+) {
+    let back = (destination.try_clone().unwrap(), source.try_clone().unwrap());
+    let other = thread::spawn(move || {
+        let (mut from, mut to) = back;
+        // Either end may be broken by the other thread.
+        let _ = io::copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Write);
+    });
+    let broken = forward(&source, &destination, commits, after).is_ok_and(|broken| broken);
+    for end in [&source, &destination] {
+        let how = if broken { Shutdown::Both } else { Shutdown::Write };
+        let _ = end.shutdown(how);
+    }
+    if broken {
+        tell.send(()).unwrap();
+    }
+    other.join().unwrap();
+}
+
+/// Passes whole messages from source to destination. Whether it stopped because it was to.
+fn forward(
+    mut from: &TcpStream,
+    mut to: &TcpStream,
+    commits: bool,
+    after: Option<usize>,
+) -> io::Result<bool> {
+    let mut committed = !commits;
+    let mut passed = 0;
+    loop {
+        let mut header = [0; HEADER_SIZE];
+        from.read_exact(&mut header)?;
+        let decoded = Header::decode(&header).expect("the source speaks the protocol");
+        let mut body = vec![0; decoded.length as usize];
+        from.read_exact(&mut body)?;
+        if committed {
+            passed += body.len();
+            if after.is_some_and(|most| passed > most) {
+                // In the midst of a message.
+                to.write_all(&header)?;
+                to.write_all(&body[..body.len() / 2])?;
+                return Ok(true);
+            }
+        }
+        to.write_all(&header)?;
+        to.write_all(&body)?;
+        committed |= decoded.kind == Kind::Commit;
+    }
+}
+
+#[test]
+fn a_link_that_breaks_while_memory_follows_is_made_again() {
+    let Some((site, vmms, image)) = lab("a link that breaks while memory follows") else { return };
+    let mut source = dirtier(&vmms[0], &image);
+    let there = vmms[1].receive(7000, &["--plaintext"]).unwrap();
+    let relay = Relay::new(&site, &vmms[1], vec![100 << 10, 500 << 10, 50 << 10]);
+    let to = format!("tcp://127.0.0.1:{}", relay.port);
+    let mut args = vec!["migrate", "d", &to, "--json", "--mode", "hybrid", "--plaintext"];
+    args.extend(SLOWLY);
+    let report = vmms[0].json(&args).unwrap();
+    for n in 0..3 {
+        let broke = relay.broken.recv_timeout(PATIENCE).is_ok();
+        assert!(broke, "break {n}: {report}\n{}\n{}", source.output(), there.output());
+    }
+    assert!(number(&report, "pages_following") > 100, "{report}");
+    assert!(source.wait(PATIENCE).unwrap().success(), "{}", source.output());
+    is_whole(&there);
+    assert_eq!(there.output().matches("the source is back").count(), 3, "{}", there.output());
+}
+
+#[test]
+fn a_source_that_dies_while_memory_follows_is_mourned_by_name() {
+    let Some((site, vmms, image)) = lab("a source that dies while memory follows") else { return };
+    let source = dirtier(&vmms[0], &image);
+    let mut there = vmms[1].receive(7000, &["--plaintext", "--lost-after", "500ms"]).unwrap();
+    let relay = Relay::new(&site, &vmms[1], vec![100 << 10]);
+    let to = format!("tcp://127.0.0.1:{}", relay.port);
+    let mut command = vmms[0]
+        .command(&["migrate", "d", &to, "--json", "--mode", "hybrid", "--plaintext"])
+        .unwrap();
+    command.args(SLOWLY);
+    let mut migrate = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+    relay.broken.recv_timeout(PATIENCE).expect("the link broke");
+    source.signal(Signal::SIGKILL).unwrap();
+    let status = there.wait(Duration::from_secs(20)).unwrap();
+    let said = there.output();
+    assert_eq!(status.code(), Some(125), "{said}");
+    assert!(said.contains("the VM is lost") && said.contains("0x"), "{said}");
+    assert!(!migrate.wait().unwrap().success());
+}
