@@ -4,7 +4,7 @@ use migrate::wire::{Header, Kind, Message};
 use std::{
     fs,
     io::{Read, Write},
-    net::{Shutdown, TcpStream},
+    net::{Shutdown, TcpListener, TcpStream},
     path::Path,
     sync::Arc,
     thread,
@@ -386,4 +386,102 @@ fn a_move_is_the_business_of_the_host_that_makes_it() {
         other => panic!("{other:?}"),
     }
     place.moves(&destination);
+}
+
+/// Listens on port 7005 of the second host, where the relays of these tests are.
+fn relay_listener(place: &Place) -> TcpListener {
+    place.site.hosts[1].ns.enter(|| TcpListener::bind("10.9.0.2:7005").unwrap()).unwrap()
+}
+
+/// Hands bytes on until one side has enough, and returns them.
+fn hand_on(mut from: TcpStream, mut to: TcpStream) -> Vec<u8> {
+    let (mut all, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+    while let Ok(n @ 1..) = from.read(&mut buffer) {
+        all.extend_from_slice(&buffer[..n]);
+        if to.write_all(&buffer[..n]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Write);
+    all
+}
+
+/// Without encryption anybody can record a move; but that is all that it is then.
+#[test]
+fn a_move_that_was_recorded_runs_nowhere_else() {
+    let Some(place) = place("a recorded move") else { return };
+    let destination = place.vmms[1].receive(7000, &["--plaintext"]).unwrap();
+    let listener = relay_listener(&place);
+    let recorder = thread::spawn({
+        let host = place.site.hosts[1].clone();
+        move || {
+            let (from, _) = listener.accept().unwrap();
+            let to = connect(&host);
+            let (back_from, back_to) = (to.try_clone().unwrap(), from.try_clone().unwrap());
+            let back = thread::spawn(move || hand_on(back_from, back_to));
+            let recorded = hand_on(from, to);
+            back.join().unwrap();
+            recorded
+        }
+    });
+    let url = place.vmms[1].url(7005);
+    place.vmms[0].json(&["migrate", "d", &url, "--plaintext", "--json"]).unwrap();
+    destination.wait_for_line("passes=", PATIENCE).unwrap();
+    let recorded = recorder.join().unwrap();
+    assert!(recorded.len() > 64 * 4096, "pages and all");
+    let other = place.vmms[1].receive(7001, &["--plaintext", "--name", "again"]).unwrap();
+    let mut stream =
+        place.site.hosts[0].ns.enter(|| TcpStream::connect("10.9.0.2:7001").unwrap()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // It has had enough before it has all.
+    let _ = stream.write_all(&recorded);
+    assert!(ended(&mut stream));
+    other.wait_for_line("made to another receiver", PATIENCE).unwrap();
+    let runs = place.vmms[1].json(&["ps", "--json"]).unwrap();
+    let names: Vec<_> = runs.as_array().unwrap().iter().map(|vm| vm["name"].clone()).collect();
+    assert_eq!(names, ["d"]);
+}
+
+#[test]
+fn a_source_that_lost_the_link_at_the_commit_asks_over_tls() {
+    let Some(mut place) = place("a late question") else { return };
+    let destination = place.vmms[1].receive(7000, &[]).unwrap();
+    let listener = relay_listener(&place);
+    let host = place.site.hosts[1].clone();
+    thread::scope(|scope| {
+        let relay = scope.spawn(|| {
+            let (from, _) = listener.accept().unwrap();
+            let mut to = connect(&host);
+            let ends = [from.try_clone().unwrap(), to.try_clone().unwrap()];
+            let forth = {
+                let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                scope.spawn(move || hand_on(from, to))
+            };
+            let (mut from, mut buffer) = (from, [0; 4096]);
+            // What the destination says arrives until the VM runs there; that it does is not heard.
+            while let Ok(n @ 1..) = to.read(&mut buffer) {
+                thread::sleep(Duration::from_millis(50));
+                if destination.output().contains("runs here now") {
+                    break;
+                }
+                from.write_all(&buffer[..n]).unwrap();
+            }
+            ends.iter().for_each(|end| end.shutdown(Shutdown::Both).unwrap());
+            forth.join().unwrap();
+            // The second time nothing is kept back.
+            let (from, _) = listener.accept().unwrap();
+            let to = connect(&host);
+            let (back_from, back_to) = (to.try_clone().unwrap(), from.try_clone().unwrap());
+            scope.spawn(move || hand_on(back_from, back_to));
+            hand_on(from, to)
+        });
+        place.vmms[0].migrate("d", &place.vmms[1].url(7005)).unwrap();
+        assert!(place.vm.wait(PATIENCE).unwrap().success(), "{}", place.vm.output());
+        assert!(place.vm.output().contains("asking tcp://10.9.0.2:7005"), "{}", place.vm.output());
+        let asked = relay.join().unwrap();
+        assert_eq!(asked[0], 22, "a handshake comes first");
+        assert!(!asked.windows(4).any(|four| four == b"VMLM"), "nothing is said in the clear");
+    });
+    let line = destination.wait_for_line("passes=", PATIENCE).unwrap();
+    assert!(line.contains("errors=0"), "{line}");
 }
