@@ -21,6 +21,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Connections that the kernel holds until they are accepted. A crowd fills the usual 128 between two turns of a busy host, and who finds no place tries again a second
+/// later.
+const BACKLOG: i32 = 1024;
 /// Strangers at a time.
 const STRANGERS_MAX: usize = 64;
 /// Peers at a time that have said who they are.
@@ -214,6 +217,7 @@ impl Log {
 /// # Errors
 /// When there can be no thread for it.
 pub fn serve(listener: TcpListener, receiver: Arc<Receiver>, door: Door) -> io::Result<()> {
+    nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(BACKLOG)?)?;
     // A peer may be gone again between poll and accept.
     listener.set_nonblocking(true)?;
     let house = Arc::new(House::default());

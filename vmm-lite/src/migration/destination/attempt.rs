@@ -68,14 +68,11 @@ impl<'r> Attempt<'r> {
                 }
             }
         }
-        if let Some(why) = &self.discarded {
-            eprintln!("vmm-lite: a VM did not arrive: {why}; waiting for the next");
-        }
     }
 
-    /// A VM that did not get to run.
-    pub fn discard(self) -> Option<Prepared> {
-        self.prepared
+    /// A VM that did not get to run, and why not.
+    pub fn discard(self) -> (Option<Prepared>, Option<String>) {
+        (self.prepared, self.discarded)
     }
 
     /// Waits for whatever concerns this move.

@@ -191,9 +191,14 @@ impl Receiver {
         let mut attempt = Attempt::new(self, connection, rejoin);
         attempt.run(id);
         // A VM that did not get to run is gone, with its name and its TAP, before anybody can try again.
-        drop(attempt.discard());
+        let (prepared, why) = attempt.discard();
+        drop(prepared);
         self.state().current = None;
         self.changed.notify_all();
+        // Said when it is so.
+        if let Some(why) = why {
+            eprintln!("vmm-lite: a VM did not arrive: {why}; waiting for the next");
+        }
         Ok(())
     }
 }
