@@ -183,7 +183,7 @@ impl Destination {
                 vec![Action::Send(Message::Ready)]
             }
             (State::Applying, Event::Applied(Err(why))) => self.give_up(why, true),
-            (State::Ready, Event::Message(Message::Commit)) => {
+            (State::Ready, Event::Message(Message::Commit(id))) if self.id == Some(id) => {
                 self.state = State::Running;
                 self.deadline = self.lost_at(now);
                 vec![Action::Run]
@@ -242,7 +242,8 @@ impl Destination {
                 self.linked = true;
                 self.deadline = self.lost_at(now);
                 let outcome = if self.lacking.is_empty() { Outcome::Ran } else { Outcome::Lacking };
-                let mut actions = vec![Action::Send(Message::Outcome(outcome))];
+                let id = self.id.unwrap_or_default();
+                let mut actions = vec![Action::Send(Message::Outcome(id, outcome))];
                 if outcome == Outcome::Lacking {
                     actions.extend(self.lacking.say_all().into_iter().map(Action::Send));
                 }

@@ -275,7 +275,7 @@ impl Source {
             (State::AwaitReady, Event::Message(Message::Ready)) => {
                 self.moments.ready = now;
                 self.to(State::Committed, Some(now + self.settings.answer));
-                vec![Action::Fence, Action::Send(Message::Commit)]
+                vec![Action::Fence, Action::Send(Message::Commit(self.id))]
             }
             (state, Event::Message(got)) => {
                 let got = format!("{:?}", got.kind());

@@ -184,7 +184,7 @@ fn a_destination_that_dies_or_lies_costs_nothing() {
             header[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
             header.to_vec()
         }),
-        ("a commit", Message::Commit.encode()),
+        ("a commit", Message::Commit([1; 16]).encode()),
         ("a refusal", Message::Refuse(Refusal::Network).encode()),
     ];
     for answers in 0..4 {
@@ -225,9 +225,13 @@ fn a_listener_outlives_strangers() {
     old[4..6].copy_from_slice(&(PROTOCOL_VERSION + 1).to_le_bytes());
     let mut big = Message::Hello([1; 16]).encode();
     big[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
-    for bytes in
-        [b"GET / HTTP/1.1\r\n\r\n".to_vec(), old, big, Message::Commit.encode(), Vec::new()]
-    {
+    for bytes in [
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        old,
+        big,
+        Message::Commit([1; 16]).encode(),
+        Vec::new(),
+    ] {
         site.hosts[0]
             .ns
             .enter(move || {

@@ -377,9 +377,9 @@ fn a_move_is_the_business_of_the_host_that_makes_it() {
     use migrate::wire::Outcome;
     let from = &place.site.hosts[0];
     let ask = |who: &Transport| greet(from, who.clone(), Message::Query(id, receiver)).unwrap();
-    assert_eq!(ask(&bob), Message::Outcome(Outcome::Unknown));
+    assert_eq!(ask(&bob), Message::Outcome(id, Outcome::Unknown));
     assert!(!annes.wait(Duration::from_millis(200)).unwrap(), "her move is not disturbed");
-    assert_eq!(ask(&anne), Message::Outcome(Outcome::Never));
+    assert_eq!(ask(&anne), Message::Outcome(id, Outcome::Never));
     assert!(annes.wait(PATIENCE).unwrap(), "her question has ended it");
     // A hello that comes again begins nothing.
     match greet(from, anne.clone(), Message::Hello(id)) {

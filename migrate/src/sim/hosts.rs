@@ -241,7 +241,7 @@ impl World {
         for action in actions {
             match action {
                 Action::Send(message) => {
-                    if message == Message::Commit {
+                    if matches!(message, Message::Commit(_)) {
                         assert!(
                             self.fenced && !self.runs_here,
                             "a commit from a source that could run"
@@ -352,7 +352,7 @@ impl World {
                 // A question ends what has not been committed, and is answered from the ledger.
                 self.destination_event(destination::Event::Asked);
                 let outcome = self.ledger.outcome(&id, &receiver);
-                self.to_source.push_back(Message::Outcome(outcome).encode());
+                self.to_source.push_back(Message::Outcome(id, outcome).encode());
             }
             Message::Pages(pages) => {
                 let content: Vec<_> =

@@ -25,7 +25,7 @@ impl Source {
                 actions
             }
             (State::Following, event) => self.following(event, now),
-            (State::Unknown, Event::Message(Message::Outcome(outcome))) => {
+            (State::Unknown, Event::Message(Message::Outcome(id, outcome))) if id == self.id => {
                 self.outcome(outcome, now)
             }
             (State::Rejoining, Event::Message(Message::Lacks(runs))) => {

@@ -92,7 +92,7 @@ impl Kind {
     #[must_use]
     pub const fn most(self) -> u32 {
         match self {
-            Self::Hello | Self::Welcome | Self::Query | Self::Outcome => 64,
+            Self::Hello | Self::Welcome | Self::Commit | Self::Query | Self::Outcome => 64,
             Self::Offer => 64 << 10,
             Self::Refuse | Self::Abort => 4 << 10,
             Self::Pages => 8 + super::PAGES_PER_FRAME as u32 * (8 + crate::PAGE as u32),
@@ -101,7 +101,7 @@ impl Kind {
             Self::Late => 128 << 10,
             Self::Accept | Self::RoundEnd | Self::RoundDone | Self::Running => 32,
             Self::Filled | Self::Whole => 32,
-            Self::Ready | Self::Commit | Self::LateEnd => 0,
+            Self::Ready | Self::LateEnd => 0,
         }
     }
 }

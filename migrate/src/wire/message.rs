@@ -46,8 +46,8 @@ pub enum Message {
     State(Vec<u8>),
     /// See [`Kind::Ready`].
     Ready,
-    /// See [`Kind::Commit`].
-    Commit,
+    /// See [`Kind::Commit`]. It names its move, so that one that arrives again on another connection does nothing there.
+    Commit(MoveId),
     /// See [`Kind::Running`].
     Running(Started),
     /// See [`Kind::Late`].
@@ -58,8 +58,8 @@ pub enum Message {
     Abort(String),
     /// See [`Kind::Query`]: the move, and who received.
     Query(MoveId, ReceiverId),
-    /// See [`Kind::Outcome`].
-    Outcome(Outcome),
+    /// See [`Kind::Outcome`]: the move, and that. It names its move for the same reason.
+    Outcome(MoveId, Outcome),
     /// See [`Kind::Follow`]: runs of pages.
     Follow(Vec<Run>),
     /// See [`Kind::Want`]: runs of pages.
@@ -125,13 +125,13 @@ impl Message {
             Self::RoundDone(_) => Kind::RoundDone,
             Self::State(_) => Kind::State,
             Self::Ready => Kind::Ready,
-            Self::Commit => Kind::Commit,
+            Self::Commit(_) => Kind::Commit,
             Self::Running(_) => Kind::Running,
             Self::Late(_) => Kind::Late,
             Self::LateEnd => Kind::LateEnd,
             Self::Abort(_) => Kind::Abort,
             Self::Query(..) => Kind::Query,
-            Self::Outcome(_) => Kind::Outcome,
+            Self::Outcome(..) => Kind::Outcome,
             Self::Follow(_) => Kind::Follow,
             Self::Want(_) => Kind::Want,
             Self::Filled(_) => Kind::Filled,
@@ -153,7 +153,7 @@ impl Message {
 
     fn body(&self) -> Vec<u8> {
         match self {
-            Self::Hello(id) => id.to_vec(),
+            Self::Hello(id) | Self::Commit(id) => id.to_vec(),
             Self::Welcome(id, receiver) | Self::Query(id, receiver) => [*id, *receiver].concat(),
             Self::Offer(offer) => small(offer),
             Self::Refuse(why) => small(why),
@@ -174,8 +174,8 @@ impl Message {
             Self::Running(started) => small(started),
             // Whoever is told needs the gist, and the header allows no more.
             Self::Abort(why) => why.chars().take(1000).collect::<String>().into_bytes(),
-            Self::Outcome(outcome) => small(outcome),
-            Self::Ready | Self::Commit | Self::LateEnd => Vec::new(),
+            Self::Outcome(id, outcome) => small(&(id, outcome)),
+            Self::Ready | Self::LateEnd => Vec::new(),
         }
     }
 }
@@ -243,13 +243,16 @@ pub fn decode(header: &Header, body: &[u8], limit: usize) -> Result<Message, Wir
         Kind::RoundDone => Message::RoundDone(number()?),
         Kind::State => Message::State(body.to_vec()),
         Kind::Ready => Message::Ready,
-        Kind::Commit => Message::Commit,
+        Kind::Commit => Message::Commit(id()?),
         Kind::Running => Message::Running(read(body, "a start")?),
         Kind::Late => Message::Late(body.to_vec()),
         Kind::LateEnd => Message::LateEnd,
         Kind::Abort => Message::Abort(
             String::from_utf8(body.to_vec()).map_err(|_| WireError::Body("a reason"))?,
         ),
-        Kind::Outcome => Message::Outcome(read(body, "an outcome")?),
+        Kind::Outcome => {
+            let (id, outcome) = read(body, "an outcome")?;
+            Message::Outcome(id, outcome)
+        }
     })
 }

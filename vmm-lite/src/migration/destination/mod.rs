@@ -134,7 +134,7 @@ impl Receiver {
                 {
                     return thread.join(connection).map_err(Error::Event);
                 }
-                connection.send(&Message::Outcome(outcome))?;
+                connection.send(&Message::Outcome(id, outcome))?;
                 Ok(())
             }
             Message::Hello(id) => self.take_in(connection, id),
