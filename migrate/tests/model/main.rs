@@ -1,0 +1,139 @@
+//! Both machines and the network between them, explored exhaustively within bounds. See `docs/checking.md`.
+//!
+//! The machines are `migrate`'s own; [`source`] and [`receiver`] do for them what vmm-lite's drivers do. [`steps`] lists what can happen, [`properties`] what
+//! must hold, [`mutation`] the wrong variants that the checker must find.
+
+mod link;
+mod mutation;
+mod properties;
+mod receiver;
+mod source;
+mod steps;
+mod world;
+
+use std::{io::Write, time::Instant};
+
+use mutation::Mutation;
+use properties::{ANSWERS, BACK, FENCE, ONE, WHOLE, WORD};
+use stateright::{Checker, HasDiscoveries, Model};
+use world::{Bounds, Harsh, Moves, Reach};
+
+/// One attempt over TCP, and everything that can go wrong with it.
+const TCP: Bounds = Bounds {
+    tries: 1,
+    questions: 2,
+    writes: 2,
+    restarts: 1,
+    source_dies: true,
+    failures: true,
+    dont_care: true,
+    harsh: Harsh::NONE,
+};
+
+/// Two attempts over a network that loses single packets, and brings others again whenever and wherever it likes.
+const HARSH: Bounds = Bounds {
+    tries: 2,
+    questions: 2,
+    writes: 0,
+    restarts: 0,
+    source_dies: false,
+    failures: false,
+    dont_care: false,
+    harsh: Harsh { losses: 1, copies: 1, reach: Reach::AnyConnection },
+};
+
+/// Says how far was looked, past the capture of what tests print: a model that has become small must be seen.
+fn say(what: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "model: {what}");
+}
+
+fn holds(what: &str, bounds: Bounds) {
+    let began = Instant::now();
+    let model = Moves { bounds, mutation: Mutation::None };
+    let checker = model.checker().threads(2).spawn_bfs().join();
+    say(format_args!(
+        "{what}: {} states and {} steps, which is all there are; depth {}; {:.1} s",
+        checker.unique_state_count(),
+        checker.state_count(),
+        checker.max_depth(),
+        began.elapsed().as_secs_f32(),
+    ));
+    checker.assert_properties();
+}
+
+#[test]
+fn one_try_over_tcp() {
+    holds("one try over TCP", TCP);
+}
+
+#[test]
+fn two_tries_over_tcp() {
+    holds("two tries over TCP", Bounds { tries: 2, writes: 1, dont_care: false, ..TCP });
+}
+
+/// As many again of everything: a minute or more.
+#[test]
+#[ignore = "wide: takes minutes"]
+fn two_tries_over_tcp_wide() {
+    holds("two tries over TCP, wide", Bounds { tries: 2, ..TCP });
+}
+
+#[test]
+fn three_tries_over_tcp() {
+    holds(
+        "three tries over TCP",
+        Bounds { tries: 3, writes: 0, dont_care: false, source_dies: false, ..TCP },
+    );
+}
+
+#[test]
+fn a_network_that_repeats_and_loses_packets() {
+    holds("two tries, harsh network", HARSH);
+}
+
+#[test]
+fn a_network_that_repeats_and_loses_more_packets() {
+    let harsh = Harsh { losses: 2, copies: 2, reach: Reach::AnyConnection };
+    holds("one try, harsher network", Bounds { tries: 1, restarts: 1, harsh, ..HARSH });
+}
+
+/// The checker finds what is wrong, as the property that says so.
+fn found(mutation: Mutation, bounds: Bounds, property: &'static str) {
+    let until = HasDiscoveries::AnyOf([property].into());
+    let checker = Moves { bounds, mutation }.checker().finish_when(until).spawn_bfs().join();
+    let states = checker.unique_state_count();
+    let Some(path) = checker.discovery(property) else {
+        panic!("{mutation:?} was not found among {states} states");
+    };
+    let steps = path.into_actions();
+    say(format_args!("{mutation:?} found after {states} states, in {} steps", steps.len()));
+    println!("{mutation:?} breaks \"{property}\": {steps:?}");
+}
+
+/// A wrong variant is found, and the right machines within the same bounds pass in the tests above, whose bounds are wider.
+macro_rules! found {
+    ($($test:ident: $mutation:ident, $bounds:expr => $property:expr;)*) => {
+        $(#[test]
+        fn $test() {
+            found(Mutation::$mutation, $bounds, $property);
+        })*
+    };
+}
+
+found! {
+    a_source_that_resumes_in_silence_is_found: ResumesWhenSilent, TCP => ONE;
+    a_source_that_resumes_when_the_link_breaks_is_found: ResumesWhenLinkBreaks, TCP => ONE;
+    a_source_that_resumes_when_cancelled_is_found: ResumesWhenCancelled, TCP => ONE;
+    a_source_that_takes_unknown_for_never_is_found: TakesUnknownForNever, TCP => WORD;
+    a_commit_without_a_fence_is_found: CommitsUnfenced, TCP => FENCE;
+    two_run_without_a_fence: CommitsUnfenced, TCP => ONE;
+    a_guest_left_standing_is_found: StaysStopped, TCP => BACK;
+    a_dirty_page_left_behind_is_found: LosesADirtyPage, TCP => WHOLE;
+    a_destination_that_does_not_wait_for_the_commit_is_found: RunsWithoutCommit, TCP => ONE;
+    a_destination_that_forgets_that_it_ran_is_found: ForgetsThatItRan, TCP => ONE;
+    a_destination_that_answers_before_it_has_ended_the_attempt_is_found: AnswersTooSoon, TCP => ONE;
+    an_answer_too_soon_contradicts_itself: AnswersTooSoon, TCP => ANSWERS;
+    a_process_that_answers_for_another_is_found: AnswersForAnother, TCP => WORD;
+    a_source_that_takes_any_outcome_is_found: TakesAnyOutcome, Bounds { harsh: Harsh { losses: 0, ..HARSH.harsh }, ..HARSH } => ONE;
+    a_destination_that_takes_any_commit_is_found: TakesAnyCommit, HARSH => ONE;
+}

@@ -1,0 +1,300 @@
+//! The source's process: the guest, and what drives [`migrate::source::Source`], as vmm-lite's `migration::source` does it.
+
+use std::{collections::VecDeque, time::Duration};
+
+use migrate::{
+    PAGE,
+    offer::Offer,
+    pages::Pages,
+    rounds::Policy,
+    source::{Action, Ended, Event, Settings, Source},
+    wire::Message,
+};
+
+use super::{
+    link::{Connection, Memory, PAGES, Packet, Way},
+    world::{Moves, Remembered, World, move_id},
+};
+
+/// The process that has the VM.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Origin {
+    pub memory: Memory,
+    dirty: [bool; PAGES],
+    /// Whether the guest's instructions are run.
+    pub runs: bool,
+    /// Whether nobody may let it run.
+    pub fenced: bool,
+    /// Whether the VM has ended here because it is elsewhere.
+    pub moved: bool,
+    /// The attempt under way.
+    pub mover: Option<Mover>,
+}
+
+/// An attempt under way: the machine and its driver.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Mover {
+    pub machine: Source,
+    pub number: usize,
+    pub connection: Option<usize>,
+    /// What the machine asked for and whose outcome is open.
+    pub tasks: VecDeque<Action>,
+}
+
+/// How a task ends.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Done {
+    /// As asked for.
+    Well,
+    /// As asked for; the guest answered, and does not care for its last page.
+    WellWithoutLastPage,
+    /// It cannot be done.
+    Badly,
+    /// Whoever asked for the move went away meanwhile.
+    Cancelled,
+}
+
+impl Origin {
+    pub fn new() -> Self {
+        Self {
+            memory: [1; PAGES],
+            dirty: [false; PAGES],
+            runs: true,
+            fenced: false,
+            moved: false,
+            mover: None,
+        }
+    }
+
+    pub fn try_number(&self) -> Option<usize> {
+        self.mover.as_ref().map(|m| m.number)
+    }
+
+    /// The guest writes.
+    pub fn write(&mut self, page: usize) {
+        self.memory[page] += 1;
+        self.dirty[page] = true;
+    }
+
+    fn changed(&self) -> Pages {
+        let mut pages = Pages::none(PAGES);
+        (0..PAGES).filter(|n| self.dirty[*n]).for_each(|n| pages.insert(n));
+        pages
+    }
+
+    fn content(&self, pages: &Pages) -> Packet {
+        Packet::Pages(std::array::from_fn(|n| pages.contains(n).then_some(self.memory[n])))
+    }
+}
+
+/// Time is left out: every duration that the machine goes by is zero, so that a deadline is over whenever the checker says so. Only a round takes
+/// long, so that what the guest dirtied meanwhile decides whether there is another.
+#[allow(clippy::needless_update, reason = "what they get beside is as it comes")]
+fn settings() -> Settings {
+    let policy = Policy { last_round: Duration::ZERO, rounds_max: 2, ..Policy::default() };
+    Settings { policy, quiesce: Duration::ZERO, answer: Duration::ZERO, ..Settings::default() }
+}
+
+fn offer() -> Offer {
+    Offer {
+        name: "vm".into(),
+        memory_size: (PAGES * PAGE) as u64,
+        interface_version: 1,
+        network: false,
+        identity: Vec::new(),
+    }
+}
+
+fn only_last_page() -> Pages {
+    let mut pages = Pages::none(PAGES);
+    pages.insert(PAGES - 1);
+    pages
+}
+
+impl World {
+    fn mover(&mut self) -> &mut Mover {
+        self.origin.as_mut().and_then(|o| o.mover.as_mut()).expect("a move is under way")
+    }
+
+    fn origin(&mut self) -> &mut Origin {
+        self.origin.as_mut().expect("the source lives")
+    }
+
+    /// Somebody asks for a move: a connection stands, and the machine begins.
+    pub fn begin(&mut self, model: &Moves) {
+        let number = self.tries.len();
+        self.tries.push(Remembered::default());
+        self.connections.push(Connection::default());
+        let (machine, actions) =
+            Source::begin(move_id(number), offer(), settings(), Duration::ZERO);
+        let connection = Some(self.connections.len() - 1);
+        self.origin().mover = Some(Mover { machine, number, connection, tasks: VecDeque::new() });
+        self.source_acts(model, actions);
+    }
+
+    pub fn source_event(&mut self, model: &Moves, event: Event) {
+        let mover = self.mover();
+        let now = match &event {
+            Event::Message(Message::RoundDone(_)) => Duration::from_secs(1),
+            Event::Tick => mover.machine.deadline().unwrap_or_default(),
+            _ => Duration::ZERO,
+        };
+        let actions = model.mutation.source(move_id(mover.number), &mut mover.machine, event, now);
+        self.source_acts(model, actions);
+    }
+
+    fn source_acts(&mut self, model: &Moves, actions: Vec<Action>) {
+        for action in actions {
+            #[allow(unreachable_patterns)]
+            match action {
+                Action::Send(message) => {
+                    if matches!(message, Message::Commit(_)) && self.runs_at_source() {
+                        self.broken = Some("a commit while the guest runs");
+                    }
+                    self.source_sends(model, message);
+                }
+                Action::StartLog
+                | Action::SendPages { .. }
+                | Action::TakeDirty
+                | Action::Stop { .. }
+                | Action::SendLast { .. }
+                | Action::Reconnect => {
+                    if action == Action::Reconnect {
+                        self.source_hangs_up();
+                    }
+                    self.mover().tasks.push_back(action);
+                }
+                Action::Fence => self.origin().fenced = true,
+                Action::RunHere => {
+                    let number = self.mover().number;
+                    let remembered = &mut self.tries[number];
+                    remembered.resumed |= remembered.committed;
+                    let origin = self.origin();
+                    (origin.fenced, origin.runs) = (false, true);
+                }
+                Action::HandOn => self.source_sends(model, Message::LateEnd),
+                Action::End(ended) => {
+                    self.source_hangs_up();
+                    let number = self.mover().number;
+                    self.tries[number].failed = matches!(ended, Ended::Failed(_));
+                    let origin = self.origin();
+                    origin.moved = ended == Ended::Moved;
+                    origin.mover = None;
+                    return;
+                }
+                // A new action of the source goes here: at once if it cannot fail, as a task above if it can.
+                _ => self.broken = Some("the model does not know an action of the source"),
+            }
+        }
+    }
+
+    fn source_sends(&mut self, model: &Moves, message: Message) {
+        match self.mover().connection {
+            Some(at) => self.send(model, at, Way::ToReceiver, message),
+            None if matches!(message, Message::Commit(_)) => {
+                self.broken = Some("a commit without a connection")
+            }
+            None => {}
+        }
+    }
+
+    fn source_hangs_up(&mut self) {
+        if let Some(at) = self.mover().connection.take() {
+            self.connections[at].source_leaves();
+        }
+    }
+
+    /// The thread that moves the VM dies. Whatever it held is let go.
+    pub fn mover_dies(&mut self) {
+        self.source_hangs_up();
+        self.origin().mover = None;
+    }
+
+    /// The source takes what has come for it: a message, or the end of the connection.
+    pub fn source_reads(&mut self, model: &Moves) {
+        let at = self.mover().connection.expect("a connection to read from");
+        let event = match self.connections[at].to_source.pop() {
+            Some(Packet::Message(message)) => Event::Message(message),
+            Some(Packet::Pages(_)) => Event::LinkLost("the destination sent pages".into()),
+            None => {
+                self.source_hangs_up();
+                Event::LinkLost("closed".into())
+            }
+        };
+        self.source_event(model, event);
+    }
+
+    /// The driver does the next task.
+    pub fn source_does(&mut self, model: &Moves, done: Done) {
+        let task = self.mover().tasks.pop_front().expect("a task");
+        let event = match (task, done) {
+            (Action::Reconnect, Done::Well) => {
+                self.questions += 1;
+                self.connections.push(Connection::default());
+                self.mover().connection = Some(self.connections.len() - 1);
+                Event::Reconnected
+            }
+            (Action::Reconnect, _) => Event::LinkLost("nobody there".into()),
+            (_, Done::Badly) => return self.task_fails(model, Event::Failed("no".into())),
+            (_, Done::Cancelled) => return self.task_fails(model, Event::Cancel("no".into())),
+            (Action::StartLog, _) => {
+                self.origin().dirty = [false; PAGES];
+                return;
+            }
+            (Action::SendPages { round, pages }, _) => {
+                self.source_pushes(&pages);
+                self.source_sends(model, Message::RoundEnd(round));
+                let full = pages.len() as u64;
+                Event::PagesSent { bytes: full * PAGE as u64, full, zero: 0 }
+            }
+            (Action::TakeDirty, done) => {
+                let dirty = self.origin().changed();
+                self.origin().dirty = [false; PAGES];
+                Event::Dirty { dirty, dont_care: dont_care(done) }
+            }
+            (Action::Stop { .. }, done) => self.stop(done),
+            (Action::SendLast { pages }, _) => {
+                self.source_pushes(&pages);
+                self.source_sends(model, Message::State(Vec::new()));
+                let full = pages.len() as u64;
+                Event::LastSent { bytes: full * PAGE as u64, full, zero: 0 }
+            }
+            (_, _) => unreachable!("only these become tasks"),
+        };
+        self.source_event(model, event);
+    }
+
+    fn task_fails(&mut self, model: &Moves, event: Event) {
+        // What was asked for together with it is not done either.
+        self.mover().tasks.clear();
+        self.source_event(model, event);
+    }
+
+    fn stop(&mut self, done: Done) -> Event {
+        let number = self.mover().number;
+        let origin = self.origin();
+        origin.runs = false;
+        let (dirty, dont_care) = (origin.changed(), dont_care(done));
+        let memory = std::array::from_fn(|n| (!dont_care.contains(n)).then_some(origin.memory[n]));
+        self.tries[number].stopped = Some(memory);
+        let (requested, stopped) = (Duration::ZERO, Duration::ZERO);
+        Event::Stopped {
+            requested,
+            stopped,
+            quiescent: done == Done::WellWithoutLastPage,
+            dirty,
+            dont_care,
+        }
+    }
+
+    fn source_pushes(&mut self, pages: &Pages) {
+        let content = self.origin().content(pages);
+        if let (false, Some(at)) = (pages.is_empty(), self.mover().connection) {
+            self.connections[at].to_receiver.push(content);
+        }
+    }
+}
+
+fn dont_care(done: Done) -> Pages {
+    if done == Done::WellWithoutLastPage { only_last_page() } else { Pages::none(PAGES) }
+}

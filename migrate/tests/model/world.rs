@@ -1,0 +1,187 @@
+//! Everything there is: the source's process, the receiving process, the connections between them, and what an onlooker remembers of it.
+
+use migrate::{MoveId, wire::Message};
+
+use super::{
+    link::{Connection, Memory, Packet, Way},
+    mutation::Mutation,
+    receiver::Receiver,
+    source::Origin,
+};
+
+/// What may happen, and how often.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Attempts to move the VM.
+    pub tries: usize,
+    /// Connections that ask what became of an attempt.
+    pub questions: usize,
+    /// Writes of the guest at the source.
+    pub writes: u8,
+    /// Times that the receiving process dies and another takes its place.
+    pub restarts: u8,
+    /// Whether the source's process may die, or just the thread that moves the VM.
+    pub source_dies: bool,
+    /// Whether what the drivers do may fail, and whether somebody may cancel.
+    pub failures: bool,
+    /// Whether the guest may answer that it does not care for a page.
+    pub dont_care: bool,
+    /// What a network does that is no TCP.
+    pub harsh: Harsh,
+}
+
+/// Single packets lost or duplicated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Harsh {
+    /// How many packets may be lost from between others.
+    pub losses: u8,
+    /// How many packets may arrive again, at any later time.
+    pub copies: u8,
+    /// Where a copy may arrive.
+    pub reach: Reach,
+}
+
+/// Where a copy may arrive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// On the connection that it was sent on.
+    SameConnection,
+    /// On any that goes the same way.
+    AnyConnection,
+}
+
+impl Harsh {
+    pub const NONE: Self = Self { losses: 0, copies: 0, reach: Reach::SameConnection };
+}
+
+/// The model: what the checker explores.
+#[derive(Clone, Copy, Debug)]
+pub struct Moves {
+    pub bounds: Bounds,
+    pub mutation: Mutation,
+}
+
+/// What an onlooker remembers of an attempt.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Remembered {
+    /// The commit was handed to the network.
+    pub committed: bool,
+    /// The VM ran at a receiver because of this attempt.
+    pub ran: bool,
+    /// The source let the VM run again after this attempt's commit.
+    pub resumed: bool,
+    /// A receiver said of it that it never ran.
+    pub said_never: bool,
+    /// The source says that it has failed.
+    pub failed: bool,
+    /// The guest's memory when it was stopped, but for what it did not care for.
+    pub stopped: Option<[Option<u8>; super::link::PAGES]>,
+}
+
+/// A state of the model.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct World {
+    /// `None`: its process is dead, and the VM's memory with it.
+    pub origin: Option<Origin>,
+    /// `None`: its process is dead.
+    pub receiver: Option<Receiver>,
+    pub connections: Vec<Connection>,
+    pub tries: Vec<Remembered>,
+    /// Processes that received, so far.
+    pub receivers: u8,
+    pub questions: usize,
+    pub writes: u8,
+    pub losses: u8,
+    pub copies: u8,
+    /// What was sent, on which connection if that matters: what a harsh network may bring again.
+    pub sent: Vec<(usize, Way, Message)>,
+    /// A rule of the drivers that a machine broke, or an action that this model does not know.
+    pub broken: Option<&'static str>,
+}
+
+/// The receiving process number `n`.
+pub fn receiver_id(n: u8) -> [u8; 16] {
+    [n; 16]
+}
+
+/// The move of attempt number `n`.
+pub fn move_id(n: usize) -> MoveId {
+    [n as u8; 16]
+}
+
+/// The attempt that a move's number belongs to.
+pub fn try_of(id: &MoveId) -> usize {
+    usize::from(id[0])
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self {
+            origin: Some(Origin::new()),
+            receiver: Some(Receiver::new(0)),
+            connections: Vec::new(),
+            tries: Vec::new(),
+            receivers: 1,
+            questions: 0,
+            writes: 0,
+            losses: 0,
+            copies: 0,
+            sent: Vec::new(),
+            broken: None,
+        }
+    }
+
+    /// Hands a message to a connection.
+    pub fn send(&mut self, model: &Moves, at: usize, way: Way, message: Message) {
+        if way == Way::ToReceiver && matches!(message, Message::Commit(_)) {
+            // Written down even if the connection is broken: the source cannot know.
+            if let Some(number) = self.origin.as_ref().and_then(Origin::try_number) {
+                self.tries[number].committed = true;
+            }
+        }
+        if model.bounds.harsh.copies > self.copies {
+            let at = if model.bounds.harsh.reach == Reach::AnyConnection { 0 } else { at };
+            let entry = (at, way, message.clone());
+            if !self.sent.contains(&entry) {
+                self.sent.push(entry);
+            }
+        }
+        self.connections[at].way_mut(way).push(Packet::Message(message));
+    }
+
+    /// Whether the VM runs at the source.
+    pub fn runs_at_source(&self) -> bool {
+        self.origin.as_ref().is_some_and(|o| o.runs)
+    }
+
+    /// Whether the VM runs at the receiver.
+    pub fn runs_at_receiver(&self) -> bool {
+        self.receiver.as_ref().is_some_and(|r| r.vm)
+    }
+
+    /// The source's process dies: what it wrote to its connections may still arrive.
+    pub fn source_dies(&mut self) {
+        self.origin = None;
+        self.connections.iter_mut().for_each(Connection::source_leaves);
+    }
+
+    /// The receiving process dies, with the VM if it is there.
+    pub fn receiver_dies(&mut self) {
+        self.receiver = None;
+        self.connections.iter_mut().for_each(Connection::receiver_leaves);
+    }
+
+    /// Another receiving process takes its place. It remembers nothing.
+    pub fn receiver_starts(&mut self) {
+        self.receiver = Some(Receiver::new(self.receivers));
+        self.receivers += 1;
+    }
+
+    /// Whether memory as `there` is what the guest of attempt `number` had.
+    pub fn whole(&self, number: usize, there: &Memory) -> bool {
+        let stopped = self.tries[number].stopped.as_ref();
+        stopped.is_some_and(|stopped| {
+            stopped.iter().zip(there).all(|(was, is)| was.is_none_or(|was| was == *is))
+        })
+    }
+}
