@@ -4,10 +4,12 @@
 
 pub mod client;
 pub mod dir;
+pub mod request;
 pub mod server;
 
 pub use client::Client;
 pub use dir::{Claim, RuntimeDir};
+pub use request::Request;
 pub use server::{Reply, Server};
 
 use std::{io, path::PathBuf, time::Duration};

@@ -1,14 +1,14 @@
 //! The VM's side of the control socket.
 
-use super::{Claim, Error, PATIENCE, REQUEST_MAX};
+use super::{Claim, Error, PATIENCE, Request, request};
 use crate::{
     migration,
     vm::{End, StopReason, Vm, VmPhase},
 };
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::{
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, BufReader, Read, Write},
     os::{
         fd::{AsRawFd, RawFd},
         unix::net::{UnixListener, UnixStream},
@@ -145,42 +145,29 @@ impl Reply {
 fn serve(vm: &Vm, reply: &mut Reply) -> io::Result<()> {
     let mut lines = BufReader::new(reply.stream.try_clone()?);
     loop {
-        let mut line = Vec::new();
-        lines.by_ref().take(REQUEST_MAX as u64 + 1).read_until(b'\n', &mut line)?;
-        if line.is_empty() {
-            return Ok(());
-        }
-        if line.len() > REQUEST_MAX {
-            reply.refuse("the request is too long");
-            return Ok(());
-        }
-        let request = match serde_json::from_slice::<Map<String, Value>>(&line) {
-            Ok(request) => request,
+        let request = match Request::read(&mut lines) {
+            Ok(Some(request)) => request,
+            Ok(None) => return Ok(()),
+            Err(request::Error::Io(e)) => return Err(e),
             Err(e) => {
-                reply.refuse(&format!("the request is not an object in JSON: {e}"));
+                reply.refuse(&e.to_string());
                 return Ok(());
             }
         };
-        let verb = request.get("verb").and_then(Value::as_str).unwrap_or_default();
-        if verb == "console" {
-            return console(vm, reply, lines.buffer());
+        match request.verb() {
+            "console" => return console(vm, reply, lines.buffer()),
+            "migrate" => migration::request(vm, &request, reply),
+            _ => reply.answer(&answer(vm, &request)),
         }
-        if verb == "migrate" {
-            migration::request(vm, &request, reply);
-            continue;
-        }
-        reply.answer(&answer(vm, verb, &request));
     }
 }
 
-fn answer(vm: &Vm, verb: &str, request: &Map<String, Value>) -> Answer {
-    match verb {
+fn answer(vm: &Vm, request: &Request) -> Answer {
+    match request.verb() {
         "stats" => Ok(serde_json::to_value(vm.stats())?),
         "pause" => {
-            let patience =
-                request.get("quiesce_ms").map(|ms| ms.as_u64().ok_or("quiesce_ms is not a number"));
-            let paused = match patience.transpose()? {
-                Some(ms) => vm.quiesce(Duration::from_millis(ms))?,
+            let paused = match request.milliseconds("quiesce_ms")? {
+                Some(patience) => vm.quiesce(patience)?,
                 None => vm.pause()?,
             };
             let (requested, stopped) = paused.times();

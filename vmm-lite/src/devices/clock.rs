@@ -49,13 +49,19 @@ impl Clock {
     #[must_use]
     pub fn at(&self, tsc: u64) -> u64 {
         let ticks = tsc.saturating_sub(self.tsc_base);
-        self.mono_base_ns + ((u128::from(ticks) * u128::from(self.mult)) >> 32) as u64
+        self.mono_base_ns.saturating_add(((u128::from(ticks) * u128::from(self.mult)) >> 32) as u64)
     }
 
     /// The guest's monotonic time now.
     #[must_use]
     pub fn now(&self) -> u64 {
         self.at(tsc())
+    }
+
+    /// How long until the guest's monotonic time is `deadline_ns`, in ns; `None` for `u64::MAX`, which never comes.
+    #[must_use]
+    pub fn until(&self, deadline_ns: u64) -> Option<u64> {
+        (deadline_ns != u64::MAX).then(|| deadline_ns.saturating_sub(self.now()))
     }
 
     /// The counter's value `after` from now.

@@ -5,7 +5,7 @@ use std::{
     fs::{File, OpenOptions},
     io,
     os::{
-        fd::{AsRawFd, RawFd},
+        fd::{AsRawFd, OwnedFd, RawFd},
         unix::fs::OpenOptionsExt,
     },
 };
@@ -120,6 +120,13 @@ impl Tap {
         tap.check(r, "set the header size of")?;
         tap.set_offload(0)?;
         Ok(tap)
+    }
+
+    /// In place of a device, a descriptor that does not block and keeps packets apart, such as an end of a pair of sockets: for tests of what
+    /// guests do to their queues.
+    #[must_use]
+    pub fn over(descriptor: OwnedFd) -> Self {
+        Self { file: descriptor.into(), name: "none".into() }
     }
 
     fn request(&self) -> libc::ifreq {

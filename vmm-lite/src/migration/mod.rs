@@ -19,11 +19,10 @@ pub mod source;
 pub mod tls;
 
 use crate::{
-    control::Reply,
+    control::{Reply, Request},
     vm::{Error as VmError, Vm},
 };
 use connection::LinkError;
-use serde_json::{Map, Value};
 use source::options::Options;
 use std::time::Duration;
 
@@ -75,10 +74,11 @@ pub enum Error {
 }
 
 /// Serves the request `migrate` of the control socket: moves `vm` away, and answers when that is done or has failed.
-pub fn request(vm: &Vm, request: &Map<String, Value>, reply: &mut Reply) {
-    let to = request.get("to").and_then(Value::as_str).unwrap_or_default();
-    let moved = Options::from_request(request).map_err(Error::from).and_then(|options| {
-        let transport = credentials::from_request(request)?;
+pub fn request(vm: &Vm, request: &Request, reply: &mut Reply) {
+    let to = request.text("to").unwrap_or_default();
+    let members = request.members();
+    let moved = Options::from_request(members).map_err(Error::from).and_then(|options| {
+        let transport = credentials::from_request(members)?;
         source::migrate(vm, to, transport, options, reply)
     });
     if let Err(e) = moved {

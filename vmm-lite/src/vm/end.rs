@@ -85,7 +85,9 @@ pub struct GuestFault {
 }
 
 impl GuestFault {
-    pub(super) fn copy(report: &FaultReport) -> Self {
+    /// What `report` says now.
+    #[must_use]
+    pub fn copy(report: &FaultReport) -> Self {
         let len = (report.backtrace_len.load(Relaxed) as usize).min(report.backtrace.len());
         Self {
             kind: FaultKind::from_u32(report.kind.load(Relaxed)),

@@ -61,15 +61,10 @@ fn settle(
     if shared.pause_wanted() || shared.quiesce_wanted() {
         return Ok(None);
     }
-    let timeout = if deadline == u64::MAX {
-        None
-    } else {
-        match deadline.saturating_sub(machine.clock.now()) {
-            0 => return Ok(None),
-            left => Some(left),
-        }
-    };
-    Ok(Some(WaitFor { tap, timeout }))
+    match machine.clock.until(deadline) {
+        Some(0) => Ok(None),
+        timeout => Ok(Some(WaitFor { tap, timeout })),
+    }
 }
 
 impl WaitFor {

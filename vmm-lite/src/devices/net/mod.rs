@@ -118,9 +118,15 @@ impl Net {
             let name = tap.name();
             tracing::warn!("TAP device {name} is down; set it up with `ip link set {name} up`");
         }
+        Ok(Self::with_mtu(tap, mac, mtu))
+    }
+
+    /// The same on a device that cannot be asked for its MTU, as one [over a socket](Tap::over).
+    #[must_use]
+    pub fn with_mtu(tap: Tap, mac: [u8; 6], mtu: u16) -> Self {
         let (counters, late) = Default::default();
         let registers = Registers::new(mac, mtu);
-        Ok(Self { tap, registers, buffers: Buffers::default(), counters, late })
+        Self { tap, registers, buffers: Buffers::default(), counters, late }
     }
 
     /// Its counters.
