@@ -3,6 +3,7 @@
 use super::registers::{OFFERED, QUEUE_MAX};
 use crate::memory::GuestRam;
 use serde::{Deserialize, Serialize};
+use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_FEATURES_OK;
 use virtio_queue::{Queue, QueueT};
 use vmm_lite_interface::layout::PAGE_SIZE;
 
@@ -88,7 +89,9 @@ impl From<virtio_queue::QueueState> for QueueState {
 impl NetState {
     /// The queues, if all of this can be a guest's of ours.
     pub(super) fn check(&self, ram: &GuestRam) -> Result<[Queue; 2], Error> {
-        if self.driver_features & !OFFERED != 0 {
+        // What a driver chose that does not stand is the guest's to find out, here as there.
+        let agreed = self.status & VIRTIO_CONFIG_S_FEATURES_OK != 0;
+        if agreed && self.driver_features & !OFFERED != 0 {
             return Err(Error::Features(self.driver_features & !OFFERED));
         }
         let queue = |n: usize| {

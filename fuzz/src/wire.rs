@@ -1,0 +1,52 @@
+//! The decoder of messages between hosts, as a peer that wants no good feeds it.
+//!
+//! Input: a byte for the VM's size, a byte of which bit 0 says whether the checksum is made right, and a message: header and body.
+
+use migrate::{
+    PAGE,
+    wire::{HEADER_SIZE, Header, Kind, Message, PAGES_PER_FRAME, decode},
+};
+
+/// What is decoded can be encoded, within what its kind allows, and decodes to the same; nothing is said of pages that the VM has not.
+pub fn check(data: &[u8]) {
+    let [size, flags, message @ ..] = data else { return };
+    let Some((header, body)) = message.split_first_chunk::<HEADER_SIZE>() else { return };
+    let Ok(header) = Header::decode(header) else { return };
+    assert!(header.length <= header.kind.most(), "a length that its kind does not allow");
+    assert_eq!(Header::decode(&header.encode()).as_ref(), Ok(&header));
+    let body = &body[..body.len().min(header.length as usize)];
+    let header = match flags & 1 {
+        0 => header,
+        _ => Header::of(header.kind, body.len() as u32, crc32fast::hash(body)),
+    };
+    let limit = usize::from(*size);
+    if let Ok(message) = decode(&header, body, limit) {
+        assert_eq!(message.kind(), header.kind);
+        inside(&message, limit);
+        round_trip(&message, limit);
+    }
+}
+
+/// A message that is sent arrives as it was.
+pub fn round_trip(message: &Message, limit: usize) {
+    let bytes = message.encode();
+    let (header, body) = bytes.split_first_chunk::<HEADER_SIZE>().expect("it has a header");
+    let header = Header::decode(header).expect("what is sent has a right header");
+    assert_eq!(header.length as usize, body.len());
+    assert_eq!(&decode(&header, body, limit).expect("what is sent is right"), message);
+}
+
+fn inside(message: &Message, limit: usize) {
+    match message {
+        Message::Pages(pages) => {
+            assert!((1..=PAGES_PER_FRAME).contains(&pages.len()));
+            assert!(pages.iter().all(|(n, _)| *n < limit as u64));
+            assert!(pages.len() * PAGE <= Kind::Pages.most() as usize);
+        }
+        Message::Zero(runs) => {
+            let end = |(first, count): &(u64, u64)| u128::from(*first) + u128::from(*count);
+            assert!(runs.iter().all(|run| end(run) <= limit as u128));
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,106 @@
+//! Every target: its kept corpus and mutations of it, within bounds of time and memory.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    fmt::Write,
+    io,
+    time::Duration,
+};
+
+use vmm_lite_fuzz::{TARGETS, Target, bounded};
+
+/// Mutations a target, and how long they may take.
+const MUTATIONS: usize = 20_000;
+const LIMIT: Duration = Duration::from_secs(8);
+
+/// Counts what a thread has allocated.
+struct Counting;
+
+thread_local! {
+    static HELD: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+}
+
+fn count(more: usize, less: usize) {
+    // A thread that ends has no counter any more.
+    let _ = HELD.try_with(|held| {
+        let (now, most) = held.get();
+        let now = (now + more).saturating_sub(less);
+        held.set((now, most.max(now)));
+    });
+}
+
+// SAFETY: everything is the system allocator's; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size(), 0);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        count(0, layout.size());
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(size, layout.size());
+        // SAFETY: the caller's promise.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn run(name: &str) {
+    let target = TARGETS.iter().find(|t| t.name == name).expect("a target of that name");
+    let corpus = bounded::corpus(target).expect("a kept corpus");
+    assert!(!corpus.is_empty(), "nothing is kept for {name}");
+    let seed = 0x766d_6c69_7465;
+    let (held, _) = HELD.get();
+    HELD.set((held, held));
+    let began = std::time::Instant::now();
+    match bounded::run(target, &corpus, seed, MUTATIONS, LIMIT) {
+        Ok(ran) => {
+            let most = HELD.get().1 - held;
+            let _ = io::Write::write_fmt(
+                &mut io::stderr(),
+                format_args!(
+                    "fuzz: {name}: {} kept, {} mutations of seed {seed:#x}, {:.1} s, {} KiB at most\n",
+                    ran.kept,
+                    ran.mutations,
+                    began.elapsed().as_secs_f32(),
+                    most >> 10
+                ),
+            );
+            assert!(most <= target.memory, "{most} bytes were held at a time");
+        }
+        Err(failure) => {
+            let input = failure.input.iter().fold(String::new(), |mut hex, byte| {
+                let _ = write!(hex, "{byte:02x}");
+                hex
+            });
+            panic!("{name}: {}: {}\ninput: {input}", failure.from, failure.said);
+        }
+    }
+}
+
+/// A test a target.
+macro_rules! targets {
+    ($($name:ident)*) => {
+        $(#[test]
+        fn $name() {
+            run(stringify!($name));
+        })*
+
+        #[test]
+        fn every_target_is_run() {
+            let names = [$(stringify!($name)),*];
+            assert!(TARGETS.iter().map(|t: &Target| t.name).eq(names));
+        }
+    };
+}
+
+targets! { wire handshake control_socket image queues control_page }
