@@ -13,8 +13,9 @@ mod world;
 
 use std::{io::Write, time::Instant};
 
+use migrate::source::Mode;
 use mutation::Mutation;
-use properties::{ANSWERS, BACK, FENCE, ONE, WHOLE, WORD};
+use properties::{ANSWERS, BACK, FENCE, KEPT, ONE, WHOLE, WORD};
 use stateright::{Checker, HasDiscoveries, Model};
 use world::{Bounds, Harsh, Moves, Reach};
 
@@ -27,8 +28,12 @@ const TCP: Bounds = Bounds {
     source_dies: true,
     failures: true,
     dont_care: true,
+    mode: Mode::PreCopy,
     harsh: Harsh::NONE,
 };
+
+/// One attempt over TCP, of which pages follow the commit.
+const FOLLOW: Bounds = Bounds { mode: Mode::Hybrid, dont_care: false, ..TCP };
 
 /// Two attempts over a network that loses single packets, and brings others again whenever and wherever it likes.
 const HARSH: Bounds = Bounds {
@@ -39,6 +44,7 @@ const HARSH: Bounds = Bounds {
     source_dies: false,
     failures: false,
     dont_care: false,
+    mode: Mode::PreCopy,
     harsh: Harsh { losses: 1, copies: 1, reach: Reach::AnyConnection },
 };
 
@@ -84,6 +90,11 @@ fn three_tries_over_tcp() {
         "three tries over TCP",
         Bounds { tries: 3, writes: 0, dont_care: false, source_dies: false, ..TCP },
     );
+}
+
+#[test]
+fn pages_that_follow_over_tcp() {
+    holds("pages that follow, over TCP", FOLLOW);
 }
 
 #[test]
@@ -134,6 +145,8 @@ found! {
     a_destination_that_answers_before_it_has_ended_the_attempt_is_found: AnswersTooSoon, TCP => ONE;
     an_answer_too_soon_contradicts_itself: AnswersTooSoon, TCP => ANSWERS;
     a_process_that_answers_for_another_is_found: AnswersForAnother, TCP => WORD;
+    memory_let_go_too_soon_is_found: LetsGoTooSoon, FOLLOW => KEPT;
+    an_answer_that_forgets_what_is_missing_is_found: SaysThatItRanWhileItLacks, FOLLOW => KEPT;
     a_source_that_takes_any_outcome_is_found: TakesAnyOutcome, Bounds { harsh: Harsh { losses: 0, ..HARSH.harsh }, ..HARSH } => ONE;
     a_destination_that_takes_any_commit_is_found: TakesAnyCommit, HARSH => ONE;
 }

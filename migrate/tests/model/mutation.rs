@@ -39,6 +39,10 @@ pub enum Mutation {
     AnswersTooSoon,
     /// A process answers for one that received before it.
     AnswersForAnother,
+    /// The source ends when the VM runs there, though pages are to follow.
+    LetsGoTooSoon,
+    /// The destination answers *ran* though it lacks pages.
+    SaysThatItRanWhileItLacks,
     /// The source does not look which move an outcome is of.
     TakesAnyOutcome,
     /// The destination does not look which move a commit is of.
@@ -72,14 +76,18 @@ impl Mutation {
         if gives_up {
             return vec![Action::RunHere, Action::End(Ended::Failed(Failure::NeverRan))];
         }
+        let runs = matches!(event, Event::Message(Message::Running(_))) && machine.committed();
         let mut actions = machine.handle(event, now);
+        if self == Self::LetsGoTooSoon && runs {
+            return vec![Action::HandOn, Action::End(Ended::Moved)];
+        }
         actions.retain(|action| match action {
             Action::Fence => self != Self::CommitsUnfenced,
             Action::RunHere => self != Self::StaysStopped,
             _ => true,
         });
         for action in &mut actions {
-            if let (Self::LosesADirtyPage, Action::SendLast { pages }) = (self, action) {
+            if let (Self::LosesADirtyPage, Action::SendLast { pages, .. }) = (self, action) {
                 let mut first = Pages::none(PAGES);
                 first.insert(0);
                 pages.take_out(&first);

@@ -2,6 +2,8 @@
 
 use stateright::Property;
 
+use migrate::source::Mode;
+
 use super::world::{Harsh, Moves, World};
 
 /// Rule R1.
@@ -17,6 +19,8 @@ pub const FENCE: &str = "a commit that is out is fenced";
 pub const WHOLE: &str = "no machine breaks a driver's rule, and memory arrives whole";
 /// Nobody waits for ever before the commit.
 pub const DEADLINE: &str = "before the commit whoever waits has a deadline";
+/// Pages that follow.
+pub const KEPT: &str = "the source keeps memory that the receiver lacks";
 /// Answers.
 pub const ANSWERS: &str = "no move is said both to have run and never to have";
 
@@ -44,6 +48,9 @@ pub fn all(model: &Moves) -> Vec<Property<Moves>> {
             Property::always(BACK, back),
             Property::always(WHOLE, |_, w: &World| w.broken.is_none()),
             Property::always(DEADLINE, deadline),
+            Property::always(KEPT, |_, w: &World| {
+                !(w.lacking_at_receiver() && w.origin.as_ref().is_some_and(|o| o.moved))
+            }),
         ]);
     } else {
         all.push(Property::sometimes(
@@ -64,6 +71,26 @@ pub fn all(model: &Moves) -> Vec<Property<Moves>> {
             "a try succeeds after one that was committed and never ran",
             |_, w: &World| w.tries.len() > 1 && w.tries[0].resumed && w.tries[1].ran,
         ));
+    }
+    if model.bounds.mode == Mode::Hybrid && model.bounds.harsh == Harsh::NONE {
+        all.extend([
+            Property::sometimes("a VM runs while pages are missing", |_, w: &World| {
+                w.runs_at_receiver() && w.lacking_at_receiver()
+            }),
+            Property::sometimes(
+                "all that was missing has come on a second connection",
+                |_, w: &World| {
+                    let moved = w.origin.as_ref().is_some_and(|o| o.moved);
+                    moved
+                        && w.questions > 0
+                        && w.runs_at_receiver()
+                        && w.connections.len() > w.tries.len()
+                },
+            ),
+            Property::sometimes("a VM is lost for want of pages", |_, w: &World| {
+                w.tries.iter().any(|t| t.lost)
+            }),
+        ]);
     }
     if model.bounds.restarts > 0 {
         all.push(Property::sometimes(

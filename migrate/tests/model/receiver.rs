@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use migrate::{
     MoveId, ReceiverId,
-    destination::{Action, Destination, Event, Ledger},
+    destination::{Action, Destination, Event, Ledger, Patience},
     offer::Refusal,
-    wire::{Message, Outcome, Started},
+    wire::{Accepted, Message, Outcome, Run, Started},
 };
 
 use super::{
     link::{Connection, Memory, PAGES, Packet, Way},
     mutation::Mutation,
-    world::{Moves, World, receiver_id, try_of},
+    world::{Harsh, Moves, World, receiver_id, try_of},
 };
 
 /// The process that waits for a VM.
@@ -34,10 +34,12 @@ pub struct Receiver {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Attempt {
     pub machine: Destination,
-    pub connection: usize,
+    pub connection: Option<usize>,
+    /// The source is back on this connection; the attempt's thread has not taken it yet.
+    pub back: Option<usize>,
     id: MoveId,
-    /// Memory of the VM prepared.
-    prepared: Option<Memory>,
+    /// Memory of the VM prepared, or of the VM that runs and lacks some.
+    memory: Option<Memory>,
     applied: bool,
     /// What the machine asked for and whose outcome is open.
     pub task: Option<Action>,
@@ -58,9 +60,18 @@ impl Receiver {
     /// Whether it would take what comes on this connection now.
     pub fn reads(&self, at: usize) -> bool {
         match &self.attempt {
-            Some(attempt) if attempt.connection == at => attempt.task.is_none(),
+            Some(attempt) if attempt.connection == Some(at) => attempt.task.is_none(),
+            Some(attempt) if attempt.back == Some(at) => false,
             _ => self.questions.iter().all(|(connection, ..)| *connection != at),
         }
+    }
+
+    /// Whether the VM of a move runs here and lacks pages: its thread answers then.
+    fn lacks(&self, model: &Moves, id: &MoveId) -> bool {
+        let lacks =
+            |a: &Attempt| a.id == *id && a.machine.runs() && !a.machine.lacking().is_empty();
+        model.mutation != Mutation::SaysThatItRanWhileItLacks
+            && self.attempt.as_ref().is_some_and(lacks)
     }
 
     /// Whether an answer has to wait: the move asked about is under way, and could still be committed.
@@ -83,7 +94,7 @@ impl World {
     /// The receiver takes what has come on a connection: a packet, or its end.
     pub fn receiver_reads(&mut self, model: &Moves, at: usize) {
         let packet = self.connections[at].to_receiver.pop();
-        if self.host().attempt.as_ref().is_some_and(|a| a.connection == at) {
+        if self.host().attempt.as_ref().is_some_and(|a| a.connection == Some(at)) {
             let event = match packet {
                 Some(Packet::Message(message)) => Event::Message(message),
                 Some(Packet::Pages(pages)) => self.write(&pages),
@@ -96,9 +107,7 @@ impl World {
             Some(Packet::Message(Message::Query(id, receiver))) => {
                 if self.host().must_wait(model, &id, &receiver) {
                     // It ends the attempt's connection, and waits for what its thread says: what has arrived is still read.
-                    let under_way = self.attempt().connection;
-                    self.connections[under_way].to_receiver.close();
-                    self.connections[under_way].to_source.close();
+                    self.shut_down();
                 }
                 self.host().questions.push((at, id, receiver));
             }
@@ -107,6 +116,14 @@ impl World {
                 self.connections[at].receiver_leaves();
             }
             None => self.connections[at].receiver_leaves(),
+        }
+    }
+
+    /// Ends the attempt's connection, as another thread may: what has arrived is still read.
+    fn shut_down(&mut self) {
+        if let Some(at) = self.attempt().connection {
+            self.connections[at].to_receiver.close();
+            self.connections[at].to_source.close();
         }
     }
 
@@ -128,6 +145,13 @@ impl World {
         let host = self.host();
         let (at, id, receiver) = host.questions.remove(which);
         let outcome = model.mutation.outcome(&host.ledger, &id, &receiver);
+        if outcome == Outcome::Ran && host.lacks(model, &id) {
+            self.shut_down();
+            if let Some(before) = self.attempt().back.replace(at) {
+                self.connections[before].receiver_leaves();
+            }
+            return;
+        }
         if outcome == Outcome::Never
             && let Some(remembered) = self.tries.get_mut(try_of(&id))
         {
@@ -137,6 +161,16 @@ impl World {
         self.connections[at].receiver_leaves();
     }
 
+    /// The attempt's thread takes the connection on which the source is back.
+    pub fn take_back(&mut self, model: &Moves) {
+        let attempt = self.attempt();
+        let back = attempt.back.take();
+        if let Some(before) = std::mem::replace(&mut attempt.connection, back) {
+            self.connections[before].receiver_leaves();
+        }
+        self.receiver_event(model, Event::Rejoined);
+    }
+
     fn take_in(&mut self, model: &Moves, at: usize, id: MoveId) {
         let host = self.host();
         if host.taken || host.attempt.is_some() {
@@ -144,19 +178,39 @@ impl World {
             self.connections[at].receiver_leaves();
             return;
         }
-        let machine = Destination::new(receiver_id(host.number), Duration::ZERO, Duration::ZERO);
-        let attempt =
-            Attempt { machine, connection: at, id, prepared: None, applied: false, task: None };
+        if !host.ledger.begin(id, None) {
+            self.send(model, at, Way::ToSource, Message::Abort("again".into()));
+            self.connections[at].receiver_leaves();
+            return;
+        }
+        let patience = Patience { silence: Duration::ZERO, lost: Duration::ZERO };
+        let machine = Destination::new(receiver_id(host.number), patience, Duration::ZERO);
+        let connection = Some(at);
+        let (memory, applied, task, back) = (None, false, None, None);
+        let attempt = Attempt { machine, connection, back, id, memory, applied, task };
         host.attempt = Some(attempt);
         self.receiver_event(model, Event::Message(Message::Hello(id)));
     }
 
     fn write(&mut self, pages: &[Option<u8>; PAGES]) -> Event {
         let attempt = self.attempt();
-        if let (true, Some(memory)) = (attempt.machine.receives(), &mut attempt.prepared) {
-            pages.iter().zip(memory).for_each(|(from, to)| *to = from.unwrap_or(*to));
+        let lacking = attempt.machine.lacking();
+        if let (true, Some(memory)) = (attempt.machine.receives(), &mut attempt.memory) {
+            for (n, content) in pages.iter().enumerate() {
+                // Of a VM that runs only what is missing is written.
+                if !attempt.machine.runs() || lacking.contains(n) {
+                    memory[n] = content.unwrap_or(memory[n]);
+                }
+            }
         }
-        Event::Pages
+        let came = (0..PAGES).filter(|n| !lacking.is_empty() && pages[*n].is_some());
+        Event::Pages(came.map(|n| (n as u64, 1)).collect())
+    }
+
+    /// Whether the source would be right to let go of its memory.
+    pub fn lacking_at_receiver(&self) -> bool {
+        let lacks = |a: &Attempt| a.machine.runs() && !a.machine.lacking().is_empty();
+        self.receiver.as_ref().and_then(|r| r.attempt.as_ref()).is_some_and(lacks)
     }
 
     pub fn receiver_event(&mut self, model: &Moves, event: Event) {
@@ -165,23 +219,39 @@ impl World {
             Event::Tick => attempt.machine.deadline().unwrap_or_default(),
             _ => Duration::ZERO,
         };
-        let (at, id) = (attempt.connection, attempt.id);
+        let id = attempt.id;
         let actions = model.mutation.destination(&mut attempt.machine, event, now);
         for action in actions {
             #[allow(unreachable_patterns)]
             match action {
-                Action::Send(message) => self.send(model, at, Way::ToSource, message),
-                Action::Prepare(_) | Action::Apply(_) => self.attempt().task = Some(action),
+                Action::Send(message) => {
+                    if let Some(at) = self.attempt().connection {
+                        self.send(model, at, Way::ToSource, message);
+                    }
+                }
+                Action::Prepare(_) | Action::Apply(_) | Action::Forget(_) => {
+                    self.attempt().task = Some(action);
+                }
                 Action::Run => self.run(model, &id),
+                Action::Complete => self.compare(model, &id),
                 Action::Deliver(_) => {}
+                Action::Supply(_) => self.broken = Some("the guest waits for a page that is there"),
+                Action::AwaitSource(_) => self.receiver_hangs_up(),
+                Action::Lost(_) => {
+                    self.host().vm = false;
+                    self.tries[try_of(&id)].lost = true;
+                }
                 Action::Discard(_) => {
-                    if self.host().vm && self.host().taken && self.attempt().machine.runs() {
+                    if self.host().taken && self.host().vm {
                         self.broken = Some("a VM that runs is thrown away");
                     }
-                    self.attempt().prepared = None;
+                    self.attempt().memory = None;
                 }
                 Action::End => {
-                    self.connections[at].receiver_leaves();
+                    self.receiver_hangs_up();
+                    if let Some(back) = self.attempt().back.take() {
+                        self.connections[back].receiver_leaves();
+                    }
                     self.host().attempt = None;
                     return;
                 }
@@ -191,23 +261,33 @@ impl World {
         }
     }
 
+    fn receiver_hangs_up(&mut self) {
+        if let Some(at) = self.attempt().connection.take() {
+            self.connections[at].receiver_leaves();
+        }
+    }
+
     fn run(&mut self, model: &Moves, id: &MoveId) {
-        let attempt = self.attempt();
-        let (memory, applied) = (attempt.prepared.take(), attempt.applied);
         let number = try_of(id);
         let host = self.host();
         host.ledger.ran(*id);
         (host.taken, host.vm) = (true, true);
         self.tries[number].ran = true;
-        match memory {
-            Some(memory) if applied => {
-                if model.bounds.harsh == super::world::Harsh::NONE && !self.whole(number, &memory) {
-                    self.broken = Some("the memory there is not the guest's");
-                }
-            }
-            _ => self.broken = Some("it runs without its memory and state"),
+        if !self.attempt().applied {
+            self.broken = Some("it runs without its state");
         }
+        self.compare(model, id);
         self.receiver_event(model, Event::Runs(Started::default()));
+    }
+
+    /// What is not missing is what the guest had.
+    fn compare(&mut self, model: &Moves, id: &MoveId) {
+        let attempt = self.attempt();
+        let (memory, lacking) = (attempt.memory, attempt.machine.lacking().clone());
+        let right = memory.is_some_and(|memory| self.whole(try_of(id), &memory, &lacking));
+        if !right && model.bounds.harsh == Harsh::NONE {
+            self.broken = Some("the memory there is not the guest's");
+        }
     }
 
     /// The driver does what the machine asked for.
@@ -215,9 +295,14 @@ impl World {
         let attempt = self.attempt();
         let event = match attempt.task.take().expect("a task") {
             Action::Prepare(_) if well => {
-                attempt.prepared = Some([0; PAGES]);
-                Event::Prepared(Ok(()))
+                attempt.memory = Some([0; PAGES]);
+                Event::Prepared(Ok(Accepted { follow: true, apply_ns: 0 }))
             }
+            Action::Forget(runs) if well => {
+                forget(&mut attempt.memory, &runs);
+                Event::Forgot(Ok(()))
+            }
+            Action::Forget(_) => Event::Forgot(Err("no".into())),
             Action::Prepare(_) => Event::Prepared(Err(Refusal::Network)),
             Action::Apply(_) if well => {
                 attempt.applied = true;
@@ -231,5 +316,12 @@ impl World {
     /// Connections that the receiver has not closed.
     pub fn readable(connection: &Connection) -> bool {
         connection.to_receiver.len() > 0 || connection.to_receiver.ended()
+    }
+}
+
+fn forget(memory: &mut Option<Memory>, runs: &[Run]) {
+    let Some(memory) = memory else { return };
+    for &(first, count) in runs {
+        (first..first + count).for_each(|n| memory[n as usize] = 0);
     }
 }

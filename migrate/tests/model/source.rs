@@ -3,11 +3,11 @@
 use std::{collections::VecDeque, time::Duration};
 
 use migrate::{
-    PAGE,
+    PAGE, ReceiverId,
     offer::Offer,
     pages::Pages,
     rounds::Policy,
-    source::{Action, Ended, Event, Settings, Source},
+    source::{Action, Ended, Event, Mode, Sent, Settings, Source, Stopped},
     wire::Message,
 };
 
@@ -90,13 +90,26 @@ impl Origin {
 /// Time is left out: every duration that the machine goes by is zero, so that a deadline is over whenever the checker says so. Only a round takes
 /// long, so that what the guest dirtied meanwhile decides whether there is another.
 #[allow(clippy::needless_update, reason = "what they get beside is as it comes")]
-fn settings() -> Settings {
-    let policy = Policy { last_round: Duration::ZERO, rounds_max: 2, ..Policy::default() };
-    Settings { policy, quiesce: Duration::ZERO, answer: Duration::ZERO, ..Settings::default() }
+fn settings(mode: Mode) -> Settings {
+    const NONE: Duration = Duration::ZERO;
+    let policy = Policy { last_round: NONE, rounds_max: 2, ..Policy::default() };
+    let (quiesce, quiesce_expected, answer, prepare) = (NONE, NONE, NONE, NONE);
+    let usual = Settings::default();
+    Settings {
+        mode,
+        policy,
+        max_blackout: NONE,
+        quiesce,
+        quiesce_expected,
+        answer,
+        prepare,
+        ..usual
+    }
 }
 
 fn offer() -> Offer {
     Offer {
+        receiver: ReceiverId::default(),
         name: "vm".into(),
         memory_size: (PAGES * PAGE) as u64,
         interface_version: 1,
@@ -126,7 +139,7 @@ impl World {
         self.tries.push(Remembered::default());
         self.connections.push(Connection::default());
         let (machine, actions) =
-            Source::begin(move_id(number), offer(), settings(), Duration::ZERO);
+            Source::begin(move_id(number), offer(), settings(model.bounds.mode), Duration::ZERO);
         let connection = Some(self.connections.len() - 1);
         self.origin().mover = Some(Mover { machine, number, connection, tasks: VecDeque::new() });
         self.source_acts(model, actions);
@@ -155,6 +168,8 @@ impl World {
                 }
                 Action::StartLog
                 | Action::SendPages { .. }
+                | Action::Announce { .. }
+                | Action::SendFollowing(_)
                 | Action::TakeDirty
                 | Action::Stop { .. }
                 | Action::SendLast { .. }
@@ -172,8 +187,12 @@ impl World {
                     let origin = self.origin();
                     (origin.fenced, origin.runs) = (false, true);
                 }
-                Action::HandOn => self.source_sends(model, Message::LateEnd),
+                // Late packets go until the end, and are none of the model's.
+                Action::HandOn => {}
                 Action::End(ended) => {
+                    if ended == Ended::Moved {
+                        self.source_sends(model, Message::LateEnd);
+                    }
                     self.source_hangs_up();
                     let number = self.mover().number;
                     self.tries[number].failed = matches!(ended, Ended::Failed(_));
@@ -244,8 +263,16 @@ impl World {
             (Action::SendPages { round, pages }, _) => {
                 self.source_pushes(&pages);
                 self.source_sends(model, Message::RoundEnd(round));
-                let full = pages.len() as u64;
-                Event::PagesSent { bytes: full * PAGE as u64, full, zero: 0 }
+                sent(&pages)
+            }
+            (Action::Announce { round, pages }, _) => {
+                self.source_sends(model, Message::Follow(pages.runs().collect()));
+                self.source_sends(model, Message::RoundEnd(round));
+                Event::Sent(Sent::default())
+            }
+            (Action::SendFollowing(pages), _) => {
+                self.source_pushes(&pages);
+                sent(&pages)
             }
             (Action::TakeDirty, done) => {
                 let dirty = self.origin().changed();
@@ -253,11 +280,13 @@ impl World {
                 Event::Dirty { dirty, dont_care: dont_care(done) }
             }
             (Action::Stop { .. }, done) => self.stop(done),
-            (Action::SendLast { pages }, _) => {
+            (Action::SendLast { pages, follow }, _) => {
+                if !follow.is_empty() {
+                    self.source_sends(model, Message::Follow(follow.runs().collect()));
+                }
                 self.source_pushes(&pages);
                 self.source_sends(model, Message::State(Vec::new()));
-                let full = pages.len() as u64;
-                Event::LastSent { bytes: full * PAGE as u64, full, zero: 0 }
+                sent(&pages)
             }
             (_, _) => unreachable!("only these become tasks"),
         };
@@ -277,14 +306,14 @@ impl World {
         let (dirty, dont_care) = (origin.changed(), dont_care(done));
         let memory = std::array::from_fn(|n| (!dont_care.contains(n)).then_some(origin.memory[n]));
         self.tries[number].stopped = Some(memory);
-        let (requested, stopped) = (Duration::ZERO, Duration::ZERO);
-        Event::Stopped {
-            requested,
-            stopped,
+        Event::Stopped(Stopped {
+            requested: Duration::ZERO,
+            stopped: Duration::ZERO,
             quiescent: done == Done::WellWithoutLastPage,
             dirty,
             dont_care,
-        }
+            needed: Pages::none(PAGES),
+        })
     }
 
     fn source_pushes(&mut self, pages: &Pages) {
@@ -293,6 +322,11 @@ impl World {
             self.connections[at].to_receiver.push(content);
         }
     }
+}
+
+fn sent(pages: &Pages) -> Event {
+    let full = pages.len() as u64;
+    Event::Sent(Sent { bytes: full * PAGE as u64, full, zero: 0 })
 }
 
 fn dont_care(done: Done) -> Pages {

@@ -43,6 +43,10 @@ pub enum Step {
     ReceiverDoes(bool),
     /// The receiver's deadline is over.
     ReceiverTicks,
+    /// The guest at the receiver touches a page that is missing.
+    Faults(usize),
+    /// The receiver's thread takes a source that is back.
+    TakesBack,
     /// The receiver answers a question.
     Answers(usize),
     /// The receiving process dies.
@@ -116,7 +120,8 @@ impl Moves {
             if bounds.dont_care && matches!(task, Action::Stop { .. } | Action::TakeDirty) {
                 steps.push(Step::SourceDoes(Done::WellWithoutLastPage));
             }
-            if bounds.failures || *task == Action::Reconnect {
+            let may_fail = bounds.failures && !matches!(task, Action::SendFollowing(_));
+            if may_fail || *task == Action::Reconnect {
                 steps.push(Step::SourceDoes(Done::Badly));
             }
             if bounds.failures && matches!(task, Action::SendPages { .. }) {
@@ -147,7 +152,7 @@ impl Moves {
         for (at, connection) in world.connections.iter().enumerate() {
             if World::readable(connection) && receiver.reads(at) {
                 steps.push(Step::ReceiverReads(at));
-                let own = receiver.attempt.as_ref().is_some_and(|a| a.connection == at);
+                let own = receiver.attempt.as_ref().is_some_and(|a| a.connection == Some(at));
                 if let Some(Packet::Message(Message::Query(id, asked))) =
                     connection.to_receiver.peek()
                     && !own
@@ -165,6 +170,12 @@ impl Moves {
                 }
             } else if attempt.machine.deadline().is_some() {
                 steps.push(Step::ReceiverTicks);
+            }
+            if attempt.machine.runs() {
+                steps.extend(attempt.machine.lacking().iter().map(Step::Faults));
+            }
+            if attempt.back.is_some() {
+                steps.push(Step::TakesBack);
             }
         }
         for (which, (_, id, asked)) in receiver.questions.iter().enumerate() {
@@ -223,6 +234,8 @@ impl World {
             Step::ReceiverIsAsked(at) => self.receiver_is_asked(model, at),
             Step::ReceiverDoes(well) => self.receiver_does(model, well),
             Step::ReceiverTicks => self.receiver_event(model, ReceiverEvent::Tick),
+            Step::Faults(page) => self.receiver_event(model, ReceiverEvent::Fault(page)),
+            Step::TakesBack => self.take_back(model),
             Step::Answers(which) => self.answer(model, which),
             Step::ReceiverDies => self.receiver_dies(),
             Step::ReceiverStarts => self.receiver_starts(),

@@ -1,9 +1,9 @@
 //! Everything there is: the source's process, the receiving process, the connections between them, and what an onlooker remembers of it.
 
-use migrate::{MoveId, wire::Message};
+use migrate::{MoveId, pages::Pages, source::Mode, wire::Message};
 
 use super::{
-    link::{Connection, Memory, Packet, Way},
+    link::{Connection, Memory, PAGES, Packet, Way},
     mutation::Mutation,
     receiver::Receiver,
     source::Origin,
@@ -26,6 +26,8 @@ pub struct Bounds {
     pub failures: bool,
     /// Whether the guest may answer that it does not care for a page.
     pub dont_care: bool,
+    /// How memory goes over: with [`Mode::Hybrid`] pages follow the commit.
+    pub mode: Mode,
     /// What a network does that is no TCP.
     pub harsh: Harsh,
 }
@@ -72,10 +74,12 @@ pub struct Remembered {
     pub resumed: bool,
     /// A receiver said of it that it never ran.
     pub said_never: bool,
+    /// The receiver gave the VM up for want of pages.
+    pub lost: bool,
     /// The source says that it has failed.
     pub failed: bool,
     /// The guest's memory when it was stopped, but for what it did not care for.
-    pub stopped: Option<[Option<u8>; super::link::PAGES]>,
+    pub stopped: Option<[Option<u8>; PAGES]>,
 }
 
 /// A state of the model.
@@ -177,11 +181,10 @@ impl World {
         self.receivers += 1;
     }
 
-    /// Whether memory as `there` is what the guest of attempt `number` had.
-    pub fn whole(&self, number: usize, there: &Memory) -> bool {
-        let stopped = self.tries[number].stopped.as_ref();
-        stopped.is_some_and(|stopped| {
-            stopped.iter().zip(there).all(|(was, is)| was.is_none_or(|was| was == *is))
-        })
+    /// Whether memory as `there`, but for what it lacks, is what the guest of attempt `number` had.
+    pub fn whole(&self, number: usize, there: &Memory, lacking: &Pages) -> bool {
+        let Some(stopped) = &self.tries[number].stopped else { return false };
+        let right = |n: usize| stopped[n].is_none_or(|was| was == there[n]);
+        (0..PAGES).all(|n| lacking.contains(n) || right(n))
     }
 }
