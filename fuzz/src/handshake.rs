@@ -7,11 +7,11 @@ use std::time::Duration;
 use arbitrary::{Arbitrary, Unstructured};
 use migrate::{
     MoveId, PAGE, ReceiverId,
-    destination::{self, Destination, Ledger},
+    destination::{self, Destination, Ledger, Patience},
     offer::{Offer, Refusal},
     pages::Pages,
-    source::{self, Ended, Settings, Source},
-    wire::{HEADER_SIZE, Header, Message, Outcome, Started, decode},
+    source::{self, Ended, Mode, Sent, Settings, Source, Stopped},
+    wire::{Accepted, Arrival, HEADER_SIZE, Header, Message, Outcome, Run, Started, decode},
 };
 
 use crate::wire::round_trip;
@@ -25,8 +25,9 @@ const ME: ReceiverId = [2; 16];
 enum Said<'a> {
     Hello(u8),
     Welcome(u8, u8),
-    Offer(&'a str, u64, u32, bool, &'a [u8]),
-    Accept,
+    /// To this receiver or another.
+    Offer(bool, &'a str, u16, u32, bool, &'a [u8]),
+    Accept(bool, u64),
     Refuse(&'a str),
     RefuseFeatures(Vec<String>),
     RefuseBusy,
@@ -42,6 +43,11 @@ enum Said<'a> {
     Abort(&'a str),
     Query(u8, u8),
     Outcome(u8, u8),
+    Follow(Vec<Run>),
+    Want(Vec<Run>),
+    Filled(u64),
+    Whole(u32, u64, u64),
+    Lacks(Vec<Run>),
     Raw(&'a [u8]),
 }
 
@@ -51,16 +57,19 @@ impl Said<'_> {
         Some(match self {
             Self::Hello(n) => Message::Hello(id(n)),
             Self::Welcome(n, by) => Message::Welcome(id(n), id(by)),
-            Self::Offer(name, memory_size, interface_version, network, identity) => {
+            Self::Offer(mine, name, pages, interface_version, network, identity) => {
                 Message::Offer(Box::new(Offer {
+                    receiver: if *mine { ME } else { ID },
                     name: (*name).into(),
-                    memory_size: *memory_size,
+                    memory_size: u64::from(*pages) * PAGE as u64,
                     interface_version: *interface_version,
                     network: *network,
                     identity: identity.to_vec(),
                 }))
             }
-            Self::Accept => Message::Accept,
+            Self::Accept(follow, apply_ns) => {
+                Message::Accept(Accepted { follow: *follow, apply_ns: *apply_ns })
+            }
             Self::Refuse(why) => Message::Refuse(Refusal::Prepare((*why).into())),
             Self::RefuseFeatures(which) => Message::Refuse(Refusal::Features(which.clone())),
             Self::RefuseBusy => Message::Refuse(Refusal::Busy),
@@ -80,13 +89,22 @@ impl Said<'_> {
             Self::Abort(why) => Message::Abort((*why).into()),
             Self::Query(n, by) => Message::Query(id(n), id(by)),
             Self::Outcome(n, what) => {
-                let what = match what % 3 {
+                let what = match what % 4 {
                     0 => Outcome::Ran,
                     1 => Outcome::Never,
+                    2 => Outcome::Lacking,
                     _ => Outcome::Unknown,
                 };
                 Message::Outcome(id(n), what)
             }
+            Self::Follow(runs) => Message::Follow(runs.clone()),
+            Self::Want(runs) => Message::Want(runs.clone()),
+            Self::Filled(count) => Message::Filled(*count),
+            Self::Whole(waited, waited_ns, worst_ns) => {
+                let (waited, waited_ns, worst_ns) = (*waited, *waited_ns, *worst_ns);
+                Message::Whole(Arrival { waited, waited_ns, worst_ns })
+            }
+            Self::Lacks(runs) => Message::Lacks(runs.clone()),
             Self::Raw(bytes) => {
                 let (header, body) = bytes.split_first_chunk::<HEADER_SIZE>()?;
                 let header = Header::decode(header).ok()?;
@@ -98,10 +116,14 @@ impl Said<'_> {
 
     /// As it arrives: `None` if the wire would not bring it.
     fn arrives(&self) -> Option<Message> {
-        let bytes = self.message()?.encode();
-        let (header, body) = bytes.split_first_chunk::<HEADER_SIZE>()?;
-        Header::decode(header).ok().and_then(|h| decode(&h, body, PAGES).ok())
+        arrives(&self.message()?)
     }
+}
+
+fn arrives(message: &Message) -> Option<Message> {
+    let bytes = message.encode();
+    let (header, body) = bytes.split_first_chunk::<HEADER_SIZE>()?;
+    Header::decode(header).ok().and_then(|h| decode(&h, body, PAGES).ok())
 }
 
 #[derive(Arbitrary, Debug)]
@@ -111,10 +133,10 @@ enum AtSource<'a> {
     Reconnected,
     Cancel,
     Failed,
-    PagesSent(u64, u64, u64),
+    Sent(u64, u64, u64),
     Dirty(Vec<u64>, Vec<u64>),
     Stopped(u64, u64, bool, Vec<u64>, Vec<u64>),
-    LastSent(u64, u64, u64),
+    Progress,
     Tick(u32),
     /// What the machine asked for last is done as it should be.
     Done,
@@ -123,8 +145,12 @@ enum AtSource<'a> {
 #[derive(Arbitrary, Debug)]
 enum AtDestination<'a> {
     Said(Said<'a>),
-    Pages,
-    Prepared(bool),
+    Pages(Vec<Run>),
+    Prepared(bool, bool),
+    Forgot(bool),
+    Fault(u8),
+    Rejoined,
+    VmEnded,
     Applied(bool),
     Runs,
     LinkLost,
@@ -146,6 +172,7 @@ pub fn check(data: &[u8]) {
 
 fn offer() -> Offer {
     Offer {
+        receiver: ReceiverId::default(),
         name: "vm".into(),
         memory_size: (PAGES * PAGE) as u64,
         interface_version: 1,
@@ -168,7 +195,15 @@ struct Source1 {
 
 fn source(input: &mut Unstructured<'_>) {
     let mut now = Duration::ZERO;
-    let (mut machine, actions) = Source::begin(ID, offer(), Settings::default(), now);
+    let mode = match input.arbitrary::<u8>().unwrap_or(0) % 4 {
+        0 => Mode::Auto,
+        1 => Mode::PreCopy,
+        2 => Mode::Hybrid,
+        _ => Mode::StopAndCopy,
+    };
+    let strict = input.arbitrary().unwrap_or(false);
+    let settings = Settings { mode, strict, ..Settings::default() };
+    let (mut machine, actions) = Source::begin(ID, offer(), settings, now);
     let mut seen = Source1::default();
     seen.look(actions);
     while let Ok(what) = input.arbitrary::<AtSource<'_>>() {
@@ -189,12 +224,15 @@ fn source(input: &mut Unstructured<'_>) {
 fn at_source(what: &AtSource<'_>, seen: &Source1, now: &mut Duration) -> Option<source::Event> {
     use source::{Action, Event};
     let pages = |words: &Vec<u64>| Pages::from_words(words.clone(), PAGES);
-    let stopped = |requested, stopped, quiescent, dirty, dont_care| Event::Stopped {
-        requested: Duration::from_nanos(requested),
-        stopped: Duration::from_nanos(stopped),
-        quiescent,
-        dirty,
-        dont_care,
+    let stopped = |requested, stopped, quiescent, dirty, dont_care: Pages| {
+        Event::Stopped(Stopped {
+            requested: Duration::from_nanos(requested),
+            stopped: Duration::from_nanos(stopped),
+            quiescent,
+            dirty,
+            needed: dont_care.clone(),
+            dont_care,
+        })
     };
     Some(match what {
         AtSource::Said(said) => Event::Message(said.arrives()?),
@@ -203,29 +241,29 @@ fn at_source(what: &AtSource<'_>, seen: &Source1, now: &mut Duration) -> Option<
         AtSource::Cancel => Event::Cancel("no".into()),
         AtSource::Failed => Event::Failed("no".into()),
         // What this host measured itself: large, but not absurd.
-        AtSource::PagesSent(bytes, full, zero) => {
-            Event::PagesSent { bytes: bytes >> 16, full: full >> 16, zero: zero >> 16 }
+        AtSource::Sent(bytes, full, zero) => {
+            Event::Sent(Sent { bytes: bytes >> 16, full: full >> 16, zero: zero >> 16 })
         }
+        AtSource::Progress => Event::Progress,
         AtSource::Dirty(dirty, dont_care) => {
             Event::Dirty { dirty: pages(dirty), dont_care: pages(dont_care) }
         }
         AtSource::Stopped(requested, at, quiescent, dirty, dont_care) => {
             stopped(*requested, *at, *quiescent, pages(dirty), pages(dont_care))
         }
-        AtSource::LastSent(bytes, full, zero) => {
-            Event::LastSent { bytes: bytes >> 16, full: full >> 16, zero: zero >> 16 }
-        }
         AtSource::Tick(us) => {
             *now += Duration::from_micros((*us).into());
             Event::Tick
         }
         AtSource::Done => match seen.last.as_ref()? {
-            Action::SendPages { .. } => Event::PagesSent { bytes: 4096, full: 1, zero: 0 },
+            Action::SendPages { .. }
+            | Action::Announce { .. }
+            | Action::SendLast { .. }
+            | Action::SendFollowing(_) => Event::Sent(Sent { bytes: 4096, full: 1, zero: 0 }),
             Action::TakeDirty => {
                 Event::Dirty { dirty: Pages::none(PAGES), dont_care: Pages::none(PAGES) }
             }
             Action::Stop { .. } => stopped(1, 2, true, Pages::all(PAGES), Pages::none(PAGES)),
-            Action::SendLast { .. } => Event::LastSent { bytes: 4096, full: 1, zero: 0 },
             Action::Reconnect => Event::Reconnected,
             _ => return None,
         },
@@ -290,13 +328,14 @@ struct Destination1 {
 fn destination(input: &mut Unstructured<'_>) {
     use destination::Event;
     let mut now = Duration::ZERO;
-    let mut machine = Destination::new(ME, Duration::from_secs(10), now);
+    let patience = Patience { silence: Duration::from_secs(10), lost: Duration::from_secs(60) };
+    let mut machine = Destination::new(ME, patience, now);
     let mut ledger = Ledger::new(ME);
     let mut seen = Destination1::default();
     while let Ok(what) = input.arbitrary::<AtDestination<'_>>() {
         let Some(event) = at_destination(&what, &seen, &mut now) else { continue };
         match &event {
-            Event::Prepared(Ok(())) => {
+            Event::Prepared(Ok(_)) => {
                 seen.prepared |= matches!(seen.last, Some(destination::Action::Prepare(_)))
             }
             Event::Applied(Ok(())) => {
@@ -327,9 +366,18 @@ fn at_destination(
     use destination::{Action, Event};
     Some(match what {
         AtDestination::Said(said) => Event::Message(said.arrives()?),
-        AtDestination::Pages => Event::Pages,
-        AtDestination::Prepared(well) => {
-            Event::Prepared(well.then_some(()).ok_or(Refusal::Network))
+        AtDestination::Pages(runs) => {
+            // Drivers name pages that the wire has let through.
+            let Message::Zero(runs) = arrives(&Message::Zero(runs.clone()))? else { return None };
+            Event::Pages(runs)
+        }
+        AtDestination::Forgot(well) => Event::Forgot(well.then_some(()).ok_or("no".into())),
+        AtDestination::Fault(page) => Event::Fault((*page).into()),
+        AtDestination::Rejoined => Event::Rejoined,
+        AtDestination::VmEnded => Event::VmEnded,
+        AtDestination::Prepared(well, follow) => {
+            let accepted = Accepted { follow: *follow, apply_ns: 1 };
+            Event::Prepared(well.then_some(accepted).ok_or(Refusal::Network))
         }
         AtDestination::Applied(well) => Event::Applied(well.then_some(()).ok_or("no".into())),
         AtDestination::Runs => Event::Runs(Started::default()),
@@ -340,7 +388,8 @@ fn at_destination(
             Event::Tick
         }
         AtDestination::Done => match seen.last.as_ref()? {
-            Action::Prepare(_) => Event::Prepared(Ok(())),
+            Action::Prepare(_) => Event::Prepared(Ok(Accepted { follow: true, apply_ns: 1 })),
+            Action::Forget(_) => Event::Forgot(Ok(())),
             Action::Apply(_) => Event::Applied(Ok(())),
             Action::Run => Event::Runs(Started::default()),
             _ => return None,

@@ -43,7 +43,10 @@ fn inside(message: &Message, limit: usize) {
             assert!(pages.iter().all(|(n, _)| *n < limit as u64));
             assert!(pages.len() * PAGE <= Kind::Pages.most() as usize);
         }
-        Message::Zero(runs) => {
+        Message::Zero(runs)
+        | Message::Follow(runs)
+        | Message::Want(runs)
+        | Message::Lacks(runs) => {
             let end = |(first, count): &(u64, u64)| u128::from(*first) + u128::from(*count);
             assert!(runs.iter().all(|run| end(run) <= limit as u128));
         }
