@@ -4,12 +4,13 @@
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build images demo test bench lint clean
+.PHONY: help setup build images demo test bench fuzz lint clean
 
 help:
 	@echo 'make demo    show the main job: a key-value store moves between two hosts under load'
 	@echo 'make test    run every test'
 	@echo 'make bench   measure, side by side with QEMU; results in out/bench'
+	@echo 'make fuzz    feed hostile input to every parser, SECONDS=60 each; results in out/fuzz'
 	@echo 'make images  build a unikernel image of each application, into target/release/images'
 	@echo 'make lint    rustfmt and clippy, hosts and guests'
 	@echo 'make setup   install what the project needs (the others do it themselves)'
@@ -33,6 +34,9 @@ bench: images
 
 test: setup
 	@.ci/test
+
+fuzz: setup
+	@.ci/fuzz $(SECONDS)
 
 lint: setup
 	@.ci/lint

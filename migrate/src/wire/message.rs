@@ -156,6 +156,7 @@ impl Message {
             Self::Hello(id) | Self::Commit(id) => id.to_vec(),
             Self::Welcome(id, receiver) | Self::Query(id, receiver) => [*id, *receiver].concat(),
             Self::Offer(offer) => small(offer),
+            Self::Refuse(Refusal::Prepare(why)) => small(&Refusal::Prepare(gist(why))),
             Self::Refuse(why) => small(why),
             Self::Pages(pages) => {
                 let numbers: Vec<u64> = pages.iter().map(|(n, _)| *n).collect();
@@ -172,12 +173,16 @@ impl Message {
             Self::RoundEnd(n) | Self::RoundDone(n) => n.to_le_bytes().to_vec(),
             Self::State(bytes) | Self::Late(bytes) => bytes.clone(),
             Self::Running(started) => small(started),
-            // Whoever is told needs the gist, and the header allows no more.
-            Self::Abort(why) => why.chars().take(1000).collect::<String>().into_bytes(),
+            Self::Abort(why) => gist(why).into_bytes(),
             Self::Outcome(id, outcome) => small(&(id, outcome)),
             Self::Ready | Self::LateEnd => Vec::new(),
         }
     }
+}
+
+/// Whoever is told why needs the gist, and the header allows no more.
+fn gist(why: &str) -> String {
+    why.chars().take(1000).collect()
 }
 
 fn small(value: &impl Serialize) -> Vec<u8> {
@@ -255,4 +260,23 @@ pub fn decode(header: &Header, body: &[u8], limit: usize) -> Result<Message, Wir
             Message::Outcome(id, outcome)
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_reason_arrives_shortened() {
+        let long = "\u{10ffff}".repeat(5000);
+        for message in [
+            Message::Abort(long.clone()),
+            Message::Refuse(Refusal::Prepare(long.clone())),
+        ] {
+            let bytes = message.encode();
+            let (header, body) = bytes.split_first_chunk::<HEADER_SIZE>().unwrap();
+            let header = Header::decode(header).expect("no longer than its kind may be");
+            assert_eq!(decode(&header, body, 0).unwrap().kind(), message.kind());
+        }
+    }
 }
