@@ -9,6 +9,7 @@ use std::{
     path::PathBuf,
 };
 
+use crate::memory::{MEMORY, with_ram};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use object::{
     LittleEndian,
@@ -24,9 +25,6 @@ use vmm_lite_interface::{
     INTERFACE_VERSION,
     layout::{CMDLINE, CMDLINE_MAX, IMAGE_BASE, PAGE_SIZE, START_INFO},
 };
-
-/// Memory of the guest, in bytes.
-const MEMORY: u64 = 2 * IMAGE_BASE;
 
 /// A file is an image or refused; one that is loaded fills its segments with what the file has, and nothing else.
 pub fn check(data: &[u8]) {
@@ -44,12 +42,13 @@ pub fn check(data: &[u8]) {
     assert_eq!(image.interface_version(), INTERFACE_VERSION);
     assert!(image.entry() >= IMAGE_BASE);
     assert!(image.memory_needed() >= MEMORY && image.memory_needed().is_multiple_of(PAGE as u64));
-    let ram = GuestRam::new(MEMORY).expect("memory for a small guest");
-    match load(&image, &Parameters::default(), &ram) {
-        Ok(()) => assert!(image.memory_needed() <= MEMORY),
-        Err(e) => return assert!(!e.to_string().is_empty()),
-    }
-    loaded(data, &ram);
+    with_ram(|ram| match load(&image, &Parameters::default(), ram) {
+        Ok(()) => {
+            assert!(image.memory_needed() <= MEMORY);
+            loaded(data, ram);
+        }
+        Err(e) => assert!(!e.to_string().is_empty()),
+    });
 }
 
 fn memfd(data: &[u8]) -> File {

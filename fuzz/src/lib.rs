@@ -10,6 +10,7 @@ pub mod control_page;
 pub mod control_socket;
 pub mod handshake;
 pub mod image;
+mod memory;
 pub mod queues;
 pub mod wire;
 

@@ -4,8 +4,12 @@
 
 mod named;
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::{
+    os::fd::{AsRawFd, OwnedFd},
+    sync::atomic::Ordering::Relaxed,
+};
 
+use crate::memory::{MEMORY, with_copies, with_ram};
 use arbitrary::{Arbitrary, Unstructured};
 use named::Named;
 use nix::{
@@ -22,8 +26,6 @@ use vmm_lite::{
 };
 use vmm_lite_interface::layout::{IMAGE_BASE, PAGE_SIZE};
 
-/// Memory of the guest, in bytes.
-const MEMORY: u64 = 2 * IMAGE_BASE;
 /// Where a well-meaning driver has its queues: table, available ring and used ring, a page each.
 const QUEUES: [u64; 2] = [IMAGE_BASE + 0x1_0000, IMAGE_BASE + 0x1_4000];
 /// Where it has its buffers.
@@ -109,8 +111,12 @@ struct State {
 
 /// Whatever the guest does: no panic, no packet that it did not queue, no write but to what its queues name, and each of those marked.
 pub fn check(data: &[u8]) {
+    with_ram(|ram| drive(data, ram));
+}
+
+fn drive(data: &[u8], ram: &GuestRam) {
     let mut input = Unstructured::new(data);
-    let mut host = Host::new();
+    let mut host = Host::new(ram);
     for _ in 0..STEPS {
         match input.arbitrary() {
             Ok(step) if !input.is_empty() && !host.over => host.step(step),
@@ -122,26 +128,22 @@ pub fn check(data: &[u8]) {
     }
 }
 
-struct Host {
-    ram: GuestRam,
+struct Host<'r> {
+    ram: &'r GuestRam,
     net: Net,
     wire: OwnedFd,
     passes: usize,
     /// The guest broke a rule, and was ended for it.
     over: bool,
-    before: Vec<u8>,
-    after: Vec<u8>,
 }
 
-impl Host {
-    fn new() -> Self {
+impl<'r> Host<'r> {
+    fn new(ram: &'r GuestRam) -> Self {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let (device, wire) =
             socketpair(AddressFamily::Unix, SockType::Datagram, None, flags).expect("sockets");
-        let ram = GuestRam::new(MEMORY).expect("memory for a small guest");
         let net = Net::with_mtu(Tap::over(device), [2, 0, 0, 0, 0, 1], MTU);
-        let all = vec![0; MEMORY as usize];
-        Self { ram, net, wire, passes: 0, over: false, before: all.clone(), after: all }
+        Self { ram, net, wire, passes: 0, over: false }
     }
 
     fn step(&mut self, step: Step<'_>) {
@@ -150,7 +152,7 @@ impl Host {
             Step::Odd { at, bytes, len } => {
                 let len = 1 + usize::from(len % 8);
                 self.over |=
-                    self.net.write(u64::from(at) % 0x200, &bytes[..len], &self.ram).is_err();
+                    self.net.write(u64::from(at) % 0x200, &bytes[..len], self.ram).is_err();
             }
             Step::Read { at, len } => {
                 let mut to = [0; 8];
@@ -194,7 +196,7 @@ impl Host {
             Step::Moves => {
                 let state = self.net.capture();
                 // A queue that is not ready may have any addresses, and one that is was checked.
-                self.net.apply(&state, &self.ram).expect("what was captured here fits here");
+                self.net.apply(&state, self.ram).expect("what was captured here fits here");
                 assert_eq!(self.net.capture(), state);
             }
             Step::State(state) => self.apply(&state),
@@ -213,7 +215,7 @@ impl Host {
     }
 
     fn register(&mut self, at: u64, value: u32) {
-        self.over |= self.net.write(at, &value.to_le_bytes(), &self.ram).is_err();
+        self.over |= self.net.write(at, &value.to_le_bytes(), self.ram).is_err();
     }
 
     fn set_up(&mut self, size: u8, features: u32) {
@@ -248,7 +250,7 @@ impl Host {
             (queue.desc_table, queue.avail_ring, queue.used_ring) =
                 (table << 4, available << 1, used << 2);
         }
-        match self.net.apply(&claimed, &self.ram) {
+        match self.net.apply(&claimed, self.ram) {
             Ok(()) => assert_eq!(self.net.capture(), claimed),
             Err(_) => assert_eq!(self.net.capture(), before, "half of it was applied"),
         }
@@ -260,30 +262,35 @@ impl Host {
             return;
         }
         self.passes += 1;
-        self.ram.read(0, &mut self.before).expect("all of it");
-        let named = Named::of(&self.net.capture(), &self.before);
-        self.bitmap().get_and_reset();
         let counters = self.net.counters();
-        let sent = counters.tx_packets.load(std::sync::atomic::Ordering::Relaxed);
-        let passed =
-            if both { self.net.pass(&self.ram).map(drop) } else { self.net.flush(&self.ram) };
-        self.over |= passed.is_err();
-        self.ram.read(0, &mut self.after).expect("all of it");
-        for (page, (was, is)) in self.before.chunks(PAGE).zip(self.after.chunks(PAGE)).enumerate() {
+        let sent = counters.tx_packets.load(Relaxed);
+        let named = with_copies(|[before, after]| {
+            self.ram.read(0, before).expect("all of it");
+            let named = Named::of(&self.net.capture(), before);
+            self.bitmap().get_and_reset();
+            let passed =
+                if both { self.net.pass(self.ram).map(drop) } else { self.net.flush(self.ram) };
+            self.over |= passed.is_err();
+            self.ram.read(0, after).expect("all of it");
+            self.look_at_memory(&named, before, after);
+            named
+        });
+        let sent = counters.tx_packets.load(Relaxed) - sent;
+        self.look_at_packets(&named, sent);
+    }
+
+    fn look_at_memory(&self, named: &Named, before: &[u8], after: &[u8]) {
+        for (page, (was, is)) in before.chunks(PAGE).zip(after.chunks(PAGE)).enumerate() {
             if was == is {
                 continue;
             }
             assert!(self.bitmap().dirty_at(page * PAGE), "page {page} was written and not marked");
             for (n, _) in was.iter().zip(is).enumerate().filter(|(_, (was, is))| was != is) {
                 let at = (page * PAGE + n) as u64;
-                assert!(
-                    named.tangled || named.may_write(at),
-                    "{at:#x} was written, which no queue names"
-                );
+                let may = named.tangled || named.may_write(at);
+                assert!(may, "{at:#x} was written, which no queue names");
             }
         }
-        let sent = counters.tx_packets.load(std::sync::atomic::Ordering::Relaxed) - sent;
-        self.look_at_packets(&named, sent);
     }
 
     fn bitmap(&self) -> &vm_memory::bitmap::AtomicBitmap {

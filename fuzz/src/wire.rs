@@ -4,6 +4,7 @@
 
 use migrate::{
     PAGE,
+    offer::Refusal,
     wire::{HEADER_SIZE, Header, Kind, Message, PAGES_PER_FRAME, decode},
 };
 
@@ -33,7 +34,15 @@ pub fn round_trip(message: &Message, limit: usize) {
     let (header, body) = bytes.split_first_chunk::<HEADER_SIZE>().expect("it has a header");
     let header = Header::decode(header).expect("what is sent has a right header");
     assert_eq!(header.length as usize, body.len());
-    assert_eq!(&decode(&header, body, limit).expect("what is sent is right"), message);
+    let arrived = decode(&header, body, limit).expect("what is sent is right");
+    match (&arrived, message) {
+        // A long reason is cut short.
+        (Message::Abort(short), Message::Abort(long))
+        | (Message::Refuse(Refusal::Prepare(short)), Message::Refuse(Refusal::Prepare(long))) => {
+            assert!(short == long || short.chars().count() == 1000 && long.starts_with(short))
+        }
+        _ => assert_eq!(&arrived, message),
+    }
 }
 
 fn inside(message: &Message, limit: usize) {

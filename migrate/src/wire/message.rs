@@ -269,10 +269,9 @@ mod tests {
     #[test]
     fn a_long_reason_arrives_shortened() {
         let long = "\u{10ffff}".repeat(5000);
-        for message in [
-            Message::Abort(long.clone()),
-            Message::Refuse(Refusal::Prepare(long.clone())),
-        ] {
+        for message in
+            [Message::Abort(long.clone()), Message::Refuse(Refusal::Prepare(long.clone()))]
+        {
             let bytes = message.encode();
             let (header, body) = bytes.split_first_chunk::<HEADER_SIZE>().unwrap();
             let header = Header::decode(header).expect("no longer than its kind may be");
