@@ -10,7 +10,7 @@ use crate::{
         Ready,
         waits::{Poller, Waits},
     },
-    platform,
+    platform::{self, AwaitsNetwork},
     sched::{self, WaitQueue},
     time,
 };
@@ -99,13 +99,14 @@ fn look(fds: &mut [pollfd]) -> usize {
     })
 }
 
-/// Where to wait for each of `fds`.
-fn waits_of(fds: &[pollfd]) -> Vec<Rc<Waits>> {
-    let mut console = false;
+/// Where to wait for each of `fds`, and whether the network is among it.
+fn waits_of(fds: &[pollfd]) -> (Vec<Rc<Waits>>, bool) {
+    let (mut console, mut network) = (false, false);
     let mut waits: Vec<Rc<Waits>> = with_table(|table| {
         let mut waits = |entry: &pollfd| {
             let description = table.get(entry.fd).ok()?;
             console |= matches!(description.object, Object::Stdin);
+            network |= matches!(description.object, Object::Socket(_));
             description.waits().cloned()
         };
         fds.iter().filter_map(&mut waits).collect()
@@ -113,7 +114,7 @@ fn waits_of(fds: &[pollfd]) -> Vec<Rc<Waits>> {
     if console {
         waits.push(console_waits());
     }
-    waits
+    (waits, network)
 }
 
 fn poll(fds: &mut [pollfd], timeout_ms: i32) -> usize {
@@ -125,8 +126,9 @@ fn poll(fds: &mut [pollfd], timeout_ms: i32) -> usize {
         return ready;
     }
     let poller = Rc::new(Poller::default());
-    let waits = waits_of(fds);
+    let (waits, network) = waits_of(fds);
     waits.iter().for_each(|waits| waits.add(&poller));
+    let _awaits = network.then(AwaitsNetwork::begin);
     let ready = loop {
         let wake = poller.wait(deadline);
         let ready = look(fds);

@@ -12,6 +12,7 @@ use crate::{
         calls::{Kind, Shutdown},
         waits::Waits,
     },
+    platform::AwaitsNetwork,
     sched::{self, WaitQueue, Wake},
     time,
 };
@@ -21,6 +22,9 @@ use hermit_abi::{
     AF_INET, IPPROTO_TCP, IPPROTO_UDP, MSG_PEEK, SHUT_RD, SHUT_RDWR, SHUT_WR, SOCK_CLOEXEC,
     SOCK_DGRAM, SOCK_NONBLOCK, SOCK_STREAM, errno, sockaddr, socklen_t,
 };
+
+/// How long a call looks after packets before it says that there is no memory, ns.
+const SETTLE_TIME: u64 = 20_000_000;
 
 /// A socket that has a descriptor.
 #[derive(Debug)]
@@ -54,7 +58,10 @@ fn wait_for<R>(
         if let (None, Some(timeout)) = (deadline, timeout) {
             deadline = Some(time::now_ns().saturating_add(timeout));
         }
-        if queue.wait(deadline) == Wake::TimedOut {
+        let awaits = AwaitsNetwork::begin();
+        let wake = queue.wait(deadline);
+        drop(awaits);
+        if wake == Wake::TimedOut {
             return Ok(attempt()?);
         }
     }
@@ -155,7 +162,14 @@ impl Socket {
         let Some(to) = to else {
             return Ok(net::with(|network| network.connect_datagram(self.id, None))?);
         };
-        match net::with(|network| network.connect(self.id, to)) {
+        let mut attempt = net::with(|network| network.connect(self.id, to));
+        if attempt == Err(Error::NoMemory) {
+            // Connections that were closed a moment ago give theirs back when their last packets have been.
+            let end = time::now_ns() + SETTLE_TIME;
+            while net::poll(time::now_ns()).is_some_and(|next| next <= time::now_ns().min(end)) {}
+            attempt = net::with(|network| network.connect(self.id, to));
+        }
+        match attempt {
             Err(Error::InProgress) if !nonblocking => {}
             result => return Ok(result?),
         }

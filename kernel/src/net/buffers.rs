@@ -29,16 +29,18 @@ impl Budget {
         Self { total, used: 0 }
     }
 
-    /// Buffers for a new connection: the size of each direction's. `has_room` tells whether so many bytes could be had in one piece.
+    /// Buffers for a new connection: the size of each direction's. `has_room` tells whether so many bytes could be had in one piece;
+    /// `ends` is 2 if both ends of the connection will be here: then there must be room for the other as well.
     ///
     /// # Errors
     /// [`Error::NoMemory`] when there should be no more connections.
-    pub fn take(&mut self, has_room: fn(usize) -> bool) -> Result<usize, Error> {
+    pub fn take(&mut self, ends: usize, has_room: fn(usize) -> bool) -> Result<usize, Error> {
         let share = self.total.saturating_sub(self.used) / SHARE / 2;
         let size = share.next_power_of_two() / if share.is_power_of_two() { 1 } else { 2 };
         let size = size.clamp(SMALLEST, LARGEST);
-        let size = if has_room(RESERVE + 2 * size) { size } else { SMALLEST };
-        if !has_room(RESERVE + 2 * size) {
+        let needed = |size| ends * (RESERVE + 2 * size);
+        let size = if has_room(needed(size)) { size } else { SMALLEST };
+        if !has_room(needed(size)) {
             return Err(Error::NoMemory);
         }
         self.used += 2 * size;
@@ -70,7 +72,7 @@ mod tests {
     #[test]
     fn the_first_get_much_and_the_last_get_some() {
         let mut budget = Budget::new(4 << 20);
-        let sizes: Vec<usize> = (0..2000).map(|_| budget.take(|_| true).unwrap()).collect();
+        let sizes: Vec<usize> = (0..2000).map(|_| budget.take(1, |_| true).unwrap()).collect();
         assert_eq!(sizes[0], 64 << 10);
         assert!(sizes.windows(2).all(|w| w[0] >= w[1]));
         assert_eq!(sizes[1999], SMALLEST);
@@ -85,8 +87,9 @@ mod tests {
     #[test]
     fn a_large_guest_gives_large_windows() {
         let mut budget = Budget::new(64 << 20);
-        assert!((0..50).all(|_| budget.take(|_| true) == Ok(LARGEST)));
-        assert_eq!(budget.take(|n| n < RESERVE), Err(Error::NoMemory));
-        assert_eq!(budget.take(|n| n < RESERVE + 10_000), Ok(SMALLEST));
+        assert!((0..50).all(|_| budget.take(1, |_| true) == Ok(LARGEST)));
+        assert_eq!(budget.take(1, |n| n < RESERVE), Err(Error::NoMemory));
+        assert_eq!(budget.take(1, |n| n < RESERVE + 10_000), Ok(SMALLEST));
+        assert_eq!(budget.take(2, |n| n < RESERVE + 10_000), Err(Error::NoMemory));
     }
 }

@@ -39,7 +39,7 @@ impl<D: NetDevice> Stack<D> {
         if role.half_open + role.queue.len() >= role.backlog {
             return None;
         }
-        let buffer = self.budget.take(self.has_room).ok()?;
+        let buffer = self.budget.take(1, self.has_room).ok()?;
         let phase = Phase::HalfOpen(listener);
         let Some(mut connection) = Connection::new(link, local, remote, phase, buffer) else {
             self.budget.give_back(buffer);

@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 use vmm_lite_interface::control::{ControlPage, FaultReport};
 
-use super::{CONSOLE_READABLE, ConsoleRead, qemu, vmm_lite};
+use super::{CONSOLE_READABLE, ConsoleRead, NETWORK_AWAITED, qemu, vmm_lite};
 use crate::{arch::cpu, entropy::Seed, time};
 
 static CONTROL: AtomicPtr<ControlPage> = AtomicPtr::new(core::ptr::null_mut());
@@ -55,7 +55,8 @@ pub fn idle(deadline: Option<u64>) {
 /// Whether something from outside can make a thread ready, ever.
 #[must_use]
 pub fn can_wake() -> bool {
-    net_mmio().is_some() || !CONSOLE_READABLE.is_empty()
+    let network = NETWORK_AWAITED.load(Relaxed) > 0 && net_mmio().is_some();
+    network || !CONSOLE_READABLE.is_empty()
 }
 
 /// Prints all of `bytes`.

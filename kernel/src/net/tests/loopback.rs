@@ -170,3 +170,17 @@ fn without_memory_there_are_no_new_connections() {
     stack.close(client);
     stack.close(listener);
 }
+
+#[test]
+fn a_connection_within_the_machine_is_refused_when_its_other_end_would_find_no_memory() {
+    let one_more = Config { has_room: |n| n < 400_000, ip: None, ..config(A, 9) };
+    let mut stack: Stack<End> = Stack::new(&one_more, None, 0);
+    let listener = stack.socket(Kind::Stream);
+    stack.bind(listener, at(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    stack.listen(listener, 5).unwrap();
+    let client = stack.socket(Kind::Stream);
+    assert_eq!(stack.connect(client, stack.local_address(listener)), Err(Error::NoMemory));
+    assert_eq!(stack.budget.used(), 0);
+    stack.close(client);
+    stack.close(listener);
+}
