@@ -1,0 +1,257 @@
+//! The applications' images under vmm-lite, as a user runs them: what reaches them, what they say, how they end, whom they serve.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream, UdpSocket},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+use vmm_lite_lab::{
+    images::{image, vmm_lite},
+    privilege,
+    process::Process,
+    redis,
+    runtime_dir::RuntimeDir,
+    site::Site,
+    skipped,
+    vmm::{PATIENCE, Vmm},
+};
+
+/// How long all of std's promises may take, on a host that is busy.
+const LONG: Duration = Duration::from_secs(300);
+
+/// `vmm-lite run IMAGE OPTIONS -- ARGS`, in a runtime directory that lasts as long.
+fn command(image: &Path, options: &[&str], args: &[&str]) -> (Command, RuntimeDir) {
+    let runtime = RuntimeDir::new().unwrap();
+    let mut command = Command::new(vmm_lite().unwrap());
+    command.arg("run").arg(image).args(options).arg("--").args(args);
+    command.env("XDG_RUNTIME_DIR", runtime.path());
+    (command, runtime)
+}
+
+/// The image of an application, or the reason why it cannot run here, said aloud.
+fn app(test: &str, name: &str) -> Option<PathBuf> {
+    if let Err(e) = privilege::kvm() {
+        skipped(test, e);
+        return None;
+    }
+    Some(image(name).unwrap())
+}
+
+fn run(image: &Path, options: &[&str], args: &[&str], input: &[u8]) -> Output {
+    let (mut command, _runtime) = command(image, options, args);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // A program that has ended takes no input.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn arguments_environment_input_and_exit_code_get_through() {
+    let Some(hello) = app("hello's input and output", "hello") else { return };
+    let out = run(&hello, &["--env", "COLOUR=deep blue"], &["--env", "--exit", "3"], b"");
+    assert_eq!(out.status.code(), Some(3));
+    assert!(text(&out.stdout).contains("env COLOUR=deep blue\n"), "{}", text(&out.stdout));
+    assert_eq!(text(&out.stderr), "", "what is printed is the program's");
+    let out = run(&hello, &[], &["--args", "one", "two words", "ünï"], b"");
+    assert!(
+        text(&out.stdout).ends_with("arg 0: one\narg 1: two words\narg 2: ünï\n"),
+        "{}",
+        text(&out.stdout)
+    );
+    // More than any ring or pipe holds, and to the end.
+    let input: String = (0..50_000).map(|n| format!("line {n}\n")).collect();
+    let out = run(&hello, &[], &["--cat"], input.as_bytes());
+    assert!(out.stdout.ends_with(input.as_bytes()), "{} bytes came back", out.stdout.len());
+}
+
+#[test]
+fn what_std_promises_holds_as_it_does_natively() {
+    const TEST: &str = "std-check";
+    /// Why something may be skipped in a guest: said in the README's limits.
+    const LIMITS: [&str; 4] = [
+        "a panic ends the program here",
+        "std for hermit ",
+        "a unikernel has one process",
+        "this system has no IPv6",
+    ];
+    let Some(image) = app(TEST, "std-check") else { return };
+    let (mut command, _runtime) = command(&image, &["--memory", "128M"], &[]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut vm = Process::start(command).unwrap();
+    let status = vm.wait(LONG).unwrap();
+    let guest = vm.output();
+    let failed: Vec<&str> = guest.lines().filter(|line| line.starts_with("FAIL")).collect();
+    assert!(failed.is_empty() && status.success(), "{status}: {failed:#?}");
+    let skips: Vec<&str> = guest.lines().filter(|line| line.starts_with("skip ")).collect();
+    for line in &skips {
+        let (_, why) = line.split_once(": ").unwrap_or((line, ""));
+        assert!(LIMITS.iter().any(|limit| why.starts_with(limit)), "{line}");
+    }
+
+    let native = vmm_lite().unwrap().with_file_name("std-check");
+    if !native.exists() {
+        return skipped("std-check beside its native run", "it is not built in this profile");
+    }
+    let native = Command::new(native).stdin(Stdio::null()).output().unwrap();
+    assert!(native.status.success(), "{}", text(&native.stdout));
+    let native = text(&native.stdout);
+    let names = |of: &str, word: &str| -> Vec<String> {
+        let line = |l: &str| Some(l.strip_prefix(word)?.split(':').next()?.trim().to_owned());
+        of.lines().filter_map(line).collect()
+    };
+    let passed = names(&guest, "ok ");
+    let skipped = names(&guest, "skip ");
+    for name in names(&native, "ok ") {
+        assert!(passed.contains(&name) || skipped.contains(&name), "{name} holds natively only");
+    }
+    let all = |of: &str| names(of, "ok ").len() + names(of, "skip ").len();
+    assert_eq!(all(&guest), all(&native), "the same checks, by number");
+}
+
+#[test]
+fn a_program_that_fails_is_reported_with_its_functions_names() {
+    let Some(image) = app("std-check --die", "std-check") else { return };
+    for (way, code, report, function) in [
+        ("panic", 101, "asked to panic", ""),
+        ("panic-thread", 101, "asked to panic in a thread", ""),
+        ("abort", 134, "the program aborted", "std::process::abort"),
+        ("overflow", 139, "stack overflow", "std_check::die::"),
+        ("overflow-thread", 139, "stack overflow", "std_check::die::"),
+        ("null", 139, "read of address 0x10,", "std_check::die::"),
+        ("wild", 139, "read of address 0x6000dead0000,", "std_check::die::"),
+        ("write-text", 139, "write to address 0x", "std_check::die::"),
+        ("exec-heap", 139, "jump to address 0x", ""),
+        ("illegal", 132, "illegal instruction", "std_check::die::illegal"),
+        ("oom", 134, "memory allocation of 9223372036854771711 bytes failed", ""),
+        ("fill", 134, "memory allocation of ", "std_check::die::fill"),
+        ("deadlock", 134, "deadlock: every thread waits", "std_check::die::deadlock"),
+        ("exit=42", 42, "", ""),
+        ("return=7", 7, "", ""),
+    ] {
+        let out = run(&image, &[], &["--die", way], b"");
+        let said = text(&out.stdout) + &text(&out.stderr);
+        assert_eq!(out.status.code(), Some(code), "--die {way}: {said}");
+        assert!(said.contains(report), "--die {way}: {report:?} is not in {said}");
+        assert!(said.contains(function), "--die {way}: {function:?} is not in {said}");
+    }
+}
+
+/// A place with a network, the program that serves there, and what it printed.
+fn served(test: &str, name: &str, args: &[&str], up: &str) -> Option<(Site, Process)> {
+    let image = app(test, name)?;
+    let site = match privilege::tun().and_then(|()| Site::new()) {
+        Ok(site) => site,
+        Err(e @ (vmm_lite_lab::Error::Privilege(_) | vmm_lite_lab::Error::Missing { .. })) => {
+            skipped(test, e);
+            return None;
+        }
+        Err(e) => panic!("{e}"),
+    };
+    let host = Vmm::on(&site.hosts[0]).unwrap();
+    let mut all = vec!["--name", name, "--tap", "tap0", "--ip", "10.0.0.2/24", "--"];
+    all.extend(args);
+    let vm = host.run(&image, &all).unwrap();
+    vm.wait_for_line(up, PATIENCE).unwrap();
+    Some((site, vm))
+}
+
+fn connect(site: &Site, port: u16) -> TcpStream {
+    let address: SocketAddr = ([10, 0, 0, 2], port).into();
+    let stream =
+        site.client.enter(move || TcpStream::connect_timeout(&address, PATIENCE)).unwrap().unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+#[test]
+fn echo_gives_back_streams_and_datagrams() {
+    let Some((site, _vm)) = served("echo", "echo", &["7777"], "echo: TCP on") else { return };
+    let mut tcp = connect(&site, 7777);
+    let sent: Vec<u8> = (0..3_000_000_u32).map(|n| (n ^ (n >> 8)) as u8).collect();
+    let mut writer = tcp.try_clone().unwrap();
+    let copy = sent.clone();
+    let writing = std::thread::spawn(move || {
+        writer.write_all(&copy).unwrap();
+        writer.shutdown(std::net::Shutdown::Write).unwrap();
+    });
+    let mut got = Vec::new();
+    tcp.read_to_end(&mut got).unwrap();
+    writing.join().unwrap();
+    assert!(got == sent, "{} bytes came back of {}", got.len(), sent.len());
+    let udp = site.client.enter(|| UdpSocket::bind("10.0.0.100:0")).unwrap().unwrap();
+    udp.set_read_timeout(Some(PATIENCE)).unwrap();
+    udp.send_to(b"a datagram", "10.0.0.2:7777").unwrap();
+    let mut buffer = [0; 64];
+    assert_eq!(udp.recv(&mut buffer).unwrap(), 10);
+    assert_eq!(&buffer[..10], b"a datagram");
+}
+
+#[test]
+fn http_serves_its_pages() {
+    let Some((site, _vm)) = served("http", "http", &["--port", "80"], ":80") else { return };
+    let get = |path: &str| {
+        let mut tcp = connect(&site, 80);
+        write!(tcp, "GET {path} HTTP/1.1\r\nHost: guest\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    assert!(get("/").starts_with("HTTP/1.1 200"));
+    let metrics = get("/metrics");
+    assert!(metrics.starts_with("HTTP/1.1 200") && metrics.contains("# TYPE "), "{metrics}");
+    assert!(get("/no-such-page").starts_with("HTTP/1.1 404"));
+}
+
+#[test]
+fn kv_passes_redis_benchmarks_default_tests() {
+    const TEST: &str = "redis-benchmark";
+    let Some((site, mut vm)) = served(TEST, "kv", &[], "6379") else { return };
+    let server = "10.0.0.2:6379".parse().unwrap();
+    // It ends with an error at the first reply that is one.
+    let rows = match redis::benchmark(&site.client, server, &["-n", "2000", "-P", "4"]) {
+        Err(e @ vmm_lite_lab::Error::Missing { .. }) => return skipped(TEST, e),
+        rows => rows.unwrap(),
+    };
+    let tests: Vec<&str> = rows.iter().map(|row| row.test.as_str()).collect();
+    for name in [
+        "PING_INLINE",
+        "PING_MBULK",
+        "SET",
+        "GET",
+        "INCR",
+        "LPUSH",
+        "RPUSH",
+        "LPOP",
+        "RPOP",
+        "SADD",
+        "HSET",
+        "SPOP",
+        "ZADD",
+        "ZPOPMIN",
+        "LRANGE_100",
+        "LRANGE_300",
+        "LRANGE_500",
+        "LRANGE_600",
+        "MSET",
+    ] {
+        assert!(tests.iter().any(|test| test.starts_with(name)), "no {name} among {tests:?}");
+    }
+    assert_eq!(redis::cli(&site.client, server, &["PING"]).unwrap(), "PONG");
+    assert!(vm.is_running(), "{}", vm.output());
+}
+
+#[test]
+fn a_deadlock_is_noticed_on_a_network_too() {
+    const TEST: &str = "a deadlock with a network";
+    let args = ["--die", "deadlock"];
+    let Some((_site, mut vm)) = served(TEST, "std-check", &args, "deadlock") else { return };
+    assert_eq!(vm.wait(PATIENCE).unwrap().code(), Some(134));
+    assert!(vm.output().contains("deadlock: every thread waits"), "{}", vm.output());
+}
