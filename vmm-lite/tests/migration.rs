@@ -21,6 +21,7 @@ use vmm_lite_lab::{
     site::Site,
     skipped,
     vmm::{PATIENCE, Vmm},
+    writers::Writers,
 };
 
 /// The lab with an image, or the reason why not, said aloud.
@@ -99,6 +100,7 @@ fn clients_of_a_store_that_moves_notice_nothing() {
         Ok(load) => load,
         Err(e) => return skipped(TEST, e),
     };
+    let writers = Writers::start(&site.client, guest, "writes", 3).unwrap();
     let probe = Probe::start(&site.client, guest, "counter", Duration::ZERO).unwrap();
     for n in 0..20 {
         (vm, _) = moved(&vmms[n % 2], &vmms[(n + 1) % 2], "kv", vm, &["--tap", "tap0"]);
@@ -106,6 +108,8 @@ fn clients_of_a_store_that_moves_notice_nothing() {
     assert!(load.is_running(), "redis-benchmark gave up: {}", load.output());
     drop(load);
     let seen = probe.stop();
+    let writes = writers.stop().unwrap();
+    assert!(writes > 0, "with several under way on each connection, too");
     assert!(seen.errors.is_empty(), "{:?}", &seen.errors[..seen.errors.len().min(5)]);
     assert_eq!(seen.reconnects, 0);
     assert_eq!(seen.counter as usize, seen.samples.len(), "every write once");

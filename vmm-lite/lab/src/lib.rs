@@ -6,6 +6,7 @@
 //! - [`vmm`]: `vmm-lite` as a user starts it, and its JSON
 //! - [`images`]: unikernel images of the workspace's applications, built once
 //! - [`probe`]: a redis client that times every request and checks that nothing is lost or doubled
+//! - [`writers`]: many connections that write without waiting, and what the store must hold at the end
 //! - [`runtime_dir`]: directories for control sockets, removed however the program ends
 //! - [`redis`]: redis-benchmark and redis-cli
 //! - [`stats`]: medians and tails
@@ -22,6 +23,7 @@ pub mod runtime_dir;
 pub mod site;
 pub mod stats;
 pub mod vmm;
+pub mod writers;
 
 pub use error::{Error, Result};
 

@@ -20,6 +20,7 @@ use vmm_lite_lab::{
     site::Site,
     stats::human_ns,
     vmm::{PATIENCE, Vmm},
+    writers::Writers,
 };
 
 const HELP: &str = "\
@@ -36,6 +37,8 @@ works inside a user namespace where the kernel allows one.";
 const GUEST: &str = "10.0.0.2";
 const GUEST_PORT: u16 = 6379;
 const MIGRATION_PORT: u16 = 7000;
+/// Connections that check every write of theirs, several under way on each.
+const WRITERS: usize = 2;
 
 /// One move.
 struct Move {
@@ -111,9 +114,10 @@ fn demo(options: &Options) -> Result<()> {
 
     let mut load =
         redis::background_load(&site.client, guest, &["-t", "set,get", "-c", "8", "-r", "1000"])?;
+    let writers = Writers::start(&site.client, guest, "demo:writes", WRITERS)?;
     let probe = Probe::start(&site.client, guest, "demo:counter", Duration::from_micros(200))?;
     println!(
-        "redis-benchmark (8 connections) and a checking client are at it; moving {} times",
+        "redis-benchmark (8 connections), {WRITERS} writers and a checking client are at it; moving {} times",
         options.moves
     );
 
@@ -144,14 +148,15 @@ fn demo(options: &Options) -> Result<()> {
     let load_lives = load.is_running();
     drop(load);
     let seen = probe.stop();
+    let writes = writers.stop()?;
     let served = served(&site.client, guest)?;
     let last = &vmms[options.moves as usize % 2];
     last.json(&["stop", "kv", "--json"])?;
     running.wait(PATIENCE)?;
 
-    table::print(&moves, &seen, served);
+    table::print(&moves, &seen, writes, served);
     picture::sparkline(&moves, &seen);
-    save(options, &moves, &seen, served)?;
+    save(options, &moves, &seen, writes, served)?;
     verdict(&seen, load_lives)
 }
 
@@ -176,7 +181,7 @@ fn served(client: &Namespace, guest: SocketAddr) -> Result<u64> {
         .ok_or_else(|| Error::Protocol { what: "INFO stats".into(), said: info })
 }
 
-fn save(options: &Options, moves: &[Move], seen: &Seen, served: u64) -> Result<()> {
+fn save(options: &Options, moves: &[Move], seen: &Seen, writes: u64, served: u64) -> Result<()> {
     let io = |what: &str| {
         let what = format!("{what} {}", options.out.display());
         move |source| Error::Io { what, source }
@@ -186,6 +191,7 @@ fn save(options: &Options, moves: &[Move], seen: &Seen, served: u64) -> Result<(
         "moves": moves.iter().map(|m| &m.report).collect::<Vec<_>>(),
         "client": {
             "requests": seen.samples.len(),
+            "confirmed_writes": writes,
             "requests_of_all_clients": served,
             "errors": seen.errors,
             "reconnects": seen.reconnects,

@@ -8,7 +8,7 @@ use vmm_lite_lab::{
 use crate::Move;
 
 /// Prints blackout by phase, and what the client saw.
-pub fn print(moves: &[Move], seen: &Seen, served: u64) {
+pub fn print(moves: &[Move], seen: &Seen, writes: u64, served: u64) {
     println!(
         "\n{:<28}{:>12}{:>12}{:>12}",
         format!("{} moves", moves.len()),
@@ -38,7 +38,7 @@ pub fn print(moves: &[Move], seen: &Seen, served: u64) {
     row("client: worst in each move", &worst_in_moves(moves, seen));
     println!(
         "\nchecking client: {} requests, {} errors, {} reconnects, {} TCP retransmissions; \
-         with redis-benchmark: {served} requests",
+         writers: {writes} writes, each done once; with redis-benchmark: {served} requests",
         seen.samples.len(),
         seen.errors.len(),
         seen.reconnects,
