@@ -1,20 +1,18 @@
 //! Memory that follows a move: arrives whole, and survives a link that does not.
 
-use migrate::wire::{HEADER_SIZE, Header, Kind};
+use migrate::wire::Kind;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::{
-    io::{self, Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
     path::PathBuf,
-    sync::mpsc::{Receiver, Sender, channel},
-    thread,
+    sync::mpsc::{Receiver, channel},
     time::Duration,
 };
 use vmm_lite_lab::{
     images::image,
     privilege,
     process::Process,
+    relay::{Fate, Relay},
     site::Site,
     skipped,
     vmm::{PATIENCE, Vmm},
@@ -96,90 +94,24 @@ fn memory_that_follows_arrives_whole() {
     }
 }
 
-/// Stands between source and destination, and breaks the connection when so many bytes have passed after the commit.
-struct Relay {
-    port: u16,
-    broken: Receiver<()>,
-}
-
-impl Relay {
-    /// On the first host, to the second.
-    fn new(site: &Site, to: &Vmm, breaks: Vec<usize>) -> Self {
-        let listener =
-            site.hosts[0].ns.enter(|| TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let target = format!("{}:7000", to.host().migration_ip);
-        let (tell, broken) = channel();
-        let ns = site.hosts[0].ns.clone();
-        thread::spawn(move || {
-            ns.enter(move || {
-                for (n, connection) in listener.incoming().enumerate() {
-                    let Ok(source) = connection else { return };
-                    let Ok(destination) = TcpStream::connect(&target) else { return };
-                    // After a break the rest of the memory comes without another commit.
-                    let first = n == 0;
-                    pass(source, destination, first, breaks.get(n).copied(), &tell);
-                }
-            })
-        });
-        Self { port, broken }
-    }
-}
-
-/// Passes messages both ways until the connection ends or is to break.
-fn pass(
-    source: TcpStream,
-    destination: TcpStream,
-    commits: bool,
-    after: Option<usize>,
-    tell: &Sender<()>,
-) {
-    let back = (destination.try_clone().unwrap(), source.try_clone().unwrap());
-    let other = thread::spawn(move || {
-        let (mut from, mut to) = back;
-        // Either end may be broken by the other thread.
-        let _ = io::copy(&mut from, &mut to);
-        let _ = to.shutdown(Shutdown::Write);
-    });
-    let broken = forward(&source, &destination, commits, after).is_ok_and(|broken| broken);
-    for end in [&source, &destination] {
-        let how = if broken { Shutdown::Both } else { Shutdown::Write };
-        let _ = end.shutdown(how);
-    }
-    if broken {
-        tell.send(()).unwrap();
-    }
-    other.join().unwrap();
-}
-
-/// Passes whole messages from source to destination. Whether it stopped because it was to.
-fn forward(
-    mut from: &TcpStream,
-    mut to: &TcpStream,
-    commits: bool,
-    after: Option<usize>,
-) -> io::Result<bool> {
-    let mut committed = !commits;
-    let mut passed = 0;
-    loop {
-        let mut header = [0; HEADER_SIZE];
-        from.read_exact(&mut header)?;
-        let decoded = Header::decode(&header).expect("the source speaks the protocol");
-        let mut body = vec![0; decoded.length as usize];
-        from.read_exact(&mut body)?;
-        if committed {
-            passed += body.len();
-            if after.is_some_and(|most| passed > most) {
-                // In the midst of a message.
-                to.write_all(&header)?;
-                to.write_all(&body[..body.len() / 2])?;
-                return Ok(true);
-            }
+/// A relay that breaks the link in the midst of the pages with these numbers, counted from the commit; tells of each break.
+fn breaking(site: &Site, to: &Vmm, at: Vec<usize>) -> (Relay, Receiver<()>) {
+    let (tell, broken) = channel();
+    let target = format!("{}:7000", to.host().migration_ip);
+    let (mut committed, mut pages) = (false, 0);
+    let relay = Relay::start(&site.hosts[0].ns, target, move |passing| {
+        committed |= passing.kind == Kind::Commit;
+        if !committed || passing.kind != Kind::Pages {
+            return Fate::Pass;
         }
-        to.write_all(&header)?;
-        to.write_all(&body)?;
-        committed |= decoded.kind == Kind::Commit;
-    }
+        pages += 1;
+        if !at.contains(&pages) {
+            return Fate::Pass;
+        }
+        tell.send(()).unwrap();
+        Fate::CutWithin
+    });
+    (relay.unwrap(), broken)
 }
 
 #[test]
@@ -187,13 +119,13 @@ fn a_link_that_breaks_while_memory_follows_is_made_again() {
     let Some((site, vmms, image)) = lab("a link that breaks while memory follows") else { return };
     let mut source = dirtier(&vmms[0], &image);
     let there = vmms[1].receive(7000, &["--plaintext"]).unwrap();
-    let relay = Relay::new(&site, &vmms[1], vec![100 << 10, 500 << 10, 50 << 10]);
-    let to = format!("tcp://127.0.0.1:{}", relay.port);
+    let (relay, broken) = breaking(&site, &vmms[1], vec![2, 10, 20]);
+    let to = relay.url();
     let mut args = vec!["migrate", "d", &to, "--json", "--mode", "hybrid", "--plaintext"];
     args.extend(SLOWLY);
     let report = vmms[0].json(&args).unwrap();
     for n in 0..3 {
-        let broke = relay.broken.recv_timeout(PATIENCE).is_ok();
+        let broke = broken.recv_timeout(PATIENCE).is_ok();
         assert!(broke, "break {n}: {report}\n{}\n{}", source.output(), there.output());
     }
     assert!(number(&report, "pages_following") > 100, "{report}");
@@ -207,14 +139,14 @@ fn a_source_that_dies_while_memory_follows_is_mourned_by_name() {
     let Some((site, vmms, image)) = lab("a source that dies while memory follows") else { return };
     let source = dirtier(&vmms[0], &image);
     let mut there = vmms[1].receive(7000, &["--plaintext", "--lost-after", "500ms"]).unwrap();
-    let relay = Relay::new(&site, &vmms[1], vec![100 << 10]);
-    let to = format!("tcp://127.0.0.1:{}", relay.port);
+    let (relay, broken) = breaking(&site, &vmms[1], vec![2]);
+    let to = relay.url();
     let mut command = vmms[0]
         .command(&["migrate", "d", &to, "--json", "--mode", "hybrid", "--plaintext"])
         .unwrap();
     command.args(SLOWLY);
     let mut migrate = command.stdout(std::process::Stdio::null()).spawn().unwrap();
-    relay.broken.recv_timeout(PATIENCE).expect("the link broke");
+    broken.recv_timeout(PATIENCE).expect("the link broke");
     source.signal(Signal::SIGKILL).unwrap();
     let status = there.wait(Duration::from_secs(20)).unwrap();
     let said = there.output();

@@ -1,0 +1,269 @@
+//! The fault matrix: at every message of a move the link breaks, the source dies, the destination dies. Exactly one VM runs, or none where its
+//! only host died; and the next try succeeds.
+
+use migrate::wire::Kind;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+use vmm_lite_lab::{
+    images::image,
+    privilege,
+    process::Process,
+    relay::{Fate, Passing, Relay},
+    site::Site,
+    skipped,
+    vmm::{PATIENCE, Vmm},
+};
+
+const PORT: u16 = 7000;
+
+/// What goes wrong, at a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fault {
+    Link(Fate),
+    SourceDies,
+    DestinationDies,
+}
+
+const FAULTS: [Fault; 5] = [
+    Fault::Link(Fate::CutBefore),
+    Fault::Link(Fate::CutWithin),
+    Fault::Link(Fate::CutAfter),
+    Fault::SourceDies,
+    Fault::DestinationDies,
+];
+
+/// Which message, by direction, kind and number.
+type Place = (bool, Kind, usize);
+
+struct Lab {
+    site: Site,
+    vmms: [Vmm; 2],
+    image: PathBuf,
+}
+
+fn lab(test: &str) -> Option<Lab> {
+    if let Err(e) = privilege::kvm().and_then(|()| privilege::tun()) {
+        skipped(test, e);
+        return None;
+    }
+    let site = match Site::new() {
+        Ok(site) => site,
+        Err(e @ vmm_lite_lab::Error::Privilege(_)) => {
+            skipped(test, e);
+            return None;
+        }
+        Err(e) => panic!("{e}"),
+    };
+    let vmms = [Vmm::on(&site.hosts[0]).unwrap(), Vmm::on(&site.hosts[1]).unwrap()];
+    Some(Lab { site, vmms, image: image("dirtier").unwrap() })
+}
+
+fn dirtier(vmm: &Vmm, image: &Path) -> Process {
+    let args = ["--name", "d", "--memory", "16M", "--", "--pages", "256"];
+    let vm = vmm.run(image, &args).unwrap();
+    vm.wait_for_line("nonce", PATIENCE).unwrap();
+    vm
+}
+
+/// What the VM does on a host, if there is one.
+fn state(vmm: &Vmm) -> Option<String> {
+    let stats = vmm.json(&["stats", "d", "--json"]).ok()?;
+    Some(stats["state"].as_str()?.to_owned())
+}
+
+fn runs(vmm: &Vmm) -> bool {
+    state(vmm).as_deref() == Some("running")
+}
+
+/// Waits until something is so; the state of both hosts if it does not come to be.
+#[track_caller]
+fn until(what: &str, vmms: &[Vmm; 2], mut so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !so() {
+        let states = || (state(&vmms[0]), state(&vmms[1]));
+        assert!(Instant::now() < end, "{what}: {:?}", states());
+        std::thread::yield_now();
+    }
+}
+
+/// A move with a fault in it.
+struct Attempt {
+    source: Process,
+    destination: Process,
+    migrate: Child,
+    /// Whether the source has sent the commit.
+    committed: Arc<AtomicBool>,
+}
+
+/// Begins a move and lets `fault` happen at `place`; returns when it has.
+fn attempt(lab: &Lab, mode: &str, place: Place, fault: Fault) -> Attempt {
+    let source = dirtier(&lab.vmms[0], &lab.image);
+    let destination = lab.vmms[1].receive(PORT, &["--plaintext", "--lost-after", "300ms"]).unwrap();
+    let (committed, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (told, tell) = (Arc::clone(&done), Arc::clone(&committed));
+    let pids = [source.pid(), destination.pid()].map(|pid| Pid::from_raw(pid.cast_signed()));
+    let judge = move |passing: &Passing| {
+        let here = (passing.to_destination, passing.kind, passing.nth) == place;
+        tell.fetch_or(passing.kind == Kind::Commit, SeqCst);
+        let mut fate = Fate::Pass;
+        match fault {
+            Fault::Link(cut) if here => fate = cut,
+            Fault::SourceDies if here => kill(pids[0], Signal::SIGKILL).unwrap(),
+            Fault::DestinationDies if here => kill(pids[1], Signal::SIGKILL).unwrap(),
+            _ => {}
+        }
+        told.fetch_or(here, SeqCst);
+        fate
+    };
+    let to = format!("{}:{PORT}", lab.vmms[1].host().migration_ip);
+    let relay = Relay::start(&lab.site.hosts[0].ns, to, judge).unwrap();
+    let mut command = lab.vmms[0]
+        .command(&["migrate", "d", &relay.url(), "--plaintext", "--mode", mode])
+        .unwrap();
+    let migrate = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let attempt = Attempt { source, destination, migrate, committed };
+    until("the fault happens", &lab.vmms, || done.load(SeqCst));
+    attempt
+}
+
+/// What must be so after a fault.
+fn check(lab: &Lab, what: &str, fault: Fault, attempt: Attempt) {
+    let Attempt { mut source, mut destination, mut migrate, committed } = attempt;
+    let [here, there] = &lab.vmms;
+    // Until it is clear who has the VM: the verb has ended, or the source asks a destination that is dead.
+    let asks_for_ever = |committed: bool| fault == Fault::DestinationDies && committed;
+    until(what, &lab.vmms, || {
+        migrate.try_wait().unwrap().is_some() || asks_for_ever(committed.load(SeqCst))
+    });
+    let committed = committed.load(SeqCst);
+    let told_moved = migrate.try_wait().unwrap().is_some_and(|status| status.success());
+    match fault {
+        Fault::SourceDies => {
+            source.wait(PATIENCE).unwrap();
+            if committed {
+                // It runs there, or waits there for memory that nobody has any more, and then ends and says so.
+                until(what, &lab.vmms, || runs(there) || !destination.is_running());
+            } else {
+                assert_ne!(state(there).as_deref(), Some("running"), "{what}");
+            }
+        }
+        Fault::DestinationDies if committed => {
+            // Nobody can know whether it ran there: it does not run here, and nobody can make it.
+            destination.wait(PATIENCE).unwrap();
+            assert!(!runs(here), "{what}: {:?}", state(here));
+            assert!(here.json(&["resume", "d", "--json"]).is_err(), "{what}");
+        }
+        // Whoever asked for the move was told that it was made, and so it was.
+        _ if told_moved => {
+            assert!(committed, "{what}: moved without a commit");
+            until(what, &lab.vmms, || runs(there));
+            assert!(source.wait(PATIENCE).unwrap().success(), "{what}: {}", source.output());
+            is_whole(what, &destination);
+        }
+        _ => {
+            until(what, &lab.vmms, || runs(here));
+            assert!(!runs(there), "{what}: two run");
+            // The next try succeeds, whatever became of this one.
+            if fault == Fault::DestinationDies {
+                destination.wait(PATIENCE).unwrap();
+                destination = there.receive(PORT, &["--plaintext"]).unwrap();
+            }
+            let args = ["migrate", "d", &there.url(PORT), "--plaintext", "--json"];
+            // A receiver that has not noticed yet that the last try is over says that it is busy.
+            let mut said = None;
+            until(&format!("{what}, tried again"), &lab.vmms, || {
+                said = here.json(&args).err().map(|e| e.to_string());
+                said.as_ref().is_none_or(|said| !said.contains("receiving another VM"))
+            });
+            assert_eq!(said, None, "{what}, tried again");
+            assert!(source.wait(PATIENCE).unwrap().success(), "{what}: {}", source.output());
+            is_whole(what, &destination);
+        }
+    }
+    assert!(!(runs(here) && runs(there)), "{what}: two run");
+    let _ = migrate.kill();
+    migrate.wait().unwrap();
+}
+
+/// The memory that checks itself is whole.
+fn is_whole(what: &str, vm: &Process) {
+    let line = vm.wait_for_line("passes=", PATIENCE).unwrap();
+    assert!(line.contains("errors=0"), "{what}: {line}");
+}
+
+/// The messages of an undisturbed move: of those that come again and again the first two and the last.
+fn places(lab: &Lab, mode: &str) -> Vec<Place> {
+    let mut source = dirtier(&lab.vmms[0], &lab.image);
+    let _destination = lab.vmms[1].receive(PORT, &["--plaintext"]).unwrap();
+    let seen = Arc::new(Mutex::new(BTreeMap::<(bool, u16), (Kind, usize)>::new()));
+    let note = Arc::clone(&seen);
+    let to = format!("{}:{PORT}", lab.vmms[1].host().migration_ip);
+    let relay = Relay::start(&lab.site.hosts[0].ns, to, move |p| {
+        let key = (p.to_destination, p.kind as u16);
+        note.lock().unwrap().insert(key, (p.kind, p.nth));
+        Fate::Pass
+    })
+    .unwrap();
+    lab.vmms[0]
+        .json(&["migrate", "d", &relay.url(), "--plaintext", "--json", "--mode", mode])
+        .unwrap();
+    source.wait(PATIENCE).unwrap();
+    let seen = seen.lock().unwrap();
+    // Which of them come, and how often, differs from move to move; what always comes is what is tested.
+    let always = |kind: Kind| !matches!(kind, Kind::Want | Kind::Zero | Kind::Late | Kind::Follow);
+    seen.iter()
+        .filter(|(_, (kind, _))| always(*kind))
+        .flat_map(|(&(to_destination, _), &(kind, last))| {
+            [0, 1].into_iter().filter(move |n| *n <= last).map(move |n| (to_destination, kind, n))
+        })
+        // After that the move is over for the source.
+        .filter(|(_, kind, n)| {
+            !(matches!(kind, Kind::LateEnd | Kind::Whole) || *n > 0 && often(*kind))
+        })
+        .collect()
+}
+
+/// Kinds of which there may be only one in another move.
+fn often(kind: Kind) -> bool {
+    matches!(kind, Kind::RoundEnd | Kind::RoundDone | Kind::Pages | Kind::Filled)
+}
+
+fn matrix(test: &str, mode: &str) {
+    let Some(lab) = lab(test) else { return };
+    let places = places(&lab, mode);
+    assert!(places.len() >= 10, "{places:?}");
+    let began = Instant::now();
+    let mut count = 0;
+    for &place in &places {
+        for fault in FAULTS {
+            let what = format!("{mode}, {fault:?} at {place:?}");
+            check(&lab, &what, fault, attempt(&lab, mode, place, fault));
+            count += 1;
+        }
+    }
+    let took = began.elapsed();
+    eprintln!("{mode}: {count} faults in {took:?}, {:?} each", took / count.max(1));
+    assert!(count > 0 && took > Duration::ZERO);
+}
+
+#[test]
+fn whatever_fails_at_whichever_message_of_a_pre_copy_move_one_runs() {
+    matrix("faults in pre-copy moves", "pre-copy");
+}
+
+#[test]
+fn whatever_fails_at_whichever_message_of_a_hybrid_move_one_runs() {
+    matrix("faults in hybrid moves", "hybrid");
+}
