@@ -241,9 +241,12 @@ fn at_source(what: &AtSource<'_>, seen: &Source1, now: &mut Duration) -> Option<
         AtSource::Cancel => Event::Cancel("no".into()),
         AtSource::Failed => Event::Failed("no".into()),
         // What this host measured itself: large, but not absurd.
-        AtSource::Sent(bytes, full, zero) => {
-            Event::Sent(Sent { bytes: bytes >> 16, full: full >> 16, zero: zero >> 16 })
-        }
+        AtSource::Sent(bytes, full, zero) => Event::Sent(Sent {
+            bytes: bytes >> 16,
+            full: full >> 16,
+            zero: zero >> 16,
+            ..Sent::default()
+        }),
         AtSource::Progress => Event::Progress,
         AtSource::Dirty(dirty, dont_care) => {
             Event::Dirty { dirty: pages(dirty), dont_care: pages(dont_care) }
@@ -259,7 +262,9 @@ fn at_source(what: &AtSource<'_>, seen: &Source1, now: &mut Duration) -> Option<
             Action::SendPages { .. }
             | Action::Announce { .. }
             | Action::SendLast { .. }
-            | Action::SendFollowing(_) => Event::Sent(Sent { bytes: 4096, full: 1, zero: 0 }),
+            | Action::SendFollowing(_) => {
+                Event::Sent(Sent { bytes: 4096, full: 1, ..Sent::default() })
+            }
             Action::TakeDirty => {
                 Event::Dirty { dirty: Pages::none(PAGES), dont_care: Pages::none(PAGES) }
             }

@@ -15,8 +15,8 @@ const MOST: usize = 256;
 pub struct Named {
     /// Where the device may write.
     writable: Vec<Range<u64>>,
-    /// Packets to be sent.
-    pub packets: Vec<Vec<u8>>,
+    /// Packets to be sent: where their parts lie in memory.
+    pub packets: Vec<Vec<Range<usize>>>,
     /// What the device writes changes what it reads, so that nothing can be said beforehand.
     pub tangled: bool,
 }
@@ -76,6 +76,16 @@ impl Named {
         }
     }
 
+    /// Whether `bytes` are those of a packet, in memory as it was.
+    pub fn is_packet(parts: &[Range<usize>], memory: &[u8], mut bytes: &[u8]) -> bool {
+        for part in parts {
+            let part = &memory[part.clone()];
+            let Some(rest) = bytes.strip_prefix(part) else { return false };
+            bytes = rest;
+        }
+        bytes.is_empty()
+    }
+
     pub fn may_write(&self, at: u64) -> bool {
         self.writable.iter().any(|range| range.contains(&at))
     }
@@ -109,10 +119,10 @@ fn word(memory: &[u8], at: u64) -> Option<u16> {
     Some(u16::from_le_bytes([bytes[0], bytes[1]]))
 }
 
-/// The bytes of a chain, as far as it makes sense: the device sends none that does not.
-fn packet(memory: &[u8], table: u64, size: u16, head: u16) -> Vec<u8> {
+/// The parts of a chain, as far as it makes sense: the device sends none that does not.
+fn packet(memory: &[u8], table: u64, size: u16, head: u16) -> Vec<Range<usize>> {
     let (mut table, mut size, mut index) = (table, size, head);
-    let mut bytes = Vec::new();
+    let mut parts = Vec::new();
     for _ in 0..=MOST {
         let Some(descriptor) = Descriptor::at(memory, table, index).filter(|_| index < size) else {
             break;
@@ -126,12 +136,14 @@ fn packet(memory: &[u8], table: u64, size: u16, head: u16) -> Vec<u8> {
         else {
             break;
         };
-        let Some(part) = memory.get(start..end) else { break };
-        bytes.extend_from_slice(part);
+        if memory.get(start..end).is_none() {
+            break;
+        }
+        parts.push(start..end);
         if descriptor.flags & NEXT == 0 {
             break;
         }
         index = descriptor.next;
     }
-    bytes
+    parts
 }

@@ -326,7 +326,7 @@ impl World {
 
 fn sent(pages: &Pages) -> Event {
     let full = pages.len() as u64;
-    Event::Sent(Sent { bytes: full * PAGE as u64, full, zero: 0 })
+    Event::Sent(Sent { bytes: full * PAGE as u64, full, ..Sent::default() })
 }
 
 fn dont_care(done: Done) -> Pages {
