@@ -24,7 +24,8 @@ fn failure(fault: &GuestFault, image: Option<&Path>) -> String {
     let name =
         |address| symbols.as_ref().and_then(|s| s.name(address)).unwrap_or_else(|| "?".into());
     let mut text = format!("vmm-lite: the guest failed: {}\n", fault.what());
-    if fault.rip != 0 {
+    // An end that the program asked for is told with the address behind the call, which the backtrace begins with.
+    if fault.rip != 0 && fault.backtrace.first() != Some(&fault.rip) {
         text += &format!("  at {:#014x} {}\n", fault.rip, name(fault.rip));
     }
     for &address in &fault.backtrace {

@@ -46,12 +46,17 @@ pub fn print(moves: &[Move], seen: &Seen, writes: u64, served: u64) {
     );
 }
 
-/// Names of the phases, in the order of the first report.
+/// Names of the phases, in the order in which they come; any that is new here, behind.
 fn phases(moves: &[Move]) -> Vec<String> {
+    const ORDER: [&str; 4] =
+        ["quiesce_ns", "last_pages_and_state_ns", "transfer_and_apply_ns", "commit_and_run_ns"];
     let Some(first) = moves.first().and_then(|m| m.report["phases"].as_object()) else {
         return Vec::new();
     };
-    first.iter().filter(|(_, v)| v.is_u64()).map(|(k, _)| k.clone()).collect()
+    let mut names: Vec<String> =
+        first.iter().filter(|(_, v)| v.is_u64()).map(|(k, _)| k.clone()).collect();
+    names.sort_by_key(|name| ORDER.iter().position(|known| known == name).unwrap_or(ORDER.len()));
+    names
 }
 
 fn worst_in_moves(moves: &[Move], seen: &Seen) -> Vec<u64> {
