@@ -193,6 +193,12 @@ impl Source {
         self.numbers.bytes
     }
 
+    /// The blackout that is expected, as of the last look at what is dirty.
+    #[must_use]
+    pub fn predicted(&self) -> Duration {
+        self.numbers.predicted
+    }
+
     /// Takes an event.
     pub fn handle(&mut self, event: Event, now: Duration) -> Vec<Action> {
         if self.state == State::Ended {

@@ -8,16 +8,20 @@
 //! - [`control`]: the socket through which other processes talk to a running VM
 //! - [`migration`]: moving a VM, driven by the `migrate` crate's machines
 //! - [`identity`]: who this host is, and which hosts it trusts
+//! - [`metrics`]: a VM's figures for Prometheus
 //! - [`build`]: making images
+//! - [`confine`]: what a process with a VM gives up: privileges, system calls
 //! - [`cli`]: the verbs
 
 pub mod boot;
 pub mod build;
 pub mod cli;
+pub mod confine;
 pub mod control;
 pub mod devices;
 pub mod identity;
 pub mod kvm;
 pub mod memory;
+pub mod metrics;
 pub mod migration;
 pub mod vm;

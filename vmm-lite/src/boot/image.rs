@@ -148,6 +148,12 @@ impl Image {
         &self.path
     }
 
+    /// The file, whose position is anybody's to change.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Guest-physical address of its PVH entry.
     #[must_use]
     pub fn entry(&self) -> u64 {

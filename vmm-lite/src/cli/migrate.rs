@@ -6,13 +6,18 @@ use crate::{
     migration::{
         address::Address,
         credentials::{self, PLAINTEXT_WARNING},
+        progress::Progress,
         source::options::{MODES, Options},
     },
 };
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use migrate::{report::Report, source::Mode};
 use serde_json::{Value, json};
-use std::{io::IsTerminal, process::ExitCode, time::Duration};
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+    time::Duration,
+};
 
 const EXAMPLES: &str = "\
 The destination waits with `vmm-lite receive --listen tcp://HOST:PORT`. Until the VM has left it can be called off with Ctrl-C or
@@ -28,7 +33,7 @@ While memory follows, the VM needs both hosts; the report says for how long.
 Examples:
   vmm-lite migrate kv tcp://10.9.0.2:7000
   vmm-lite migrate kv tcp://10.9.0.2:7000 --bandwidth 1Gbit --max-blackout 500us --timeout 30s
-  vmm-lite migrate kv tcp://10.9.0.2:7000 --json | jq .blackout_ns";
+  vmm-lite migrate kv tcp://10.9.0.2:7000 --json | tail -n 1 | jq .blackout_ns";
 
 /// Move a VM to another host
 #[derive(clap::Args, Debug)]
@@ -51,7 +56,7 @@ pub struct Args {
     /// Give the move up if the switch has not come by then [default: none]
     #[arg(long, value_name = "TIME", value_parser = arguments::duration)]
     timeout: Option<Duration>,
-    /// Print the report as one JSON object; times in nanoseconds
+    /// Print an object in JSON for each event, and the report as the last one; times in nanoseconds
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -69,21 +74,32 @@ pub fn run(args: Args) -> super::Result {
         eprintln!("vmm-lite: warning: {PLAINTEXT_WARNING}");
     }
     let (member, how) = credentials::to_request(dir.as_ref())?;
-    let mut request = json!({ "verb": "migrate", "to": args.to.to_string() });
+    let addresses = args.to.look_up()?;
+    let mut request =
+        json!({ "verb": "migrate", "to": args.to.to_string(), "addresses": addresses });
     request[member] = how;
     let Args { mode, max_blackout, bandwidth, timeout, .. } = args;
     Options { mode, max_blackout, bandwidth, timeout }.to_request(&mut request);
     let live = !args.json && std::io::stderr().is_terminal();
     let answer = client.request(&request, |progress| {
-        if live {
-            show(&progress);
+        if args.json {
+            line(&progress);
+        } else if live {
+            show(progress);
         }
-    })?;
+    });
+    let answer = match answer {
+        Err(e) if args.json => {
+            line(&json!(Progress::Failed { error: super::with_causes(&e) }));
+            return Err(e.into());
+        }
+        answer => answer?,
+    };
     if live {
         eprint!("\r\x1b[K");
     }
     if args.json {
-        println!("{answer}");
+        line(&answer);
         return Ok(ExitCode::SUCCESS);
     }
     match serde_json::from_value::<Report>(answer) {
@@ -101,14 +117,22 @@ fn modes() -> impl TypedValueParser<Value = Mode> {
     })
 }
 
-fn show(progress: &Value) {
-    let number = |key: &str| progress[key].as_u64().unwrap_or_default();
-    let doing = progress["doing"].as_str().unwrap_or_default();
-    eprint!(
-        "\r\x1b[K{doing}: round {}, {} KiB sent",
-        number("rounds"),
-        number("bytes_sent") / 1024
-    );
+/// Prints a line that is there at once, also in a pipe. Whoever reads it may have gone, which is no reason to call the move off.
+fn line(value: &Value) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{value}").and_then(|()| out.flush());
+}
+
+fn show(progress: Value) {
+    match serde_json::from_value(progress) {
+        Ok(Progress::Phase { doing, .. }) => eprint!("\r\x1b[K{doing}"),
+        Ok(Progress::Round { round, bytes_sent, dirty_pages, .. }) => eprint!(
+            "\r\x1b[Kround {round}: {} KiB sent, {dirty_pages} pages written meanwhile",
+            bytes_sent / 1024
+        ),
+        // A newer VM may tell more.
+        _ => {}
+    }
 }
 
 fn table(args: &Args, r: &Report) -> String {

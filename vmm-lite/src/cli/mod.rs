@@ -5,6 +5,7 @@
 pub mod arguments;
 pub mod build;
 pub mod cancel;
+pub mod confinement;
 pub mod console;
 pub mod identity;
 pub mod migrate;

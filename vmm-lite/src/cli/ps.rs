@@ -1,6 +1,6 @@
 //! `vmm-lite ps`.
 
-use crate::control::{Client, RuntimeDir};
+use crate::control::{Client, Error, RuntimeDir};
 use serde_json::{Value, json};
 use std::{process::ExitCode, time::Duration};
 
@@ -41,7 +41,9 @@ fn ask(dir: &RuntimeDir, name: &str) -> Value {
     });
     answer.unwrap_or_else(|e| {
         tracing::info!("{name} does not answer: {e}");
-        json!({ "name": name, "state": "no answer" })
+        // The name is held, and nobody listens yet: a process that waits for the VM.
+        let state = if matches!(e, Error::NoVm(_)) { "waiting" } else { "no answer" };
+        json!({ "name": name, "state": state })
     })
 }
 

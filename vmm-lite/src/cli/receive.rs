@@ -1,12 +1,13 @@
 //! `vmm-lite receive`.
 
-use super::{arguments, identity, report};
+use super::{arguments, confinement, identity, report};
 use crate::{
+    confine::{self, Thread},
     control::{
-        Server,
+        RuntimeDir, Server,
         server::{self, Signals},
     },
-    kvm::Host,
+    metrics::{At, Endpoint},
     migration::{
         address::Address,
         credentials::PLAINTEXT_WARNING,
@@ -14,6 +15,7 @@ use crate::{
         listener::{self, Door},
         poll::wait_readable,
     },
+    vm::Resources,
 };
 use std::{
     io,
@@ -49,7 +51,7 @@ pub struct Args {
     /// TAP device for a VM that has a network; it must exist
     #[arg(long, value_name = "DEVICE")]
     tap: Option<String>,
-    /// Name for it here [default: the one it has]
+    /// Name for it here, taken from the start [default: the one it has]
     #[arg(long)]
     name: Option<String>,
     /// Refuse a VM with more memory
@@ -58,8 +60,13 @@ pub struct Args {
     /// How long a VM whose memory still follows waits for a source that went away, before it is given up for lost
     #[arg(long, value_name = "TIME", default_value = "1min", value_parser = arguments::duration)]
     lost_after: Duration,
+    /// Serve the VM's figures to Prometheus there, at /metrics
+    #[arg(long, value_name = "ADDRESS:PORT|unix:PATH")]
+    metrics: Option<At>,
     #[command(flatten)]
     security: identity::Security,
+    #[command(flatten)]
+    confinement: confinement::Args,
 }
 
 /// Runs the verb.
@@ -67,32 +74,52 @@ pub struct Args {
 /// # Errors
 /// When nothing can be received here.
 pub fn run(args: Args) -> super::Result {
+    if args.confinement.user.is_some() && args.name.is_none() {
+        return Err("with --user, give the VM's name here too (--name): only now can this process take one in this user's directory".into());
+    }
+    let confinement = args.confinement.begin()?;
     let signals = server::catch_signals()?;
-    // What every VM needs is looked for now, not when one comes.
-    drop(Host::open()?);
+    let dir = RuntimeDir::open()?;
+    let tap = args.tap.as_deref();
+    // Another user may not be able to take these when a VM comes.
+    let resources = match args.confinement.user {
+        Some(_) => Resources::open(tap)?,
+        None => Resources::with_tap_later(tap)?,
+    };
     let door = match args.security.dir() {
-        Some(dir) => Door::tls(dir)?,
+        // Another user may not be able to read the directory.
+        Some(dir) => Door::tls(dir, args.confinement.user.is_some())?,
         None => {
             eprintln!("vmm-lite: warning: {PLAINTEXT_WARNING}");
             Door::Plaintext
         }
     };
-    let listener = listen(&args.listen)?;
     let offering = Offering {
-        name: args.name,
-        tap: args.tap,
+        claim: args.name.map(|name| dir.reserve(&name)).transpose()?,
+        dir,
+        resources,
         memory_max: args.memory_max.unwrap_or(MEMORY_MAX),
         output: Some(io::stdout().as_fd().try_clone_to_owned()?),
         lost_after: args.lost_after,
     };
+    let listener = listen(&args.listen)?;
+    let mut endpoint = args.metrics.as_ref().map(Endpoint::listen).transpose()?;
+    confinement.enter()?;
+    if let Some(endpoint) = &mut endpoint {
+        endpoint.serve()?;
+    }
     let (arrived, arrivals) = channel();
     let receiver = Arc::new(Receiver::new(offering, arrived)?);
     eprintln!("vmm-lite: listening on {}", args.listen);
     listener::serve(listener, receiver, door)?;
+    confine::enter(Thread::Main)?;
     let Some(Arrived { vm, claim }) = wait(&arrivals, &signals)? else {
         return Ok(ExitCode::from(128 + libc::SIGTERM as u8));
     };
     eprintln!("vmm-lite: {} runs here now", claim.name());
+    if let Some(endpoint) = &endpoint {
+        endpoint.shows(&vm);
+    }
     let server = Server::new(claim);
     let end = server::serve_until_end(&vm, &server, &signals)?;
     report::end(&end, None);
@@ -100,7 +127,7 @@ pub fn run(args: Args) -> super::Result {
 }
 
 fn listen(at: &Address) -> Result<TcpListener, Box<dyn std::error::Error>> {
-    let addresses = at.resolve()?;
+    let addresses = at.look_up()?;
     TcpListener::bind(&addresses[..]).map_err(|e| {
         let hint = match e.kind() {
             io::ErrorKind::AddrInUse => "another process listens there; choose another port",

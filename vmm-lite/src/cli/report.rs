@@ -1,10 +1,12 @@
 //! What the user is told when a machine has ended.
 
-use crate::vm::{End, GuestFault, Symbols};
-use std::path::Path;
+use crate::{
+    boot::Image,
+    vm::{End, GuestFault, Symbols},
+};
 
 /// Prints how a machine ended, if that is not what programs do when all is well, to standard error. `image` names functions.
-pub fn end(end: &End, image: Option<&Path>) {
+pub fn end(end: &End, image: Option<&Image>) {
     match end {
         End::Exited(_) => {}
         End::Failed(fault) => eprint!("{}", failure(fault, image)),
@@ -13,11 +15,11 @@ pub fn end(end: &End, image: Option<&Path>) {
 }
 
 /// A guest's failure with its backtrace.
-fn failure(fault: &GuestFault, image: Option<&Path>) -> String {
-    let symbols = image.and_then(|path| match Symbols::of(path) {
+fn failure(fault: &GuestFault, image: Option<&Image>) -> String {
+    let symbols = image.and_then(|image| match Symbols::of(image.file()) {
         Ok(symbols) => Some(symbols),
         Err(e) => {
-            tracing::warn!("no function names: cannot read {}: {e}", path.display());
+            tracing::warn!("no function names: cannot read {}: {e}", image.path().display());
             None
         }
     });

@@ -1,11 +1,13 @@
 //! `vmm-lite run`.
 
-use super::{arguments, report};
+use super::{arguments, confinement, report};
 use crate::{
     boot::{Cidr, Image, Parameters},
+    confine::{self, Thread},
     control::{Claim, RuntimeDir, Server, server},
     devices::console::Console,
-    vm::{Config, NetConfig, Resume, ResumeReason, Vm, mac_for},
+    metrics::{At, Endpoint},
+    vm::{Config, NetConfig, Resources, Resume, ResumeReason, Vm, mac_for},
 };
 use std::{
     ffi::OsString,
@@ -67,6 +69,13 @@ pub struct Args {
     #[arg(long, value_name = "KEY=VALUE", value_parser = arguments::env)]
     env: Vec<OsString>,
 
+    /// Serve the VM's figures to Prometheus there, at /metrics
+    #[arg(long, value_name = "ADDRESS:PORT|unix:PATH")]
+    metrics: Option<At>,
+
+    #[command(flatten)]
+    confinement: confinement::Args,
+
     /// Arguments for the program
     #[arg(last = true)]
     args: Vec<OsString>,
@@ -77,16 +86,26 @@ pub struct Args {
 /// # Errors
 /// When the VM cannot be started.
 pub fn run(args: Args) -> super::Result {
+    let confinement = args.confinement.begin()?;
     let signals = server::catch_signals()?;
     let image = Image::open(&args.image)?;
     let claim = claim(args.name.as_deref(), &args.image)?;
     let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
-    let vm = Vm::boot(&config(args, claim.name()), &image, console)?;
+    let resources = Resources::open(args.tap.as_deref())?;
+    let mut endpoint = args.metrics.as_ref().map(Endpoint::listen).transpose()?;
+    confinement.enter()?;
+    let vm = Vm::boot_with(&resources, &config(args, claim.name()), &image, console)?;
+    drop(resources);
+    if let Some(endpoint) = &mut endpoint {
+        endpoint.shows(&vm);
+        endpoint.serve()?;
+    }
     let server = Server::new(claim);
+    confine::enter(Thread::Main)?;
     vm.hold()?.resume(Resume { reason: ResumeReason::Boot, away: Duration::ZERO })?;
     feed_standard_input(&vm)?;
     let end = server::serve_until_end(&vm, &server, &signals)?;
-    report::end(&end, Some(image.path()));
+    report::end(&end, Some(&image));
     Ok(ExitCode::from(end.exit_code()))
 }
 
@@ -133,6 +152,10 @@ fn made_up_name(image: &Path, pid: u32) -> String {
 pub fn feed_standard_input(vm: &Vm) -> io::Result<()> {
     let vm = vm.clone();
     let feed = move || {
+        if let Err(e) = confine::enter(Thread::Stdin) {
+            tracing::error!("standard input is not read: {}", super::with_causes(&e));
+            return;
+        }
         let mut buffer = [0; 4096];
         loop {
             match io::stdin().lock().read(&mut buffer) {
@@ -147,7 +170,8 @@ pub fn feed_standard_input(vm: &Vm) -> io::Result<()> {
         }
         vm.console_eof();
     };
-    std::thread::Builder::new().name("stdin".into()).stack_size(128 << 10).spawn(feed).map(drop)
+    let thread = std::thread::Builder::new().name(Thread::Stdin.name().into());
+    thread.stack_size(128 << 10).spawn(feed).map(drop)
 }
 
 #[cfg(test)]

@@ -1,18 +1,26 @@
 //! `vmm-lite stats`.
 
 use crate::control::Client;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::process::ExitCode;
 
 /// Show one VM in figures
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Examples:\n  vmm-lite stats kv\n  vmm-lite stats kv --json | jq .exits")]
+#[command(
+    after_help = "Examples:\n  vmm-lite stats kv\n  vmm-lite stats kv --json | jq .exits\n  vmm-lite stats kv --prometheus > /var/lib/node_exporter/kv.prom"
+)]
 pub struct Args {
     /// Name of the VM
     name: String,
     /// Print one object, as docs/control-socket.md has it
     #[arg(long)]
     json: bool,
+    /// Print what Prometheus reads, as --metrics of `run` serves it; see docs/metrics.md
+    #[arg(long, conflicts_with = "json")]
+    prometheus: bool,
+    /// First watch for a while how fast the guest writes to its memory, which it does a little slower meanwhile
+    #[arg(long, value_name = "MS", num_args = 0..=1, default_missing_value = "100")]
+    dirty_rate: Option<u64>,
 }
 
 /// Runs the verb.
@@ -20,8 +28,15 @@ pub struct Args {
 /// # Errors
 /// When there is no such VM, or it does not answer.
 pub fn run(args: Args) -> super::Result {
-    let stats = Client::connect(&args.name)?.call("stats")?;
-    if args.json {
+    let mut client = Client::connect(&args.name)?;
+    let mut request = json!({ "verb": "stats" });
+    if let Some(ms) = args.dirty_rate {
+        request["dirty_rate_ms"] = ms.into();
+    }
+    let stats = client.request(&request, |_| {})?;
+    if args.prometheus {
+        print!("{}", client.call("metrics")?["text"].as_str().unwrap_or_default());
+    } else if args.json {
         println!("{stats}");
     } else {
         print!("{}", text(&stats));
@@ -74,6 +89,20 @@ fn text(s: &Value) -> String {
             n(&exits["kicked"])
         ),
     );
+    if let Some(rate) = s["dirty_rate"]["bytes_per_second"].as_u64() {
+        row("writes", format!("{} a second, when last looked at", bytes(rate)));
+    }
+    let moves = ["moves_arrived", "moves_failed", "moves_cancelled"].map(|k| n(&s["history"][k]));
+    if moves != [0; 3] {
+        let [arrived, failed, cancelled] = moves;
+        let blackout = n(&s["history"]["blackout"]["sum_ns"]) as f64 / 1e6 / arrived.max(1) as f64;
+        row(
+            "moves",
+            format!(
+                "{arrived} made ({blackout:.2} ms blackout on average), {failed} failed, {cancelled} cancelled"
+            ),
+        );
+    }
     if net.is_null() {
         row("network", "none".into());
     } else {

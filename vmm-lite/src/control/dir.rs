@@ -90,27 +90,31 @@ impl RuntimeDir {
     fn lock(&self) -> Result<File, Error> {
         let failed = |source| Error::Directory { path: self.path.clone(), source };
         let file = open_lock(&self.path.join(".lock")).map_err(failed)?;
-        // SAFETY: a descriptor that is open.
-        while unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) } != 0 {
-            let e = io::Error::last_os_error();
-            if e.kind() != io::ErrorKind::Interrupted {
-                return Err(failed(e));
-            }
-        }
+        lock(&file).map_err(failed)?;
         Ok(file)
     }
 
-    /// Claims `name` for this process, with its socket.
+    /// Claims `name` for this process, with its socket, on which it listens.
     ///
     /// # Errors
     /// [`Error::Taken`], [`Error::Name`], and what the host says.
     pub fn claim(&self, name: &str) -> Result<Claim, Error> {
+        let claim = self.reserve(name)?;
+        claim.listen()?;
+        Ok(claim)
+    }
+
+    /// Claims `name` for this process. Clients are refused before [`Claim::listen`], as if there were no VM.
+    ///
+    /// # Errors
+    /// As [`claim`](Self::claim).
+    pub fn reserve(&self, name: &str) -> Result<Claim, Error> {
         check_name(name)?;
         let failed = |doing| {
             let name = name.to_owned();
             move |source| Error::Socket { doing, name, source }
         };
-        let _directory = self.lock()?;
+        let directory = self.lock()?;
         let mut lock = open_lock(&self.file(name, "lock")).map_err(failed("lock"))?;
         if !try_lock(&lock).map_err(failed("lock"))? {
             return Err(Error::Taken(name.into()));
@@ -123,8 +127,9 @@ impl RuntimeDir {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("replace")(e)),
             _ => {}
         }
-        let listener = UnixListener::bind(&socket).map_err(failed("make"))?;
-        Ok(Claim { dir: self.clone(), name: name.into(), listener, _lock: lock })
+        let listener = bind(&socket).map_err(failed("make"))?;
+        unlock(&directory);
+        Ok(Claim { dir: self.clone(), name: name.into(), listener, directory, _lock: lock })
     }
 
     /// The names of the VMs that run, sorted. What dead ones left behind is removed.
@@ -157,6 +162,10 @@ impl RuntimeDir {
         for extension in ["sock", "lock"] {
             let path = self.file(name, extension);
             match fs::remove_file(&path) {
+                // A process that has become another user leaves its files to whoever next looks (see `names`).
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                    tracing::debug!("cannot remove {}: {e}", path.display());
+                }
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!("cannot remove {}: {e}", path.display());
                 }
@@ -177,6 +186,30 @@ fn open_lock(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// A socket at `path` that does not listen yet.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(socket.into())
+}
+
+fn lock(file: &File) -> io::Result<()> {
+    // SAFETY: a descriptor that is open.
+    while unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) } != 0 {
+        let e = io::Error::last_os_error();
+        if e.kind() != io::ErrorKind::Interrupted {
+            return Err(e);
+        }
+    }
+    Ok(())
+}
+
+fn unlock(file: &File) {
+    // SAFETY: a descriptor that is open; giving up a lock does not fail.
+    unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) };
+}
+
 /// Whether the lock could be had.
 fn try_lock(file: &File) -> io::Result<bool> {
     // SAFETY: a descriptor that is open.
@@ -195,6 +228,8 @@ pub struct Claim {
     dir: RuntimeDir,
     name: String,
     pub(super) listener: UnixListener,
+    /// The lock of the directory, not held: by the time this is dropped the process may open nothing any more.
+    directory: File,
     _lock: File,
 }
 
@@ -204,14 +239,28 @@ impl Claim {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// Listens for clients. Once is enough, and more does no harm.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn listen(&self) -> Result<(), Error> {
+        use nix::sys::socket::{Backlog, listen};
+        listen(&self.listener, Backlog::MAXCONN).map_err(|e| Error::Socket {
+            doing: "listen on",
+            name: self.name.clone(),
+            source: e.into(),
+        })
+    }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        match self.dir.lock() {
-            Ok(_directory) => self.dir.remove(&self.name),
+        match lock(&self.directory) {
+            Ok(()) => self.dir.remove(&self.name),
             Err(e) => tracing::warn!("the control socket stays behind: {e}"),
         }
+        unlock(&self.directory);
     }
 }
 

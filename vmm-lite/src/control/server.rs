@@ -2,7 +2,8 @@
 
 use super::{Claim, Error, PATIENCE, Request, request};
 use crate::{
-    migration,
+    confine::{self, Thread},
+    metrics, migration,
     vm::{End, StopReason, Vm, VmPhase},
 };
 use serde::Serialize;
@@ -14,7 +15,7 @@ use std::{
         unix::net::{UnixListener, UnixStream},
     },
     sync::{
-        Arc,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
@@ -24,6 +25,11 @@ use std::{
 const CONNECTIONS_MAX: usize = 32;
 /// How often a reader of the console looks whether its connection is still there.
 const CONSOLE_LOOK: Duration = Duration::from_millis(500);
+/// How long requests that are being answered may hold up the end of the process.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long a guest is watched for its dirty rate.
+const WATCH_MIN: Duration = Duration::from_millis(1);
+const WATCH_MAX: Duration = Duration::from_secs(10);
 const STACK: usize = 512 << 10;
 
 /// Serves the control socket of a VM. Dropping it gives the name back.
@@ -31,6 +37,34 @@ const STACK: usize = 512 << 10;
 pub struct Server {
     claim: Claim,
     connections: Arc<AtomicUsize>,
+    answering: Arc<Answering>,
+}
+
+/// Requests that are being answered: what ends the VM is answered before the process is gone.
+#[derive(Debug, Default)]
+struct Answering {
+    requests: Mutex<usize>,
+    fewer: Condvar,
+}
+
+impl Answering {
+    fn requests(&self) -> MutexGuard<'_, usize> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn during<T>(&self, answer: impl FnOnce() -> T) -> T {
+        *self.requests() += 1;
+        let answered = answer();
+        *self.requests() -= 1;
+        self.fewer.notify_all();
+        answered
+    }
+
+    /// Waits until there are none, but not for long: a client may take nothing.
+    fn wait_for_none(&self) {
+        let wait = self.fewer.wait_timeout_while(self.requests(), LAST_WORDS, |n| *n > 0);
+        drop(wait);
+    }
 }
 
 /// What a request is answered with.
@@ -40,7 +74,7 @@ impl Server {
     /// A server for the name claimed.
     #[must_use]
     pub fn new(claim: Claim) -> Self {
-        Self { claim, connections: Arc::default() }
+        Self { claim, connections: Arc::default(), answering: Arc::default() }
     }
 
     /// The name.
@@ -66,15 +100,20 @@ impl Server {
         let (stream, _) = self.claim.listener.accept()?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let place = Place::take(&self.connections);
-        let vm = vm.clone();
-        let thread = std::thread::Builder::new().name("control".into()).stack_size(STACK);
+        let (vm, answering) = (vm.clone(), Arc::clone(&self.answering));
+        let thread =
+            std::thread::Builder::new().name(Thread::Control.name().into()).stack_size(STACK);
         thread.spawn(move || {
             let mut reply = Reply { stream };
+            if let Err(e) = confine::enter(Thread::Control) {
+                reply.refuse(&crate::cli::with_causes(&e));
+                return;
+            }
             let Some(_place) = place else {
                 reply.refuse("too many connections to this VM");
                 return;
             };
-            if let Err(e) = serve(&vm, &mut reply) {
+            if let Err(e) = serve(&vm, &mut reply, &answering) {
                 tracing::debug!("a control connection ended: {e}");
             }
         })?;
@@ -142,7 +181,7 @@ impl Reply {
 }
 
 /// Serves requests until the client goes.
-fn serve(vm: &Vm, reply: &mut Reply) -> io::Result<()> {
+fn serve(vm: &Vm, reply: &mut Reply, answering: &Answering) -> io::Result<()> {
     let mut lines = BufReader::new(reply.stream.try_clone()?);
     loop {
         let request = match Request::read(&mut lines) {
@@ -157,14 +196,22 @@ fn serve(vm: &Vm, reply: &mut Reply) -> io::Result<()> {
         match request.verb() {
             "console" => return console(vm, reply, lines.buffer()),
             "migrate" => migration::request(vm, &request, reply),
-            _ => reply.answer(&answer(vm, &request)),
+            _ => answering.during(|| reply.answer(&answer(vm, &request))),
         }
     }
 }
 
 fn answer(vm: &Vm, request: &Request) -> Answer {
     match request.verb() {
-        "stats" => Ok(serde_json::to_value(vm.stats())?),
+        "stats" => {
+            if let Some(window) = request.milliseconds("dirty_rate_ms")?
+                && vm.sample_dirty_rate(window.clamp(WATCH_MIN, WATCH_MAX))?.is_none()
+            {
+                return Err("the log of dirty pages is in use, by a move most likely".into());
+            }
+            Ok(serde_json::to_value(vm.stats())?)
+        }
+        "metrics" => Ok(json!({ "text": metrics::text::of(Some(&vm.stats())) })),
         "pause" => {
             let paused = match request.milliseconds("quiesce_ms")? {
                 Some(patience) => vm.quiesce(patience)?,
@@ -202,7 +249,12 @@ fn console(vm: &Vm, reply: &mut Reply, ahead: &[u8]) -> io::Result<()> {
     let mut input = reply.stream.try_clone()?;
     let feeder = vm.clone();
     let ahead = ahead.to_vec();
-    std::thread::Builder::new().name("console-in".into()).stack_size(STACK).spawn(move || {
+    let thread = std::thread::Builder::new().name(Thread::ConsoleIn.name().into());
+    thread.stack_size(STACK).spawn(move || {
+        if let Err(e) = confine::enter(Thread::ConsoleIn) {
+            tracing::error!("input from a console is not taken: {}", crate::cli::with_causes(&e));
+            return;
+        }
         let mut buffer = [0; 1024];
         feeder.console_input(&ahead);
         // The end of one client's input is not the end of the guest's.
@@ -258,6 +310,7 @@ pub fn serve_until_end(vm: &Vm, server: &Server, signals: &Signals) -> Result<Ar
             }
         }
         if fds[0].revents != 0 {
+            server.answering.wait_for_none();
             return Ok(vm.wait_end());
         }
         if fds[1].revents != 0

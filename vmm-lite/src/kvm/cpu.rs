@@ -6,7 +6,7 @@
 
 use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 use serde::{Deserialize, Serialize};
-use std::{arch::x86_64::__cpuid_count, path::Path};
+use std::{arch::x86_64::__cpuid_count, path::Path, sync::OnceLock};
 
 /// The state components a guest may switch on: x87, SSE, AVX, AVX-512. Others (AMX, PKRU) would not fit the state that moves.
 pub const XCR0_MAX: u64 = 0xe7;
@@ -129,7 +129,9 @@ impl Features {
 /// Whether the guest's `cpuid` and `xgetbv` run on the bare CPU, whatever KVM is told.
 #[must_use]
 pub fn sees_host_cpuid() -> bool {
-    Path::new("/sys/module/kvm_pvm").exists()
+    // Asked once: later the process may not look into the file system any more.
+    static SEES: OnceLock<bool> = OnceLock::new();
+    *SEES.get_or_init(|| Path::new("/sys/module/kvm_pvm").exists())
 }
 
 /// What the guest is to see: all that KVM supports, without the state components past [`XCR0_MAX`] and the features that need them.

@@ -14,7 +14,10 @@ use kvm_bindings::{
 use kvm_ioctls::VmFd;
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 use vmm_sys_util::{
     ioctl::{ioctl_with_mut_ref, ioctl_with_ref},
@@ -35,8 +38,18 @@ pub struct DirtyLog {
     ram: Arc<GuestRam>,
     /// Whether KVM clears only when told to.
     manual: bool,
-    /// Whether KVM logs. Held while the log is read, so that sets come out whole.
-    on: Mutex<bool>,
+    /// Who wants KVM to log. Held while the log is read, so that sets come out whole.
+    user: Mutex<User>,
+}
+
+/// Who uses the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum User {
+    Nobody,
+    /// A [`Watch`], with its number; it gives way to whoever really needs the log.
+    Watch(u64),
+    /// Whoever called [`DirtyLog::start`].
+    Owner,
 }
 
 impl DirtyLog {
@@ -51,7 +64,7 @@ impl DirtyLog {
             };
             vm.enable_cap(&cap).map_err(failed("take charge of clearing the dirty log"))?;
         }
-        let log = Self { vm, ram, manual, on: Mutex::new(false) };
+        let log = Self { vm, ram, manual, user: Mutex::new(User::Nobody) };
         log.set_region(0)?;
         Ok(log)
     }
@@ -74,13 +87,34 @@ impl DirtyLog {
     /// # Errors
     /// [`Error::Call`].
     pub fn start(&self) -> Result<(), Error> {
-        let mut on = self.lock();
-        if !*on {
-            self.ram.forget_marks();
-            self.set_region(KVM_MEM_LOG_DIRTY_PAGES)?;
-            *on = true;
+        let mut user = self.lock();
+        if *user == User::Nobody {
+            self.log_from_now()?;
         }
+        // What somebody has watched is in the first set then, which does no harm.
+        *user = User::Owner;
         Ok(())
+    }
+
+    /// Starts looking at how much the guest writes, unless the log is in use.
+    ///
+    /// # Errors
+    /// [`Error::Call`].
+    pub fn watch(&self) -> Result<Option<Watch<'_>>, Error> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let mut user = self.lock();
+        if *user != User::Nobody {
+            return Ok(None);
+        }
+        self.log_from_now()?;
+        let number = NUMBER.fetch_add(1, Relaxed);
+        *user = User::Watch(number);
+        Ok(Some(Watch { log: self, number }))
+    }
+
+    fn log_from_now(&self) -> Result<(), Error> {
+        self.ram.forget_marks();
+        self.set_region(KVM_MEM_LOG_DIRTY_PAGES)
     }
 
     /// Stops logging; what was logged is forgotten.
@@ -88,10 +122,10 @@ impl DirtyLog {
     /// # Errors
     /// [`Error::Call`].
     pub fn stop(&self) -> Result<(), Error> {
-        let mut on = self.lock();
-        if *on {
+        let mut user = self.lock();
+        if *user != User::Nobody {
             self.set_region(0)?;
-            *on = false;
+            *user = User::Nobody;
         }
         Ok(())
     }
@@ -101,7 +135,7 @@ impl DirtyLog {
     /// # Errors
     /// [`Error::Call`]. Nothing is lost then.
     pub fn take(&self) -> Result<PageSet, Error> {
-        let _on = self.lock();
+        let _user = self.lock();
         let mut set = self.read()?;
         if self.manual && !set.is_empty() {
             self.clear(&set)?;
@@ -115,7 +149,7 @@ impl DirtyLog {
     /// # Errors
     /// [`Error::Call`].
     pub fn peek(&self) -> Result<PageSet, Error> {
-        let _on = self.lock();
+        let _user = self.lock();
         let mut set = self.read()?;
         self.ram.take_marks(&mut set);
         // Without manual clearing reading has cleared KVM's part, so that part is kept as marks too.
@@ -128,8 +162,8 @@ impl DirtyLog {
         self.ram.put_marks_back(pages);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, bool> {
-        self.on.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, User> {
+        self.user.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read(&self) -> Result<PageSet, Error> {
@@ -166,5 +200,38 @@ impl DirtyLog {
             return Err(Error::Call { doing: "clear the dirty log", source });
         }
         Ok(())
+    }
+}
+
+/// Somebody looks at how much the guest writes. Whoever [starts](DirtyLog::start) the log meanwhile gets it, and what was watched is forgotten.
+#[derive(Debug)]
+pub struct Watch<'log> {
+    log: &'log DirtyLog,
+    number: u64,
+}
+
+impl Watch<'_> {
+    /// How many pages were written since; `None` when the log has another user now.
+    ///
+    /// # Errors
+    /// [`Error::Call`].
+    pub fn pages(self) -> Result<Option<usize>, Error> {
+        let user = self.log.lock();
+        // Under the lock: nobody can begin to rely on a log that is being read here.
+        if *user == User::Watch(self.number) { Ok(Some(self.log.read()?.len())) } else { Ok(None) }
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        let mut user = self.log.lock();
+        if *user != User::Watch(self.number) {
+            return;
+        }
+        match self.log.set_region(0) {
+            Ok(()) => *user = User::Nobody,
+            // It goes on as a watch that nobody looks at, and the next owner takes it over.
+            Err(e) => tracing::warn!("{}", crate::cli::with_causes(&e)),
+        }
     }
 }

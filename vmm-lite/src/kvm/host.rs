@@ -54,6 +54,8 @@ impl Host {
                 return Err(Error::Lacks(name));
             }
         }
+        // Threads that make a VM later may not handle signals any more.
+        super::kick::install_handler();
         Ok(Self { kvm })
     }
 
@@ -70,17 +72,19 @@ impl Host {
         Ok(cpu::Features::of_this_host(&self.supported()?))
     }
 
-    /// A VM with `ram` at guest-physical 0 and one vCPU, reset. The two live in the [`Vcpu`] and the [`DirtyLog`].
+    /// A VM with `ram` at guest-physical 0 and one vCPU, reset, and what CPU features KVM supports. VM and vCPU live in the [`Vcpu`] and the
+    /// [`DirtyLog`].
     ///
     /// # Errors
     /// [`Error::Call`] for whatever KVM would not do.
-    pub fn create(&self, ram: &Arc<GuestRam>) -> Result<(Vcpu, DirtyLog), Error> {
+    pub fn create(&self, ram: &Arc<GuestRam>) -> Result<(Vcpu, DirtyLog, CpuId), Error> {
         let vm = Arc::new(self.kvm.create_vm().map_err(failed("create a VM"))?);
         let log = DirtyLog::new(Arc::clone(&vm), Arc::clone(ram))?;
         let fd = vm.create_vcpu(0).map_err(failed("create a vCPU"))?;
-        fd.set_cpuid2(&cpu::guest_cpuid(self.supported()?)).map_err(failed("set the CPUID"))?;
+        let supported = self.supported()?;
+        fd.set_cpuid2(&cpu::guest_cpuid(supported.clone())).map_err(failed("set the CPUID"))?;
         let msrs = self.kvm.get_msr_index_list().map_err(failed("list its MSRs"))?;
-        Ok((Vcpu::new(fd, vm, Arc::clone(ram), msrs.as_slice())?, log))
+        Ok((Vcpu::new(fd, vm, Arc::clone(ram), msrs.as_slice())?, log, supported))
     }
 }
 

@@ -84,7 +84,8 @@ fn signal() -> libc::c_int {
     libc::SIGRTMIN()
 }
 
-fn install_handler() {
+/// Handles the signal of a kick, in all threads of the process.
+pub(super) fn install_handler() {
     static ONCE: Once = Once::new();
     extern "C" fn nothing(_: libc::c_int) {}
     ONCE.call_once(|| {

@@ -11,7 +11,7 @@ mod kick;
 mod state;
 mod vcpu;
 
-pub use dirty_log::DirtyLog;
+pub use dirty_log::{DirtyLog, Watch};
 pub use host::Host;
 pub use kick::Kick;
 pub(crate) use kick::this_thread;

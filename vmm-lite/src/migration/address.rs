@@ -1,4 +1,6 @@
 //! Where VMs are sent: `tcp://HOST:PORT`.
+//!
+//! Names are looked up by the verbs. The process of a VM, which opens no files and asks nobody, is told the addresses.
 
 use std::{
     fmt,
@@ -13,6 +15,8 @@ const TCP: &str = "tcp://";
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Address {
     host_port: String,
+    /// What its name stands for, once that was looked up.
+    found: Vec<SocketAddr>,
 }
 
 /// What is wrong with an address.
@@ -21,6 +25,9 @@ pub enum AddressError {
     /// Not of the form.
     #[error("{0:?} is no address to move to: write tcp://HOST:PORT, such as tcp://10.9.0.2:7000")]
     Form(String),
+    /// A name where only an address will do.
+    #[error("{0} is a name: tell the VM its addresses too (`vmm-lite migrate` does)")]
+    Name(String),
     /// A name that cannot be looked up.
     #[error("cannot find {host}")]
     LookUp {
@@ -41,21 +48,39 @@ impl FromStr for Address {
         if host.is_empty() || port.parse::<u16>().is_err() {
             return Err(wrong());
         }
-        Ok(Self { host_port: host_port.to_owned() })
+        Ok(Self { host_port: host_port.to_owned(), found: Vec::new() })
     }
 }
 
 impl Address {
-    /// The socket addresses it stands for.
+    /// Looks up the socket addresses it stands for.
     ///
     /// # Errors
     /// [`AddressError::LookUp`].
-    pub fn resolve(&self) -> Result<Vec<SocketAddr>, AddressError> {
+    pub fn look_up(&self) -> Result<Vec<SocketAddr>, AddressError> {
         let found = self.host_port.to_socket_addrs();
         let found: Vec<_> = found
             .map_err(|source| AddressError::LookUp { host: self.host_port.clone(), source })?
             .collect();
         if found.is_empty() { Err(AddressError::Form(self.to_string())) } else { Ok(found) }
+    }
+
+    /// The same, with what somebody else has looked up.
+    #[must_use]
+    pub fn found_at(self, found: Vec<SocketAddr>) -> Self {
+        Self { found, ..self }
+    }
+
+    /// The socket addresses it stands for, without looking anything up.
+    ///
+    /// # Errors
+    /// [`AddressError::Name`].
+    pub fn known(&self) -> Result<Vec<SocketAddr>, AddressError> {
+        if !self.found.is_empty() {
+            return Ok(self.found.clone());
+        }
+        let address = self.host_port.parse();
+        Ok(vec![address.map_err(|_| AddressError::Name(self.host_port.clone()))?])
     }
 }
 
@@ -80,5 +105,16 @@ mod tests {
             let said = wrong.parse::<Address>().unwrap_err().to_string();
             assert!(said.contains("tcp://HOST:PORT"), "{said}");
         }
+    }
+
+    #[test]
+    fn names_are_not_looked_up_by_those_who_may_not() {
+        let there: SocketAddr = "[::1]:7000".parse().unwrap();
+        let address = |text: &str| text.parse::<Address>().unwrap();
+        assert_eq!(address("tcp://[::1]:7000").known().unwrap(), [there]);
+        assert!(matches!(address("tcp://localhost:7000").known(), Err(AddressError::Name(_))));
+        let told = address("tcp://localhost:7000").found_at(vec![there]);
+        assert_eq!(told.known().unwrap(), [there]);
+        assert!(!address("tcp://localhost:7000").look_up().unwrap().is_empty());
     }
 }

@@ -107,7 +107,7 @@ impl Connection {
         patience: Duration,
     ) -> Result<Self, Error> {
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for address in to.resolve()? {
+        for address in to.known()? {
             match TcpStream::connect_timeout(&address, CONNECT) {
                 Ok(stream) => {
                     let mut connection = Self::over(Arc::new(stream), patience)?;

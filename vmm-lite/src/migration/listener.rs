@@ -8,7 +8,10 @@ use super::{
     Error, connection::Transport, credentials, destination::Receiver, poll::wait_readable,
     tls::Credentials,
 };
-use crate::identity::IdentityDir;
+use crate::{
+    confine::{self, Thread},
+    identity::IdentityDir,
+};
 use std::{
     collections::HashMap,
     io::{self, Read},
@@ -43,25 +46,27 @@ const SPOKEN_OF: u32 = 10;
 pub enum Door {
     /// Whoever comes.
     Plaintext,
-    /// Those that the directory's host trusts, as the directory says at that time.
-    Tls(IdentityDir, Mutex<Credentials>),
+    /// Those that the directory's host trusts, as the directory says at that time; without a directory, as it said at the start.
+    Tls(Option<IdentityDir>, Mutex<Credentials>),
 }
 
 impl Door {
-    /// One that opens for hosts that are trusted.
+    /// One that opens for hosts that are trusted. With `once` the directory is read now, and never again.
     ///
     /// # Errors
     /// [`Error::Identity`].
-    pub fn tls(dir: IdentityDir) -> Result<Self, Error> {
+    pub fn tls(dir: IdentityDir, once: bool) -> Result<Self, Error> {
         let credentials = credentials::read(&dir)?;
-        Ok(Self::Tls(dir, Mutex::new(credentials)))
+        Ok(Self::Tls((!once).then_some(dir), Mutex::new(credentials)))
     }
 
     /// For the next connection. Whom the host trusts is read anew for as long as `fresh`; a directory that makes no sense now lets nobody in.
     fn transport(&self, fresh: bool) -> Result<Transport, Error> {
         let Self::Tls(dir, known) = self else { return Ok(Transport::Plaintext) };
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-        if fresh {
+        if let Some(dir) = dir
+            && fresh
+        {
             known.trusted = Arc::new(dir.trusted()?);
         }
         Ok(Transport::Tls(known.clone()))
@@ -223,6 +228,10 @@ pub fn serve(listener: TcpListener, receiver: Arc<Receiver>, door: Door) -> io::
     let house = Arc::new(House::default());
     let door = Arc::new(door);
     let accept = move || {
+        if let Err(e) = confine::enter(Thread::Accept) {
+            tracing::error!("nothing is received: {}", crate::cli::with_causes(&e));
+            return;
+        }
         loop {
             let patience = house.look_after().unwrap_or(STRANGE);
             match wait_readable(listener.as_raw_fd(), patience).and_then(|_| listener.accept()) {
@@ -248,7 +257,7 @@ pub fn serve(listener: TcpListener, receiver: Arc<Receiver>, door: Door) -> io::
             }
         }
     };
-    std::thread::Builder::new().name("accept".into()).spawn(accept).map(drop)
+    std::thread::Builder::new().name(Thread::Accept.name().into()).spawn(accept).map(drop)
 }
 
 fn say(house: &House, address: Option<IpAddr>, why: &str) {
@@ -268,6 +277,9 @@ fn meet(
     let mut place = house.enter(&stream, address);
     let (receiver, door) = (Arc::clone(receiver), Arc::clone(door));
     let serve = move || {
+        if let Err(e) = confine::enter(Thread::Receive) {
+            return say(&place.house, address, &crate::cli::with_causes(&e));
+        }
         // A process that has become a VM may have given up the right to read; who asks then was let in before.
         let served = door
             .transport(!receiver.taken())
@@ -281,7 +293,7 @@ fn meet(
         say(&place.house, address, &why);
         linger(&stream);
     };
-    std::thread::Builder::new().name("receive".into()).spawn(serve).map(drop)
+    std::thread::Builder::new().name(Thread::Receive.name().into()).spawn(serve).map(drop)
 }
 
 /// Reads on for a little: closing with something unread would take from the peer what was said to it last.

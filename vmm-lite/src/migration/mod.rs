@@ -5,6 +5,7 @@
 //! - [`connection`]: messages over TCP, encrypted or not; [`tls`]: between hosts that trust each other's keys
 //! - [`credentials`]: who this host is in a move, from its identity's directory or from a request
 //! - [`listener`]: who may come in, and how many
+//! - [`progress`]: what is told of a move that is under way
 //! - [`poll`]: waiting for several descriptors at once
 //! - [`address`](self::address): where to, such as `tcp://10.9.0.2:7000`
 
@@ -15,19 +16,24 @@ pub mod destination;
 mod inbox;
 pub mod listener;
 pub mod poll;
+pub mod progress;
 pub mod source;
 pub mod tls;
 
 use crate::{
     control::{Reply, Request},
-    vm::{Error as VmError, Vm},
+    vm::{Error as VmError, MoveOutcome, Vm},
 };
 use connection::LinkError;
+use migrate::source::Failure;
+use serde_json::Value;
 use source::options::Options;
 use std::time::Duration;
 
 /// How long a peer may take to take a connection.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How many addresses of a destination are tried.
+const ADDRESSES_MAX: usize = 8;
 
 /// Why a move was not made.
 #[derive(thiserror::Error, Debug)]
@@ -75,15 +81,31 @@ pub enum Error {
 
 /// Serves the request `migrate` of the control socket: moves `vm` away, and answers when that is done or has failed.
 pub fn request(vm: &Vm, request: &Request, reply: &mut Reply) {
-    let to = request.text("to").unwrap_or_default();
     let members = request.members();
     let moved = Options::from_request(members).map_err(Error::from).and_then(|options| {
         let transport = credentials::from_request(members)?;
+        let to = address_in(request)?;
         source::migrate(vm, to, transport, options, reply)
     });
     if let Err(e) = moved {
+        match &e {
+            Error::Failed(Failure::Cancelled(_)) => vm.note_move(MoveOutcome::Cancelled),
+            Error::Failed(_) | Error::Link(_) => vm.note_move(MoveOutcome::Failed),
+            // Nothing was tried.
+            _ => {}
+        }
         reply.answer(&Err(Box::new(e)));
     }
+}
+
+/// Where to, as the request has it: `to`, and in `addresses` what that stands for.
+fn address_in(request: &Request) -> Result<address::Address, Error> {
+    let to = request.text("to").unwrap_or_default();
+    let to: address::Address = to.parse()?;
+    let addresses = request.members().get("addresses").and_then(Value::as_array);
+    let Some(addresses) = addresses else { return Ok(to) };
+    let addresses = addresses.iter().filter_map(|a| a.as_str()?.parse().ok()).take(ADDRESSES_MAX);
+    Ok(to.found_at(addresses.collect()))
 }
 
 /// Sixteen random bytes.

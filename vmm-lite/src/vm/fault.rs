@@ -1,7 +1,10 @@
 //! Names for addresses in a guest's program.
 
 use object::{Object, ObjectSymbol, SymbolKind};
-use std::{io, path::Path};
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+};
 
 /// The functions of an image.
 #[derive(Debug, Default)]
@@ -11,12 +14,15 @@ pub struct Symbols {
 }
 
 impl Symbols {
-    /// Reads them from an image; an image that was stripped has none.
+    /// Reads them from an open image; one that was stripped has none.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn of(image: &Path) -> io::Result<Self> {
-        let data = std::fs::read(image)?;
+    pub fn of(image: &File) -> io::Result<Self> {
+        let mut image = image;
+        let mut data = Vec::new();
+        image.seek(SeekFrom::Start(0))?;
+        image.read_to_end(&mut data)?;
         let file = object::File::parse(&*data).map_err(io::Error::other)?;
         let mut functions: Vec<_> = file
             .symbols()
@@ -47,7 +53,7 @@ mod tests {
 
     #[test]
     fn functions_of_a_program_are_named() {
-        let symbols = Symbols::of(&std::env::current_exe().unwrap()).unwrap();
+        let symbols = Symbols::of(&File::open(std::env::current_exe().unwrap()).unwrap()).unwrap();
         let named =
             |f: &&(u64, u64, String)| f.2.contains("functions_of_a_program_are_named") && f.1 > 8;
         let (start, size, name) = symbols.functions.iter().find(named).expect("this very function");

@@ -294,6 +294,7 @@ impl Machine {
             clock: self.clock.capture(),
             unserved: self.unserved.0,
             quiesce_number: shared.quiesce_number(),
+            history: *shared.lock_history(),
         })
     }
 
@@ -316,6 +317,7 @@ impl Machine {
         self.clock.apply(state.clock, away);
         self.unserved = Doorbell(state.unserved);
         shared.set_quiesce_number(state.quiesce_number);
+        *shared.lock_history() = state.history;
         Ok(())
     }
 }

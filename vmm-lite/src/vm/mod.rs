@@ -23,10 +23,12 @@
 mod config;
 mod end;
 mod fault;
+mod history;
 mod identity;
 mod late;
 mod machine;
 mod paused;
+mod resources;
 mod shared;
 mod state;
 mod stats;
@@ -37,11 +39,13 @@ mod wait;
 pub use config::{Config, NetConfig, mac_for};
 pub use end::{End, GuestFault, StopReason};
 pub use fault::Symbols;
+pub use history::{BOUNDS_NS, Histogram, History, MoveOutcome};
 pub use identity::{Identity, NetIdentity};
 pub use late::LatePackets;
 pub use paused::{Paused, Resume};
+pub use resources::Resources;
 pub use state::{ApplyError, VmState};
-pub use stats::{ExitCounts, NetStats, Stats};
+pub use stats::{DirtyRate, ExitCounts, NetStats, Stats};
 pub use urgent::Urgent;
 pub use vmm_lite_interface::control::ResumeReason;
 
@@ -58,10 +62,10 @@ use std::{
     net::IpAddr,
     os::fd::AsRawFd,
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// Why a machine could not be made or used.
@@ -127,9 +131,22 @@ impl Vm {
     /// # Errors
     /// [`Error`]; nothing is left behind.
     pub fn boot(config: &Config, image: &Image, console: Console) -> Result<Self, Error> {
-        let host = Host::open()?;
+        let tap = config.net.as_ref().map(|net| net.tap.as_str());
+        Self::boot_with(&Resources::open(tap)?, config, image, console)
+    }
+
+    /// As [`boot`](Self::boot), with what has been opened for it; its TAP device is the machine's.
+    ///
+    /// # Errors
+    /// As [`boot`](Self::boot).
+    pub fn boot_with(
+        resources: &Resources,
+        config: &Config,
+        image: &Image,
+        console: Console,
+    ) -> Result<Self, Error> {
         let net = config.net.as_ref();
-        let tap = net.map(|n| Tap::open(&n.tap)).transpose()?;
+        let tap = resources.tap()?;
         let ram = Arc::new(GuestRam::new(config.memory)?);
         boot::load(image, &config.parameters, &ram)?;
         let identity = Identity {
@@ -138,7 +155,7 @@ impl Vm {
             interface_version: image.interface_version(),
             net: net.map(|n| NetIdentity { mac: n.mac, ip: config.parameters.ip }),
         };
-        let vm = Self::make(&host, identity, ram, tap, console)?;
+        let vm = Self::make(resources.host(), identity, ram, tap, console)?;
         vm.shared.lock_machine().set_entry(image.entry())?;
         Ok(vm)
     }
@@ -149,19 +166,30 @@ impl Vm {
     /// # Errors
     /// [`Error`]; nothing is left behind.
     pub fn prepare(identity: Identity, tap: Option<&str>, console: Console) -> Result<Self, Error> {
-        match (&identity.net, tap) {
-            (Some(_), None) => {
+        Self::prepare_with(&Resources::with_tap_later(tap)?, identity, console)
+    }
+
+    /// As [`prepare`](Self::prepare), with what has been opened for it.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    pub fn prepare_with(
+        resources: &Resources,
+        identity: Identity,
+        console: Console,
+    ) -> Result<Self, Error> {
+        match (&identity.net, resources.has_tap()) {
+            (Some(_), false) => {
                 return Err(Error::Network(
                     "the VM has a network: name a TAP device for it with --tap",
                 ));
             }
-            (None, Some(_)) => tracing::info!("the VM has no network: the TAP device stays unused"),
+            (None, true) => tracing::info!("the VM has no network: the TAP device stays unused"),
             _ => {}
         }
-        let host = Host::open()?;
-        let tap = tap.filter(|_| identity.net.is_some()).map(Tap::open).transpose()?;
+        let tap = if identity.net.is_some() { resources.tap()? } else { None };
         let ram = Arc::new(GuestRam::new(identity.memory_size)?);
-        Self::make(&host, identity, ram, tap, console)
+        Self::make(resources.host(), identity, ram, tap, console)
     }
 
     fn make(
@@ -171,14 +199,14 @@ impl Vm {
         tap: Option<Tap>,
         console: Console,
     ) -> Result<Self, Error> {
-        let (vcpu, log) = host.create(&ram)?;
+        let (vcpu, log, cpuid) = host.create(&ram)?;
         let net = match (&identity.net, tap) {
             (Some(net), Some(tap)) => Some(Net::new(tap, net.mac)?),
             _ => None,
         };
         let announcer = net.as_ref().map(|n| n.tap().try_clone()).transpose()?;
         let machine = Machine::new(vcpu, net, ram.clone())?;
-        let shared = Arc::new(Shared::new(identity, ram, log, machine, console, announcer)?);
+        let shared = Arc::new(Shared::new(identity, ram, log, cpuid, machine, console, announcer)?);
         thread::spawn(&shared)?;
         Ok(Self { _owner: Arc::new(Owner(Arc::clone(&shared))), shared })
     }
@@ -189,12 +217,10 @@ impl Vm {
         &self.shared.identity
     }
 
-    /// What a guest on this host could have found its CPU to have.
-    ///
-    /// # Errors
-    /// What opening KVM says.
-    pub fn features() -> Result<Features, Error> {
-        Ok(Host::open()?.features()?)
+    /// What the guest could have found its CPU to have.
+    #[must_use]
+    pub fn features(&self) -> Features {
+        Features::of_this_host(&self.shared.cpuid)
     }
 
     /// The guest's memory. Reading pages is always allowed; writing only while the machine is paused.
@@ -250,7 +276,11 @@ impl Vm {
             self.shared.want(Wanted::Pause);
             self.shared.wait_stopped(None)?;
         }
-        Ok(self.paused(requested)?.urgent(urgent))
+        let paused = self.paused(requested)?.urgent(urgent);
+        let (requested, stopped) = paused.times();
+        let took = stopped.saturating_duration_since(requested);
+        self.shared.lock_history().quiesced(took, paused.quiescent());
+        Ok(paused)
     }
 
     /// Takes hold of a machine that is paused already, such as one just prepared.
@@ -277,6 +307,28 @@ impl Vm {
     #[must_use]
     pub fn urgent(&self) -> Urgent {
         Urgent::this_and(self.shared.thread.load(SeqCst))
+    }
+
+    /// Takes note of how a move ended, in the machine's [`History`].
+    pub fn note_move(&self, outcome: MoveOutcome) {
+        self.shared.lock_history().moved(outcome);
+    }
+
+    /// How many pages the guest writes in a second, watched for `window`; `None` when something that needs the log of dirty pages for itself began
+    /// meanwhile. Watching makes the first write to each page slower.
+    ///
+    /// # Errors
+    /// What KVM says.
+    pub fn sample_dirty_rate(&self, window: Duration) -> Result<Option<u64>, Error> {
+        let began = Instant::now();
+        let Some(watch) = self.shared.log.watch()? else { return Ok(None) };
+        // Ended early by the machine's own end.
+        let _ = crate::migration::poll::wait_readable(self.end_fd(), window);
+        let Some(pages) = watch.pages()? else { return Ok(None) };
+        let rate = (pages as f64 / began.elapsed().as_secs_f64()) as u64;
+        *self.shared.dirty_rate.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((rate, SystemTime::now()));
+        Ok(Some(rate))
     }
 
     /// Says that the machine is about to be moved; `None` if it is being moved already. Dropping what comes back ends that.

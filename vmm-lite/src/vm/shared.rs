@@ -4,7 +4,7 @@
 //! then nudges (ends a wait) or kicks (ends the guest); the vCPU thread announces that it is about to wait or to enter before it looks at `wanted`
 //! for the last time, so that one of the two sees the other.
 
-use super::{End, Error, Identity, Machine};
+use super::{End, Error, History, Identity, Machine};
 use crate::{
     devices::{
         clock,
@@ -15,6 +15,7 @@ use crate::{
     kvm::{DirtyLog, Kick},
     memory::GuestRam,
 };
+use kvm_bindings::CpuId;
 use std::{
     fmt,
     os::fd::AsRawFd,
@@ -25,7 +26,7 @@ use std::{
             Ordering::{Relaxed, SeqCst},
         },
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use vmm_lite_interface::layout::{CONTROL_PAGE, PAGE_SIZE};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -79,12 +80,17 @@ pub(super) struct Shared {
     pub identity: Identity,
     pub ram: Arc<GuestRam>,
     pub log: DirtyLog,
+    /// What KVM supports.
+    pub cpuid: CpuId,
     pub console: Console,
     pub exits: Exits,
     pub net_counters: Option<Arc<NetCounters>>,
     pub late: Option<Arc<Late>>,
     pub announcer: Option<Tap>,
     pub made: Instant,
+    /// Pages a second that the guest wrote when somebody last looked, and when that was.
+    pub dirty_rate: Mutex<Option<(u64, SystemTime)>>,
+    history: Mutex<History>,
     pub resumes: AtomicU64,
     /// A move is under way.
     pub moving: AtomicBool,
@@ -124,6 +130,7 @@ impl Shared {
         identity: Identity,
         ram: Arc<GuestRam>,
         log: DirtyLog,
+        cpuid: CpuId,
         machine: Machine,
         console: Console,
         announcer: Option<Tap>,
@@ -138,12 +145,15 @@ impl Shared {
             identity,
             ram,
             log,
+            cpuid,
             console,
             exits: Exits::default(),
             net_counters: machine.net_counters(),
             late: machine.late(),
             announcer,
             made: now,
+            dirty_rate: Mutex::default(),
+            history: Mutex::default(),
             resumes: AtomicU64::new(0),
             moving: AtomicBool::new(false),
             cancel,
@@ -298,6 +308,10 @@ impl Shared {
 
     fn lock_phase(&self) -> MutexGuard<'_, Phase> {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn lock_history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn lock_machine(&self) -> MutexGuard<'_, Machine> {

@@ -1,5 +1,6 @@
 //! Everything of a machine that is not its memory.
 
+use super::History;
 use crate::{
     devices::{
         clock::ClockState,
@@ -25,6 +26,8 @@ pub struct VmState {
     pub unserved: u32,
     /// Number of the last quiesce request.
     pub quiesce_number: u32,
+    /// What it went through so far.
+    pub history: History,
 }
 
 /// Why a state was not applied. The machine is then good for nothing but to be dropped.
@@ -64,6 +67,7 @@ mod tests {
             clock: ClockState { mono_ns: 3, wall_offset_ns: 4 },
             unserved: 5,
             quiesce_number: 6,
+            history: History::default(),
         }
     }
 

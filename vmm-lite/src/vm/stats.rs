@@ -1,8 +1,18 @@
 //! A machine in figures.
 
-use super::shared::{Phase, Shared};
+use super::{
+    History,
+    shared::{Phase, Shared},
+};
 use serde::Serialize;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    sync::{
+        PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::UNIX_EPOCH,
+};
+use vmm_lite_interface::layout::PAGE_SIZE;
 
 /// What a machine did since it was made in this process. Fields only ever get added.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -29,6 +39,21 @@ pub struct Stats {
     pub net: Option<NetStats>,
     /// What the guest says of itself.
     pub guest: GuestStats,
+    /// What it went through in all its life.
+    pub history: History,
+    /// How fast it wrote when somebody last looked.
+    pub dirty_rate: Option<DirtyRate>,
+}
+
+/// How fast a guest wrote to its memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct DirtyRate {
+    /// Whole pages, however little of each; a page counts once in the time that was looked at.
+    pub pages_per_second: u64,
+    /// The same in bytes.
+    pub bytes_per_second: u64,
+    /// When somebody looked, in milliseconds after 1970.
+    pub unix_ms: u64,
 }
 
 /// Exits of the guest.
@@ -130,6 +155,15 @@ impl Stats {
                 heap_used: n(&guest.heap_used),
                 heap_free: n(&guest.heap_free),
                 sockets: n(&guest.sockets),
+            },
+            history: *shared.lock_history(),
+            dirty_rate: {
+                let rate = shared.dirty_rate.lock().unwrap_or_else(PoisonError::into_inner);
+                rate.map(|(pages, when)| DirtyRate {
+                    pages_per_second: pages,
+                    bytes_per_second: pages.saturating_mul(PAGE_SIZE),
+                    unix_ms: when.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_millis() as u64),
+                })
             },
         }
     }

@@ -5,7 +5,10 @@ use super::{
     machine::Stop,
     shared::{Phase, Shared},
 };
-use crate::kvm::this_thread;
+use crate::{
+    confine::{self, Thread},
+    kvm::this_thread,
+};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::SeqCst},
@@ -24,13 +27,16 @@ struct Panicked;
 pub(super) fn spawn(shared: &Arc<Shared>) -> Result<(), Error> {
     let shared = Arc::clone(shared);
     std::thread::Builder::new()
-        .name("vcpu".into())
+        .name(Thread::Vcpu.name().into())
         .stack_size(STACK)
         .spawn(move || {
             // Deadlines of the guest are met to the microsecond, not to the 50 that threads get by default.
             // SAFETY: changes only how late timers of this thread may fire.
             unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
             shared.thread.store(this_thread(), SeqCst);
+            if let Err(e) = confine::enter(Thread::Vcpu) {
+                return shared.stop(End::Vmm(Arc::new(e)));
+            }
             while shared.park() {
                 let run = AssertUnwindSafe(|| shared.lock_machine().run(&shared));
                 let stop =

@@ -9,6 +9,7 @@ use crate::migration::{
 use migrate::{
     MoveId,
     destination::{Action, Destination, Event, Patience},
+    offer::Refusal,
     wire::Message,
 };
 use std::{
@@ -34,6 +35,10 @@ pub(super) struct Attempt<'r> {
     pages: usize,
     /// When the message being handled came.
     came: Instant,
+    /// When the last message was sent.
+    spoke: Instant,
+    /// When the last message before the state was sent: the source asked for the pause after it had come.
+    before_switch: Instant,
     /// Why it came to nothing.
     discarded: Option<String>,
 }
@@ -41,7 +46,7 @@ pub(super) struct Attempt<'r> {
 impl<'r> Attempt<'r> {
     pub fn new(receiver: &'r Receiver, connection: Connection, rejoin: Arc<Rejoin>) -> Self {
         let epoch = Instant::now();
-        let patience = Patience { silence: SILENCE, lost: receiver.offering.lost_after };
+        let patience = Patience { silence: SILENCE, lost: receiver.lost_after };
         Self {
             receiver,
             connection: Some(connection),
@@ -52,6 +57,8 @@ impl<'r> Attempt<'r> {
             prepared: None,
             pages: 0,
             came: epoch,
+            spoke: epoch,
+            before_switch: epoch,
             discarded: None,
         }
     }
@@ -195,12 +202,16 @@ impl<'r> Attempt<'r> {
         match action {
             Action::Send(message) => {
                 let Some(connection) = &mut self.connection else { return };
+                self.spoke = Instant::now();
                 if let Err(e) = connection.send(&message) {
                     self.lost(&e);
                 }
             }
             Action::Prepare(offer) => {
-                let made = Prepared::new(&offer, &self.receiver.offering);
+                let offering = self.receiver.offering().clone();
+                let made = offering
+                    .ok_or(Refusal::Busy)
+                    .and_then(|offering| Prepared::new(&offer, &offering));
                 self.events.push_back(Event::Prepared(made.map(|(prepared, accepted)| {
                     self.pages = prepared.vm.ram().pages();
                     self.prepared = Some(prepared);
@@ -216,6 +227,7 @@ impl<'r> Attempt<'r> {
                 self.events.push_back(Event::Forgot(forgot));
             }
             Action::Apply(state) => {
+                self.before_switch = self.spoke;
                 let lacking = self.machine.lacking();
                 let applied = match &mut self.prepared {
                     Some(prepared) => prepared.apply(&state, self.came, lacking),
@@ -276,8 +288,13 @@ impl<'r> Attempt<'r> {
             state.taken = true;
         }
         self.receiver.changed.notify_all();
-        let started = prepared.start(self.came);
-        if let Some(claim) = prepared.claim.take() {
+        let started = prepared.start(self.came, self.before_switch);
+        // A VM runs here: what another would need is closed, and the name is this one's.
+        let offering = self.receiver.offering().take().and_then(Arc::into_inner);
+        if let Some(claim) = prepared.claim.take().or(offering.and_then(|o| o.claim)) {
+            if let Err(e) = claim.listen() {
+                tracing::error!("{}", crate::cli::with_causes(&e));
+            }
             // Whoever waits for it waits for as long as the process lives.
             let _ = self.receiver.arrived.send(Arrived { vm: prepared.vm.clone(), claim });
         }

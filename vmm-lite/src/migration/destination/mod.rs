@@ -16,7 +16,10 @@ use super::{
     draw,
     listener::Place,
 };
-use crate::{control::Claim, vm::Vm};
+use crate::{
+    control::{Claim, RuntimeDir},
+    vm::{Resources, Vm},
+};
 use attempt::Attempt;
 use migrate::{
     MoveId, Peer, ReceiverId,
@@ -39,9 +42,11 @@ const SILENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Offering {
     /// Name here, if not its own.
-    pub name: Option<String>,
-    /// TAP device.
-    pub tap: Option<String>,
+    pub claim: Option<Claim>,
+    /// Where its own name is claimed otherwise.
+    pub dir: RuntimeDir,
+    /// KVM, and the TAP device.
+    pub resources: Resources,
     /// Most memory, in bytes.
     pub memory_max: u64,
     /// Where its console output goes.
@@ -63,7 +68,9 @@ pub struct Arrived {
 #[derive(Debug)]
 pub struct Receiver {
     me: ReceiverId,
-    offering: Offering,
+    /// What there is until there is a VM: then only another would need it.
+    offering: Mutex<Option<Arc<Offering>>>,
+    lost_after: Duration,
     arrived: Sender<Arrived>,
     state: Mutex<State>,
     changed: Condvar,
@@ -86,11 +93,18 @@ impl Receiver {
     pub fn new(offering: Offering, arrived: Sender<Arrived>) -> Result<Self, Error> {
         let me = draw()?;
         let state = State { ledger: Ledger::new(me), current: None, taken: false };
-        Ok(Self { me, offering, arrived, state: Mutex::new(state), changed: Condvar::new() })
+        let lost_after = offering.lost_after;
+        let offering = Mutex::new(Some(Arc::new(offering)));
+        let (state, changed) = (Mutex::new(state), Condvar::new());
+        Ok(Self { me, offering, lost_after, arrived, state, changed })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn offering(&self) -> MutexGuard<'_, Option<Arc<Offering>>> {
+        self.offering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the process has become a VM.

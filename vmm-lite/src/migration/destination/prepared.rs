@@ -2,11 +2,11 @@
 
 use super::{Offering, missing::Missing};
 use crate::{
-    control::{Claim, RuntimeDir},
+    control::Claim,
     devices::console::Console,
     kvm::cpu::Features,
     memory::PAGE,
-    vm::{Identity, Resume, ResumeReason, Urgent, Vm, VmState},
+    vm::{Identity, MoveOutcome, Resume, ResumeReason, Urgent, Vm, VmState},
 };
 use migrate::{
     offer::{Capabilities, Offer, Refusal, judge},
@@ -25,6 +25,7 @@ const ENTRY: Duration = Duration::from_secs(1);
 /// See the module.
 pub(super) struct Prepared {
     pub vm: Vm,
+    /// Its name, if that was not claimed before.
     pub claim: Option<Claim>,
     /// From the state's arrival to the first entry.
     urgent: Option<Urgent>,
@@ -42,28 +43,31 @@ impl Prepared {
         if identity.memory_size != offer.memory_size || identity.net.is_some() != offer.network {
             return Err(Refusal::Prepare("the offer contradicts itself".into()));
         }
-        let here = Vm::features().map_err(|e| cannot(&e))?;
+        let here = offering.resources.host().features().map_err(|e| cannot(&e))?;
         let capabilities = Capabilities {
             memory_max: offering.memory_max,
             interface_versions: vec![INTERFACE_VERSION],
-            network: offering.tap.is_some(),
+            network: offering.resources.has_tap(),
             missing_features: features.missing_from(&here),
         };
         judge(offer, &capabilities)?;
-        if let Some(name) = &offering.name {
-            identity.name.clone_from(name);
-        }
-        let dir = RuntimeDir::open().map_err(|e| cannot(&e))?;
-        let claim = dir.claim(&identity.name).map_err(|e| cannot(&e))?;
+        let claim = match &offering.claim {
+            Some(claim) => {
+                claim.name().clone_into(&mut identity.name);
+                None
+            }
+            None => Some(offering.dir.reserve(&identity.name).map_err(|e| cannot(&e))?),
+        };
         let output = offering.output.as_ref().map(OwnedFd::try_clone).transpose();
         let console = Console::new(output.map_err(|e| cannot(&e))?);
-        let vm = Vm::prepare(identity, offering.tap.as_deref(), console).map_err(|e| cannot(&e))?;
+        let vm =
+            Vm::prepare_with(&offering.resources, identity, console).map_err(|e| cannot(&e))?;
         let apply = vm.hold().and_then(|mut held| held.warm_up()).map_err(|e| cannot(&e))?;
         let missing = Missing::able(vm.ram())
             .inspect_err(|e| tracing::info!("no memory can follow: {}", crate::cli::with_causes(e)))
             .ok();
         let accepted = Accepted { follow: missing.is_some(), apply_ns: apply.as_nanos() as u64 };
-        let this = Self { vm, claim: Some(claim), urgent: None, missing, apply_ns: 0 };
+        let this = Self { vm, claim, urgent: None, missing, apply_ns: 0 };
         Ok((this, accepted))
     }
 
@@ -143,8 +147,8 @@ impl Prepared {
         Ok(())
     }
 
-    /// Lets the guest run: the commit came at `came`.
-    pub fn start(&mut self, came: Instant) -> Started {
+    /// Lets the guest run: the commit came at `came`. The source asked for the pause after it had heard what was said at `before`.
+    pub fn start(&mut self, came: Instant, before: Instant) -> Started {
         let away = came.elapsed() + Duration::from_nanos(self.apply_ns);
         let resumed = self
             .vm
@@ -161,6 +165,8 @@ impl Prepared {
         }
         let now = Instant::now();
         let entered = entered.unwrap_or(now);
+        let blackout = entered.saturating_duration_since(before);
+        self.vm.note_move(MoveOutcome::Arrived { blackout });
         Started {
             apply_ns: self.apply_ns,
             run_ns: entered.saturating_duration_since(came).as_nanos() as u64,

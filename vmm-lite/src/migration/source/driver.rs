@@ -10,6 +10,7 @@ use crate::{
         connection::{Connection, Incoming, LinkError, Transport},
         draw,
         poll::{Watch, wait_any, wait_readable},
+        progress::Watcher,
     },
     vm::{Paused, Vm},
 };
@@ -21,7 +22,6 @@ use migrate::{
     source::{Action, Ended, Event, Source, Stopped},
     wire::Message,
 };
-use serde::Serialize;
 use std::{
     collections::VecDeque,
     os::fd::RawFd,
@@ -30,14 +30,6 @@ use std::{
 
 /// How long to wait before asking again a destination that does not answer after the commit.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-
-/// What the verb is told while a move is under way.
-#[derive(Debug, Serialize)]
-struct Progress {
-    doing: &'static str,
-    rounds: u32,
-    bytes_sent: u64,
-}
 
 /// A move under way.
 pub(super) struct Driver<'vm> {
@@ -56,6 +48,7 @@ pub(super) struct Driver<'vm> {
     late: Option<Late>,
     pub(super) packer: Packer,
     pub(super) pace: Pace,
+    watcher: Watcher,
     pub(super) pages: usize,
     /// Bytes that were on their way when the destination was last waited for in vain.
     on_the_way: u64,
@@ -70,7 +63,7 @@ impl<'vm> Driver<'vm> {
         options: Options,
     ) -> Result<Self, Error> {
         let identity = vm.identity();
-        let who = postcard::to_stdvec(&(identity, Vm::features()?))
+        let who = postcard::to_stdvec(&(identity, vm.features()))
             .expect("an identity has nothing that postcard cannot write");
         let offer = Offer {
             receiver: ReceiverId::default(),
@@ -95,6 +88,7 @@ impl<'vm> Driver<'vm> {
             late: None,
             packer: Packer::new(),
             pace: Pace::new(options.bandwidth),
+            watcher: Watcher::default(),
             pages: vm.ram().pages(),
             on_the_way: 0,
         })
@@ -118,7 +112,9 @@ impl<'vm> Driver<'vm> {
             };
             let now = self.now();
             if let Some(event) = event {
+                self.watcher.happened(&event, &self.source, now);
                 self.actions.extend(self.source.handle(event, now));
+                self.watcher.handled(&self.source, now);
             }
         }
     }
@@ -239,12 +235,8 @@ impl<'vm> Driver<'vm> {
 
     /// Tells the verb how it goes.
     fn tell(&mut self, reply: &mut Reply) {
-        let progress = Progress {
-            doing: self.source.doing(),
-            rounds: self.source.rounds(),
-            bytes_sent: self.source.bytes(),
-        };
-        if reply.progress(&progress).is_err() {
+        let now = self.now();
+        if self.watcher.tell(reply, now).is_err() {
             self.events.push_back(Event::Cancel("whoever asked for it went away".into()));
         }
     }
@@ -320,6 +312,8 @@ impl<'vm> Driver<'vm> {
     }
 
     fn end(&mut self, ended: Ended, reply: &mut Reply) -> Result<(), Error> {
+        // Whoever does not hear it does not hear the answer either.
+        let _ = self.watcher.tell(reply, self.now());
         if let Ended::Failed(failure) = ended {
             return Err(failure.into());
         }

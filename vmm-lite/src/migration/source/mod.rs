@@ -34,12 +34,11 @@ const STALLED: Duration = Duration::from_millis(900);
 /// [`Error`]: the VM runs on here.
 pub fn migrate(
     vm: &Vm,
-    to: &str,
+    to: Address,
     transport: Transport,
     options: Options,
     reply: &mut Reply,
 ) -> Result<(), Error> {
-    let to: Address = to.parse()?;
     match vm.phase() {
         VmPhase::Running => {}
         VmPhase::Paused => return Err(Error::Paused),

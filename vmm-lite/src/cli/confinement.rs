@@ -1,0 +1,59 @@
+//! How the process of a VM is confined, as `run` and `receive` are told.
+
+use crate::confine::{
+    self, Mode, files,
+    privileges::{self, Identity},
+};
+
+/// Who the process becomes, and what it may then do.
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Confinement")]
+#[group(skip)]
+pub struct Args {
+    /// Become this user once everything is open that takes rights
+    #[arg(long, value_name = "USER|UID")]
+    pub user: Option<String>,
+
+    /// With --user: its group [default: the user's]
+    #[arg(long, value_name = "GROUP|GID", requires = "user")]
+    group: Option<String>,
+
+    /// What becomes of a thread that makes a system call which it has no business to make
+    #[arg(long, value_enum, value_name = "MODE", default_value_t)]
+    seccomp: Mode,
+
+    /// Filter no system calls, as --seccomp off: for debuggers and profilers
+    #[arg(long, conflicts_with = "seccomp")]
+    no_seccomp: bool,
+}
+
+/// A process that is to be confined.
+#[derive(Debug)]
+pub struct Confinement {
+    identity: Option<Identity>,
+    mode: Mode,
+}
+
+impl Args {
+    /// To be called before the process opens anything: closes what it inherited, and finds the user.
+    ///
+    /// # Errors
+    /// What is wrong with the arguments, or the host says.
+    pub fn begin(&self) -> Result<Confinement, confine::Error> {
+        files::close_inherited()?;
+        let identity = Identity::find(self.user.as_deref(), self.group.as_deref())?;
+        Ok(Confinement { identity, mode: if self.no_seccomp { Mode::Off } else { self.seccomp } })
+    }
+}
+
+impl Confinement {
+    /// Gives up what the process does not need once everything is open, and makes [`confine::enter`] do its part from now on. To be called while there is
+    /// only one thread.
+    ///
+    /// # Errors
+    /// What the host says: then nothing may go on.
+    pub fn enter(&self) -> Result<(), confine::Error> {
+        privileges::drop_to(self.identity)?;
+        confine::arm(self.mode)
+    }
+}

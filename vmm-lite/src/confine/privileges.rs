@@ -1,0 +1,198 @@
+//! Rights that the process was started with.
+//!
+//! With `--user` it becomes that user for good: no supplementary groups, no capabilities, and none in reach. Real-time priority for the threads of a switch
+//! (see [`Urgent`](crate::vm::Urgent)) needs none: a process that may sets its own limit for it first. A process that stays root keeps only what
+//! opening a TAP device takes, and that only in the threads that do so.
+
+use super::{Error, Thread};
+use nix::unistd::{Gid, Group, Uid, User, setgroups, setresgid, setresuid};
+use std::io;
+
+/// Real-time priority that threads of a switch ask for.
+const RTPRIO: libc::rlim_t = 1;
+/// Descriptors that a process may have: connections are limited to far fewer.
+const NOFILE: libc::rlim_t = 1024;
+const CAP_NET_ADMIN: u32 = 12;
+/// Capabilities are 64 bits, in two words.
+const CAPABILITIES: i32 = 64;
+
+/// Whom to become.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    uid: Uid,
+    gid: Gid,
+}
+
+impl Identity {
+    /// The user named (or numbered) `user` with `group`, or else the user's own group. `None` if neither is given.
+    ///
+    /// # Errors
+    /// [`Error::Who`].
+    pub fn find(user: Option<&str>, group: Option<&str>) -> Result<Option<Self>, Error> {
+        let Some(name) = user else { return Ok(None) };
+        if !Uid::effective().is_root() {
+            return Err(Error::Who("only root can become another user (--user)".into()));
+        }
+        let look_up = |e: nix::Error| Error::Call { doing: "look up the user", source: e.into() };
+        let user = match name.parse() {
+            Ok(uid) => User::from_uid(Uid::from_raw(uid)).map_err(look_up)?,
+            Err(_) => User::from_name(name).map_err(look_up)?,
+        };
+        let uid = match (&user, name.parse()) {
+            (Some(user), _) => user.uid,
+            (None, Ok(uid)) => Uid::from_raw(uid),
+            (None, Err(_)) => return Err(Error::Who(format!("there is no user {name}"))),
+        };
+        let gid = match (group, user) {
+            (Some(group), _) => find_group(group)?,
+            (None, Some(user)) => user.gid,
+            (None, None) => {
+                return Err(Error::Who(format!(
+                    "no user has the number {name}: name a --group too"
+                )));
+            }
+        };
+        if uid.is_root() {
+            return Err(Error::Who("--user is for becoming somebody else than root".into()));
+        }
+        Ok(Some(Self { uid, gid }))
+    }
+}
+
+fn find_group(name: &str) -> Result<Gid, Error> {
+    if let Ok(gid) = name.parse() {
+        return Ok(Gid::from_raw(gid));
+    }
+    let look_up = |e: nix::Error| Error::Call { doing: "look up the group", source: e.into() };
+    let group = Group::from_name(name).map_err(look_up)?;
+    group.map(|g| g.gid).ok_or_else(|| Error::Who(format!("there is no group {name}")))
+}
+
+/// Gives up what the process does not need from now on. To be called while there is only one thread.
+///
+/// # Errors
+/// [`Error::Call`]: then nothing may go on.
+pub fn drop_to(identity: Option<Identity>) -> Result<(), Error> {
+    set_limits();
+    clear_bounding_set();
+    let failed = |doing| move |e: nix::Error| Error::Call { doing, source: e.into() };
+    nix::sys::prctl::set_no_new_privs().map_err(failed("give up gaining privileges"))?;
+    // SAFETY: no pointers.
+    unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
+    let Some(Identity { uid, gid }) = identity else { return Ok(()) };
+    setgroups(&[]).map_err(failed("leave the supplementary groups (--user)"))?;
+    setresgid(gid, gid, gid).map_err(failed("change the group (--group)"))?;
+    // From a user that is root to one that is not: the kernel takes the capabilities away.
+    setresuid(uid, uid, uid).map_err(failed("change the user (--user)"))?;
+    set_capabilities(0).map_err(|source| Error::Call { doing: "give up capabilities", source })
+}
+
+/// Gives up the capabilities of the calling thread that its kind does not need.
+pub(super) fn drop_thread_capabilities(thread: Thread) -> Result<(), Error> {
+    let failed = |source| Error::Call { doing: "give up capabilities", source };
+    let keep = match thread {
+        Thread::Accept | Thread::Receive => 1 << CAP_NET_ADMIN & permitted().map_err(failed)?,
+        _ => 0,
+    };
+    set_capabilities(keep).map_err(failed)
+}
+
+/// A core would hold the guest's memory. What a limit is now is the most it can be.
+fn set_limits() {
+    let limit = |resource, most: libc::rlim_t| {
+        let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: valid pointers; a host that refuses leaves the limit as it was.
+        unsafe {
+            if libc::getrlimit(resource, &raw mut now) == 0 {
+                let to = libc::rlimit {
+                    rlim_cur: now.rlim_cur.min(most),
+                    rlim_max: now.rlim_max.min(most),
+                };
+                libc::setrlimit(resource, &raw const to);
+            }
+        }
+    };
+    limit(libc::RLIMIT_CORE, 0);
+    limit(libc::RLIMIT_NOFILE, NOFILE);
+    let urgent = libc::rlimit { rlim_cur: RTPRIO, rlim_max: RTPRIO };
+    // SAFETY: a valid pointer. A user who may not have it has no urgent threads, as before.
+    unsafe { libc::setrlimit(libc::RLIMIT_RTPRIO, &raw const urgent) };
+}
+
+/// No program that this process might execute gains capabilities. Whoever may not clear the set has none to gain.
+fn clear_bounding_set() {
+    for capability in 0..CAPABILITIES {
+        // SAFETY: no pointers. The first that is not there ends it.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
+            break;
+        }
+    }
+}
+
+/// `struct __user_cap_header_struct`, version 3.
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: i32,
+}
+
+/// `struct __user_cap_data_struct`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Data {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+const VERSION_3: u32 = 0x2008_0522;
+
+/// Of the calling thread, the lower word.
+fn permitted() -> io::Result<u32> {
+    let mut header = Header { version: VERSION_3, pid: 0 };
+    let mut data = [Data::default(); 2];
+    // SAFETY: both have the layout that version 3 has.
+    match unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) } {
+        0 => Ok(data[0].permitted),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Gives the calling thread these and no others.
+fn set_capabilities(lower: u32) -> io::Result<()> {
+    let mut header = Header { version: VERSION_3, pid: 0 };
+    let lower = Data { effective: lower, permitted: lower, inheritable: 0 };
+    let data = [lower, Data::default()];
+    // SAFETY: as above.
+    match unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_found_by_name_and_number() {
+        if !Uid::effective().is_root() {
+            eprintln!("skipped: only root may become another user");
+            return;
+        }
+        assert_eq!(Identity::find(None, None).unwrap(), None);
+        let nobody = Identity::find(Some("nobody"), None).unwrap().unwrap();
+        assert_eq!(Identity::find(Some(&nobody.uid.to_string()), None).unwrap(), Some(nobody));
+        let other = Identity::find(Some("3999999"), Some("7")).unwrap().unwrap();
+        assert_eq!((other.uid.as_raw(), other.gid.as_raw()), (3_999_999, 7));
+        for (user, group, said) in [
+            ("no-such-user", None, "there is no user no-such-user"),
+            ("3999999", None, "name a --group too"),
+            ("nobody", Some("no-such-group"), "there is no group"),
+            ("root", None, "somebody else than root"),
+        ] {
+            let error = Identity::find(Some(user), group).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+}

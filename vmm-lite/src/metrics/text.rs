@@ -1,0 +1,195 @@
+//! A VM's figures as Prometheus reads them: text format 0.0.4.
+
+use crate::vm::{BOUNDS_NS, Histogram, Stats};
+use std::fmt::{Display, Write};
+
+/// What the format is called in HTTP.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The figures of a VM; of one that is yet to come only that.
+#[must_use]
+pub fn of(stats: Option<&Stats>) -> String {
+    let mut text = Text { out: String::with_capacity(8 << 10), vm: String::new() };
+    text.one("present", Kind::Gauge, "Whether a VM is here, or waited for.", stats.is_some() as u8);
+    if let Some(stats) = stats {
+        text.vm = format!("vm=\"{}\"", escaped(&stats.name));
+        all(&mut text, stats);
+    }
+    text.out
+}
+
+fn all(text: &mut Text, s: &Stats) {
+    use Kind::{Counter, Gauge};
+    let version = env!("CARGO_PKG_VERSION");
+    text.head("info", Gauge, "Of which vmm-lite the VM is, and how the network knows it.");
+    let (mac, ip) = s.net.as_ref().map_or(("", ""), |n| (&n.mac, n.ip.as_deref().unwrap_or("")));
+    text.sample("info", &format!("version=\"{version}\",mac=\"{mac}\",ip=\"{ip}\""), 1);
+    text.head("state", Gauge, "What the VM does: 1 for the state it is in.");
+    for state in ["running", "paused", "ended"] {
+        text.sample("state", &format!("state=\"{state}\""), u8::from(s.state == state));
+    }
+    text.one(
+        "uptime_seconds",
+        Gauge,
+        "How long it has been in this process.",
+        seconds(s.uptime_ms * 1_000_000),
+    );
+    text.one("memory_bytes", Gauge, "Size of its memory.", s.memory_bytes);
+    text.one(
+        "memory_resident_bytes",
+        Gauge,
+        "How much of that the host has given out.",
+        s.memory_resident_bytes,
+    );
+    text.one(
+        "guest_heap_used_bytes",
+        Gauge,
+        "What its program has allocated, by its own word.",
+        s.guest.heap_used,
+    );
+    text.one("guest_heap_free_bytes", Gauge, "What it could still allocate.", s.guest.heap_free);
+    text.one("guest_threads", Gauge, "Its threads, by its own word.", s.guest.threads);
+    text.one("guest_sockets", Gauge, "Its open sockets.", s.guest.sockets);
+    text.one(
+        "resumes_total",
+        Counter,
+        "How often it was let run in this process, its start included.",
+        s.resumes,
+    );
+    text.one("console_bytes_total", Counter, "What it printed in this process.", s.console_bytes);
+    exits(text, s);
+    network(text, s);
+    moves(text, s);
+    if let Some(rate) = &s.dirty_rate {
+        text.one(
+            "dirty_bytes_per_second",
+            Gauge,
+            "How fast it wrote to pages when `stats --dirty-rate` last looked.",
+            rate.bytes_per_second,
+        );
+        text.one(
+            "dirty_sampled_timestamp_seconds",
+            Gauge,
+            "When that was.",
+            seconds(rate.unix_ms * 1_000_000),
+        );
+    }
+}
+
+fn exits(text: &mut Text, s: &Stats) {
+    let e = &s.exits;
+    text.head("exits_total", Kind::Counter, "Exits of the guest to the VMM.");
+    for (kind, n) in [("doorbell", e.doorbell), ("mmio", e.mmio), ("kick", e.kicked)] {
+        text.sample("exits_total", &format!("kind=\"{kind}\""), n);
+    }
+    text.head(
+        "doorbells_total",
+        Kind::Counter,
+        "What the doorbell was rung for; a ring can be for several.",
+    );
+    for (reason, n) in
+        [("wait", e.wait), ("net", e.net), ("console", e.console), ("quiesced", e.quiesced)]
+    {
+        text.sample("doorbells_total", &format!("reason=\"{reason}\""), n);
+    }
+    text.one("slept_total", Kind::Counter, "How often the vCPU thread slept in a wait.", e.slept);
+}
+
+fn network(text: &mut Text, s: &Stats) {
+    let Some(n) = &s.net else { return };
+    for (name, help, value) in [
+        ("network_receive_packets_total", "Packets to the guest.", n.rx_packets),
+        ("network_receive_bytes_total", "Bytes to the guest.", n.rx_bytes),
+        ("network_receive_dropped_total", "Packets that did not fit its buffers.", n.rx_dropped),
+        ("network_transmit_packets_total", "Packets from the guest.", n.tx_packets),
+        ("network_transmit_bytes_total", "Bytes from the guest.", n.tx_bytes),
+        ("network_transmit_dropped_total", "Packets that the host did not take.", n.tx_dropped),
+    ] {
+        text.one(name, Kind::Counter, help, value);
+    }
+}
+
+fn moves(text: &mut Text, s: &Stats) {
+    let h = &s.history;
+    text.head("moves_total", Kind::Counter, "Moves of the VM in all its life, by how they ended.");
+    for (outcome, n) in
+        [("arrived", h.moves_arrived), ("cancelled", h.moves_cancelled), ("failed", h.moves_failed)]
+    {
+        text.sample("moves_total", &format!("outcome=\"{outcome}\""), n);
+    }
+    text.histogram(
+        "move_blackout_seconds",
+        "How long the guest stood in each move in all its life.",
+        &h.blackout,
+    );
+    text.histogram(
+        "quiesce_seconds",
+        "How long the guest took to quiesce, in all its life.",
+        &h.quiesce,
+    );
+    text.one(
+        "quiesce_unanswered_total",
+        Kind::Counter,
+        "How often it did not in time, in all its life.",
+        h.quiesce_unanswered,
+    );
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+struct Text {
+    out: String,
+    /// The label that all samples have.
+    vm: String,
+}
+
+impl Text {
+    fn head(&mut self, name: &str, kind: Kind, help: &str) {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        // Writing to a string does not fail.
+        let _ = writeln!(self.out, "# HELP vmm_lite_{name} {help}\n# TYPE vmm_lite_{name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &str, value: impl Display) {
+        let between = if self.vm.is_empty() || labels.is_empty() { "" } else { "," };
+        let labels = format!("{}{between}{labels}", self.vm);
+        let (open, close) = if labels.is_empty() { ("", "") } else { ("{", "}") };
+        let _ = writeln!(self.out, "vmm_lite_{name}{open}{labels}{close} {value}");
+    }
+
+    /// A metric with one sample.
+    fn one(&mut self, name: &str, kind: Kind, help: &str, value: impl Display) {
+        self.head(name, kind, help);
+        self.sample(name, "", value);
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, h: &Histogram) {
+        self.head(name, Kind::Histogram, help);
+        let mut sum = 0_u64;
+        for (count, bound) in h.counts.iter().zip(BOUNDS_NS) {
+            sum = sum.saturating_add(*count);
+            self.sample(&format!("{name}_bucket"), &format!("le=\"{}\"", seconds(bound)), sum);
+        }
+        self.sample(&format!("{name}_bucket"), "le=\"+Inf\"", h.count());
+        self.sample(&format!("{name}_sum"), "", seconds(h.sum_ns));
+        self.sample(&format!("{name}_count"), "", h.count());
+    }
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+/// A label's value.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
