@@ -1,20 +1,28 @@
 //! Rights that the process was started with.
 //!
 //! With `--user` it becomes that user for good: no supplementary groups, no capabilities, and none in reach. Real-time priority for the threads of a switch
-//! (see [`Urgent`](crate::vm::Urgent)) needs none: a process that may sets its own limit for it first. A process that stays root keeps only what
-//! opening a TAP device takes, and that only in the threads that do so.
+//! (see [`Urgent`](crate::vm::Urgent)) needs none where the process may set its own limit for it first. Where it may not (containers often have no
+//! CAP_SYS_RESOURCE) the threads that ask for it keep CAP_SYS_NICE, if they had it; their filters leave them one call to use it with. A process that stays root keeps
+//! what opening a TAP device takes, and that only in the threads that do so.
 
 use super::{Error, Thread};
 use nix::unistd::{Gid, Group, Uid, User, setgroups, setresgid, setresuid};
-use std::io;
+use std::{
+    io,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
 
 /// Real-time priority that threads of a switch ask for.
 const RTPRIO: libc::rlim_t = 1;
 /// Descriptors that a process may have: connections are limited to far fewer.
 const NOFILE: libc::rlim_t = 1024;
 const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_NICE: u32 = 23;
 /// Capabilities are 64 bits, in two words.
 const CAPABILITIES: i32 = 64;
+
+/// Capabilities for the threads of a switch.
+static URGENT: AtomicU32 = AtomicU32::new(0);
 
 /// Whom to become.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,32 +81,39 @@ fn find_group(name: &str) -> Result<Gid, Error> {
 /// # Errors
 /// [`Error::Call`]: then nothing may go on.
 pub fn drop_to(identity: Option<Identity>) -> Result<(), Error> {
-    set_limits();
-    clear_bounding_set();
     let failed = |doing| move |e: nix::Error| Error::Call { doing, source: e.into() };
+    let capability = |source| Error::Call { doing: "give up capabilities", source };
+    if !set_limits() {
+        URGENT.store(1 << CAP_SYS_NICE & permitted().map_err(capability)?, Relaxed);
+    }
+    clear_bounding_set();
     nix::sys::prctl::set_no_new_privs().map_err(failed("give up gaining privileges"))?;
     // SAFETY: no pointers.
     unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
     let Some(Identity { uid, gid }) = identity else { return Ok(()) };
     setgroups(&[]).map_err(failed("leave the supplementary groups (--user)"))?;
     setresgid(gid, gid, gid).map_err(failed("change the group (--group)"))?;
-    // From a user that is root to one that is not: the kernel takes the capabilities away.
+    // What is to be kept survives the change, and nothing else survives what follows it.
+    nix::sys::prctl::set_keepcaps(true).map_err(failed("keep a capability"))?;
     setresuid(uid, uid, uid).map_err(failed("change the user (--user)"))?;
-    set_capabilities(0).map_err(|source| Error::Call { doing: "give up capabilities", source })
+    set_capabilities(URGENT.load(Relaxed)).map_err(capability)?;
+    nix::sys::prctl::set_keepcaps(false).map_err(failed("give up capabilities"))
 }
 
 /// Gives up the capabilities of the calling thread that its kind does not need.
 pub(super) fn drop_thread_capabilities(thread: Thread) -> Result<(), Error> {
     let failed = |source| Error::Call { doing: "give up capabilities", source };
     let keep = match thread {
-        Thread::Accept | Thread::Receive => 1 << CAP_NET_ADMIN & permitted().map_err(failed)?,
-        _ => 0,
+        Thread::Accept | Thread::Receive => URGENT.load(Relaxed) | 1 << CAP_NET_ADMIN,
+        // The main thread for those that it starts.
+        Thread::Main | Thread::Control => URGENT.load(Relaxed),
+        Thread::Vcpu | Thread::Stdin | Thread::ConsoleIn | Thread::Metrics => 0,
     };
-    set_capabilities(keep).map_err(failed)
+    set_capabilities(keep & permitted().map_err(failed)?).map_err(failed)
 }
 
-/// A core would hold the guest's memory. What a limit is now is the most it can be.
-fn set_limits() {
+/// A core would hold the guest's memory. What a limit is now is the most it can be. Whether threads may have real-time priority without a capability.
+fn set_limits() -> bool {
     let limit = |resource, most: libc::rlim_t| {
         let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: valid pointers; a host that refuses leaves the limit as it was.
@@ -115,8 +130,8 @@ fn set_limits() {
     limit(libc::RLIMIT_CORE, 0);
     limit(libc::RLIMIT_NOFILE, NOFILE);
     let urgent = libc::rlimit { rlim_cur: RTPRIO, rlim_max: RTPRIO };
-    // SAFETY: a valid pointer. A user who may not have it has no urgent threads, as before.
-    unsafe { libc::setrlimit(libc::RLIMIT_RTPRIO, &raw const urgent) };
+    // SAFETY: a valid pointer.
+    unsafe { libc::setrlimit(libc::RLIMIT_RTPRIO, &raw const urgent) == 0 }
 }
 
 /// No program that this process might execute gains capabilities. Whoever may not clear the set has none to gain.

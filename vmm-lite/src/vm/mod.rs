@@ -62,10 +62,10 @@ use std::{
     net::IpAddr,
     os::fd::AsRawFd,
     sync::{
-        Arc, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 /// Why a machine could not be made or used.
@@ -307,28 +307,6 @@ impl Vm {
     #[must_use]
     pub fn urgent(&self) -> Urgent {
         Urgent::this_and(self.shared.thread.load(SeqCst))
-    }
-
-    /// Takes note of how a move ended, in the machine's [`History`].
-    pub fn note_move(&self, outcome: MoveOutcome) {
-        self.shared.lock_history().moved(outcome);
-    }
-
-    /// How many pages the guest writes in a second, watched for `window`; `None` when something that needs the log of dirty pages for itself began
-    /// meanwhile. Watching makes the first write to each page slower.
-    ///
-    /// # Errors
-    /// What KVM says.
-    pub fn sample_dirty_rate(&self, window: Duration) -> Result<Option<u64>, Error> {
-        let began = Instant::now();
-        let Some(watch) = self.shared.log.watch()? else { return Ok(None) };
-        // Ended early by the machine's own end.
-        let _ = crate::migration::poll::wait_readable(self.end_fd(), window);
-        let Some(pages) = watch.pages()? else { return Ok(None) };
-        let rate = (pages as f64 / began.elapsed().as_secs_f64()) as u64;
-        *self.shared.dirty_rate.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some((rate, SystemTime::now()));
-        Ok(Some(rate))
     }
 
     /// Says that the machine is about to be moved; `None` if it is being moved already. Dropping what comes back ends that.

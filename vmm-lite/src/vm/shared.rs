@@ -4,6 +4,7 @@
 //! then nudges (ends a wait) or kicks (ends the guest); the vCPU thread announces that it is about to wait or to enter before it looks at `wanted`
 //! for the last time, so that one of the two sees the other.
 
+pub(super) use super::stats::Exits;
 use super::{End, Error, History, Identity, Machine};
 use crate::{
     devices::{
@@ -54,26 +55,6 @@ pub(super) enum Phase {
         since: Instant,
     },
     Ended(Arc<End>),
-}
-
-/// Exits of the guest, by kind.
-#[derive(Debug, Default)]
-pub(super) struct Exits {
-    pub doorbell: AtomicU64,
-    pub wait: AtomicU64,
-    pub slept: AtomicU64,
-    pub net: AtomicU64,
-    pub console: AtomicU64,
-    pub mmio: AtomicU64,
-    pub kicked: AtomicU64,
-    pub quiesced: AtomicU64,
-}
-
-impl Exits {
-    pub(super) fn count(counter: &AtomicU64) {
-        // Only the vCPU thread writes, so that no read-modify-write is needed.
-        counter.store(counter.load(Relaxed) + 1, Relaxed);
-    }
 }
 
 pub(super) struct Shared {

@@ -1,16 +1,17 @@
 //! A machine in figures.
 
 use super::{
-    History,
+    Error, History, MoveOutcome, Vm,
     shared::{Phase, Shared},
 };
+use crate::migration::poll::wait_readable;
 use serde::Serialize;
 use std::{
     sync::{
         PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::UNIX_EPOCH,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use vmm_lite_interface::layout::PAGE_SIZE;
 
@@ -54,6 +55,26 @@ pub struct DirtyRate {
     pub bytes_per_second: u64,
     /// When somebody looked, in milliseconds after 1970.
     pub unix_ms: u64,
+}
+
+/// Exits of the guest, by kind, as they are counted.
+#[derive(Debug, Default)]
+pub(super) struct Exits {
+    pub doorbell: AtomicU64,
+    pub wait: AtomicU64,
+    pub slept: AtomicU64,
+    pub net: AtomicU64,
+    pub console: AtomicU64,
+    pub mmio: AtomicU64,
+    pub kicked: AtomicU64,
+    pub quiesced: AtomicU64,
+}
+
+impl Exits {
+    pub(super) fn count(counter: &AtomicU64) {
+        // Only the vCPU thread writes, so that no read-modify-write is needed.
+        counter.store(counter.load(Relaxed) + 1, Relaxed);
+    }
 }
 
 /// Exits of the guest.
@@ -166,6 +187,30 @@ impl Stats {
                 })
             },
         }
+    }
+}
+
+impl Vm {
+    /// Takes note of how a move ended, in the machine's [`History`].
+    pub fn note_move(&self, outcome: MoveOutcome) {
+        self.shared.lock_history().moved(outcome);
+    }
+
+    /// How many pages the guest writes in a second, watched for `window`; `None` when something that needs the log of dirty pages for itself began
+    /// meanwhile. Watching makes the first write to each page slower.
+    ///
+    /// # Errors
+    /// What KVM says.
+    pub fn sample_dirty_rate(&self, window: Duration) -> Result<Option<u64>, Error> {
+        let began = Instant::now();
+        let Some(watch) = self.shared.log.watch()? else { return Ok(None) };
+        // Ended early by the machine's own end.
+        let _ = wait_readable(self.end_fd(), window);
+        let Some(pages) = watch.pages()? else { return Ok(None) };
+        let rate = (pages as f64 / began.elapsed().as_secs_f64()) as u64;
+        *self.shared.dirty_rate.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((rate, SystemTime::now()));
+        Ok(Some(rate))
     }
 }
 

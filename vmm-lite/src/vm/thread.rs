@@ -35,7 +35,7 @@ pub(super) fn spawn(shared: &Arc<Shared>) -> Result<(), Error> {
             unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
             shared.thread.store(this_thread(), SeqCst);
             if let Err(e) = confine::enter(Thread::Vcpu) {
-                return shared.stop(End::Vmm(Arc::new(e)));
+                return shared.stopped(Phase::Ended(Arc::new(End::Vmm(Arc::new(e)))));
             }
             while shared.park() {
                 let run = AssertUnwindSafe(|| shared.lock_machine().run(&shared));
