@@ -128,9 +128,9 @@ impl Confined {
     fn thread(&self, kind: Thread) -> Pid {
         // Each filter comes on top of those of the thread that started it.
         let filters = match kind {
-            Thread::Main | Thread::Vcpu | Thread::Accept | Thread::Metrics => 2,
-            Thread::Stdin | Thread::Control | Thread::Receive => 3,
-            Thread::ConsoleIn => 4,
+            Thread::Main | Thread::Vcpu | Thread::Accept | Thread::Metrics => 1,
+            Thread::Stdin | Thread::Control | Thread::Receive => 2,
+            Thread::ConsoleIn => 3,
         };
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -385,6 +385,7 @@ fn root_that_stays_root_has_no_capabilities_and_nobody_has_open_files_to_spare()
     let image = process._image.as_ref().unwrap().path().to_string_lossy().into_owned();
     let known = |name: &String| {
         *name == image
+            || *name == "/dev/userfaultfd"
             || ["pipe:", "socket:", "anon_inode:", "/memfd:vmm-lite-guest"]
                 .iter()
                 .any(|k| name.starts_with(k))

@@ -363,7 +363,7 @@ fn a_move_tells_what_it_does() {
         pages + report["last_pages"].as_u64().unwrap() == report["pages_sent"].as_u64().unwrap()
     );
     let last = of("round").last().unwrap();
-    assert_eq!(last["predicted_last_pages_ns"], report["predicted_last_pages_ns"]);
+    assert_eq!(last["predicted_blackout_ns"], report["predicted_blackout_ns"]);
     let doing: Vec<_> = of("phase").map(|e| e["doing"].as_str().unwrap()).collect();
     for phase in ["offering the VM", "copying memory", "stopping the guest", "done"] {
         assert!(doing.contains(&phase), "{phase} in {doing:?}");

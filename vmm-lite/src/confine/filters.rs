@@ -65,7 +65,9 @@ impl Thread {
                 .and(start_thread(Self::ConsoleIn))
                 .and(sockets())
                 .and(connect())
+                .and(ioctls(&[c::TIOCOUTQ]))
                 .and(hold_guest())
+                .and(serve_faults())
                 .and(urgency()),
             Self::Metrics => common().and(sockets()).any(&[c::SYS_accept4]),
             Self::Receive => common()
@@ -73,6 +75,7 @@ impl Thread {
                 .and(sockets())
                 .and(make_guest())
                 .and(hold_guest())
+                .and(serve_faults())
                 .and(take_name())
                 .and(urgency()),
             Self::Accept => common().and(start_thread(Self::Receive)).any(&[c::SYS_accept4]),
@@ -85,12 +88,6 @@ impl Thread {
             ]),
         }
     }
-}
-
-/// Calls that fail as in a kernel that does not have them: their callers then do without. Holds for all threads.
-pub(super) fn unimplemented() -> Calls {
-    // Its flags are in memory, where no filter can see them; those of clone, which the C library uses then, are not.
-    Calls::default().any(&[c::SYS_clone3])
 }
 
 /// What every thread does: memory, locks, time, its own end, and what the language's own runtime needs for these.
@@ -135,10 +132,7 @@ fn start_thread(of: Thread) -> Calls {
         | c::CLONE_NEWPID
         | c::CLONE_NEWNET
         | c::CLONE_PTRACE;
-    of.calls()
-        // Answered with "not implemented" (see there), unless it were killed for before that.
-        .any(&[c::SYS_clone3])
-        .when(c::SYS_clone, &[masked(0, thread | other as u64, thread)])
+    of.calls().when(c::SYS_clone, &[masked(0, thread | other as u64, thread)])
 }
 
 /// Running the guest. Frames go through the TAP by `readv` and `writev`, and a driver that starts says what it can take.
@@ -159,6 +153,23 @@ fn hold_guest() -> Calls {
         iow::<kvm::kvm_xcrs>(0xa7),
         iowr::<kvm::kvm_clear_dirty_log>(0xc0),
     ]))
+}
+
+/// Pages of a guest's memory that are not there yet, or not to be written to unnoticed.
+fn serve_faults() -> Calls {
+    const UFFD: u64 = 0xaa;
+    // `uffdio_api`, `_range`, `_register`, `_copy`, `_zeropage` and `_writeprotect`, by their sizes.
+    let faults = [
+        request(UFFD, 0x00, 0, 0),
+        request(UFFD, 0x3f, BOTH, 24),
+        request(UFFD, 0x00, BOTH, 32),
+        request(UFFD, 0x01, READ, 16),
+        request(UFFD, 0x02, READ, 16),
+        request(UFFD, 0x03, BOTH, 40),
+        request(UFFD, 0x04, BOTH, 32),
+        request(UFFD, 0x06, BOTH, 24),
+    ];
+    ioctls(&faults).any(&[c::SYS_userfaultfd, c::SYS_fallocate])
 }
 
 /// Making a VM from KVM's own descriptor, and its TAP.
@@ -248,22 +259,32 @@ fn ioctls(requests: &[u64]) -> Calls {
     Calls::default().with(c::SYS_ioctl, 1, requests)
 }
 
+/// Directions of an ioctl's argument, as the caller sees them.
+const WRITE: u64 = 1;
+const READ: u64 = 2;
+const BOTH: u64 = WRITE | READ;
+
+/// An ioctl: its kind, number, direction, and its argument's size.
+const fn request(kind: u64, nr: u64, direction: u64, size: usize) -> u64 {
+    direction << 30 | (size as u64) << 16 | kind << 8 | nr
+}
+
 /// KVM's ioctl number `nr`, without an argument in memory.
 const fn io(nr: u64) -> u64 {
-    (kvm::KVMIO as u64) << 8 | nr
+    request(kvm::KVMIO as u64, nr, 0, 0)
 }
 
 /// One that KVM writes a `T` for.
 const fn ior<T>(nr: u64) -> u64 {
-    2 << 30 | (size_of::<T>() as u64) << 16 | io(nr)
+    request(kvm::KVMIO as u64, nr, READ, size_of::<T>())
 }
 
 /// One that KVM reads a `T` for.
 const fn iow<T>(nr: u64) -> u64 {
-    1 << 30 | (size_of::<T>() as u64) << 16 | io(nr)
+    request(kvm::KVMIO as u64, nr, WRITE, size_of::<T>())
 }
 
 /// Both.
 const fn iowr<T>(nr: u64) -> u64 {
-    ior::<T>(nr) | iow::<T>(nr)
+    request(kvm::KVMIO as u64, nr, BOTH, size_of::<T>())
 }

@@ -9,7 +9,9 @@ mod page_set;
 mod userfault;
 
 pub use page_set::PageSet;
-pub use userfault::{Error as UserfaultError, Fault, Userfault, Watch};
+pub use userfault::{
+    Error as UserfaultError, Fault, Userfault, Watch, keep_device as keep_userfault_device,
+};
 
 use std::{
     fs::File,

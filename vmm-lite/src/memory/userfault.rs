@@ -17,7 +17,7 @@ use std::{
     io,
     ops::Range,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 use vmm_sys_util::{
     ioctl::{ioctl_with_mut_ref, ioctl_with_ref, ioctl_with_val},
@@ -380,6 +380,19 @@ impl AsFd for Userfault {
     }
 }
 
+/// The device, for a process that is about to give up the right to open it, or to make the call.
+static KEPT: OnceLock<File> = OnceLock::new();
+
+/// Opens the device now, so that descriptors can be had later without any right. Where that is not possible, nothing changes.
+pub fn keep_device() {
+    if KEPT.get().is_none()
+        && let Ok(device) = File::open(DEVICE)
+    {
+        // Another thread may have been first.
+        let _ = KEPT.set(device);
+    }
+}
+
 /// A descriptor by the system call, or by the device where the call is forbidden.
 fn descriptor() -> Result<OwnedFd, Error> {
     let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
@@ -388,10 +401,13 @@ fn descriptor() -> Result<OwnedFd, Error> {
     let mut error = io::Error::last_os_error();
     if fd < 0
         && error.raw_os_error() == Some(libc::EPERM)
-        && let Ok(device) = File::open(DEVICE)
+        && let Some(device) = {
+            keep_device();
+            KEPT.get()
+        }
     {
         // SAFETY: takes flags only; the result is checked.
-        fd = unsafe { ioctl_with_val(&device, USERFAULTFD_IOC_NEW(), flags as libc::c_ulong) };
+        fd = unsafe { ioctl_with_val(device, USERFAULTFD_IOC_NEW(), flags as libc::c_ulong) };
         error = io::Error::last_os_error();
     }
     match error.raw_os_error() {

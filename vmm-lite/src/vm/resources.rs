@@ -1,9 +1,9 @@
-//! What a machine takes from the host that needs rights: KVM and the TAP device.
+//! What a machine takes from the host that needs rights: KVM, the TAP device, and faults of its memory.
 //!
 //! Opened first, so that a process can give those rights up before anything of a guest's reaches it.
 
 use super::Error;
-use crate::{devices::tap::Tap, kvm::Host};
+use crate::{devices::tap::Tap, kvm::Host, memory::keep_userfault_device};
 
 /// KVM and a TAP device.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ impl Resources {
     /// What is missing, and what the user can do about it.
     pub fn open(tap: Option<&str>) -> Result<Self, Error> {
         let host = Host::open()?;
+        keep_userfault_device();
         let tap = tap.map(|name| Ok::<_, Error>(TapDevice::Open(Tap::open(name)?))).transpose()?;
         Ok(Self { host, tap })
     }
@@ -34,7 +35,9 @@ impl Resources {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn with_tap_later(tap: Option<&str>) -> Result<Self, Error> {
-        Ok(Self { host: Host::open()?, tap: tap.map(|name| TapDevice::Named(name.into())) })
+        let host = Host::open()?;
+        keep_userfault_device();
+        Ok(Self { host, tap: tap.map(|name| TapDevice::Named(name.into())) })
     }
 
     /// KVM.
