@@ -193,7 +193,7 @@ impl Source {
         self.numbers.bytes
     }
 
-    /// The blackout that is expected, as of the last look at what is dirty.
+    /// The blackout that was expected at the last look at what is dirty, did all that was left go into it.
     #[must_use]
     pub fn predicted(&self) -> Duration {
         self.numbers.predicted
@@ -326,11 +326,11 @@ impl Source {
         let follow = self.can_follow && matches!(self.settings.mode, Mode::Auto | Mode::Hybrid);
         let most = self.settings.max_blackout;
         let all_in = self.measured.blackout(self.rounds.left().len());
+        self.numbers.predicted = all_in;
         if more && self.settings.mode != Mode::Hybrid {
             return self.next_round(now);
         }
         if all_in <= most && self.settings.mode != Mode::Hybrid {
-            self.numbers.predicted = all_in;
             return self.stop();
         }
         // What cannot be made shorter by pages that follow.
@@ -339,7 +339,6 @@ impl Source {
             return self.fail(Failure::DoesNotFit { predicted: least, most, follow }, true);
         }
         if !follow {
-            self.numbers.predicted = all_in;
             return self.stop();
         }
         let left = self.rounds.left();

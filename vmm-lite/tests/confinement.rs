@@ -112,10 +112,10 @@ impl Confined {
         let dir = Self::dir();
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let listen = format!("tcp://{free}");
-        let mut child = Self::command(&dir, &["receive", "--listen", &listen]).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.contains("listening"), "{line}");
+        let mut child =
+            Self::command(&dir, &["receive", "--plaintext", "--listen", &listen]).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.as_mut().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("listening")));
         let clients = vec![Client::Tcp { _kept: TcpStream::connect(free).unwrap() }];
         Self { child, dir, _clients: clients, _image: None }
     }

@@ -206,14 +206,14 @@ fn make_guest() -> Calls {
     ])
 }
 
-/// Taking a name in the runtime directory, with its socket, and giving it up.
+/// Taking a name in the runtime directory, with its socket, and giving it up; and reading the identity's directory, which must be this user's.
 fn take_name() -> Calls {
     Calls::default()
         .when(
             c::SYS_socket,
             &[is(0, c::AF_UNIX as u64), masked(1, SOCK_TYPE, c::SOCK_STREAM as u64)],
         )
-        .any(&[c::SYS_openat, c::SYS_flock, c::SYS_ftruncate])
+        .any(&[c::SYS_openat, c::SYS_geteuid, c::SYS_flock, c::SYS_ftruncate])
         .any(&[c::SYS_unlink, c::SYS_bind, c::SYS_listen])
 }
 
