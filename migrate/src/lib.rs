@@ -11,6 +11,7 @@
 //! - [`predict`]: what the switch is going to cost
 //! - [`pages`]: sets of pages
 //! - [`report`]: what a move cost, by phase
+//! - [`snapshot`]: a VM at rest: the file format
 #![forbid(unsafe_code)]
 
 pub mod destination;
@@ -19,6 +20,7 @@ pub mod pages;
 pub mod predict;
 pub mod report;
 pub mod rounds;
+pub mod snapshot;
 pub mod source;
 pub mod wire;
 

@@ -1,0 +1,194 @@
+//! Takes a file apart.
+
+use super::{Block, Content, Error, HEADER_SIZE, Header, Index, Section};
+use crate::PAGE;
+use std::io;
+
+/// Something that a snapshot can be read from.
+pub trait Bytes {
+    /// How many there are.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    fn size(&self) -> io::Result<u64>;
+
+    /// Fills `to` with what lies at `offset`.
+    ///
+    /// # Errors
+    /// Also when there are not as many.
+    fn read_at(&self, offset: u64, to: &mut [u8]) -> io::Result<()>;
+}
+
+impl Bytes for [u8] {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
+    }
+
+    fn read_at(&self, offset: u64, to: &mut [u8]) -> io::Result<()> {
+        let from = usize::try_from(offset).ok().and_then(|at| self.get(at..)?.get(..to.len()));
+        to.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+}
+
+impl<B: Bytes + ?Sized> Bytes for &B {
+    fn size(&self) -> io::Result<u64> {
+        (**self).size()
+    }
+
+    fn read_at(&self, offset: u64, to: &mut [u8]) -> io::Result<()> {
+        (**self).read_at(offset, to)
+    }
+}
+
+/// A file whose header, index table, identity and state were found right. Blocks and pages are checked as they are asked for.
+#[derive(Clone, Debug)]
+pub struct Reader<B> {
+    bytes: B,
+    header: Header,
+    index: Index,
+    identity: Vec<u8>,
+    state: Vec<u8>,
+}
+
+impl<B: Bytes> Reader<B> {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// All but [`Error::Page`].
+    pub fn open(bytes: B) -> Result<Self, Error> {
+        let has = bytes.size()?;
+        let mut first = [0; HEADER_SIZE];
+        let short = has < HEADER_SIZE as u64;
+        let there = if short { has as usize } else { HEADER_SIZE };
+        bytes.read_at(0, &mut first[..there])?;
+        if short && first[..8] == super::MAGIC {
+            return Err(Error::Size { has, should: HEADER_SIZE as u64 });
+        }
+        let header = Header::decode(&first)?;
+        if has != header.file_size {
+            return Err(Error::Size { has, should: header.file_size });
+        }
+        let index = Index::decode(&part(&bytes, &header.index, "index")?, has)?;
+        let identity = part(&bytes, &header.identity, "identity")?;
+        let state = part(&bytes, &header.state, "state")?;
+        Ok(Self { bytes, header, index, identity, state })
+    }
+
+    /// The header.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Who the VM is.
+    #[must_use]
+    pub fn identity(&self) -> &[u8] {
+        &self.identity
+    }
+
+    /// Everything of it but its memory.
+    #[must_use]
+    pub fn state(&self) -> &[u8] {
+        &self.state
+    }
+
+    /// How many groups of pages there are.
+    #[must_use]
+    pub fn groups(&self) -> usize {
+        self.index.groups()
+    }
+
+    /// What the file has of a group's pages.
+    ///
+    /// # Errors
+    /// [`Error::Checksum`], [`Error::Broken`], [`Error::Read`].
+    pub fn block(&self, group: usize) -> Result<Block, Error> {
+        let entry = self.index.entry(group).ok_or(Error::Broken("no such group of pages"))?;
+        if entry.length == 0 {
+            return Ok(Block::empty(group));
+        }
+        let section =
+            Section { offset: entry.offset, length: entry.length.into(), checksum: entry.checksum };
+        let bytes = part(&self.bytes, &section, "index")?;
+        let header = &self.header;
+        Block::decode(&bytes, group, header.pages(), header.data_pages, header.base.is_some())
+    }
+
+    /// Reads the page in `slot` and those behind it, as many as `to` has room for, without looking at their checksums.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn slots(&self, slot: u32, to: &mut [[u8; PAGE]]) -> Result<(), Error> {
+        let offset = self.header.data_offset + u64::from(slot) * PAGE as u64;
+        Ok(self.bytes.read_at(offset, to.as_flattened_mut())?)
+    }
+
+    /// Reads `page`, of which the file has `content`.
+    ///
+    /// # Errors
+    /// [`Error::Page`], [`Error::Read`]. What is in `to` then is not to be used.
+    pub fn page(&self, page: u64, content: Content, to: &mut [u8; PAGE]) -> Result<(), Error> {
+        let Content::Data { slot, checksum } = content else {
+            to.fill(0);
+            return Ok(());
+        };
+        self.slots(slot, std::slice::from_mut(to))?;
+        if crc32fast::hash(to) == checksum { Ok(()) } else { Err(Error::Page(page)) }
+    }
+
+    /// Checks everything that was not checked yet, and calls `page` with each page of which the file has something, in ascending order.
+    ///
+    /// # Errors
+    /// [`Error`], and what `page` says.
+    pub fn each<E: From<Error>>(
+        &self,
+        mut page: impl FnMut(u64, Content, &[u8; PAGE]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        /// Pages read with one call.
+        const RUN: usize = 64;
+        let mut room = vec![[0; PAGE]; RUN];
+        for group in 0..self.groups() {
+            let block = self.block(group)?;
+            let mut pages = block.iter().peekable();
+            while let Some((number, content)) = pages.next() {
+                let Content::Data { slot, .. } = content else {
+                    page(number, content, &[0; PAGE])?;
+                    continue;
+                };
+                let mut run = vec![(number, content)];
+                while run.len() < RUN
+                    && let Some((number, content)) = pages.next_if(|(_, next)| {
+                        matches!(next, Content::Data { slot: s, .. } if s.wrapping_sub(slot) as usize == run.len())
+                    })
+                {
+                    run.push((number, content));
+                }
+                self.slots(slot, &mut room[..run.len()])?;
+                for ((number, content), bytes) in run.into_iter().zip(&room) {
+                    if !matches!(content, Content::Data { checksum, .. } if checksum == crc32fast::hash(bytes))
+                    {
+                        return Err(Error::Page(number).into());
+                    }
+                    page(number, content, bytes)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks everything that was not checked yet.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn verify(&self) -> Result<(), Error> {
+        self.each(|_, _, _| Ok(()))
+    }
+}
+
+fn part(bytes: &impl Bytes, section: &Section, name: &'static str) -> Result<Vec<u8>, Error> {
+    // The length was checked against what such a part may have.
+    let mut part = vec![0; section.length as usize];
+    bytes.read_at(section.offset, &mut part)?;
+    if crc32fast::hash(&part) == section.checksum { Ok(part) } else { Err(Error::Checksum(name)) }
+}
