@@ -14,6 +14,23 @@ pub fn init(line: &'static str) {
     LINE.with(|kept| *kept = line);
 }
 
+/// What was said since, to a machine that is a copy of the one that was booted.
+static ADOPTED: KernelCell<Adopted> = KernelCell::new(Adopted { ip: None, dns: None });
+
+#[derive(Debug)]
+struct Adopted {
+    ip: Option<(IpAddr, u8)>,
+    dns: Option<Vec<IpAddr>>,
+}
+
+/// Takes over what is given in place of what the command line says.
+pub fn adopt(ip: Option<(IpAddr, u8)>, dns: Option<Vec<IpAddr>>) {
+    ADOPTED.with(|adopted| {
+        adopted.ip = ip.or(adopted.ip);
+        adopted.dns = dns.or_else(|| adopted.dns.take());
+    });
+}
+
 fn line() -> &'static str {
     LINE.with(|line| *line)
 }
@@ -21,7 +38,8 @@ fn line() -> &'static str {
 /// Own address and the length of its network's prefix.
 #[must_use]
 pub fn ip() -> Option<(IpAddr, u8)> {
-    values(line(), "ip").find_map(|v| cidr(&v))
+    let adopted = ADOPTED.with(|adopted| adopted.ip);
+    adopted.or_else(|| values(line(), "ip").find_map(|v| cidr(&v)))
 }
 
 /// Where packets to other networks go.
@@ -33,7 +51,8 @@ pub fn gateway() -> Option<IpAddr> {
 /// Name servers, in the order to ask.
 #[must_use]
 pub fn dns() -> Vec<IpAddr> {
-    values(line(), "dns").filter_map(|v| v.parse().ok()).collect()
+    let adopted = ADOPTED.with(|adopted| adopted.dns.clone());
+    adopted.unwrap_or_else(|| values(line(), "dns").filter_map(|v| v.parse().ok()).collect())
 }
 
 /// Largest IP packet that the network takes, if it was told.
@@ -119,6 +138,13 @@ mod tests {
         assert_eq!(dns(), [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 3)]);
         assert_eq!(mtu(), Some(1400));
         assert!(!quiesce_over_uart());
+        let new = (Ipv4Addr::new(10, 0, 0, 9).into(), 16);
+        adopt(Some(new), None);
+        assert_eq!((ip(), dns().len()), (Some(new), 2));
+        adopt(None, Some(Vec::new()));
+        assert_eq!((ip(), dns().len()), (Some(new), 0));
+        adopt(None, None);
+        assert_eq!((ip(), dns().len()), (Some(new), 0));
     }
 
     proptest! {

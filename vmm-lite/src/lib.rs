@@ -9,6 +9,7 @@
 //! - [`migration`]: moving a VM, driven by the `migrate` crate's machines
 //! - [`identity`]: who this host is, and which hosts it trusts
 //! - [`metrics`]: a VM's figures for Prometheus
+//! - [`snapshot`]: snapshots, restoring, clones, driven by the `migrate` crate's file format
 //! - [`build`]: making images
 //! - [`confine`]: what a process with a VM gives up: privileges, system calls
 //! - [`cli`]: the verbs
@@ -24,4 +25,5 @@ pub mod kvm;
 pub mod memory;
 pub mod metrics;
 pub mod migration;
+pub mod snapshot;
 pub mod vm;

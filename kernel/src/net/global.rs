@@ -9,7 +9,12 @@ use super::{
 };
 use crate::{cell::KernelCell, entropy, mm, params, platform, print, time};
 use alloc::{rc::Rc, vec::Vec};
-use core::{alloc::Layout, net::IpAddr};
+use core::{
+    alloc::Layout,
+    net::{IpAddr, Ipv4Addr},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
+use vmm_lite_interface::control::NetAddress;
 
 /// The stack as it is here.
 pub type Network = Stack<VirtioNet>;
@@ -77,7 +82,7 @@ fn has_room(bytes: usize) -> bool {
     true
 }
 
-fn v4(ip: IpAddr) -> Option<core::net::Ipv4Addr> {
+fn v4(ip: IpAddr) -> Option<Ipv4Addr> {
     match ip {
         IpAddr::V4(ip) => Some(ip),
         IpAddr::V6(_) => None,
@@ -174,6 +179,26 @@ pub fn empty_pages(page: impl FnMut(usize)) {
     GLOBAL.with(|global| {
         if let Some(device) = global.as_mut().and_then(|global| global.network.device()) {
             device.empty_pages(page);
+        }
+    });
+}
+
+/// Takes over what the VMM says of who this machine is.
+pub fn adopt(address: &NetAddress) {
+    let given = address.given.load(Relaxed);
+    let has = |bit: u32| given & bit != 0;
+    let at = |word: &AtomicU32| Ipv4Addr::from_bits(word.load(Relaxed));
+    let ip = has(NetAddress::IP).then(|| (at(&address.ip), address.prefix.load(Relaxed) as u8));
+    let gateway = has(NetAddress::GATEWAY).then(|| at(&address.gateway));
+    let count = (address.dns_len.load(Relaxed) as usize).min(address.dns.len());
+    let dns = has(NetAddress::DNS).then(|| address.dns[..count].iter().map(|ip| at(ip).into()));
+    params::adopt(ip.map(|(ip, prefix)| (ip.into(), prefix)), dns.map(Iterator::collect));
+    let mac = address.mac.load(Relaxed).to_le_bytes();
+    GLOBAL.with(|global| {
+        if let Some(global) = global {
+            let [mac @ .., _, _] = mac;
+            global.network.readdress(mac, ip, gateway);
+            global.settle_up();
         }
     });
 }

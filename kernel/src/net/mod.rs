@@ -20,6 +20,7 @@ pub mod loopback;
 pub mod options;
 pub mod peek;
 pub mod ports;
+mod readdress;
 mod slab;
 pub mod stack;
 mod tcp;

@@ -14,7 +14,7 @@ mod marks;
 mod uart;
 
 use core::sync::atomic::{
-    AtomicBool, AtomicU64,
+    AtomicBool, AtomicU32, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
 
@@ -35,6 +35,8 @@ enum Phase {
 static PHASE: KernelCell<Phase> = KernelCell::new(Phase::None);
 /// Resumes that the kernel knows of.
 static RESUMES: AtomicU64 = AtomicU64::new(0);
+/// The last of its addresses that the kernel has taken over, by their number.
+static ADDRESSES: AtomicU32 = AtomicU32::new(0);
 /// How long hooks took last, ns.
 static HOOKS_NS: AtomicU64 = AtomicU64::new(0);
 /// A guard against answering within an answer.
@@ -140,6 +142,11 @@ fn answer(control: &ControlPage) {
 
 fn after_resume(control: &ControlPage) {
     RESUMES.store(control.resume_count.load(Relaxed), Relaxed);
+    let sequence = control.address.sequence.load(Relaxed);
+    if ADDRESSES.swap(sequence, Relaxed) != sequence {
+        // Before anything is said to anybody as the one it was.
+        net::adopt(&control.address);
+    }
     hooks::start_resume(hooks::Resumed {
         reason: control.resume_reason.load(Relaxed),
         away_ns: control.away_ns.load(Relaxed),

@@ -216,6 +216,41 @@ pub struct ControlPage {
 
     /// Filled by a guest that fails.
     pub fault: FaultReport,
+
+    /// Who the guest is on the network from the last resume on. Written by the VMM.
+    pub address: NetAddress,
+}
+
+/// Who a guest is on the network, for one that was restored or forked as somebody else. Changes only while the vCPU is stopped; a guest that
+/// finds [`sequence`](Self::sequence) changed takes over what is given, and gives up its connections if its address is another.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct NetAddress {
+    /// Counts changes.
+    pub sequence: AtomicU32,
+    /// What is given, of [`Self::IP`], [`Self::GATEWAY`], [`Self::DNS`]; the rest stays as it is. The Ethernet address is always given.
+    pub given: AtomicU32,
+    /// Ethernet address of the network device: six bytes, the first in the lowest.
+    pub mac: AtomicU64,
+    /// IPv4 address, the first byte in the highest.
+    pub ip: AtomicU32,
+    /// Length of its network's prefix.
+    pub prefix: AtomicU32,
+    /// Address of the router.
+    pub gateway: AtomicU32,
+    /// How many of `dns` there are.
+    pub dns_len: AtomicU32,
+    /// Addresses of name servers.
+    pub dns: [AtomicU32; 4],
+}
+
+impl NetAddress {
+    /// Bit of `given`: address and prefix.
+    pub const IP: u32 = 1;
+    /// Bit of `given`: the router.
+    pub const GATEWAY: u32 = 2;
+    /// Bit of `given`: name servers.
+    pub const DNS: u32 = 4;
 }
 
 /// What the guest tells of itself; see [`ControlPage::stats`].

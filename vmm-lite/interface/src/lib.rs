@@ -20,4 +20,4 @@ pub mod qemu;
 
 /// Version of everything in this crate. An image carries it in its [`note`]; the VMM refuses an image
 /// with another one, and `migrate` refuses a peer that does not know it.
-pub const INTERFACE_VERSION: u32 = 1;
+pub const INTERFACE_VERSION: u32 = 2;

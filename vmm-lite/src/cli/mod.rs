@@ -5,16 +5,24 @@
 pub mod arguments;
 pub mod build;
 pub mod cancel;
+pub mod clone;
 pub mod confinement;
 pub mod console;
+pub mod fork;
 pub mod identity;
+pub mod inspect;
+pub mod merge;
 pub mod migrate;
+pub mod network;
 pub mod pause;
 pub mod ps;
 pub mod receive;
 pub mod report;
+pub mod restore;
 pub mod resume;
+pub mod revert;
 pub mod run;
+pub mod snapshot;
 pub mod stats;
 pub mod stop;
 
@@ -24,9 +32,9 @@ use std::process::ExitCode;
 /// What a verb ends with.
 pub type Result = std::result::Result<ExitCode, Box<dyn std::error::Error>>;
 
-/// Exit code of `run` and `receive` when vmm-lite itself failed, told apart from the guest's own codes.
+/// Exit code of `run`, `receive` and `restore` when vmm-lite itself failed, told apart from the guest's own codes.
 pub const EXIT_VMM: u8 = 125;
-/// Exit code of `run` and `receive` when the guest broke the interface and was ended for it.
+/// Exit code of `run`, `receive` and `restore` when the guest broke the interface and was ended for it.
 pub const EXIT_GUEST_VIOLATION: u8 = 126;
 
 const EXAMPLES: &str = "\
@@ -39,12 +47,15 @@ Examples:
   vmm-lite identity init                          once on each host, before VMs move
   vmm-lite receive --listen tcp://10.9.0.2:7000 --tap tap0      on the host a VM will move to
   vmm-lite migrate kv tcp://10.9.0.2:7000                       on the host where it runs
+  vmm-lite snapshot kv kv.snap                    save it while it runs
+  vmm-lite restore kv.snap --lazy --tap tap0      and run it again, at once
+  vmm-lite fork kv --count 20 --tap tap%d --ip 10.0.0.101/24    copies that share its memory
 
 Exit codes:
   0      done
   1      the verb failed; the message says why
   2      the command line is wrong
-  run and receive end with the guest's exit code (a panic: 101), or with
+  run, receive and restore end with the guest's exit code (a panic: 101), or with
   125    vmm-lite could not start or run the VM
   126    the guest broke the interface to vmm-lite and was ended
   130, 143   ended by SIGINT; by SIGTERM or `vmm-lite stop`
@@ -76,6 +87,14 @@ enum Verb {
     Cancel(cancel::Args),
     Receive(receive::Args),
     Identity(identity::Args),
+    Snapshot(snapshot::Args),
+    Restore(restore::Args),
+    Fork(fork::Args),
+    #[command(hide = true)]
+    Clone(clone::Args),
+    Revert(revert::Args),
+    Inspect(inspect::Args),
+    Merge(merge::Args),
 }
 
 /// Parses the command line, runs the verb, prints what went wrong.
@@ -95,6 +114,13 @@ pub fn main() -> ExitCode {
         Verb::Cancel(args) => (cancel::run(args), 1),
         Verb::Receive(args) => (receive::run(args), EXIT_VMM),
         Verb::Identity(args) => (identity::run(args), 1),
+        Verb::Snapshot(args) => (snapshot::run(args), 1),
+        Verb::Restore(args) => (restore::run(args), EXIT_VMM),
+        Verb::Fork(args) => (fork::run(args), 1),
+        Verb::Clone(args) => (clone::run(args), EXIT_VMM),
+        Verb::Revert(args) => (revert::run(args), 1),
+        Verb::Inspect(args) => (inspect::run(args), 1),
+        Verb::Merge(args) => (merge::run(args), 1),
     };
     result.unwrap_or_else(|error| {
         eprintln!("vmm-lite: {}", with_causes(&*error));
@@ -127,5 +153,16 @@ fn start_logging(filter: Option<&str>) {
     match filter.map(str::to_owned).or(from_env) {
         Some(filter) => builder.with_env_filter(filter).init(),
         None => builder.with_max_level(tracing::Level::WARN).init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
     }
 }

@@ -1,10 +1,10 @@
 //! The verbs' side of the control socket.
 
-use super::{Error, PATIENCE, RuntimeDir, dir};
+use super::{Error, PATIENCE, RuntimeDir, descriptors, dir};
 use serde_json::{Value, json};
 use std::{
     io::{self, BufRead, BufReader, Write},
-    os::unix::net::UnixStream,
+    os::{fd::BorrowedFd, unix::net::UnixStream},
     time::Duration,
 };
 
@@ -79,11 +79,26 @@ impl Client {
     pub fn request(
         &mut self,
         request: &Value,
+        progress: impl FnMut(Value),
+    ) -> Result<Value, Error> {
+        self.request_with(request, &[], progress)
+    }
+
+    /// Like [`request`](Self::request), handing over open files.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn request_with(
+        &mut self,
+        request: &Value,
+        files: &[BorrowedFd<'_>],
         mut progress: impl FnMut(Value),
     ) -> Result<Value, Error> {
         let mut line = request.to_string();
         line.push('\n');
-        self.stream().write_all(line.as_bytes()).map_err(self.failed("write to"))?;
+        let sent = descriptors::send(self.stream(), line.as_bytes(), files);
+        let rest = &line.as_bytes()[sent.map_err(self.failed("write to"))?..];
+        self.stream().write_all(rest).map_err(self.failed("write to"))?;
         loop {
             let mut answer = self.line()?;
             if let Some(step) = answer.get_mut("progress") {

@@ -1,9 +1,9 @@
 //! The VM's side of the control socket.
 
-use super::{Claim, Error, PATIENCE, Request, request};
+use super::{Claim, Error, PATIENCE, Request, descriptors::Incoming, request};
 use crate::{
     confine::{self, Thread},
-    metrics, migration,
+    metrics, migration, snapshot,
     vm::{End, StopReason, Vm, VmPhase},
 };
 use serde::Serialize;
@@ -182,7 +182,7 @@ impl Reply {
 
 /// Serves requests until the client goes.
 fn serve(vm: &Vm, reply: &mut Reply, answering: &Answering) -> io::Result<()> {
-    let mut lines = BufReader::new(reply.stream.try_clone()?);
+    let mut lines = BufReader::new(Incoming::new(reply.stream.try_clone()?));
     loop {
         let request = match Request::read(&mut lines) {
             Ok(Some(request)) => request,
@@ -196,7 +196,14 @@ fn serve(vm: &Vm, reply: &mut Reply, answering: &Answering) -> io::Result<()> {
         match request.verb() {
             "console" => return console(vm, reply, lines.buffer()),
             "migrate" => migration::request(vm, &request, reply),
-            _ => answering.during(|| reply.answer(&answer(vm, &request))),
+            verb => answering.during(|| match snapshot::serve::verb(verb) {
+                Some(serve) => {
+                    let files = lines.get_mut().take();
+                    let answer = serve(vm, &request, files, reply);
+                    reply.answer(&answer.map_err(Into::into));
+                }
+                None => reply.answer(&answer(vm, &request)),
+            }),
         }
     }
 }
@@ -342,6 +349,9 @@ pub fn catch_signals() -> io::Result<Signals> {
     let mut set = SigSet::empty();
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|s| set.add(s));
     set.thread_block()?;
+    // A snapshot that grows past the limit of file sizes is an error, not the end of the VM.
+    // SAFETY: sets how this process takes a signal; nobody else does.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     Ok(Signals { fd })
 }

@@ -16,13 +16,18 @@ pub use userfault::{
 use std::{
     fs::File,
     io,
-    os::fd::{AsRawFd, FromRawFd},
+    num::NonZeroUsize,
+    os::{
+        fd::{AsRawFd, FromRawFd},
+        unix::fs::FileExt,
+    },
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 use vm_memory::{
     Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
     GuestRegionMmap, MmapRegion, VolatileSlice,
     bitmap::{AtomicBitmap, Bitmap, RefSlice},
+    mmap::MmapRegionBuilder,
 };
 use vmm_lite_interface::{
     control::ControlPage,
@@ -69,6 +74,8 @@ pub struct GuestRam {
     mmap: Mmap,
     host: *mut u8,
     size: u64,
+    /// Whether what is written stays out of the file.
+    private: bool,
     /// Whether marks were ever forgotten, or a guest ran; until then a page without one was never written.
     forgot: AtomicBool,
 }
@@ -90,15 +97,44 @@ impl GuestRam {
         }
         let allocate = |source| Error::Allocate { size, source };
         let file = memfd(size).map_err(allocate)?;
-        let region = MmapRegion::<AtomicBitmap>::from_file(FileOffset::new(file, 0), size as usize)
-            .map_err(|e| allocate(io::Error::other(e)))?;
-        let host = region.as_ptr();
+        let ram = Self::map(file, size, libc::MAP_SHARED)?;
         // SAFETY: advice on a mapping of ours; it changes no content. A host that has no huge pages for memfds says no,
         // which is no error.
-        unsafe { libc::madvise(host.cast(), size as usize, libc::MADV_HUGEPAGE) };
+        unsafe { libc::madvise(ram.host.cast(), size as usize, libc::MADV_HUGEPAGE) };
+        Ok(ram)
+    }
+
+    /// Memory that begins with the content of `template`, a file of as many bytes as a guest can have, which it shares with all others made from the same one
+    /// until it is written to. The template never changes by that, and must not change otherwise: it is to be a sealed memfd.
+    ///
+    /// # Errors
+    /// [`Error::Size`], [`Error::Allocate`].
+    pub fn copy_of(template: File) -> Result<Self, Error> {
+        let allocate = |source| Error::Allocate { size: 0, source };
+        let size = template.metadata().map_err(allocate)?.len();
+        if !size.is_multiple_of(PAGE_SIZE) || !(2 * IMAGE_BASE..=MEMORY_MAX).contains(&size) {
+            return Err(Error::Size(size));
+        }
+        let ram = Self::map(template, size, libc::MAP_PRIVATE)?;
+        // What is not written is not zero.
+        ram.forgot.store(true, Relaxed);
+        Ok(ram)
+    }
+
+    fn map(file: File, size: u64, how: libc::c_int) -> Result<Self, Error> {
+        let allocate = |source| Error::Allocate { size, source };
+        let bitmap = AtomicBitmap::new(size as usize, const { NonZeroUsize::new(PAGE).unwrap() });
+        let region = MmapRegionBuilder::new_with_bitmap(size as usize, bitmap)
+            .with_file_offset(FileOffset::new(file, 0))
+            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+            .with_mmap_flags(how | libc::MAP_NORESERVE)
+            .build()
+            .map_err(|e| allocate(io::Error::other(e)))?;
+        let host = region.as_ptr();
         let region = GuestRegionMmap::new(region, GuestAddress(0)).ok_or(Error::Size(size))?;
         let mmap = Mmap::from_regions(vec![region]).map_err(|e| allocate(io::Error::other(e)))?;
-        Ok(Self { mmap, host, size, forgot: AtomicBool::new(false) })
+        let private = how & libc::MAP_PRIVATE != 0;
+        Ok(Self { mmap, host, size, private, forgot: AtomicBool::new(false) })
     }
 
     /// Size in bytes.
@@ -219,11 +255,34 @@ impl GuestRam {
         let mut set = PageSet::new(self.pages());
         let mut at = 0;
         loop {
-            let Some(start) = self.seek(at, libc::SEEK_DATA)? else { return Ok(set) };
+            let Some(start) = self.seek(at, libc::SEEK_DATA)? else { break };
             let end = self.seek(start, libc::SEEK_HOLE)?.unwrap_or(self.size);
             (start / PAGE_SIZE..end.div_ceil(PAGE_SIZE)).for_each(|page| set.insert(page as usize));
             at = end;
         }
+        if self.private {
+            self.add_written(&mut set)?;
+        }
+        Ok(set)
+    }
+
+    /// Adds the pages that are this memory's own, for which its file has none.
+    fn add_written(&self, set: &mut PageSet) -> io::Result<()> {
+        const PRESENT_OR_SWAPPED: u64 = 3 << 62;
+        let pagemap = File::open("/proc/self/pagemap")?;
+        let mut entries = [0; 8 * 512];
+        let first = self.host as u64 / PAGE_SIZE;
+        for start in (0..self.pages()).step_by(512) {
+            let count = (self.pages() - start).min(512);
+            let bytes = &mut entries[..count * 8];
+            pagemap.read_exact_at(bytes, (first + start as u64) * 8)?;
+            for (n, entry) in bytes.as_chunks::<8>().0.iter().enumerate() {
+                if u64::from_ne_bytes(*entry) & PRESENT_OR_SWAPPED != 0 {
+                    set.insert(start + n);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// `lseek` on the memfd; `None` past the last data.
@@ -375,6 +434,27 @@ mod tests {
         ram.read_page(8, &mut page).unwrap();
         assert!(is_zero(&page));
         assert!(ram.zero_page(ram.pages()).is_err());
+    }
+
+    #[test]
+    fn copies_of_a_template_share_it_and_leave_it_as_it_is() {
+        let template = memfd(4 * MIB).unwrap();
+        template.write_all_at(&[5; PAGE], 10 * PAGE_SIZE).unwrap();
+        let copy = || GuestRam::copy_of(template.try_clone().unwrap()).unwrap();
+        let (one, other) = (copy(), copy());
+        assert_eq!(one.touched().unwrap().iter().collect::<Vec<_>>(), [10]);
+        one.write_page(10, &[6; PAGE]).unwrap();
+        one.write_page(700, &[7; PAGE]).unwrap();
+        one.zero_page(10).unwrap();
+        let first = |ram: &GuestRam, page| {
+            let mut content = [0; PAGE];
+            ram.read_page(page, &mut content).unwrap();
+            content[0]
+        };
+        assert_eq!((first(&one, 10), first(&one, 700)), (0, 7));
+        assert_eq!((first(&other, 10), first(&other, 700)), (5, 0));
+        assert!(one.touched().unwrap().contains(700));
+        assert!(matches!(GuestRam::copy_of(memfd(4 * MIB + 1).unwrap()), Err(Error::Size(_))));
     }
 
     #[test]

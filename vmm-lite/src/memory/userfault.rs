@@ -220,7 +220,9 @@ impl Userfault {
         let range = self.range(&pages)?;
         // SAFETY: the structure that this call reads.
         let r = unsafe { ioctl_with_ref(&self.fd, UFFDIO_UNREGISTER(), &range) };
-        checked(r, "stop to watch the guest's memory")
+        checked(r, "stop to watch the guest's memory")?;
+        // The kernel itself wakes only those who wait for missing pages.
+        self.wake(pages)
     }
 
     /// Puts `content` where the missing pages from `first` on are, and wakes who waits for them. Pages that are there already stay as they are. Each page comes to

@@ -20,6 +20,7 @@
 //!
 //! [`GuestRam::write_page`]: crate::memory::GuestRam::write_page
 
+mod address;
 mod config;
 mod end;
 mod fault;
@@ -36,28 +37,31 @@ mod thread;
 mod urgent;
 mod wait;
 
+pub use address::Address;
 pub use config::{Config, NetConfig, mac_for};
 pub use end::{End, GuestFault, StopReason};
 pub use fault::Symbols;
 pub use history::{BOUNDS_NS, Histogram, History, MoveOutcome};
 pub use identity::{Identity, NetIdentity};
 pub use late::LatePackets;
+use paused::LINK_PATIENCE;
 pub use paused::{Paused, Resume};
 pub use resources::Resources;
 pub use state::{ApplyError, VmState};
-pub use stats::{DirtyRate, ExitCounts, NetStats, Stats};
+pub use stats::{DirtyRate, ExitCounts, NetStats, Stats, mac_text};
 pub use urgent::Urgent;
 pub use vmm_lite_interface::control::ResumeReason;
 
 use crate::{
     boot::{self, Image},
-    devices::{arp, console::Console, net::Net, tap, tap::Tap},
+    devices::{arp, console::Console, link, net::Net, tap, tap::Tap},
     kvm::{self, DirtyLog, Host, cpu::Features},
     memory::{self, GuestRam},
 };
 use machine::Machine;
 use shared::{Phase, Shared, Wanted};
 use std::{
+    fs::File,
     io,
     net::IpAddr,
     os::fd::AsRawFd,
@@ -166,10 +170,10 @@ impl Vm {
     /// # Errors
     /// [`Error`]; nothing is left behind.
     pub fn prepare(identity: Identity, tap: Option<&str>, console: Console) -> Result<Self, Error> {
-        Self::prepare_with(&Resources::with_tap_later(tap)?, identity, console)
+        Self::prepare_with(&Resources::with_tap_later(tap)?, identity, console, None)
     }
 
-    /// As [`prepare`](Self::prepare), with what has been opened for it.
+    /// Like [`prepare`](Self::prepare), with what has been opened for it; with a template the memory begins [as that](GuestRam::copy_of).
     ///
     /// # Errors
     /// As [`prepare`](Self::prepare).
@@ -177,6 +181,7 @@ impl Vm {
         resources: &Resources,
         identity: Identity,
         console: Console,
+        template: Option<File>,
     ) -> Result<Self, Error> {
         match (&identity.net, resources.has_tap()) {
             (Some(_), false) => {
@@ -188,7 +193,13 @@ impl Vm {
             _ => {}
         }
         let tap = if identity.net.is_some() { resources.tap()? } else { None };
-        let ram = Arc::new(GuestRam::new(identity.memory_size)?);
+        let ram = Arc::new(match template {
+            Some(template) => GuestRam::copy_of(template)?,
+            None => GuestRam::new(identity.memory_size)?,
+        });
+        if ram.size() != identity.memory_size {
+            return Err(memory::Error::Size(ram.size()).into());
+        }
         Self::make(resources.host(), identity, ram, tap, console)
     }
 
@@ -400,6 +411,25 @@ impl Vm {
             tap.write(&frame)?;
         }
         Ok(())
+    }
+
+    /// Like [`announce`](Self::announce), as soon as the TAP carries packets, which after it was opened may take the host a while. On a thread of its own.
+    pub fn announce_when_up(&self) {
+        let Some(tap) = &self.shared.announcer else { return };
+        let (vm, tap) = (self.clone(), tap.try_clone());
+        let announce = move || {
+            let told = tap.map_err(io::Error::other).and_then(|tap| {
+                link::wait_running(&tap, LINK_PATIENCE)?;
+                vm.announce()
+            });
+            if let Err(e) = told {
+                tracing::warn!("the network was not told that the VM is here: {e}");
+            }
+        };
+        let thread = std::thread::Builder::new().name("announce".into()).stack_size(64 << 10);
+        if let Err(e) = thread.spawn(announce) {
+            tracing::warn!("the network was not told that the VM is here: {e}");
+        }
     }
 
     /// Hands a packet (with its virtio-net header) to the guest that reached its old place. `false` when it had to be dropped.

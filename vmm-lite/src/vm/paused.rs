@@ -1,7 +1,7 @@
 //! Holding a machine that does not run.
 
 use super::{
-    End, Error, LatePackets, ResumeReason, Urgent, Vm, VmState,
+    Address, End, Error, LatePackets, ResumeReason, Urgent, Vm, VmState,
     machine::{Fresh, Machine},
     shared::Phase,
 };
@@ -10,10 +10,10 @@ use std::{
     sync::{MutexGuard, atomic::Ordering::SeqCst},
     time::{Duration, Instant},
 };
-use vmm_lite_interface::layout::{IMAGE_BASE, PAGE_SIZE};
+use vmm_lite_interface::layout::{CONTROL_PAGE, IMAGE_BASE, PAGE_SIZE};
 
 /// How long a TAP may take to carry packets; the kernel needs up to a second.
-const LINK_PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const LINK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A machine that is paused for as long as this is held, and after it is dropped until somebody resumes it.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct Paused<'vm> {
     vm: &'vm Vm,
     machine: MutexGuard<'vm, Machine>,
     requested: Instant,
-    _urgent: Urgent,
+    urgent: Urgent,
 }
 
 /// How a machine goes on.
@@ -36,12 +36,18 @@ pub struct Resume {
 
 impl<'vm> Paused<'vm> {
     pub(super) fn new(vm: &'vm Vm, machine: MutexGuard<'vm, Machine>, requested: Instant) -> Self {
-        Self { vm, machine, requested, _urgent: Urgent::default() }
+        Self { vm, machine, requested, urgent: Urgent::default() }
     }
 
     /// Stays urgent for as long as it is held.
     pub(super) fn urgent(self, urgent: Urgent) -> Self {
-        Self { _urgent: urgent, ..self }
+        Self { urgent, ..self }
+    }
+
+    /// What it is urgent by, for who wants it to last until the guest runs again.
+    #[must_use]
+    pub fn take_urgent(&mut self) -> Urgent {
+        std::mem::take(&mut self.urgent)
     }
 
     /// The machine.
@@ -120,6 +126,13 @@ impl<'vm> Paused<'vm> {
             }
         }
         Ok(apply)
+    }
+
+    /// Tells the guest who it is on the network from now on.
+    pub fn readdress(&self, address: &Address) {
+        let ram = self.vm.ram();
+        address.publish(&ram.control_page().address);
+        ram.mark(CONTROL_PAGE, PAGE_SIZE as usize);
     }
 
     /// Keeps the machine from running here, whoever asks, from right before the commit of a move until the destination has said

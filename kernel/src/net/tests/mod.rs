@@ -5,4 +5,5 @@ mod datagrams;
 mod loopback;
 mod many;
 mod nic;
+mod readdress;
 mod wire;

@@ -1,0 +1,158 @@
+//! One clone: a process that `fork` and `restore --count` start.
+
+use super::{network::Place, report};
+use crate::{
+    control::{Server, server},
+    devices::console::Console,
+    snapshot::clones,
+    vm::{ResumeReason, Vm, mac_text},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::fd::{AsFd, FromRawFd, OwnedFd},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+/// How long the vCPU may take to enter the guest.
+const ENTRY: Duration = Duration::from_secs(5);
+
+/// Be a clone (for vmm-lite itself)
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// What to be, as JSON
+    orders: String,
+}
+
+/// What a clone is to be.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Orders {
+    /// Descriptor of the memory it maps.
+    pub memory: i32,
+    /// Descriptor of the rest.
+    pub seed: i32,
+    /// Descriptor to say on that it runs, which is closed when it ends.
+    pub ready: i32,
+    /// Whether it is a fork of a VM that runs on, or comes from a file.
+    pub forked: bool,
+    /// Whether it outlives the process that started it.
+    pub detach: bool,
+    /// Who it is.
+    pub place: Place,
+}
+
+/// What a VM says when it runs.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Running {
+    /// Its name.
+    pub name: String,
+    /// Its process.
+    pub pid: u32,
+    /// Its Ethernet address.
+    pub mac: Option<String>,
+    /// Its address.
+    pub ip: Option<String>,
+    /// Its TAP device.
+    pub tap: Option<String>,
+    /// When its first instruction ran, in ns of the host's monotonic clock.
+    pub entered_ns: u64,
+    /// Why it does not run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Where a VM says that it runs.
+#[derive(Debug)]
+pub struct Ready(File);
+
+impl Ready {
+    /// On a descriptor that this process was started with.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn on(fd: i32) -> io::Result<Self> {
+        Ok(Self(File::from(inherited(fd)?)))
+    }
+
+    /// Says that `vm` runs.
+    ///
+    /// # Errors
+    /// When it does not, or nobody listens.
+    pub fn tell(&mut self, vm: &Vm, name: &str) -> Result<(), Box<dyn std::error::Error>> {
+        let entered = vm.entered(ENTRY).ok_or("the VM does not run")?;
+        let net = vm.identity().net.as_ref();
+        let ago = Instant::now().saturating_duration_since(entered);
+        let running = Running {
+            name: name.into(),
+            pid: std::process::id(),
+            mac: net.map(|net| mac_text(net.mac)),
+            ip: net.and_then(|net| net.ip).map(|ip| ip.to_string()),
+            entered_ns: (monotonic()?.saturating_sub(ago)).as_nanos() as u64,
+            ..Running::default()
+        };
+        Ok(self.say(&running)?)
+    }
+
+    fn say(&mut self, what: &Running) -> io::Result<()> {
+        let line = serde_json::to_string(what)? + "\n";
+        self.0.write_all(line.as_bytes())
+    }
+}
+
+fn monotonic() -> io::Result<Duration> {
+    Ok(nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?.into())
+}
+
+/// A descriptor that the parent left open for this process.
+fn inherited(fd: i32) -> io::Result<OwnedFd> {
+    if fd <= 2 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: asks about a number, whatever it stands for, and sets that it goes no further.
+    if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and since it came with the process nothing here owns it; each is taken once.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// When the clone cannot be started, which the parent is told as well.
+pub fn run(args: Args) -> super::Result {
+    let orders: Orders = serde_json::from_str(&args.orders)?;
+    let mut ready = Ready::on(orders.ready)?;
+    let signals = server::catch_signals()?;
+    if orders.detach {
+        // What is typed at the terminal is not for it.
+        nix::unistd::setsid()?;
+    } else {
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;
+    }
+    let started = start(&orders);
+    let (vm, server) = match started {
+        Ok(started) => started,
+        Err(e) => {
+            let error = Some(super::with_causes(&*e));
+            let _ = ready.say(&Running { error, ..Running::default() });
+            return Err(e);
+        }
+    };
+    ready.tell(&vm, server.name())?;
+    let end = server::serve_until_end(&vm, &server, &signals)?;
+    report::end(&end, None);
+    Ok(ExitCode::from(end.exit_code()))
+}
+
+fn start(orders: &Orders) -> Result<(Vm, Server), Box<dyn std::error::Error>> {
+    let memory = File::from(inherited(orders.memory)?);
+    let seed = clones::seed(&File::from(inherited(orders.seed)?))?;
+    let reason = if orders.forked { ResumeReason::Forked } else { ResumeReason::Restored };
+    let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
+    let Place { change, tap } = &orders.place;
+    let (vm, claim) = clones::start(memory, &seed, change, tap.as_deref(), reason, console)?;
+    Ok((vm, Server::new(claim)))
+}

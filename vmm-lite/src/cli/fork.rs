@@ -1,0 +1,258 @@
+//! `vmm-lite fork`.
+
+use super::{
+    clone::{Orders, Running},
+    network::{self, Place},
+};
+use crate::{
+    control::{
+        Client,
+        server::{self, Signals},
+    },
+    snapshot::clones::Template,
+    vm::ResumeReason,
+};
+use nix::{
+    fcntl::OFlag,
+    sys::signal::{Signal, kill},
+    unistd::{Pid, pipe2},
+};
+use serde_json::{Value, json};
+use std::{
+    fs::File,
+    io::{BufRead, BufReader},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    process::{Child, Command, ExitCode, Stdio},
+    time::Instant,
+};
+
+const EXAMPLES: &str = "\
+The VM runs on, and stands for about as long as for a move. The clones are processes of their own, called NAME-1, NAME-2 and so on; they share all memory that they have
+not written to. They end with this process, unless it is told to --detach. Each has random numbers of its own, and its program is told by its resume hooks.
+
+A VM with a network needs a TAP device for each clone (--tap tap%d stands for tap1, tap2 and so on) and addresses: --ip is the first's and the others' follow on.
+Ethernet addresses are made from name and address. A guest with a new address gives up the connections it had.
+
+Examples:
+  vmm-lite fork kv --count 20 --tap tap%d --ip 10.0.0.101/24
+  vmm-lite fork kv --count 2 --tap tap1 --tap tap7 --keep-ip        each on a network of its own
+  vmm-lite fork worker --count 100 --detach --json | jq -r .clones[].name
+  vmm-lite fork worker --count 100 --first 101 --detach             a hundred more";
+
+/// Start clones of a VM that runs
+#[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Name of the VM
+    name: String,
+
+    /// How many
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    count: u32,
+
+    /// What their names begin with [default: the VM's]
+    #[arg(long, value_name = "NAME")]
+    prefix: Option<String>,
+
+    #[command(flatten)]
+    many: Many,
+
+    #[command(flatten)]
+    network: network::Network,
+}
+
+/// Options for several VMs at once.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct Many {
+    /// Number of the first of several
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub first: u32,
+
+    /// End when several VMs run, and let them run on
+    #[arg(long)]
+    pub detach: bool,
+
+    /// Print one JSON object about several VMs once they run; times in nanoseconds
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// When there is no such VM, or a clone cannot be started: then none is left.
+pub fn run(args: Args) -> super::Result {
+    let signals = server::catch_signals()?;
+    let mut client = Client::connect(&args.name)?;
+    // What cannot be is said before the VM is disturbed.
+    let template = Template::new()?;
+    let files = [template.memory().as_fd(), template.seed().as_fd()];
+    let watch = super::snapshot::watch(args.many.json);
+    let report = client.request_with(&json!({ "verb": "fork" }), &files, watch)?;
+    template.seal()?;
+    let guest = template.guest()?;
+    let wanted = network::Wanted {
+        name: args.prefix.as_deref().unwrap_or(&guest.who.identity.name),
+        numbers: Some((args.many.first, args.count)),
+        beside: true,
+    };
+    let places = args.network.places(&guest.who.identity, wanted)?;
+    let clones = Clones::start(&template, ResumeReason::Forked, &places, args.many.detach)?;
+    drop(template);
+    clones.go_on(Some(&report), args.many, &signals)
+}
+
+/// Starts VMs from a template and stays with them, or not.
+///
+/// # Errors
+/// When one cannot be started: then none is left.
+pub fn run_all(
+    template: Template,
+    reason: ResumeReason,
+    places: &[Place],
+    many: Many,
+    signals: &Signals,
+) -> super::Result {
+    let clones = Clones::start(&template, reason, places, many.detach)?;
+    // The memory goes with the last that shares it.
+    drop(template);
+    clones.go_on(None, many, signals)
+}
+
+/// A clone's process.
+struct Process {
+    child: Child,
+    /// Says that it runs, and then nothing until it ends.
+    ready: BufReader<File>,
+}
+
+/// Clones that run, or are about to. Dropping this ends them.
+struct Clones {
+    processes: Vec<Process>,
+    running: Vec<Running>,
+    took_ns: u64,
+}
+
+impl Clones {
+    fn start(
+        template: &Template,
+        reason: ResumeReason,
+        places: &[Place],
+        detach: bool,
+    ) -> Result<Self, Box<dyn std::error::Error>> {
+        let begun = Instant::now();
+        let mut clones = Self { processes: Vec::new(), running: Vec::new(), took_ns: 0 };
+        for place in places {
+            let (ready, theirs) = pipe2(OFlag::O_CLOEXEC)?;
+            let orders = Orders {
+                memory: template.memory().as_raw_fd(),
+                seed: template.seed().as_raw_fd(),
+                ready: theirs.as_raw_fd(),
+                forked: reason == ResumeReason::Forked,
+                detach,
+                place: place.clone(),
+            };
+            let child = spawn(&orders, theirs)
+                .map_err(|e| format!("cannot start a process for a clone: {e}"))?;
+            clones.processes.push(Process { child, ready: BufReader::new(File::from(ready)) });
+        }
+        for (process, place) in clones.processes.iter_mut().zip(places) {
+            let name = place.change.name.clone().unwrap_or_default();
+            let mut line = String::new();
+            process.ready.read_line(&mut line)?;
+            let mut running: Running =
+                serde_json::from_str(&line).map_err(|_| format!("{name} ended before it ran"))?;
+            if let Some(error) = running.error {
+                return Err(format!("{name} cannot run, so none was started: {error}").into());
+            }
+            running.tap.clone_from(&place.tap);
+            clones.running.push(running);
+        }
+        clones.took_ns = begun.elapsed().as_nanos() as u64;
+        Ok(clones)
+    }
+
+    /// Tells that they run, and waits for them to end, unless they are to be left alone.
+    fn go_on(mut self, fork: Option<&Value>, many: Many, signals: &Signals) -> super::Result {
+        if many.json {
+            let all = json!({ "clones": self.running, "started_ns": self.took_ns, "fork": fork });
+            println!("{all}");
+        } else {
+            print!("{}", fork.map(super::snapshot::pause_table).unwrap_or_default());
+            let ms = self.took_ns as f64 / 1e6;
+            println!("{} VMs run, started in {ms:.1} ms", self.running.len());
+            for vm in &self.running {
+                let ip = vm.ip.as_deref().unwrap_or("-");
+                println!("{:<24} pid {:<8} {ip}", vm.name, vm.pid);
+            }
+        }
+        if many.detach {
+            self.processes.clear();
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut code = 0;
+        while !self.processes.is_empty() {
+            if self.wait(signals)? {
+                // A second time they have had their chance.
+                code = 128 + libc::SIGINT as u8;
+                self.end();
+            }
+            let mut i = 0;
+            while i < self.processes.len() {
+                match self.processes[i].child.try_wait()? {
+                    Some(status) => {
+                        if !status.success() && code == 0 {
+                            code = 1;
+                        }
+                        self.processes.swap_remove(i);
+                    }
+                    None => i += 1,
+                }
+            }
+        }
+        Ok(ExitCode::from(code))
+    }
+
+    /// Waits until one has ended; `true` if it was a signal that ended the waiting.
+    fn wait(&mut self, signals: &Signals) -> std::io::Result<bool> {
+        let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let ready = self.processes.iter().map(|p| entry(p.ready.get_ref().as_raw_fd()));
+        let mut fds: Vec<_> = std::iter::once(entry(signals.fd())).chain(ready).collect();
+        // SAFETY: as many valid entries as are said.
+        unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, -1) };
+        for (process, fd) in self.processes.iter_mut().zip(&fds[1..]) {
+            if fd.revents != 0 {
+                // It closes this last.
+                process.child.wait()?;
+            }
+        }
+        Ok(fds[0].revents != 0 && signals.take().is_some())
+    }
+
+    fn end(&self) {
+        for process in &self.processes {
+            // A child that has not been waited for: the number is still its own.
+            let _ = kill(Pid::from_raw(process.child.id().cast_signed()), Signal::SIGTERM);
+        }
+    }
+}
+
+impl Drop for Clones {
+    fn drop(&mut self) {
+        self.end();
+        for process in &mut self.processes {
+            let _ = process.child.wait();
+        }
+    }
+}
+
+fn spawn(orders: &Orders, ready: OwnedFd) -> std::io::Result<Child> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("clone").arg(serde_json::to_string(orders)?).stdin(Stdio::null());
+    if orders.detach {
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+    }
+    // For this one child only: the next is started when it is closed here again.
+    nix::fcntl::fcntl(&ready, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))?;
+    command.spawn()
+}

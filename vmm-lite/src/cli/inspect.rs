@@ -1,0 +1,89 @@
+//! `vmm-lite inspect`.
+
+use crate::{
+    snapshot::{guest::Guest, load, serve::hex},
+    vm::Vm,
+};
+use migrate::snapshot::{Error, MAJOR};
+use serde_json::json;
+use std::{fs::File, path::PathBuf, process::ExitCode};
+
+/// Tell what is in a snapshot, having checked all of it
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  vmm-lite inspect kv.snap\n  vmm-lite inspect kv.snap --json | jq .memory_bytes"
+)]
+pub struct Args {
+    /// The snapshot
+    file: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// When the file is no snapshot, or damaged.
+pub fn run(args: Args) -> super::Result {
+    let file =
+        File::open(&args.file).map_err(|e| format!("cannot read {}: {e}", args.file.display()))?;
+    let snapshot = load::open(file)?;
+    let (mut saved, mut zero) = (0_u64, 0_u64);
+    snapshot.each(|_, content, _| {
+        match content {
+            migrate::snapshot::Content::Data { .. } => saved += 1,
+            _ => zero += 1,
+        }
+        Ok::<_, Error>(())
+    })?;
+    let header = snapshot.header();
+    let guest = Guest::decode(snapshot.identity(), snapshot.state())?;
+    let identity = &guest.who.identity;
+    let here = Vm::features().ok();
+    let missing = here.map(|here| guest.who.features.missing_from(&here));
+    let value = json!({
+        "version": format!("{MAJOR}.{}", header.minor),
+        "id": hex(&header.id),
+        "base": header.base.map(|base| hex(&base.id)),
+        "taken_ns": header.notes.map(|n| n.taken_ns),
+        "quiescent": header.notes.map(|n| n.quiescent),
+        "name": identity.name,
+        "memory_bytes": header.memory_size,
+        "file_bytes": header.file_size,
+        "pages_saved": saved,
+        "pages_zero_marked": zero,
+        "pages_zero": header.notes.map(|n| n.pages_zero),
+        "pages_dont_care": header.notes.map(|n| n.pages_dont_care),
+        "interface_version": identity.interface_version,
+        "mac": identity.net.as_ref().map(|n| crate::vm::mac_text(n.mac)),
+        "ip": identity.net.as_ref().and_then(|n| n.ip).map(|ip| ip.to_string()),
+        "uptime_ns": guest.state.clock.mono_ns,
+        "missing_features": missing,
+    });
+    if args.json {
+        println!("{value}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let text = |key: &str| match &value[key] {
+        serde_json::Value::Null => "-".to_owned(),
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    println!("{}: a snapshot of {}, whole and undamaged", args.file.display(), text("name"));
+    println!("id            {}", text("id"));
+    if header.base.is_some() {
+        println!("difference to {}", text("base"));
+    }
+    println!("format        {}", text("version"));
+    println!("memory        {} MiB", header.memory_size >> 20);
+    println!("file          {} KiB, {saved} pages", header.file_size / 1024);
+    println!("network       {} {}", text("mac"), text("ip"));
+    println!("running for   {:.1} s", guest.state.clock.mono_ns as f64 / 1e9);
+    match missing.as_deref() {
+        Some([]) => println!("this host     can run it"),
+        Some(missing) => println!("this host     lacks {}", missing.join(", ")),
+        None => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}

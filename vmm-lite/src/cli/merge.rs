@@ -1,0 +1,46 @@
+//! `vmm-lite merge`.
+
+use crate::snapshot::{merge, new_file::NewFile};
+use serde_json::json;
+use std::{fs::File, path::PathBuf, process::ExitCode};
+
+/// Make a whole snapshot of one and the difference to it
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:\n  vmm-lite merge sunday.snap monday.snap -o whole.snap")]
+pub struct Args {
+    /// The snapshot that the difference was made to
+    base: PathBuf,
+    /// The difference
+    diff: PathBuf,
+    /// The new snapshot
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// When they do not belong together, are damaged, or the new one cannot be written.
+pub fn run(args: Args) -> super::Result {
+    let open = |path: &PathBuf| {
+        File::open(path).map_err(|e| format!("cannot read {}: {e}", path.display()))
+    };
+    let (base, diff) = (open(&args.base)?, open(&args.diff)?);
+    let cannot = |e| format!("cannot write {}: {e}", args.output.display());
+    let output = NewFile::at(&args.output).map_err(cannot)?;
+    let header = merge::merge(base, diff, output.file().try_clone()?)?;
+    output.publish().map_err(cannot)?;
+    let id = crate::snapshot::serve::hex(&header.id);
+    if args.json {
+        println!(
+            "{}",
+            json!({ "id": id, "bytes": header.file_size, "pages_saved": header.data_pages })
+        );
+    } else {
+        println!("{} is whole: {} pages", args.output.display(), header.data_pages);
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,120 @@
+//! `vmm-lite restore`.
+
+use super::{network, report};
+use crate::{
+    control::{Claim, RuntimeDir, Server, server},
+    devices::console::Console,
+    snapshot::{clones::Template, guest::Guest, lazy, load, sink::Input, start},
+    vm::{ResumeReason, Vm},
+};
+use migrate::snapshot::Reader;
+use std::{fs::File, io, os::fd::AsFd, path::PathBuf, process::ExitCode};
+
+const EXAMPLES: &str = "\
+One VM is this process, as with `vmm-lite run`. Several are processes of their own, which share the memory they have not written to; they are called NAME-1, NAME-2 and so on,
+and end with this one unless it is told to --detach.
+
+A VM that comes back has the address it had. Several need one each: --ip is the first's and the others' follow on, --tap tap%d stands for tap1, tap2 and so
+on. Ethernet addresses are made from name and address. A guest with a new address gives up the connections it had.
+
+Examples:
+  vmm-lite restore kv.snap --tap tap0
+  vmm-lite restore kv.snap --lazy --tap tap0               its memory follows while it runs
+  vmm-lite restore kv.snap --name kv2 --tap tap1 --ip 10.0.0.3/24
+  vmm-lite restore kv.snap --count 20 --tap tap%d --ip 10.0.0.101/24 --detach";
+
+/// Run a VM from a snapshot, or several
+#[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The snapshot
+    file: PathBuf,
+
+    /// Name for it [default: the one it had]
+    #[arg(long)]
+    name: Option<String>,
+
+    /// Start at once and load its memory while it runs; each page is checked before it is used
+    #[arg(long, conflicts_with = "count")]
+    lazy: bool,
+
+    /// Start so many of them
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    count: Option<u32>,
+
+    /// Write a line of JSON to this descriptor when the VM runs
+    #[arg(long, value_name = "FD", hide = true)]
+    ready_fd: Option<i32>,
+
+    #[command(flatten)]
+    many: super::fork::Many,
+
+    #[command(flatten)]
+    network: network::Network,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// When the snapshot is damaged, or the VM cannot be started.
+pub fn run(args: Args) -> super::Result {
+    let signals = server::catch_signals()?;
+    let file =
+        File::open(&args.file).map_err(|e| format!("cannot read {}: {e}", args.file.display()))?;
+    let snapshot = load::open(file)?;
+    let guest = load::guest(&snapshot)?;
+    guest.who.fits_here()?;
+    let name = args.name.as_deref().unwrap_or(&guest.who.identity.name);
+    let numbers = args.count.map(|count| (args.many.first, count));
+    let wanted = network::Wanted { name, numbers, beside: false };
+    let places = args.network.places(&guest.who.identity, wanted)?;
+    if args.count.is_some() {
+        let template = Template::new()?;
+        load::template(&snapshot, template.memory())?;
+        template.plant(&guest)?;
+        template.seal()?;
+        return super::fork::run_all(
+            template,
+            ResumeReason::Restored,
+            &places,
+            args.many,
+            &signals,
+        );
+    }
+    let [place] = &places[..] else { return Err("one VM has one place".into()) };
+    let (vm, claim) = one(snapshot, guest, place, args.lazy)?;
+    let server = Server::new(claim);
+    if let Some(fd) = args.ready_fd {
+        super::clone::Ready::on(fd)?.tell(&vm, server.name())?;
+    }
+    super::run::feed_standard_input(&vm)?;
+    let end = server::serve_until_end(&vm, &server, &signals)?;
+    report::end(&end, None);
+    Ok(ExitCode::from(end.exit_code()))
+}
+
+/// The VM of the snapshot, running in this process.
+fn one(
+    snapshot: Reader<Input>,
+    mut guest: Guest,
+    place: &network::Place,
+    lazily: bool,
+) -> Result<(Vm, Claim), Box<dyn std::error::Error>> {
+    let address = start::change(&mut guest, &place.change)?;
+    let identity = guest.who.identity.clone();
+    let claim = RuntimeDir::open()?.claim(&identity.name)?;
+    let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
+    let vm = Vm::prepare(identity, place.tap.as_deref(), console)?;
+    if lazily {
+        lazy::begin(&vm, snapshot, |e| {
+            // The guest stands at a page that cannot be had, maybe with a thread of the VMM's: there is no way on from here.
+            eprintln!("vmm-lite: the VM cannot go on: {}", super::with_causes(&e));
+            std::process::exit(super::EXIT_VMM.into());
+        })?;
+    } else {
+        load::memory(&snapshot, vm.ram())?;
+    }
+    start::run(vm.hold()?, &guest, &address, ResumeReason::Restored)?;
+    vm.announce_when_up();
+    Ok((vm, claim))
+}

@@ -1,0 +1,44 @@
+//! `vmm-lite revert`.
+
+use crate::{control::Client, snapshot::load};
+use serde_json::json;
+use std::{fs::File, os::fd::AsFd, path::PathBuf, process::ExitCode};
+
+const EXAMPLES: &str = "\
+The VM becomes what it was, in its place: same process, name, TAP device and addresses. What it did since is lost. Its program is told by its resume hooks, and its random
+numbers start anew. If the file is bad the VM runs on untouched.
+
+Examples:
+  vmm-lite snapshot kv before.snap && upgrade || vmm-lite revert kv before.snap";
+
+/// Put a VM back to what it was when a snapshot was taken
+#[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Name of the VM
+    name: String,
+    /// The snapshot
+    file: PathBuf,
+    /// Print the report as one JSON object; times in nanoseconds
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// When there is no such VM, or the file is not one to revert to: then the VM runs on.
+pub fn run(args: Args) -> super::Result {
+    let mut client = Client::connect(&args.name)?;
+    let file =
+        File::open(&args.file).map_err(|e| format!("cannot read {}: {e}", args.file.display()))?;
+    load::open(file.try_clone()?)?;
+    let report = client.request_with(&json!({ "verb": "revert" }), &[file.as_fd()], |_| {})?;
+    if args.json {
+        println!("{report}");
+    } else {
+        let ns = report["pause_ns"].as_f64().unwrap_or_default();
+        println!("{} is what it was; it stood for {:.1} ms", args.name, ns / 1e6);
+    }
+    Ok(ExitCode::SUCCESS)
+}

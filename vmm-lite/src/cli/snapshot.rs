@@ -1,0 +1,119 @@
+//! `vmm-lite snapshot`.
+
+use crate::{
+    control::Client,
+    snapshot::{load, new_file::NewFile},
+};
+use serde_json::{Value, json};
+use std::{fs::File, io::IsTerminal, os::fd::AsFd, path::PathBuf, process::ExitCode};
+
+const EXAMPLES: &str = "\
+The VM runs on, and stands for about as long as for a move. The file appears under its name when it is whole and on the disk; until then there is
+nothing, whatever happens. With --diff it holds what differs from another snapshot of the same VM; `vmm-lite merge` makes a whole one of the two.
+
+Examples:
+  vmm-lite snapshot kv kv.snap
+  vmm-lite snapshot kv monday.snap --diff sunday.snap
+  vmm-lite snapshot kv kv.snap --stop && vmm-lite restore kv.snap
+  vmm-lite snapshot kv kv.snap --json | jq .pause_ns";
+
+/// Save a VM to a file
+#[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Name of the VM
+    name: String,
+    /// The file; one that is there is replaced
+    file: PathBuf,
+    /// Save only what differs from this snapshot
+    #[arg(long, value_name = "BASE")]
+    diff: Option<PathBuf>,
+    /// Stop the VM once the file is there
+    #[arg(long)]
+    stop: bool,
+    /// Print the report as one JSON object; times in nanoseconds
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// When there is no such VM, or the file cannot be written: then the VM runs on.
+pub fn run(args: Args) -> super::Result {
+    let mut client = Client::connect(&args.name)?;
+    let cannot = |e| format!("cannot write {}: {e}", args.file.display());
+    let file = NewFile::at(&args.file).map_err(cannot)?;
+    let base = args.diff.as_ref().map(File::open).transpose();
+    let base = base.map_err(|e| {
+        format!("cannot read {}: {e}", args.diff.clone().unwrap_or_default().display())
+    })?;
+    if let Some(base) = &base {
+        // Found wrong here, before anything of the VM is touched.
+        load::open(base.try_clone()?)?;
+    }
+    let request = json!({ "verb": "snapshot", "stay_paused": args.stop });
+    let files: Vec<_> = [Some(file.file()), base.as_ref()].into_iter().flatten().collect();
+    let files: Vec<_> = files.iter().map(|f| f.as_fd()).collect();
+    let report = client.request_with(&request, &files, watch(args.json))?;
+    if let Err(e) = file.publish() {
+        if args.stop {
+            client.call("resume")?;
+        }
+        return Err(cannot(e).into());
+    }
+    if args.stop {
+        client.call("stop")?;
+    }
+    if args.json {
+        println!("{report}");
+    } else {
+        print!("{}", table(&args, &report));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows how far a copy is, to people.
+pub(super) fn watch(json: bool) -> impl FnMut(Value) {
+    let live = !json && std::io::stderr().is_terminal();
+    move |progress| {
+        if live {
+            let number = |key: &str| progress[key].as_u64().unwrap_or_default();
+            let percent = number("pages") * 100 / number("of").max(1);
+            eprint!("\r\x1b[K{percent} %{}", if percent >= 100 { "\r\x1b[K" } else { "" });
+        }
+    }
+}
+
+/// The pause, by phase.
+pub(super) fn pause_table(report: &Value) -> String {
+    let us = |key: &str| format!("{:>9.1} µs", report["phases"][key].as_f64().unwrap_or(0.0) / 1e3);
+    match report["pause_ns"].as_f64() {
+        None => String::new(),
+        Some(ns) => format!(
+            "pause                {:>9.1} µs\n  quiesce            {}\n  memory             {}\n  state              {}\n  resume             {}\n",
+            ns / 1e3,
+            us("quiesce_ns"),
+            us("memory_ns"),
+            us("state_ns"),
+            us("resume_ns"),
+        ),
+    }
+}
+
+fn table(args: &Args, report: &Value) -> String {
+    let n = |key: &str| report[key].as_u64().unwrap_or_default();
+    let after = if args.stop { "stopped" } else { "goes on" };
+    format!(
+        "{} is in {}, and {after}\n{}all of it            {:>9.1} ms\nfile                 {:>9} KiB: {} pages saved, {} zero, {} as in the base, {} that do not matter\n",
+        args.name,
+        args.file.display(),
+        pause_table(report),
+        n("total_ns") as f64 / 1e6,
+        n("bytes") / 1024,
+        n("pages_saved"),
+        n("pages_zero"),
+        n("pages_same"),
+        n("pages_dont_care"),
+    )
+}

@@ -1,0 +1,101 @@
+//! Who a VM is, and its state, as parts of a file.
+
+use super::Error;
+use crate::{
+    kvm::cpu::Features,
+    vm::{Identity, Vm, VmState},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Version of what the two parts hold; their first byte.
+pub const VERSION: u8 = 1;
+
+/// A VM without its memory.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Guest {
+    /// Who it is, and what it may have found its CPU to have.
+    pub who: Who,
+    /// Its state.
+    pub state: VmState,
+}
+
+/// The first of the two parts.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Who {
+    /// Who it is.
+    pub identity: Identity,
+    /// What it may have found its CPU to have.
+    pub features: Features,
+}
+
+impl Who {
+    /// Of a VM that runs here.
+    ///
+    /// # Errors
+    /// What KVM says.
+    pub fn of(vm: &Vm) -> Result<Self, Error> {
+        Ok(Self { identity: vm.identity().clone(), features: Vm::features()? })
+    }
+
+    /// Whether this host is good enough for it.
+    ///
+    /// # Errors
+    /// [`Error::Features`].
+    pub fn fits_here(&self) -> Result<(), Error> {
+        let missing = self.features.missing_from(&Vm::features()?);
+        if missing.is_empty() { Ok(()) } else { Err(Error::Features(missing)) }
+    }
+}
+
+impl Guest {
+    /// The two parts.
+    #[must_use]
+    pub fn encode(&self) -> (Vec<u8>, Vec<u8>) {
+        (part(&self.who), part(&self.state))
+    }
+
+    /// Reads the two parts, whose checksums were found right.
+    ///
+    /// # Errors
+    /// [`Error::Part`].
+    pub fn decode(identity: &[u8], state: &[u8]) -> Result<Self, Error> {
+        Ok(Self { who: whole(identity, "identity")?, state: whole(state, "state")? })
+    }
+
+    /// Both parts as one, for a process of this very program.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        part(&(&self.who, &self.state))
+    }
+
+    /// Undoes [`to_bytes`](Self::to_bytes).
+    ///
+    /// # Errors
+    /// [`Error::Part`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        let (who, state) = whole(bytes, "seed")?;
+        Ok(Self { who, state })
+    }
+
+    /// How long ago by the wall clock its state was captured; zero if that lies in the future.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        let clock = &self.state.clock;
+        let then = Duration::from_nanos(clock.mono_ns.saturating_add(clock.wall_offset_ns));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        now.saturating_sub(then)
+    }
+}
+
+fn part(of: &impl Serialize) -> Vec<u8> {
+    postcard::to_extend(of, vec![VERSION]).expect("nothing in it that postcard cannot write")
+}
+
+fn whole<T: DeserializeOwned>(bytes: &[u8], name: &'static str) -> Result<T, Error> {
+    let Some((&VERSION, bytes)) = bytes.split_first() else { return Err(Error::Part(name)) };
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Ok(value),
+        _ => Err(Error::Part(name)),
+    }
+}

@@ -1,0 +1,172 @@
+//! Memory from a snapshot file while the guest runs.
+//!
+//! Nothing is loaded before the guest starts. A page that somebody wants is read, checked, and put there; the others follow in the background, in order. So
+//! the start takes the same time however large the memory is. A page whose checksum is wrong is never put there: whoever wants it waits, and the VM ends.
+//!
+//! While pages are missing the VM counts as being loaded: it can neither be moved nor copied.
+
+use super::{Error, sink::Input};
+use crate::{
+    memory::{Fault, GuestRam, PAGE, Userfault, Watch},
+    vm::Vm,
+};
+use migrate::snapshot::{Block, Content, GROUP, Reader};
+use std::{
+    os::fd::AsRawFd,
+    sync::mpsc::{Sender, channel},
+    thread,
+};
+
+/// Pages put with one call in the background.
+const RUN: usize = 64;
+
+/// Begins to load the memory of `vm`, which was prepared and has not run. From here on threads that touch its memory may wait for pages; another thread serves them.
+/// `failed` is told if that comes to an end because the file is bad.
+///
+/// # Errors
+/// [`Error`]: nothing was begun.
+pub fn begin(
+    vm: &Vm,
+    snapshot: Reader<Input>,
+    failed: impl FnOnce(Error) + Send + 'static,
+) -> Result<(), Error> {
+    let ram = vm.ram();
+    let userfault = Userfault::open(ram)?;
+    let mut loader = Loader {
+        blocks: vec![None; snapshot.groups()],
+        snapshot,
+        userfault,
+        next: 0,
+        room: vec![[0; PAGE]; RUN],
+    };
+    // What the VMM has written when it made the machine is there, and would be taken for the guest's.
+    for page in super::copy::touched(vm)?.iter() {
+        let content = loader.content(page)?;
+        loader.read(page, content, 1)?;
+        ram.write_page(page, &loader.room[0])?;
+    }
+    loader.userfault.register(0..ram.pages(), Watch::Missing)?;
+    let vm = vm.clone();
+    let (begun, moving) = channel();
+    thread::Builder::new()
+        .name("loader".into())
+        .spawn(move || run(&vm, loader, &begun, failed))
+        .map_err(super::host("start a thread"))?;
+    // The end of the channel without a word: it is being moved, which a VM that has not run yet is not.
+    moving.recv().map_err(|_| Error::Busy)
+}
+
+fn run(vm: &Vm, mut loader: Loader, begun: &Sender<()>, failed: impl FnOnce(Error)) {
+    let Some(_loading) = vm.begin_move() else { return };
+    // Whoever waits for it is still there.
+    let _ = begun.send(());
+    if let Err(e) = loader.serve(vm) {
+        // Pages that are missing stay so: nobody is to take them for zero.
+        failed(e);
+        std::mem::forget(loader.userfault);
+    }
+}
+
+struct Loader {
+    snapshot: Reader<Input>,
+    blocks: Vec<Option<Block>>,
+    userfault: Userfault,
+    /// The first page that the background has not come to.
+    next: usize,
+    room: Vec<[u8; PAGE]>,
+}
+
+impl Loader {
+    fn ram(&self) -> &GuestRam {
+        self.userfault.ram()
+    }
+
+    /// Serves faults, and loads in between, until all is there or the VM has ended.
+    fn serve(&mut self, vm: &Vm) -> Result<(), Error> {
+        let mut faults = Vec::new();
+        while self.next < self.ram().pages() {
+            let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+            let mut fds = [entry(self.userfault.as_raw_fd()), entry(vm.end_fd())];
+            // SAFETY: two valid entries; whatever the outcome, the work goes on.
+            unsafe { libc::poll(fds.as_mut_ptr(), 2, 0) };
+            if fds[1].revents != 0 {
+                return Ok(());
+            }
+            self.userfault.read(&mut faults)?;
+            for fault in faults.drain(..) {
+                self.answer(fault)?;
+            }
+            self.chunk()?;
+        }
+        Ok(())
+    }
+
+    fn content(&mut self, page: usize) -> Result<Content, Error> {
+        let group = page / GROUP as usize;
+        let block = match self.blocks.get_mut(group) {
+            Some(Some(block)) => block,
+            Some(none) => none.insert(self.snapshot.block(group)?),
+            None => return Ok(Content::Absent),
+        };
+        Ok(block.content(page as u64))
+    }
+
+    /// Reads `count` pages that follow each other in the file, and checks them.
+    fn read(&mut self, page: usize, content: Content, count: usize) -> Result<(), Error> {
+        let Content::Data { slot, .. } = content else {
+            self.room[0].fill(0);
+            return Ok(());
+        };
+        self.snapshot.slots(slot, &mut self.room[..count])?;
+        for n in 0..count {
+            let Content::Data { checksum, .. } = self.content(page + n)? else { continue };
+            if crc32fast::hash(&self.room[n]) != checksum {
+                return Err(migrate::snapshot::Error::Page((page + n) as u64).into());
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, fault: Fault) -> Result<(), Error> {
+        // Told before it was put there with others.
+        if fault.page < self.next {
+            return Ok(());
+        }
+        match self.content(fault.page)? {
+            content @ Content::Data { .. } => {
+                self.read(fault.page, content, 1)?;
+                self.userfault.copy(fault.page, &self.room[..1])?;
+            }
+            Content::Absent | Content::Zero => {
+                self.userfault.zero(fault.page, 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Loads the next few pages. Those that are zero stay untouched: once they are not watched any more they come to be by themselves.
+    fn chunk(&mut self) -> Result<(), Error> {
+        let first = self.next;
+        let end = (first + RUN).min(self.ram().pages());
+        let mut page = first;
+        while page < end {
+            let content = self.content(page)?;
+            let Content::Data { slot, .. } = content else {
+                page += 1;
+                continue;
+            };
+            let mut count = 1;
+            while page + count < end
+                && matches!(self.content(page + count)?, Content::Data { slot: s, .. } if s == slot.wrapping_add(count as u32))
+            {
+                count += 1;
+            }
+            self.read(page, content, count)?;
+            self.userfault.copy(page, &self.room[..count])?;
+            page += count;
+        }
+        self.userfault.unregister(first..end)?;
+        self.next = end;
+        Ok(())
+    }
+}

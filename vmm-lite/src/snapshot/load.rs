@@ -1,0 +1,48 @@
+//! Memory from a snapshot file, checked before the guest runs.
+
+use super::{Error, guest::Guest, sink::Input};
+use crate::memory::{GuestRam, PAGE};
+use migrate::snapshot::Reader;
+use std::{fs::File, os::unix::fs::FileExt};
+
+/// Opens a snapshot. What it says of the VM was checked then, its pages were not.
+///
+/// # Errors
+/// [`Error::Format`].
+pub fn open(file: File) -> Result<Reader<Input>, Error> {
+    Ok(Reader::open(Input(file))?)
+}
+
+/// The VM in a snapshot that stands by itself.
+///
+/// # Errors
+/// [`Error::Difference`], [`Error::Part`].
+pub fn guest(snapshot: &Reader<Input>) -> Result<Guest, Error> {
+    if snapshot.header().base.is_some() {
+        return Err(Error::Difference);
+    }
+    let guest = Guest::decode(snapshot.identity(), snapshot.state())?;
+    if guest.who.identity.memory_size != snapshot.header().memory_size {
+        return Err(Error::Part("memory size"));
+    }
+    Ok(guest)
+}
+
+/// Fills memory that is zero, but for what the VMM itself has put there. When this returns the whole file was found right.
+///
+/// # Errors
+/// [`Error::Format`]; the memory is then not to be used.
+pub fn memory(snapshot: &Reader<Input>, ram: &GuestRam) -> Result<(), Error> {
+    snapshot.each(|page, _, content| Ok::<_, Error>(ram.write_page(page as usize, content)?))
+}
+
+/// Fills a template for clones, an empty file that becomes as long as the memory. When this returns the whole file was found right.
+///
+/// # Errors
+/// [`Error::Format`], [`Error::Write`].
+pub fn template(snapshot: &Reader<Input>, template: &File) -> Result<(), Error> {
+    template.set_len(snapshot.header().memory_size).map_err(Error::Write)?;
+    snapshot.each(|page, _, content| {
+        template.write_all_at(content, page * PAGE as u64).map_err(Error::Write)
+    })
+}

@@ -1,0 +1,53 @@
+//! A whole snapshot of one and the difference to it.
+
+use super::{
+    Error,
+    guest::Guest,
+    load,
+    sink::{FileSink, Sink, draw_id},
+};
+use crate::memory::PageSet;
+use migrate::snapshot::{Content, GROUP, Header};
+use std::fs::File;
+
+/// Writes to `output` what `base` becomes by `difference`. Both are checked whole.
+///
+/// # Errors
+/// [`Error`]; `output` is then to be thrown away.
+pub fn merge(base: File, difference: File, output: File) -> Result<Header, Error> {
+    let (base, difference) = (load::open(base)?, load::open(difference)?);
+    if base.header().base.is_some() {
+        return Err(Error::BaseIsDifference);
+    }
+    if difference.header().base != Some(base.header().as_base()) {
+        return Err(Error::WrongBase);
+    }
+    let pages = base.header().pages();
+    if difference.header().pages() != pages {
+        return Err(Error::BaseSize);
+    }
+    let guest = Guest::decode(difference.identity(), difference.state())?;
+    let mut sink = FileSink::new(output, pages as usize, None)?;
+    for group in 0..base.groups() {
+        let (old, new) = (base.block(group)?, difference.block(group)?);
+        let first = group as u64 * GROUP;
+        let mut some = Vec::new();
+        for page in first..(first + GROUP).min(pages) {
+            let mut content = [0; migrate::PAGE];
+            match (old.content(page), new.content(page)) {
+                (before, Content::Absent) if before != Content::Absent => {
+                    base.page(page, before, &mut content)?;
+                }
+                (_, now @ Content::Data { .. }) => difference.page(page, now, &mut content)?,
+                _ => continue,
+            }
+            some.push((page as usize, content));
+        }
+        sink.pages(&some)?;
+    }
+    // What the merged snapshot has no more use for must be right as well: it may be all that shows the file to be damaged.
+    base.verify()?;
+    let notes = difference.header().notes.unwrap_or_default();
+    let (header, _) = sink.finish(draw_id()?, &guest, &PageSet::new(pages as usize), notes)?;
+    Ok(header)
+}

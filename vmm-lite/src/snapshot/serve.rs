@@ -1,0 +1,141 @@
+//! The requests `snapshot`, `fork` and `revert` of the control socket.
+
+use super::{
+    Error,
+    copy::{self, Copied},
+    guest::{Guest, Who},
+    load, revert,
+    sink::{FileSink, TemplateSink, draw_id},
+};
+use crate::{
+    control::Reply,
+    vm::{Vm, VmPhase},
+};
+use migrate::snapshot::Notes;
+use serde_json::{Map, Value, json};
+use std::{
+    fs::File,
+    io::Write,
+    time::{Duration, Instant},
+};
+
+/// How one of them is served: the VM, what was asked, the files that came with it, and the way back.
+pub type Serve = fn(&Vm, &Map<String, Value>, Vec<File>, &mut Reply) -> Result<Value, Error>;
+
+/// How `verb` is served, if it is one of these.
+#[must_use]
+pub fn verb(verb: &str) -> Option<Serve> {
+    Some(match verb {
+        "snapshot" => snapshot,
+        "fork" => fork,
+        "revert" => put_back,
+        _ => return None,
+    })
+}
+
+/// Tells how far a copy is, and whether anybody wants to know.
+fn progress<'a>(vm: &Vm, reply: &'a mut Reply) -> impl FnMut(usize) -> bool + use<'a> {
+    let of = vm.ram().pages();
+    move |done| !reply.closed() && reply.progress(&json!({ "pages": done, "of": of })).is_ok()
+}
+
+fn files<const N: usize>(files: Vec<File>) -> Result<[File; N], Error> {
+    let wrong = |files: Vec<File>| {
+        Error::Options(format!("{} files came with the request, {N} were expected", files.len()))
+    };
+    files.try_into().map_err(wrong)
+}
+
+fn snapshot(
+    vm: &Vm,
+    request: &Map<String, Value>,
+    mut came: Vec<File>,
+    reply: &mut Reply,
+) -> Result<Value, Error> {
+    let begun = Instant::now();
+    let stay = request.get("stay_paused").and_then(Value::as_bool).unwrap_or(false);
+    let base = if came.len() == 2 { came.pop().map(load::open).transpose()? } else { None };
+    let difference = base.is_some();
+    let [file] = files(came)?;
+    let who = Who::of(vm)?;
+    let Some(_copying) = vm.begin_move() else { return Err(Error::Busy) };
+    let ran = matches!(vm.phase(), VmPhase::Running);
+    let mut sink = FileSink::new(file, vm.ram().pages(), base)?;
+    let copied = copy::copy(vm, stay, &mut sink, &mut progress(vm, reply))?;
+    let guest = Guest { who, state: copied.state.clone() };
+    let clock = guest.state.clock;
+    let notes = Notes {
+        taken_ns: clock.mono_ns.saturating_add(clock.wall_offset_ns),
+        pages_dont_care: copied.left_out as u64,
+        quiescent: copied.quiescent,
+        ..Notes::default()
+    };
+    let finished = sink.finish(draw_id()?, &guest, &copied.dont_care, notes);
+    let (header, counts) = match finished {
+        Ok(finished) => finished,
+        Err(e) => {
+            if ran && stay {
+                vm.hold()?.resume_here()?;
+            }
+            return Err(e);
+        }
+    };
+    let mut report = report(&copied, begun.elapsed());
+    report["id"] = hex(&header.id).into();
+    report["difference"] = difference.into();
+    report["bytes"] = header.file_size.into();
+    report["pages_saved"] = counts.saved.into();
+    report["pages_zero"] = counts.zero.into();
+    report["pages_same"] = counts.same.into();
+    report["paused"] = matches!(vm.phase(), VmPhase::Paused).into();
+    Ok(report)
+}
+
+/// Copies the VM into a template: the first file gets its memory, the second who it is and its state.
+fn fork(
+    vm: &Vm,
+    _: &Map<String, Value>,
+    came: Vec<File>,
+    reply: &mut Reply,
+) -> Result<Value, Error> {
+    let begun = Instant::now();
+    let [memory, mut seed] = files(came)?;
+    let who = Who::of(vm)?;
+    let Some(_copying) = vm.begin_move() else { return Err(Error::Busy) };
+    let mut sink = TemplateSink::new(memory, vm.ram().pages())?;
+    let copied = copy::copy(vm, false, &mut sink, &mut progress(vm, reply))?;
+    let guest = Guest { who, state: copied.state.clone() };
+    seed.write_all(&guest.to_bytes()).map_err(Error::Write)?;
+    let mut report = report(&copied, begun.elapsed());
+    report["pages_saved"] = sink.saved.into();
+    Ok(report)
+}
+
+fn put_back(
+    vm: &Vm,
+    _: &Map<String, Value>,
+    came: Vec<File>,
+    _: &mut Reply,
+) -> Result<Value, Error> {
+    let [file] = files(came)?;
+    let Some(_copying) = vm.begin_move() else { return Err(Error::Busy) };
+    Ok(serde_json::to_value(revert::revert(vm, file)?).unwrap_or_default())
+}
+
+fn report(copied: &Copied, total: Duration) -> Value {
+    json!({
+        "mode": copied.mode,
+        "quiescent": copied.quiescent,
+        "pause_ns": copied.phases.map(|p| p.pause_ns()),
+        "phases": copied.phases,
+        "total_ns": total.as_nanos() as u64,
+        "faults": copied.faults,
+        "pages_dont_care": copied.left_out,
+    })
+}
+
+/// As people write it.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,85 @@
+//! A VM from what was copied: the same, or somebody else.
+
+use super::{Error, guest::Guest};
+use crate::{
+    boot::Cidr,
+    vm::{Address, Identity, Paused, Resume, ResumeReason},
+};
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr};
+use vmm_lite_interface::INTERFACE_VERSION;
+
+/// What is to be different of a VM.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Change {
+    /// Its name.
+    pub name: Option<String>,
+    /// Its Ethernet address.
+    pub mac: Option<[u8; 6]>,
+    /// Its address.
+    pub ip: Option<Cidr>,
+    /// Where it sends packets to other networks.
+    pub gateway: Option<IpAddr>,
+    /// Whom it asks for names; empty: whom it asked before.
+    pub dns: Vec<IpAddr>,
+}
+
+/// Makes `guest` what `change` says. What comes back is what it must be told of that.
+///
+/// # Errors
+/// [`Error::Options`].
+pub fn change(guest: &mut Guest, change: &Change) -> Result<Address, Error> {
+    let Guest { who, state } = guest;
+    let identity: &mut Identity = &mut who.identity;
+    if identity.interface_version != INTERFACE_VERSION {
+        return Err(Error::Options(format!(
+            "the VM's image was built for version {} of the interface to vmm-lite, and this one has {INTERFACE_VERSION}",
+            identity.interface_version
+        )));
+    }
+    if let Some(name) = &change.name {
+        identity.name.clone_from(name);
+    }
+    let (Some(net), Some(device)) = (&mut identity.net, &mut state.net) else {
+        let none = Change { name: change.name.clone(), ..Change::default() };
+        if *change != none {
+            return Err(Error::Options("the VM has no network, so it can have no address".into()));
+        }
+        return Ok(Address::default());
+    };
+    if let Some(mac) = change.mac {
+        (net.mac, device.mac) = (mac, mac);
+    }
+    if let Some(ip) = change.ip {
+        net.ip = Some(ip);
+    }
+    Ok(Address {
+        mac: device.mac,
+        ip: change.ip.map(|ip| Ok::<_, Error>((v4(ip.address)?, ip.prefix))).transpose()?,
+        gateway: change.gateway.map(v4).transpose()?,
+        dns: change.dns.iter().map(|ip| v4(*ip)).collect::<Result<_, _>>()?,
+    })
+}
+
+fn v4(ip: IpAddr) -> Result<Ipv4Addr, Error> {
+    match ip {
+        IpAddr::V4(ip) => Ok(ip),
+        IpAddr::V6(ip) => Err(Error::Options(format!("{ip}: guests know IPv4 only"))),
+    }
+}
+
+/// Lets a machine run whose memory is there or will come: from where `guest` was, and it is told why and what has changed.
+///
+/// # Errors
+/// What the machine says; it is then to be dropped.
+pub fn run(
+    mut held: Paused<'_>,
+    guest: &Guest,
+    address: &Address,
+    reason: ResumeReason,
+) -> Result<(), Error> {
+    let away = guest.age();
+    held.apply(&guest.state, away)?;
+    held.readdress(address);
+    Ok(held.resume(Resume { reason, away })?)
+}
