@@ -19,11 +19,15 @@ pub struct Vmm {
 struct Moves {
     count: AtomicU64,
     last_away_ns: AtomicU64,
+    /// How often it became another.
+    copies: AtomicU64,
+    /// A number drawn when it last did.
+    drawn: AtomicU64,
 }
 
 impl Moves {
     fn watch() -> Arc<Self> {
-        use vmm_lite_hooks::Reason::{Migrated, TakenOver};
+        use vmm_lite_hooks::Reason::{Forked, Migrated, Restored, TakenOver};
         let moves = Arc::<Self>::default();
         let counted = Arc::clone(&moves);
         vmm_lite_hooks::on_resume(move |resume| {
@@ -31,6 +35,12 @@ impl Moves {
                 let away = u64::try_from(resume.away.as_nanos()).unwrap_or(u64::MAX);
                 counted.last_away_ns.store(away, Ordering::Relaxed);
                 counted.count.fetch_add(1, Ordering::Relaxed);
+            }
+            if matches!(resume.reason, Restored | Forked) {
+                // A thread draws once for all that it hashes, so that only a new one draws anew.
+                let drawn = std::thread::spawn(|| RandomState::new().hash_one(0)).join();
+                counted.drawn.store(drawn.unwrap_or(0), Ordering::Relaxed);
+                counted.copies.fetch_add(1, Ordering::Relaxed);
             }
         });
         moves
@@ -78,6 +88,18 @@ impl Vmm {
     #[must_use]
     pub fn moves(&self) -> u64 {
         self.moves.count.load(Ordering::Relaxed)
+    }
+
+    /// How often the program found that it had become a copy, restored or forked.
+    #[must_use]
+    pub fn copies(&self) -> u64 {
+        self.moves.copies.load(Ordering::Relaxed)
+    }
+
+    /// A random number drawn when it last did: 16 hexadecimal digits.
+    #[must_use]
+    pub fn drawn(&self) -> String {
+        format!("{:016x}", self.moves.drawn.load(Ordering::Relaxed))
     }
 
     /// How long the last move kept it from running.

@@ -134,7 +134,10 @@ fn standing(
 }
 
 /// Copies a VM that runs, with the dirty log: in rounds until little is left, and that while it stands.
-fn in_rounds(vm: &Vm, sink: &mut dyn Sink, alive: &mut Alive<'_>) -> Result<Copied, Error> {
+///
+/// # Errors
+/// [`Error`]: the VM runs on.
+pub fn in_rounds(vm: &Vm, sink: &mut dyn Sink, alive: &mut Alive<'_>) -> Result<Copied, Error> {
     let log = vm.dirty_log();
     log.start().map_err(crate::vm::Error::from)?;
     let copied = rounds(vm, sink, alive);

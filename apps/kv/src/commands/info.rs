@@ -101,6 +101,8 @@ fn section(context: &mut Context<'_>, name: &str) -> Fields {
             add("uptime_ms", &vmm.uptime().as_millis());
             add("moves", &vmm.moves());
             add("last_away_us", &vmm.last_away().as_micros());
+            add("copies", &vmm.copies());
+            add("drawn", &vmm.drawn());
         }
         _ => {
             for (index, db) in state.store.databases().enumerate().filter(|(_, db)| !db.is_empty())
