@@ -4,7 +4,10 @@ use serde_json::Value;
 use std::{
     collections::HashSet,
     net::SocketAddr,
-    os::unix::fs::FileExt,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::fs::FileExt,
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -220,6 +223,28 @@ fn a_store_is_put_back() {
     lab.stop("kv", vm);
 }
 
+/// A process that is somebody else's child.
+struct Pidfd(OwnedFd);
+
+impl Pidfd {
+    fn of(clone: &Value) -> Self {
+        let pid = clone["pid"].as_u64().unwrap();
+        // SAFETY: takes numbers; the result is checked.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+        // SAFETY: a descriptor that was just made and that nothing else owns.
+        Self(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    }
+
+    /// Waits until it has ended.
+    fn wait(&self) {
+        let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one valid entry.
+        let ended = unsafe { libc::poll(&raw mut poll, 1, PATIENCE.as_millis() as i32) };
+        assert_eq!(ended, 1, "the process goes on");
+    }
+}
+
 /// Copies a file with a bit turned.
 fn damage(from: &str, to: &str, at: u64) {
     std::fs::copy(from, to).unwrap();
@@ -379,7 +404,9 @@ fn clones_of_a_store_are_themselves() {
     // A clone is a VM like others.
     let file = lab.file("clone.snap");
     lab.snapshot("kv-2", &file);
+    let clone = Pidfd::of(&report["clones"][1]);
     lab.json(&["stop", "kv-2", "--json"]);
+    clone.wait();
     let restored = lab.start(&["restore", &file, "--tap", "tap2"]);
     let mut clone = lab.client("10.0.0.22:6379");
     assert_eq!(clone.bulk("GET a\r\n").unwrap().as_deref(), Some("2"));
@@ -409,7 +436,9 @@ fn twenty_clones_from_a_vm_and_from_a_file() {
             let name = format!("d-{n}");
             // It checks its memory page by page, and would have ended.
             assert_eq!(lab.json(&["stats", &name, "--json"])["state"], "running");
+            let process = Pidfd::of(&clones[n - 1]);
             lab.json(&["stop", &name, "--json"]);
+            process.wait();
         }
     }
     dirtier_is_whole(&vm);
