@@ -254,8 +254,7 @@ impl GuestRam {
     pub fn touched(&self) -> io::Result<PageSet> {
         let mut set = PageSet::new(self.pages());
         let mut at = 0;
-        loop {
-            let Some(start) = self.seek(at, libc::SEEK_DATA)? else { break };
+        while let Some(start) = self.seek(at, libc::SEEK_DATA)? {
             let end = self.seek(start, libc::SEEK_HOLE)?.unwrap_or(self.size);
             (start / PAGE_SIZE..end.div_ceil(PAGE_SIZE)).for_each(|page| set.insert(page as usize));
             at = end;
