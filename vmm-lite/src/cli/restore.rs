@@ -106,11 +106,7 @@ fn one(
     let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
     let vm = Vm::prepare(identity, place.tap.as_deref(), console)?;
     if lazily {
-        lazy::begin(&vm, snapshot, |e| {
-            // The guest stands at a page that cannot be had, maybe with a thread of the VMM's: there is no way on from here.
-            eprintln!("vmm-lite: the VM cannot go on: {}", super::with_causes(&e));
-            std::process::exit(super::EXIT_VMM.into());
-        })?;
+        lazy::begin(&vm, snapshot)?;
     } else {
         load::memory(&snapshot, vm.ram())?;
     }

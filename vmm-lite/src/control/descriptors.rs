@@ -30,7 +30,7 @@ impl Incoming {
     }
 
     /// What has come since the last call, as files.
-    pub fn take(&mut self) -> Vec<File> {
+    pub fn take_files(&mut self) -> Vec<File> {
         self.came.drain(..).map(File::from).collect()
     }
 }
@@ -90,8 +90,8 @@ mod tests {
         let mut incoming = Incoming::new(there);
         let mut line = [0; 16];
         assert_eq!(incoming.read(&mut line).unwrap(), 5);
-        let mut came = incoming.take();
-        assert_eq!((came.len(), incoming.take().len()), (MOST, 0));
+        let mut came = incoming.take_files();
+        assert_eq!((came.len(), incoming.take_files().len()), (MOST, 0));
         let mut content = String::new();
         came[0].read_to_string(&mut content).unwrap();
         assert_eq!(content, "content");

@@ -173,6 +173,12 @@ impl Reply {
         let _ = self.send(&json!({ "error": why }));
     }
 
+    /// Whether the client has gone away.
+    #[must_use]
+    pub fn closed(&self) -> bool {
+        hung_up(&self.stream)
+    }
+
     /// Hangs up when the client has gone away.
     #[must_use]
     pub fn fd(&self) -> RawFd {
@@ -198,7 +204,7 @@ fn serve(vm: &Vm, reply: &mut Reply, answering: &Answering) -> io::Result<()> {
             "migrate" => migration::request(vm, &request, reply),
             verb => answering.during(|| match snapshot::serve::verb(verb) {
                 Some(serve) => {
-                    let files = lines.get_mut().take();
+                    let files = lines.get_mut().take_files();
                     let answer = serve(vm, &request, files, reply);
                     reply.answer(&answer.map_err(Into::into));
                 }

@@ -21,15 +21,11 @@ use std::{
 const RUN: usize = 64;
 
 /// Begins to load the memory of `vm`, which was prepared and has not run. From here on threads that touch its memory may wait for pages; another thread serves them.
-/// `failed` is told if that comes to an end because the file is bad.
+/// Should the file be bad the VM ends.
 ///
 /// # Errors
 /// [`Error`]: nothing was begun.
-pub fn begin(
-    vm: &Vm,
-    snapshot: Reader<Input>,
-    failed: impl FnOnce(Error) + Send + 'static,
-) -> Result<(), Error> {
+pub fn begin(vm: &Vm, snapshot: Reader<Input>) -> Result<(), Error> {
     let ram = vm.ram();
     let userfault = Userfault::open(ram)?;
     let mut loader = Loader {
@@ -50,20 +46,19 @@ pub fn begin(
     let (begun, moving) = channel();
     thread::Builder::new()
         .name("loader".into())
-        .spawn(move || run(&vm, loader, &begun, failed))
+        .spawn(move || run(&vm, loader, &begun))
         .map_err(super::host("start a thread"))?;
     // The end of the channel without a word: it is being moved, which a VM that has not run yet is not.
     moving.recv().map_err(|_| Error::Busy)
 }
 
-fn run(vm: &Vm, mut loader: Loader, begun: &Sender<()>, failed: impl FnOnce(Error)) {
+fn run(vm: &Vm, mut loader: Loader, begun: &Sender<()>) {
     let Some(_loading) = vm.begin_move() else { return };
     // Whoever waits for it is still there.
     let _ = begun.send(());
     if let Err(e) = loader.serve(vm) {
-        // Pages that are missing stay so: nobody is to take them for zero.
-        failed(e);
-        std::mem::forget(loader.userfault);
+        // What is missing reads as zero from then on, to a machine that has been stopped.
+        vm.fail(e, || drop(loader));
     }
 }
 

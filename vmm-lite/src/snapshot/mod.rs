@@ -56,7 +56,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Nobody waits for it any more.
-    #[error("whoever asked for it went away")]
+    #[error("it was called off, or whoever asked for it went away")]
     Cancelled,
     /// The VM is being moved or copied.
     #[error("the VM is being moved, copied or loaded; try again when that is done")]

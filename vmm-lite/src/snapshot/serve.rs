@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     control::Reply,
+    migration::poll::wait_readable,
     vm::{Vm, VmPhase},
 };
 use migrate::snapshot::Notes;
@@ -33,10 +34,13 @@ pub fn verb(verb: &str) -> Option<Serve> {
     })
 }
 
-/// Tells how far a copy is, and whether anybody wants to know.
+/// Tells how far a copy is; it is to end when nobody wants to know, or somebody calls it off.
 fn progress<'a>(vm: &Vm, reply: &'a mut Reply) -> impl FnMut(usize) -> bool + use<'a> {
-    let of = vm.ram().pages();
-    move |done| !reply.closed() && reply.progress(&json!({ "pages": done, "of": of })).is_ok()
+    let (of, cancel) = (vm.ram().pages(), vm.cancel_fd());
+    move |done| {
+        let cancelled = wait_readable(cancel, Duration::ZERO).unwrap_or(false);
+        !cancelled && !reply.closed() && reply.progress(&json!({ "pages": done, "of": of })).is_ok()
+    }
 }
 
 fn files<const N: usize>(files: Vec<File>) -> Result<[File; N], Error> {
