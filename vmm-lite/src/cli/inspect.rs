@@ -67,7 +67,8 @@ pub fn run(args: Args) -> super::Result {
     }
     let text = |key: &str| match &value[key] {
         serde_json::Value::Null => "-".to_owned(),
-        serde_json::Value::String(text) => text.clone(),
+        // Whoever made the file chose the name; terminals obey what is in it.
+        serde_json::Value::String(text) => text.escape_debug().to_string(),
         other => other.to_string(),
     };
     println!("{}: a snapshot of {}, whole and undamaged", args.file.display(), text("name"));

@@ -57,7 +57,7 @@ pub fn run(args: Args) -> super::Result {
     let files: Vec<_> = files.iter().map(|f| f.as_fd()).collect();
     let report = client.request_with(&request, &files, watch(args.json))?;
     if let Err(e) = file.publish() {
-        if args.stop {
+        if args.stop && report["ran"] == true {
             client.call("resume")?;
         }
         return Err(cannot(e).into());

@@ -123,6 +123,9 @@ mod tests {
         destination.apply(state, Duration::from_millis(3));
         let now = destination.now();
         assert!(now >= state.mono_ns + 3_000_000, "{now} after {}", state.mono_ns);
+        let last = ClockState { mono_ns: u64::MAX - 1, wall_offset_ns: u64::MAX };
+        destination.apply(last, Duration::from_secs(1));
+        assert_eq!(destination.now(), u64::MAX, "nonsense is no clock, and nothing worse");
         let ahead = ClockState { wall_offset_ns: u64::MAX / 2, ..state };
         destination.apply(ahead, Duration::ZERO);
         assert_eq!(

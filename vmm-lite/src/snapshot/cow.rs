@@ -41,8 +41,8 @@ use std::{
 use vmm_lite_interface::layout::{CONTROL_PAGE, PAGE_SIZE};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-/// Pages that are protected in the pause; with more, all is protected before it. (A quarter of a millisecond.)
-const IN_PAUSE: usize = 4096;
+/// Pages that are protected in the pause; with more, all is protected before it. (Half a millisecond, which is what the faults cost that a guest then has while it quiesces.)
+const IN_PAUSE: usize = 8192;
 /// Pages that nobody has touched cost so much less.
 const UNTOUCHED: usize = 6;
 /// Pages let go before the pause that are copied in it; more are protected again.

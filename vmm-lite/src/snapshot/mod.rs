@@ -86,6 +86,11 @@ pub enum Error {
     /// Another VM's snapshot.
     #[error("the snapshot is of a VM that differs from this one in {0}")]
     Differs(&'static str),
+    /// A guest that could not be asked.
+    #[error(
+        "the VM's program did not come to say in time that it is ready to be copied (it computes without ever waiting, or a quiesce hook takes long); try again"
+    )]
+    NotReady,
     /// What was asked for cannot be had from this snapshot.
     #[error("{0}")]
     Options(String),

@@ -8,12 +8,12 @@ use super::{
     sink::{FileSink, TemplateSink, draw_id},
 };
 use crate::{
-    control::Reply,
+    control::{Reply, Request},
     migration::poll::wait_readable,
     vm::{Vm, VmPhase},
 };
 use migrate::snapshot::Notes;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::{
     fs::File,
     io::Write,
@@ -21,7 +21,7 @@ use std::{
 };
 
 /// How one of them is served: the VM, what was asked, the files that came with it, and the way back.
-pub type Serve = fn(&Vm, &Map<String, Value>, Vec<File>, &mut Reply) -> Result<Value, Error>;
+pub type Serve = fn(&Vm, &Request, Vec<File>, &mut Reply) -> Result<Value, Error>;
 
 /// How `verb` is served, if it is one of these.
 #[must_use]
@@ -52,12 +52,12 @@ fn files<const N: usize>(files: Vec<File>) -> Result<[File; N], Error> {
 
 fn snapshot(
     vm: &Vm,
-    request: &Map<String, Value>,
+    request: &Request,
     mut came: Vec<File>,
     reply: &mut Reply,
 ) -> Result<Value, Error> {
     let begun = Instant::now();
-    let stay = request.get("stay_paused").and_then(Value::as_bool).unwrap_or(false);
+    let stay = request.members().get("stay_paused").and_then(Value::as_bool).unwrap_or(false);
     let base = if came.len() == 2 { came.pop().map(load::open).transpose()? } else { None };
     let difference = base.is_some();
     let [file] = files(came)?;
@@ -85,6 +85,7 @@ fn snapshot(
         }
     };
     let mut report = report(&copied, begun.elapsed());
+    report["ran"] = ran.into();
     report["id"] = hex(&header.id).into();
     report["difference"] = difference.into();
     report["bytes"] = header.file_size.into();
@@ -96,18 +97,17 @@ fn snapshot(
 }
 
 /// Copies the VM into a template: the first file gets its memory, the second who it is and its state.
-fn fork(
-    vm: &Vm,
-    _: &Map<String, Value>,
-    came: Vec<File>,
-    reply: &mut Reply,
-) -> Result<Value, Error> {
+fn fork(vm: &Vm, _: &Request, came: Vec<File>, reply: &mut Reply) -> Result<Value, Error> {
     let begun = Instant::now();
     let [memory, mut seed] = files(came)?;
     let who = Who::of(vm)?;
     let Some(_copying) = vm.begin_move() else { return Err(Error::Busy) };
     let mut sink = TemplateSink::new(memory, vm.ram().pages())?;
     let copied = copy::copy(vm, false, &mut sink, &mut progress(vm, reply))?;
+    if !copied.quiescent && who.identity.net.is_some() {
+        // It may be in the middle of a packet, and its clones would send that as the one that they are copies of.
+        return Err(Error::NotReady);
+    }
     let guest = Guest { who, state: copied.state.clone() };
     seed.write_all(&guest.to_bytes()).map_err(Error::Write)?;
     let mut report = report(&copied, begun.elapsed());
@@ -115,12 +115,7 @@ fn fork(
     Ok(report)
 }
 
-fn put_back(
-    vm: &Vm,
-    _: &Map<String, Value>,
-    came: Vec<File>,
-    _: &mut Reply,
-) -> Result<Value, Error> {
+fn put_back(vm: &Vm, _: &Request, came: Vec<File>, _: &mut Reply) -> Result<Value, Error> {
     let [file] = files(came)?;
     let Some(_copying) = vm.begin_move() else { return Err(Error::Busy) };
     Ok(serde_json::to_value(revert::revert(vm, file)?).unwrap_or_default())
