@@ -285,11 +285,14 @@ fn moving(test: &str) -> Option<(Site, [Vmm; 2], Process)> {
 fn what_a_vm_went_through_moves_with_it() {
     let Some((_site, [here, there], vm)) = moving("history of moves") else { return };
     here.migrate("d", &there.url(7999)).unwrap_err();
-    let mut vms = vec![vm];
+    let mut vm = vm;
     let mut reported = 0;
     for (from, to) in [(&here, &there), (&there, &here)] {
-        vms.push(to.receive(7000, &[]).unwrap());
+        let next = to.receive(7000, &[]).unwrap();
         reported += from.migrate("d", &to.url(7000)).unwrap()["blackout_ns"].as_u64().unwrap();
+        // Its name is free on that host again.
+        vm.wait(PATIENCE).unwrap();
+        vm = next;
     }
     let history = here.json(&["stats", "d", "--json"]).unwrap()["history"].clone();
     let n = |v: &Value| v.as_u64().unwrap();

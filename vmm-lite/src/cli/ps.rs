@@ -24,7 +24,7 @@ pub struct Args {
 /// When the runtime directory cannot be read.
 pub fn run(args: Args) -> super::Result {
     let dir = RuntimeDir::open()?;
-    let stats: Vec<Value> = dir.names()?.iter().map(|name| ask(&dir, name)).collect();
+    let stats: Vec<Value> = dir.names()?.iter().filter_map(|name| ask(&dir, name)).collect();
     if args.json {
         println!("{}", Value::from(stats));
     } else {
@@ -34,17 +34,21 @@ pub fn run(args: Args) -> super::Result {
     Ok(ExitCode::SUCCESS)
 }
 
-fn ask(dir: &RuntimeDir, name: &str) -> Value {
+/// What a VM says of itself; `None` where one is only waited for.
+fn ask(dir: &RuntimeDir, name: &str) -> Option<Value> {
     let answer = Client::connect_in(dir, name).and_then(|mut client| {
         client.set_patience(PATIENCE)?;
         client.call("stats")
     });
-    answer.unwrap_or_else(|e| {
-        tracing::info!("{name} does not answer: {e}");
-        // The name is held, and nobody listens yet: a process that waits for the VM.
-        let state = if matches!(e, Error::NoVm(_)) { "waiting" } else { "no answer" };
-        json!({ "name": name, "state": state })
-    })
+    match answer {
+        Ok(stats) => Some(stats),
+        // The name is held, and nobody listens yet.
+        Err(Error::NoVm(_)) => None,
+        Err(e) => {
+            tracing::info!("{name} does not answer: {e}");
+            Some(json!({ "name": name, "state": "no answer" }))
+        }
+    }
 }
 
 fn line(vm: &Value) -> String {

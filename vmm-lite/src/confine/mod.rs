@@ -78,7 +78,7 @@ pub fn arm(mode: Mode) -> Result<(), Error> {
     // A backtrace of our own panics is made from files that cannot be opened any more: the attempt would kill the process before the message is out.
     // SAFETY: the process has one thread, as the caller says.
     unsafe { std::env::set_var("RUST_BACKTRACE", "0") };
-    few_arenas();
+    one_arena();
     if mode == Mode::Trap {
         trap::install()?;
     }
@@ -129,11 +129,12 @@ fn without_clone3(program: BpfProgram) -> BpfProgram {
     all
 }
 
-/// Heaps of threads: two do for what is allocated here, and the C library need not ask the file system how many CPUs there are.
-fn few_arenas() {
+/// One heap for all threads does for what is allocated here. With more, the C library opens files of its own: to learn how many CPUs there are, and, when it
+/// gives a heap's memory back, how the host overcommits.
+fn one_arena() {
     #[cfg(target_env = "gnu")]
     // SAFETY: sets a number.
     unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 2)
+        libc::mallopt(libc::M_ARENA_MAX, 1)
     };
 }
