@@ -63,7 +63,7 @@ pub fn run(args: Args) -> super::Result {
         return Err(cannot(e).into());
     }
     if args.stop {
-        client.call("stop")?;
+        client.stop()?;
     }
     if args.json {
         println!("{report}");

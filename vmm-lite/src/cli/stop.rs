@@ -20,7 +20,7 @@ pub struct Args {
 /// # Errors
 /// When there is no such VM, or it refuses.
 pub fn run(args: Args) -> super::Result {
-    let answer = Client::connect(&args.name)?.call("stop")?;
+    let answer = Client::connect(&args.name)?.stop()?;
     if args.json {
         println!("{answer}");
     }

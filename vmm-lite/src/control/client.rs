@@ -72,6 +72,17 @@ impl Client {
         self.request(&json!({ "verb": verb }), |_| {})
     }
 
+    /// Stops the VM and returns its answer. One that ends before it has answered has done what it was asked to.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn stop(&mut self) -> Result<Value, Error> {
+        match self.call("stop") {
+            Err(Error::Closed(_)) => Ok(json!({})),
+            other => other,
+        }
+    }
+
     /// Sends a request and returns its answer; `progress` gets what comes before.
     ///
     /// # Errors
