@@ -12,6 +12,7 @@ use std::{
 use vmm_lite::{
     boot::{Image, Parameters},
     devices::console::Console,
+    kvm::Host,
     memory::{PAGE, Userfault},
     snapshot::{
         Error,
@@ -106,7 +107,7 @@ fn snapshot(vm: &Vm, base: Option<File>, way: Way) -> (File, Copied) {
     let base = base.map(|base| load::open(base).unwrap());
     let mut sink = FileSink::new(file.try_clone().unwrap(), vm.ram().pages(), base).unwrap();
     let copied = way(vm, &mut sink).unwrap();
-    let guest = Guest { who: Who::of(vm).unwrap(), state: copied.state.clone() };
+    let guest = Guest { who: Who::of(vm), state: copied.state.clone() };
     let notes = Notes { taken_ns: 1, pages_dont_care: 2, ..Notes::default() };
     sink.finish([7; 16], &guest, &copied.dont_care, notes).unwrap();
     (file, copied)
@@ -265,7 +266,7 @@ fn snapshots_of_older_versions_load() {
         if version != INTERFACE_VERSION {
             // The file is read; its guest speaks to a VMM that is no more.
             assert!(start::change(&mut guest.clone(), &start::Change::default()).is_err());
-        } else if let Err(e) = guest.who.fits_here() {
+        } else if let Err(e) = guest.who.fits(&Host::open().unwrap().features().unwrap()) {
             eprintln!("skipped: {name}: {e}");
         } else {
             assert_eq!(run(open()), 5, "{name}");

@@ -1,8 +1,8 @@
 //! `vmm-lite inspect`.
 
 use crate::{
+    kvm::Host,
     snapshot::{guest::Guest, load, serve::hex},
-    vm::Vm,
 };
 use migrate::snapshot::{Error, MAJOR};
 use serde_json::json;
@@ -40,7 +40,7 @@ pub fn run(args: Args) -> super::Result {
     let header = snapshot.header();
     let guest = Guest::decode(snapshot.identity(), snapshot.state())?;
     let identity = &guest.who.identity;
-    let here = Vm::features().ok();
+    let here = Host::open().and_then(|host| host.features()).ok();
     let missing = here.map(|here| guest.who.features.missing_from(&here));
     let value = json!({
         "version": format!("{MAJOR}.{}", header.minor),

@@ -4,6 +4,7 @@ use super::{network, report};
 use crate::{
     control::{Claim, RuntimeDir, Server, server},
     devices::console::Console,
+    kvm::Host,
     snapshot::{clones::Template, guest::Guest, lazy, load, sink::Input, start},
     vm::{ResumeReason, Vm},
 };
@@ -63,7 +64,7 @@ pub fn run(args: Args) -> super::Result {
         File::open(&args.file).map_err(|e| format!("cannot read {}: {e}", args.file.display()))?;
     let snapshot = load::open(file)?;
     let guest = load::guest(&snapshot)?;
-    guest.who.fits_here()?;
+    guest.who.fits(&Host::open()?.features()?)?;
     let name = args.name.as_deref().unwrap_or(&guest.who.identity.name);
     let numbers = args.count.map(|count| (args.many.first, count));
     let wanted = network::Wanted { name, numbers, beside: false };

@@ -67,6 +67,7 @@ impl Thread {
                 .and(connect())
                 .and(ioctls(&[c::TIOCOUTQ]))
                 .and(hold_guest())
+                .and(copy_guest())
                 .and(serve_faults())
                 .and(urgency()),
             Self::Metrics => common().and(sockets()).any(&[c::SYS_accept4]),
@@ -172,8 +173,14 @@ fn serve_faults() -> Calls {
     ioctls(&faults).any(&[c::SYS_userfaultfd, c::SYS_fallocate])
 }
 
-/// Making a VM from KVM's own descriptor, and its TAP.
-fn make_guest() -> Calls {
+/// A guest into a file and out of it. The files come with the request, so that none is opened. A state is tried on a machine of its own before it takes
+/// a running guest's place.
+fn copy_guest() -> Calls {
+    make_machine().any(&[c::SYS_pread64, c::SYS_pwrite64])
+}
+
+/// Making a VM from KVM's own descriptor.
+fn make_machine() -> Calls {
     let kvm = ioctls(&[
         io(0x00),
         io(0x01),
@@ -188,6 +195,11 @@ fn make_guest() -> Calls {
         io(0xa3),
         iow::<kvm::kvm_device_attr>(0xe1),
     ]);
+    kvm.any(&[c::SYS_memfd_create, c::SYS_ftruncate, c::SYS_eventfd2])
+}
+
+/// Making a VM and its TAP.
+fn make_guest() -> Calls {
     let tap =
         ioctls(&[TUNSETIFF, TUNSETVNETHDRSZ, c::SIOCGIFMTU, c::SIOCGIFFLAGS, c::SIOCGIFINDEX]);
     // Any socket does to ask about an interface; changes of it are told by netlink.
@@ -198,12 +210,7 @@ fn make_guest() -> Calls {
         )
         .when(c::SYS_socket, &[is(0, c::AF_NETLINK as u64), is(2, c::NETLINK_ROUTE as u64)])
         .any(&[c::SYS_bind]);
-    kvm.and(tap).and(ask).any(&[
-        c::SYS_openat,
-        c::SYS_memfd_create,
-        c::SYS_ftruncate,
-        c::SYS_eventfd2,
-    ])
+    make_machine().and(tap).and(ask).any(&[c::SYS_openat])
 }
 
 /// Taking a name in the runtime directory, with its socket, and giving it up; and reading the identity's directory, which must be this user's.

@@ -10,9 +10,9 @@ use std::{ffi::CString, io, os::fd::FromRawFd, os::unix::ffi::OsStrExt, path::Pa
 pub const DEVICE: &str = "/dev/kvm";
 
 /// This host's KVM, opened and found to be good enough.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Host {
-    kvm: Kvm,
+    kvm: Arc<Kvm>,
 }
 
 impl Host {
@@ -56,7 +56,7 @@ impl Host {
         }
         // Threads that make a VM later may not handle signals any more.
         super::kick::install_handler();
-        Ok(Self { kvm })
+        Ok(Self { kvm: Arc::new(kvm) })
     }
 
     fn supported(&self) -> Result<CpuId, Error> {

@@ -31,19 +31,17 @@ pub struct Who {
 
 impl Who {
     /// Of a VM that runs here.
-    ///
-    /// # Errors
-    /// What KVM says.
-    pub fn of(vm: &Vm) -> Result<Self, Error> {
-        Ok(Self { identity: vm.identity().clone(), features: Vm::features()? })
+    #[must_use]
+    pub fn of(vm: &Vm) -> Self {
+        Self { identity: vm.identity().clone(), features: vm.features() }
     }
 
-    /// Whether this host is good enough for it.
+    /// Whether a host with these features is good enough for it.
     ///
     /// # Errors
     /// [`Error::Features`].
-    pub fn fits_here(&self) -> Result<(), Error> {
-        let missing = self.features.missing_from(&Vm::features()?);
+    pub fn fits(&self, here: &Features) -> Result<(), Error> {
+        let missing = self.features.missing_from(here);
         if missing.is_empty() { Ok(()) } else { Err(Error::Features(missing)) }
     }
 }

@@ -5,7 +5,6 @@
 
 use super::{Error, load, start};
 use crate::{
-    kvm::Host,
     memory::{GuestRam, PAGE, PageSet},
     vm::{Address, Paused, Resume, ResumeReason, Vm, VmPhase},
 };
@@ -38,7 +37,7 @@ pub fn revert(vm: &Vm, file: File) -> Result<Report, Error> {
     let begun = Instant::now();
     let snapshot = load::open(file)?;
     let mut guest = load::guest(&snapshot)?;
-    guest.who.fits_here()?;
+    guest.who.fits(&vm.features())?;
     let (here, there) = (vm.identity(), &guest.who.identity);
     if here.memory_size != there.memory_size {
         return Err(Error::Differs("the size of its memory"));
@@ -55,8 +54,7 @@ pub fn revert(vm: &Vm, file: File) -> Result<Report, Error> {
     let address = start::change(&mut guest, &change)?;
     let other = Arc::new(GuestRam::new(there_size(&guest))?);
     load::memory(&snapshot, &other)?;
-    let (mut vcpu, _log) =
-        Host::open().and_then(|host| host.create(&other)).map_err(crate::vm::Error::from)?;
+    let (mut vcpu, _log, _) = vm.host().create(&other).map_err(crate::vm::Error::from)?;
     vcpu.apply(&guest.state.vcpu).map_err(crate::vm::Error::from)?;
 
     let mut paused = match vm.phase() {

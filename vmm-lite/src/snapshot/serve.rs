@@ -61,7 +61,7 @@ fn snapshot(
     let base = if came.len() == 2 { came.pop().map(load::open).transpose()? } else { None };
     let difference = base.is_some();
     let [file] = files(came)?;
-    let who = Who::of(vm)?;
+    let who = Who::of(vm);
     let Some(_copying) = vm.begin_move() else { return Err(Error::Busy) };
     let ran = matches!(vm.phase(), VmPhase::Running);
     let mut sink = FileSink::new(file, vm.ram().pages(), base)?;
@@ -100,7 +100,7 @@ fn snapshot(
 fn fork(vm: &Vm, _: &Request, came: Vec<File>, reply: &mut Reply) -> Result<Value, Error> {
     let begun = Instant::now();
     let [memory, mut seed] = files(came)?;
-    let who = Who::of(vm)?;
+    let who = Who::of(vm);
     let Some(_copying) = vm.begin_move() else { return Err(Error::Busy) };
     let mut sink = TemplateSink::new(memory, vm.ram().pages())?;
     let copied = copy::copy(vm, false, &mut sink, &mut progress(vm, reply))?;

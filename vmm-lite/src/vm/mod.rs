@@ -117,6 +117,7 @@ pub enum Error {
 pub struct Vm {
     shared: Arc<Shared>,
     _owner: Arc<Owner>,
+    host: Host,
 }
 
 /// Stops the machine, and with it its thread, when no handle is left.
@@ -219,7 +220,13 @@ impl Vm {
         let machine = Machine::new(vcpu, net, ram.clone())?;
         let shared = Arc::new(Shared::new(identity, ram, log, cpuid, machine, console, announcer)?);
         thread::spawn(&shared)?;
-        Ok(Self { _owner: Arc::new(Owner(Arc::clone(&shared))), shared })
+        Ok(Self { _owner: Arc::new(Owner(Arc::clone(&shared))), shared, host: host.clone() })
+    }
+
+    /// The KVM that it was made with, which is good for making another in this process.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
     }
 
     /// Who this machine is.

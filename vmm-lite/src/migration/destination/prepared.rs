@@ -60,8 +60,8 @@ impl Prepared {
         };
         let output = offering.output.as_ref().map(OwnedFd::try_clone).transpose();
         let console = Console::new(output.map_err(|e| cannot(&e))?);
-        let vm =
-            Vm::prepare_with(&offering.resources, identity, console, None).map_err(|e| cannot(&e))?;
+        let vm = Vm::prepare_with(&offering.resources, identity, console, None)
+            .map_err(|e| cannot(&e))?;
         let apply = vm.hold().and_then(|mut held| held.warm_up()).map_err(|e| cannot(&e))?;
         let missing = Missing::able(vm.ram())
             .inspect_err(|e| tracing::info!("no memory can follow: {}", crate::cli::with_causes(e)))
