@@ -30,7 +30,7 @@ use vmm_lite_interface::{
 pub fn check(data: &[u8]) {
     let file = memfd(data);
     let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    if let Ok(symbols) = Symbols::of(&path) {
+    if let Ok(symbols) = Symbols::of(&file) {
         for address in [0, IMAGE_BASE, u64::MAX] {
             let _ = symbols.name(address);
         }
