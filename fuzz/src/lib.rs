@@ -12,6 +12,7 @@ pub mod handshake;
 pub mod image;
 mod memory;
 pub mod queues;
+pub mod snapshot;
 pub mod wire;
 
 /// A target.
@@ -31,6 +32,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "handshake", check: handshake::check, memory: 2 << 20 },
     Target { name: "control_socket", check: control_socket::check, memory: 2 << 20 },
     Target { name: "image", check: image::check, memory: 6 << 20 },
+    Target { name: "snapshot", check: snapshot::check, memory: 4 << 20 },
     Target { name: "queues", check: queues::check, memory: 8 << 20 },
     Target { name: "control_page", check: control_page::check, memory: 2 << 20 },
 ];

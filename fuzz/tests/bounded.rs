@@ -103,4 +103,4 @@ macro_rules! targets {
     };
 }
 
-targets! { wire handshake control_socket image queues control_page }
+targets! { wire handshake control_socket image snapshot queues control_page }
