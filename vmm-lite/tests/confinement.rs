@@ -490,9 +490,19 @@ fn all_verbs_work_with_the_calls_that_are_left() {
     if let Err(e) = console.wait_for_line("nonce", PATIENCE) {
         verbs.push(format!("console: {e}"));
     }
-    if let Err(e) = here.json(&["stop", "d", "--json"]) {
-        verbs.push(format!("stop: {e}"));
+    let file = std::env::temp_dir().join(format!("vmm-lite-confined-{}.snap", std::process::id()));
+    let path = file.to_str().unwrap();
+    for args in [
+        &["snapshot", "d", path, "--json"][..],
+        &["revert", "d", path, "--json"],
+        &["fork", "d", "--count", "2", "--json"],
+        &["stop", "d", "--json"],
+    ] {
+        if let Err(e) = here.json(args) {
+            verbs.push(format!("{args:?}: {e}"));
+        }
     }
+    let _ = fs::remove_file(&file);
     missing.extend(lacking(vm));
     let check = image("std-check").unwrap();
     for way in ["panic", "abort", "overflow", "null"] {
