@@ -74,8 +74,8 @@ pub struct GuestRam {
     mmap: Mmap,
     host: *mut u8,
     size: u64,
-    /// Whether what is written stays out of the file.
-    private: bool,
+    /// Where the host tells which pages are there, if what is written stays out of the file.
+    pagemap: Option<File>,
     /// Whether marks were ever forgotten, or a guest ran; until then a page without one was never written.
     forgot: AtomicBool,
 }
@@ -134,7 +134,10 @@ impl GuestRam {
         let region = GuestRegionMmap::new(region, GuestAddress(0)).ok_or(Error::Size(size))?;
         let mmap = Mmap::from_regions(vec![region]).map_err(|e| allocate(io::Error::other(e)))?;
         let private = how & libc::MAP_PRIVATE != 0;
-        Ok(Self { mmap, host, size, private, forgot: AtomicBool::new(false) })
+        // Now: later this process may open no file any more.
+        let pagemap = private.then(|| File::open("/proc/self/pagemap")).transpose();
+        let pagemap = pagemap.map_err(allocate)?;
+        Ok(Self { mmap, host, size, pagemap, forgot: AtomicBool::new(false) })
     }
 
     /// Size in bytes.
@@ -259,16 +262,15 @@ impl GuestRam {
             (start / PAGE_SIZE..end.div_ceil(PAGE_SIZE)).for_each(|page| set.insert(page as usize));
             at = end;
         }
-        if self.private {
-            self.add_written(&mut set)?;
+        if let Some(pagemap) = &self.pagemap {
+            self.add_written(pagemap, &mut set)?;
         }
         Ok(set)
     }
 
     /// Adds the pages that are this memory's own, for which its file has none.
-    fn add_written(&self, set: &mut PageSet) -> io::Result<()> {
+    fn add_written(&self, pagemap: &File, set: &mut PageSet) -> io::Result<()> {
         const PRESENT_OR_SWAPPED: u64 = 3 << 62;
-        let pagemap = File::open("/proc/self/pagemap")?;
         let mut entries = [0; 8 * 512];
         let first = self.host as u64 / PAGE_SIZE;
         for start in (0..self.pages()).step_by(512) {

@@ -3,13 +3,15 @@
 use super::Error;
 use crate::{
     kvm::cpu::Features,
-    vm::{Identity, Vm, VmState},
+    vm::{History, Identity, Vm, VmState},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Version of what the two parts hold; their first byte.
-pub const VERSION: u8 = 1;
+/// Version of what the identity holds; its first byte.
+pub const IDENTITY_VERSION: u8 = 1;
+/// Version of what the state holds; its first byte. The first had no history.
+pub const STATE_VERSION: u8 = 2;
 
 /// A VM without its memory.
 #[derive(Clone, PartialEq, Debug)]
@@ -50,7 +52,7 @@ impl Guest {
     /// The two parts.
     #[must_use]
     pub fn encode(&self) -> (Vec<u8>, Vec<u8>) {
-        (part(&self.who), part(&self.state))
+        (part(IDENTITY_VERSION, &self.who), part(STATE_VERSION, &self.state))
     }
 
     /// Reads the two parts, whose checksums were found right.
@@ -58,13 +60,24 @@ impl Guest {
     /// # Errors
     /// [`Error::Part`].
     pub fn decode(identity: &[u8], state: &[u8]) -> Result<Self, Error> {
-        Ok(Self { who: whole(identity, "identity")?, state: whole(state, "state")? })
+        let who = whole(IDENTITY_VERSION, identity, "identity")?;
+        let state = match state.split_first() {
+            // What came with a version stands at the end.
+            Some((1, old)) => {
+                let mut bytes = vec![STATE_VERSION];
+                bytes.extend(old);
+                let whole_state = postcard::to_extend(&History::default(), bytes);
+                whole(STATE_VERSION, &whole_state.map_err(|_| Error::Part("state"))?, "state")?
+            }
+            _ => whole(STATE_VERSION, state, "state")?,
+        };
+        Ok(Self { who, state })
     }
 
     /// Both parts as one, for a process of this very program.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        part(&(&self.who, &self.state))
+        part(STATE_VERSION, &(&self.who, &self.state))
     }
 
     /// Undoes [`to_bytes`](Self::to_bytes).
@@ -72,7 +85,7 @@ impl Guest {
     /// # Errors
     /// [`Error::Part`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        let (who, state) = whole(bytes, "seed")?;
+        let (who, state) = whole(STATE_VERSION, bytes, "seed")?;
         Ok(Self { who, state })
     }
 
@@ -86,12 +99,15 @@ impl Guest {
     }
 }
 
-fn part(of: &impl Serialize) -> Vec<u8> {
-    postcard::to_extend(of, vec![VERSION]).expect("nothing in it that postcard cannot write")
+fn part(version: u8, of: &impl Serialize) -> Vec<u8> {
+    postcard::to_extend(of, vec![version]).expect("nothing in it that postcard cannot write")
 }
 
-fn whole<T: DeserializeOwned>(bytes: &[u8], name: &'static str) -> Result<T, Error> {
-    let Some((&VERSION, bytes)) = bytes.split_first() else { return Err(Error::Part(name)) };
+fn whole<T: DeserializeOwned>(version: u8, bytes: &[u8], name: &'static str) -> Result<T, Error> {
+    let Some((first, bytes)) = bytes.split_first() else { return Err(Error::Part(name)) };
+    if *first != version {
+        return Err(Error::Part(name));
+    }
     match postcard::take_from_bytes(bytes) {
         Ok((value, [])) => Ok(value),
         _ => Err(Error::Part(name)),
