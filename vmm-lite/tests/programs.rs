@@ -43,9 +43,12 @@ fn run(image: &Path, options: &[&str], args: &[&str], input: &[u8]) -> Output {
     let (mut command, _runtime) = command(image, options, args);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // A program that has ended takes no input.
-    let _ = child.stdin.take().unwrap().write_all(input);
-    child.wait_with_output().unwrap()
+    let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_vec());
+    // Beside reading, as the program's output may have to be taken before it takes more. One that has ended takes no input.
+    let writing = std::thread::spawn(move || drop(stdin.write_all(&input)));
+    let output = child.wait_with_output().unwrap();
+    writing.join().unwrap();
+    output
 }
 
 fn text(bytes: &[u8]) -> String {
