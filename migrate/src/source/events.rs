@@ -55,7 +55,7 @@ impl Default for Settings {
             quiesce: Duration::from_millis(10),
             quiesce_expected: Duration::from_micros(100),
             answer: Duration::from_millis(900),
-            prepare: Duration::from_secs(5),
+            prepare: Duration::from_secs(15),
         }
     }
 }
