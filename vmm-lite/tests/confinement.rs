@@ -28,7 +28,6 @@ use vmm_lite_interface::{
 };
 use vmm_lite_lab::{
     images::image,
-    privilege,
     probe::Connection,
     process::Process,
     site::Site,
@@ -410,19 +409,8 @@ struct Trapped {
 
 impl Trapped {
     fn new(test: &str) -> Option<Self> {
-        if let Err(e) = privilege::kvm().and_then(|()| privilege::tun()) {
-            skipped(test, e);
-            return None;
-        }
-        let site = match Site::new() {
-            Ok(site) => site,
-            Err(e @ vmm_lite_lab::Error::Privilege(_)) => {
-                skipped(test, e);
-                return None;
-            }
-            Err(e) => panic!("{e}"),
-        };
-        let vmms = [Vmm::on(&site.hosts[0]).unwrap(), Vmm::on(&site.hosts[1]).unwrap()];
+        let site = Site::for_test(test)?;
+        let vmms = Vmm::on_both(&site).unwrap();
         Some(Self { client: site.client.clone(), _site: site, vmms })
     }
 }

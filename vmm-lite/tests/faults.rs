@@ -18,11 +18,9 @@ use std::{
 };
 use vmm_lite_lab::{
     images::image,
-    privilege,
     process::Process,
     relay::{Fate, Passing, Relay},
     site::Site,
-    skipped,
     vmm::{PATIENCE, Vmm},
 };
 
@@ -54,19 +52,8 @@ struct Lab {
 }
 
 fn lab(test: &str) -> Option<Lab> {
-    if let Err(e) = privilege::kvm().and_then(|()| privilege::tun()) {
-        skipped(test, e);
-        return None;
-    }
-    let site = match Site::new() {
-        Ok(site) => site,
-        Err(e @ vmm_lite_lab::Error::Privilege(_)) => {
-            skipped(test, e);
-            return None;
-        }
-        Err(e) => panic!("{e}"),
-    };
-    let vmms = [Vmm::on(&site.hosts[0]).unwrap(), Vmm::on(&site.hosts[1]).unwrap()];
+    let site = Site::for_test(test)?;
+    let vmms = Vmm::on_both(&site).unwrap();
     Some(Lab { site, vmms, image: image("dirtier").unwrap() })
 }
 

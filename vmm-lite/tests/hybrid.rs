@@ -10,11 +10,9 @@ use std::{
 };
 use vmm_lite_lab::{
     images::image,
-    privilege,
     process::Process,
     relay::{Fate, Relay},
     site::Site,
-    skipped,
     vmm::{PATIENCE, Vmm},
 };
 
@@ -25,19 +23,8 @@ const SLOWLY: [&str; 2] = ["--bandwidth", "40MB"];
 const PACE: u64 = 40_000_000;
 
 fn lab(test: &str) -> Option<(Site, [Vmm; 2], PathBuf)> {
-    if let Err(e) = privilege::kvm().and_then(|()| privilege::tun()) {
-        skipped(test, e);
-        return None;
-    }
-    let site = match Site::new() {
-        Ok(site) => site,
-        Err(e @ vmm_lite_lab::Error::Privilege(_)) => {
-            skipped(test, e);
-            return None;
-        }
-        Err(e) => panic!("{e}"),
-    };
-    let vmms = [Vmm::on(&site.hosts[0]).unwrap(), Vmm::on(&site.hosts[1]).unwrap()];
+    let site = Site::for_test(test)?;
+    let vmms = Vmm::on_both(&site).unwrap();
     Some((site, vmms, image("dirtier").unwrap()))
 }
 

@@ -19,10 +19,8 @@ use vmm_lite_interface::{
 };
 use vmm_lite_lab::{
     images::image,
-    privilege,
     process::Process,
     site::Site,
-    skipped,
     vmm::{PATIENCE, Vmm},
 };
 
@@ -262,19 +260,8 @@ fn a_socket_in_the_file_system_comes_and_goes() {
 
 /// Two hosts and dirtier on the first.
 fn moving(test: &str) -> Option<(Site, [Vmm; 2], Process)> {
-    if let Err(e) = privilege::kvm().and_then(|()| privilege::tun()) {
-        skipped(test, e);
-        return None;
-    }
-    let site = match Site::new() {
-        Ok(site) => site,
-        Err(e @ vmm_lite_lab::Error::Privilege(_)) => {
-            skipped(test, e);
-            return None;
-        }
-        Err(e) => panic!("{e}"),
-    };
-    let vmms = [Vmm::on(&site.hosts[0]).unwrap(), Vmm::on(&site.hosts[1]).unwrap()];
+    let site = Site::for_test(test)?;
+    let vmms = Vmm::on_both(&site).unwrap();
     let args = ["--name", "d", "--memory", "16M", "--", "--pages", "64"];
     let vm = vmms[0].run(&image("dirtier").unwrap(), &args).unwrap();
     vm.wait_for_line("nonce", PATIENCE).unwrap();

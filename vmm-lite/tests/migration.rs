@@ -14,7 +14,6 @@ use std::{
 };
 use vmm_lite_lab::{
     images::image,
-    privilege,
     probe::{Connection, Probe},
     process::Process,
     redis,
@@ -26,19 +25,8 @@ use vmm_lite_lab::{
 
 /// The lab with an image, or the reason why not, said aloud.
 fn lab(test: &str, app: &str) -> Option<(Site, [Vmm; 2], PathBuf)> {
-    if let Err(e) = privilege::kvm().and_then(|()| privilege::tun()) {
-        skipped(test, e);
-        return None;
-    }
-    let site = match Site::new() {
-        Ok(site) => site,
-        Err(e @ vmm_lite_lab::Error::Privilege(_)) => {
-            skipped(test, e);
-            return None;
-        }
-        Err(e) => panic!("{e}"),
-    };
-    let vmms = [Vmm::on(&site.hosts[0]).unwrap(), Vmm::on(&site.hosts[1]).unwrap()];
+    let site = Site::for_test(test)?;
+    let vmms = Vmm::on_both(&site).unwrap();
     Some((site, vmms, image(app).unwrap()))
 }
 

@@ -13,7 +13,6 @@ use std::{
 };
 use vmm_lite_lab::{
     images::image,
-    privilege,
     probe::{Connection, Probe},
     process::Process,
     redis,
@@ -32,18 +31,7 @@ struct Lab {
 
 impl Lab {
     fn new(test: &str, app: &str) -> Option<Self> {
-        if let Err(e) = privilege::kvm().and_then(|()| privilege::tun()) {
-            skipped(test, e);
-            return None;
-        }
-        let site = match Site::new() {
-            Ok(site) => site,
-            Err(e @ vmm_lite_lab::Error::Privilege(_)) => {
-                skipped(test, e);
-                return None;
-            }
-            Err(e) => panic!("{e}"),
-        };
+        let site = Site::for_test(test)?;
         let vmm = Vmm::on(&site.hosts[0]).unwrap();
         let dir = tempfile::tempdir().unwrap();
         Some(Self { site, vmm, image: image(app).unwrap(), dir })

@@ -19,10 +19,8 @@ use vmm_lite::{
 };
 use vmm_lite_lab::{
     images::image,
-    privilege,
     process::Process,
     site::{Host, Site},
-    skipped,
     vmm::{PATIENCE, Vmm},
 };
 
@@ -37,19 +35,8 @@ struct Place {
 
 /// A VM on the first host, ready to move.
 fn place(test: &str) -> Option<Place> {
-    if let Err(e) = privilege::kvm() {
-        skipped(test, e);
-        return None;
-    }
-    let site = match Site::new() {
-        Ok(site) => site,
-        Err(e @ vmm_lite_lab::Error::Privilege(_)) => {
-            skipped(test, e);
-            return None;
-        }
-        Err(e) => panic!("{e}"),
-    };
-    let vmms = [Vmm::on(&site.hosts[0]).unwrap(), Vmm::on(&site.hosts[1]).unwrap()];
+    let site = Site::for_test(test)?;
+    let vmms = Vmm::on_both(&site).unwrap();
     let image = image("dirtier").unwrap();
     let args = ["--name", "d", "--memory", "16M", "--", "--pages", "64"];
     let vm = vmms[0].run(&image, &args).unwrap();

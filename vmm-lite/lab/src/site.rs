@@ -16,7 +16,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use crate::{error::Result, net::Namespace};
+use crate::{
+    error::{Error, Result},
+    net::Namespace,
+    privilege, skipped,
+};
 
 /// Address of the client on the data network.
 pub const CLIENT_IP: &str = "10.0.0.100";
@@ -59,6 +63,23 @@ pub struct Site {
 }
 
 impl Site {
+    /// Builds it for a test that runs VMs in it. `None` where this host or user cannot have that, said aloud.
+    ///
+    /// # Panics
+    /// When it cannot be built though it should be.
+    #[must_use]
+    pub fn for_test(test: &str) -> Option<Self> {
+        let site = privilege::kvm().and_then(|()| privilege::tun()).and_then(|()| Self::new());
+        match site {
+            Ok(site) => Some(site),
+            Err(e @ (Error::Privilege(_) | Error::NoFile { .. } | Error::Missing { .. })) => {
+                skipped(test, e);
+                None
+            }
+            Err(e) => panic!("{e}"),
+        }
+    }
+
     /// Builds it.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use crate::{
     images::vmm_lite,
     process::{Process, run},
     runtime_dir::RuntimeDir,
-    site::Host,
+    site::{Host, Site},
 };
 
 /// How long starting, listening, or ending may take before a test gives up.
@@ -43,6 +43,15 @@ impl Vmm {
         known.push((this.identity(), line));
         drop(known);
         Ok(this)
+    }
+
+    /// For both hosts of a site.
+    ///
+    /// # Errors
+    /// As [`on`](Self::on).
+    pub fn on_both(site: &Site) -> Result<[Self; 2]> {
+        let [a, b] = &site.hosts;
+        Ok([Self::on(a)?, Self::on(b)?])
     }
 
     /// The directory of its identity.
