@@ -71,6 +71,13 @@ impl Index {
         Ok(Self { entries: entries.collect::<Result<_, _>>()? })
     }
 
+    /// How many pages its blocks have data for, by their lengths, which are found right when they are read. Pages that name the same data count each: reading them all
+    /// is to take no longer than the file is.
+    pub(super) fn named(&self) -> u64 {
+        let places = |entry: Entry| (entry.length as usize).saturating_sub(BITMAPS) / PLACE;
+        (0..self.groups()).filter_map(|group| self.entry(group)).map(|e| places(e) as u64).sum()
+    }
+
     /// How many groups there are.
     #[must_use]
     pub fn groups(&self) -> usize {

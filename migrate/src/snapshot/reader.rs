@@ -70,6 +70,9 @@ impl<B: Bytes> Reader<B> {
             return Err(Error::Size { has, should: header.file_size });
         }
         let index = Index::decode(&part(&bytes, &header.index, "index")?, has)?;
+        if index.named() > header.data_pages {
+            return Err(Error::Broken("its index names more pages than it has"));
+        }
         let identity = part(&bytes, &header.identity, "identity")?;
         let state = part(&bytes, &header.state, "state")?;
         Ok(Self { bytes, header, index, identity, state })

@@ -92,6 +92,22 @@ fn a_whole_file_has_no_zero_marks_and_no_places_past_its_end() {
     assert_eq!(index.get(600), Content::Absent, "a page that is not there");
 }
 
+/// Else a small file would take as long to read as the largest memory.
+#[test]
+fn data_is_named_once() {
+    let mut index = IndexBuilder::new(600);
+    let bytes = [7; PAGE];
+    let content = Content::Data { slot: 0, checksum: crc32fast::hash(&bytes) };
+    let build = |index: &IndexBuilder| {
+        let (header, tail) = finish([0; 16], None, index, 1, b"", b"", Notes::default()).unwrap();
+        [header.encode().as_slice(), &bytes, &tail].concat()
+    };
+    index.set(5, content);
+    assert!(opened(&build(&index)).is_ok());
+    index.set(6, content);
+    assert!(matches!(opened(&build(&index)), Err(Error::Broken(_))));
+}
+
 #[test]
 fn every_truncation_is_found() {
     let bytes = file(1500, &[(0, 1), (700, 2)], None);

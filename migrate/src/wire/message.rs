@@ -180,9 +180,14 @@ impl Message {
     }
 }
 
-/// Whoever is told why needs the gist, and the header allows no more.
+/// Whoever is told why needs the gist, on one line, and the header allows no more.
 fn gist(why: &str) -> String {
-    why.chars().take(1000).collect()
+    why.chars().take(1000).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Text of a peer's comes before people's eyes: what would steer their terminals is no text.
+fn plain(text: &str) -> Result<(), WireError> {
+    if text.chars().any(char::is_control) { Err(WireError::Body("a reason")) } else { Ok(()) }
 }
 
 fn small(value: &impl Serialize) -> Vec<u8> {
@@ -231,7 +236,11 @@ pub fn decode(header: &Header, body: &[u8], limit: usize) -> Result<Message, Wir
         Kind::Query => two().map(|(id, receiver)| Message::Query(id, receiver))?,
         Kind::Offer => Message::Offer(Box::new(read(body, "an offer")?)),
         Kind::Accept => Message::Accept(read(body, "an acceptance")?),
-        Kind::Refuse => Message::Refuse(read(body, "a refusal")?),
+        Kind::Refuse => {
+            let why: Refusal = read(body, "a refusal")?;
+            plain(&why.to_string())?;
+            Message::Refuse(why)
+        }
         Kind::Pages => {
             let frame = PageFrame::decode(body, limit)?;
             Message::Pages(frame.iter().map(|(n, page)| (n as u64, Box::new(*page))).collect())
@@ -252,9 +261,11 @@ pub fn decode(header: &Header, body: &[u8], limit: usize) -> Result<Message, Wir
         Kind::Running => Message::Running(read(body, "a start")?),
         Kind::Late => Message::Late(body.to_vec()),
         Kind::LateEnd => Message::LateEnd,
-        Kind::Abort => Message::Abort(
-            String::from_utf8(body.to_vec()).map_err(|_| WireError::Body("a reason"))?,
-        ),
+        Kind::Abort => {
+            let why = String::from_utf8(body.to_vec()).map_err(|_| WireError::Body("a reason"))?;
+            plain(&why)?;
+            Message::Abort(why)
+        }
         Kind::Outcome => {
             let (id, outcome) = read(body, "an outcome")?;
             Message::Outcome(id, outcome)
@@ -265,6 +276,21 @@ pub fn decode(header: &Header, body: &[u8], limit: usize) -> Result<Message, Wir
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_would_steer_a_terminal_does_not_arrive() {
+        let evil = "\u{1b}]0;gone\u{7}";
+        let header = |kind, body: &[u8]| Header::of(kind, body.len() as u32, crc32fast::hash(body));
+        let aborts = evil.as_bytes();
+        assert!(decode(&header(Kind::Abort, aborts), aborts, 0).is_err());
+        let refuses = postcard::to_stdvec(&Refusal::Features(vec![evil.into()])).unwrap();
+        assert!(decode(&header(Kind::Refuse, &refuses), &refuses, 0).is_err());
+        // An honest reason of two lines arrives as one.
+        let bytes = Message::Abort("a\nb".into()).encode();
+        let (head, body) = bytes.split_first_chunk::<HEADER_SIZE>().unwrap();
+        let came = decode(&Header::decode(head).unwrap(), body, 0);
+        assert_eq!(came, Ok(Message::Abort("a b".into())));
+    }
 
     #[test]
     fn a_long_reason_arrives_shortened() {
