@@ -33,16 +33,34 @@ impl Vmm {
     /// When the runtime directory or the identity cannot be made.
     pub fn on(host: &Host) -> Result<Self> {
         let this = Self { host: host.clone(), runtime: RuntimeDir::new()? };
-        let mut known = host.identities.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = this.identity_verb(&this.identity(), &["init"])?;
-        let name = |n: usize| format!("host{n}");
-        for (n, (dir, other)) in known.iter().enumerate().filter(|(_, (dir, _))| dir.exists()) {
-            this.identity_verb(&this.identity(), &["trust", other, "--name", &name(n)])?;
-            this.identity_verb(dir, &["trust", &line, "--name", &name(known.len())])?;
-        }
-        known.push((this.identity(), line));
-        drop(known);
+        let mut others = host.identities.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = this.meet(&others, true)?;
+        others.push((this.identity(), line));
+        drop(others);
         Ok(this)
+    }
+
+    /// One that trusts the hosts of the site there are so far, and that none of them knows.
+    ///
+    /// # Errors
+    /// As [`on`](Self::on).
+    pub fn stranger(host: &Host) -> Result<Self> {
+        let this = Self { host: host.clone(), runtime: RuntimeDir::new()? };
+        this.meet(&host.identities.lock().unwrap_or_else(PoisonError::into_inner), false)?;
+        Ok(this)
+    }
+
+    /// Makes an identity that trusts `others`, and has them trust it if it is `known`. Returns the line that it is known by.
+    fn meet(&self, others: &[(PathBuf, String)], known: bool) -> Result<String> {
+        let line = self.identity_verb(&self.identity(), &["init"])?;
+        let name = |n: usize| format!("host{n}");
+        for (n, (dir, other)) in others.iter().enumerate().filter(|(_, (dir, _))| dir.exists()) {
+            self.identity_verb(&self.identity(), &["trust", other, "--name", &name(n)])?;
+            if known {
+                self.identity_verb(dir, &["trust", &line, "--name", &name(others.len())])?;
+            }
+        }
+        Ok(line)
     }
 
     /// For both hosts of a site.

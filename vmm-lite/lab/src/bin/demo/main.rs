@@ -1,8 +1,9 @@
 //! `make demo`: the main job, shown.
 //!
 //! Two hosts and a client as network namespaces; a key-value store on the first host; redis-benchmark and a
-//! checking client load it from the third; the VM moves back and forth; then a table and a picture.
+//! checking client load it from the third; the VM moves back and forth; then a table and a picture. After that, what else there is ([`beyond`]).
 
+mod beyond;
 mod picture;
 mod table;
 
@@ -157,7 +158,8 @@ fn demo(options: &Options) -> Result<()> {
     table::print(&moves, &seen, writes, served);
     picture::sparkline(&moves, &seen);
     save(options, &moves, &seen, writes, served)?;
-    verdict(&seen, load_lives)
+    verdict(&seen, load_lives)?;
+    beyond::show(&vmms)
 }
 
 /// The source ends by itself once nothing more arrives for the guest there.

@@ -1,0 +1,102 @@
+//! What else there is: memory that follows a move, a stranger who is turned away, clones of a VM that runs.
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use vmm_lite_lab::{
+    Error, Result,
+    images::image,
+    process::Process,
+    stats::human_ns,
+    vmm::{PATIENCE, Vmm},
+};
+
+const PORT: u16 = 7001;
+/// Pages that the guest rewrites as fast as it can: 16 MiB, which no link moves in a millisecond.
+const PAGES: &str = "4096";
+const CLONES: usize = 20;
+
+/// Shows it on both hosts.
+pub fn show(vmms: &[Vmm; 2]) -> Result<()> {
+    let [a, b] = vmms;
+    println!("\na guest on host a rewrites {PAGES} pages as fast as it can, and checks each");
+    let args = ["--name", "dirtier", "--memory", "64M", "--", "--pages", PAGES];
+    let mut running = a.run(&image("dirtier")?, &args)?;
+    is_whole(&running)?;
+
+    let there = b.receive(PORT, &[])?;
+    let report = a.migrate("dirtier", &b.url(PORT))?;
+    super::ended_well(&mut running)?;
+    running = there;
+    let ns = |key: &str| human_ns(report[key].as_u64().unwrap_or_default());
+    println!(
+        "it moved to host b   blackout {} (expected {}), {} pages followed within {}; the guest waited for {}, {} at most",
+        ns("blackout_ns"),
+        ns("predicted_blackout_ns"),
+        report["pages_following"],
+        ns("following_ns"),
+        report["pages_waited_for"],
+        ns("worst_wait_ns"),
+    );
+    is_whole(&running)?;
+
+    let listening = a.receive(PORT, &[])?;
+    let refused = refused(b, &Vmm::stranger(b.host())?, &a.url(PORT))?;
+    println!("a host that nobody knows offers it to host a:\n    {refused}");
+    b.migrate("dirtier", &a.url(PORT))?;
+    super::ended_well(&mut running)?;
+    running = listening;
+    println!("host b, which host a trusts, moved it there after that");
+    is_whole(&running)?;
+
+    let count = CLONES.to_string();
+    let forked = a.json(&["fork", "dirtier", "--count", &count, "--detach", "--json"])?;
+    let names: Vec<_> = forked["clones"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|c| c["name"].as_str())
+        .collect();
+    println!(
+        "{} clones of it run, started in {}; it stood for {}",
+        names.len(),
+        human_ns(forked["started_ns"].as_u64().unwrap_or_default()),
+        human_ns(forked["fork"]["pause_ns"].as_u64().unwrap_or_default()),
+    );
+    let stopped = names.iter().try_for_each(|name| stop(a, name));
+    is_whole(&running)?;
+    stop(a, "dirtier")?;
+    running.wait(PATIENCE)?;
+    stopped?;
+    if names.len() == CLONES { Ok(()) } else { Err(wrong("fork", forked.to_string())) }
+}
+
+fn stop(vmm: &Vmm, name: &str) -> Result<()> {
+    vmm.json(&["stop", name, "--json"]).map(|_: Value| ())
+}
+
+/// The memory that checks itself is whole.
+fn is_whole(vm: &Process) -> Result<()> {
+    let line = vm.wait_for_line("passes=", PATIENCE)?;
+    if line.contains("errors=0") { Ok(()) } else { Err(wrong("dirtier's memory", line)) }
+}
+
+/// What `vmm-lite migrate` says to a stranger who wants to move the VM of `host`.
+fn refused(host: &Vmm, stranger: &Vmm, to: &str) -> Result<String> {
+    let mut command: Command = host.command(&["migrate", "dirtier", to])?;
+    let out = command
+        .env("VMM_LITE_IDENTITY", stranger.identity())
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| Error::Io { what: "run vmm-lite migrate".into(), source })?;
+    let said = String::from_utf8_lossy(&out.stderr).trim().to_owned();
+    if out.status.success() {
+        Err(wrong("a stranger's move", "it was made".into()))
+    } else {
+        Ok(said)
+    }
+}
+
+fn wrong(what: &str, said: String) -> Error {
+    Error::Protocol { what: what.into(), said }
+}
