@@ -25,5 +25,6 @@ pub mod kvm;
 pub mod memory;
 pub mod metrics;
 pub mod migration;
+mod random;
 pub mod snapshot;
 pub mod vm;

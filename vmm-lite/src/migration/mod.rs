@@ -110,12 +110,5 @@ fn address_in(request: &Request) -> Result<address::Address, Error> {
 
 /// Sixteen random bytes.
 fn draw() -> Result<[u8; 16], Error> {
-    let mut id = [0; 16];
-    // SAFETY: the buffer has as many bytes as are asked for.
-    let n = unsafe { libc::getrandom(id.as_mut_ptr().cast(), id.len(), 0) };
-    if n == id.len() as isize {
-        Ok(id)
-    } else {
-        Err(Error::Random(std::io::Error::last_os_error()))
-    }
+    crate::random::bytes().map_err(Error::Random)
 }

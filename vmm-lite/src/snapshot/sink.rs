@@ -239,12 +239,5 @@ impl TemplateSink {
 /// # Errors
 /// When there are no random numbers.
 pub fn draw_id() -> Result<SnapshotId, Error> {
-    let mut id = [0; 16];
-    // SAFETY: the buffer has as many bytes as are asked for.
-    let n = unsafe { libc::getrandom(id.as_mut_ptr().cast(), id.len(), 0) };
-    if n == id.len() as isize {
-        Ok(id)
-    } else {
-        Err(super::host("draw random numbers")(io::Error::last_os_error()))
-    }
+    crate::random::bytes().map_err(super::host("draw random numbers"))
 }

@@ -14,6 +14,7 @@ use crate::{
     },
     kvm::{self, Exit, Kick, Vcpu},
     memory::GuestRam,
+    random,
 };
 use std::{
     sync::{Arc, atomic::Ordering::SeqCst},
@@ -331,13 +332,8 @@ pub(super) struct Fresh {
 
 impl Fresh {
     pub(super) fn draw() -> Result<Self, Error> {
-        let mut bytes = [0_u8; 80];
-        // SAFETY: a buffer of that length. Reads of up to 256 bytes come whole.
-        let n = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-        if n != bytes.len() as isize {
-            let source = std::io::Error::last_os_error();
-            return Err(Error::Host { doing: "draw random numbers", source });
-        }
+        let failed = |source| Error::Host { doing: "draw random numbers", source };
+        let bytes: [u8; 80] = random::bytes().map_err(failed)?;
         let mut words = bytes.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b));
         let mut next = || words.next().expect("ten words");
         Ok(Self {

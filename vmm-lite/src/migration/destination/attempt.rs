@@ -1,6 +1,6 @@
 //! One move, on a thread of its own.
 
-use super::{Receiver, prepared::Prepared, rejoin::Rejoin};
+use super::{Receiver, SILENCE, prepared::Prepared, rejoin::Rejoin};
 use crate::migration::{
     connection::{Connection, Incoming, LinkError},
     destination::Arrived,
@@ -18,8 +18,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a source may be silent before the commit.
-const SILENCE: Duration = Duration::from_secs(5);
 /// How often a VM that waits for its source is looked at: somebody may want to stop it.
 const LOOK: Duration = Duration::from_millis(200);
 

@@ -35,7 +35,7 @@ use std::{
     time::Duration,
 };
 
-/// How long a destination may take to hear from a source before it gives a connection up that has said nothing yet.
+/// How long a source may be silent before the commit, its first word included.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// What a VM gets that comes in.
