@@ -230,7 +230,7 @@ fn at_source(what: &AtSource<'_>, seen: &Source1, now: &mut Duration) -> Option<
             stopped: Duration::from_nanos(stopped),
             quiescent,
             dirty,
-            needed: dont_care.clone(),
+            needed: dont_care.iter().collect(),
             dont_care,
         })
     };

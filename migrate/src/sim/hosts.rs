@@ -273,15 +273,13 @@ impl World {
                     self.stopped_memory = Some(self.guest.memory.clone());
                     let (dirty, dont_care) = (self.guest.take_dirty(), self.guest.dont_care());
                     let stopped = self.now;
-                    let mut needed = crate::pages::Pages::none(PAGES);
-                    NEEDED.for_each(|page| needed.insert(page));
                     self.source_event(Event::Stopped(source::Stopped {
                         requested,
                         stopped,
                         quiescent: true,
                         dirty,
                         dont_care,
-                        needed,
+                        needed: NEEDED.collect(),
                     }));
                 }
                 Action::SendLast { pages, follow } => {

@@ -116,8 +116,8 @@ pub struct Stopped {
     pub dirty: Pages,
     /// Pages whose content does not matter.
     pub dont_care: Pages,
-    /// Pages that the destination's VMM itself needs before the guest runs: those may not follow.
-    pub needed: Pages,
+    /// Pages that the destination's VMM itself needs before the guest runs, beside those below [`Settings::first_that_follows`]: they may not follow.
+    pub needed: Vec<usize>,
 }
 
 /// What is to be done, in order.

@@ -312,7 +312,7 @@ impl World {
             quiescent: done == Done::WellWithoutLastPage,
             dirty,
             dont_care,
-            needed: Pages::none(PAGES),
+            needed: Vec::new(),
         })
     }
 

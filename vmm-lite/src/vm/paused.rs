@@ -10,7 +10,7 @@ use std::{
     sync::{MutexGuard, atomic::Ordering::SeqCst},
     time::{Duration, Instant},
 };
-use vmm_lite_interface::layout::{CONTROL_PAGE, IMAGE_BASE, PAGE_SIZE};
+use vmm_lite_interface::layout::{CONTROL_PAGE, PAGE_SIZE};
 
 /// How long a TAP may take to carry packets; the kernel needs up to a second.
 pub(super) const LINK_PATIENCE: Duration = Duration::from_secs(3);
@@ -78,15 +78,10 @@ impl<'vm> Paused<'vm> {
         if self.quiescent() { ram.dont_care(ram.control_page()) } else { PageSet::new(ram.pages()) }
     }
 
-    /// The pages that the VMM itself reads and writes beside the guest: control page, rings, queues.
+    /// The pages of the tables of the network queues, which the VMM reads and writes beside the guest.
     #[must_use]
-    pub fn device_pages(&self) -> PageSet {
-        let mut pages = PageSet::new(self.vm.ram().pages());
-        (0..(IMAGE_BASE / PAGE_SIZE) as usize).for_each(|page| pages.insert(page));
-        if let Some(net) = &self.machine.net {
-            net.capture().pages().for_each(|page| pages.insert(page));
-        }
-        pages
+    pub fn queue_pages(&self) -> Vec<usize> {
+        self.machine.net.iter().flat_map(|net| net.capture().pages().collect::<Vec<_>>()).collect()
     }
 
     /// Everything but the memory. Can be called again and again; the machine stays as it is.

@@ -260,7 +260,7 @@ impl<'vm> Driver<'vm> {
         };
         let (requested, stopped) = paused.times();
         let dont_care = pages_of(&paused.dont_care());
-        let needed = pages_of(&paused.device_pages());
+        let needed = paused.queue_pages();
         let quiescent = paused.quiescent();
         self.paused = Some(paused);
         match self.vm.dirty_log().peek() {
