@@ -8,6 +8,7 @@
 //! - [`console`], [`quiesce`]: the two serial ports
 //! - [`qmp`]: the monitor protocol
 //! - [`migration`]: QEMU's live migration from one [`Machine`] to another, and its figures
+//! - [`save`]: QEMU's way to save a guest to a file while it runs, and to start from it
 //! - [`dirtier`]: what a guest that runs `apps/dirtier` saw of it
 //! - [`host`]: what this host can do
 
@@ -22,6 +23,7 @@ pub mod migration;
 mod process;
 pub mod qmp;
 pub mod quiesce;
+pub mod save;
 
 pub use boot_params::BootParams;
 pub use error::{Error, Result};

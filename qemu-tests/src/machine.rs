@@ -71,8 +71,8 @@ pub struct Config {
     pub boot: BootParams,
     /// Whether it has a second serial port for [`QuiesceUart`], and is told so.
     pub quiesce: bool,
-    /// Wait for a migration instead of booting the image. All else must be as at the source.
-    pub incoming: bool,
+    /// Wait for a migration instead of booting the image: `defer`, or where it comes from. All else must be as at the source.
+    pub incoming: Option<String>,
 }
 
 impl Config {
@@ -85,7 +85,7 @@ impl Config {
             net: None,
             boot: BootParams::default(),
             quiesce: false,
-            incoming: false,
+            incoming: None,
         }
     }
 
@@ -121,8 +121,8 @@ impl Config {
             add("-netdev", format!("tap,id=net0,ifname={tap},script=no,downscript=no"));
             add("-device", format!("virtio-net-device,netdev=net0,mac={mac}"));
         }
-        if self.incoming {
-            add("-incoming", "defer".to_owned());
+        if let Some(source) = &self.incoming {
+            add("-incoming", source.clone());
         }
         args
     }
@@ -323,7 +323,7 @@ mod tests {
             net: Some(Net { tap: "tap3".into(), mac: "52:54:00:00:00:01".into() }),
             boot: BootParams::with_args(["--port", "1"]),
             quiesce: true,
-            incoming: true,
+            incoming: Some("defer".into()),
             ..Config::new("/tmp/kv.img", Accel::Kvm)
         };
         let line = config.arguments().join(" ");

@@ -175,7 +175,7 @@ fn steps(source: &mut Machine, destination: &mut Machine, options: &Options) -> 
     })
 }
 
-fn prepare(qmp: &mut Qmp, options: &Options) -> Result<()> {
+pub(crate) fn prepare(qmp: &mut Qmp, options: &Options) -> Result<()> {
     let events = json!([{ "capability": "events", "state": true }]);
     qmp.execute("migrate-set-capabilities", json!({ "capabilities": events }))?;
     let parameters = json!({
@@ -188,6 +188,16 @@ fn prepare(qmp: &mut Qmp, options: &Options) -> Result<()> {
 /// The migration itself; returns the source's figures, and the time from its stop to the destination's start.
 fn run(source: &mut Machine, destination: &mut Machine, options: &Options) -> Result<(Info, i64)> {
     let qmp = source.qmp();
+    let (info, stopped_us) = send(qmp, options)?;
+    let resumed =
+        destination.qmp().wait_event("RESUME at the destination", options.timeout, |event| {
+            event.name == "RESUME"
+        })?;
+    Ok((info, resumed.at_us() - stopped_us))
+}
+
+/// Sends the guest away and waits until that is done; returns the figures, and when QEMU's STOP event was.
+pub(crate) fn send(qmp: &mut Qmp, options: &Options) -> Result<(Info, i64)> {
     qmp.execute("migrate", json!({ "uri": options.uri }))?;
     let mut stopped_us = 0;
     let ended = loop {
@@ -202,12 +212,7 @@ fn run(source: &mut Machine, destination: &mut Machine, options: &Options) -> Re
         let info = query(qmp)?;
         return Err(Error::Migration { status: info.status, description: info.error_desc });
     }
-    let info = final_figures(qmp, options.timeout)?;
-    let resumed =
-        destination.qmp().wait_event("RESUME at the destination", options.timeout, |event| {
-            event.name == "RESUME"
-        })?;
-    Ok((info, resumed.at_us() - stopped_us))
+    Ok((final_figures(qmp, options.timeout)?, stopped_us))
 }
 
 /// `query-migrate` after a migration that completed. QEMU sums up only after it has sent its last event, and sends none for that; what

@@ -90,7 +90,8 @@ fn a_quiescent_guest_moves_and_goes_on() {
         uart.quiesce(1, LIMIT).unwrap();
         uart.resume(1, ResumeReason::Resumed, LIMIT).unwrap();
 
-        let mut destination = Machine::start(&Config { incoming: true, ..config }).unwrap();
+        let mut destination =
+            Machine::start(&Config { incoming: Some("defer".into()), ..config }).unwrap();
         let uri = format!("unix:{}", dir.path().join("move").display());
         let options = Options { quiesce: Some(2), ..Options::new(uri) };
         let report = migrate(&mut source, &mut destination, &options).unwrap();
@@ -115,7 +116,7 @@ fn a_failed_move_leaves_the_guest_running_at_the_source() {
     let mut source = Machine::start(&config).unwrap();
     source.console().wait_for("toy\n", LIMIT).unwrap();
     // Another memory size: QEMU's destination refuses, and ends.
-    let other = Config { incoming: true, memory_mib: 64, ..config };
+    let other = Config { incoming: Some("defer".into()), memory_mib: 64, ..config };
     let mut destination = Machine::start(&other).unwrap();
     let uri = format!("unix:{}", dir.path().join("move").display());
     let options = Options { quiesce: Some(5), ..Options::new(uri) };

@@ -19,7 +19,7 @@ fn back_and_forth(
     quiesced: &[bool],
     mut moved: impl FnMut(Report),
 ) -> Machine {
-    let incoming = Config { incoming: true, ..config.clone() };
+    let incoming = Config { incoming: Some("defer".into()), ..config.clone() };
     let mut here = first;
     for (n, &quiesce) in (1u32..).zip(quiesced) {
         let host = &site.hosts[n as usize % 2];

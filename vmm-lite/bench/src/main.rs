@@ -1,6 +1,7 @@
 //! `make bench`: figures side by side, in one run.
 //!
 //! - [`moves`]: the same image under the same load, moved by vmm-lite and by QEMU, in turn
+//! - [`snapshots`]: how long the guest stands for one, how large it is, how soon it runs again, and clones; beside QEMU
 //! - [`cold_start`]: from exec to the first line of output, vmm-lite and QEMU microvm
 //! - [`throughput`]: the key-value store as a unikernel, as a native process, and redis-server, over the same bridge
 //! - [`report`]: results.json, results.md and the plots
@@ -8,12 +9,15 @@
 //! Peers take turns in short blocks, so that a drift of the host's speed meets all of them alike.
 
 mod cold_start;
+mod load;
 mod moves;
 mod options;
 mod plots;
 mod report;
+mod snapshots;
 mod system;
 mod throughput;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -52,6 +56,9 @@ fn bench(options: &Options) -> Result<()> {
     }
     if options.wants("moves") {
         results.moves = moves::run(options)?;
+    }
+    if options.wants("snapshots") {
+        results.snapshots = Some(snapshots::run(options)?);
     }
     if options.wants("throughput") {
         results.throughput = throughput::run(options)?;

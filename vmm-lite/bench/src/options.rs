@@ -4,31 +4,54 @@ use std::path::PathBuf;
 
 use vmm_lite_lab::images::workspace;
 
+use crate::{load::Load, system::Which};
+
 /// `bench --help`.
 pub const HELP: &str = "\
 Measures vmm-lite side by side with QEMU, with the same program run natively, and with redis-server.
 
-Usage: bench [--moves N] [--starts N] [--requests N] [--only PART] [--out DIR]
+Usage: bench [--only PART] [--scenario NAME] [--system NAME] [--moves N] [--snapshots N] [--clones N]
+             [--starts N] [--requests N] [--out DIR]
 
-  --moves N      moves of each system in each scenario         [default: 100]
-  --starts N     cold starts of each system                    [default: 100]
-  --requests N   requests of each redis-benchmark run          [default: 100000]
-  --only PART    moves, cold-start or throughput (may repeat)  [default: all]
-  --out DIR      where results.json, results.md and plots go   [default: out/bench]
+  --only PART      moves, snapshots, cold-start or throughput (may repeat)  [default: all]
+  --scenario NAME  kv-idle, kv-loaded, dirtier-64, dirtier-1024 or dirtier-4096, of moves and
+                   snapshots (may repeat)  [default: all of moves, the first two and the fourth of snapshots]
+  --system NAME    vmm-lite or qemu, of moves and snapshots (may repeat)    [default: both, in turn]
+  --moves N        moves of each system in each scenario                    [default: 100]
+  --snapshots N    snapshots of each system in each scenario, and restores of each kind  [default: 100]
+  --clones N       clones made with one fork                                [default: 100]
+  --starts N       cold starts of each system                               [default: 100]
+  --requests N     requests of each redis-benchmark run                     [default: 100000]
+  --out DIR        where results.json, results.md and plots go              [default: out/bench]
 
-Everything runs in network namespaces that end with this program. Needs /dev/kvm, /dev/net/tun, QEMU and redis.";
+Everything runs in network namespaces that end with this program. Needs /dev/kvm, /dev/net/tun, QEMU and redis.
+
+Examples:
+  bench --only snapshots
+  bench --only moves --moves 1000 --scenario kv-idle --scenario kv-loaded
+  bench --only moves --moves 1000 --scenario dirtier-4096 --system vmm-lite";
+
+const PARTS: [&str; 4] = ["moves", "snapshots", "cold-start", "throughput"];
 
 /// The options.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Moves of each system in each scenario.
     pub moves: u32,
+    /// Snapshots of each system in each scenario, and restores of each kind.
+    pub snapshots: u32,
+    /// Clones made with one fork.
+    pub clones: u32,
     /// Cold starts of each system.
     pub starts: u32,
     /// Requests of each redis-benchmark run.
     pub requests: u32,
     /// Parts to run; empty: all.
     pub only: Vec<String>,
+    /// Scenarios of moves and snapshots to run; empty: each part's own.
+    pub scenarios: Vec<Load>,
+    /// Systems that move and save.
+    pub systems: Vec<Which>,
     /// Where the results go.
     pub out: PathBuf,
 }
@@ -38,9 +61,13 @@ impl Options {
     pub fn from_args() -> Result<Option<Self>, String> {
         let mut options = Self {
             moves: 100,
+            snapshots: 100,
+            clones: 100,
             starts: 100,
             requests: 100_000,
             only: Vec::new(),
+            scenarios: Vec::new(),
+            systems: Vec::new(),
             out: workspace().join("out/bench"),
         };
         let mut args = std::env::args().skip(1);
@@ -55,15 +82,38 @@ impl Options {
             match arg.as_str() {
                 "-h" | "--help" => return Ok(None),
                 "--moves" => options.moves = number(value()?)?,
+                "--snapshots" => options.snapshots = number(value()?)?,
+                "--clones" => {
+                    // Each has an address in the guests' network.
+                    let clones = number(value()?)?;
+                    if clones > 100 {
+                        return Err(format!("{clones} clones are more than there are addresses"));
+                    }
+                    options.clones = clones;
+                }
                 "--starts" => options.starts = number(value()?)?,
                 "--requests" => options.requests = number(value()?)?,
                 "--out" => options.out = value()?.into(),
                 "--only" => {
                     let part = value()?;
-                    if !["moves", "cold-start", "throughput"].contains(&part.as_str()) {
+                    if !PARTS.contains(&part.as_str()) {
                         return Err(format!("no part is called {part:?}"));
                     }
                     options.only.push(part);
+                }
+                "--scenario" => {
+                    let name = value()?;
+                    let load = Load::ALL.into_iter().find(|load| load.key() == name);
+                    options
+                        .scenarios
+                        .push(load.ok_or_else(|| format!("no scenario is called {name:?}"))?);
+                }
+                "--system" => {
+                    let name = value()?;
+                    let which = Which::ALL.into_iter().find(|which| which.key() == name);
+                    options
+                        .systems
+                        .push(which.ok_or_else(|| format!("no system is called {name:?}"))?);
                 }
                 other => return Err(format!("unknown option {other:?}")),
             }
@@ -74,5 +124,15 @@ impl Options {
     /// Whether `part` is to be run.
     pub fn wants(&self, part: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|p| p == part)
+    }
+
+    /// The scenarios to run of a part whose own are `of`.
+    pub fn scenarios(&self, of: &[Load]) -> Vec<Load> {
+        if self.scenarios.is_empty() { of.to_vec() } else { self.scenarios.clone() }
+    }
+
+    /// The systems that have their turns.
+    pub fn systems(&self) -> Vec<Which> {
+        if self.systems.is_empty() { Which::ALL.to_vec() } else { self.systems.clone() }
     }
 }

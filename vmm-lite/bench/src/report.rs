@@ -16,7 +16,8 @@ use vmm_lite_lab::{
 };
 
 use crate::{
-    cold_start::ColdStart, moves::Scenario, options::Options, plots, throughput::Throughput,
+    cold_start::ColdStart, moves::Scenario, options::Options, plots, snapshots::Snapshots,
+    throughput::Throughput,
 };
 
 /// Everything one run measured, and where.
@@ -36,6 +37,9 @@ pub struct Results {
     pub cold_start: Vec<ColdStart>,
     /// See [`crate::moves`].
     pub moves: Vec<Scenario>,
+    /// See [`crate::snapshots`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<Snapshots>,
     /// See [`crate::throughput`].
     pub throughput: Vec<Throughput>,
 }
@@ -52,6 +56,7 @@ impl Results {
             moves_each: options.moves,
             cold_start: Vec::new(),
             moves: Vec::new(),
+            snapshots: None,
             throughput: Vec::new(),
         })
     }
@@ -83,6 +88,9 @@ impl Results {
         writeln!(t, "Measured {} on {}, {}.\n", self.date, self.host, self.qemu)?;
         if !self.moves.is_empty() {
             self.write_moves(t)?;
+        }
+        if let Some(snapshots) = &self.snapshots {
+            snapshots.write(t)?;
         }
         if !self.cold_start.is_empty() {
             writeln!(
@@ -129,37 +137,46 @@ impl Results {
         )?;
         writeln!(
             t,
-            "| scenario | system | blackout seen by guest or client | noise with no move | blackout by own account | whole move | KiB sent | ratio at the median |"
+            "| scenario | system | blackout by own account | longest gap seen by guest or client | the same watch with no move | a move adds, at the median and at p99 | a client's requests at p99, during moves and with none | TCP segments sent again | whole move | KiB sent |"
         )?;
-        writeln!(t, "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")?;
+        writeln!(t, "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")?;
         for scenario in &self.moves {
-            let seen =
-                |f: &crate::moves::Figures| f.guest_gap_ns.or(f.client_gap_ns).unwrap_or_default();
-            let ours = scenario.figures.first().map(|f| seen(f).median);
             for f in &scenario.figures {
-                let ratio = match ours {
-                    Some(ours) if ours > 0 => format!("{:.1}", seen(f).median as f64 / ours as f64),
+                let (seen, noise) = (f.watch.seen(), f.watch.noise_ns);
+                let added = |with: u64, without: u64| match with.checked_sub(without) {
+                    Some(more) => human_ns(more),
+                    None => format!("-{}", human_ns(without - with)),
+                };
+                let requests = match (f.watch.requests_ns, f.watch.quiet_requests_ns) {
+                    (Some(during), Some(quiet)) => {
+                        format!("{}, {}", human_ns(during.p99), human_ns(quiet.p99))
+                    }
                     _ => String::new(),
                 };
                 writeln!(
                     t,
-                    "| {} | {} | {} | {} | {} | {} | {} | {ratio} |",
+                    "| {} | {} | {} | {} | {} | {}, {} | {requests} | {} | {} | {} |",
                     scenario.name,
                     f.system,
-                    three(seen(f)),
-                    three(f.noise_ns),
                     three(f.blackout_ns),
+                    three(seen),
+                    three(noise),
+                    added(seen.median, noise.median),
+                    added(seen.p99, noise.p99),
+                    f.watch.retransmissions,
                     human_ns(f.total_ns.median),
                     f.bytes_sent.median / 1024,
                 )?;
             }
         }
-        let wrong: u64 = self.moves.iter().flat_map(|s| &s.figures).map(|f| f.client_errors).sum();
+        let figures = self.moves.iter().flat_map(|s| &s.figures);
+        let wrong: u64 = figures.map(|f| f.watch.client_errors).sum();
         writeln!(t, "\nClient errors and reconnects in all of it: {wrong}.\n")
     }
 }
 
-fn three(s: Summary) -> String {
+/// Median, p99 and greatest.
+pub fn three(s: Summary) -> String {
     format!("{} / {} / {}", human_ns(s.median), human_ns(s.p99), human_ns(s.max))
 }
 

@@ -2,6 +2,7 @@
 //!
 //! - [`net`]: namespaces that no name holds, so that nothing survives the process that made them
 //! - [`site`]: the usual place: two hosts and a client, a data network and a migration network
+//! - [`exec`]: when a program was started, and descriptors that it is started with
 //! - [`process`]: child processes that end with their guard, by pid
 //! - [`vmm`]: `vmm-lite` as a user starts it, and its JSON
 //! - [`images`]: unikernel images of the workspace's applications, built once
@@ -14,6 +15,7 @@
 //! - [`privilege`]: what this user may do here, and the user namespace that helps where it may not
 
 pub mod error;
+pub mod exec;
 pub mod images;
 pub mod net;
 pub mod privilege;

@@ -149,9 +149,41 @@ impl Namespace {
         self.ip(["link", "set", "dev", name, if up { "up" } else { "down" }])
     }
 
+    /// Segments that the namespace's TCP has sent again so far, on all of its connections.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn tcp_retransmissions(&self) -> Result<u64> {
+        const FILE: &str = "/proc/thread-self/net/snmp";
+        let text = self.enter(|| std::fs::read_to_string(FILE))?.doing(format!("read {FILE}"))?;
+        tcp_counter(&text, "RetransSegs")
+            .ok_or_else(|| Error::Protocol { what: FILE.into(), said: text })
+    }
+
     /// Where other processes of this user find the namespace.
     fn path(&self) -> String {
         let fd: RawFd = self.fd.as_raw_fd();
         format!("/proc/{}/fd/{fd}", std::process::id())
+    }
+}
+
+/// A counter from a namespace's `snmp`: a line of names for each protocol, then one of values.
+fn tcp_counter(text: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let at = names.split(' ').position(|n| n == name)?;
+    values.split(' ').nth(at)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_found_by_their_names() {
+        let text = "Ip: Forwarding\nIp: 1\nTcp: MaxConn InSegs RetransSegs\nTcp: -1 17 4\n";
+        assert_eq!(tcp_counter(text, "RetransSegs"), Some(4));
+        assert_eq!(tcp_counter(text, "MaxConn"), None, "below zero is no count");
+        assert_eq!(tcp_counter("Ip: Forwarding\nIp: 1\n", "InSegs"), None);
     }
 }

@@ -1,0 +1,144 @@
+//! Many stores from one that runs. QEMU has no such thing: what comes nearest is to start as many from one file, one after the other.
+
+use std::{net::SocketAddr, path::Path};
+
+use nix::sys::signal::Signal;
+use serde::Serialize;
+use serde_json::Value;
+use vmm_lite_lab::{
+    Error, Result,
+    exec::{Exec, monotonic},
+    probe::Connection,
+    process::Process,
+    site::Site,
+    stats::{Summary, summary},
+    vmm::PATIENCE,
+};
+
+use super::LIMIT_MS;
+use crate::{
+    load::{self, KEPT, KV_PORT, Load},
+    options::Options,
+    system::{Qemu, System, VmmLite, Which},
+};
+
+/// How often all of it is done.
+const ROUNDS: usize = 5;
+/// QEMU makes so many fewer.
+const FEWER: u32 = 10;
+/// The clones' addresses are from this one on, in the guests' network.
+const FIRST_IP: u32 = 101;
+
+/// One system's figures.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figures {
+    /// What was done.
+    pub name: String,
+    /// How many were made at a time.
+    pub count: u32,
+    /// From exec until the last of them ran.
+    pub all_run_ns: Summary,
+    /// How long the one that they were made from stood for it.
+    pub pause_ns: Option<Summary>,
+    /// Made in a second, at the median.
+    pub per_second: f64,
+}
+
+impl Figures {
+    fn new(name: &str, count: u32, all_run: &[u64], pause: &[u64]) -> Self {
+        let all_run_ns = summary(all_run);
+        Self {
+            name: name.into(),
+            count,
+            all_run_ns,
+            pause_ns: (!pause.is_empty()).then(|| summary(pause)),
+            per_second: f64::from(count) * 1e9 / all_run_ns.median.max(1) as f64,
+        }
+    }
+}
+
+/// Makes them.
+pub fn run(options: &Options, site: &Site, dir: &Path) -> Result<Vec<Figures>> {
+    // Each is on the network, by a device and an address of its own.
+    for n in 1..=options.clones {
+        site.hosts[0].tap(&format!("tap{n}"))?;
+    }
+    let mut figures = Vec::new();
+    for which in options.systems() {
+        figures.push(match which {
+            Which::VmmLite => fork(options, site)?,
+            Which::Qemu => incoming(options, site, dir)?,
+        });
+    }
+    Ok(figures)
+}
+
+fn fork(options: &Options, site: &Site) -> Result<Figures> {
+    let mut system = VmmLite::new(site)?;
+    system.start(&Load::KvIdle.guest()?)?;
+    load::fill(site)?;
+    let (mut all_run, mut pause) = (Vec::new(), Vec::new());
+    for round in 1..=ROUNDS {
+        let mut command = system.vmm().command(&["fork", system.guest(), "--json"])?;
+        command.args(["--count", &options.clones.to_string(), "--tap", "tap%d"]);
+        command.args(["--ip", &format!("10.0.0.{FIRST_IP}/24")]);
+        let exec = Exec::of(&mut command)?;
+        let mut process = Process::start(command)?;
+        let line = process.wait_for_line("\"clones\"", PATIENCE)?;
+        let wrong = || Error::Protocol { what: "vmm-lite fork".into(), said: line.clone() };
+        let report: Value = serde_json::from_str(&line).map_err(|_| wrong())?;
+        let clones = report["clones"].as_array().ok_or_else(wrong)?;
+        let last = clones.iter().filter_map(|c| c["entered_ns"].as_u64()).max();
+        let last = last.filter(|_| clones.len() == options.clones as usize).ok_or_else(wrong)?;
+        all_run.push(last.saturating_sub(exec.at()?.as_nanos() as u64));
+        pause.push(report["fork"]["pause_ns"].as_u64().ok_or_else(wrong)?);
+        for n in [0, options.clones - 1] {
+            has_the_data(site, FIRST_IP + n)?;
+        }
+        // The clones end with the process that started them.
+        process.signal(Signal::SIGINT)?;
+        process.wait(PATIENCE)?;
+        eprintln!("forks: {round} of {ROUNDS}");
+    }
+    system.stop()?;
+    Ok(Figures::new("vmm-lite fork", options.clones, &all_run, &pause))
+}
+
+fn has_the_data(site: &Site, host: u32) -> Result<()> {
+    let (key, value) = KEPT;
+    let address: SocketAddr = format!("10.0.0.{host}:{KV_PORT}").parse().expect("an address");
+    let io = |source| Error::Io { what: format!("ask the clone at {address}"), source };
+    let mut clone = Connection::open_when_up(&site.client, address, PATIENCE)?;
+    match clone.bulk(&format!("GET {key}\r\n")).map_err(io)? {
+        Some(got) if got == value => Ok(()),
+        got => Err(Error::Protocol {
+            what: format!("the clone at {address}"),
+            said: format!("{got:?}"),
+        }),
+    }
+}
+
+fn incoming(options: &Options, site: &Site, dir: &Path) -> Result<Figures> {
+    let (guest, file) = (Load::KvIdle.guest()?, dir.join("fork.qemu"));
+    let mut system = Qemu::new(site);
+    system.start(&guest)?;
+    load::fill(site)?;
+    system.save(&file, LIMIT_MS)?;
+    system.stop()?;
+    let count = options.clones.div_ceil(FEWER);
+    let mut all_run = Vec::new();
+    for round in 1..=ROUNDS {
+        let began = monotonic();
+        let mut machines = Vec::new();
+        let mut last = began;
+        for n in 1..=count {
+            let (machine, started) = system.restored(&guest, &file, &format!("tap{n}"))?;
+            last = started.runs;
+            machines.push(machine);
+        }
+        all_run.push((last - began).as_nanos() as u64);
+        eprintln!("QEMU, {count} from one file: {round} of {ROUNDS}");
+    }
+    let name = format!("{} -incoming, one after the other", system.name());
+    Ok(Figures::new(&name, count, &all_run, &[]))
+}
