@@ -6,7 +6,7 @@ use crate::{
     devices::console::Console,
     kvm::Host,
     snapshot::{clones::Template, guest::Guest, lazy, load, sink::Input, start},
-    vm::{ResumeReason, Vm},
+    vm::{Resources, ResumeReason, Vm},
 };
 use migrate::snapshot::Reader;
 use std::{fs::File, io, os::fd::AsFd, path::PathBuf, process::ExitCode};
@@ -64,7 +64,8 @@ pub fn run(args: Args) -> super::Result {
         File::open(&args.file).map_err(|e| format!("cannot read {}: {e}", args.file.display()))?;
     let snapshot = load::open(file)?;
     let guest = load::guest(&snapshot)?;
-    guest.who.fits(&Host::open()?.features()?)?;
+    let host = Host::open()?;
+    guest.who.fits(&host.features()?)?;
     let name = args.name.as_deref().unwrap_or(&guest.who.identity.name);
     let numbers = args.count.map(|count| (args.many.first, count));
     let wanted = network::Wanted { name, numbers, beside: false };
@@ -83,7 +84,7 @@ pub fn run(args: Args) -> super::Result {
         );
     }
     let [place] = &places[..] else { return Err("one VM has one place".into()) };
-    let (vm, claim) = one(snapshot, guest, place, args.lazy)?;
+    let (vm, claim) = one(host, snapshot, guest, place, args.lazy)?;
     let server = Server::new(claim);
     if let Some(fd) = args.ready_fd {
         super::clone::Ready::on(fd)?.tell(&vm, server.name())?;
@@ -96,6 +97,7 @@ pub fn run(args: Args) -> super::Result {
 
 /// The VM of the snapshot, running in this process.
 fn one(
+    host: Host,
     snapshot: Reader<Input>,
     mut guest: Guest,
     place: &network::Place,
@@ -105,7 +107,8 @@ fn one(
     let identity = guest.who.identity.clone();
     let claim = RuntimeDir::open()?.claim(&identity.name)?;
     let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
-    let vm = Vm::prepare(identity, place.tap.as_deref(), console)?;
+    let resources = Resources::on(host, place.tap.as_deref());
+    let vm = Vm::prepare_with(&resources, identity, console, None)?;
     if lazily {
         lazy::begin(&vm, snapshot)?;
     } else {

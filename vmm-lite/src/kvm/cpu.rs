@@ -76,29 +76,42 @@ impl Features {
     #[must_use]
     pub fn of_this_host(supported: &CpuId) -> Self {
         if sees_host_cpuid() {
-            // SAFETY: `cpuid` exists on every x86-64 CPU, with no effect but its result.
-            #[allow(unused_unsafe)]
-            Self::from(|leaf, subleaf| unsafe {
-                let highest = __cpuid_count(leaf & 0x8000_0000, 0).eax;
-                let r = __cpuid_count(leaf, subleaf);
-                if leaf > highest { [0; 4] } else { [r.eax, r.ebx, r.ecx, r.edx] }
-            })
-        } else {
-            let entries = guest_cpuid(supported.clone());
-            Self::from(|leaf, subleaf| {
-                let found = entries.as_slice().iter();
-                let mut found = found.filter(|e| e.function == leaf && e.index == subleaf);
-                found.next().map_or([0; 4], |e| [e.eax, e.ebx, e.ecx, e.edx])
-            })
+            return Self::of_the_bare_cpu();
         }
+        let entries = guest_cpuid(supported.clone());
+        Self::from(|leaf, subleaf| {
+            let found = entries.as_slice().iter();
+            let mut found = found.filter(|e| e.function == leaf && e.index == subleaf);
+            found.next().map_or([0; 4], |e| [e.eax, e.ebx, e.ecx, e.edx])
+        })
+    }
+
+    /// What a guest finds that [sees the host's CPUID](sees_host_cpuid).
+    #[must_use]
+    pub fn of_the_bare_cpu() -> Self {
+        // SAFETY: `cpuid` exists on every x86-64 CPU, with no effect but its result.
+        #[allow(unused_unsafe)]
+        let cpuid = |leaf, subleaf| unsafe { __cpuid_count(leaf, subleaf) };
+        let highest = [0, 0x8000_0000].map(|first| cpuid(first, 0).eax);
+        Self::from(|leaf, subleaf| {
+            let r = cpuid(leaf, subleaf);
+            let known = leaf <= highest[(leaf >> 31) as usize];
+            if known { [r.eax, r.ebx, r.ecx, r.edx] } else { [0; 4] }
+        })
     }
 
     fn from(cpuid: impl Fn(u32, u32) -> [u32; 4]) -> Self {
         let v = cpuid(0, 0);
+        // Where the CPU itself is virtual each `cpuid` takes microseconds; words of one leaf follow each other.
+        let mut last = None;
+        let mut word = |leaf, subleaf, reg: usize| match last {
+            Some((of, values)) if of == (leaf, subleaf) => (values as [u32; 4])[reg],
+            _ => last.insert(((leaf, subleaf), cpuid(leaf, subleaf))).1[reg],
+        };
         let vendor: Vec<u8> = [v[1], v[3], v[2]].iter().flat_map(|w| w.to_le_bytes()).collect();
         Self {
             vendor: String::from_utf8_lossy(&vendor).into_owned(),
-            words: WORDS.map(|(leaf, subleaf, reg, mask)| cpuid(leaf, subleaf)[reg] & mask),
+            words: WORDS.map(|(leaf, subleaf, reg, mask)| word(leaf, subleaf, reg) & mask),
         }
     }
 

@@ -4,15 +4,28 @@ use super::{DirtyLog, Error, Vcpu, cpu, failed};
 use crate::memory::GuestRam;
 use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm};
-use std::{ffi::CString, io, os::fd::FromRawFd, os::unix::ffi::OsStrExt, path::Path, sync::Arc};
+use std::{
+    ffi::CString,
+    io,
+    os::fd::FromRawFd,
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    sync::{Arc, OnceLock},
+    thread,
+};
 
 /// Where KVM is found.
 pub const DEVICE: &str = "/dev/kvm";
+
+/// Room for one call of KVM's with its answer.
+const ASK_STACK: usize = 128 << 10;
 
 /// This host's KVM, opened and found to be good enough.
 #[derive(Clone, Debug)]
 pub struct Host {
     kvm: Arc<Kvm>,
+    /// Which CPU features KVM supports, once somebody has asked: finding out takes it a third of a millisecond.
+    supported: Arc<OnceLock<CpuId>>,
 }
 
 impl Host {
@@ -56,12 +69,16 @@ impl Host {
         }
         // Threads that make a VM later may not handle signals any more.
         super::kick::install_handler();
-        Ok(Self { kvm: Arc::new(kvm) })
+        Ok(Self { kvm: Arc::new(kvm), supported: Arc::default() })
     }
 
-    fn supported(&self) -> Result<CpuId, Error> {
+    fn supported(&self) -> Result<&CpuId, Error> {
+        if let Some(supported) = self.supported.get() {
+            return Ok(supported);
+        }
         let supported = self.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
-        supported.map_err(failed("tell which CPU features it supports"))
+        let supported = supported.map_err(failed("tell which CPU features it supports"))?;
+        Ok(self.supported.get_or_init(|| supported))
     }
 
     /// What a guest on this host could find its CPU to have.
@@ -69,7 +86,10 @@ impl Host {
     /// # Errors
     /// [`Error::Call`].
     pub fn features(&self) -> Result<cpu::Features, Error> {
-        Ok(cpu::Features::of_this_host(&self.supported()?))
+        if cpu::sees_host_cpuid() {
+            return Ok(cpu::Features::of_the_bare_cpu());
+        }
+        Ok(cpu::Features::of_this_host(self.supported()?))
     }
 
     /// A VM with `ram` at guest-physical 0 and one vCPU, reset, and what CPU features KVM supports. VM and vCPU live in the [`Vcpu`] and the
@@ -78,13 +98,24 @@ impl Host {
     /// # Errors
     /// [`Error::Call`] for whatever KVM would not do.
     pub fn create(&self, ram: &Arc<GuestRam>) -> Result<(Vcpu, DirtyLog, CpuId), Error> {
-        let vm = Arc::new(self.kvm.create_vm().map_err(failed("create a VM"))?);
-        let log = DirtyLog::new(Arc::clone(&vm), Arc::clone(ram))?;
-        let fd = vm.create_vcpu(0).map_err(failed("create a vCPU"))?;
-        let supported = self.supported()?;
-        fd.set_cpuid2(&cpu::guest_cpuid(supported.clone())).map_err(failed("set the CPUID"))?;
-        let msrs = self.kvm.get_msr_index_list().map_err(failed("list its MSRs"))?;
-        Ok((Vcpu::new(fd, vm, Arc::clone(ram), msrs.as_slice())?, log, supported))
+        thread::scope(|scope| {
+            // KVM asks a virtual CPU for each of its features, which takes as long as making the VM. Neither needs the other.
+            let asking = self.supported.get().is_none().then(|| {
+                let ask = || self.supported().map(drop);
+                thread::Builder::new().stack_size(ASK_STACK).spawn_scoped(scope, ask)
+            });
+            let vm = Arc::new(self.kvm.create_vm().map_err(failed("create a VM"))?);
+            let log = DirtyLog::new(Arc::clone(&vm), Arc::clone(ram))?;
+            let fd = vm.create_vcpu(0).map_err(failed("create a vCPU"))?;
+            // Where there can be no thread, or it has come to nothing, that is found out here.
+            if let Some(Ok(asking)) = asking {
+                drop(asking.join());
+            }
+            let supported = self.supported()?.clone();
+            fd.set_cpuid2(&cpu::guest_cpuid(supported.clone())).map_err(failed("set the CPUID"))?;
+            let msrs = self.kvm.get_msr_index_list().map_err(failed("list its MSRs"))?;
+            Ok((Vcpu::new(fd, vm, Arc::clone(ram), msrs.as_slice())?, log, supported))
+        })
     }
 }
 

@@ -35,9 +35,14 @@ impl Resources {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn with_tap_later(tap: Option<&str>) -> Result<Self, Error> {
-        let host = Host::open()?;
+        Ok(Self::on(Host::open()?, tap))
+    }
+
+    /// Like [`with_tap_later`](Self::with_tap_later), with KVM as it was opened.
+    #[must_use]
+    pub fn on(host: Host, tap: Option<&str>) -> Self {
         keep_userfault_device();
-        Ok(Self { host, tap: tap.map(|name| TapDevice::Named(name.into())) })
+        Self { host, tap: tap.map(|name| TapDevice::Named(name.into())) }
     }
 
     /// KVM.
