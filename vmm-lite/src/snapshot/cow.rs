@@ -18,6 +18,7 @@
 use super::{
     Error,
     copy::{self, Alive, Copied, Mode, QUIESCE},
+    pace::Pace,
     sink::{Page, Sink},
 };
 use crate::{
@@ -47,8 +48,6 @@ const IN_PAUSE: usize = 8192;
 const UNTOUCHED: usize = 6;
 /// Pages let go before the pause that are copied in it; more are protected again.
 const COPIED_IN_PAUSE: usize = 512;
-/// Pages copied before faults are looked at again.
-const CHUNK: usize = 64;
 /// The copier goes on by itself while it is less far ahead of the writer, in pages.
 const AHEAD: usize = 2048;
 /// Even faults wait when it is as far ahead. (64 MiB.)
@@ -311,6 +310,7 @@ impl Cow {
             left: None,
             next: 0,
             faults: Vec::new(),
+            pace: Pace::default(),
             // Others wait for it until the VM has been stopped and runs again.
             urgent: Some(Urgent::this()),
         }
@@ -329,6 +329,7 @@ struct Copier<'a> {
     /// The first page that is still watched.
     next: usize,
     faults: Vec<Fault>,
+    pace: Pace,
     urgent: Option<Urgent>,
 }
 
@@ -344,12 +345,15 @@ impl Copier<'_> {
             // Behind a writer that cannot follow faults wait too; everybody else waits for a fault or a word.
             let faults = cow.ahead.load(SeqCst) < AHEAD_MAX;
             self.wait(faults, if goes_on { 0 } else { -1 });
+            let mut waited = false;
             if faults {
                 cow.userfault.read(&mut self.faults)?;
+                waited = !self.faults.is_empty();
                 self.answer()?;
             }
             if goes_on {
-                self.chunk()?;
+                let pages = self.pace.next(waited);
+                self.chunk(pages)?;
             }
         }
         Ok(())
@@ -420,9 +424,9 @@ impl Copier<'_> {
     }
 
     /// Copies what is left of the next few pages, and stops watching them.
-    fn chunk(&mut self) -> Result<(), Error> {
+    fn chunk(&mut self, pages: usize) -> Result<(), Error> {
         let cow = self.cow;
-        let end = (self.next + CHUNK).min(cow.ram.pages());
+        let end = (self.next + pages).min(cow.ram.pages());
         let Some(left) = &self.left else { return Ok(()) };
         let mut some = Vec::new();
         for page in (self.next..end).filter(|page| left.contains(*page)) {

@@ -5,20 +5,17 @@
 //!
 //! While pages are missing the VM counts as being loaded: it can neither be moved nor copied.
 
-use super::{Error, sink::Input};
+use super::{
+    Error,
+    pace::{self, Pace},
+    sink::Input,
+};
 use crate::{
     memory::{Fault, GuestRam, PAGE, Userfault, Watch},
     vm::Vm,
 };
 use migrate::snapshot::{Block, Content, GROUP, Reader};
-use std::{
-    os::fd::AsRawFd,
-    sync::mpsc::{Sender, channel},
-    thread,
-};
-
-/// Pages put with one call in the background.
-const RUN: usize = 64;
+use std::{os::fd::AsRawFd, thread};
 
 /// Begins to load the memory of `vm`, which was prepared and has not run. From here on threads that touch its memory may wait for pages; another thread serves them.
 /// Should the file be bad the VM ends.
@@ -27,13 +24,15 @@ const RUN: usize = 64;
 /// [`Error`]: nothing was begun.
 pub fn begin(vm: &Vm, snapshot: Reader<Input>) -> Result<(), Error> {
     let ram = vm.ram();
+    // Until all is there. One that is being moved has run.
+    let loading = vm.begin_move().ok_or(Error::Busy)?;
     let userfault = Userfault::open(ram)?;
     let mut loader = Loader {
         blocks: vec![None; snapshot.groups()],
         snapshot,
         userfault,
         next: 0,
-        room: vec![[0; PAGE]; RUN],
+        room: vec![[0; PAGE]; pace::MOST],
     };
     // What the VMM has written when it made the machine is there, and would be taken for the guest's.
     for page in super::copy::touched(vm)?.iter() {
@@ -43,23 +42,15 @@ pub fn begin(vm: &Vm, snapshot: Reader<Input>) -> Result<(), Error> {
     }
     loader.userfault.register(0..ram.pages(), Watch::Missing)?;
     let vm = vm.clone();
-    let (begun, moving) = channel();
-    thread::Builder::new()
-        .name("loader".into())
-        .spawn(move || run(&vm, loader, &begun))
-        .map_err(super::host("start a thread"))?;
-    // The end of the channel without a word: it is being moved, which a VM that has not run yet is not.
-    moving.recv().map_err(|_| Error::Busy)
-}
-
-fn run(vm: &Vm, mut loader: Loader, begun: &Sender<()>) {
-    let Some(_loading) = vm.begin_move() else { return };
-    // Whoever waits for it is still there.
-    let _ = begun.send(());
-    if let Err(e) = loader.serve(vm) {
-        // What is missing reads as zero from then on, to a machine that has been stopped.
-        vm.fail(e, || drop(loader));
-    }
+    let load = move || {
+        let _loading = loading;
+        if let Err(e) = loader.serve(&vm) {
+            // What is missing reads as zero from then on, to a machine that has been stopped.
+            vm.fail(e, || drop(loader));
+        }
+    };
+    let thread = thread::Builder::new().name("loader".into()).spawn(load);
+    thread.map(drop).map_err(super::host("start a thread"))
 }
 
 struct Loader {
@@ -78,7 +69,7 @@ impl Loader {
 
     /// Serves faults, and loads in between, until all is there or the VM has ended.
     fn serve(&mut self, vm: &Vm) -> Result<(), Error> {
-        let mut faults = Vec::new();
+        let (mut faults, mut pace) = (Vec::new(), Pace::default());
         while self.next < self.ram().pages() {
             let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
             let mut fds = [entry(self.userfault.as_raw_fd()), entry(vm.end_fd())];
@@ -88,10 +79,11 @@ impl Loader {
                 return Ok(());
             }
             self.userfault.read(&mut faults)?;
+            let pages = pace.next(!faults.is_empty());
             for fault in faults.drain(..) {
                 self.answer(fault)?;
             }
-            self.chunk()?;
+            self.chunk(pages)?;
         }
         Ok(())
     }
@@ -140,9 +132,9 @@ impl Loader {
     }
 
     /// Loads the next few pages. Those that are zero stay untouched: once they are not watched any more they come to be by themselves.
-    fn chunk(&mut self) -> Result<(), Error> {
+    fn chunk(&mut self, pages: usize) -> Result<(), Error> {
         let first = self.next;
-        let end = (first + RUN).min(self.ram().pages());
+        let end = (first + pages).min(self.ram().pages());
         let mut page = first;
         while page < end {
             let content = self.content(page)?;

@@ -5,6 +5,7 @@
 //! - [`guest`]: who a VM is and its state, as parts of a file
 //! - [`new_file`]: files that appear under their name whole or not at all
 //! - [`load`], [`lazy`]: memory from a file, before the guest runs or while it does
+//! - `pace`: how much a thread does behind a guest's back before it looks whether the guest waits for it
 //! - [`start`]: a VM from what was copied, as somebody else
 //! - [`clones`]: many of them, each in a process of its own
 //! - [`merge`](self::merge): a whole snapshot of one and the difference to it
@@ -21,6 +22,7 @@ pub mod lazy;
 pub mod load;
 pub mod merge;
 pub mod new_file;
+mod pace;
 pub mod revert;
 pub mod serve;
 pub mod sink;

@@ -65,10 +65,7 @@ use std::{
     io,
     net::IpAddr,
     os::fd::AsRawFd,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::{Duration, Instant},
 };
 
@@ -329,11 +326,11 @@ impl Vm {
 
     /// Says that the machine is about to be moved; `None` if it is being moved already. Dropping what comes back ends that.
     #[must_use]
-    pub fn begin_move(&self) -> Option<Moving<'_>> {
+    pub fn begin_move(&self) -> Option<Moving> {
         self.shared.moving.compare_exchange(false, true, SeqCst, SeqCst).ok()?;
         // A wish to call an earlier one off is not about this one.
         let _ = self.shared.cancel.read();
-        Some(Moving(&self.shared.moving))
+        Some(Moving(Arc::clone(&self.shared)))
     }
 
     /// Calls a move off that is under way; `false` if none is. It has no effect after the commit.
@@ -457,11 +454,11 @@ impl Vm {
 
 /// A move under way; see [`Vm::begin_move`].
 #[derive(Debug)]
-pub struct Moving<'vm>(&'vm AtomicBool);
+pub struct Moving(Arc<Shared>);
 
-impl Drop for Moving<'_> {
+impl Drop for Moving {
     fn drop(&mut self) {
-        self.0.store(false, SeqCst);
+        self.0.moving.store(false, SeqCst);
     }
 }
 
