@@ -1,7 +1,7 @@
 //! A client that is there before the store is, and has its answer as soon as there can be one.
 //!
 //! A connection request that is sent before the guest's TAP device carries packets is lost, and TCP sends it again only after a second; one that is sent later waits
-//! there for the guest. So one is sent every half millisecond at first, and then every five, so that a guest that is long in coming does not find hundreds.
+//! there for the guest, which has to deal with all that do. So one is sent every two milliseconds at first, and then every twenty.
 
 use std::{
     collections::VecDeque,
@@ -20,9 +20,9 @@ use nix::sys::{
 use vmm_lite_lab::{Error, Result, exec, net::Namespace, vmm::PATIENCE};
 
 /// How often a request is sent at first …
-const TICK: Duration = Duration::from_micros(500);
+const TICK: Duration = Duration::from_millis(2);
 /// … until so many ticks are over …
-const AT_FIRST: usize = 40;
+const AT_FIRST: usize = 10;
 /// … and after that at every such tick.
 const THEN: usize = 10;
 /// Requests under way; the oldest is given up for another.

@@ -8,18 +8,19 @@ use serde_json::Value;
 use vmm_lite_lab::{
     Error, Result,
     exec::{Exec, monotonic},
+    images::image,
     probe::Connection,
     process::Process,
     site::Site,
     stats::{Summary, summary},
-    vmm::PATIENCE,
+    vmm::{PATIENCE, Vmm},
 };
 
 use super::LIMIT_MS;
 use crate::{
     load::{self, KEPT, KV_PORT, Load},
     options::Options,
-    system::{Qemu, System, VmmLite, Which},
+    system::{KV_MEMORY_MIB, Qemu, System, VmmLite, Which},
 };
 
 /// How often all of it is done.
@@ -45,13 +46,13 @@ pub struct Figures {
 }
 
 impl Figures {
-    fn new(name: &str, count: u32, all_run: &[u64], pause: &[u64]) -> Self {
-        let all_run_ns = summary(all_run);
+    fn new(name: &str, count: u32, samples: &Samples) -> Self {
+        let all_run_ns = summary(&samples.all_run);
         Self {
             name: name.into(),
             count,
             all_run_ns,
-            pause_ns: (!pause.is_empty()).then(|| summary(pause)),
+            pause_ns: (!samples.pause.is_empty()).then(|| summary(&samples.pause)),
             per_second: f64::from(count) * 1e9 / all_run_ns.median.max(1) as f64,
         }
     }
@@ -65,43 +66,80 @@ pub fn run(options: &Options, site: &Site, dir: &Path) -> Result<Vec<Figures>> {
     }
     let mut figures = Vec::new();
     for which in options.systems() {
-        figures.push(match which {
-            Which::VmmLite => fork(options, site)?,
-            Which::Qemu => incoming(options, site, dir)?,
-        });
+        match which {
+            Which::VmmLite => {
+                figures.extend([fork_alone(options, site)?, fork(options, site)?]);
+            }
+            Which::Qemu => figures.push(incoming(options, site, dir)?),
+        }
     }
     Ok(figures)
+}
+
+/// Forks a store without a network, which shows what the network costs.
+fn fork_alone(options: &Options, site: &Site) -> Result<Figures> {
+    const NAME: &str = "alone";
+    let vmm = Vmm::on(&site.hosts[0])?;
+    let memory = format!("{KV_MEMORY_MIB}M");
+    let mut parent = vmm.run(&image("kv")?, &["--name", NAME, "--memory", &memory])?;
+    parent.wait_for_line("ready", PATIENCE)?;
+    let mut samples = Samples::default();
+    for _ in 0..ROUNDS {
+        end(samples.fork(&vmm, NAME, options.clones, &[])?)?;
+    }
+    vmm.json(&["stop", NAME, "--json"])?;
+    parent.wait(PATIENCE)?;
+    Ok(Figures::new("vmm-lite fork, no network", options.clones, &samples))
 }
 
 fn fork(options: &Options, site: &Site) -> Result<Figures> {
     let mut system = VmmLite::new(site)?;
     system.start(&Load::KvIdle.guest()?)?;
     load::fill(site)?;
-    let (mut all_run, mut pause) = (Vec::new(), Vec::new());
+    let mut samples = Samples::default();
+    let first = format!("10.0.0.{FIRST_IP}/24");
+    let network = ["--tap", "tap%d", "--ip", &first];
     for round in 1..=ROUNDS {
-        let mut command = system.vmm().command(&["fork", system.guest(), "--json"])?;
-        command.args(["--count", &options.clones.to_string(), "--tap", "tap%d"]);
-        command.args(["--ip", &format!("10.0.0.{FIRST_IP}/24")]);
+        let clones = samples.fork(system.vmm(), system.guest(), options.clones, &network)?;
+        for n in [0, options.clones - 1] {
+            has_the_data(site, FIRST_IP + n)?;
+        }
+        end(clones)?;
+        eprintln!("forks: {round} of {ROUNDS}");
+    }
+    system.stop()?;
+    Ok(Figures::new("vmm-lite fork", options.clones, &samples))
+}
+
+#[derive(Default)]
+struct Samples {
+    all_run: Vec<u64>,
+    pause: Vec<u64>,
+}
+
+impl Samples {
+    /// Forks the VM `name` and adds how long that took. The clones run then.
+    fn fork(&mut self, vmm: &Vmm, name: &str, count: u32, more: &[&str]) -> Result<Process> {
+        let mut command = vmm.command(&["fork", name, "--json"])?;
+        command.args(["--count", &count.to_string()]).args(more);
         let exec = Exec::of(&mut command)?;
-        let mut process = Process::start(command)?;
+        let process = Process::start(command)?;
         let line = process.wait_for_line("\"clones\"", PATIENCE)?;
         let wrong = || Error::Protocol { what: "vmm-lite fork".into(), said: line.clone() };
         let report: Value = serde_json::from_str(&line).map_err(|_| wrong())?;
         let clones = report["clones"].as_array().ok_or_else(wrong)?;
         let last = clones.iter().filter_map(|c| c["entered_ns"].as_u64()).max();
-        let last = last.filter(|_| clones.len() == options.clones as usize).ok_or_else(wrong)?;
-        all_run.push(last.saturating_sub(exec.at()?.as_nanos() as u64));
-        pause.push(report["fork"]["pause_ns"].as_u64().ok_or_else(wrong)?);
-        for n in [0, options.clones - 1] {
-            has_the_data(site, FIRST_IP + n)?;
-        }
-        // The clones end with the process that started them.
-        process.signal(Signal::SIGINT)?;
-        process.wait(PATIENCE)?;
-        eprintln!("forks: {round} of {ROUNDS}");
+        let last = last.filter(|_| clones.len() == count as usize).ok_or_else(wrong)?;
+        self.all_run.push(last.saturating_sub(exec.at()?.as_nanos() as u64));
+        self.pause.push(report["fork"]["pause_ns"].as_u64().ok_or_else(wrong)?);
+        Ok(process)
     }
-    system.stop()?;
-    Ok(Figures::new("vmm-lite fork", options.clones, &all_run, &pause))
+}
+
+/// Ends clones, which do so with the process that started them.
+fn end(mut clones: Process) -> Result<()> {
+    clones.signal(Signal::SIGINT)?;
+    clones.wait(PATIENCE).map(drop)
 }
 
 fn has_the_data(site: &Site, host: u32) -> Result<()> {
@@ -126,7 +164,7 @@ fn incoming(options: &Options, site: &Site, dir: &Path) -> Result<Figures> {
     system.save(&file, LIMIT_MS)?;
     system.stop()?;
     let count = options.clones.div_ceil(FEWER);
-    let mut all_run = Vec::new();
+    let mut samples = Samples::default();
     for round in 1..=ROUNDS {
         let began = monotonic();
         let mut machines = Vec::new();
@@ -136,9 +174,9 @@ fn incoming(options: &Options, site: &Site, dir: &Path) -> Result<Figures> {
             last = started.runs;
             machines.push(machine);
         }
-        all_run.push((last - began).as_nanos() as u64);
+        samples.all_run.push((last - began).as_nanos() as u64);
         eprintln!("QEMU, {count} from one file: {round} of {ROUNDS}");
     }
     let name = format!("{} -incoming, one after the other", system.name());
-    Ok(Figures::new(&name, count, &all_run, &[]))
+    Ok(Figures::new(&name, count, &samples))
 }

@@ -83,7 +83,11 @@ impl Snapshots {
     fn write_forks(&self, t: &mut String) -> std::fmt::Result {
         writeln!(
             t,
-            "| many of one store, each with a TAP device | at a time | exec until all run, median / max | a second | the parent stands |"
+            "Where there is a network each has a TAP device of its own. The parent's pause is median / p99 / max.\n"
+        )?;
+        writeln!(
+            t,
+            "| many of one store | at a time | exec until all run, median / max | a second | the parent stands |"
         )?;
         writeln!(t, "| --- | ---: | ---: | ---: | ---: |")?;
         for f in &self.forks {
