@@ -5,7 +5,7 @@ mod common;
 use common::{GUEST_IP, LIMIT, aloud, connect, each_accel, image, networked, site, start_on};
 use qemu_tests::dirtier::StatusPort;
 use qemu_tests::migration::{Options, Report, migrate};
-use qemu_tests::{Accel, Config, Machine, host};
+use qemu_tests::{Accel, Config, Machine, host, save};
 use std::time::Duration;
 use vmm_lite_lab::probe::Probe;
 use vmm_lite_lab::redis;
@@ -73,6 +73,43 @@ fn dirtier_moves_whole() {
             last = port.reset().unwrap();
         });
         vm.quit().unwrap();
+    });
+}
+
+#[test]
+fn dirtier_is_saved_goes_on_and_comes_back() {
+    each_accel("saves of dirtier", |accel| {
+        const NAME: &str = "dirtier";
+        let (Some(site), Some(image)) = (site(NAME), image(NAME, NAME)) else { return };
+        let config = networked(image, accel, &["--pages", "256", "--port", "7000", "--quiet"]);
+        let mut vm = start_on(&site.hosts[0], &config);
+        let mut port = StatusPort::new(connect(&site.client, 7000));
+        let before = port.reset().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("it is a file");
+        for _ in 0..2 {
+            let saved = save::to_file(&mut vm, &file, 1).unwrap();
+            let now = port.status().unwrap();
+            assert_eq!((&now.nonce, now.errors), (&before.nonce, 0));
+            assert!(saved.stop_to_resume_us > 0 && saved.transferred > 256 * 4096, "{saved:?}");
+        }
+        vm.quit().unwrap();
+        let incoming = Config { incoming: Some(save::source(&file).unwrap()), ..config.clone() };
+        let mut vm = start_on(&site.hosts[0], &incoming);
+        save::wait_running(&mut vm, LIMIT).unwrap();
+        // The connection that was there is so still; this one is new.
+        let mut port = StatusPort::new(connect(&site.client, 7000));
+        let now = port.status().unwrap();
+        assert_eq!((&now.nonce, now.errors), (&before.nonce, 0), "memory did not come back whole");
+        assert!(now.passes > 0);
+        vm.quit().unwrap();
+        // What is no such file is told in QEMU's words.
+        std::fs::write(&file, "nothing").unwrap();
+        let refused =
+            Machine::start_with(&incoming, site.hosts[0].ns.command("qemu-system-x86_64"))
+                .and_then(|mut vm| save::wait_running(&mut vm, LIMIT))
+                .unwrap_err();
+        assert!(refused.to_string().contains("QEMU ended"), "{refused}");
     });
 }
 
