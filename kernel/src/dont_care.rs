@@ -30,9 +30,20 @@ impl Bitmap<'_> {
         }
     }
 
-    /// Marks nothing.
-    pub fn clear(&mut self) {
-        self.0.fill(0);
+    /// Takes the mark off pages that have any part in `[from, to)`.
+    pub fn unmark(&mut self, from: usize, to: usize) {
+        let last = to.div_ceil(PAGE).min(self.0.len() * 8);
+        let mut page = from / PAGE;
+        while page < last {
+            if page.is_multiple_of(8) && last - page >= 8 {
+                let whole = (last - page) / 8;
+                self.0[page / 8..page / 8 + whole].fill(0);
+                page += whole * 8;
+            } else {
+                self.0[page / 8] &= !(1 << (page % 8));
+                page += 1;
+            }
+        }
     }
 }
 
@@ -59,7 +70,9 @@ mod tests {
                 let marked = bitmap.0[page / 8] & 1 << (page % 8) != 0;
                 prop_assert_eq!(marked, ranges.iter().any(inside), "page {}", page);
             }
-            bitmap.clear();
+            for (a, b) in &ranges {
+                bitmap.unmark(*a.min(b), *a.max(b));
+            }
             prop_assert_eq!(bytes, [0; 10]);
         }
     }

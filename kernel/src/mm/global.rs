@@ -11,7 +11,7 @@ use super::{
     stacks,
     zone::Zone,
 };
-use crate::{arch::cpu, cell::KernelCell};
+use crate::{arch::cpu, cell::KernelCell, quiesce};
 
 static ZONE: KernelCell<Zone> = KernelCell::new(Zone::empty());
 static HEAP: KernelCell<Heap<TheZone>> = KernelCell::new(Heap::new(TheZone));
@@ -28,6 +28,10 @@ pub struct TheZone;
 impl Source for TheZone {
     fn zone<R>(&self, f: impl FnOnce(&mut Zone) -> R) -> R {
         zone(f)
+    }
+
+    fn wanted_again(&self, from: usize, to: usize) {
+        quiesce::wanted_again(from, to);
     }
 }
 

@@ -3,9 +3,13 @@
 //! Small blocks cost a few instructions to take and to give. The list allocator, whose search is linear, sees only slabs
 //! and large blocks, and these keep its list short.
 
+mod given_up;
+
 use core::{alloc::Layout, ptr::NonNull};
 
 use linked_list_allocator::Heap as ListHeap;
+
+use given_up::GivenUp;
 
 use super::{
     classes,
@@ -21,6 +25,9 @@ const PAGE: usize = 4096;
 pub trait Source {
     /// Lends the zone to `f`.
     fn zone<R>(&self, f: impl FnOnce(&mut Zone) -> R) -> R;
+
+    /// Memory that was [given up](Heap::give_up) is about to be used again.
+    fn wanted_again(&self, from: usize, to: usize);
 }
 
 /// The allocator.
@@ -29,6 +36,7 @@ pub struct Heap<S> {
     list: ListHeap,
     small: [Slabs; classes::COUNT],
     used: usize,
+    given_up: GivenUp,
 }
 
 impl<S> core::fmt::Debug for Heap<S> {
@@ -48,6 +56,7 @@ impl<S: Source> Heap<S> {
             list: ListHeap::empty(),
             small: [const { Slabs::new() }; classes::COUNT],
             used: 0,
+            given_up: GivenUp::nothing(),
         }
     }
 
@@ -119,26 +128,7 @@ impl<S: Source> Heap<S> {
     /// Bytes that the list has and that are not handed out.
     #[must_use]
     pub fn list_free(&self) -> usize {
-        self.list.free()
-    }
-
-    /// Takes what is free inside the heap, in blocks of `size` aligned to pages, and hands each to `f`; at most `most` of them. They must be
-    /// [given back](Self::give_free) before anything else happens to the heap.
-    pub fn take_free(&mut self, size: usize, most: usize, f: impl FnMut(NonNull<u8>)) -> usize {
-        let Ok(layout) = Layout::from_size_align(size, PAGE) else { return 0 };
-        let taken = (0..most).map_while(|_| self.list.allocate_first_fit(layout).ok());
-        taken.map(f).count()
-    }
-
-    /// Gives back a block of [`take_free`](Self::take_free).
-    ///
-    /// # Safety
-    /// It came from there, with this size.
-    pub unsafe fn give_free(&mut self, block: NonNull<u8>, size: usize) {
-        // SAFETY: the layout was valid when the block was taken.
-        let layout = unsafe { Layout::from_size_align_unchecked(size, PAGE) };
-        // SAFETY: as the caller promises.
-        unsafe { self.list.deallocate(block, layout) };
+        self.list.free() + self.given_up.size()
     }
 
     #[cold]
@@ -167,10 +157,15 @@ impl<S: Source> Heap<S> {
         // What the list loses at both ends to alignment and to its own headers.
         let need = layout.size().checked_add(layout.align())?.checked_add(64)?;
         let need = need.checked_next_multiple_of(PAGE)?;
+        if self.take_back(need)
+            && let Ok(block) = self.list.allocate_first_fit(layout)
+        {
+            return Some(block);
+        }
         let grown = self.grow(need.max(STEP), keep)
             || self.grow(need, keep)
             || self.grow_by_what_is_left(layout, keep);
-        if grown { self.list.allocate_first_fit(layout).ok() } else { None }
+        if grown || self.take_back_all() { self.list.allocate_first_fit(layout).ok() } else { None }
     }
 
     /// At the very end the block may still fit behind the hole at the heap's end.
@@ -210,15 +205,17 @@ mod tests {
     use core::cell::RefCell;
     use proptest::prelude::*;
 
-    struct Memory(RefCell<Zone>);
+    pub(super) struct Memory(pub(super) RefCell<Zone>);
 
     impl Source for &Memory {
         fn zone<R>(&self, f: impl FnOnce(&mut Zone) -> R) -> R {
             f(&mut self.0.borrow_mut())
         }
+
+        fn wanted_again(&self, _: usize, _: usize) {}
     }
 
-    fn memory(size: usize) -> Memory {
+    pub(super) fn memory(size: usize) -> Memory {
         let layout = Layout::from_size_align(size, CHUNK).unwrap();
         // SAFETY: not of size 0. Leaked: tests are short.
         let start = unsafe { alloc(layout) }.expose_provenance();
@@ -226,22 +223,22 @@ mod tests {
         Memory(RefCell::new(unsafe { Zone::new(start + 4096, start + size) }))
     }
 
-    fn layout(size: usize, align: usize) -> Layout {
+    pub(super) fn layout(size: usize, align: usize) -> Layout {
         Layout::from_size_align(size, align).unwrap()
     }
 
     /// Fills a block, and finds out whether another wrote into it.
-    struct Block(NonNull<u8>, Layout, u8);
+    pub(super) struct Block(pub(super) NonNull<u8>, pub(super) Layout, u8);
 
     impl Block {
-        fn fill(at: NonNull<u8>, layout: Layout, mark: u8) -> Self {
+        pub(super) fn fill(at: NonNull<u8>, layout: Layout, mark: u8) -> Self {
             assert!(at.as_ptr().addr().is_multiple_of(layout.align()));
             // SAFETY: the block's.
             unsafe { at.as_ptr().write_bytes(mark, layout.size()) };
             Self(at, layout, mark)
         }
 
-        fn is_whole(&self) -> bool {
+        pub(super) fn is_whole(&self) -> bool {
             // SAFETY: the block's.
             let bytes = unsafe { core::slice::from_raw_parts(self.0.as_ptr(), self.1.size()) };
             bytes.iter().all(|b| *b == self.2)
@@ -332,26 +329,5 @@ mod tests {
         assert!(!fits(100, 113));
         assert!(!fits(100, 90));
         assert!(!fits(100_000, 100_001));
-    }
-
-    #[test]
-    fn what_is_free_can_be_borrowed() {
-        let memory = memory(1 << 20);
-        let mut heap = Heap::new(&memory);
-        let (a, b) = (layout(300 << 10, 8), layout(300 << 10, 8));
-        let first = heap.allocate(a, 0).unwrap();
-        let second = heap.allocate(b, 0).unwrap();
-        // SAFETY: allocated above.
-        unsafe { heap.free(first, a) };
-        let mut taken = Vec::new();
-        let count = heap.take_free(64 << 10, 100, |block| taken.push(block));
-        assert_eq!(count, taken.len());
-        assert!(count >= 4, "{count}");
-        // SAFETY: taken above.
-        taken.into_iter().for_each(|block| unsafe { heap.give_free(block, 64 << 10) });
-        // SAFETY: allocated above.
-        unsafe { heap.free(second, b) };
-        assert_eq!(heap.used(), 0);
-        assert!(heap.allocate(layout(600 << 10, 8), 0).is_some());
     }
 }

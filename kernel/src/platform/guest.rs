@@ -145,6 +145,11 @@ pub fn tell() {
     }
 }
 
+/// Says that memory was given up. Only vmm-lite asks for that.
+pub fn gave_up() {
+    vmm_lite::gave_up();
+}
+
 /// Stops at the doorbell as quiescent; returns after the resume. Under vmm-lite only.
 pub fn quiesced() {
     vmm_lite::quiesced();

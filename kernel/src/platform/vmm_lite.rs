@@ -71,6 +71,11 @@ pub fn quiesced() {
     ring(Doorbell::QUIESCED);
 }
 
+/// Memory was given up.
+pub fn gave_up() {
+    ring(Doorbell::GAVE_UP);
+}
+
 /// Counters for who asks the VMM.
 pub fn tell_all(control: &ControlPage) {
     let (used, free) = mm::usage();

@@ -2,7 +2,9 @@
 
 use alloc::vec::Vec;
 
-use crate::{cell::KernelCell, sched, time};
+use core::sync::atomic::Ordering::Relaxed;
+
+use crate::{cell::KernelCell, platform, sched, time};
 
 /// Runs before the pause: what was registered, and the time until the deadline, ns.
 pub type OnQuiesce = extern "C" fn(data: usize, left_ns: u64);
@@ -59,6 +61,9 @@ pub fn on_quiesce(hook: OnQuiesce, data: usize) -> Result<(), NoMemory> {
     HOOKS.with(|h| {
         h.quiesce.try_reserve(1).map_err(|_| NoMemory)?;
         h.quiesce.push((hook, data));
+        if let Some(control) = platform::control() {
+            control.no_quiesce_hooks.store(0, Relaxed);
+        }
         Ok(())
     })
 }

@@ -1,4 +1,5 @@
-//! Which pages do not matter while the guest is quiescent: memory that nobody has, and stacks below what is in use of them.
+//! Which pages do not matter: memory that nobody has, for as long as nobody needs it; and, while the guest is quiescent, stacks below what is in use of them and
+//! network buffers without a packet.
 
 use alloc::alloc::alloc_zeroed;
 use core::{
@@ -19,14 +20,14 @@ use crate::{
 
 const PAGE: usize = 4096;
 
-/// Free memory inside the heap is taken while the guest is quiescent, in pieces of these sizes; so many of each at most.
-const PIECES: [(usize, usize); 4] = [(1 << 20, 64), (128 << 10, 32), (16 << 10, 32), (PAGE, 32)];
-const MOST: usize = 64 + 32 + 32 + 32;
+/// Most ranges that are marked for as long as the guest is quiescent; what is beyond is sent though it need not be.
+const MOST: usize = 256;
 
 struct Marks {
     bitmap: Option<NonNull<u8>>,
     len: usize,
-    taken: [(usize, usize); MOST],
+    /// What [`clear`] is to unmark.
+    ranges: [(usize, usize); MOST],
     count: usize,
 }
 
@@ -34,7 +35,7 @@ struct Marks {
 unsafe impl Send for Marks {}
 
 static MARKS: KernelCell<Marks> =
-    KernelCell::new(Marks { bitmap: None, len: 0, taken: [(0, 0); MOST], count: 0 });
+    KernelCell::new(Marks { bitmap: None, len: 0, ranges: [(0, 0); MOST], count: 0 });
 
 /// Makes the bitmap. Without memory for it, pages are sent that need not be.
 pub(super) fn init(control: &ControlPage) {
@@ -46,56 +47,62 @@ pub(super) fn init(control: &ControlPage) {
         m.bitmap = bitmap;
         m.len = len;
     });
+    if let Some(at) = bitmap {
+        control.dont_care_len.store(len as u64, SeqCst);
+        control.dont_care.store(at.as_ptr().addr() as u64, SeqCst);
+    }
 }
 
-/// Marks what does not matter from now until [`clear`].
-pub(super) fn set(control: &ControlPage) {
+fn with_bitmap(f: impl FnOnce(&mut Bitmap<'_>, &mut Marks)) {
     MARKS.with(|m| {
         let Some(at) = m.bitmap else { return };
         // SAFETY: allocated by `init` for this alone.
-        let mut bitmap = Bitmap(unsafe { slice::from_raw_parts_mut(at.as_ptr(), m.len) });
-        for (size, most) in PIECES {
-            mm::heap(|heap| {
-                heap.take_free(size, most, |block| {
-                    let from = block.as_ptr().addr();
-                    bitmap.mark(from, from + size);
-                    m.taken[m.count] = (block.as_ptr().expose_provenance(), size);
-                    m.count += 1;
-                })
-            });
-        }
-        mm::zone(|zone| {
-            let (from, to) = zone.untouched();
-            bitmap.mark(from, to);
-            // A free chunk begins with the address of the next.
-            zone.free_chunks().for_each(|chunk| bitmap.mark(chunk + 8, chunk + CHUNK));
-        });
-        // What lies below a waiting thread's stack pointer is used by nobody.
-        sched::each_waiting_stack(|stack, sp| stack.each_frame_below(sp, |a, b| bitmap.mark(a, b)));
-        mm::stacks::each_idle(|stack| {
-            stack.each_frame_below(stack.top(), |from, to| bitmap.mark(from, to));
-        });
-        net::empty_pages(|page| bitmap.mark(page, page + PAGE));
-        control.dont_care.store(at.as_ptr().addr() as u64, SeqCst);
-        control.dont_care_len.store(m.len as u64, SeqCst);
+        f(&mut Bitmap(unsafe { slice::from_raw_parts_mut(at.as_ptr(), m.len) }), m);
     });
 }
 
-/// Takes all marks back.
-pub(super) fn clear(control: &ControlPage) {
-    control.dont_care.store(0, SeqCst);
-    control.dont_care_len.store(0, SeqCst);
-    MARKS.with(|m| {
-        let Some(at) = m.bitmap else { return };
-        // SAFETY: allocated by `init` for this alone.
-        Bitmap(unsafe { slice::from_raw_parts_mut(at.as_ptr(), m.len) }).clear();
-        while m.count > 0 {
-            m.count -= 1;
-            let (block, size) = m.taken[m.count];
-            if let Some(block) = NonNull::new(core::ptr::with_exposed_provenance_mut(block)) {
-                // SAFETY: taken by `set` with this size.
-                mm::heap(|heap| unsafe { heap.give_free(block, size) });
+/// Puts free memory aside until it is needed, and marks it.
+pub(super) fn give_up() {
+    with_bitmap(|bitmap, _| mm::heap(|heap| heap.give_up(|from, to| bitmap.mark(from, to))));
+}
+
+/// Memory that was given up is about to be used.
+pub(super) fn wanted_again(from: usize, to: usize) {
+    with_bitmap(|bitmap, _| bitmap.unmark(from, to));
+}
+
+/// Marks what does not matter from now until [`clear`].
+pub(super) fn set() {
+    with_bitmap(|bitmap, m| {
+        let (ranges, count) = (&mut m.ranges, &mut m.count);
+        let mut mark = |from: usize, to: usize| {
+            if *count < MOST {
+                bitmap.mark(from, to);
+                ranges[*count] = (from.next_multiple_of(PAGE), to & !(PAGE - 1));
+                *count += 1;
             }
+        };
+        mm::zone(|zone| {
+            let (from, to) = zone.untouched();
+            mark(from, to);
+            // A free chunk begins with the address of the next.
+            zone.free_chunks().for_each(|chunk| mark(chunk + 8, chunk + CHUNK));
+        });
+        // What lies below a waiting thread's stack pointer is used by nobody.
+        sched::each_waiting_stack(|stack, sp| stack.each_frame_below(sp, |a, b| mark(a, b)));
+        mm::stacks::each_idle(|stack| {
+            stack.each_frame_below(stack.top(), |from, to| mark(from, to));
+        });
+        net::empty_pages(|page| mark(page, page + PAGE));
+    });
+}
+
+/// Takes the marks of [`set`] back.
+pub(super) fn clear() {
+    with_bitmap(|bitmap, m| {
+        for (from, to) in &m.ranges[..m.count] {
+            bitmap.unmark(*from, (*to).max(*from));
         }
+        m.count = 0;
     });
 }

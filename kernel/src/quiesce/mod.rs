@@ -7,7 +7,9 @@
 //! 3. After the resume, maybe on another host, the marks are taken back, and resume hooks run. They run too when the guest
 //!    was stopped without being asked, or before it could answer.
 //!
-//! Without hooks a request is answered where it is seen.
+//! Without hooks a request is answered where it is seen; and a guest that is to be moved is not even asked.
+//!
+//! Before all that the guest can be asked to give up memory that it does not use: it puts it aside, says so, and runs on.
 
 mod hooks;
 mod marks;
@@ -42,17 +44,21 @@ static HOOKS_NS: AtomicU64 = AtomicU64::new(0);
 /// A guard against answering within an answer.
 static ANSWERING: AtomicBool = AtomicBool::new(false);
 
-/// Whether [`poll`] has something to do. Two loads.
+/// Whether [`poll`] has something to do. A few loads.
 #[inline]
 pub fn requested() -> bool {
     match platform::control() {
-        Some(control) => asked(control) || resumed(control),
+        Some(control) => asked(control) || resumed(control) || asked_to_give_up(control),
         None => uart::requested(),
     }
 }
 
 fn asked(control: &ControlPage) -> bool {
     control.quiesce_request.load(Relaxed) != control.quiesce_answer.load(Relaxed)
+}
+
+fn asked_to_give_up(control: &ControlPage) -> bool {
+    control.give_up_request.load(Relaxed) != control.give_up_answer.load(Relaxed)
 }
 
 fn resumed(control: &ControlPage) -> bool {
@@ -82,6 +88,11 @@ pub fn poll() {
     let Some(control) = platform::control() else { return uart::poll() };
     if resumed(control) {
         after_resume(control);
+    }
+    if asked_to_give_up(control) {
+        marks::give_up();
+        control.give_up_answer.store(control.give_up_request.load(Relaxed), SeqCst);
+        platform::gave_up();
     }
     if !asked(control) {
         // Taken back: the guest was stopped before it could answer.
@@ -127,13 +138,13 @@ fn answer(control: &ControlPage) {
     // What can be sent is sent before, so that the fewest packets are under way in the guest.
     let _ = net::poll(time::now_ns());
     platform::tell();
-    marks::set(control);
+    marks::set();
     control.hooks_ns.store(HOOKS_NS.load(Relaxed), Relaxed);
     control.quiesce_answer.store(control.quiesce_request.load(Relaxed), Relaxed);
     control.quiesced_tsc.store(time::tsc(), SeqCst);
     platform::quiesced();
     control.resumed_tsc.store(time::tsc(), SeqCst);
-    marks::clear(control);
+    marks::clear();
     ANSWERING.store(false, Relaxed);
     if resumed(control) {
         after_resume(control);
@@ -154,11 +165,17 @@ fn after_resume(control: &ControlPage) {
     });
 }
 
+/// Memory that was given up is about to be used again.
+pub fn wanted_again(from: usize, to: usize) {
+    marks::wanted_again(from, to);
+}
+
 /// What the kernel knows before the first thread runs: the boot is no resume.
 pub fn init() {
     if let Some(control) = platform::control() {
         RESUMES.store(control.resume_count.load(Relaxed), Relaxed);
         marks::init(control);
+        control.no_quiesce_hooks.store(1, Relaxed);
     }
     cpu::touch_stack();
 }

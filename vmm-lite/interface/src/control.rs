@@ -219,6 +219,16 @@ pub struct ControlPage {
 
     /// Who the guest is on the network from the last resume on. Written by the VMM.
     pub address: NetAddress,
+
+    /// A number other than `give_up_answer` asks the guest to give up memory that it does not use: to put it aside and mark it in [`dont_care`](Self::dont_care), until it
+    /// needs it. Written by the VMM; may change while the guest runs.
+    pub give_up_request: AtomicU32,
+    /// The last `give_up_request` that the guest answered. Written by the guest before [`Doorbell::GAVE_UP`](crate::doorbell::Doorbell::GAVE_UP).
+    pub give_up_answer: AtomicU32,
+    /// 1 while the program has no quiesce hooks: then nothing runs that a quiesce would wait for, and a guest that is to be moved need not be asked. Written by the guest.
+    pub no_quiesce_hooks: AtomicU32,
+    /// Padding.
+    pub _pad2: AtomicU32,
 }
 
 /// Who a guest is on the network, for one that was restored or forked as somebody else. Changes only while the vCPU is stopped; a guest that

@@ -31,8 +31,11 @@ impl Doorbell {
     /// Does not return.
     pub const FAULT: Self = Self(1 << 5);
 
+    /// The guest has given up memory and answers [`give_up_request`](crate::control::ControlPage::give_up_request).
+    pub const GAVE_UP: Self = Self(1 << 6);
+
     /// All bits that have a meaning. The VMM ends a guest that writes another.
-    pub const ALL: Self = Self(0x3f);
+    pub const ALL: Self = Self(0x7f);
 
     /// Whether every bit of `other` is in `self`.
     #[must_use]
