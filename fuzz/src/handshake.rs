@@ -36,7 +36,8 @@ enum Said<'a> {
     RoundDone(u8),
     State(&'a [u8]),
     Ready,
-    Commit(u8),
+    Commit(u8, &'a [u8]),
+    Brace(&'a [u8]),
     Running(u64, u64, u64),
     Late(&'a [u8]),
     LateEnd,
@@ -78,7 +79,8 @@ impl Said<'_> {
             Self::RoundDone(n) => Message::RoundDone((*n).into()),
             Self::State(bytes) => Message::State(bytes.to_vec()),
             Self::Ready => Message::Ready,
-            Self::Commit(n) => Message::Commit(id(n)),
+            Self::Commit(n, state) => Message::Commit(id(n), state.to_vec()),
+            Self::Brace(steady) => Message::Brace(steady.to_vec()),
             Self::Running(apply_ns, run_ns, told_ns) => Message::Running(Started {
                 apply_ns: *apply_ns,
                 run_ns: *run_ns,
@@ -133,6 +135,8 @@ enum AtSource<'a> {
     Reconnected,
     Cancel,
     Failed,
+    Held,
+    GivenUp(Vec<u64>),
     Sent(u64, u64, u64),
     Dirty(Vec<u64>, Vec<u64>),
     Stopped(u64, u64, bool, Vec<u64>, Vec<u64>),
@@ -240,6 +244,8 @@ fn at_source(what: &AtSource<'_>, seen: &Source1, now: &mut Duration) -> Option<
         AtSource::Reconnected => Event::Reconnected,
         AtSource::Cancel => Event::Cancel("no".into()),
         AtSource::Failed => Event::Failed("no".into()),
+        AtSource::Held => Event::Held,
+        AtSource::GivenUp(words) => Event::GivenUp(pages(words)),
         // What this host measured itself: large, but not absurd.
         AtSource::Sent(bytes, full, zero) => Event::Sent(Sent {
             bytes: bytes >> 16,
@@ -261,13 +267,14 @@ fn at_source(what: &AtSource<'_>, seen: &Source1, now: &mut Duration) -> Option<
         AtSource::Done => match seen.last.as_ref()? {
             Action::SendPages { .. }
             | Action::Announce { .. }
-            | Action::SendLast { .. }
+            | Action::SendLast { hold: false, .. }
             | Action::SendFollowing(_) => {
                 Event::Sent(Sent { bytes: 4096, full: 1, ..Sent::default() })
             }
             Action::TakeDirty => {
                 Event::Dirty { dirty: Pages::none(PAGES), dont_care: Pages::none(PAGES) }
             }
+            Action::SendLast { hold: true, .. } => Event::Held,
             Action::Stop { .. } => stopped(1, 2, true, Pages::all(PAGES), Pages::none(PAGES)),
             Action::Reconnect => Event::Reconnected,
             _ => return None,
@@ -281,15 +288,10 @@ impl Source1 {
         for action in actions {
             assert!(!self.ended, "it goes on after its end: {action:?}");
             match &action {
-                Action::Send(message) => {
-                    if matches!(message, Message::Commit(_)) {
-                        assert!(
-                            self.fenced && !self.committed,
-                            "a commit without a fence, or twice"
-                        );
-                        self.committed = true;
-                    }
-                    round_trip(message, PAGES);
+                Action::Send(message) => round_trip(message, PAGES),
+                Action::Commit(_) => {
+                    assert!(self.fenced && !self.committed, "a commit without a fence, or twice");
+                    self.committed = true;
                 }
                 Action::Fence => {
                     assert!(!self.fenced);
@@ -346,7 +348,7 @@ fn destination(input: &mut Unstructured<'_>) {
             Event::Applied(Ok(())) => {
                 seen.applied |= matches!(seen.last, Some(destination::Action::Apply(_)))
             }
-            Event::Message(Message::Commit(id)) => seen.committed |= machine.id() == Some(*id),
+            Event::Message(Message::Commit(id, _)) => seen.committed |= machine.id() == Some(*id),
             _ => {}
         }
         let actions = machine.handle(event, now);

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Greeting ─Hello▶ Waiting ─Offer, prepared▶ Receiving ─State▶ Applying ─applied▶ Ready ─Commit▶ Running ─LateEnd▶ Ended
+//!                                              └─Commit with the state▶ Committing ─applied▶───────┘
 //!    any before the commit: link lost, abort, deadline, nonsense, question about this move ─▶ Ended, and it never runs
 //! ```
 //! A destination that ended before the commit answers questions about that move with *never*, for good; [`Ledger`] keeps the answers.
@@ -37,6 +38,8 @@ enum State {
     Preparing,
     Receiving,
     Applying,
+    /// The same, and the commit is here already.
+    Committing,
     Ready,
     Running,
     Ended,
@@ -177,16 +180,32 @@ impl Destination {
                 self.deadline = None;
                 vec![Action::Apply(state)]
             }
+            (State::Receiving, Event::Message(Message::Brace(steady))) => {
+                vec![Action::Brace(steady)]
+            }
+            (State::Receiving, Event::Message(Message::Commit(id, state)))
+                if self.id == Some(id) && !state.is_empty() =>
+            {
+                self.state = State::Committing;
+                self.deadline = None;
+                vec![Action::Apply(state)]
+            }
+            (State::Committing, Event::Applied(Ok(()))) => self.run(now),
+            (State::Committing, Event::Applied(Err(why))) => {
+                self.state = State::Ended;
+                let never = self.id.map(|id| Action::Send(Message::Outcome(id, Outcome::Never)));
+                never.into_iter().chain([Action::Discard(why), Action::End]).collect()
+            }
             (State::Applying, Event::Applied(Ok(()))) => {
                 self.state = State::Ready;
                 self.deadline = Some(now + self.patience.silence);
                 vec![Action::Send(Message::Ready)]
             }
             (State::Applying, Event::Applied(Err(why))) => self.give_up(why, true),
-            (State::Ready, Event::Message(Message::Commit(id))) if self.id == Some(id) => {
-                self.state = State::Running;
-                self.deadline = self.lost_at(now);
-                vec![Action::Run]
+            (State::Ready, Event::Message(Message::Commit(id, state)))
+                if self.id == Some(id) && state.is_empty() =>
+            {
+                self.run(now)
             }
             (_, Event::Message(got)) => {
                 self.give_up(format!("{:?} came at the wrong time", got.kind()), true)
@@ -195,6 +214,12 @@ impl Destination {
             // An answer to an action that a failure has overtaken, or what concerns only a VM that runs.
             _ => Vec::new(),
         }
+    }
+
+    fn run(&mut self, now: Duration) -> Vec<Action> {
+        self.state = State::Running;
+        self.deadline = self.lost_at(now);
+        vec![Action::Run]
     }
 
     fn silence(&self) -> Duration {

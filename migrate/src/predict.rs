@@ -52,32 +52,33 @@ impl Measured {
         }
     }
 
-    /// How long so many pages take on the wire and into the destination's memory.
+    /// How long so many pages take on the wire and into the destination's memory. `None` if no round was long enough to tell.
     #[must_use]
-    pub fn time_for(&self, pages: usize) -> Duration {
+    pub fn time_for(&self, pages: usize) -> Option<Duration> {
         self.time_for_bytes(pages as u64 * PAGE as u64)
     }
 
-    fn time_for_bytes(&self, bytes: u64) -> Duration {
-        if self.bytes == 0 {
-            return Duration::ZERO;
-        }
-        let ns = self.took.as_nanos() * u128::from(bytes) / u128::from(self.bytes);
-        Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX))
+    fn time_for_bytes(&self, bytes: u64) -> Option<Duration> {
+        let ns = (self.took.as_nanos() * u128::from(bytes)).checked_div(self.bytes.into())?;
+        Some(Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX)))
     }
 
-    /// The blackout if so many pages are sent in it: the guest quiesces, pages and state go, are applied, the answer comes back, the commit goes.
+    /// The blackout if so many pages are sent in it: the guest quiesces, pages and state go and are applied; and, unless the commit went `together` with them, the answer
+    /// comes back, the commit goes.
     #[must_use]
-    pub fn blackout(&self, pages: usize) -> Duration {
-        let ways = self.round_trip.unwrap_or_default() * 3 / 2;
-        let sending = self.time_for(pages) + self.time_for_bytes(STATE);
+    pub fn blackout(&self, pages: usize, together: bool) -> Duration {
+        let ways = self.round_trip.unwrap_or_default() * if together { 1 } else { 3 } / 2;
+        let sending = [self.time_for(pages), self.time_for_bytes(STATE)]
+            .into_iter()
+            .flatten()
+            .sum::<Duration>();
         self.quiesce + sending + self.apply + ways + RUN
     }
 
     /// How many pages can be sent in a blackout of at most `most`.
     #[must_use]
-    pub fn pages_within(&self, most: Duration) -> usize {
-        let left = most.saturating_sub(self.blackout(0)).as_nanos();
+    pub fn pages_within(&self, most: Duration, together: bool) -> usize {
+        let left = most.saturating_sub(self.blackout(0, together)).as_nanos();
         match self.took.as_nanos() {
             0 => usize::MAX,
             took => usize::try_from(left * u128::from(self.bytes) / took / PAGE as u128)
@@ -100,24 +101,25 @@ mod tests {
         m.answered(60 * US);
         m.applied(50 * US);
         m.round(1 << 20, 1024 * US + 40 * US);
-        assert_eq!(m.time_for(256), 1024 * US);
-        assert_eq!(m.blackout(0), (100 + 4 + 50 + 60) * US + RUN);
-        assert_eq!(m.blackout(10) - m.blackout(0), 40 * US);
+        assert_eq!(m.time_for(256), Some(1024 * US));
+        assert_eq!(m.blackout(0, false), (100 + 4 + 50 + 60) * US + RUN);
+        assert_eq!(m.blackout(0, true), (100 + 4 + 50 + 20) * US + RUN);
+        assert_eq!(m.blackout(10, true) - m.blackout(0, true), 40 * US);
         // A short round is a way there and back.
         m.round(16, 20 * US);
-        assert_eq!(m.blackout(0), (100 + 4 + 50 + 30) * US + RUN);
+        assert_eq!(m.blackout(0, false), (100 + 4 + 50 + 30) * US + RUN);
     }
 
     proptest! {
         /// What is said to fit does.
         #[test]
-        fn pages_within_a_budget_fit_it(bytes in SHORT..1 << 40, took_us in 1..10_000_000_u64, budget_us in 0..100_000_u64) {
+        fn pages_within_a_budget_fit_it(bytes in SHORT..1 << 40, took_us in 1..10_000_000_u64, budget_us in 0..100_000_u64, together: bool) {
             let mut m = Measured::new(50 * US);
             m.round(bytes, took_us as u32 * US);
             let budget = budget_us as u32 * US;
-            let pages = m.pages_within(budget);
-            if budget > m.blackout(0) {
-                prop_assert!(m.blackout(pages) <= budget + US);
+            let pages = m.pages_within(budget, together);
+            if budget > m.blackout(0, together) {
+                prop_assert!(m.blackout(pages, together) <= budget + US);
             } else {
                 prop_assert_eq!(pages, 0);
             }

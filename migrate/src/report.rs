@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::wire::Started;
+
 /// The phases of the blackout, in their order, in ns. They add up to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Phases {
@@ -11,10 +13,12 @@ pub struct Phases {
     pub quiesce_ns: u64,
     /// Until the last pages and the state were handed to the network.
     pub last_pages_and_state_ns: u64,
-    /// Until `Ready` arrived: transfer, and the destination's applying, which [`Report::apply_ns`] is a part of.
+    /// Until `Ready` arrived: transfer, and the destination's applying, which [`Report::apply_ns`] is a part of. Where the commit went together with the state, what is
+    /// left of the time until `Running` arrived when the next phase is taken out; it holds the way back then.
     pub transfer_and_apply_ns: u64,
     /// From then until the destination was right before the guest's first instruction: commit, its way, run. Measured at the
-    /// source until `Running` arrived, less what the destination took to say so; so it holds the way back too, and errs upwards.
+    /// source until `Running` arrived, less what the destination took to say so; so it holds the way back too, and errs upwards. Where the commit went together with
+    /// the state, the destination's own time from having applied it.
     pub commit_and_run_ns: u64,
 }
 
@@ -68,8 +72,8 @@ pub struct Moments {
     pub stopped: Duration,
     /// Last pages and state were handed to the network.
     pub sent: Duration,
-    /// `Ready` arrived.
-    pub ready: Duration,
+    /// `Ready` arrived, if it was waited for.
+    pub ready: Option<Duration>,
     /// `Running` arrived.
     pub running: Duration,
 }
@@ -77,13 +81,23 @@ pub struct Moments {
 impl Moments {
     /// The phases between them. `None` if they are out of order: then nothing can be said.
     #[must_use]
-    pub fn phases(&self, told_ns: u64) -> Option<Phases> {
+    pub fn phases(&self, started: &Started) -> Option<Phases> {
         let ns = |from: Duration, to: Duration| to.checked_sub(from).map(|d| d.as_nanos() as u64);
+        let (transfer_and_apply_ns, commit_and_run_ns) = match self.ready {
+            Some(ready) => {
+                (ns(self.sent, ready)?, ns(ready, self.running)?.saturating_sub(started.told_ns))
+            }
+            None => {
+                let both = ns(self.sent, self.running)?.saturating_sub(started.told_ns);
+                let run = started.run_ns.min(both);
+                (both - run, run)
+            }
+        };
         Some(Phases {
             quiesce_ns: ns(self.requested, self.stopped)?,
             last_pages_and_state_ns: ns(self.stopped, self.sent)?,
-            transfer_and_apply_ns: ns(self.sent, self.ready)?,
-            commit_and_run_ns: ns(self.ready, self.running)?.saturating_sub(told_ns),
+            transfer_and_apply_ns,
+            commit_and_run_ns,
         })
     }
 }
@@ -110,13 +124,17 @@ mod tests {
             requested: us(10),
             stopped: us(60),
             sent: us(100),
-            ready: us(180),
+            ready: Some(us(180)),
             running: us(300),
         };
-        let p = m.phases(20_000).unwrap();
+        let started = Started { told_ns: 20_000, run_ns: 60_000, ..Started::default() };
+        let p = m.phases(&started).unwrap();
         assert_eq!(p.blackout_ns(), 270_000);
         assert_eq!((p.quiesce_ns, p.commit_and_run_ns), (50_000, 100_000));
-        let wrong = Moments { ready: us(90), ..m };
-        assert_eq!(wrong.phases(0), None);
+        let together = Moments { ready: None, ..m }.phases(&started).unwrap();
+        assert_eq!(together.blackout_ns(), 270_000);
+        assert_eq!((together.transfer_and_apply_ns, together.commit_and_run_ns), (120_000, 60_000));
+        let wrong = Moments { ready: Some(us(90)), ..m };
+        assert_eq!(wrong.phases(&started), None);
     }
 }

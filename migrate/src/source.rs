@@ -2,15 +2,19 @@
 //!
 //! ```text
 //! Greeting ─Welcome▶ Offering ─Accept▶ Copying ─rest fits▶ Stopping ─stopped▶ Finishing ─sent▶ AwaitReady
-//!                                         │                  ▲                                     │ Ready
-//!                                         └─rest follows▶ Announcing                               │
-//!    any of these: link lost, refusal, abort, cancel, deadline ─▶ Ended, the VM runs on here       ▼
+//!                                         │                  ▲                       │ held         │ Ready
+//!                                         └─rest follows▶ Announcing                 │              │
+//!    any of these: link lost, refusal, abort, cancel, deadline ─▶ Ended, the VM      ▼              ▼
+//!                                                                 runs on here       └──────┬───────┘
 //!                        Ended ◀─Whole─ Following ◀─Running─ Committed ─link lost▶ Unknown
 //!                                           └──────link lost, and back: Lacks────────▶│◀
 //!                                                                                     │ Outcome
 //!                                       Ran: Ended, it runs there;  Never: Ended, it runs on here
 //! ```
 //! From `Committed` on there is one way back only: the destination's word that it never ran the VM and never will (rule R2).
+//!
+//! What is sent last is confirmed by `Ready` before the commit goes, or, if it is little, goes together with the commit: a way there and back less of
+//! blackout, in which a destination that dies takes the VM with it for as long as that little is under way.
 //!
 //! - [`events`]: what goes in and comes out
 //! - `after_commit`: what is different once the commit is sent
@@ -35,6 +39,8 @@ use crate::{
 };
 use following::Following;
 
+/// So few pages may go with the commit however slow the link is.
+const FEW: usize = 64;
 /// Most pages sent in the blackout when others follow: what the guest touches at once.
 const HOT_MAX: usize = 128;
 
@@ -105,6 +111,7 @@ pub struct Source {
     moments: Moments,
     numbers: Numbers,
     dont_care: Pages,
+    braced: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -151,6 +158,7 @@ impl Source {
             moments: Moments::default(),
             numbers: Numbers::default(),
             dont_care: Pages::none(pages),
+            braced: false,
         };
         (source, vec![Action::Send(Message::Hello(id))])
     }
@@ -173,6 +181,12 @@ impl Source {
     pub fn committed(&self) -> bool {
         use State::{Committed, Following, Rejoining, Unknown};
         matches!(self.state, Committed | Unknown | Following | Rejoining)
+    }
+
+    /// Whether the commit is out, and the destination has not said yet that it runs the VM.
+    #[must_use]
+    pub fn starting(&self) -> bool {
+        self.state == State::Committed
     }
 
     /// What it is doing, for people.
@@ -239,6 +253,10 @@ impl Source {
                 self.measured.applied(Duration::from_nanos(accepted.apply_ns));
                 self.accepted(now)
             }
+            (_, Event::GivenUp(pages)) => {
+                self.dont_care = pages;
+                Vec::new()
+            }
             (State::Copying, Event::Sent(sent)) => {
                 self.count(sent);
                 self.to(State::Confirming, Some(now + self.settings.answer));
@@ -255,7 +273,9 @@ impl Source {
                 vec![Action::TakeDirty]
             }
             (State::Looking, Event::Dirty { dirty, dont_care }) => {
-                let more = self.rounds.changed(&dirty, self.measured.time_for(dirty.len()));
+                let more = self
+                    .rounds
+                    .changed(&dirty, self.measured.time_for(dirty.len()).unwrap_or_default());
                 self.dont_care = dont_care;
                 self.decide(more, now)
             }
@@ -279,10 +299,10 @@ impl Source {
                 Vec::new()
             }
             (State::AwaitReady, Event::Message(Message::Ready)) => {
-                self.moments.ready = now;
-                self.to(State::Committed, Some(now + self.settings.answer));
-                vec![Action::Fence, Action::Send(Message::Commit(self.id))]
+                self.moments.ready = Some(now);
+                self.commit(now)
             }
+            (State::Finishing, Event::Held) => self.commit(now),
             (state, Event::Message(got)) => {
                 let got = format!("{:?}", got.kind());
                 self.fail(Failure::Unexpected { got, during: state.doing() }, true)
@@ -325,42 +345,70 @@ impl Source {
     fn decide(&mut self, more: bool, now: Duration) -> Vec<Action> {
         let follow = self.can_follow && matches!(self.settings.mode, Mode::Auto | Mode::Hybrid);
         let most = self.settings.max_blackout;
-        let all_in = self.measured.blackout(self.rounds.left().len());
+        let mut left = self.rounds.left().clone();
+        left.take_out(&self.dont_care);
+        let all_in = self.expected(left.len());
         self.numbers.predicted = all_in;
-        if more && self.settings.mode != Mode::Hybrid {
+        if more && !self.braced && self.settings.mode != Mode::Hybrid {
             return self.next_round(now);
         }
         if all_in <= most && self.settings.mode != Mode::Hybrid {
-            return self.stop();
+            if left.is_empty() || self.braced {
+                return self.stop();
+            }
+            // What changed while nobody was in a hurry goes in a round that is, so that next to nothing is left for the blackout.
+            let mut actions: Vec<Action> = self.brace().into_iter().collect();
+            actions.extend(self.next_round(now));
+            return actions;
         }
         // What cannot be made shorter by pages that follow.
-        let least = if follow { self.measured.blackout(0) } else { all_in };
+        let least = if follow { self.expected(0) } else { all_in };
         if self.settings.strict && least > most {
             return self.fail(Failure::DoesNotFit { predicted: least, most, follow }, true);
         }
         if !follow {
             return self.stop();
         }
-        let left = self.rounds.left();
-        let mut pages = left.clone();
-        pages.take_out(&self.rounds.hottest(left, self.room_for_hot()));
+        let hot = self.rounds.hottest(&left, self.room_for_hot());
+        let mut pages = left;
+        pages.take_out(&hot);
         for page in 0..self.settings.first_that_follows {
             pages.remove(page);
         }
         self.asked = now;
         self.to(State::Announcing, None);
         self.announced = Some(pages.clone());
-        vec![Action::Announce { round: self.rounds.done(), pages }]
+        let announce = Action::Announce { round: self.rounds.done(), pages };
+        self.brace().into_iter().chain([announce]).collect()
+    }
+
+    /// The blackout with so many pages in it.
+    fn expected(&self, pages: usize) -> Duration {
+        self.measured.blackout(pages, self.goes_together(pages))
+    }
+
+    /// Whether so many pages are so little that the commit goes with them and the state.
+    fn goes_together(&self, pages: usize) -> bool {
+        let most = self.settings.max_blackout;
+        let soon = || self.measured.time_for(pages).is_some_and(|time| time <= most);
+        self.settings.together && (pages <= FEW || soon())
     }
 
     /// How many pages to send in the blackout when others follow: half of what would fit, as some more will have changed.
     fn room_for_hot(&self) -> usize {
-        (self.measured.pages_within(self.settings.max_blackout) / 2).min(HOT_MAX)
+        let room = self.measured.pages_within(self.settings.max_blackout, self.settings.together);
+        (room / 2).min(HOT_MAX)
     }
 
     fn stop(&mut self) -> Vec<Action> {
         self.to(State::Stopping, None);
-        vec![Action::Stop { patience: self.settings.quiesce }]
+        let brace = self.brace();
+        brace.into_iter().chain([Action::Stop { patience: self.settings.quiesce }]).collect()
+    }
+
+    /// What comes before the switch, once.
+    fn brace(&mut self) -> Option<Action> {
+        (!std::mem::replace(&mut self.braced, true)).then_some(Action::Brace)
     }
 
     fn stopped(&mut self, guest: &Stopped) -> Vec<Action> {
@@ -378,14 +426,21 @@ impl Source {
             let mut rest = announced.clone();
             rest.add(&pages);
             rest.take_out(&now);
-            self.numbers.predicted = self.measured.blackout(now.len());
+            self.numbers.predicted = self.expected(now.len());
             self.numbers.follow = rest.len() as u64;
             follow.add(&rest);
             follow.take_out(announced);
             self.following = Some(Following::new(rest));
             pages = now;
         }
-        vec![Action::SendLast { pages, follow }]
+        let hold = self.goes_together(pages.len());
+        vec![Action::SendLast { pages, follow, hold }]
+    }
+
+    /// The point of no return.
+    fn commit(&mut self, now: Duration) -> Vec<Action> {
+        self.to(State::Committed, Some(now + self.settings.answer));
+        vec![Action::Fence, Action::Commit(self.id)]
     }
 
     fn next_round(&mut self, now: Duration) -> Vec<Action> {
@@ -420,7 +475,7 @@ impl Source {
     #[must_use]
     pub fn report(&self) -> Option<Report> {
         let n = self.numbers;
-        let phases = self.moments.phases(n.started.told_ns)?;
+        let phases = self.moments.phases(&n.started)?;
         let ns = |from: Duration, to: Duration| to.saturating_sub(from).as_nanos() as u64;
         Some(Report {
             blackout_ns: phases.blackout_ns(),

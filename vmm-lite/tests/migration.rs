@@ -3,7 +3,7 @@
 use migrate::{
     PROTOCOL_VERSION,
     offer::Refusal,
-    wire::{Accepted, HEADER_SIZE, Header, Message, decode},
+    wire::{Accepted, HEADER_SIZE, Header, Message, Outcome, decode},
 };
 use serde_json::Value;
 use std::{
@@ -156,6 +156,9 @@ fn liar(listener: TcpListener, answers: usize, then: impl FnOnce(TcpStream) + Se
             Message::Offer(_) => Message::Accept(Accepted::default()),
             Message::RoundEnd(n) => Message::RoundDone(n),
             Message::State(_) => Message::Abort("it does not fit".into()),
+            // The commit with the state, of which it makes nothing.
+            Message::Commit(id, _) => Message::Outcome(id, Outcome::Never),
+            Message::Query(id, _) => Message::Outcome(id, Outcome::Never),
             _ => continue,
         };
         stream.write_all(&answer.encode()).unwrap();
@@ -176,10 +179,11 @@ fn a_destination_that_dies_or_lies_costs_nothing() {
             header[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
             header.to_vec()
         }),
-        ("a commit", Message::Commit([1; 16]).encode()),
+        ("a commit", Message::Commit([1; 16], Vec::new()).encode()),
         ("a refusal", Message::Refuse(Refusal::Network).encode()),
     ];
-    for answers in 0..4 {
+    // In stop-and-copy mode the third answer is about the state, before the commit.
+    for (answers, mode) in [(0, "auto"), (1, "auto"), (2, "auto"), (2, "stop-and-copy")] {
         let mut tries: Vec<(&str, Option<Vec<u8>>)> = vec![("nothing", None)];
         tries.extend(nonsense.iter().map(|(name, bytes)| (*name, Some(bytes.clone()))));
         for (what, bytes) in tries {
@@ -195,8 +199,8 @@ fn a_destination_that_dies_or_lies_costs_nothing() {
                 });
             });
             let url = vmms[1].url(7000);
-            let moved = vmms[0].json(&["migrate", "d", &url, "--plaintext", "--json"]);
-            let said = moved.unwrap_err().to_string();
+            let args = ["migrate", "d", &url, "--plaintext", "--json", "--mode", mode];
+            let said = vmms[0].json(&args).unwrap_err().to_string();
             let reason = |l: &str| l.starts_with("vmm-lite: ") && !l.contains("warning");
             assert!(said.lines().any(reason), "after {answers} answers {what}: {said}");
             peer.join().unwrap();
@@ -221,7 +225,7 @@ fn a_listener_outlives_strangers() {
         b"GET / HTTP/1.1\r\n\r\n".to_vec(),
         old,
         big,
-        Message::Commit([1; 16]).encode(),
+        Message::Commit([1; 16], Vec::new()).encode(),
         Vec::new(),
     ] {
         site.hosts[0]

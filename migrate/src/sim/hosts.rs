@@ -45,6 +45,8 @@ pub struct World {
     there: Option<Vec<u64>>,
     state_there: Option<Vec<u8>>,
     stopped_memory: Option<Vec<u64>>,
+    /// The state that goes with the commit.
+    held: Vec<u8>,
     to_destination: VecDeque<Vec<u8>>,
     to_source: VecDeque<Vec<u8>>,
     up: bool,
@@ -70,7 +72,7 @@ fn offer() -> Offer {
 }
 
 impl World {
-    pub fn new(guest: Guest, mode: Mode, cuts: &[Cut]) -> Self {
+    pub fn new(guest: Guest, mode: Mode, together: bool, cuts: &[Cut]) -> Self {
         let now = Duration::ZERO;
         // Rounds that never look short enough, so that some pages are left to follow.
         let policy = Policy { last_round: Duration::ZERO, rounds_max: 3 };
@@ -81,6 +83,7 @@ impl World {
             policy,
             max_blackout,
             first_that_follows: FIRST,
+            together,
             ..Settings::default()
         };
         let (source, actions) = Source::begin(id(0), offer(), settings, now);
@@ -98,6 +101,7 @@ impl World {
             there: None,
             state_there: None,
             stopped_memory: None,
+            held: Vec::new(),
             to_destination: VecDeque::new(),
             to_source: VecDeque::new(),
             up: true,
@@ -180,8 +184,12 @@ impl World {
         } else if let Some(bytes) = self.to_source.pop_front() {
             let up = self.passed();
             if up {
-                let event = source::Event::Message(decode(&bytes));
-                self.source_event(event);
+                let message = decode(&bytes);
+                if let Message::Accept(_) = message {
+                    let given_up = self.guest.dont_care();
+                    self.source_event(source::Event::GivenUp(given_up));
+                }
+                self.source_event(source::Event::Message(message));
             }
             self.maybe_cut();
         } else if self.ended.is_none() {
@@ -240,16 +248,21 @@ impl World {
         use source::{Action, Event};
         for action in actions {
             match action {
-                Action::Send(message) => {
-                    if matches!(message, Message::Commit(_)) {
-                        assert!(
-                            self.fenced && !self.runs_here,
-                            "a commit from a source that could run"
-                        );
-                        self.committed = true;
+                Action::Send(message) => self.send_to_destination(&message),
+                Action::Commit(id) => {
+                    assert!(
+                        self.fenced && !self.runs_here,
+                        "a commit from a source that could run"
+                    );
+                    self.committed = true;
+                    let held = std::mem::take(&mut self.held);
+                    let with_state = !held.is_empty();
+                    self.send_to_destination(&Message::Commit(id, held));
+                    if with_state {
+                        self.sent(0, 0);
                     }
-                    self.send_to_destination(&message);
                 }
+                Action::Brace => self.send_to_destination(&Message::Brace(Vec::new())),
                 Action::StartLog => drop(self.guest.take_dirty()),
                 Action::SendPages { round, pages } => {
                     let (full, zero) = self.send_pages(&pages);
@@ -282,11 +295,16 @@ impl World {
                         needed: NEEDED.collect(),
                     }));
                 }
-                Action::SendLast { pages, follow } => {
+                Action::SendLast { pages, follow, hold } => {
                     self.send_to_destination(&Message::Follow(follow.runs().collect()));
                     let (full, zero) = self.send_pages(&pages);
-                    self.send_to_destination(&Message::State(b"state".to_vec()));
-                    self.sent(full, zero);
+                    if hold {
+                        self.held = b"state".to_vec();
+                        self.source_event(Event::Held);
+                    } else {
+                        self.send_to_destination(&Message::State(b"state".to_vec()));
+                        self.sent(full, zero);
+                    }
                 }
                 Action::SendFollowing(pages) => {
                     assert!(self.committed && !self.runs_here);
@@ -410,6 +428,7 @@ impl World {
                 Action::Complete => self.check_memory("complete"),
                 Action::AwaitSource(_) => assert!(self.lacks()),
                 Action::Lost(_) => panic!("a source that is there was taken for dead"),
+                Action::Brace(_) => {}
                 Action::Apply(state) => {
                     self.state_there = Some(state);
                     self.destination_event(Event::Applied(Ok(())));

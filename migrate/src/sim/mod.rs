@@ -10,6 +10,11 @@ use proptest::prelude::*;
 
 const MODES: [Mode; 4] = [Mode::Auto, Mode::PreCopy, Mode::Hybrid, Mode::StopAndCopy];
 
+/// Every mode, with the commit after what was sent last or together with it.
+fn ways() -> impl Iterator<Item = (Mode, bool)> {
+    MODES.into_iter().flat_map(|mode| [(mode, false), (mode, true)])
+}
+
 /// Most steps a world may take; a move needs far fewer, so reaching it is a machine that goes in circles.
 const STEPS_MAX: usize = 10_000;
 
@@ -37,8 +42,8 @@ fn check(world: &World, what: &str) {
 
 #[test]
 fn an_undisturbed_move_arrives_whole() {
-    for mode in MODES {
-        let mut world = World::new(Guest::busy(1), mode, &[]);
+    for (mode, together) in ways() {
+        let mut world = World::new(Guest::busy(1), mode, together, &[]);
         run(&mut world);
         assert!(world.destination_runs() && !world.source_runs());
         check(&world, "undisturbed");
@@ -62,17 +67,18 @@ fn an_undisturbed_move_arrives_whole() {
 /// The link is cut after every message in turn, with the message delivered and with it lost.
 #[test]
 fn a_link_cut_after_any_message_leaves_one_running() {
-    for mode in MODES {
+    for (mode, together) in ways() {
         let messages = {
-            let mut world = World::new(Guest::busy(1), mode, &[]);
+            let mut world = World::new(Guest::busy(1), mode, together, &[]);
             run(&mut world);
             world.messages()
         };
         assert!(messages > 15, "a whole move has more messages: {messages}");
         for after in 0..messages {
             for lost in [false, true] {
-                let what = format!("{mode:?} cut at message {after}, lost: {lost}");
-                let mut world = World::new(Guest::busy(1), mode, &[Cut { after, lost }]);
+                let what =
+                    format!("{mode:?}, together: {together}, cut at message {after}, lost: {lost}");
+                let mut world = World::new(Guest::busy(1), mode, together, &[Cut { after, lost }]);
                 run(&mut world);
                 check(&world, &what);
                 if world.source_runs() {
@@ -94,10 +100,11 @@ proptest! {
     fn any_number_of_cuts(
         seed: u64,
         mode in prop::sample::select(MODES.to_vec()),
+        together: bool,
         cuts in prop::collection::vec((0_usize..60, any::<bool>()), 1..8),
     ) {
         let cuts: Vec<_> = cuts.into_iter().map(|(after, lost)| Cut { after, lost }).collect();
-        let mut world = World::new(Guest::busy(seed), mode, &cuts);
+        let mut world = World::new(Guest::busy(seed), mode, together, &cuts);
         for _ in 0..=cuts.len() {
             run(&mut world);
             check(&world, "several cuts");

@@ -24,7 +24,18 @@ impl Source {
                 });
                 actions
             }
+            (State::Committed, Event::Sent(sent)) => {
+                self.count(sent);
+                self.numbers.last = sent.full;
+                self.moments.sent = now;
+                Vec::new()
+            }
             (State::Following, event) => self.following(event, now),
+            (State::Committed, Event::Message(Message::Outcome(id, outcome)))
+                if id == self.id && outcome == Outcome::Never =>
+            {
+                self.outcome(outcome, now)
+            }
             (State::Unknown, Event::Message(Message::Outcome(id, outcome))) if id == self.id => {
                 self.outcome(outcome, now)
             }

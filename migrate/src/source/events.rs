@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{offer::Refusal, pages::Pages, rounds::Policy, wire::Message};
+use crate::{MoveId, offer::Refusal, pages::Pages, rounds::Policy, wire::Message};
 
 /// How memory goes over.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -29,6 +29,8 @@ pub struct Settings {
     pub strict: bool,
     /// Pages below this number are the VMM's own, and never follow.
     pub first_that_follows: usize,
+    /// Whether the commit may go with the state, when little is left to be sent, or always waits until the destination has applied it.
+    pub together: bool,
     /// How long everything up to the commit may take.
     pub timeout: Option<Duration>,
     /// When rounds end.
@@ -50,6 +52,7 @@ impl Default for Settings {
             max_blackout: Duration::from_millis(1),
             strict: false,
             first_that_follows: 0,
+            together: true,
             timeout: None,
             policy: Policy::default(),
             quiesce: Duration::from_millis(10),
@@ -73,8 +76,13 @@ pub enum Event {
     Cancel(String),
     /// Something that was asked for by an action cannot be done.
     Failed(String),
-    /// [`Action::SendPages`], [`Action::SendLast`] or [`Action::SendFollowing`] is done; the destination has not confirmed it yet.
+    /// [`Action::SendPages`], [`Action::SendLast`] or [`Action::SendFollowing`] is done; the destination has not confirmed it yet. Also when the
+    /// [commit](Action::Commit) has gone with what was held.
     Sent(Sent),
+    /// [`Action::SendLast`] is done, and the state is held.
+    Held,
+    /// Pages whose content does not matter, before anything is sent.
+    GivenUp(Pages),
     /// What [`Action::TakeDirty`] found.
     Dirty {
         /// Changed since the last time.
@@ -143,20 +151,27 @@ pub enum Action {
     },
     /// Find out what changed.
     TakeDirty,
+    /// The switch is near: what is done from now on goes first, here, and there by [`Message::Brace`].
+    Brace,
     /// Ask the guest to quiesce, and stop it after that long in any case.
     Stop {
         /// How long.
         patience: Duration,
     },
-    /// Capture the state; say that `follow` are going to follow, then send `pages` and the state.
+    /// Capture the state; say that `follow` are going to follow, then send `pages` and the state. If it may be held, the state goes with the commit, and the last
+    /// of the pages may wait for it; unless something has come from the destination, which is then to be seen first.
     SendLast {
         /// The pages.
         pages: Pages,
         /// Pages that follow and were not announced yet.
         follow: Pages,
+        /// Whether the state may go with the commit: [`Event::Held`] rather than [`Event::Sent`].
+        hold: bool,
     },
-    /// The VM may not run here any more, whatever fails. Comes right before `Send(Commit)`.
+    /// The VM may not run here any more, whatever fails. Comes right before [`Commit`](Self::Commit).
     Fence,
+    /// Send the commit of this move, with what was held, in one piece.
+    Commit(MoveId),
     /// The VM runs on here: let it, if it stands, and stop logging.
     RunHere,
     /// The VM runs there: hand on late packets from now on.
@@ -243,7 +258,7 @@ pub enum Failure {
     },
     /// The commit was sent, and the destination never ran the VM.
     #[error(
-        "the connection broke at the commit, and the destination says that it never ran the VM"
+        "the destination says that it never ran the VM, and never will: the commit did not arrive, or what came with it could not be applied"
     )]
     NeverRan,
 }

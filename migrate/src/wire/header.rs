@@ -34,7 +34,7 @@ pub enum Kind {
     State = 10,
     /// Destination: all is applied, it could run.
     Ready = 11,
-    /// Source: run. From here on the source may not.
+    /// Source: run, with the state that comes with it if none came before. From here on the source may not.
     Commit = 12,
     /// Destination: it runs.
     Running = 13,
@@ -58,11 +58,13 @@ pub enum Kind {
     Whole = 22,
     /// Destination, on a new connection after the commit: pages that it lacks.
     Lacks = 23,
+    /// Source: the guest is about to be stopped, and what comes next is urgent. With it comes what of the state is not going to change any more.
+    Brace = 24,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Hello,
         Self::Welcome,
         Self::Offer,
@@ -86,18 +88,20 @@ impl Kind {
         Self::Filled,
         Self::Whole,
         Self::Lacks,
+        Self::Brace,
     ];
 
     /// Most bytes that a body of this kind may have: what a receiver must be ready to hold.
     #[must_use]
     pub const fn most(self) -> u32 {
         match self {
-            Self::Hello | Self::Welcome | Self::Commit | Self::Query | Self::Outcome => 64,
+            Self::Hello | Self::Welcome | Self::Query | Self::Outcome => 64,
             Self::Offer => 64 << 10,
-            Self::Refuse | Self::Abort => 4 << 10,
+            Self::Refuse | Self::Abort | Self::Brace => 4 << 10,
             Self::Pages => 8 + super::PAGES_PER_FRAME as u32 * (8 + crate::PAGE as u32),
             Self::Zero | Self::Follow | Self::Want | Self::Lacks => 64 << 10,
-            Self::State => 1 << 20,
+            Self::State => super::STATE_MAX,
+            Self::Commit => 16 + super::STATE_MAX,
             Self::Late => 128 << 10,
             Self::Accept | Self::RoundEnd | Self::RoundDone | Self::Running => 32,
             Self::Filled | Self::Whole => 32,

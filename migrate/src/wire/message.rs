@@ -46,8 +46,8 @@ pub enum Message {
     State(Vec<u8>),
     /// See [`Kind::Ready`].
     Ready,
-    /// See [`Kind::Commit`]. It names its move, so that one that arrives again on another connection does nothing there.
-    Commit(MoveId),
+    /// See [`Kind::Commit`]: the move, so that one that arrives again on another connection does nothing there, and the state, empty if it was sent before.
+    Commit(MoveId, Vec<u8>),
     /// See [`Kind::Running`].
     Running(Started),
     /// See [`Kind::Late`].
@@ -70,6 +70,8 @@ pub enum Message {
     Whole(Arrival),
     /// See [`Kind::Lacks`]: runs of pages; an empty list is the end of them.
     Lacks(Vec<Run>),
+    /// See [`Kind::Brace`].
+    Brace(Vec<u8>),
 }
 
 /// Pages in a row: the first, and how many.
@@ -101,9 +103,9 @@ pub struct Arrival {
 /// How the start at the destination went, by its own clock.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Started {
-    /// From the arrival of the last state's first byte until it was applied and `Ready` sent, in ns.
+    /// From the arrival of the state's first byte until it was applied, in ns.
     pub apply_ns: u64,
-    /// From the arrival of the commit to right before the first instruction, in ns.
+    /// From the arrival of the commit, or from when what came with it was applied, to right before the first instruction, in ns.
     pub run_ns: u64,
     /// From then until this message was sent, in ns: no part of the blackout.
     pub told_ns: u64,
@@ -125,7 +127,7 @@ impl Message {
             Self::RoundDone(_) => Kind::RoundDone,
             Self::State(_) => Kind::State,
             Self::Ready => Kind::Ready,
-            Self::Commit(_) => Kind::Commit,
+            Self::Commit(..) => Kind::Commit,
             Self::Running(_) => Kind::Running,
             Self::Late(_) => Kind::Late,
             Self::LateEnd => Kind::LateEnd,
@@ -137,6 +139,7 @@ impl Message {
             Self::Filled(_) => Kind::Filled,
             Self::Whole(_) => Kind::Whole,
             Self::Lacks(_) => Kind::Lacks,
+            Self::Brace(_) => Kind::Brace,
         }
     }
 
@@ -153,7 +156,8 @@ impl Message {
 
     fn body(&self) -> Vec<u8> {
         match self {
-            Self::Hello(id) | Self::Commit(id) => id.to_vec(),
+            Self::Hello(id) => id.to_vec(),
+            Self::Commit(id, state) => [&id[..], state].concat(),
             Self::Welcome(id, receiver) | Self::Query(id, receiver) => [*id, *receiver].concat(),
             Self::Offer(offer) => small(offer),
             Self::Refuse(Refusal::Prepare(why)) => small(&Refusal::Prepare(gist(why))),
@@ -171,7 +175,7 @@ impl Message {
             Self::Filled(count) => count.to_le_bytes().to_vec(),
             Self::Whole(arrival) => small(arrival),
             Self::RoundEnd(n) | Self::RoundDone(n) => n.to_le_bytes().to_vec(),
-            Self::State(bytes) | Self::Late(bytes) => bytes.clone(),
+            Self::State(bytes) | Self::Late(bytes) | Self::Brace(bytes) => bytes.clone(),
             Self::Running(started) => small(started),
             Self::Abort(why) => gist(why).into_bytes(),
             Self::Outcome(id, outcome) => small(&(id, outcome)),
@@ -257,7 +261,11 @@ pub fn decode(header: &Header, body: &[u8], limit: usize) -> Result<Message, Wir
         Kind::RoundDone => Message::RoundDone(number()?),
         Kind::State => Message::State(body.to_vec()),
         Kind::Ready => Message::Ready,
-        Kind::Commit => Message::Commit(id()?),
+        Kind::Brace => Message::Brace(body.to_vec()),
+        Kind::Commit => match body.split_first_chunk() {
+            Some((id, state)) => Message::Commit(*id, state.to_vec()),
+            None => return Err(WireError::Body("a move's number")),
+        },
         Kind::Running => Message::Running(read(body, "a start")?),
         Kind::Late => Message::Late(body.to_vec()),
         Kind::LateEnd => Message::LateEnd,

@@ -8,6 +8,9 @@ pub use header::{HEADER_SIZE, Header, Kind, MAGIC};
 pub use message::{Accepted, Arrival, Message, Outcome, RUNS_PER_MESSAGE, Run, Started, decode};
 pub use page_frame::{PAGES_PER_FRAME, PageFrame, encode_page_frame_head};
 
+/// Longest state of a VM, beside its memory, in bytes.
+pub const STATE_MAX: u32 = 1 << 20;
+
 /// Why bytes were not taken for a message. The connection is useless then.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum WireError {

@@ -29,8 +29,12 @@ const TCP: Bounds = Bounds {
     failures: true,
     dont_care: true,
     mode: Mode::PreCopy,
+    together: false,
     harsh: Harsh::NONE,
 };
+
+/// The same, where the commit goes with the state.
+const TOGETHER: Bounds = Bounds { together: true, ..TCP };
 
 /// One attempt over TCP, of which pages follow the commit.
 const FOLLOW: Bounds = Bounds { mode: Mode::Hybrid, dont_care: false, ..TCP };
@@ -45,6 +49,7 @@ const HARSH: Bounds = Bounds {
     failures: false,
     dont_care: false,
     mode: Mode::PreCopy,
+    together: false,
     harsh: Harsh { losses: 1, copies: 1, reach: Reach::AnyConnection },
 };
 
@@ -73,6 +78,17 @@ fn one_try_over_tcp() {
 }
 
 #[test]
+fn one_try_over_tcp_whose_commit_goes_with_the_state() {
+    holds("one try over TCP, commit with the state", TOGETHER);
+}
+
+#[test]
+fn two_tries_over_tcp_whose_commits_go_with_the_state() {
+    let bounds = Bounds { tries: 2, writes: 1, dont_care: false, ..TOGETHER };
+    holds("two tries over TCP, commit with the state", bounds);
+}
+
+#[test]
 fn two_tries_over_tcp() {
     holds("two tries over TCP", Bounds { tries: 2, writes: 1, dont_care: false, ..TCP });
 }
@@ -95,6 +111,16 @@ fn three_tries_over_tcp() {
 #[test]
 fn pages_that_follow_over_tcp() {
     holds("pages that follow, over TCP", FOLLOW);
+}
+
+#[test]
+fn pages_that_follow_a_commit_that_goes_with_the_state() {
+    holds("pages that follow, commit with the state", Bounds { together: true, ..FOLLOW });
+}
+
+#[test]
+fn a_network_that_repeats_and_loses_packets_of_a_commit_with_the_state() {
+    holds("two tries, harsh network, commit with the state", Bounds { together: true, ..HARSH });
 }
 
 #[test]
@@ -137,6 +163,9 @@ found! {
     a_source_that_resumes_when_cancelled_is_found: ResumesWhenCancelled, TCP => ONE;
     a_source_that_takes_unknown_for_never_is_found: TakesUnknownForNever, TCP => WORD;
     a_commit_without_a_fence_is_found: CommitsUnfenced, TCP => FENCE;
+    a_commit_with_the_state_and_without_a_fence_is_found: CommitsUnfenced, TOGETHER => FENCE;
+    a_source_that_resumes_in_silence_after_a_commit_with_the_state_is_found: ResumesWhenSilent, TOGETHER => ONE;
+    a_state_that_runs_though_it_was_not_applied_is_found: RunsUnapplied, TOGETHER => WHOLE;
     two_run_without_a_fence: CommitsUnfenced, TCP => ONE;
     a_guest_left_standing_is_found: StaysStopped, TCP => BACK;
     a_dirty_page_left_behind_is_found: LosesADirtyPage, TCP => WHOLE;

@@ -33,6 +33,8 @@ pub enum Mutation {
     LosesADirtyPage,
     /// The destination runs what it has applied, commit or not.
     RunsWithoutCommit,
+    /// The destination runs at a commit with the state, applied or not.
+    RunsUnapplied,
     /// The destination does not write the commit down.
     ForgetsThatItRan,
     /// The destination answers *never* without ending the attempt first.
@@ -104,16 +106,19 @@ impl Mutation {
         now: Duration,
     ) -> Vec<destination::Action> {
         let event = match (event, machine.id()) {
-            (destination::Event::Message(Message::Commit(_)), Some(id))
+            (destination::Event::Message(Message::Commit(_, state)), Some(id))
                 if self == Self::TakesAnyCommit =>
             {
-                destination::Event::Message(Message::Commit(id))
+                destination::Event::Message(Message::Commit(id, state))
             }
             (event, _) => event,
         };
+        let commit = matches!(&event, destination::Event::Message(Message::Commit(..)));
         let mut actions = machine.handle(event, now);
+        let applies = actions.iter().any(|a| matches!(a, destination::Action::Apply(_)));
         let ready = actions.contains(&destination::Action::Send(Message::Ready));
-        if self == Self::RunsWithoutCommit && ready {
+        let unapplied = self == Self::RunsUnapplied && commit && applies;
+        if self == Self::RunsWithoutCommit && ready || unapplied {
             actions.push(destination::Action::Run);
         }
         actions

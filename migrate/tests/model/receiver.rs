@@ -152,13 +152,17 @@ impl World {
             }
             return;
         }
-        if outcome == Outcome::Never
-            && let Some(remembered) = self.tries.get_mut(try_of(&id))
-        {
-            remembered.said_never = true;
+        if outcome == Outcome::Never {
+            self.note_never(&id);
         }
         self.send(model, at, Way::ToSource, Message::Outcome(id, outcome));
         self.connections[at].receiver_leaves();
+    }
+
+    fn note_never(&mut self, id: &MoveId) {
+        if let Some(remembered) = self.tries.get_mut(try_of(id)) {
+            remembered.said_never = true;
+        }
     }
 
     /// The attempt's thread takes the connection on which the source is back.
@@ -225,6 +229,9 @@ impl World {
             #[allow(unreachable_patterns)]
             match action {
                 Action::Send(message) => {
+                    if let Message::Outcome(id, Outcome::Never) = &message {
+                        self.note_never(id);
+                    }
                     if let Some(at) = self.attempt().connection {
                         self.send(model, at, Way::ToSource, message);
                     }
@@ -232,6 +239,7 @@ impl World {
                 Action::Prepare(_) | Action::Apply(_) | Action::Forget(_) => {
                     self.attempt().task = Some(action);
                 }
+                Action::Brace(_) => {}
                 Action::Run => self.run(model, &id),
                 Action::Complete => self.compare(model, &id),
                 Action::Deliver(_) => {}

@@ -7,13 +7,13 @@ use migrate::{
     offer::Offer,
     pages::Pages,
     rounds::Policy,
-    source::{Action, Ended, Event, Mode, Sent, Settings, Source, Stopped},
+    source::{Action, Ended, Event, Sent, Settings, Source, Stopped},
     wire::Message,
 };
 
 use super::{
     link::{Connection, Memory, PAGES, Packet, Way},
-    world::{Moves, Remembered, World, move_id},
+    world::{Bounds, Moves, Remembered, World, move_id},
 };
 
 /// The process that has the VM.
@@ -39,7 +39,12 @@ pub struct Mover {
     pub connection: Option<usize>,
     /// What the machine asked for and whose outcome is open.
     pub tasks: VecDeque<Action>,
+    /// The state that goes with the commit.
+    held: Vec<u8>,
 }
+
+/// A state.
+const STATE: [u8; 1] = [1];
 
 /// How a task ends.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -90,13 +95,14 @@ impl Origin {
 /// Time is left out: every duration that the machine goes by is zero, so that a deadline is over whenever the checker says so. Only a round takes
 /// long, so that what the guest dirtied meanwhile decides whether there is another.
 #[allow(clippy::needless_update, reason = "what they get beside is as it comes")]
-fn settings(mode: Mode) -> Settings {
+fn settings(bounds: &Bounds) -> Settings {
     const NONE: Duration = Duration::ZERO;
     let policy = Policy { last_round: NONE, rounds_max: 2, ..Policy::default() };
     let (quiesce, quiesce_expected, answer, prepare) = (NONE, NONE, NONE, NONE);
     let usual = Settings::default();
     Settings {
-        mode,
+        mode: bounds.mode,
+        together: bounds.together,
         policy,
         max_blackout: NONE,
         quiesce,
@@ -139,9 +145,10 @@ impl World {
         self.tries.push(Remembered::default());
         self.connections.push(Connection::default());
         let (machine, actions) =
-            Source::begin(move_id(number), offer(), settings(model.bounds.mode), Duration::ZERO);
+            Source::begin(move_id(number), offer(), settings(&model.bounds), Duration::ZERO);
         let connection = Some(self.connections.len() - 1);
-        self.origin().mover = Some(Mover { machine, number, connection, tasks: VecDeque::new() });
+        let (tasks, held) = (VecDeque::new(), Vec::new());
+        self.origin().mover = Some(Mover { machine, number, connection, tasks, held });
         self.source_acts(model, actions);
     }
 
@@ -160,11 +167,18 @@ impl World {
         for action in actions {
             #[allow(unreachable_patterns)]
             match action {
-                Action::Send(message) => {
-                    if matches!(message, Message::Commit(_)) && self.runs_at_source() {
+                Action::Send(message) => self.source_sends(model, message),
+                Action::Brace => self.source_sends(model, Message::Brace(Vec::new())),
+                Action::Commit(id) => {
+                    if self.runs_at_source() {
                         self.broken = Some("a commit while the guest runs");
                     }
-                    self.source_sends(model, message);
+                    let held = std::mem::take(&mut self.mover().held);
+                    let sent = !held.is_empty();
+                    self.source_sends(model, Message::Commit(id, held));
+                    if sent {
+                        self.source_event(model, Event::Sent(Sent::default()));
+                    }
                 }
                 Action::StartLog
                 | Action::SendPages { .. }
@@ -210,7 +224,7 @@ impl World {
     fn source_sends(&mut self, model: &Moves, message: Message) {
         match self.mover().connection {
             Some(at) => self.send(model, at, Way::ToReceiver, message),
-            None if matches!(message, Message::Commit(_)) => {
+            None if matches!(message, Message::Commit(..)) => {
                 self.broken = Some("a commit without a connection")
             }
             None => {}
@@ -280,13 +294,18 @@ impl World {
                 Event::Dirty { dirty, dont_care: dont_care(done) }
             }
             (Action::Stop { .. }, done) => self.stop(done),
-            (Action::SendLast { pages, follow }, _) => {
+            (Action::SendLast { pages, follow, hold }, _) => {
                 if !follow.is_empty() {
                     self.source_sends(model, Message::Follow(follow.runs().collect()));
                 }
                 self.source_pushes(&pages);
-                self.source_sends(model, Message::State(Vec::new()));
-                sent(&pages)
+                if hold {
+                    self.mover().held = STATE.to_vec();
+                    Event::Held
+                } else {
+                    self.source_sends(model, Message::State(STATE.to_vec()));
+                    sent(&pages)
+                }
             }
             (_, _) => unreachable!("only these become tasks"),
         };

@@ -28,6 +28,8 @@ pub struct Bounds {
     pub dont_care: bool,
     /// How memory goes over: with [`Mode::Hybrid`] pages follow the commit.
     pub mode: Mode,
+    /// Whether the commit goes with the state, rather than when the receiver has applied it.
+    pub together: bool,
     /// What a network does that is no TCP.
     pub harsh: Harsh,
 }
@@ -137,7 +139,7 @@ impl World {
 
     /// Hands a message to a connection.
     pub fn send(&mut self, model: &Moves, at: usize, way: Way, message: Message) {
-        if way == Way::ToReceiver && matches!(message, Message::Commit(_)) {
+        if way == Way::ToReceiver && matches!(message, Message::Commit(..)) {
             // Written down even if the connection is broken: the source cannot know.
             if let Some(number) = self.origin.as_ref().and_then(Origin::try_number) {
                 self.tries[number].committed = true;

@@ -6,6 +6,7 @@
 //! what opening a TAP device takes, and that only in the threads that do so.
 
 use super::{Error, Thread};
+use crate::vm::Side;
 use nix::unistd::{Gid, Group, Uid, User, setgroups, setresgid, setresuid};
 use std::{
     io,
@@ -13,7 +14,7 @@ use std::{
 };
 
 /// Real-time priority that threads of a switch ask for.
-const RTPRIO: libc::rlim_t = 1;
+const RTPRIO: libc::rlim_t = Side::Source as libc::rlim_t;
 /// Descriptors that a process may have: connections are limited to far fewer.
 const NOFILE: libc::rlim_t = 1024;
 const CAP_NET_ADMIN: u32 = 12;

@@ -15,7 +15,7 @@ pub use dirty_log::{DirtyLog, Watch};
 pub use host::Host;
 pub use kick::Kick;
 pub(crate) use kick::this_thread;
-pub use state::VcpuState;
+pub use state::{SteadyState, VcpuState};
 pub use vcpu::{Exit, Vcpu};
 
 use std::{io, path::PathBuf};

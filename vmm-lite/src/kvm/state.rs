@@ -52,7 +52,56 @@ pub struct VcpuState {
     pub msrs: Vec<Msr>,
 }
 
+/// What the monitor sets before the guest's first instruction at CPL 3, and never again.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct SteadyState {
+    xcrs: kvm_xcrs,
+    msrs: Vec<Msr>,
+}
+
 impl Vcpu {
+    /// Reads what is not going to change any more, so that a capture need not. For a guest that is at CPL 3.
+    ///
+    /// # Errors
+    /// [`Error::Call`].
+    pub fn note_steady(&mut self) -> Result<&SteadyState, Error> {
+        let steady = self.read_steady()?;
+        Ok(self.steady.insert(steady))
+    }
+
+    fn read_steady(&self) -> Result<SteadyState, Error> {
+        let entry = |&index: &u32| kvm_msr_entry { index, ..Default::default() };
+        let entries: Vec<_> = self.msrs.iter().map(entry).collect();
+        let mut msrs = Msrs::from_entries(&entries).expect("a handful of MSRs");
+        let read = self.fd.get_msrs(&mut msrs).map_err(failed("read the MSRs"))?;
+        if read != self.msrs.len() {
+            return Err(Error::State("an MSR that KVM lists and cannot read"));
+        }
+        let msrs = msrs.as_slice().iter().map(|m| Msr { index: m.index, value: m.data }).collect();
+        Ok(SteadyState { xcrs: self.fd.get_xcrs().map_err(failed("read the XCRs"))?, msrs })
+    }
+
+    /// Sets that much of a state that is to be [applied](Self::apply), unless it is set.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub fn apply_steady(&mut self, steady: &SteadyState) -> Result<(), Error> {
+        steady.check()?;
+        if self.set.as_ref() == Some(steady) {
+            return Ok(());
+        }
+        self.set = None;
+        let entry = |m: &Msr| kvm_msr_entry { index: m.index, data: m.value, ..Default::default() };
+        let msrs: Vec<_> = steady.msrs.iter().map(entry).collect();
+        let msrs = Msrs::from_entries(&msrs).map_err(|_| Error::State("too many MSRs"))?;
+        self.fd.set_xcrs(&steady.xcrs).map_err(failed("set the XCRs"))?;
+        if self.fd.set_msrs(&msrs).map_err(failed("set the MSRs"))? != steady.msrs.len() {
+            return Err(Error::State("an MSR that this host does not have"));
+        }
+        self.set = Some(steady.clone());
+        Ok(())
+    }
+
     /// Completes what the last exit left open (an `out` whose instruction KVM has not stepped over yet) and captures.
     ///
     /// # Errors
@@ -64,26 +113,18 @@ impl Vcpu {
         let ran = self.fd.run().map(|_| ());
         self.fd.get_kvm_run().kvm_valid_regs = 0;
         interrupted(ran, "complete the last exit")?;
+        let SteadyState { xcrs, msrs } = match &self.steady {
+            Some(steady) => steady.clone(),
+            None => self.read_steady()?,
+        };
         let sync = self.fd.sync_regs();
-        let mut msrs = Msrs::from_entries(
-            &self
-                .msrs
-                .iter()
-                .map(|&index| kvm_msr_entry { index, ..Default::default() })
-                .collect::<Vec<_>>(),
-        )
-        .expect("a handful of MSRs");
-        let read = self.fd.get_msrs(&mut msrs).map_err(failed("read the MSRs"))?;
-        if read != self.msrs.len() {
-            return Err(Error::State("an MSR that KVM lists and cannot read"));
-        }
         Ok(VcpuState {
             regs: sync.regs,
             sregs: sync.sregs,
             events: sync.events,
-            xcrs: self.fd.get_xcrs().map_err(failed("read the XCRs"))?,
+            xcrs,
             xsave: trimmed(&self.fd.get_xsave().map_err(failed("read the FPU state"))?),
-            msrs: msrs.as_slice().iter().map(|m| Msr { index: m.index, value: m.data }).collect(),
+            msrs,
         })
     }
 
@@ -92,20 +133,12 @@ impl Vcpu {
     /// # Errors
     /// [`Error::State`] for what no guest of vmm-lite can have, [`Error::Call`] for what KVM refuses.
     pub fn apply(&mut self, state: &VcpuState) -> Result<(), Error> {
-        state.check()?;
-        let msrs: Vec<_> = state
-            .msrs
-            .iter()
-            .map(|m| kvm_msr_entry { index: m.index, data: m.value, ..Default::default() })
-            .collect();
-        let msrs = Msrs::from_entries(&msrs).map_err(|_| Error::State("too many MSRs"))?;
         let xsave = padded(&state.xsave).ok_or(Error::State("too much FPU state"))?;
-        self.fd.set_xcrs(&state.xcrs).map_err(failed("set the XCRs"))?;
+        let steady = SteadyState { xcrs: state.xcrs, msrs: state.msrs.clone() };
+        self.apply_steady(&steady)?;
+        self.steady = None;
         // SAFETY: KVM reads the 4096 bytes of the structure, no more: XCR0 was checked not to name components that need more.
         unsafe { self.fd.set_xsave(&xsave) }.map_err(failed("set the FPU state"))?;
-        if self.fd.set_msrs(&msrs).map_err(failed("set the MSRs"))? != state.msrs.len() {
-            return Err(Error::State("an MSR that this host does not have"));
-        }
         let sync = self.fd.sync_regs_mut();
         (sync.regs, sync.sregs, sync.events) = (state.regs, state.sregs, state.events);
         // The vCPU may have exited before for something that was left open; it is not the new state's.
@@ -117,7 +150,7 @@ impl Vcpu {
     }
 }
 
-impl VcpuState {
+impl SteadyState {
     fn check(&self) -> Result<(), Error> {
         if self.msrs.iter().any(|m| !MSRS.contains(&m.index)) {
             return Err(Error::State("an MSR that is not part of a guest's state"));

@@ -1,6 +1,6 @@
 //! The vCPU: entering the guest, and why it came back.
 
-use super::{Error, Kick, cpu, entry, failed, state};
+use super::{Error, Kick, SteadyState, cpu, entry, failed, state};
 use crate::memory::GuestRam;
 use kvm_bindings::{KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, kvm_device_attr, kvm_xcrs};
 use kvm_ioctls::{Cap, VcpuExit, VcpuFd, VmFd};
@@ -62,6 +62,10 @@ pub struct Vcpu {
     pub(super) fd: VcpuFd,
     /// MSRs worth capturing that this host has.
     pub(super) msrs: Vec<u32>,
+    /// What a capture need not read, because it has been and does not change.
+    pub(super) steady: Option<SteadyState>,
+    /// What has been set since the guest last ran.
+    pub(super) set: Option<SteadyState>,
     kick: Arc<Kick>,
     _vm: Arc<VmFd>,
     /// The guest's memory, which must not go away under it.
@@ -83,7 +87,7 @@ impl Vcpu {
         // SAFETY: the page stays mapped as long as `fd`, which this vCPU owns; users of the handle hold the vCPU too (see `vm::Shared`).
         let kick = Arc::new(unsafe { Kick::new(fd.get_kvm_run()) });
         let msrs = state::MSRS.iter().copied().filter(|m| msrs.contains(m)).collect();
-        Ok(Self { fd, msrs, kick, _vm: vm, _ram: ram })
+        Ok(Self { fd, msrs, steady: None, set: None, kick, _vm: vm, _ram: ram })
     }
 
     /// Sets the registers for the start of an image at `entry`.
@@ -124,6 +128,7 @@ impl Vcpu {
     /// # Errors
     /// [`Error::Call`] when KVM itself fails.
     pub fn run(&mut self) -> Result<Exit, Error> {
+        self.set = None;
         let exit = match self.fd.run() {
             Ok(exit) => exit,
             Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => return Ok(Exit::Kicked),

@@ -181,6 +181,12 @@ impl Connection {
         self.inbox.len() > 0 || self.closed
     }
 
+    /// Whether nothing has come that was not received yet, and the peer is still there as far as this host knows.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        !self.has_buffered() && wait_readable(self.fd(), Duration::ZERO).is_ok_and(|ready| !ready)
+    }
+
     /// How long a write, or what is left of a message that has begun, may take before it is an error.
     ///
     /// # Errors
@@ -252,6 +258,18 @@ impl Connection {
             }
         }
         Ok(true)
+    }
+
+    /// Waits without sleep until something can be received, or `end`: to be woken can take longer than what is waited for. `false`: nothing came.
+    pub fn stay_awake(&mut self, end: Instant) -> bool {
+        while Instant::now() < end {
+            // An error is for whoever receives.
+            if self.wait(Duration::ZERO).unwrap_or(true) {
+                return true;
+            }
+            std::thread::yield_now();
+        }
+        false
     }
 
     /// Reads once.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     memory::{PAGE, PageSet, Userfault, UserfaultError},
-    vm::{Paused, Vm, VmPhase, VmState},
+    vm::{Paused, Side, Vm, VmPhase, VmState},
 };
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -88,6 +88,10 @@ pub fn copy(
     sink: &mut dyn Sink,
     alive: &mut Alive<'_>,
 ) -> Result<Copied, Error> {
+    if let VmPhase::Running = vm.phase() {
+        vm.ask_to_give_up();
+        vm.wait_gave_up(QUIESCE);
+    }
     match vm.phase() {
         VmPhase::Ended(end) => Err(crate::vm::Error::Ended(end).into()),
         VmPhase::Paused => standing(vm.hold()?, sink, alive),
@@ -157,6 +161,7 @@ fn rounds(vm: &Vm, sink: &mut dyn Sink, alive: &mut Alive<'_>) -> Result<Copied,
             break;
         }
     }
+    let urgent = vm.urgent(Side::Source);
     let mut paused = vm.quiesce(QUIESCE)?;
     let dont_care = paused.dont_care();
     let mut last = Vec::new();
@@ -180,20 +185,19 @@ fn rounds(vm: &Vm, sink: &mut dyn Sink, alive: &mut Alive<'_>) -> Result<Copied,
         }
     };
     let phases = resume(paused, memory)?;
+    drop(urgent);
     sink.pages(&last)?;
     let mode = Mode::Rounds;
     Ok(Copied { state, dont_care, left_out, quiescent, mode, phases: Some(phases), faults: 0 })
 }
 
 /// Lets a VM run on whose memory was safe at `memory` and whose state has just been captured.
-pub(super) fn resume(mut paused: Paused<'_>, memory: Instant) -> Result<Phases, Error> {
+pub(super) fn resume(paused: Paused<'_>, memory: Instant) -> Result<Phases, Error> {
     let captured = Instant::now();
     let (requested, stopped) = paused.times();
     let vm = paused.vm().clone();
-    let urgent = paused.take_urgent();
     paused.resume_here()?;
     let entered = vm.entered(ENTRY).unwrap_or_else(Instant::now);
-    drop(urgent);
     let ns = |from: Instant, to: Instant| to.saturating_duration_since(from).as_nanos() as u64;
     Ok(Phases {
         quiesce_ns: ns(requested, stopped),

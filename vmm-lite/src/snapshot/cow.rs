@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     memory::{Fault, GuestRam, PAGE, PageSet, Userfault, Watch},
-    vm::{Urgent, Vm},
+    vm::{Side, Urgent, Vm},
 };
 use std::{
     ops::Range,
@@ -187,6 +187,7 @@ impl Cow {
             self.userfault.protect(0..pages, true)?;
             self.settle();
         }
+        let urgent = vm.urgent(Side::Source);
         let mut paused = vm.quiesce(QUIESCE)?;
         let captured = (|| {
             let dont_care = paused.dont_care();
@@ -205,6 +206,7 @@ impl Cow {
             }
         };
         let phases = copy::resume(paused, memory)?;
+        drop(urgent);
         self.wake();
         let (mode, phases) = (Mode::CopyOnWrite, Some(phases));
         Ok(Copied { state, dont_care, left_out: 0, quiescent, mode, phases, faults: 0 })
@@ -312,7 +314,7 @@ impl Cow {
             faults: Vec::new(),
             pace: Pace::default(),
             // Others wait for it until the VM has been stopped and runs again.
-            urgent: Some(Urgent::this()),
+            urgent: Some(Urgent::this(Side::Source)),
         }
         .serve();
         // However it ended, nobody is to wait for a page any more.

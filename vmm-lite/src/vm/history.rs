@@ -71,7 +71,7 @@ pub struct History {
     /// How long the guest stood in each move that was made, as its destination knows it: from the last word that it sent before the switch to the
     /// guest's first instruction. So it holds that word's way too, and errs upwards.
     pub blackout: Histogram,
-    /// How long the guest took to quiesce when it was asked to.
+    /// How long the guest took to quiesce when it was asked to, or to stand when it need not be asked.
     pub quiesce: Histogram,
     /// How often it did not within the time it had, and was stopped where it was.
     pub quiesce_unanswered: u64,

@@ -1,7 +1,7 @@
 //! The machine: the vCPU with its devices, and the loop that runs it.
 
 use super::{
-    ApplyError, End, Error, GuestFault, VmState,
+    ApplyError, End, Error, GuestFault, Steady, VmState,
     shared::{Exits, Shared},
     wait,
 };
@@ -251,6 +251,14 @@ impl Machine {
                 return Ok(Served::Stop(Stop::Paused { quiescent: true }));
             }
         }
+        if self.rang(Doorbell::GAVE_UP) {
+            self.done(Doorbell::GAVE_UP);
+            // A move is near. What cannot be read now is read by the capture.
+            let vcpu = self.vcpu.note_steady().ok().cloned();
+            let offload = self.net.as_ref().map(Net::offload);
+            shared.set_steady(vcpu.map(|vcpu| Steady { vcpu, offload }));
+            shared.answered();
+        }
         if self.rang(Doorbell::FAULT) {
             let fault = GuestFault::copy(&self.ram.control_page().fault);
             self.flush(shared);
@@ -297,6 +305,14 @@ impl Machine {
             quiesce_number: shared.quiesce_number(),
             history: *shared.lock_history(),
         })
+    }
+
+    /// Applies what is not going to change, as far as this host takes it: the state itself says it again.
+    pub(super) fn apply_steady(&mut self, steady: &Steady) -> Result<(), kvm::Error> {
+        if let (Some(net), Some(offload)) = (&mut self.net, steady.offload) {
+            net.tell_offload(offload);
+        }
+        self.vcpu.apply_steady(&steady.vcpu)
     }
 
     pub(super) fn apply(

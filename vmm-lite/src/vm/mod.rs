@@ -47,16 +47,16 @@ pub use late::LatePackets;
 use paused::LINK_PATIENCE;
 pub use paused::{Paused, Resume};
 pub use resources::Resources;
-pub use state::{ApplyError, VmState};
+pub use state::{ApplyError, Steady, VmState};
 pub use stats::{DirtyRate, ExitCounts, NetStats, Stats, mac_text};
-pub use urgent::Urgent;
+pub use urgent::{Side, Urgent};
 pub use vmm_lite_interface::control::ResumeReason;
 
 use crate::{
     boot::{self, Image},
     devices::{arp, console::Console, link, net::Net, tap, tap::Tap},
     kvm::{self, DirtyLog, Host, cpu::Features},
-    memory::{self, GuestRam},
+    memory::{self, GuestRam, PageSet},
 };
 use machine::Machine;
 use shared::{Phase, Shared, Wanted};
@@ -278,24 +278,60 @@ impl Vm {
     }
 
     /// Asks the guest to quiesce, and stops the vCPU when it has answered or `patience` is over, whichever comes first;
-    /// [`Paused::quiescent`] says which. From here to the resume the calling thread and the vCPU's are [urgent](Urgent).
+    /// [`Paused::quiescent`] says which.
     ///
     /// # Errors
     /// [`Error::Ended`], or [`Error::Busy`] if another thread holds it.
     pub fn quiesce(&self, patience: Duration) -> Result<Paused<'_>, Error> {
         let requested = Instant::now();
-        let urgent = self.urgent();
         self.shared.request_quiesce(patience);
         self.shared.want(Wanted::Quiesce);
         if !self.shared.wait_stopped(Some(requested + patience))? {
             self.shared.want(Wanted::Pause);
             self.shared.wait_stopped(None)?;
         }
-        let paused = self.paused(requested)?.urgent(urgent);
+        let paused = self.paused(requested)?;
         let (requested, stopped) = paused.times();
         let took = stopped.saturating_duration_since(requested);
         self.shared.lock_history().quiesced(took, paused.quiescent());
         Ok(paused)
+    }
+
+    /// Asks the guest to give up memory that it does not use, in time for [`dont_care`](Self::dont_care). It runs on.
+    pub fn ask_to_give_up(&self) {
+        self.shared.ask_to_give_up();
+    }
+
+    /// Waits until the guest has answered [`ask_to_give_up`](Self::ask_to_give_up), at most `patience`.
+    pub fn wait_gave_up(&self, patience: Duration) {
+        self.shared.wait_gave_up(Instant::now() + patience);
+    }
+
+    /// The pages whose content does not matter now. While the guest runs this can change at any time.
+    #[must_use]
+    pub fn dont_care(&self) -> PageSet {
+        self.ram().dont_care(self.ram().control_page())
+    }
+
+    /// Stops the guest for a move: if the program has quiesce hooks as [`quiesce`](Self::quiesce) does, else at once, wherever it is.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], or [`Error::Busy`] if another thread holds it.
+    pub fn stop_for_move(&self, patience: Duration) -> Result<Paused<'_>, Error> {
+        if self.ram().control_page().no_quiesce_hooks.load(SeqCst) == 0 {
+            return self.quiesce(patience);
+        }
+        let paused = self.pause()?;
+        let (requested, stopped) = paused.times();
+        let took = stopped.saturating_duration_since(requested);
+        self.shared.lock_history().quiesced(took, true);
+        Ok(paused)
+    }
+
+    /// What of the guest's state is not going to change any more, as of the last time that it [gave up](Self::ask_to_give_up) memory.
+    #[must_use]
+    pub fn steady(&self) -> Option<Steady> {
+        self.shared.steady()
     }
 
     /// Takes hold of a machine that is paused already, such as one just prepared.
@@ -317,11 +353,16 @@ impl Vm {
         }
     }
 
-    /// Makes the calling thread and the vCPU's [urgent](Urgent) for as long as what comes back is held: for the destination of a move, from the state's
-    /// arrival to the first entry.
+    /// Makes the calling thread and the vCPU's [urgent](Urgent) for as long as what comes back is held: from right before a pause to the resume, here or at the destination.
     #[must_use]
-    pub fn urgent(&self) -> Urgent {
-        Urgent::this_and(self.shared.thread.load(SeqCst))
+    pub fn urgent(&self, side: Side) -> Urgent {
+        Urgent::this_and(self.shared.thread.load(SeqCst), side)
+    }
+
+    /// Makes the vCPU's thread [urgent](Urgent). Not for long while a guest runs that does not wait: nothing else would get this CPU.
+    #[must_use]
+    pub fn urgent_vcpu(&self, side: Side) -> Urgent {
+        Urgent::other(self.shared.thread.load(SeqCst), side)
     }
 
     /// Says that the machine is about to be moved; `None` if it is being moved already. Dropping what comes back ends that.
@@ -344,6 +385,12 @@ impl Vm {
     #[must_use]
     pub fn cancel_fd(&self) -> i32 {
         self.shared.cancel.as_raw_fd()
+    }
+
+    /// Says that the machine, which is paused, is about to be resumed, so that its thread is awake when it is: to be woken takes longer than most of what is done
+    /// between the two.
+    pub fn rouse(&self) {
+        self.shared.rouse();
     }
 
     /// Whether it runs, is paused, or how it ended.

@@ -1,7 +1,7 @@
 //! Holding a machine that does not run.
 
 use super::{
-    Address, End, Error, LatePackets, ResumeReason, Urgent, Vm, VmState,
+    Address, End, Error, LatePackets, ResumeReason, Steady, Vm, VmState,
     machine::{Fresh, Machine},
     shared::Phase,
 };
@@ -21,7 +21,6 @@ pub struct Paused<'vm> {
     vm: &'vm Vm,
     machine: MutexGuard<'vm, Machine>,
     requested: Instant,
-    urgent: Urgent,
 }
 
 /// How a machine goes on.
@@ -36,18 +35,7 @@ pub struct Resume {
 
 impl<'vm> Paused<'vm> {
     pub(super) fn new(vm: &'vm Vm, machine: MutexGuard<'vm, Machine>, requested: Instant) -> Self {
-        Self { vm, machine, requested, urgent: Urgent::default() }
-    }
-
-    /// Stays urgent for as long as it is held.
-    pub(super) fn urgent(self, urgent: Urgent) -> Self {
-        Self { urgent, ..self }
-    }
-
-    /// What it is urgent by, for who wants it to last until the guest runs again.
-    #[must_use]
-    pub fn take_urgent(&mut self) -> Urgent {
-        std::mem::take(&mut self.urgent)
+        Self { vm, machine, requested }
     }
 
     /// The machine.
@@ -71,11 +59,11 @@ impl<'vm> Paused<'vm> {
         }
     }
 
-    /// The pages whose content does not matter; empty unless the guest is quiescent.
+    /// The pages whose content does not matter as the guest stands: what it has given up, and more of it is quiescent.
     #[must_use]
     pub fn dont_care(&self) -> PageSet {
         let ram = self.vm.ram();
-        if self.quiescent() { ram.dont_care(ram.control_page()) } else { PageSet::new(ram.pages()) }
+        ram.dont_care(ram.control_page())
     }
 
     /// The pages of the tables of the network queues, which the VMM reads and writes beside the guest.
@@ -90,6 +78,14 @@ impl<'vm> Paused<'vm> {
     /// [`Error::Kvm`].
     pub fn capture(&mut self) -> Result<VmState, Error> {
         Ok(self.machine.capture(&self.vm.shared)?)
+    }
+
+    /// Applies what of a state does not change any more, before that is there.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`]; the state itself may yet be applied.
+    pub fn apply_steady(&mut self, steady: &Steady) -> Result<(), Error> {
+        Ok(self.machine.apply_steady(steady)?)
     }
 
     /// Takes a captured state over, `away` after it was captured. The memory has been written before.

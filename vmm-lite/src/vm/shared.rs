@@ -5,7 +5,7 @@
 //! for the last time, so that one of the two sees the other.
 
 pub(super) use super::stats::Exits;
-use super::{End, Error, History, Identity, Machine};
+use super::{End, Error, History, Identity, Machine, Steady};
 use crate::{
     devices::{
         clock,
@@ -31,6 +31,9 @@ use std::{
 };
 use vmm_lite_interface::layout::{CONTROL_PAGE, PAGE_SIZE};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+/// For so long a thread waits for another without sleep where blackout depends on it: to be woken takes tens of microseconds.
+const AWAKE: Duration = Duration::from_micros(500);
 
 /// What the vCPU thread is to do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Debug)]
@@ -92,10 +95,18 @@ pub(super) struct Shared {
     waiting: AtomicBool,
     phase: Mutex<Phase>,
     changed: Condvar,
+    /// Whether the phase is `Running`, for who looks again and again.
+    running: AtomicBool,
+    /// The machine is about to be resumed.
+    roused: AtomicBool,
     /// Nanoseconds after `made` at which the guest was last entered after a resume, plus one; 0 before.
     entered: AtomicU64,
     /// Number of the last quiesce request.
     quiesce_number: AtomicU32,
+    /// What the vCPU's thread last found not to change any more.
+    steady: Mutex<Option<Steady>>,
+    /// The guest is to run for a moment, as something was written that it is to see.
+    look: AtomicBool,
     /// Someone waits for `entered`.
     entry_awaited: AtomicBool,
 }
@@ -103,6 +114,14 @@ pub(super) struct Shared {
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Vm").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+/// Waits without sleep until `so`, or for so long that a sleep is worth it.
+fn awake_until(so: impl Fn() -> bool) {
+    let end = Instant::now() + AWAKE;
+    while !so() && Instant::now() < end {
+        std::thread::yield_now();
     }
 }
 
@@ -149,8 +168,12 @@ impl Shared {
             waiting: AtomicBool::new(false),
             phase: Mutex::new(Phase::Paused { quiescent: false, since: now }),
             changed: Condvar::new(),
+            running: AtomicBool::new(false),
+            roused: AtomicBool::new(false),
             entered: AtomicU64::new(0),
             quiesce_number: AtomicU32::new(0),
+            steady: Mutex::default(),
+            look: AtomicBool::new(false),
             entry_awaited: AtomicBool::new(false),
         })
     }
@@ -192,6 +215,32 @@ impl Shared {
         self.ram.mark(CONTROL_PAGE, PAGE_SIZE as usize);
     }
 
+    /// Asks the guest to give up memory that it does not use.
+    pub(super) fn ask_to_give_up(&self) {
+        let control = self.ram.control_page();
+        let number = control.give_up_answer.load(SeqCst).wrapping_add(1);
+        control.give_up_request.store(number, SeqCst);
+        self.ram.mark(CONTROL_PAGE, PAGE_SIZE as usize);
+        self.look.store(true, SeqCst);
+        self.nudge();
+    }
+
+    /// Waits until the guest has answered [`ask_to_give_up`](Self::ask_to_give_up), does not run, or `deadline`.
+    pub(super) fn wait_gave_up(&self, deadline: Instant) {
+        let control = self.ram.control_page();
+        let answered =
+            || control.give_up_answer.load(SeqCst) == control.give_up_request.load(SeqCst);
+        let mut phase = self.lock_phase();
+        while matches!(*phase, Phase::Running) && !answered() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            phase =
+                self.changed.wait_timeout(phase, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     /// Number of the last quiesce request.
     pub(super) fn quiesce_number(&self) -> u32 {
         self.quiesce_number.load(SeqCst)
@@ -203,6 +252,7 @@ impl Shared {
 
     /// Waits until the vCPU is stopped, or `deadline`: then `false`.
     pub(super) fn wait_stopped(&self, deadline: Option<Instant>) -> Result<bool, Error> {
+        awake_until(|| !self.running.load(SeqCst));
         let mut phase = self.lock_phase();
         loop {
             match &*phase {
@@ -267,6 +317,7 @@ impl Shared {
 
     pub(super) fn wait_entered(&self, patience: Duration) -> Option<Instant> {
         let deadline = Instant::now() + patience;
+        awake_until(|| self.entered.load(SeqCst) != 0);
         let mut phase = self.lock_phase();
         loop {
             self.entry_awaited.store(true, SeqCst);
@@ -319,6 +370,7 @@ impl Shared {
         self.resumes.fetch_add(1, Relaxed);
         self.wanted.store(Wanted::Run as u8, SeqCst);
         *phase = Phase::Running;
+        self.running.store(true, SeqCst);
         drop(phase);
         self.changed.notify_all();
         Ok(())
@@ -348,14 +400,29 @@ impl Shared {
                 Phase::Ended(_) => return false,
                 Phase::Paused { .. } => {}
             }
+            if self.roused.swap(false, SeqCst) {
+                drop(phase);
+                awake_until(|| self.running.load(SeqCst));
+                phase = self.lock_phase();
+                continue;
+            }
             phase = self.changed.wait(phase).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Says that [`run`](Self::run) is about to be called.
+    pub(super) fn rouse(&self) {
+        self.roused.store(true, SeqCst);
+        // Once through the lock, so that the thread is either asleep or has yet to look.
+        drop(self.lock_phase());
+        self.changed.notify_all();
     }
 
     /// Says that the vCPU is stopped.
     pub(super) fn stopped(&self, phase: Phase) {
         let ended = matches!(phase, Phase::Ended(_));
         *self.lock_phase() = phase;
+        self.running.store(false, SeqCst);
         if ended {
             self.tell_end();
         } else {
@@ -365,6 +432,26 @@ impl Shared {
 
     pub(super) fn pause_wanted(&self) -> bool {
         self.wanted.load(SeqCst) == Wanted::Pause as u8
+    }
+
+    pub(super) fn steady(&self) -> Option<Steady> {
+        self.steady.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_steady(&self, steady: Option<Steady>) {
+        *self.steady.lock().unwrap_or_else(PoisonError::into_inner) = steady;
+    }
+
+    /// Says that the guest has answered something.
+    pub(super) fn answered(&self) {
+        // Once through the lock, so that who waits is either asleep or has yet to look.
+        drop(self.lock_phase());
+        self.changed.notify_all();
+    }
+
+    /// Whether the guest is to run for a moment; it is asked once.
+    pub(super) fn look_wanted(&self) -> bool {
+        self.look.swap(false, SeqCst)
     }
 
     pub(super) fn quiesce_wanted(&self) -> bool {

@@ -7,7 +7,7 @@ use crate::{
         console::ConsoleState,
         net::{NetState, StateError},
     },
-    kvm::{self, VcpuState},
+    kvm::{self, SteadyState, VcpuState},
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,15 @@ pub struct VmState {
     pub quiesce_number: u32,
     /// What it went through so far.
     pub history: History,
+}
+
+/// What of a state does not change any more once the guest has begun to run its program, known before the guest stands.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Steady {
+    /// The vCPU's.
+    pub vcpu: SteadyState,
+    /// Offloads that the network driver takes, if there is a network device. These may change, which the state then says.
+    pub offload: Option<u32>,
 }
 
 /// Why a state was not applied. The machine is then good for nothing but to be dropped.

@@ -5,8 +5,15 @@
 
 use crate::kvm::this_thread;
 
-/// Lowest of the real-time priorities: before everything ordinary, behind whatever the host itself has.
-const PRIORITY: i32 = 1;
+/// At which end of a copy a thread works, which decides who goes first where both ends are on one host. The priorities are the lowest of the real-time ones: before
+/// everything ordinary, behind whatever the host itself has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// Waits for the other, without sleep.
+    Destination = 1,
+    /// Has the guest, which runs until it is stopped.
+    Source = 2,
+}
 
 /// Threads that go first until this is dropped.
 #[derive(Debug, Default)]
@@ -24,18 +31,23 @@ struct Before {
 
 impl Urgent {
     /// The calling thread and another.
-    pub(super) fn this_and(other: i32) -> Self {
-        Self { threads: [raise(this_thread()), raise(other)] }
+    pub(super) fn this_and(other: i32, side: Side) -> Self {
+        Self { threads: [raise(this_thread(), side), raise(other, side)] }
+    }
+
+    /// Another thread.
+    pub(super) fn other(thread: i32, side: Side) -> Self {
+        Self { threads: [raise(thread, side), None] }
     }
 
     /// The calling thread.
     #[must_use]
-    pub fn this() -> Self {
-        Self { threads: [raise(this_thread()), None] }
+    pub fn this(side: Side) -> Self {
+        Self { threads: [raise(this_thread(), side), None] }
     }
 }
 
-fn raise(thread: i32) -> Option<Before> {
+fn raise(thread: i32, side: Side) -> Option<Before> {
     let mut param = libc::sched_param { sched_priority: 0 };
     // SAFETY: plain system calls on a thread of this process; one that has ended makes them fail.
     let policy = unsafe {
@@ -49,7 +61,7 @@ fn raise(thread: i32) -> Option<Before> {
         return None;
     }
     let before = Before { thread, policy, priority: param.sched_priority };
-    set(thread, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, PRIORITY).then_some(before)
+    set(thread, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, side as i32).then_some(before)
 }
 
 fn set(thread: i32, policy: i32, priority: i32) -> bool {
@@ -80,7 +92,7 @@ mod tests {
     #[test]
     fn urgency_ends() {
         let before = policy();
-        let urgent = Urgent::this();
+        let urgent = Urgent::this(Side::Source);
         if urgent.threads[0].is_none() {
             eprintln!("skipped: this user has no real-time priority");
             return;

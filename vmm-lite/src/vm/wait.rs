@@ -58,7 +58,7 @@ fn settle(
     if machine.rings.fill(&machine.ram, &shared.console)? {
         return Ok(None);
     }
-    if shared.pause_wanted() || shared.quiesce_wanted() {
+    if shared.pause_wanted() || shared.quiesce_wanted() || shared.look_wanted() {
         return Ok(None);
     }
     match machine.clock.until(deadline) {

@@ -101,6 +101,8 @@ impl Late {
 #[derive(Debug)]
 pub struct Net {
     tap: Tap,
+    /// What the TAP was last told that the driver takes.
+    offload: Option<u32>,
     registers: Registers,
     buffers: Buffers,
     counters: Arc<Counters>,
@@ -126,7 +128,8 @@ impl Net {
     pub fn with_mtu(tap: Tap, mac: [u8; 6], mtu: u16) -> Self {
         let (counters, late) = Default::default();
         let registers = Registers::new(mac, mtu);
-        Self { tap, registers, buffers: Buffers::default(), counters, late }
+        let (offload, buffers) = (None, Buffers::default());
+        Self { tap, offload, registers, buffers, counters, late }
     }
 
     /// Its counters.
@@ -161,14 +164,24 @@ impl Net {
     /// A [`Violation`].
     pub fn write(&mut self, offset: u64, data: &[u8], ram: &GuestRam) -> Result<(), Violation> {
         if self.registers.write(offset, data, ram)? {
-            self.offload();
+            self.tell_offload(self.registers.offload());
         }
         Ok(())
     }
 
-    /// Tells the TAP what the driver takes.
-    fn offload(&self) {
-        if let Err(e) = self.tap.set_offload(self.registers.offload()) {
+    /// Which offloads the driver takes.
+    #[must_use]
+    pub fn offload(&self) -> u32 {
+        self.registers.offload()
+    }
+
+    /// Tells the TAP which offloads the driver takes, or is going to.
+    pub fn tell_offload(&mut self, offload: u32) {
+        // The call waits for all who configure networks.
+        if self.offload.replace(offload) == Some(offload) {
+            return;
+        }
+        if let Err(e) = self.tap.set_offload(offload) {
             // The guest then gets packets it could have got cheaper, and none it cannot take.
             tracing::warn!("offloads stay off: {e}");
         }
@@ -179,7 +192,7 @@ impl Net {
     /// # Errors
     /// A [`Violation`].
     pub fn pass(&mut self, ram: &GuestRam) -> Result<Moved, Violation> {
-        let Self { tap, registers, buffers, counters, late } = self;
+        let Self { tap, registers, buffers, counters, late, .. } = self;
         let room = registers::frame_max(registers.offload(), registers.mtu());
         let Some([receive, transmit]) = registers.live_queues() else {
             return Ok(Moved::default());
@@ -217,7 +230,7 @@ impl Net {
     /// What is wrong with the state; nothing has changed then.
     pub fn apply(&mut self, state: &NetState, ram: &GuestRam) -> Result<(), state::Error> {
         self.registers.apply(state, ram)?;
-        self.offload();
+        self.tell_offload(self.registers.offload());
         Ok(())
     }
 }

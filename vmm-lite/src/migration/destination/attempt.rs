@@ -18,6 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// For so long the state is awaited without sleep: several times what a guest needs to stand.
+const AWAKE: Duration = Duration::from_millis(2);
 /// How often a VM that waits for its source is looked at: somebody may want to stop it.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -35,6 +37,8 @@ pub(super) struct Attempt<'r> {
     came: Instant,
     /// When the last message was sent.
     spoke: Instant,
+    /// Until when what is urgent is awaited without sleep.
+    awake_until: Instant,
     /// When the last message before the state was sent: the source asked for the pause after it had come.
     before_switch: Instant,
     /// Why it came to nothing.
@@ -56,6 +60,7 @@ impl<'r> Attempt<'r> {
             pages: 0,
             came: epoch,
             spoke: epoch,
+            awake_until: epoch,
             before_switch: epoch,
             discarded: None,
         }
@@ -95,6 +100,11 @@ impl<'r> Attempt<'r> {
             watched[2] = Watch::Readable(self.rejoin.fd());
             watched[3] = Watch::Readable(prepared.vm.end_fd());
             patience = patience.min(LOOK);
+        }
+        if let Some(connection) = &mut self.connection
+            && connection.stay_awake(self.awake_until)
+        {
+            return self.receive();
         }
         let buffered = self.connection.as_ref().is_some_and(Connection::has_buffered);
         let patience = if buffered { Duration::ZERO } else { patience };
@@ -204,6 +214,9 @@ impl<'r> Attempt<'r> {
                 if let Err(e) = connection.send(&message) {
                     self.lost(&e);
                 }
+                if let Some(prepared) = &mut self.prepared {
+                    prepared.said(&message);
+                }
             }
             Action::Prepare(offer) => {
                 let offering = self.receiver.offering().clone();
@@ -223,6 +236,12 @@ impl<'r> Attempt<'r> {
                     None => Err("no memory can follow to this host".into()),
                 };
                 self.events.push_back(Event::Forgot(forgot));
+            }
+            Action::Brace(steady) => {
+                self.awake_until = Instant::now() + AWAKE;
+                if let Some(prepared) = &mut self.prepared {
+                    prepared.brace(&steady);
+                }
             }
             Action::Apply(state) => {
                 self.before_switch = self.spoke;

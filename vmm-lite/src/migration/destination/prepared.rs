@@ -6,12 +6,12 @@ use crate::{
     devices::console::Console,
     kvm::cpu::Features,
     memory::PAGE,
-    vm::{Identity, MoveOutcome, Resume, ResumeReason, Urgent, Vm, VmState},
+    vm::{Identity, MoveOutcome, Resume, ResumeReason, Side, Steady, Urgent, Vm, VmState},
 };
 use migrate::{
     offer::{Capabilities, Offer, Refusal, judge},
     pages::Pages,
-    wire::{Accepted, PageFrame, Run, Started},
+    wire::{Accepted, Message, PageFrame, Run, Started},
 };
 use std::{
     os::fd::OwnedFd,
@@ -29,9 +29,13 @@ pub(super) struct Prepared {
     pub claim: Option<Claim>,
     /// From the state's arrival to the first entry.
     urgent: Option<Urgent>,
+    /// Whether the vCPU's thread is awake for it.
+    roused: bool,
     /// Where pages may follow; `None` where the host cannot let them, and when all have come.
     pub missing: Option<Missing>,
-    apply_ns: u64,
+    /// When the state came, and when it was applied.
+    came: Instant,
+    applied: Instant,
 }
 
 impl Prepared {
@@ -67,7 +71,9 @@ impl Prepared {
             .inspect_err(|e| tracing::info!("no memory can follow: {}", crate::cli::with_causes(e)))
             .ok();
         let accepted = Accepted { follow: missing.is_some(), apply_ns: apply.as_nanos() as u64 };
-        let this = Self { vm, claim, urgent: None, missing, apply_ns: 0 };
+        let now = Instant::now();
+        let (urgent, roused) = (None, false);
+        let this = Self { vm, claim, urgent, roused, missing, came: now, applied: now };
         Ok((this, accepted))
     }
 
@@ -124,9 +130,36 @@ impl Prepared {
         Ok(())
     }
 
+    /// The state is about to come, and this much of it is here.
+    pub fn brace(&mut self, steady: &[u8]) {
+        self.hurry();
+        let Ok(steady) = postcard::from_bytes::<Steady>(steady) else { return };
+        let applied = self.vm.hold().and_then(|mut held| held.apply_steady(&steady));
+        if let Err(e) = applied {
+            // It may be that the state says otherwise; that is then judged.
+            tracing::debug!("{}", crate::cli::with_causes(&e));
+        }
+    }
+
+    fn hurry(&mut self) {
+        // A thread that is urgent already is not told twice.
+        self.urgent.get_or_insert_with(|| self.vm.urgent(Side::Destination));
+    }
+
+    /// The source was told something. If it is in a hurry what comes next is the state.
+    pub fn said(&mut self, message: &Message) {
+        if self.urgent.is_some() && matches!(message, Message::RoundDone(_)) {
+            self.vm.rouse();
+            self.roused = true;
+        }
+    }
+
     /// Applies a state that came at `came`.
     pub fn apply(&mut self, state: &[u8], came: Instant, lacking: &Pages) -> Result<(), String> {
-        self.urgent = Some(self.vm.urgent());
+        self.hurry();
+        if !self.roused {
+            self.vm.rouse();
+        }
         let state: VmState = match postcard::take_from_bytes(state) {
             Ok((state, [])) => state,
             _ => return Err("the state makes no sense".into()),
@@ -143,13 +176,13 @@ impl Prepared {
         // The guest's clock went on from the capture: that long before the state came, as far as this host can know.
         let mut held = self.vm.hold().map_err(|e| crate::cli::with_causes(&e))?;
         held.apply(&state, came.elapsed()).map_err(|e| crate::cli::with_causes(&e))?;
-        self.apply_ns = came.elapsed().as_nanos() as u64;
+        (self.came, self.applied) = (came, Instant::now());
         Ok(())
     }
 
-    /// Lets the guest run: the commit came at `came`. The source asked for the pause after it had heard what was said at `before`.
+    /// Lets the guest run: the commit came at `came`, maybe with the state. The source asked for the pause after it had heard what was said at `before`.
     pub fn start(&mut self, came: Instant, before: Instant) -> Started {
-        let away = came.elapsed() + Duration::from_nanos(self.apply_ns);
+        let away = self.came.elapsed();
         let resumed = self
             .vm
             .hold()
@@ -167,10 +200,11 @@ impl Prepared {
         let entered = entered.unwrap_or(now);
         let blackout = entered.saturating_duration_since(before);
         self.vm.note_move(MoveOutcome::Arrived { blackout });
+        let ns = |from: Instant, to: Instant| to.saturating_duration_since(from).as_nanos() as u64;
         Started {
-            apply_ns: self.apply_ns,
-            run_ns: entered.saturating_duration_since(came).as_nanos() as u64,
-            told_ns: now.saturating_duration_since(entered).as_nanos() as u64,
+            apply_ns: ns(self.came, self.applied),
+            run_ns: ns(came.max(self.applied), entered),
+            told_ns: ns(entered, now),
         }
     }
 

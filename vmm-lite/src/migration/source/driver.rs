@@ -12,7 +12,7 @@ use crate::{
         poll::{Watch, wait_any, wait_readable},
         progress::Watcher,
     },
-    vm::{Paused, Vm},
+    vm::{Paused, Side, Urgent, Vm},
 };
 use migrate::{
     Peer, ReceiverId,
@@ -31,6 +31,11 @@ use std::{
 /// How long to wait before asking again a destination that does not answer after the commit.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
+/// For so long the destination's word that the VM runs is awaited without sleep, lest being woken counts as blackout.
+const AWAKE: Duration = Duration::from_millis(1);
+/// How long the first round waits for a guest that is too busy to say what it has given up, which it was asked when the move began.
+const GIVE_UP: Duration = Duration::from_millis(10);
+
 /// A move under way.
 pub(super) struct Driver<'vm> {
     pub(super) vm: &'vm Vm,
@@ -45,8 +50,14 @@ pub(super) struct Driver<'vm> {
     pub(super) connection: Option<Connection>,
     /// Held from the stop to the end, so that nobody else can let the VM run meanwhile.
     pub(super) paused: Option<Paused<'vm>>,
+    /// This thread, from right before the last round to the end.
+    urgent: Urgent,
+    /// The vCPU's, from the stop to the end.
+    urgent_vcpu: Urgent,
     late: Option<Late>,
     pub(super) packer: Packer,
+    /// The state that goes with the commit.
+    pub(super) held: Vec<u8>,
     pub(super) pace: Pace,
     watcher: Watcher,
     pub(super) pages: usize,
@@ -85,8 +96,11 @@ impl<'vm> Driver<'vm> {
             actions: actions.into(),
             connection: Some(connection),
             paused: None,
+            urgent: Urgent::default(),
+            urgent_vcpu: Urgent::default(),
             late: None,
             packer: Packer::new(),
+            held: Vec::new(),
             pace: Pace::new(options.bandwidth),
             watcher: Watcher::default(),
             pages: vm.ram().pages(),
@@ -112,6 +126,11 @@ impl<'vm> Driver<'vm> {
             };
             let now = self.now();
             if let Some(event) = event {
+                if let Event::Message(Message::Accept(_)) = event {
+                    self.vm.wait_gave_up(GIVE_UP);
+                    let given_up = pages_of(&self.vm.dont_care());
+                    self.actions.extend(self.source.handle(Event::GivenUp(given_up), self.now()));
+                }
                 self.watcher.happened(&event, &self.source, now);
                 self.actions.extend(self.source.handle(event, now));
                 self.watcher.handled(&self.source, now);
@@ -126,6 +145,9 @@ impl<'vm> Driver<'vm> {
         let Some(connection) = &mut self.connection else {
             return Some(Event::LinkLost("no connection".into()));
         };
+        if self.source.starting() {
+            connection.stay_awake(Instant::now() + AWAKE);
+        }
         let late_fd = self.late.as_ref().map_or(-1, Late::fd);
         if let Some(late) = &self.late {
             patience = patience.min(late.due().saturating_duration_since(Instant::now()));
@@ -208,12 +230,24 @@ impl<'vm> Driver<'vm> {
             Action::TakeDirty => match self.vm.dirty_log().take() {
                 Ok(dirty) => self.events.push_back(Event::Dirty {
                     dirty: pages_of(&dirty),
-                    dont_care: Pages::none(self.pages),
+                    dont_care: pages_of(&self.vm.dont_care()),
                 }),
                 Err(e) => self.failed(&e),
             },
+            Action::Brace => {
+                // First, lest a destination on this host that is in a hurry keeps this thread from it.
+                self.urgent = Urgent::this(Side::Source);
+                let steady = self.vm.steady().and_then(|s| postcard::to_stdvec(&s).ok());
+                self.send(&Message::Brace(steady.unwrap_or_default()));
+            }
             Action::Stop { patience } => self.stop(patience),
-            Action::SendLast { pages, follow } => self.send_last(pages, &follow),
+            Action::SendLast { pages, follow, hold } => self.send_last(pages, &follow, hold),
+            Action::Commit(id) => {
+                self.send_commit(id);
+                // The hurry is the destination's now.
+                self.urgent = Urgent::default();
+                self.urgent = Urgent::this(Side::Destination);
+            }
             Action::SendFollowing(pages) => self.send_following(&pages),
             Action::Fence => {
                 if let Some(paused) = &self.paused {
@@ -222,6 +256,7 @@ impl<'vm> Driver<'vm> {
             }
             Action::RunHere => self.run_here(),
             Action::HandOn => {
+                self.urgent = Urgent::default();
                 self.late = self
                     .paused
                     .as_ref()
@@ -254,7 +289,8 @@ impl<'vm> Driver<'vm> {
     }
 
     fn stop(&mut self, patience: Duration) {
-        let paused = match self.vm.quiesce(patience) {
+        self.urgent_vcpu = self.vm.urgent_vcpu(Side::Source);
+        let paused = match self.vm.stop_for_move(patience) {
             Ok(paused) => paused,
             Err(e) => return self.failed(&e),
         };
@@ -280,6 +316,7 @@ impl<'vm> Driver<'vm> {
         if let Err(e) = self.vm.dirty_log().stop() {
             tracing::warn!("{}", crate::cli::with_causes(&e));
         }
+        (self.urgent, self.urgent_vcpu) = Default::default();
         let Some(paused) = self.paused.take() else { return };
         paused.fence(false);
         if let Err(e) = paused.resume_here() {

@@ -45,6 +45,7 @@ pub fn migrate(
         VmPhase::Ended(end) => return Err(crate::vm::Error::Ended(end).into()),
     }
     let Some(_mover) = vm.begin_move() else { return Err(Error::Busy) };
+    vm.ask_to_give_up();
     let connection = Connection::open(&to, &transport, None, STALLED)?;
     Driver::new(vm, to, transport, connection, options)?.run(reply)
 }

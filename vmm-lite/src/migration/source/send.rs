@@ -4,11 +4,12 @@ use super::driver::{Driver, pages_of};
 use crate::{
     control::Reply,
     migration::{
-        connection::LinkError,
+        connection::{Connection, LinkError},
         poll::{Watch, wait_any},
     },
 };
 use migrate::{
+    MoveId,
     pages::Pages,
     source::Event,
     wire::{Message, RUNS_PER_MESSAGE, Run},
@@ -45,8 +46,8 @@ impl Driver<'_> {
         self.sent();
     }
 
-    /// Sends the last pages and the state; names those that follow.
-    pub(super) fn send_last(&mut self, mut pages: Pages, follow: &Pages) {
+    /// Sends the last pages and the state; names those that follow. With `hold` the state waits for the commit, and what does not fill a write waits with it.
+    pub(super) fn send_last(&mut self, mut pages: Pages, follow: &Pages, hold: bool) {
         let fresh = self.source.rounds() == 0;
         if fresh && !self.keep_touched(&mut pages) {
             return;
@@ -65,8 +66,26 @@ impl Driver<'_> {
                 return;
             }
         }
-        self.packer.message(&Message::State(state));
-        self.sent();
+        // A destination that says something now has nothing good to say, or is gone: that is to be seen before the commit rather than after.
+        if hold && self.connection.as_ref().is_some_and(Connection::is_quiet) {
+            self.held = state;
+            self.events.push_back(Event::Held);
+        } else {
+            self.packer.message(&Message::State(state));
+            self.sent();
+        }
+    }
+
+    /// Sends the commit, and what waits for it.
+    pub(super) fn send_commit(&mut self, id: MoveId) {
+        let state = std::mem::take(&mut self.held);
+        let with_state = !state.is_empty();
+        self.packer.message(&Message::Commit(id, state));
+        if with_state {
+            self.sent();
+        } else {
+            self.flush();
+        }
     }
 
     /// Sends pages after the commit.
