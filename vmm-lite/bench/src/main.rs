@@ -3,11 +3,13 @@
 //! - [`moves`]: the same image under the same load, moved by vmm-lite and by QEMU, in turn
 //! - [`snapshots`]: how long the guest stands for one, how large it is, how soon it runs again, and clones; beside QEMU
 //! - [`cold_start`]: from exec to the first line of output, vmm-lite and QEMU microvm
+//! - [`bulk`]: 1 GiB of memory, moved and plainly copied over the same network, in turn
 //! - [`throughput`]: the key-value store as a unikernel, as a native process, and redis-server, over the same bridge
 //! - [`report`]: results.json, results.md and the plots
 //!
 //! Peers take turns in short blocks, so that a drift of the host's speed meets all of them alike.
 
+mod bulk;
 mod cold_start;
 mod load;
 mod moves;
@@ -62,6 +64,9 @@ fn bench(options: &Options) -> Result<()> {
     }
     if options.wants("throughput") {
         results.throughput = throughput::run(options)?;
+    }
+    if options.wants("bulk") {
+        results.bulk = bulk::run(options)?;
     }
     results.save(&options.out)
 }

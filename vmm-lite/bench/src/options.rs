@@ -11,9 +11,9 @@ pub const HELP: &str = "\
 Measures vmm-lite side by side with QEMU, with the same program run natively, and with redis-server.
 
 Usage: bench [--only PART] [--scenario NAME] [--system NAME] [--moves N] [--snapshots N] [--clones N]
-             [--starts N] [--requests N] [--out DIR]
+             [--starts N] [--requests N] [--bulk N] [--out DIR]
 
-  --only PART      moves, snapshots, cold-start or throughput (may repeat)  [default: all]
+  --only PART      moves, snapshots, cold-start, throughput or bulk (may repeat)  [default: all]
   --scenario NAME  kv-idle, kv-loaded, dirtier-64, dirtier-1024 or dirtier-4096, of moves and
                    snapshots (may repeat)  [default: all of moves, the first two and the fourth of snapshots]
   --system NAME    vmm-lite or qemu, of moves and snapshots (may repeat)    [default: both, in turn]
@@ -22,6 +22,7 @@ Usage: bench [--only PART] [--scenario NAME] [--system NAME] [--moves N] [--snap
   --clones N       clones made with one fork                                [default: 100]
   --starts N       cold starts of each system                               [default: 100]
   --requests N     requests of each redis-benchmark run                     [default: 100000]
+  --bulk N         moves of 1 GiB, each in TLS and in the clear             [default: 10]
   --out DIR        where results.json, results.md and plots go              [default: out/bench]
 
 Everything runs in network namespaces that end with this program. Needs /dev/kvm, /dev/net/tun, QEMU and redis.
@@ -31,7 +32,7 @@ Examples:
   bench --only moves --moves 1000 --scenario kv-idle --scenario kv-loaded
   bench --only moves --moves 1000 --scenario dirtier-4096 --system vmm-lite";
 
-const PARTS: [&str; 4] = ["moves", "snapshots", "cold-start", "throughput"];
+const PARTS: [&str; 5] = ["moves", "snapshots", "cold-start", "throughput", "bulk"];
 
 /// The options.
 #[derive(Clone, Debug)]
@@ -46,6 +47,8 @@ pub struct Options {
     pub starts: u32,
     /// Requests of each redis-benchmark run.
     pub requests: u32,
+    /// Moves of 1 GiB on each transport.
+    pub bulk: u32,
     /// Parts to run; empty: all.
     pub only: Vec<String>,
     /// Scenarios of moves and snapshots to run; empty: each part's own.
@@ -65,6 +68,7 @@ impl Options {
             clones: 100,
             starts: 100,
             requests: 100_000,
+            bulk: 10,
             only: Vec::new(),
             scenarios: Vec::new(),
             systems: Vec::new(),
@@ -93,6 +97,7 @@ impl Options {
                 }
                 "--starts" => options.starts = number(value()?)?,
                 "--requests" => options.requests = number(value()?)?,
+                "--bulk" => options.bulk = number(value()?)?,
                 "--out" => options.out = value()?.into(),
                 "--only" => {
                     let part = value()?;

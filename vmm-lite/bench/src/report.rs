@@ -16,8 +16,8 @@ use vmm_lite_lab::{
 };
 
 use crate::{
-    cold_start::ColdStart, moves::Scenario, options::Options, plots, snapshots::Snapshots,
-    throughput::Throughput,
+    bulk::Bulk, cold_start::ColdStart, moves::Scenario, options::Options, plots,
+    snapshots::Snapshots, throughput::Throughput,
 };
 
 /// Everything one run measured, and where.
@@ -42,6 +42,8 @@ pub struct Results {
     pub snapshots: Option<Snapshots>,
     /// See [`crate::throughput`].
     pub throughput: Vec<Throughput>,
+    /// See [`crate::bulk`].
+    pub bulk: Vec<Bulk>,
 }
 
 impl Results {
@@ -58,6 +60,7 @@ impl Results {
             moves: Vec::new(),
             snapshots: None,
             throughput: Vec::new(),
+            bulk: Vec::new(),
         })
     }
 
@@ -125,8 +128,9 @@ impl Results {
                     )?;
                 }
             }
+            writeln!(t)?;
         }
-        Ok(())
+        crate::bulk::write_markdown(&self.bulk, t)
     }
 
     fn write_moves(&self, t: &mut String) -> std::fmt::Result {
