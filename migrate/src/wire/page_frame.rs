@@ -51,8 +51,47 @@ impl<'a> PageFrame<'a> {
 
     /// Page numbers with their content.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &'a [u8; PAGE])> {
-        let (numbers, _) = self.numbers.as_chunks::<8>();
         let (pages, _) = self.data.as_chunks::<PAGE>();
-        numbers.iter().map(|n| u64::from_le_bytes(*n) as usize).zip(pages)
+        self.numbers().zip(pages)
+    }
+
+    /// Pages whose numbers follow each other, where they lie: the first number, and their content.
+    pub fn runs(&self) -> impl Iterator<Item = (usize, &'a [[u8; PAGE]])> {
+        let (mut left, _) = self.data.as_chunks::<PAGE>();
+        let mut numbers = self.numbers().peekable();
+        std::iter::from_fn(move || {
+            let first = numbers.next()?;
+            let mut count = 1;
+            while numbers.next_if_eq(&(first + count)).is_some() {
+                count += 1;
+            }
+            let (run, rest) = left.split_at(count);
+            left = rest;
+            Some((first, run))
+        })
+    }
+
+    fn numbers(&self) -> impl Iterator<Item = usize> + use<'a> {
+        let (numbers, _) = self.numbers.as_chunks::<8>();
+        numbers.iter().map(|n| u64::from_le_bytes(*n) as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn runs_are_the_pages_in_their_order(numbers in prop::collection::vec(0_u64..6, 1..=PAGES_PER_FRAME)) {
+            let mut body = encode_page_frame_head(&numbers);
+            (0..numbers.len()).for_each(|n| body.extend([n as u8; PAGE]));
+            let frame = PageFrame::decode(&body, 6).unwrap();
+            let one_by_one = frame.runs().flat_map(|(first, run)| (first..).zip(run));
+            prop_assert!(one_by_one.eq(frame.iter()));
+            let ends: Vec<_> = frame.runs().map(|(first, run)| (first, first + run.len())).collect();
+            prop_assert!(ends.windows(2).all(|w| w[0].1 != w[1].0), "runs are as long as they can be");
+        }
     }
 }

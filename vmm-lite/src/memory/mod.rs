@@ -4,6 +4,7 @@
 //! `vm-memory`'s bitmap or is marked by hand right after the write, so that
 //! [`DirtyLog`](crate::kvm::DirtyLog) can add it to what KVM logged: a page that only the VMM wrote moves too.
 
+mod arrival;
 mod dont_care;
 mod page_set;
 mod userfault;

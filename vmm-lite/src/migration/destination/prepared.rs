@@ -84,10 +84,15 @@ impl Prepared {
     /// Takes pages before the guest runs.
     pub fn write(&self, frame: &PageFrame<'_>) -> Result<(), String> {
         let ram = self.vm.ram();
-        frame.iter().try_for_each(|(number, page)| match self.watched() {
-            Some(missing) => missing.write(number, page),
-            None => ram.write_page(number, page).map_err(|e| e.to_string()),
-        })
+        match self.watched() {
+            Some(missing) => {
+                frame.iter().try_for_each(|(number, page)| missing.write(number, page))
+            }
+            None => frame
+                .runs()
+                .try_for_each(|(first, pages)| ram.write_pages(first, pages))
+                .map_err(|e| e.to_string()),
+        }
     }
 
     /// Makes pages zero before the guest runs.

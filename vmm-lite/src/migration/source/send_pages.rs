@@ -13,13 +13,18 @@ use migrate::{
 };
 use std::time::Duration;
 
+/// Most bytes in front of a frame's pages.
+const HEAD_MAX: usize = HEADER_SIZE + 8 + PAGES_PER_FRAME * 8;
+
 /// Messages in the making.
 #[derive(Debug)]
 pub struct Packer {
-    numbers: Vec<u64>,
-    data: Vec<u8>,
     zero: Vec<Run>,
+    /// Numbers of the pages of the frame in the making.
+    numbers: Vec<u64>,
+    /// Whole messages, as far as `filled`. Then, past room for a head, the pages of the frame in the making: they are copied once.
     out: Vec<u8>,
+    filled: usize,
     sent: Sent,
 }
 
@@ -28,22 +33,24 @@ impl Packer {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            numbers: Vec::with_capacity(PAGES_PER_FRAME),
-            data: Vec::with_capacity(PAGES_PER_FRAME * PAGE),
             zero: Vec::new(),
-            out: Vec::with_capacity(2 * PAGES_PER_FRAME * (PAGE + 8)),
+            numbers: Vec::with_capacity(PAGES_PER_FRAME),
+            out: vec![0; 2 * (HEAD_MAX + PAGES_PER_FRAME * PAGE)],
+            filled: 0,
             sent: Sent::default(),
         }
     }
 
     /// Puts a page in. With `fresh` the destination's memory is known to be zero where nothing was sent before, so that zero pages need no word.
     pub fn page(&mut self, ram: &GuestRam, number: usize, fresh: bool) {
-        let mut page = [0; PAGE];
-        if ram.read_page(number, &mut page).is_err() {
+        let at = self.filled + HEAD_MAX + self.numbers.len() * PAGE;
+        let room = room(&mut self.out, at, PAGE);
+        let page = room.first_chunk_mut().expect("room for a page");
+        if ram.read_page(number, page).is_err() {
             // Sets are as long as the memory, so this cannot be; nothing is sent for a page that is not there.
             return;
         }
-        if is_zero(&page) {
+        if is_zero(page) {
             self.sent.zero += 1;
             if !fresh {
                 self.zero_page(number as u64);
@@ -51,7 +58,6 @@ impl Packer {
         } else {
             self.sent.full += 1;
             self.numbers.push(number as u64);
-            self.data.extend_from_slice(&page);
             if self.numbers.len() == PAGES_PER_FRAME {
                 self.frame();
             }
@@ -60,15 +66,14 @@ impl Packer {
 
     /// Puts any other message behind the pages.
     pub fn message(&mut self, message: &Message) {
-        self.frame();
-        self.zero_runs();
-        self.out.extend(message.encode());
+        self.finish();
+        self.append(&message.encode());
     }
 
     /// Whether so much has gathered that it should be sent.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.out.len() >= PAGES_PER_FRAME * PAGE
+        self.filled >= PAGES_PER_FRAME * PAGE
     }
 
     /// Calls `send` with what has gathered.
@@ -76,19 +81,22 @@ impl Packer {
     /// # Errors
     /// What `send` says; what has gathered is gone.
     pub fn flush<E>(&mut self, send: impl FnOnce(&[u8]) -> Result<(), E>) -> Result<(), E> {
-        if self.out.is_empty() {
+        self.frame();
+        if self.filled == 0 {
             return Ok(());
         }
-        self.sent.bytes += self.out.len() as u64;
-        let sent = send(&self.out);
-        self.out.clear();
-        sent
+        self.sent.bytes += self.filled as u64;
+        let filled = std::mem::take(&mut self.filled);
+        send(&self.out[..filled])
     }
 
     /// Finishes what has been begun.
     pub fn finish(&mut self) {
         self.frame();
-        self.zero_runs();
+        if !self.zero.is_empty() {
+            let zero = Message::Zero(std::mem::take(&mut self.zero));
+            self.append(&zero.encode());
+        }
     }
 
     /// Nothing was sent for so long, to keep the pace.
@@ -106,17 +114,18 @@ impl Packer {
             Some((first, count)) if *first + *count == number => *count += 1,
             _ => {
                 if self.zero.len() == RUNS_PER_MESSAGE {
-                    self.zero_runs();
+                    self.finish();
                 }
                 self.zero.push((number, 1));
             }
         }
     }
 
-    fn zero_runs(&mut self) {
-        if !self.zero.is_empty() {
-            self.out.extend(Message::Zero(std::mem::take(&mut self.zero)).encode());
-        }
+    /// Puts bytes behind the whole messages, where no frame may be in the making.
+    fn append(&mut self, bytes: &[u8]) {
+        debug_assert!(self.numbers.is_empty());
+        room(&mut self.out, self.filled, bytes.len()).copy_from_slice(bytes);
+        self.filled += bytes.len();
     }
 
     fn frame(&mut self) {
@@ -124,16 +133,103 @@ impl Packer {
             return;
         }
         let head = encode_page_frame_head(&self.numbers);
+        let pages = self.filled + HEAD_MAX..self.filled + HEAD_MAX + self.numbers.len() * PAGE;
+        let data = self.filled + HEADER_SIZE + head.len();
+        let end = data + pages.len();
+        // A frame that is not full has a shorter head.
+        if data != pages.start {
+            self.out.copy_within(pages, data);
+        }
         let mut sum = crc32fast::Hasher::new();
         sum.update(&head);
-        sum.update(&self.data);
-        let length = (head.len() + self.data.len()) as u32;
+        sum.update(&self.out[data..end]);
+        let length = (end - self.filled - HEADER_SIZE) as u32;
         debug_assert!(length <= Kind::Pages.most());
         let header: [u8; HEADER_SIZE] = Header::of(Kind::Pages, length, sum.finalize()).encode();
-        self.out.extend_from_slice(&header);
-        self.out.extend_from_slice(&head);
-        self.out.extend_from_slice(&self.data);
+        let (to_header, to_head) = self.out[self.filled..data].split_at_mut(HEADER_SIZE);
+        to_header.copy_from_slice(&header);
+        to_head.copy_from_slice(&head);
+        self.filled = end;
         self.numbers.clear();
-        self.data.clear();
+    }
+}
+
+/// Room for `n` bytes at `at`.
+fn room(out: &mut Vec<u8>, at: usize, n: usize) -> &mut [u8] {
+    if out.len() < at + n {
+        out.resize(at + n, 0);
+    }
+    &mut out[at..at + n]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use migrate::wire::{PageFrame, decode};
+    use proptest::prelude::*;
+
+    const PAGES: usize = 2048;
+
+    /// What `bytes` hold, in order: pages by number with their first byte, or zero ones.
+    fn unpack(mut bytes: &[u8]) -> Vec<(usize, u8)> {
+        let mut pages = Vec::new();
+        while let Some((header, rest)) = bytes.split_first_chunk::<HEADER_SIZE>() {
+            let header = Header::decode(header).unwrap();
+            let (body, rest) = rest.split_at(header.length as usize);
+            assert_eq!(crc32fast::hash(body), header.checksum);
+            if header.kind == Kind::Pages {
+                let frame = PageFrame::decode(body, PAGES).unwrap();
+                pages.extend(frame.iter().map(|(number, page)| {
+                    assert!(page.iter().all(|byte| *byte == page[0]));
+                    (number, page[0])
+                }));
+            } else {
+                match decode(&header, body, PAGES).unwrap() {
+                    Message::Zero(runs) => pages.extend(
+                        runs.iter()
+                            .flat_map(|&(first, n)| first..first + n)
+                            .map(|n| (n as usize, 0)),
+                    ),
+                    Message::RoundEnd(7) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            bytes = rest;
+        }
+        assert!(bytes.is_empty());
+        pages
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        /// Each page is there once as it is, whatever is zero, and wherever messages come between and it is sent.
+        #[test]
+        fn what_goes_in_comes_out(
+            step in 1_usize..4, zero_every in 2_usize..200, message_every in 30_usize..3000, fresh: bool,
+        ) {
+            let ram = GuestRam::new((PAGES * PAGE) as u64).unwrap();
+            let content = |n: usize| if n.is_multiple_of(zero_every) { 0 } else { (n % 255 + 1) as u8 };
+            (0..PAGES).for_each(|n| ram.write_page(n, &[content(n); PAGE]).unwrap());
+            let (mut packer, mut bytes) = (Packer::new(), Vec::new());
+            let mut take = |packer: &mut Packer| packer.flush(|more| {
+                bytes.extend_from_slice(more);
+                Ok::<(), ()>(())
+            });
+            for n in (0..PAGES).step_by(step) {
+                packer.page(&ram, n, fresh);
+                if n % message_every == 1 { packer.message(&Message::RoundEnd(7)); }
+                if packer.is_full() { take(&mut packer).unwrap(); }
+            }
+            packer.finish();
+            take(&mut packer).unwrap();
+            let sent = packer.take_sent();
+            prop_assert_eq!(sent.bytes, bytes.len() as u64);
+            let mut found = unpack(&bytes);
+            found.sort_unstable();
+            let all = (0..PAGES).step_by(step).map(|n| (n, content(n)));
+            let expected: Vec<_> = all.filter(|(_, byte)| !fresh || *byte != 0).collect();
+            prop_assert_eq!(found, expected);
+            prop_assert!(packer.out.len() <= 4 * (HEAD_MAX + PAGES_PER_FRAME * PAGE), "it is bounded");
+        }
     }
 }
