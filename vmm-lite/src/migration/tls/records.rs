@@ -28,8 +28,10 @@ const INCOMING_FIRST: usize = 18 << 10;
 const INCOMING: usize = 128 << 10;
 /// Bytes encrypted before they are written, so that one piece is on its way while the next is encrypted.
 const PIECE: usize = 64 << 10;
+/// The last piece may be longer, so that what is little more than a piece needs no second write.
+const LAST_PIECE: usize = PIECE + 4096;
 /// What records add to a piece, and a key update before it.
-const ADDED: usize = (PIECE / 16384 + 1) * 22 + 256;
+const ADDED: usize = (LAST_PIECE / 16384 + 1) * 22 + 256;
 /// How long a handshake may take, for the side that connects. The one that listens counts by itself.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
@@ -158,7 +160,7 @@ impl Tls {
             return Err(TlsError::Version.into());
         }
         self.incoming.resize(INCOMING, 0);
-        self.outgoing.resize(PIECE + ADDED, 0);
+        self.outgoing.resize(LAST_PIECE + ADDED, 0);
         Ok(self)
     }
 
@@ -234,7 +236,11 @@ impl Tls {
         inbox: &mut Inbox,
         bytes: &[u8],
     ) -> Result<(), LinkError> {
-        for piece in bytes.chunks(PIECE) {
+        let mut left = bytes;
+        while !left.is_empty() {
+            let n = if left.len() <= LAST_PIECE { left.len() } else { PIECE };
+            let (piece, rest) = left.split_at(n);
+            left = rest;
             if let Next::Closed | Next::More = self.go_on(stream, inbox, piece)? {
                 return Err(LinkError::Closed);
             }
