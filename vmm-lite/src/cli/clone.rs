@@ -1,10 +1,12 @@
 //! One clone: a process that `fork` and `restore --count` start.
 
-use super::{network::Place, report};
+use super::{confinement::Confinement, network::Place, report};
 use crate::{
+    confine::files,
     control::{Server, server},
     devices::console::Console,
-    snapshot::clones,
+    kvm::Host,
+    snapshot::{clones, start::Opened},
     vm::{ResumeReason, Vm, mac_text},
 };
 use serde::{Deserialize, Serialize};
@@ -39,6 +41,10 @@ pub struct Orders {
     pub forked: bool,
     /// Whether it outlives the process that started it.
     pub detach: bool,
+    /// That process.
+    pub parent: u32,
+    /// What it gives up.
+    pub confinement: Confinement,
     /// Who it is.
     pub place: Place,
 }
@@ -124,13 +130,14 @@ fn inherited(fd: i32) -> io::Result<OwnedFd> {
 /// When the clone cannot be started, which the parent is told as well.
 pub fn run(args: Args) -> super::Result {
     let orders: Orders = serde_json::from_str(&args.orders)?;
+    files::close_inherited(&[orders.memory, orders.seed, orders.ready])?;
+    // It was started by way of a link, whose name it would have for those who look.
+    nix::sys::prctl::set_name(c"vmm-lite")?;
     let mut ready = Ready::on(orders.ready)?;
     let signals = server::catch_signals()?;
     if orders.detach {
         // What is typed at the terminal is not for it.
         nix::unistd::setsid()?;
-    } else {
-        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;
     }
     let started = start(&orders);
     let (vm, server) = match started {
@@ -148,11 +155,25 @@ pub fn run(args: Args) -> super::Result {
 }
 
 fn start(orders: &Orders) -> Result<(Vm, Server), Box<dyn std::error::Error>> {
-    let memory = File::from(inherited(orders.memory)?);
-    let seed = clones::seed(&File::from(inherited(orders.seed)?))?;
-    let reason = if orders.forked { ResumeReason::Forked } else { ResumeReason::Restored };
+    let memory = clones::Memory::of(File::from(inherited(orders.memory)?))?;
+    let guest = clones::seed(&File::from(inherited(orders.seed)?))?;
     let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
     let Place { change, tap } = &orders.place;
-    let (vm, claim) = clones::start(memory, &seed, change, tap.as_deref(), reason, console)?;
+    let opened = Opened::new(Host::open()?, guest, change, tap.as_deref())?;
+    orders.confinement.enter()?;
+    if !orders.detach {
+        end_with(orders.parent)?;
+    }
+    let reason = if orders.forked { ResumeReason::Forked } else { ResumeReason::Restored };
+    let (vm, claim) = memory.start(opened, reason, console)?;
     Ok((vm, Server::new(claim)))
+}
+
+/// Has this process ended when the one that started it ends. A change of the user would undo that, so it is to be called after it.
+fn end_with(parent: u32) -> Result<(), Box<dyn std::error::Error>> {
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;
+    if nix::unistd::getppid().as_raw().cast_unsigned() != parent {
+        return Err("the process that started this one is gone".into());
+    }
+    Ok(())
 }

@@ -1,9 +1,11 @@
-//! How the process of a VM is confined, as `run` and `receive` are told.
+//! How the process of a VM is confined, as the verbs that start one are told.
 
 use crate::confine::{
     self, Mode, files,
     privileges::{self, Identity},
 };
+use serde::{Deserialize, Serialize};
+use std::os::fd::RawFd;
 
 /// Who the process becomes, and what it may then do.
 #[derive(clap::Args, Debug)]
@@ -28,19 +30,19 @@ pub struct Args {
 }
 
 /// A process that is to be confined.
-#[derive(Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Confinement {
     identity: Option<Identity>,
     mode: Mode,
 }
 
 impl Args {
-    /// To be called before the process opens anything: closes what it inherited, and finds the user.
+    /// To be called before the process opens anything: closes what it inherited but for `keep`, and finds the user.
     ///
     /// # Errors
     /// What is wrong with the arguments, or the host says.
-    pub fn begin(&self) -> Result<Confinement, confine::Error> {
-        files::close_inherited()?;
+    pub fn begin(&self, keep: &[RawFd]) -> Result<Confinement, confine::Error> {
+        files::close_inherited(keep)?;
         let identity = Identity::find(self.user.as_deref(), self.group.as_deref())?;
         Ok(Confinement { identity, mode: if self.no_seccomp { Mode::Off } else { self.seccomp } })
     }

@@ -2,6 +2,7 @@
 
 use super::{
     clone::{Orders, Running},
+    confinement::{self, Confinement},
     network::{self, Place},
 };
 use crate::{
@@ -20,15 +21,19 @@ use nix::{
 use serde_json::{Value, json};
 use std::{
     fs::File,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     process::{Child, Command, ExitCode, Stdio},
     time::Instant,
 };
 
+/// Most bytes of what a clone says of itself.
+const LINE_MAX: u64 = 64 << 10;
+
 const EXAMPLES: &str = "\
 The VM runs on, and stands for about as long as for a move. The clones are processes of their own, called NAME-1, NAME-2 and so on; they share all memory that they have
 not written to. They end with this process, unless it is told to --detach. Each has random numbers of its own, and its program is told by its resume hooks.
+Each is confined as `vmm-lite run` confines a VM; the user it becomes is the one named here, whatever that of the VM is.
 
 A VM with a network needs a TAP device for each clone (--tap tap%d stands for tap1, tap2 and so on) and addresses: --ip is the first's and the others' follow on.
 Ethernet addresses are made from name and address. A guest with a new address gives up the connections it had.
@@ -37,7 +42,8 @@ Examples:
   vmm-lite fork kv --count 20 --tap tap%d --ip 10.0.0.101/24
   vmm-lite fork kv --count 2 --tap tap1 --tap tap7 --keep-ip        each on a network of its own
   vmm-lite fork worker --count 100 --detach --json | jq -r .clones[].name
-  vmm-lite fork worker --count 100 --first 101 --detach             a hundred more";
+  vmm-lite fork worker --count 100 --first 101 --detach             a hundred more
+  sudo vmm-lite fork kv --user nobody --tap tap1 --ip 10.0.0.101/24";
 
 /// Start clones of a VM that runs
 #[derive(clap::Args, Debug)]
@@ -59,6 +65,9 @@ pub struct Args {
 
     #[command(flatten)]
     network: network::Network,
+
+    #[command(flatten)]
+    confinement: confinement::Args,
 }
 
 /// Options for several VMs at once.
@@ -82,6 +91,7 @@ pub struct Many {
 /// # Errors
 /// When there is no such VM, or a clone cannot be started: then none is left.
 pub fn run(args: Args) -> super::Result {
+    let confinement = args.confinement.begin(&[])?;
     let signals = server::catch_signals()?;
     let mut client = Client::connect(&args.name)?;
     // What cannot be is said before the VM is disturbed.
@@ -97,26 +107,32 @@ pub fn run(args: Args) -> super::Result {
         beside: true,
     };
     let places = args.network.places(&guest.who.identity, wanted)?;
-    let clones = Clones::start(&template, ResumeReason::Forked, &places, args.many.detach)?;
+    let how = How { reason: ResumeReason::Forked, confinement, many: args.many };
+    let clones = Clones::start(&template, &places, how)?;
     drop(template);
     clones.go_on(Some(&report), args.many, &signals)
+}
+
+/// How clones are started.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// Why they run, as they are told.
+    pub reason: ResumeReason,
+    /// What each gives up.
+    pub confinement: Confinement,
+    /// Whether they are left alone, and how they are told about.
+    pub many: Many,
 }
 
 /// Starts VMs from a template and stays with them, or not.
 ///
 /// # Errors
 /// When one cannot be started: then none is left.
-pub fn run_all(
-    template: Template,
-    reason: ResumeReason,
-    places: &[Place],
-    many: Many,
-    signals: &Signals,
-) -> super::Result {
-    let clones = Clones::start(&template, reason, places, many.detach)?;
+pub fn run_all(template: Template, places: &[Place], how: How, signals: &Signals) -> super::Result {
+    let clones = Clones::start(&template, places, how)?;
     // The memory goes with the last that shares it.
     drop(template);
-    clones.go_on(None, many, signals)
+    clones.go_on(None, how.many, signals)
 }
 
 /// A clone's process.
@@ -136,9 +152,8 @@ struct Clones {
 impl Clones {
     fn start(
         template: &Template,
-        reason: ResumeReason,
         places: &[Place],
-        detach: bool,
+        how: How,
     ) -> Result<Self, Box<dyn std::error::Error>> {
         let begun = Instant::now();
         let mut clones = Self { processes: Vec::new(), running: Vec::new(), took_ns: 0 };
@@ -148,8 +163,10 @@ impl Clones {
                 memory: template.memory().as_raw_fd(),
                 seed: template.seed().as_raw_fd(),
                 ready: theirs.as_raw_fd(),
-                forked: reason == ResumeReason::Forked,
-                detach,
+                forked: how.reason == ResumeReason::Forked,
+                detach: how.many.detach,
+                parent: std::process::id(),
+                confinement: how.confinement,
                 place: place.clone(),
             };
             let child = spawn(&orders, theirs)
@@ -159,7 +176,8 @@ impl Clones {
         for (process, place) in clones.processes.iter_mut().zip(places) {
             let name = place.change.name.clone().unwrap_or_default();
             let mut line = String::new();
-            process.ready.read_line(&mut line)?;
+            // It runs a guest by then, and is not taken at its word for how much it has to say.
+            process.ready.by_ref().take(LINE_MAX).read_line(&mut line)?;
             let mut running: Running =
                 serde_json::from_str(&line).map_err(|_| format!("{name} ended before it ran"))?;
             if let Some(error) = running.error {

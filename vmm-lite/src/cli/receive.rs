@@ -77,7 +77,7 @@ pub fn run(args: Args) -> super::Result {
     if args.confinement.user.is_some() && args.name.is_none() {
         return Err("with --user, give the VM's name here too (--name): only now can this process take one in this user's directory".into());
     }
-    let confinement = args.confinement.begin()?;
+    let confinement = args.confinement.begin(&[])?;
     let signals = server::catch_signals()?;
     let dir = RuntimeDir::open()?;
     let tap = args.tap.as_deref();

@@ -1,14 +1,13 @@
 //! `vmm-lite restore`.
 
-use super::{network, report};
+use super::{clone::Ready, confinement, fork::How, network, report};
 use crate::{
-    control::{Claim, RuntimeDir, Server, server},
+    control::{Server, server},
     devices::console::Console,
     kvm::Host,
-    snapshot::{clones::Template, guest::Guest, lazy, load, sink::Input, start},
-    vm::{Resources, ResumeReason, Vm},
+    snapshot::{clones::Template, lazy, load, start::Opened},
+    vm::ResumeReason,
 };
-use migrate::snapshot::Reader;
 use std::{fs::File, io, os::fd::AsFd, path::PathBuf, process::ExitCode};
 
 const EXAMPLES: &str = "\
@@ -22,7 +21,8 @@ Examples:
   vmm-lite restore kv.snap --tap tap0
   vmm-lite restore kv.snap --lazy --tap tap0               its memory follows while it runs
   vmm-lite restore kv.snap --name kv2 --tap tap1 --ip 10.0.0.3/24
-  vmm-lite restore kv.snap --count 20 --tap tap%d --ip 10.0.0.101/24 --detach";
+  vmm-lite restore kv.snap --count 20 --tap tap%d --ip 10.0.0.101/24 --detach
+  sudo vmm-lite restore kv.snap --user nobody --tap tap0";
 
 /// Run a VM from a snapshot, or several
 #[derive(clap::Args, Debug)]
@@ -52,6 +52,9 @@ pub struct Args {
 
     #[command(flatten)]
     network: network::Network,
+
+    #[command(flatten)]
+    confinement: confinement::Args,
 }
 
 /// Runs the verb.
@@ -59,6 +62,8 @@ pub struct Args {
 /// # Errors
 /// When the snapshot is damaged, or the VM cannot be started.
 pub fn run(args: Args) -> super::Result {
+    let confinement = args.confinement.begin(args.ready_fd.as_slice())?;
+    let mut ready = args.ready_fd.map(Ready::on).transpose()?;
     let signals = server::catch_signals()?;
     let file =
         File::open(&args.file).map_err(|e| format!("cannot read {}: {e}", args.file.display()))?;
@@ -75,46 +80,26 @@ pub fn run(args: Args) -> super::Result {
         load::template(&snapshot, template.memory())?;
         template.plant(&guest)?;
         template.seal()?;
-        return super::fork::run_all(
-            template,
-            ResumeReason::Restored,
-            &places,
-            args.many,
-            &signals,
-        );
+        let how = How { reason: ResumeReason::Restored, confinement, many: args.many };
+        return super::fork::run_all(template, &places, how, &signals);
     }
     let [place] = &places[..] else { return Err("one VM has one place".into()) };
-    let (vm, claim) = one(host, snapshot, guest, place, args.lazy)?;
-    let server = Server::new(claim);
-    if let Some(fd) = args.ready_fd {
-        super::clone::Ready::on(fd)?.tell(&vm, server.name())?;
+    let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
+    let opened = Opened::new(host, guest, &place.change, place.tap.as_deref())?;
+    confinement.enter()?;
+    let vm = opened.machine(console, None)?;
+    if args.lazy {
+        lazy::begin(&vm, snapshot)?;
+    } else {
+        load::memory(&snapshot, vm.ram())?;
+        drop(snapshot);
+    }
+    let server = Server::new(opened.run(&vm, ResumeReason::Restored)?);
+    if let Some(ready) = &mut ready {
+        ready.tell(&vm, server.name())?;
     }
     super::run::feed_standard_input(&vm)?;
     let end = server::serve_until_end(&vm, &server, &signals)?;
     report::end(&end, None);
     Ok(ExitCode::from(end.exit_code()))
-}
-
-/// The VM of the snapshot, running in this process.
-fn one(
-    host: Host,
-    snapshot: Reader<Input>,
-    mut guest: Guest,
-    place: &network::Place,
-    lazily: bool,
-) -> Result<(Vm, Claim), Box<dyn std::error::Error>> {
-    let address = start::change(&mut guest, &place.change)?;
-    let identity = guest.who.identity.clone();
-    let claim = RuntimeDir::open()?.claim(&identity.name)?;
-    let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
-    let resources = Resources::on(host, place.tap.as_deref());
-    let vm = Vm::prepare_with(&resources, identity, console, None)?;
-    if lazily {
-        lazy::begin(&vm, snapshot)?;
-    } else {
-        load::memory(&snapshot, vm.ram())?;
-    }
-    start::run(vm.hold()?, &guest, &address, ResumeReason::Restored)?;
-    vm.announce_when_up();
-    Ok((vm, claim))
 }

@@ -86,7 +86,7 @@ pub struct Args {
 /// # Errors
 /// When the VM cannot be started.
 pub fn run(args: Args) -> super::Result {
-    let confinement = args.confinement.begin()?;
+    let confinement = args.confinement.begin(&[])?;
     let signals = server::catch_signals()?;
     let image = Image::open(&args.image)?;
     let claim = claim(args.name.as_deref(), &args.image)?;

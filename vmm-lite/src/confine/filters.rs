@@ -26,11 +26,15 @@ pub enum Thread {
     Receive,
     /// Serves the metrics.
     Metrics,
+    /// Brings a guest its memory from a snapshot while it runs.
+    Loader,
+    /// Tells the network that a guest is here once it can be told.
+    Announce,
 }
 
 impl Thread {
     /// All kinds.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Main,
         Self::Vcpu,
         Self::Stdin,
@@ -39,6 +43,8 @@ impl Thread {
         Self::Accept,
         Self::Receive,
         Self::Metrics,
+        Self::Loader,
+        Self::Announce,
     ];
 
     /// The thread's name, as the host shows it (but for the main thread, which has the program's).
@@ -53,6 +59,8 @@ impl Thread {
             Self::Accept => "accept",
             Self::Receive => "receive",
             Self::Metrics => "metrics",
+            Self::Loader => "loader",
+            Self::Announce => "announce",
         }
     }
 
@@ -68,15 +76,17 @@ impl Thread {
                 .and(ioctls(&[c::TIOCOUTQ]))
                 .and(hold_guest())
                 .and(copy_guest())
-                .and(serve_faults())
+                .and(watch_memory())
                 .and(urgency()),
+            Self::Loader => common().and(serve_faults()).any(&[c::SYS_pread64]),
+            Self::Announce => common().and(ask_about_links()),
             Self::Metrics => common().and(sockets()).any(&[c::SYS_accept4]),
             Self::Receive => common()
                 .and(start_thread(Self::Vcpu))
                 .and(sockets())
                 .and(make_guest())
                 .and(hold_guest())
-                .and(serve_faults())
+                .and(watch_memory())
                 .and(take_name())
                 .and(urgency()),
             Self::Accept => common().and(start_thread(Self::Receive)).any(&[c::SYS_accept4]),
@@ -156,21 +166,27 @@ fn hold_guest() -> Calls {
     ]))
 }
 
-/// Pages of a guest's memory that are not there yet, or not to be written to unnoticed.
-fn serve_faults() -> Calls {
-    const UFFD: u64 = 0xaa;
-    // `uffdio_api`, `_range`, `_register`, `_copy`, `_zeropage` and `_writeprotect`, by their sizes.
-    let faults = [
+/// Beginning to watch a guest's memory for pages that are not there yet, or not to be written to unnoticed; and serving that.
+fn watch_memory() -> Calls {
+    // `uffdio_api`, `_register` and `_writeprotect`, by their sizes; the first is the device's.
+    let watch = [
         request(UFFD, 0x00, 0, 0),
         request(UFFD, 0x3f, BOTH, 24),
         request(UFFD, 0x00, BOTH, 32),
+        request(UFFD, 0x06, BOTH, 24),
+    ];
+    serve_faults().and(ioctls(&watch)).any(&[c::SYS_userfaultfd, c::SYS_fallocate])
+}
+
+/// Putting pages where somebody waits for them, until none is missing.
+fn serve_faults() -> Calls {
+    // `uffdio_range` twice, `_copy` and `_zeropage`.
+    ioctls(&[
         request(UFFD, 0x01, READ, 16),
         request(UFFD, 0x02, READ, 16),
         request(UFFD, 0x03, BOTH, 40),
         request(UFFD, 0x04, BOTH, 32),
-        request(UFFD, 0x06, BOTH, 24),
-    ];
-    ioctls(&faults).any(&[c::SYS_userfaultfd, c::SYS_fallocate])
+    ])
 }
 
 /// A guest into a file and out of it. The files come with the request, so that none is opened. A state is tried on a machine of its own before it takes
@@ -200,17 +216,19 @@ fn make_machine() -> Calls {
 
 /// Making a VM and its TAP.
 fn make_guest() -> Calls {
-    let tap =
-        ioctls(&[TUNSETIFF, TUNSETVNETHDRSZ, c::SIOCGIFMTU, c::SIOCGIFFLAGS, c::SIOCGIFINDEX]);
-    // Any socket does to ask about an interface; changes of it are told by netlink.
-    let ask = Calls::default()
+    let tap = ioctls(&[TUNSETIFF, TUNSETVNETHDRSZ, c::SIOCGIFMTU, c::SIOCGIFINDEX]);
+    make_machine().and(tap).and(ask_about_links()).any(&[c::SYS_openat])
+}
+
+/// Whether a TAP carries packets. Any socket does to ask about an interface; changes of it are told by netlink.
+fn ask_about_links() -> Calls {
+    ioctls(&[c::SIOCGIFFLAGS])
         .when(
             c::SYS_socket,
             &[is(0, c::AF_UNIX as u64), masked(1, SOCK_TYPE, c::SOCK_DGRAM as u64)],
         )
         .when(c::SYS_socket, &[is(0, c::AF_NETLINK as u64), is(2, c::NETLINK_ROUTE as u64)])
-        .any(&[c::SYS_bind]);
-    make_machine().and(tap).and(ask).any(&[c::SYS_openat])
+        .any(&[c::SYS_bind, c::SYS_recvfrom])
 }
 
 /// Taking a name in the runtime directory, with its socket, and giving it up; and reading the identity's directory, which must be this user's.
@@ -257,6 +275,8 @@ fn urgency() -> Calls {
 }
 
 const SOCK_TYPE: u64 = 0xf;
+/// Kind of the ioctls of userfaultfd.
+const UFFD: u64 = 0xaa;
 
 const TUNSETIFF: u64 = 0x4004_54ca;
 const TUNSETOFFLOAD: u64 = 0x4004_54d0;

@@ -7,7 +7,7 @@
 //! A thread takes its filter on by [`enter`], first thing. Filters are inherited and can only get narrower, so that a thread which starts others may do
 //! at least what those may. Until [`arm`] was called nothing of this happens: tests and other programs use the library unconfined.
 //!
-//! Whoever adds a system call to a thread finds out by `tests/confinement.rs`, which goes through all verbs under [`Mode::Trap`] and names the call that
+//! Whoever adds a system call to a thread finds out by `tests/confinement/`, which goes through all verbs under [`Mode::Trap`] and names the call that
 //! is missing, and adds it to [`filters`].
 
 mod calls;
@@ -19,10 +19,11 @@ mod trap;
 pub use filters::Thread;
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, sock_filter};
+use serde::{Deserialize, Serialize};
 use std::{io, sync::OnceLock};
 
 /// What becomes of a thread that makes a call which its filter does not have.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum, Serialize, Deserialize)]
 pub enum Mode {
     /// The kernel kills the process at once, with SIGSYS
     #[default]

@@ -8,6 +8,7 @@
 use super::{Error, Thread};
 use crate::vm::Side;
 use nix::unistd::{Gid, Group, Uid, User, setgroups, setresgid, setresuid};
+use serde::{Deserialize, Serialize};
 use std::{
     io,
     sync::atomic::{AtomicU32, Ordering::Relaxed},
@@ -26,10 +27,10 @@ const CAPABILITIES: i32 = 64;
 static URGENT: AtomicU32 = AtomicU32::new(0);
 
 /// Whom to become.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Identity {
-    uid: Uid,
-    gid: Gid,
+    uid: u32,
+    gid: u32,
 }
 
 impl Identity {
@@ -64,7 +65,7 @@ impl Identity {
         if uid.is_root() {
             return Err(Error::Who("--user is for becoming somebody else than root".into()));
         }
-        Ok(Some(Self { uid, gid }))
+        Ok(Some(Self { uid: uid.as_raw(), gid: gid.as_raw() }))
     }
 }
 
@@ -92,6 +93,7 @@ pub fn drop_to(identity: Option<Identity>) -> Result<(), Error> {
     // SAFETY: no pointers.
     unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
     let Some(Identity { uid, gid }) = identity else { return Ok(()) };
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     setgroups(&[]).map_err(failed("leave the supplementary groups (--user)"))?;
     setresgid(gid, gid, gid).map_err(failed("change the group (--group)"))?;
     // What is to be kept survives the change, and nothing else survives what follows it.
@@ -108,7 +110,12 @@ pub(super) fn drop_thread_capabilities(thread: Thread) -> Result<(), Error> {
         Thread::Accept | Thread::Receive => URGENT.load(Relaxed) | 1 << CAP_NET_ADMIN,
         // The main thread for those that it starts.
         Thread::Main | Thread::Control => URGENT.load(Relaxed),
-        Thread::Vcpu | Thread::Stdin | Thread::ConsoleIn | Thread::Metrics => 0,
+        Thread::Vcpu
+        | Thread::Stdin
+        | Thread::ConsoleIn
+        | Thread::Metrics
+        | Thread::Loader
+        | Thread::Announce => 0,
     };
     set_capabilities(keep & permitted().map_err(failed)?).map_err(failed)
 }
@@ -200,7 +207,7 @@ mod tests {
         let nobody = Identity::find(Some("nobody"), None).unwrap().unwrap();
         assert_eq!(Identity::find(Some(&nobody.uid.to_string()), None).unwrap(), Some(nobody));
         let other = Identity::find(Some("3999999"), Some("7")).unwrap().unwrap();
-        assert_eq!((other.uid.as_raw(), other.gid.as_raw()), (3_999_999, 7));
+        assert_eq!((other.uid, other.gid), (3_999_999, 7));
         for (user, group, said) in [
             ("no-such-user", None, "there is no user no-such-user"),
             ("3999999", None, "name a --group too"),

@@ -3,16 +3,12 @@
 //! A [`Template`] is the VM's memory as a sealed memfd, and beside it who it is and its state. Each clone maps the memory privately: what it does not write to is there
 //! once for all of them.
 
-use super::{
-    Error,
-    guest::Guest,
-    start::{self, Change},
-};
+use super::{Error, guest::Guest, start::Opened};
 use crate::{
-    control::{Claim, RuntimeDir},
+    control::Claim,
     devices::console::Console,
-    memory::PAGE,
-    vm::{Resources, ResumeReason, Vm},
+    memory::{GuestRam, PAGE},
+    vm::{ResumeReason, Vm},
 };
 use nix::{
     fcntl::{FcntlArg, SealFlag, fcntl},
@@ -21,6 +17,8 @@ use nix::{
 use std::{ffi::CStr, fs::File, io::Write, os::unix::fs::FileExt};
 use vmm_lite_interface::layout::{CONTROL_PAGE, PAGE_SIZE};
 
+/// The control page's number.
+const CONTROL: usize = (CONTROL_PAGE / PAGE_SIZE) as usize;
 /// Most bytes of a VM without its memory.
 const SEED_MAX: u64 = 1 << 20;
 
@@ -86,30 +84,41 @@ impl Template {
     }
 }
 
-/// Makes this process a clone, which runs when this returns.
-///
-/// # Errors
-/// [`Error`], and a name or TAP device that is taken.
-pub fn start(
-    memory: File,
-    seed: &Guest,
-    change: &Change,
-    tap: Option<&str>,
-    reason: ResumeReason,
-    console: Console,
-) -> Result<(Vm, Claim), Box<dyn std::error::Error>> {
-    let mut guest = seed.clone();
-    let address = start::change(&mut guest, change)?;
-    let identity = guest.who.identity.clone();
-    let claim = RuntimeDir::open()?.claim(&identity.name)?;
-    // What the VMM puts there when it makes the machine is not the guest's.
-    let mut control = [0; PAGE];
-    memory.read_exact_at(&mut control, CONTROL_PAGE)?;
-    let vm = Vm::prepare_with(&Resources::with_tap_later(tap)?, identity, console, Some(memory))?;
-    vm.ram().write_page((CONTROL_PAGE / PAGE_SIZE) as usize, &control)?;
-    start::run(vm.hold()?, &guest, &address, reason)?;
-    vm.announce_when_up();
-    Ok((vm, claim))
+/// What a clone has for its memory: the template's, which it shares until it writes, and what the control page there holds.
+#[derive(Debug)]
+pub struct Memory {
+    ram: GuestRam,
+    control: [u8; PAGE],
+}
+
+impl Memory {
+    /// Maps a template. To be called while this process may open what the host says of its own memory.
+    ///
+    /// # Errors
+    /// When it cannot be a guest's.
+    pub fn of(template: File) -> Result<Self, Error> {
+        let ram = GuestRam::copy_of(template)?;
+        let mut control = [0; PAGE];
+        ram.read_page(CONTROL, &mut control)?;
+        Ok(Self { ram, control })
+    }
+
+    /// Makes this process the clone, which runs when this returns.
+    ///
+    /// # Errors
+    /// What the machine says.
+    pub fn start(
+        self,
+        opened: Opened,
+        reason: ResumeReason,
+        console: Console,
+    ) -> Result<(Vm, Claim), Error> {
+        let vm = opened.machine(console, Some(self.ram))?;
+        // What the VMM has put there when it made the machine is not the guest's.
+        vm.ram().write_page(CONTROL, &self.control)?;
+        let claim = opened.run(&vm, reason)?;
+        Ok((vm, claim))
+    }
 }
 
 /// The VM without its memory, from a template's second file.

@@ -11,6 +11,7 @@ use super::{
     sink::Input,
 };
 use crate::{
+    confine::{self, Thread},
     memory::{Fault, GuestRam, PAGE, Userfault, Watch},
     vm::Vm,
 };
@@ -44,12 +45,13 @@ pub fn begin(vm: &Vm, snapshot: Reader<Input>) -> Result<(), Error> {
     let vm = vm.clone();
     let load = move || {
         let _loading = loading;
-        if let Err(e) = loader.serve(&vm) {
+        let confined = confine::enter(Thread::Loader).map_err(Error::from);
+        if let Err(e) = confined.and_then(|()| loader.serve(&vm)) {
             // What is missing reads as zero from then on, to a machine that has been stopped.
             vm.fail(e, || drop(loader));
         }
     };
-    let thread = thread::Builder::new().name("loader".into()).spawn(load);
+    let thread = thread::Builder::new().name(Thread::Loader.name().into()).spawn(load);
     thread.map(drop).map_err(super::host("start a thread"))
 }
 

@@ -28,7 +28,7 @@ pub mod serve;
 pub mod sink;
 pub mod start;
 
-use crate::{memory, vm};
+use crate::{confine, memory, vm};
 use std::io;
 
 /// Why a snapshot was not taken, or nothing was made from one.
@@ -49,6 +49,9 @@ pub enum Error {
     /// The disk is full, or the like.
     #[error("the copy cannot be written")]
     Write(#[source] io::Error),
+    /// A thread that could not be confined.
+    #[error(transparent)]
+    Confine(#[from] confine::Error),
     /// Another call to the host failed.
     #[error("cannot {doing}")]
     Host {

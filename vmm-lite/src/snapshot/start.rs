@@ -3,7 +3,12 @@
 use super::{Error, guest::Guest};
 use crate::{
     boot::Cidr,
-    vm::{Address, Identity, Paused, Resume, ResumeReason},
+    confine::{self, Thread},
+    control::{Claim, RuntimeDir},
+    devices::console::Console,
+    kvm::Host,
+    memory::GuestRam,
+    vm::{Address, Identity, Paused, Resources, Resume, ResumeReason, Vm},
 };
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
@@ -22,6 +27,52 @@ pub struct Change {
     pub gateway: Option<IpAddr>,
     /// Whom it asks for names; empty: whom it asked before.
     pub dns: Vec<IpAddr>,
+}
+
+/// A copy for which everything is open that takes rights: what follows, its process can do that has none.
+#[derive(Debug)]
+pub struct Opened {
+    guest: Guest,
+    address: Address,
+    claim: Claim,
+    resources: Resources,
+}
+
+impl Opened {
+    /// Claims the name, and opens the TAP device.
+    ///
+    /// # Errors
+    /// [`Error`], and a name or TAP device that is taken.
+    pub fn new(
+        host: Host,
+        mut guest: Guest,
+        change: &Change,
+        tap: Option<&str>,
+    ) -> Result<Self, Box<dyn std::error::Error>> {
+        let address = self::change(&mut guest, change)?;
+        let claim = RuntimeDir::open()?.claim(&guest.who.identity.name)?;
+        Ok(Self { guest, address, claim, resources: Resources::on(host, tap)? })
+    }
+
+    /// The machine, with this memory or else with one that is zero.
+    ///
+    /// # Errors
+    /// What the machine says.
+    pub fn machine(&self, console: Console, ram: Option<GuestRam>) -> Result<Vm, crate::vm::Error> {
+        let identity = self.guest.who.identity.clone();
+        Vm::prepare_with(&self.resources, identity, console, ram)
+    }
+
+    /// Lets the machine run, whose memory is there or will come, and confines the calling thread, the process's first.
+    ///
+    /// # Errors
+    /// What the machine says; it is then to be dropped.
+    pub fn run(self, vm: &Vm, reason: ResumeReason) -> Result<Claim, Error> {
+        run(vm.hold()?, &self.guest, &self.address, reason)?;
+        vm.announce_when_up();
+        confine::enter(Thread::Main)?;
+        Ok(self.claim)
+    }
 }
 
 /// Makes `guest` what `change` says. What comes back is what it must be told of that.

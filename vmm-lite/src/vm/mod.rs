@@ -21,6 +21,7 @@
 //! [`GuestRam::write_page`]: crate::memory::GuestRam::write_page
 
 mod address;
+mod announce;
 mod config;
 mod end;
 mod fault;
@@ -44,7 +45,6 @@ pub use fault::Symbols;
 pub use history::{BOUNDS_NS, Histogram, History, MoveOutcome};
 pub use identity::{Identity, NetIdentity};
 pub use late::LatePackets;
-use paused::LINK_PATIENCE;
 pub use paused::{Paused, Resume};
 pub use resources::Resources;
 pub use state::{ApplyError, Steady, VmState};
@@ -54,14 +54,13 @@ pub use vmm_lite_interface::control::ResumeReason;
 
 use crate::{
     boot::{self, Image},
-    devices::{arp, console::Console, link, net::Net, tap, tap::Tap},
+    devices::{console::Console, net::Net, tap, tap::Tap},
     kvm::{self, DirtyLog, Host, cpu::Features},
     memory::{self, GuestRam, PageSet},
 };
 use machine::Machine;
 use shared::{Phase, Shared, Wanted};
 use std::{
-    fs::File,
     io,
     net::IpAddr,
     os::fd::AsRawFd,
@@ -171,7 +170,7 @@ impl Vm {
         Self::prepare_with(&Resources::with_tap_later(tap)?, identity, console, None)
     }
 
-    /// Like [`prepare`](Self::prepare), with what has been opened for it; with a template the memory begins [as that](GuestRam::copy_of).
+    /// Like [`prepare`](Self::prepare), with what has been opened for it, and maybe its memory already, which need not be zero.
     ///
     /// # Errors
     /// As [`prepare`](Self::prepare).
@@ -179,7 +178,7 @@ impl Vm {
         resources: &Resources,
         identity: Identity,
         console: Console,
-        template: Option<File>,
+        ram: Option<GuestRam>,
     ) -> Result<Self, Error> {
         match (&identity.net, resources.has_tap()) {
             (Some(_), false) => {
@@ -191,8 +190,8 @@ impl Vm {
             _ => {}
         }
         let tap = if identity.net.is_some() { resources.tap()? } else { None };
-        let ram = Arc::new(match template {
-            Some(template) => GuestRam::copy_of(template)?,
+        let ram = Arc::new(match ram {
+            Some(ram) => ram,
             None => GuestRam::new(identity.memory_size)?,
         });
         if ram.size() != identity.memory_size {
@@ -448,39 +447,6 @@ impl Vm {
     #[must_use]
     pub fn entered(&self, patience: Duration) -> Option<Instant> {
         self.shared.wait_entered(patience)
-    }
-
-    /// Tells the network that this guest is here now.
-    ///
-    /// # Errors
-    /// What the TAP says.
-    pub fn announce(&self) -> io::Result<()> {
-        let (Some(net), Some(tap)) = (&self.shared.identity.net, &self.shared.announcer) else {
-            return Ok(());
-        };
-        for frame in arp::announcements(net.mac, net.ip.map(|ip| ip.address)) {
-            tap.write(&frame)?;
-        }
-        Ok(())
-    }
-
-    /// Like [`announce`](Self::announce), as soon as the TAP carries packets, which after it was opened may take the host a while. On a thread of its own.
-    pub fn announce_when_up(&self) {
-        let Some(tap) = &self.shared.announcer else { return };
-        let (vm, tap) = (self.clone(), tap.try_clone());
-        let announce = move || {
-            let told = tap.map_err(io::Error::other).and_then(|tap| {
-                link::wait_running(&tap, LINK_PATIENCE)?;
-                vm.announce()
-            });
-            if let Err(e) = told {
-                tracing::warn!("the network was not told that the VM is here: {e}");
-            }
-        };
-        let thread = std::thread::Builder::new().name("announce".into()).stack_size(64 << 10);
-        if let Err(e) = thread.spawn(announce) {
-            tracing::warn!("the network was not told that the VM is here: {e}");
-        }
     }
 
     /// Hands a packet (with its virtio-net header) to the guest that reached its old place. `false` when it had to be dropped.

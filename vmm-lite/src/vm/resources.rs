@@ -24,7 +24,14 @@ impl Resources {
     /// # Errors
     /// What is missing, and what the user can do about it.
     pub fn open(tap: Option<&str>) -> Result<Self, Error> {
-        let host = Host::open()?;
+        Self::on(Host::open()?, tap)
+    }
+
+    /// Like [`open`](Self::open), with KVM as it was opened.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn on(host: Host, tap: Option<&str>) -> Result<Self, Error> {
         keep_userfault_device();
         let tap = tap.map(|name| Ok::<_, Error>(TapDevice::Open(Tap::open(name)?))).transpose()?;
         Ok(Self { host, tap })
@@ -35,14 +42,9 @@ impl Resources {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn with_tap_later(tap: Option<&str>) -> Result<Self, Error> {
-        Ok(Self::on(Host::open()?, tap))
-    }
-
-    /// Like [`with_tap_later`](Self::with_tap_later), with KVM as it was opened.
-    #[must_use]
-    pub fn on(host: Host, tap: Option<&str>) -> Self {
+        let host = Host::open()?;
         keep_userfault_device();
-        Self { host, tap: tap.map(|name| TapDevice::Named(name.into())) }
+        Ok(Self { host, tap: tap.map(|name| TapDevice::Named(name.into())) })
     }
 
     /// KVM.

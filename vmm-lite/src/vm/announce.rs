@@ -1,0 +1,53 @@
+//! Telling the network where a guest is (rule R5).
+
+use super::{Vm, paused::LINK_PATIENCE};
+use crate::{
+    confine::{self, Thread},
+    devices::{arp, link},
+};
+use std::io;
+
+/// The thread's filter is made on it.
+const STACK: usize = 128 << 10;
+
+impl Vm {
+    /// Tells the network that this guest is here now.
+    ///
+    /// # Errors
+    /// What the TAP says.
+    pub fn announce(&self) -> io::Result<()> {
+        let (Some(net), Some(tap)) = (&self.shared.identity.net, &self.shared.announcer) else {
+            return Ok(());
+        };
+        for frame in arp::announcements(net.mac, net.ip.map(|ip| ip.address)) {
+            tap.write(&frame)?;
+        }
+        Ok(())
+    }
+
+    /// Like [`announce`](Self::announce), as soon as the TAP carries packets, which after it was opened may take the host a while. On a thread of its own.
+    pub fn announce_when_up(&self) {
+        let Some(tap) = &self.shared.announcer else { return };
+        let (vm, tap) = (self.clone(), tap.try_clone());
+        let announce = move || {
+            if let Err(e) = confine::enter(Thread::Announce) {
+                tracing::error!(
+                    "the network is not told that the VM is here: {}",
+                    crate::cli::with_causes(&e)
+                );
+                return;
+            }
+            let told = tap.map_err(io::Error::other).and_then(|tap| {
+                link::wait_running(&tap, LINK_PATIENCE)?;
+                vm.announce()
+            });
+            if let Err(e) = told {
+                tracing::warn!("the network was not told that the VM is here: {e}");
+            }
+        };
+        let thread = std::thread::Builder::new().name(Thread::Announce.name().into());
+        if let Err(e) = thread.stack_size(STACK).spawn(announce) {
+            tracing::warn!("the network was not told that the VM is here: {e}");
+        }
+    }
+}

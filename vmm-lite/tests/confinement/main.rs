@@ -1,0 +1,16 @@
+//! What a process with a VM has given up: a call that a thread has no business to make kills it, and everything it is for goes on working without.
+//!
+//! - [`process`]: VMs by a guest made by hand, however they come to be
+//! - [`trace`]: has a thread make a call that is not its own
+//! - [`calls`] that a filter does not have
+//! - [`rights`]: users, capabilities, descriptors
+//! - [`verbs`]: everything still works
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod calls;
+mod process;
+mod rights;
+mod trace;
+mod verbs;

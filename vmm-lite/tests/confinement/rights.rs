@@ -1,0 +1,176 @@
+//! Users, capabilities and descriptors that a process with a VM has given up.
+
+use crate::{
+    common::kvm,
+    process::{COPIES, Confined, Origin, fields},
+    verbs::{Trapped, lacking},
+};
+use std::{fs, net::SocketAddr};
+use vmm_lite::confine::Thread;
+use vmm_lite_lab::{images::image, probe::Connection, process::Process, skipped, vmm::PATIENCE};
+
+const NOBODY: u32 = 65_534;
+const BECOME_NOBODY: [&str; 6] = ["--user", "65534", "--group", "65534", "--seccomp", "trap"];
+
+/// Rights that a thread of a process still has.
+pub fn rights_left(pid: u32, uid: u32, gid: u32) -> Vec<String> {
+    let mut left = Vec::new();
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let limit = limits.lines().find_map(|l| l.strip_prefix("Max realtime priority")).unwrap();
+    // Without a limit for it, real-time priority takes a capability, in those threads that ask for it.
+    let may_nice = limit.trim_start().starts_with('0');
+    const CAP_SYS_NICE: &str = "0000000000800000";
+    for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+        let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        let status = fields(&status);
+        // KVM has a thread of the kernel's own among those of the process, which never runs anything of it.
+        if status["Name"].starts_with("kvm-") {
+            continue;
+        }
+        let of = |n: u32| [n.to_string(), n.to_string(), n.to_string(), n.to_string()].join("\t");
+        let no_capabilities = "0".repeat(16);
+        for (field, expected) in [
+            ("Uid", of(uid).as_str()),
+            ("Gid", &of(gid)),
+            ("Groups", ""),
+            ("NoNewPrivs", "1"),
+            ("Seccomp", "2"),
+            ("CapInh", &no_capabilities),
+            ("CapPrm", &no_capabilities),
+            ("CapEff", &no_capabilities),
+            ("CapBnd", &no_capabilities),
+            ("CapAmb", &no_capabilities),
+        ] {
+            let nice = may_nice
+                && ["vmm-lite", "control", "accept", "receive"].contains(&status["Name"])
+                && ["CapPrm", "CapEff"].contains(&field)
+                && status[field] == CAP_SYS_NICE;
+            if status[field] != expected && !nice {
+                left.push(format!("{} {field}: {:?}", status["Name"], status[field]));
+            }
+        }
+    }
+    left
+}
+
+#[test]
+fn root_is_given_up_and_the_verbs_still_reach_the_vm() {
+    const TEST: &str = "becoming another user";
+    if !nix::unistd::geteuid().is_root() {
+        return skipped(TEST, "only root can become another user");
+    }
+    let Some(Trapped { _site, vmms: [here, there], client }) = Trapped::new(TEST) else { return };
+    let user = BECOME_NOBODY;
+    let args = ["--name", "kv", "--memory", "16M", "--tap", "tap0", "--ip", "10.0.0.2/24"];
+    let vm = here.run(&image("kv").unwrap(), &[&args[..], &user].concat()).unwrap();
+    let guest: SocketAddr = "10.0.0.2:6379".parse().unwrap();
+    let mut connection = Connection::open_when_up(&client, guest, PATIENCE).unwrap();
+    assert_eq!(rights_left(vm.pid(), NOBODY, NOBODY), [""; 0]);
+    let unnamed = there.receive(7000, &user).unwrap_err().to_string();
+    assert!(unnamed.contains("give the VM's name here too"), "{unnamed}");
+    let args = ["--name", "moved", "--tap", "tap0"];
+    let next = there.receive(7000, &[&args[..], &user].concat()).unwrap();
+    assert_eq!(there.json(&["ps", "--json"]).unwrap(), serde_json::json!([]), "no VM yet");
+    let taken = there.receive(7001, &["--name", "moved"]).unwrap_err().to_string();
+    assert!(taken.contains("a VM named moved runs already"), "{taken}");
+    here.migrate("kv", &there.url(7000)).unwrap();
+    assert_eq!(lacking(vm), [""; 0]);
+    assert_eq!(connection.request("PING\r\n").unwrap(), "+PONG");
+    assert_eq!(rights_left(next.pid(), NOBODY, NOBODY), [""; 0]);
+    assert_eq!(there.json(&["stats", "moved", "--json"]).unwrap()["state"], "running");
+    there.json(&["stop", "moved", "--json"]).unwrap();
+    assert_eq!(lacking(next), [""; 0]);
+    // What they could not remove, whoever looks next does.
+    for vmm in [&here, &there] {
+        assert_eq!(vmm.json(&["ps", "--json"]).unwrap(), serde_json::json!([]));
+    }
+}
+
+#[test]
+fn copies_give_root_up_and_the_verbs_still_reach_them() {
+    const TEST: &str = "copies becoming another user";
+    if !nix::unistd::geteuid().is_root() {
+        return skipped(TEST, "only root can become another user");
+    }
+    let Some(Trapped { _site: site, vmms: [here, _], client }) = Trapped::new(TEST) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (file, other) = (file("kv.snap"), file("other.snap"));
+    let args = ["--name", "kv", "--memory", "16M", "--tap", "tap0", "--ip", "10.0.0.2/24"];
+    let vm = here.run(&image("kv").unwrap(), &[&args[..], &BECOME_NOBODY].concat()).unwrap();
+    let reach = |address: &str| {
+        Connection::open_when_up(&client, address.parse().unwrap(), PATIENCE).unwrap()
+    };
+    assert_eq!(reach("10.0.0.2:6379").request("SET a kept\r\n").unwrap(), "+OK");
+    here.json(&["snapshot", "kv", &file, "--json"]).unwrap();
+    for n in 1..=2 {
+        site.hosts[0].tap(&format!("tap{n}")).unwrap();
+    }
+    let network = ["--tap", "tap%d", "--ip", "10.0.0.21/24"];
+    for from in [["fork", "kv"], ["restore", &file]] {
+        let verb = [&from[..], &["--count", "2", "--json"], &network, &BECOME_NOBODY].concat();
+        let clones = Process::start(here.command(&verb).unwrap()).unwrap();
+        let report = clones.wait_for_line("\"clones\"", PATIENCE).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        for n in 0..2 {
+            let pid = report["clones"][n]["pid"].as_u64().unwrap() as u32;
+            assert_eq!(rights_left(pid, NOBODY, NOBODY), [""; 0]);
+            let mut clone = reach(&format!("10.0.0.{}:6379", 21 + n));
+            assert_eq!(clone.bulk("GET a\r\n").unwrap().as_deref(), Some("kept"));
+        }
+        let copied = here.json(&["snapshot", "kv-1", &other, "--json"]).unwrap();
+        assert_eq!(copied["mode"], "copy-on-write", "{copied}");
+        here.json(&["revert", "kv-1", &other, "--json"]).unwrap();
+        // However it ends, they end with it: only then is the end of their output there.
+        clones.signal(nix::sys::signal::Signal::SIGKILL).unwrap();
+        assert_eq!(lacking(clones), [""; 0]);
+    }
+    here.json(&["stop", "kv", "--json"]).unwrap();
+    assert_eq!(lacking(vm), [""; 0]);
+    for how in [&[][..], &["--lazy"]] {
+        let restore = [&["restore", &file, "--tap", "tap0"], how, &BECOME_NOBODY].concat();
+        let vm = Process::start(here.command(&restore).unwrap()).unwrap();
+        let mut restored = reach("10.0.0.2:6379");
+        assert_eq!(restored.bulk("GET a\r\n").unwrap().as_deref(), Some("kept"));
+        assert_eq!(rights_left(vm.pid(), NOBODY, NOBODY), [""; 0]);
+        here.json(&["stop", "kv", "--json"]).unwrap();
+        assert_eq!(lacking(vm), [""; 0]);
+    }
+    assert_eq!(here.json(&["ps", "--json"]).unwrap(), serde_json::json!([]));
+}
+
+#[test]
+fn root_that_stays_root_has_no_capabilities_and_nobody_has_open_files_to_spare() {
+    if !kvm() {
+        return;
+    }
+    let file = fs::File::open("/etc/hostname").unwrap();
+    // Inherited: not closed on exec.
+    nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+    let uid_and_groups = (nix::unistd::geteuid(), nix::unistd::getegid());
+    for origin in [&[Origin::Run][..], &COPIES].concat() {
+        let process = Confined::with(origin, &[]);
+        let kinds = match origin {
+            Origin::Run => &[Thread::Stdin, Thread::Metrics][..],
+            Origin::Restored | Origin::Lazily => &[Thread::Stdin],
+            _ => &[],
+        };
+        for kind in [&[Thread::Main, Thread::Vcpu, Thread::Control], kinds].concat() {
+            process.thread(kind);
+        }
+        process.without(Thread::Loader);
+        let (uid, gid) = uid_and_groups;
+        let pid = process.pid.as_raw().cast_unsigned();
+        let mut left = rights_left(pid, uid.as_raw(), gid.as_raw());
+        // Groups are left alone without --user; a user who is not root cannot shrink the set of what others could gain.
+        left.retain(|l| !l.contains("Groups") && (uid.is_root() || !l.contains("CapBnd")));
+        assert_eq!(left, [""; 0], "{origin:?}");
+        let mut open = process.open_files();
+        if matches!(origin, Origin::Forked | Origin::Counted) {
+            // What clones share, and which of it is their own.
+            open.retain(|name| !name.starts_with("/memfd:vmm-lite-template"));
+            open.retain(|name| *name != format!("/proc/{pid}/pagemap"));
+        }
+        assert_eq!(open, [""; 0], "{origin:?}: nothing inherited, nor what is not needed any more");
+    }
+}
