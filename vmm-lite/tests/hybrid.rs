@@ -141,3 +141,62 @@ fn a_source_that_dies_while_memory_follows_is_mourned_by_name() {
     assert!(said.contains("the VM is lost") && said.contains("0x"), "{said}");
     assert!(!migrate.wait().unwrap().success());
 }
+
+/// `vmm-lite receive` as a user who may not open the device for page faults; nor may root on a host without it.
+fn receive_as_nobody(vmm: &Vmm, has_device: bool) -> Process {
+    let hide = "mount --bind $0 $0 && mount -o remount,bind,nodev $0 && exec \"$@\"";
+    let url = vmm.url(7000);
+    let user = ["--user", "65534", "--group", "65534", "--seccomp", "trap"];
+    let args = [&["receive", "--listen", &url, "--name", "d"][..], &user].concat();
+    let plain = vmm.command(&args).unwrap();
+    if has_device {
+        let process = Process::start(plain).unwrap();
+        process.wait_for_line("listening", PATIENCE).unwrap();
+        return process;
+    }
+    let mut hidden = vmm.host().ns.command("unshare");
+    hidden.args(["-m", "sh", "-c", hide, "/dev/userfaultfd"]).arg(plain.get_program()).args(&args);
+    hidden.envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    let process = Process::start(hidden).unwrap();
+    process.wait_for_line("listening", PATIENCE).unwrap();
+    process
+}
+
+#[test]
+fn memory_follows_to_a_process_that_has_given_root_up() {
+    const TEST: &str = "memory that follows to another user";
+    if !nix::unistd::geteuid().is_root() {
+        return vmm_lite_lab::skipped(TEST, "only root can become another user");
+    }
+    let open = std::fs::read_to_string("/proc/sys/vm/unprivileged_userfaultfd");
+    if open.is_ok_and(|open| open.trim() == "1") {
+        return vmm_lite_lab::skipped(TEST, "here any user may serve page faults");
+    }
+    let Some((_site, vmms, image)) = lab(TEST) else { return };
+    for has_device in [true, false] {
+        let mut source = dirtier(&vmms[0], &image);
+        let there = receive_as_nobody(&vmms[1], has_device);
+        let url = vmms[1].url(7000);
+        let args = ["migrate", "d", &url, "--json"];
+        // One that fails first leaves what the next needs.
+        vmms[0]
+            .json(&[&args[..], &["--timeout", "1ms", "--bandwidth", "1MB"]].concat())
+            .unwrap_err();
+        there.wait_for_line("waiting for the next", PATIENCE).unwrap();
+        let hybrid = [&args[..], &["--mode", "hybrid"], &SLOWLY].concat();
+        let report = vmms[0].json(&hybrid).unwrap();
+        assert!(number(&report, "pages_following") > 100, "{report}");
+        assert!(source.wait(PATIENCE).unwrap().success(), "{}", source.output());
+        is_whole(&there);
+        let status = std::fs::read_to_string(format!("/proc/{}/status", there.pid())).unwrap();
+        assert!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "{status}");
+        // And it can be copied while it runs, for which its memory is watched again.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let copied = vmms[1].json(&["snapshot", "d", file.path().to_str().unwrap(), "--json"]);
+        assert_eq!(copied.unwrap()["mode"], "copy-on-write", "device: {has_device}");
+        vmms[1].json(&["stop", "d", "--json"]).unwrap();
+        let mut there = there;
+        there.wait(PATIENCE).unwrap();
+        assert!(!there.output().contains("made the system call"), "{}", there.output());
+    }
+}

@@ -10,9 +10,7 @@ mod page_set;
 mod userfault;
 
 pub use page_set::PageSet;
-pub use userfault::{
-    Error as UserfaultError, Fault, Userfault, Watch, keep_device as keep_userfault_device,
-};
+pub use userfault::{Error as UserfaultError, Fault, Userfault, Watch, keep as keep_userfault};
 
 use std::{
     fs::File,

@@ -9,32 +9,29 @@
 //! thread, with the guest running.
 //!
 //! What a host may do is found out by [`Userfault::open`]: since KVM faults from kernel mode a descriptor for faults of user mode only is no good,
-//! and that takes root, `CAP_SYS_PTRACE`, access to `/dev/userfaultfd`, or the sysctl `vm.unprivileged_userfaultfd`.
+//! and that takes root, `CAP_SYS_PTRACE`, access to `/dev/userfaultfd`, or the sysctl `vm.unprivileged_userfaultfd`. A process that is about to give these up
+//! [keeps](keep) what it takes.
+
+mod descriptor;
+
+pub use descriptor::keep;
 
 use super::{GuestRam, PAGE};
+use descriptor::Descriptor;
 use std::{
-    fs::File,
     io,
     ops::Range,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
-    sync::{Arc, OnceLock},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    sync::Arc,
 };
 use vmm_sys_util::{
-    ioctl::{ioctl_with_mut_ref, ioctl_with_ref, ioctl_with_val},
-    ioctl_io_nr, ioctl_ior_nr, ioctl_iowr_nr,
+    ioctl::{ioctl_with_mut_ref, ioctl_with_ref},
+    ioctl_ior_nr, ioctl_iowr_nr,
 };
-
-/// Where descriptors are to be had without any capability, if the file's mode says so.
-const DEVICE: &str = "/dev/userfaultfd";
 
 // The kernel's interface (linux/userfaultfd.h).
 
 const UFFD: u32 = 0xaa;
-const UFFD_API: u64 = 0xaa;
-
-const FEATURE_WRITES: u64 = 1 << 0;
-const FEATURE_MISSING_SHMEM: u64 = 1 << 5;
-const FEATURE_WRITES_SHMEM: u64 = 1 << 12;
 
 const MODE_MISSING: u64 = 1 << 0;
 const MODE_WRITES: u64 = 1 << 1;
@@ -45,14 +42,6 @@ const PROTECT: u64 = 1 << 0;
 const EVENT_PAGEFAULT: u8 = 0x12;
 const FAULT_WRITE: u64 = 1 << 0;
 const FAULT_PROTECTED: u64 = 1 << 1;
-
-#[repr(C)]
-#[derive(Default)]
-struct Api {
-    api: u64,
-    features: u64,
-    ioctls: u64,
-}
 
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
@@ -106,8 +95,6 @@ struct Event {
     _thread: u64,
 }
 
-ioctl_io_nr!(USERFAULTFD_IOC_NEW, UFFD, 0x00);
-ioctl_iowr_nr!(UFFDIO_API, UFFD, 0x3f, Api);
 ioctl_iowr_nr!(UFFDIO_REGISTER, UFFD, 0x00, Register);
 ioctl_ior_nr!(UFFDIO_UNREGISTER, UFFD, 0x01, KernelRange);
 ioctl_ior_nr!(UFFDIO_WAKE, UFFD, 0x02, KernelRange);
@@ -123,7 +110,8 @@ const EVENTS: usize = 64;
 pub enum Error {
     /// The host does not let this process.
     #[error(
-        "this host does not let this user serve page faults of a VM: run as root, give the user access to {DEVICE}, or set the sysctl vm.unprivileged_userfaultfd to 1"
+        "this host does not let this user serve page faults of a VM: run as root, give the user access to {}, or set the sysctl vm.unprivileged_userfaultfd to 1",
+        descriptor::DEVICE
     )]
     Forbidden(#[source] io::Error),
     /// The kernel has no userfaultfd, or one that is too old.
@@ -167,7 +155,7 @@ pub struct Fault {
 /// Serves faults of a guest's memory. Dropping it lets all accesses go on: what is missing then is zero, what is protected is not any more.
 #[derive(Debug)]
 pub struct Userfault {
-    fd: OwnedFd,
+    fd: Descriptor,
     ram: Arc<GuestRam>,
 }
 
@@ -177,16 +165,7 @@ impl Userfault {
     /// # Errors
     /// [`Error::Forbidden`], [`Error::Lacks`].
     pub fn open(ram: &Arc<GuestRam>) -> Result<Self, Error> {
-        let fd = descriptor()?;
-        let wanted = FEATURE_WRITES | FEATURE_MISSING_SHMEM | FEATURE_WRITES_SHMEM;
-        let mut api = Api { api: UFFD_API, features: wanted, ioctls: 0 };
-        // SAFETY: the structure that this call reads and fills.
-        if unsafe { ioctl_with_mut_ref(&fd, UFFDIO_API(), &mut api) } != 0 {
-            return Err(Error::Lacks(
-                "write protection of shared memory by userfaultfd (it came with Linux 5.19)",
-            ));
-        }
-        Ok(Self { fd, ram: Arc::clone(ram) })
+        Ok(Self { fd: Descriptor::get()?, ram: Arc::clone(ram) })
     }
 
     /// The memory it is for.
@@ -208,7 +187,7 @@ impl Userfault {
         };
         let mut register = Register { range: self.range(&pages)?, mode, ioctls: 0 };
         // SAFETY: the structure that this call reads and fills; the range is of the guest's mapping. What a fault of it means is told above.
-        let r = unsafe { ioctl_with_mut_ref(&self.fd, UFFDIO_REGISTER(), &mut register) };
+        let r = unsafe { ioctl_with_mut_ref(self, UFFDIO_REGISTER(), &mut register) };
         checked(r, "watch the guest's memory")
     }
 
@@ -219,7 +198,7 @@ impl Userfault {
     pub fn unregister(&self, pages: Range<usize>) -> Result<(), Error> {
         let range = self.range(&pages)?;
         // SAFETY: the structure that this call reads.
-        let r = unsafe { ioctl_with_ref(&self.fd, UFFDIO_UNREGISTER(), &range) };
+        let r = unsafe { ioctl_with_ref(self, UFFDIO_UNREGISTER(), &range) };
         checked(r, "stop to watch the guest's memory")?;
         // The kernel itself wakes only those who wait for missing pages.
         self.wake(pages)
@@ -248,7 +227,7 @@ impl Userfault {
             let mut copy = CopyPages { to: range.start, from, len: range.len, mode, copied: 0 };
             // SAFETY: the structure that this call reads and fills. It reads `len` bytes of `content`, which has them from index `at` on, and makes pages of
             // the guest's mapping.
-            let r = unsafe { ioctl_with_mut_ref(&self.fd, UFFDIO_COPY(), &mut copy) };
+            let r = unsafe { ioctl_with_mut_ref(self, UFFDIO_COPY(), &mut copy) };
             (r, copy.copied)
         })
     }
@@ -262,7 +241,7 @@ impl Userfault {
         self.fill(first, count, "make pages of the guest's memory zero", |range, _| {
             let mut zero = Zero { range, mode: 0, zeroed: 0 };
             // SAFETY: the structure that this call reads and fills; it makes pages of the guest's mapping.
-            let r = unsafe { ioctl_with_mut_ref(&self.fd, UFFDIO_ZEROPAGE(), &mut zero) };
+            let r = unsafe { ioctl_with_mut_ref(self, UFFDIO_ZEROPAGE(), &mut zero) };
             (r, zero.zeroed)
         })
     }
@@ -305,7 +284,7 @@ impl Userfault {
         loop {
             let mut change = WriteProtect { range, mode: if protect { PROTECT } else { 0 } };
             // SAFETY: the structure that this call reads and fills; the range is of the guest's mapping.
-            let r = unsafe { ioctl_with_mut_ref(&self.fd, UFFDIO_WRITEPROTECT(), &mut change) };
+            let r = unsafe { ioctl_with_mut_ref(self, UFFDIO_WRITEPROTECT(), &mut change) };
             // The mapping is being changed by another thread, for a moment.
             if r == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EAGAIN) {
                 return checked(r, "protect the guest's memory");
@@ -320,7 +299,7 @@ impl Userfault {
     pub fn wake(&self, pages: Range<usize>) -> Result<(), Error> {
         let range = self.range(&pages)?;
         // SAFETY: the structure that this call reads.
-        let r = unsafe { ioctl_with_ref(&self.fd, UFFDIO_WAKE(), &range) };
+        let r = unsafe { ioctl_with_ref(self, UFFDIO_WAKE(), &range) };
         checked(r, "wake who waits for the guest's memory")
     }
 
@@ -334,7 +313,8 @@ impl Userfault {
             let mut events = [Event::default(); EVENTS];
             let room = size_of_val(&events);
             // SAFETY: a buffer of that length, for whose type every bit pattern is valid.
-            let n = unsafe { libc::read(self.fd.as_raw_fd(), events.as_mut_ptr().cast(), room) };
+            let n =
+                unsafe { libc::read(self.fd.fd().as_raw_fd(), events.as_mut_ptr().cast(), room) };
             let Ok(n) = usize::try_from(n) else {
                 match io::Error::last_os_error() {
                     e if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -370,54 +350,26 @@ impl Userfault {
     }
 }
 
+impl Drop for Userfault {
+    fn drop(&mut self) {
+        // One that is kept is not closed by this, and goes on to be another memory's.
+        if self.fd.is_kept()
+            && let Err(e) = self.unregister(0..self.ram.pages())
+        {
+            tracing::warn!("{e}");
+        }
+    }
+}
+
 impl AsRawFd for Userfault {
     fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
+        self.fd.fd().as_raw_fd()
     }
 }
 
 impl AsFd for Userfault {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-/// The device, for a process that is about to give up the right to open it, or to make the call.
-static KEPT: OnceLock<File> = OnceLock::new();
-
-/// Opens the device now, so that descriptors can be had later without any right. Where that is not possible, nothing changes.
-pub fn keep_device() {
-    if KEPT.get().is_none()
-        && let Ok(device) = File::open(DEVICE)
-    {
-        // Another thread may have been first.
-        let _ = KEPT.set(device);
-    }
-}
-
-/// A descriptor by the system call, or by the device where the call is forbidden.
-fn descriptor() -> Result<OwnedFd, Error> {
-    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
-    // SAFETY: takes flags only; the result is checked.
-    let mut fd = unsafe { libc::syscall(libc::SYS_userfaultfd, flags) } as i32;
-    let mut error = io::Error::last_os_error();
-    if fd < 0
-        && error.raw_os_error() == Some(libc::EPERM)
-        && let Some(device) = {
-            keep_device();
-            KEPT.get()
-        }
-    {
-        // SAFETY: takes flags only; the result is checked.
-        fd = unsafe { ioctl_with_val(device, USERFAULTFD_IOC_NEW(), flags as libc::c_ulong) };
-        error = io::Error::last_os_error();
-    }
-    match error.raw_os_error() {
-        // SAFETY: a descriptor that was just made and that nothing else owns.
-        _ if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-        Some(libc::EPERM | libc::EACCES) => Err(Error::Forbidden(error)),
-        Some(libc::ENOSYS) => Err(Error::Lacks("userfaultfd")),
-        _ => Err(Error::Call { doing: "get a descriptor", source: error }),
+        self.fd.fd()
     }
 }
 

@@ -3,7 +3,7 @@
 //! Opened first, so that a process can give those rights up before anything of a guest's reaches it.
 
 use super::Error;
-use crate::{devices::tap::Tap, kvm::Host, memory::keep_userfault_device};
+use crate::{devices::tap::Tap, kvm::Host, memory::keep_userfault};
 
 /// KVM and a TAP device.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Resources {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn on(host: Host, tap: Option<&str>) -> Result<Self, Error> {
-        keep_userfault_device();
+        keep_userfault();
         let tap = tap.map(|name| Ok::<_, Error>(TapDevice::Open(Tap::open(name)?))).transpose()?;
         Ok(Self { host, tap })
     }
@@ -43,7 +43,7 @@ impl Resources {
     /// As [`open`](Self::open).
     pub fn with_tap_later(tap: Option<&str>) -> Result<Self, Error> {
         let host = Host::open()?;
-        keep_userfault_device();
+        keep_userfault();
         Ok(Self { host, tap: tap.map(|name| TapDevice::Named(name.into())) })
     }
 
