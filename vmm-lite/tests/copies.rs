@@ -1,8 +1,11 @@
-//! Copies of machines as they are at one instant, however they are made; and snapshot files that were made long ago.
+//! Copies of machines as they are at one instant, however they are made; machines that are put back, or cannot be; and snapshot files that were made long ago.
 
 mod common;
+#[path = "common/counting.rs"]
+mod counting;
 
-use common::{Elf, control, guest, kvm};
+use common::kvm;
+use counting::{PATIENCE, counted, counts_on, vm};
 use migrate::snapshot::{MAJOR, Notes};
 use std::{
     fs::File,
@@ -10,7 +13,6 @@ use std::{
     time::{Duration, Instant},
 };
 use vmm_lite::{
-    boot::{Image, Parameters},
     devices::console::Console,
     kvm::Host,
     memory::{PAGE, Userfault},
@@ -18,86 +20,13 @@ use vmm_lite::{
         Error,
         copy::{self, Copied, Mode},
         guest::{Guest, Who},
-        load,
+        load, revert,
         sink::{FileSink, Sink},
         start,
     },
-    vm::{Config, End, Resume, ResumeReason, Vm},
+    vm::{End, Resume, ResumeReason, Vm, VmPhase, VmState},
 };
-use vmm_lite_interface::{
-    INTERFACE_VERSION,
-    doorbell::{Doorbell, PORT},
-};
-
-const COUNTER: u64 = 0x18_0000;
-const OTHER: u64 = 0x19_0000;
-const PATIENCE: Duration = Duration::from_secs(10);
-
-guest!(
-    counts,
-    // A register, and two pages one after the other, count the same. A guest in which they differ was not copied at one instant; it exits with 66, and
-    // one that was restored and finds all right with 5.
-    "xor ebx, ebx",
-    "mov edx, {port}",
-    "2: inc ebx",
-    "inc dword ptr [{counter}]",
-    "cmp ebx, [{counter}]",
-    "jne 9f",
-    "inc dword ptr [{other}]",
-    "cmp ebx, [{other}]",
-    "jne 9f",
-    "mov eax, [{request}]",
-    "cmp eax, [{answer}]",
-    "je 2b",
-    "mov [{answer}], eax",
-    "mov eax, {quiesced}",
-    "out dx, eax",
-    "cmp dword ptr [{reason}], {restored}",
-    "jne 2b",
-    "cmp ebx, [{counter}]",
-    "jne 9f",
-    "cmp ebx, [{other}]",
-    "jne 9f",
-    "mov dword ptr [{code}], 5",
-    "8: mov eax, {exit}",
-    "out dx, eax",
-    "9: mov dword ptr [{code}], 66",
-    "jmp 8b",
-    counter = const COUNTER as u32,
-    other = const OTHER as u32,
-    request = const control!(quiesce_request),
-    answer = const control!(quiesce_answer),
-    reason = const control!(resume_reason),
-    restored = const ResumeReason::Restored as u32,
-    code = const control!(exit_code),
-    port = const PORT as u32,
-    quiesced = const Doorbell::QUIESCED.0,
-    exit = const Doorbell::EXIT.0,
-);
-
-fn vm(memory: u64) -> Vm {
-    let file = Elf::of(counts()).file();
-    let image = Image::open(file.path()).unwrap();
-    let parameters = Parameters { name: "counts".into(), ..Default::default() };
-    let config = Config { memory, net: None, parameters };
-    let vm = Vm::boot(&config, &image, Console::new(None)).unwrap();
-    common::start(&vm);
-    vm
-}
-
-/// Waits until the guest has counted on.
-fn counts_on(vm: &Vm) {
-    let word = || {
-        let mut bytes = [0; 4];
-        vm.ram().read(COUNTER, &mut bytes).unwrap();
-        u32::from_le_bytes(bytes)
-    };
-    let (from, deadline) = (word(), Instant::now() + PATIENCE);
-    while word() < from + 5 {
-        assert!(Instant::now() < deadline, "the guest does not run");
-        std::thread::yield_now();
-    }
-}
+use vmm_lite_interface::INTERFACE_VERSION;
 
 type Way = fn(&Vm, &mut dyn Sink) -> Result<Copied, Error>;
 
@@ -111,6 +40,19 @@ fn snapshot(vm: &Vm, base: Option<File>, way: Way) -> (File, Copied) {
     let notes = Notes { taken_ns: 1, pages_dont_care: 2, ..Notes::default() };
     sink.finish([7; 16], &guest, &copied.dont_care, notes).unwrap();
     (file, copied)
+}
+
+/// A snapshot of `vm` with another state than it has.
+fn with_state(vm: &Vm, change: impl FnOnce(&mut VmState)) -> File {
+    let (file, copied) = snapshot(vm, None, ON_WRITE);
+    let reader = load::open(file).unwrap();
+    let mut guest = Guest { who: Who::of(vm), state: copied.state };
+    change(&mut guest.state);
+    let changed = tempfile::tempfile().unwrap();
+    let mut sink = FileSink::new(changed.try_clone().unwrap(), vm.ram().pages(), None).unwrap();
+    reader.each(|page, _, content| sink.pages(&[(page as usize, *content)])).unwrap();
+    sink.finish([8; 16], &guest, &copied.dont_care, Notes::default()).unwrap();
+    changed
 }
 
 /// Runs what is in a snapshot to its end.
@@ -211,6 +153,70 @@ fn a_copy_that_is_given_up_leaves_the_machine_as_it_was() {
     }
     let (file, _) = snapshot(&vm, None, ON_WRITE);
     assert_eq!(run(file), 5);
+}
+
+/// A state that a machine of its own would run, and only the VM itself refuses: when its memory is another already.
+fn refused(vm: &Vm) -> File {
+    with_state(vm, |state| state.unserved = 1 << 31)
+}
+
+fn put_back(vm: &Vm, file: &File) -> Result<revert::Report, Error> {
+    revert::revert(vm, file.try_clone().unwrap())
+}
+
+#[test]
+fn a_revert_that_fails_half_way_leaves_a_machine_that_runs_as_it_was() {
+    if !kvm() {
+        return;
+    }
+    let vm = vm(2 << 20);
+    counts_on(&vm);
+    let (good, _) = snapshot(&vm, None, ON_WRITE);
+    let bad = refused(&vm);
+    for _ in 0..3 {
+        counts_on(&vm);
+        let before = counted(&vm);
+        let error = put_back(&vm, &bad).unwrap_err().to_string();
+        assert!(error.contains("doorbell bits 0x80000000"), "{error}");
+        assert!(counted(&vm) >= before, "it has its own memory");
+        // Memory and registers still belong together, or it would end.
+        counts_on(&vm);
+        // What was put back is known to have changed.
+        for way in [ON_WRITE, ROUNDS] {
+            assert_eq!(run(snapshot(&vm, None, way).0), 5);
+        }
+    }
+    // One that is put back goes on behind the question whether it is quiescent, and ends if all is right.
+    put_back(&vm, &good).unwrap();
+    assert!(matches!(*vm.wait_end(), End::Exited(5)), "{}", vm.wait_end());
+}
+
+#[test]
+fn a_revert_that_fails_half_way_leaves_a_machine_that_stands_as_it_was() {
+    if !kvm() {
+        return;
+    }
+    let vm = vm(2 << 20);
+    let bad = refused(&vm);
+    counts_on(&vm);
+    drop(vm.pause().unwrap());
+    let memory = || {
+        let mut all = vec![0; vm.ram().size() as usize];
+        vm.ram().read(0, &mut all).unwrap();
+        all
+    };
+    let begun = Instant::now();
+    let (state, pages) = (vm.hold().unwrap().capture().unwrap(), memory());
+    put_back(&vm, &bad).unwrap_err();
+    assert!(matches!(vm.phase(), VmPhase::Paused), "{:?}", vm.phase());
+    let now = vm.hold().unwrap().capture().unwrap();
+    let went = now.clock.mono_ns - state.clock.mono_ns;
+    // The two clocks may differ by some parts in a million.
+    assert!(u128::from(went) <= begun.elapsed().as_nanos() * 101 / 100, "its clock went on once");
+    assert_eq!(VmState { clock: state.clock, ..now }, state);
+    assert!(memory() == pages, "its memory is its own");
+    vm.hold().unwrap().resume_here().unwrap();
+    counts_on(&vm);
 }
 
 fn golden(name: &str) -> PathBuf {

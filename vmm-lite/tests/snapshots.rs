@@ -294,22 +294,31 @@ fn what_finds_no_room_leaves_nothing_behind() {
     command.env_clear();
 
     // A process that may write small files only.
-    let limit = |bytes: libc::rlim_t| {
+    let limit = |resource, bytes: libc::rlim_t| {
         let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
         let pid = vm.pid() as libc::pid_t;
         // SAFETY: a valid limit, and a process of ours that runs.
-        let r = unsafe {
-            libc::prlimit(pid, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut())
-        };
+        let r = unsafe { libc::prlimit(pid, resource, &raw const limit, std::ptr::null_mut()) };
         assert_eq!(r, 0);
     };
-    limit(100_000);
+    limit(libc::RLIMIT_FSIZE, 100_000);
     let file = lab.file("d.snap");
     let said = lab.said(&["snapshot", "d", &file]);
     assert!(said.contains("File too large"), "{said}");
     assert!(!Path::new(&file).exists());
     assert!(lab.said(&["snapshot", "d", "/nonexistent/d.snap"]).contains("cannot write"));
-    limit(libc::RLIM_INFINITY);
+    limit(libc::RLIMIT_FSIZE, libc::RLIM_INFINITY);
+
+    // One with memory for what it does, and none for a second machine beside the first.
+    lab.snapshot("d", &file);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", vm.pid())).unwrap();
+    let size = status.lines().find_map(|l| l.strip_prefix("VmSize:")).unwrap();
+    let size: u64 = size.trim().trim_end_matches(" kB").parse().unwrap();
+    limit(libc::RLIMIT_AS, (size + (8 << 10)) << 10);
+    let said = lab.said(&["revert", "d", &file]);
+    assert!(said.contains("cannot get 16777216 bytes of memory"), "{said}");
+    limit(libc::RLIMIT_AS, libc::RLIM_INFINITY);
+    lab.json(&["revert", "d", &file, "--json"]);
 
     // After all that it runs on, and can be saved.
     lab.snapshot("d", &file);

@@ -6,7 +6,7 @@ use std::{fs::File, os::fd::AsFd, path::PathBuf, process::ExitCode};
 
 const EXAMPLES: &str = "\
 The VM becomes what it was, in its place: same process, name, TAP device and addresses. What it did since is lost. Its program is told by its resume hooks, and its random
-numbers start anew. If the file is bad the VM runs on untouched.
+numbers start anew. If that cannot be, it is left as it is and runs on.
 
 Examples:
   vmm-lite snapshot kv before.snap && upgrade || vmm-lite revert kv before.snap";

@@ -1,12 +1,12 @@
 //! A VM that runs becomes what it was.
 //!
 //! The file is loaded beside the VM and checked whole while it runs, and its state is tried on a machine of its own. Only then is the VM stopped, and its memory
-//! exchanged for the other. Should the state be refused even so, the exchange is undone: the VM runs on as it was.
+//! exchanged for the other. Should the state be refused even so, the exchange is undone: the VM is as it was, and runs on if it ran.
 
 use super::{Error, load, start};
 use crate::{
     memory::{GuestRam, PAGE, PageSet},
-    vm::{Address, Paused, Resume, ResumeReason, Vm, VmPhase},
+    vm::{Address, Paused, Resume, ResumeReason, Vm, VmPhase, VmState},
 };
 use serde::Serialize;
 use std::{
@@ -57,31 +57,34 @@ pub fn revert(vm: &Vm, file: File) -> Result<Report, Error> {
     let (mut vcpu, _log, _) = vm.host().create(&other).map_err(crate::vm::Error::from)?;
     vcpu.apply(&guest.state.vcpu).map_err(crate::vm::Error::from)?;
 
-    let mut paused = match vm.phase() {
-        VmPhase::Paused => vm.hold()?,
-        _ => vm.pause()?,
-    };
+    let stood = matches!(vm.phase(), VmPhase::Paused);
+    let mut paused = if stood { vm.hold()? } else { vm.pause()? };
     let (requested, _) = paused.times();
-    let before = paused.capture()?;
-    let exchanged = exchange(vm.ram(), &other);
+    let mut before = match paused.capture() {
+        Ok(state) => Before { state, captured: Instant::now(), stood, other, exchanged: None },
+        Err(e) if stood => return Err(e.into()),
+        Err(e) => {
+            paused.resume_here()?;
+            return Err(e.into());
+        }
+    };
     let away = guest.age();
-    let applied = exchanged
-        .as_ref()
-        .map_err(|_| ())
-        .and_then(|_| paused.apply(&guest.state, away).map_err(|e| tracing::error!("{e}")));
-    if applied.is_err() {
-        return Err(undo(paused, &other, &before, exchanged));
+    let pages = match before.replace(&mut paused, &guest.state, away, &address) {
+        Ok(pages) => pages,
+        Err(e) => return Err(before.undo(paused, e)),
+    };
+    if let Err(e) = paused.resume(Resume { reason: ResumeReason::Restored, away }) {
+        return Err(match vm.hold() {
+            Ok(paused) => before.undo(paused, e.into()),
+            // It has ended meanwhile.
+            Err(_) => e.into(),
+        });
     }
-    let pages = exchanged? as u64;
-    if address != Address::default() {
-        paused.readdress(&address);
-    }
-    paused.resume(Resume { reason: ResumeReason::Restored, away })?;
     let entered = vm.entered(ENTRY).unwrap_or_else(Instant::now);
     Ok(Report {
         pause_ns: entered.saturating_duration_since(requested).as_nanos() as u64,
         total_ns: begun.elapsed().as_nanos() as u64,
-        pages,
+        pages: pages as u64,
     })
 }
 
@@ -89,12 +92,68 @@ fn there_size(guest: &super::guest::Guest) -> u64 {
     guest.who.identity.memory_size
 }
 
-/// Exchanges the content of two memories of the same size; how many pages differed. Doing it again undoes it.
-fn exchange(here: &GuestRam, there: &GuestRam) -> Result<usize, Error> {
-    let touched =
-        |ram: &GuestRam| ram.touched().map_err(super::host("find out which memory the guest uses"));
-    let mut pages: PageSet = touched(here)?;
-    pages.union_with(&touched(there)?);
+/// What the VM was before, for the way back.
+struct Before {
+    state: VmState,
+    captured: Instant,
+    /// Whether it was paused when it was to be reverted.
+    stood: bool,
+    /// The memory of the snapshot, or once that is the VM's, what the VM had.
+    other: Arc<GuestRam>,
+    /// Pages that were, once all of them are.
+    exchanged: Option<PageSet>,
+}
+
+impl Before {
+    /// Makes the VM what the snapshot says; how many pages that took.
+    fn replace(
+        &mut self,
+        paused: &mut Paused<'_>,
+        state: &VmState,
+        away: Duration,
+        address: &Address,
+    ) -> Result<usize, Error> {
+        let here = paused.vm().ram();
+        let mut pages = touched(here)?;
+        pages.union_with(&touched(&self.other)?);
+        let count = exchange(here, &self.other, &pages)?;
+        self.exchanged = Some(pages);
+        paused.apply(state, away)?;
+        if *address != Address::default() {
+            paused.readdress(address);
+        }
+        Ok(count)
+    }
+
+    /// Puts the VM back to where it was stopped because of `why`, and lets it run on if it ran.
+    fn undo(self, mut paused: Paused<'_>, why: Error) -> Error {
+        let vm = paused.vm().clone();
+        let back = (|| {
+            if let Some(pages) = &self.exchanged {
+                exchange(vm.ram(), &self.other, pages)?;
+            }
+            // Its clock went on.
+            Ok::<_, Error>(paused.apply(&self.state, self.captured.elapsed())?)
+        })();
+        if let Err(e) = back {
+            // It is neither what it was nor what it was to be, and may not run.
+            tracing::error!("the VM cannot be put back to what it was: {e}");
+            vm.fail(e, || {});
+            return why;
+        }
+        match if self.stood { Ok(()) } else { paused.resume_here() } {
+            Ok(()) => why,
+            Err(e) => e.into(),
+        }
+    }
+}
+
+fn touched(ram: &GuestRam) -> Result<PageSet, Error> {
+    ram.touched().map_err(super::host("find out which memory the guest uses"))
+}
+
+/// Exchanges the content of pages of two memories of the same size; how many differed. Doing it again undoes it.
+fn exchange(here: &GuestRam, there: &GuestRam, pages: &PageSet) -> Result<usize, Error> {
     let mut count = 0;
     let (mut mine, mut theirs) = ([0; PAGE], [0; PAGE]);
     for page in pages.iter() {
@@ -107,27 +166,4 @@ fn exchange(here: &GuestRam, there: &GuestRam) -> Result<usize, Error> {
         }
     }
     Ok(count)
-}
-
-/// Puts the VM back to where it was stopped, and lets it run on.
-fn undo(
-    mut paused: Paused<'_>,
-    other: &GuestRam,
-    before: &crate::vm::VmState,
-    exchanged: Result<usize, Error>,
-) -> Error {
-    let vm = paused.vm().clone();
-    let undone = match &exchanged {
-        Ok(_) => exchange(vm.ram(), other).map(|_| ()),
-        Err(_) => Ok(()),
-    };
-    let (_, stopped) = paused.times();
-    let back = undone.and_then(|()| {
-        paused.apply(before, stopped.elapsed())?;
-        Ok(paused.resume_here()?)
-    });
-    match (back, exchanged) {
-        (Err(e), _) | (Ok(()), Err(e)) => e,
-        (Ok(()), Ok(_)) => Error::Part("state"),
-    }
 }
