@@ -118,6 +118,28 @@ fn what_std_promises_holds_as_it_does_natively() {
     assert_eq!(all(&guest), all(&native), "the same checks, by number");
 }
 
+/// What a report names, `vmm-lite symbols` names too, from nothing but the addresses: as where a VM has moved to there are no others.
+fn names_are_found_later(image: &Path, report: &str) {
+    let lines = report.lines().filter_map(|line| {
+        let (at, line) = match line.strip_prefix("  at ") {
+            Some(line) => (true, line),
+            None => (false, line.strip_prefix("     ")?),
+        };
+        let (address, name) = line.strip_prefix("0x")?.split_once(' ')?;
+        let address = u64::from_str_radix(address, 16).ok()?;
+        Some((if at { address } else { address - 1 }, name))
+    });
+    let (addresses, names): (Vec<_>, Vec<_>) = lines.unzip();
+    assert!(!names.is_empty(), "{report}");
+    let mut command = Command::new(vmm_lite().unwrap());
+    command.arg("symbols").arg(image).args(addresses.iter().map(|a| format!("{a:#x}")));
+    let out = command.output().unwrap();
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let found = text(&out.stdout);
+    let found: Vec<_> = found.lines().filter_map(|l| Some(l.split_once(' ')?.1)).collect();
+    assert_eq!(found, names);
+}
+
 #[test]
 fn a_program_that_fails_is_reported_with_its_functions_names() {
     let Some(image) = app("std-check --die", "std-check") else { return };
@@ -143,6 +165,10 @@ fn a_program_that_fails_is_reported_with_its_functions_names() {
         assert_eq!(out.status.code(), Some(code), "--die {way}: {said}");
         assert!(said.contains(report), "--die {way}: {report:?} is not in {said}");
         assert!(said.contains(function), "--die {way}: {function:?} is not in {said}");
+        // A panic says itself what it is, and an exit says nothing.
+        if said.contains("the guest failed") {
+            names_are_found_later(&image, &said);
+        }
     }
 }
 

@@ -43,6 +43,18 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// An address, in hexadecimal with or without `0x`.
+///
+/// # Errors
+/// A text for the user.
+pub fn address(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err("write an address like 0x10a2f4".into());
+    }
+    u64::from_str_radix(digits, 16).map_err(|_| "write an address like 0x10a2f4".into())
+}
+
 /// A rate like 1Gbit or 125MB, a second; bytes a second. Units are powers of 1000, as the field writes them.
 ///
 /// # Errors

@@ -25,6 +25,7 @@ pub mod run;
 pub mod snapshot;
 pub mod stats;
 pub mod stop;
+pub mod symbols;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -95,6 +96,7 @@ enum Verb {
     Revert(revert::Args),
     Inspect(inspect::Args),
     Merge(merge::Args),
+    Symbols(symbols::Args),
 }
 
 /// Parses the command line, runs the verb, prints what went wrong.
@@ -121,6 +123,7 @@ pub fn main() -> ExitCode {
         Verb::Revert(args) => (revert::run(args), 1),
         Verb::Inspect(args) => (inspect::run(args), 1),
         Verb::Merge(args) => (merge::run(args), 1),
+        Verb::Symbols(args) => (symbols::run(args), 1),
     };
     result.unwrap_or_else(|error| {
         eprintln!("vmm-lite: {}", with_causes(&*error));

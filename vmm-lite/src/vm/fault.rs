@@ -33,6 +33,12 @@ impl Symbols {
         Ok(Self { functions })
     }
 
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.functions.is_empty()
+    }
+
     /// The function that `address` lies in, and how far.
     #[must_use]
     pub fn name(&self, address: u64) -> Option<String> {
