@@ -35,7 +35,8 @@ pub struct Args {
     #[arg(long)]
     name: Option<String>,
 
-    /// Start at once and load its memory while it runs; each page is checked before it is used
+    /// Start at once and load its memory while it runs; each page is checked before it is used. Not for several, which share one memory: that is checked and
+    /// sealed before the first of them has it
     #[arg(long, conflicts_with = "count")]
     lazy: bool,
 
