@@ -13,6 +13,34 @@
 //! - [`build`]: making images
 //! - [`confine`]: what a process with a VM gives up: privileges, system calls
 //! - [`cli`]: the verbs
+//! - `fail_point`: places at which tests have the process fail; only in builds with debug assertions
+
+/// A place at which a test can have the process fail: see `fail_point`. In builds without debug assertions it is nothing.
+///
+/// `else` says what to do where something cannot be done, `after` what comes first if something happens here.
+macro_rules! fail_point {
+    ($name:literal) => {{
+        #[cfg(debug_assertions)]
+        fail_point!(@reach $name, false, (), ())
+    }};
+    ($name:literal, after $first:expr) => {{
+        #[cfg(debug_assertions)]
+        fail_point!(@reach $name, false, $first, ())
+    }};
+    ($name:literal, else $error:expr) => {{
+        #[cfg(debug_assertions)]
+        fail_point!(@reach $name, true, (), $error)
+    }};
+    (@reach $name:literal, $errs:literal, $first:expr, $error:expr) => {{
+        const POINT: usize = $crate::fail_point::number($name, $errs);
+        if let Some(action) = $crate::fail_point::chosen(POINT) {
+            $first;
+            if $crate::fail_point::happen(POINT, action) {
+                $error
+            }
+        }
+    }};
+}
 
 pub mod boot;
 pub mod build;
@@ -20,6 +48,8 @@ pub mod cli;
 pub mod confine;
 pub mod control;
 pub mod devices;
+#[cfg(debug_assertions)]
+pub mod fail_point;
 pub mod identity;
 pub mod kvm;
 pub mod memory;

@@ -103,6 +103,11 @@ enum Verb {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(cli.log.as_deref());
+    #[cfg(debug_assertions)]
+    if let Err(e) = crate::fail_point::arm() {
+        eprintln!("vmm-lite: {e}");
+        return ExitCode::from(2);
+    }
     let (result, failed) = match cli.verb {
         Verb::Build(args) => (build::run(args), 1),
         Verb::Run(args) => (run::run(args), EXIT_VMM),

@@ -146,6 +146,8 @@ impl Connection {
     fn over(stream: Arc<TcpStream>, patience: Duration) -> Result<Self, LinkError> {
         // Messages are written whole: waiting for more to fill a segment only costs blackout.
         stream.set_nodelay(true)?;
+        #[cfg(debug_assertions)]
+        crate::fail_point::link(&stream);
         let (inbox, most) = (Inbox::default(), usize::MAX);
         let mut this = Self { stream, tls: None, inbox, most, closed: false, patience, sent: 0 };
         this.set_patience(patience)?;

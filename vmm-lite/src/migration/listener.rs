@@ -5,8 +5,8 @@
 //! the address that has most: so strangers push out strangers, and a host that is trusted needs milliseconds to be none.
 
 use super::{
-    Error, connection::Transport, credentials, destination::Receiver, poll::wait_readable,
-    tls::Credentials,
+    Error, connection::Transport, credentials, destination::Receiver, patience,
+    poll::wait_readable, tls::Credentials,
 };
 use crate::{
     confine::{self, Thread},
@@ -129,7 +129,7 @@ impl House {
     fn look_after(&self) -> Option<Duration> {
         let mut guests = self.guests();
         while let Some(oldest) = guests.strangers.first() {
-            let left = STRANGE.saturating_sub(oldest.since.elapsed());
+            let left = patience(STRANGE).saturating_sub(oldest.since.elapsed());
             if !left.is_zero() {
                 return Some(left);
             }
@@ -233,7 +233,7 @@ pub fn serve(listener: TcpListener, receiver: Arc<Receiver>, door: Door) -> io::
             return;
         }
         loop {
-            let patience = house.look_after().unwrap_or(STRANGE);
+            let patience = house.look_after().unwrap_or_else(|| patience(STRANGE));
             match wait_readable(listener.as_raw_fd(), patience).and_then(|_| listener.accept()) {
                 Ok((stream, address)) => {
                     let address = Some(address.ip());

@@ -112,3 +112,10 @@ fn address_in(request: &Request) -> Result<address::Address, Error> {
 fn draw() -> Result<[u8; 16], Error> {
     crate::random::bytes().map_err(Error::Random)
 }
+
+/// How long a peer may be silent: as usual, unless a test has less time.
+fn patience(usual: Duration) -> Duration {
+    #[cfg(debug_assertions)]
+    let usual = crate::fail_point::patience(usual);
+    usual
+}

@@ -61,7 +61,9 @@ impl NewFile {
     /// # Errors
     /// What the disk says. What was at the path before is there still.
     pub fn publish(mut self) -> io::Result<()> {
+        fail_point!("snapshot.copied");
         self.file.sync_all()?;
+        fail_point!("snapshot.synced");
         match self.named.take() {
             Some(named) => named.persist(&self.path).map_err(|e| e.error)?,
             None => self.link()?,
@@ -81,6 +83,7 @@ impl NewFile {
             let other = self.path.with_file_name(name);
             match self.link_as(&other) {
                 Ok(()) => {
+                    fail_point!("snapshot.other-name");
                     return fs::rename(&other, &self.path).inspect_err(|_| {
                         // Nothing more can be done about it.
                         let _ = fs::remove_file(&other);

@@ -142,6 +142,7 @@ impl FileSink {
     }
 
     fn flush(&mut self) -> Result<(), Error> {
+        fail_point!("snapshot.copying", else return Err(Error::Write(crate::fail_point::injected())));
         let first = self.slots - (self.gathered.len() / PAGE) as u32;
         self.file.write_all_at(&self.gathered, place(first)).map_err(Error::Write)?;
         self.gathered.clear();

@@ -329,6 +329,7 @@ impl Machine {
             (None, None) => {}
             _ => return Err(ApplyError::Network),
         }
+        fail_point!("vm.half-applied", else return Err(ApplyError::Network));
         self.vcpu.apply(&state.vcpu)?;
         self.rings.apply(state.console);
         self.clock.apply(state.clock, away);

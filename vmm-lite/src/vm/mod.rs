@@ -285,6 +285,7 @@ impl Vm {
         let requested = Instant::now();
         self.shared.request_quiesce(patience);
         self.shared.want(Wanted::Quiesce);
+        fail_point!("vm.quiescing");
         if !self.shared.wait_stopped(Some(requested + patience))? {
             self.shared.want(Wanted::Pause);
             self.shared.wait_stopped(None)?;

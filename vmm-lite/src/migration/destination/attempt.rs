@@ -4,6 +4,7 @@ use super::{Receiver, SILENCE, prepared::Prepared, rejoin::Rejoin};
 use crate::migration::{
     connection::{Connection, Incoming, LinkError},
     destination::Arrived,
+    patience,
     poll::{Watch, wait_any},
 };
 use migrate::{
@@ -48,7 +49,7 @@ pub(super) struct Attempt<'r> {
 impl<'r> Attempt<'r> {
     pub fn new(receiver: &'r Receiver, connection: Connection, rejoin: Arc<Rejoin>) -> Self {
         let epoch = Instant::now();
-        let patience = Patience { silence: SILENCE, lost: receiver.lost_after };
+        let patience = Patience { silence: patience(SILENCE), lost: receiver.lost_after };
         Self {
             receiver,
             connection: Some(connection),
@@ -202,6 +203,7 @@ impl<'r> Attempt<'r> {
         if let Some(connection) = self.rejoin.take() {
             eprintln!("vmm-lite: the source is back; the memory that follows goes on");
             self.connection = Some(connection);
+            fail_point!("destination.rejoined");
             self.events.push_back(Event::Rejoined);
         }
     }
@@ -212,7 +214,10 @@ impl<'r> Attempt<'r> {
                 let Some(connection) = &mut self.connection else { return };
                 self.spoke = Instant::now();
                 if let Err(e) = connection.send(&message) {
-                    self.lost(&e);
+                    return self.lost(&e);
+                }
+                if message == Message::Ready {
+                    fail_point!("destination.ready");
                 }
                 if let Some(prepared) = &mut self.prepared {
                     prepared.said(&message);
@@ -272,6 +277,7 @@ impl<'r> Attempt<'r> {
                 if let Some(prepared) = &mut self.prepared {
                     prepared.missing = None;
                 }
+                fail_point!("destination.whole");
             }
             Action::AwaitSource(why) => {
                 self.connection = None;
@@ -294,6 +300,7 @@ impl<'r> Attempt<'r> {
     /// The commit has come: the VM runs here, and its process is its.
     fn start(&mut self) {
         let (Some(id), Some(prepared)) = (self.machine.id(), &mut self.prepared) else { return };
+        fail_point!("destination.commit-came");
         let lacks = !self.machine.lacking().is_empty();
         if !lacks {
             prepared.missing = None;
@@ -305,6 +312,7 @@ impl<'r> Attempt<'r> {
             state.taken = true;
         }
         self.receiver.changed.notify_all();
+        fail_point!("destination.written-down");
         let started = prepared.start(self.came, self.before_switch);
         // A VM runs here: what another would need is closed, and the name is this one's.
         let offering = self.receiver.offering().take().and_then(Arc::into_inner);
@@ -315,6 +323,7 @@ impl<'r> Attempt<'r> {
             // Whoever waits for it waits for as long as the process lives.
             let _ = self.receiver.arrived.send(Arrived { vm: prepared.vm.clone(), claim });
         }
+        fail_point!("destination.announced");
         self.events.push_back(Event::Runs(started));
     }
 }

@@ -202,10 +202,14 @@ impl Receiver {
             }
             state.current = Some((id, Arc::clone(&rejoin)));
         }
+        fail_point!("destination.greeted");
         let mut attempt = Attempt::new(self, connection, rejoin);
         attempt.run(id);
         // A VM that did not get to run is gone, with its name and its TAP, before anybody can try again.
         let (prepared, why) = attempt.discard();
+        if why.is_some() {
+            fail_point!("destination.discarded");
+        }
         drop(prepared);
         self.state().current = None;
         self.changed.notify_all();

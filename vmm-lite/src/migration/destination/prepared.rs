@@ -71,6 +71,7 @@ impl Prepared {
             .inspect_err(|e| tracing::info!("no memory can follow: {}", crate::cli::with_causes(e)))
             .ok();
         let accepted = Accepted { follow: missing.is_some(), apply_ns: apply.as_nanos() as u64 };
+        fail_point!("destination.prepared", else return Err(Refusal::Prepare(crate::fail_point::injected().to_string())));
         let now = Instant::now();
         let (urgent, roused) = (None, false);
         let this = Self { vm, claim, urgent, roused, missing, came: now, applied: now };
@@ -92,7 +93,9 @@ impl Prepared {
                 .runs()
                 .try_for_each(|(first, pages)| ram.write_pages(first, pages))
                 .map_err(|e| e.to_string()),
-        }
+        }?;
+        fail_point!("destination.in-round", else return Err(crate::fail_point::injected().to_string()));
+        Ok(())
     }
 
     /// Makes pages zero before the guest runs.
@@ -121,6 +124,7 @@ impl Prepared {
         for (number, page) in pages.filter(|(number, _)| lacking.contains(*number)) {
             missing.put(number, page)?;
         }
+        fail_point!("destination.filling", else return Err(crate::fail_point::injected().to_string()));
         Ok(())
     }
 
@@ -182,6 +186,7 @@ impl Prepared {
         let mut held = self.vm.hold().map_err(|e| crate::cli::with_causes(&e))?;
         held.apply(&state, came.elapsed()).map_err(|e| crate::cli::with_causes(&e))?;
         (self.came, self.applied) = (came, Instant::now());
+        fail_point!("destination.applied");
         Ok(())
     }
 
@@ -198,6 +203,7 @@ impl Prepared {
         }
         let entered = self.vm.entered(ENTRY);
         self.urgent = None;
+        fail_point!("destination.running");
         if let Err(e) = self.vm.announce() {
             tracing::warn!("the network was not told that the VM is here: {e}");
         }

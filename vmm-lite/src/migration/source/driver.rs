@@ -216,17 +216,26 @@ impl<'vm> Driver<'vm> {
 
     fn act(&mut self, action: Action, reply: &mut Reply) {
         match action {
-            Action::Send(message) => self.send(&message),
+            Action::Send(message) => {
+                self.send(&message);
+                if let Message::Offer(_) = message {
+                    fail_point!("source.offered");
+                }
+            }
             Action::StartLog => {
                 if let Err(e) = self.vm.dirty_log().start() {
-                    self.failed(&e);
+                    return self.failed(&e);
                 }
+                fail_point!("source.logging", else self.failed(&crate::fail_point::injected()));
             }
             Action::SendPages { round, pages } => {
                 self.tell(reply);
                 self.send_round(round, pages, reply);
             }
-            Action::Announce { round, pages } => self.announce(round, &pages),
+            Action::Announce { round, pages } => {
+                self.announce(round, &pages);
+                fail_point!("source.announced");
+            }
             Action::TakeDirty => match self.vm.dirty_log().take() {
                 Ok(dirty) => self.events.push_back(Event::Dirty {
                     dirty: pages_of(&dirty),
@@ -244,6 +253,7 @@ impl<'vm> Driver<'vm> {
             Action::SendLast { pages, follow, hold } => self.send_last(pages, &follow, hold),
             Action::Commit(id) => {
                 self.send_commit(id);
+                fail_point!("source.committed");
                 // The hurry is the destination's now.
                 self.urgent = Urgent::default();
                 self.urgent = Urgent::this(Side::Destination);
@@ -253,6 +263,7 @@ impl<'vm> Driver<'vm> {
                 if let Some(paused) = &self.paused {
                     paused.fence(true);
                 }
+                fail_point!("source.fenced");
             }
             Action::RunHere => self.run_here(),
             Action::HandOn => {
@@ -262,6 +273,7 @@ impl<'vm> Driver<'vm> {
                     .as_ref()
                     .and_then(|paused| paused.late_packets().ok())
                     .map(Late::new);
+                fail_point!("source.handing-on");
             }
             Action::Reconnect => self.reconnect(),
             Action::End(_) => {}
@@ -299,6 +311,7 @@ impl<'vm> Driver<'vm> {
         let needed = paused.queue_pages();
         let quiescent = paused.quiescent();
         self.paused = Some(paused);
+        fail_point!("source.stopped", else return self.failed(&crate::fail_point::injected()));
         match self.vm.dirty_log().peek() {
             Ok(dirty) => self.events.push_back(Event::Stopped(Stopped {
                 requested: requested.saturating_duration_since(self.epoch),
@@ -319,6 +332,7 @@ impl<'vm> Driver<'vm> {
         (self.urgent, self.urgent_vcpu) = Default::default();
         let Some(paused) = self.paused.take() else { return };
         paused.fence(false);
+        fail_point!("source.resuming");
         if let Err(e) = paused.resume_here() {
             tracing::error!("the VM cannot go on: {}", crate::cli::with_causes(&e));
         }
@@ -335,6 +349,7 @@ impl<'vm> Driver<'vm> {
             Ok(mut connection) => {
                 connection.known();
                 self.connection = Some(connection);
+                fail_point!("source.asking");
                 self.events.push_back(Event::Reconnected);
             }
             Err(e) => {
@@ -363,6 +378,7 @@ impl<'vm> Driver<'vm> {
             let _ = wait_readable(late.fd(), patience);
             self.hand_on();
         }
+        fail_point!("source.moved");
         if let Some(paused) = self.paused.take() {
             paused.moved()?;
         }

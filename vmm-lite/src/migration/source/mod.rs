@@ -47,5 +47,6 @@ pub fn migrate(
     let Some(_mover) = vm.begin_move() else { return Err(Error::Busy) };
     vm.ask_to_give_up();
     let connection = Connection::open(&to, &transport, None, STALLED)?;
+    fail_point!("source.connected");
     Driver::new(vm, to, transport, connection, options)?.run(reply)
 }

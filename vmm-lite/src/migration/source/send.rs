@@ -30,6 +30,7 @@ impl Driver<'_> {
             self.packer.page(self.vm.ram(), number, first);
             if self.packer.is_full() {
                 let Some(bytes) = self.flush() else { return };
+                fail_point!("source.in-round");
                 if self.called_off(bytes, reply) {
                     return;
                 }
@@ -57,6 +58,7 @@ impl Driver<'_> {
             Ok(state) => state,
             Err(e) => return self.failed(&e),
         };
+        fail_point!("source.captured", else return self.failed(&crate::fail_point::injected()));
         let state =
             postcard::to_stdvec(&state).expect("a state has nothing that postcard cannot write");
         self.name(follow);
@@ -66,6 +68,11 @@ impl Driver<'_> {
                 return;
             }
         }
+        fail_point!("source.last-half-sent", after {
+            self.packer.finish();
+            // A link that breaks is an event.
+            let _ = self.flush();
+        });
         // A destination that says something now has nothing good to say, or is gone: that is to be seen before the commit rather than after.
         if hold && self.connection.as_ref().is_some_and(Connection::is_quiet) {
             self.held = state;
@@ -73,6 +80,7 @@ impl Driver<'_> {
         } else {
             self.packer.message(&Message::State(state));
             self.sent();
+            fail_point!("source.state-sent");
         }
     }
 
@@ -93,6 +101,7 @@ impl Driver<'_> {
         pages.iter().for_each(|number| self.packer.page(self.vm.ram(), number, false));
         self.packer.finish();
         self.sent();
+        fail_point!("source.following");
     }
 
     /// What nobody ever touched is zero at both ends.
