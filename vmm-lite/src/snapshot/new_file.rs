@@ -1,7 +1,8 @@
 //! Files that appear under their name whole or not at all.
 //!
-//! Until it is published such a file has no name, so that whatever happens to this process or to the host, nothing is left behind. Where the file system cannot
-//! make files without a name, it has one that begins with a dot.
+//! Until it is published such a file has no name, so that whatever happens to this process or to the host, nothing is left behind. Only for the instant in which it
+//! takes another's place it has one that begins with a dot; what is left of a process that died in that instant is removed by the next that writes there. Where the file system
+//! cannot make files without a name, it has such a name from the beginning.
 
 use std::{
     ffi::{CString, OsString},
@@ -77,6 +78,9 @@ impl NewFile {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             other => return other,
         }
+        // Held until the file has its name, or this process is dead.
+        self.file.lock()?;
+        remove_left(&self.path)?;
         for attempt in 0_u32.. {
             let mut name = dotted(&self.path);
             name.push(format!("{}.{attempt}", std::process::id()));
@@ -106,6 +110,26 @@ impl NewFile {
             _ => Err(io::Error::last_os_error()),
         }
     }
+}
+
+/// Removes what others left that died while their file took the place of that at `path`: those that live hold theirs locked.
+fn remove_left(path: &Path) -> io::Result<()> {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    for entry in fs::read_dir(directory(path))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let rest = name.as_bytes().strip_prefix(dotted(path).as_bytes());
+        let rest = rest.and_then(|rest| str::from_utf8(rest).ok()?.split_once('.'));
+        if !rest.is_some_and(|(pid, attempt)| number(pid) && number(attempt)) {
+            continue;
+        }
+        // One that cannot be opened or locked is somebody's; one that is gone has its name, or was removed.
+        let left = File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
+        if left {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
 }
 
 fn directory(path: &Path) -> &Path {
@@ -143,6 +167,14 @@ mod tests {
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
             assert_eq!(count(), 1);
         }
+        // What another left that died at the worst instant goes; what one that lives is about to publish does not.
+        let [left, living, other] =
+            [".kv.snap.1.0", ".kv.snap.1.1", ".kv.snap.bak"].map(|name| dir.path().join(name));
+        let files = [&left, &living, &other].map(|path| File::create(path).unwrap());
+        files[1].lock().unwrap();
+        NewFile::at(&path).unwrap().publish().unwrap();
+        assert!(!left.exists() && living.exists() && other.exists());
+        drop(files);
         assert!(NewFile::at(dir.path()).is_err(), "a directory");
         assert!(NewFile::at(&dir.path().join("none/kv.snap")).is_err());
     }
