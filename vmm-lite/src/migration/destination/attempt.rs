@@ -281,6 +281,8 @@ impl<'r> Attempt<'r> {
             }
             Action::AwaitSource(why) => {
                 self.connection = None;
+                // Others hold the stream as well, and the source is to learn that it has to come back.
+                self.rejoin.shut_down();
                 eprintln!(
                     "vmm-lite: the connection to the source broke ({why}); the VM lacks {} pages and waits for it where it needs them",
                     self.machine.lacking().len()
