@@ -1,0 +1,277 @@
+//! Two hosts, a client, and one move with a failure in it.
+
+use crate::{
+    client::{Client, PORT as GUEST_PORT, Talk},
+    table::{
+        Case,
+        Side::{self, Destination, Source},
+    },
+};
+use nix::{
+    sys::{
+        signal::Signal,
+        wait::{Id, WaitPidFlag, WaitStatus, waitid},
+    },
+    unistd::Pid,
+};
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
+use vmm_lite::fail_point::{CHOICE, PATIENCE as SILENCE};
+use vmm_lite_lab::{
+    images::image,
+    process::Process,
+    site::Site,
+    vmm::{PATIENCE, Vmm},
+};
+
+const PORT: u16 = 7000;
+/// How long a destination bears a source's silence before the commit.
+const SHORT: &str = "500ms";
+
+/// Where moves happen, one after the other.
+pub struct Lane {
+    site: Site,
+    vmms: [Vmm; 2],
+    store: PathBuf,
+    memory: PathBuf,
+}
+
+impl Lane {
+    pub fn new(test: &str) -> Option<Self> {
+        let site = Site::for_test(test)?;
+        site.hosts[1].tap("tap1").unwrap();
+        let vmms = Vmm::on_both(&site).unwrap();
+        Some(Self { site, vmms, store: image("kv").unwrap(), memory: image("dirtier").unwrap() })
+    }
+
+    /// `vmm-lite`, in whose process these fail points are chosen.
+    fn command(&self, side: Side, args: &[&str], choice: &str) -> Command {
+        let mut command = self.vmms[side as usize].command(args).unwrap();
+        if !choice.is_empty() {
+            command.env(CHOICE, choice);
+        }
+        command.env(SILENCE, SHORT);
+        command
+    }
+
+    /// A VM at the source, and a client of it.
+    fn run(&self, case: &Case) -> (Process, Client) {
+        let image = if case.hybrid { &self.memory } else { &self.store };
+        let port = GUEST_PORT.to_string();
+        let args = ["run", image.to_str().unwrap(), "--name", "d", "--memory", "16M"];
+        let net = ["--tap", "tap0", "--ip", "10.0.0.2/24", "--", "--port", &port];
+        let own = if case.hybrid { &["--pages", "256", "--quiet"][..] } else { &[] };
+        let args = [&args[..], &net, own].concat();
+        let vm = Process::start(self.command(Source, &args, &case.choice(Source))).unwrap();
+        let talk = if case.hybrid {
+            Talk::Memory { nonce: None, written: 0 }
+        } else {
+            Talk::Store { count: 0 }
+        };
+        (vm, Client::start(&self.site.client, talk))
+    }
+
+    /// A destination. The second of a host has another port, another TAP, and another name for the VM.
+    fn receive(&self, case: &Case, second: bool, choice: &str) -> Process {
+        let url = self.url(second);
+        let tap = if second { "tap1" } else { "tap0" };
+        let mut args = vec!["receive", "--listen", &url, "--tap", tap];
+        args.extend(["--lost-after", case.lost_after()]);
+        args.extend(case.transport());
+        args.extend(if second { &["--name", "d2"][..] } else { &[] });
+        let process = Process::start(self.command(Destination, &args, choice)).unwrap();
+        process.wait_for_line("listening", PATIENCE).unwrap();
+        process
+    }
+
+    fn url(&self, second: bool) -> String {
+        self.vmms[1].url(PORT + u16::from(second))
+    }
+
+    /// Asks the VM `name` of a host something; `None` if there is no such VM.
+    fn ask(&self, side: Side, name: &str, verb: &str) -> Option<serde_json::Value> {
+        let runtime = self.vmms[side as usize].identity();
+        let socket = runtime.with_file_name("vmm-lite").join(format!("{name}.sock"));
+        let mut stream = UnixStream::connect(socket).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(format!("{{\"verb\":\"{verb}\"}}\n").as_bytes()).ok()?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).ok()?;
+        serde_json::from_str(&line).ok()
+    }
+
+    fn runs(&self, side: Side, name: &str) -> bool {
+        self.ask(side, name, "stats").is_some_and(|answer| answer["ok"]["state"] == "running")
+    }
+}
+
+/// A move with a failure in it.
+pub struct Attempt<'l> {
+    pub lane: &'l Lane,
+    pub case: Case,
+    pub source: Process,
+    pub destination: Process,
+    pub migrate: Process,
+    pub client: Client,
+    /// The side whose process stands still.
+    frozen: Option<Side>,
+}
+
+impl<'l> Attempt<'l> {
+    /// Begins it; returns when the failure has happened.
+    pub fn begin(lane: &'l Lane, case: Case) -> Self {
+        let destination = lane.receive(&case, false, &case.choice(Destination));
+        let (source, client) = lane.run(&case);
+        let url = lane.url(false);
+        let mut args = vec!["migrate", "d", &url, "--mode", case.mode()];
+        args.extend(case.transport());
+        if case.row.point == "destination.prepared" {
+            // To make a VM ready may take a destination many seconds.
+            args.extend(["--timeout", "1s"]);
+        }
+        let migrate = Process::start(lane.vmms[0].command(&args).unwrap()).unwrap();
+        let this = Self { lane, case, source, destination, migrate, client, frozen: None };
+        let line = format!("fail point {}: {:?}", case.row.point, case.action);
+        this.process(case.row.side).wait_for_line(&line, PATIENCE).unwrap_or_else(|_| {
+            panic!("{case}: nobody got there\n{}", this.said());
+        });
+        this
+    }
+
+    pub fn process(&self, side: Side) -> &Process {
+        match side {
+            Source => &self.source,
+            Destination => &self.destination,
+        }
+    }
+
+    /// What everybody said.
+    pub fn said(&self) -> String {
+        let Self { source, destination, migrate, .. } = self;
+        format!(
+            "source:\n{}\ndestination:\n{}\nmigrate:\n{}",
+            source.output(),
+            destination.output(),
+            migrate.output()
+        )
+    }
+
+    /// Waits until the process whose turn it is stands still.
+    pub fn freezes(&mut self) {
+        let side = self.case.row.side;
+        let id = Id::Pid(Pid::from_raw(self.process(side).pid().cast_signed()));
+        let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        let status = waitid(id, flags).unwrap();
+        let stands = matches!(status, WaitStatus::Stopped(_, Signal::SIGSTOP));
+        assert!(stands, "{}: {status:?}", self.case);
+        self.frozen = Some(side);
+    }
+
+    pub fn thaw(&mut self) {
+        let side = self.frozen.take().expect("it stands still");
+        self.process(side).signal(Signal::SIGCONT).unwrap();
+    }
+
+    /// Whether the VM runs on a side. One that stands still is not asked, as it does not answer.
+    pub fn runs(&self, side: Side) -> bool {
+        self.frozen != Some(side) && self.lane.runs(side, "d")
+    }
+
+    /// Waits until something is so. Meanwhile there are never two.
+    #[track_caller]
+    pub fn until(&mut self, what: &str, mut so: impl FnMut(&mut Self) -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !so(self) {
+            let (here, there) = (self.runs(Source), self.runs(Destination));
+            assert!(!(here && there), "{}: two run\n{}", self.case, self.said());
+            let late = Instant::now() >= end;
+            assert!(!late, "{}: {what}: runs: {here}, {there}\n{}", self.case, self.said());
+            // Leaves the CPU to those who are waited for.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits until a side has said something so many times.
+    #[track_caller]
+    pub fn says(&mut self, side: Side, times: usize, words: &[&str]) {
+        self.until(&format!("{side:?} says {words:?}"), |this| {
+            let said = this.process(side).output();
+            words.iter().map(|words| said.matches(words).count()).sum::<usize>() >= times
+        });
+    }
+
+    /// How the verb ended, if it has.
+    pub fn moved(&mut self) -> Option<bool> {
+        if self.migrate.is_running() {
+            return None;
+        }
+        Some(self.migrate.wait(PATIENCE).unwrap().success())
+    }
+
+    /// The VM runs on a side, and on no other, as whoever it talks to notices.
+    #[track_caller]
+    pub fn lives(&mut self, side: Side) {
+        let what = self.case.to_string();
+        self.until("the VM runs", |this| this.runs(side));
+        self.client.hears(&what);
+        let other = if side == Source { Destination } else { Source };
+        assert!(!self.runs(other), "{what}: two run\n{}", self.said());
+    }
+
+    /// It left the source.
+    pub fn has_moved(&mut self) {
+        self.lives(Destination);
+        let ended = self.source.wait(PATIENCE);
+        let well = ended.is_ok_and(|status| status.success());
+        assert!(well, "{}: the source does not end\n{}", self.case, self.said());
+    }
+
+    /// It does not run at the source, and nobody can make it.
+    pub fn cannot_run_here(&mut self) {
+        let answer = self.lane.ask(Source, "d", "resume");
+        let refused = answer.as_ref().is_some_and(|a| a.get("error").is_some());
+        assert!(refused, "{}: {answer:?}\n{}", self.case, self.said());
+        assert!(!self.runs(Source), "{}: it runs\n{}", self.case, self.said());
+    }
+
+    /// The next try succeeds, whatever became of this one: to the same process if that is there still.
+    pub fn tries_again(&mut self) {
+        if self.case.row.side == Destination && !self.destination.is_running() {
+            self.destination = self.lane.receive(&self.case, false, "");
+        }
+        let url = self.lane.url(false);
+        self.move_to(&url);
+        self.has_moved();
+    }
+
+    /// Moves the VM elsewhere while the process that it was to move to stands still.
+    pub fn goes_elsewhere(&mut self) {
+        let elsewhere = self.lane.receive(&self.case, true, "");
+        let url = self.lane.url(true);
+        self.move_to(&url);
+        assert!(self.source.wait(PATIENCE).unwrap().success(), "{}", self.said());
+        self.client.hears("the VM is elsewhere");
+        self.thaw();
+        self.says(Destination, 1, &["did not arrive"]);
+        assert!(!self.runs(Destination), "{}: two run\n{}", self.case, self.said());
+        self.client.hears("the VM is elsewhere still");
+        assert!(self.lane.runs(Destination, "d2"), "{}: {}", self.case, elsewhere.output());
+    }
+
+    fn move_to(&mut self, url: &str) {
+        let mut args = vec!["migrate", "d", url, "--json", "--mode", self.case.mode()];
+        args.extend(self.case.transport());
+        let mut said = None;
+        // A receiver that has not noticed yet that the last try is over says that it is busy.
+        self.until("the next try is heard", |this| {
+            said = this.lane.vmms[0].json(&args).err().map(|e| e.to_string());
+            said.as_ref().is_none_or(|said| !said.contains("receiving another VM"))
+        });
+        assert_eq!(said, None, "{}, tried again\n{}", self.case, self.said());
+    }
+}

@@ -1,0 +1,103 @@
+//! The fault matrix between messages: at every named fail point of a move and of a snapshot the process is killed, frozen and thawed, cut off, or told that
+//! something cannot be done. Exactly one VM runs, or none where its only host died; never two; and nothing that a client was told is lost.
+#![cfg(debug_assertions)]
+
+mod check;
+mod client;
+mod lane;
+mod snapshots;
+mod table;
+
+use lane::Lane;
+use std::{
+    env,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Instant,
+};
+use table::{Case, ROWS, cases};
+use vmm_lite::fail_point::POINTS;
+
+/// Moves at a time. Most of the time each waits until somebody has lost patience.
+const LANES: usize = 4;
+/// How many runs in random order; the seed of that order, to have the same again.
+const RUNS: &str = "VMM_LITE_FAULT_RUNS";
+const SEED: &str = "VMM_LITE_FAULT_SEED";
+
+/// Runs cases, several at a time. After a failure no more are begun.
+fn run(test: &str, cases: &[Case]) {
+    let began = Instant::now();
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let failed = Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..LANES.min(cases.len()) {
+            scope.spawn(|| {
+                let Some(lane) = Lane::new(test) else { return };
+                while let Some(&case) = cases.get(next.fetch_add(1, SeqCst)) {
+                    let checked = catch_unwind(AssertUnwindSafe(|| check::check(&lane, case)));
+                    if let Err(panic) = checked {
+                        next.store(cases.len(), SeqCst);
+                        eprintln!("failed: {case}");
+                        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+                        return;
+                    }
+                    done.fetch_add(1, SeqCst);
+                }
+            });
+        }
+    });
+    let (done, took) = (done.into_inner(), began.elapsed());
+    eprintln!("{done} of {} failures in {took:?}", cases.len());
+    if let Some(panic) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        resume_unwind(panic);
+    }
+    // Either all of them, or none where there can be no site.
+    assert!(done == cases.len() || done == 0, "{done} of {}", cases.len());
+}
+
+#[test]
+fn every_fail_point_is_in_the_matrix() {
+    let mut listed: Vec<_> = ROWS.iter().map(|row| row.point).collect();
+    listed.extend(snapshots::POINTS);
+    for point in POINTS {
+        assert!(listed.contains(&point.name), "{} is nowhere", point.name);
+    }
+    for name in listed {
+        assert!(POINTS.iter().any(|point| point.name == name), "{name} is no fail point");
+    }
+}
+
+#[test]
+fn whatever_fails_between_the_messages_of_a_move_one_runs() {
+    run("fail points of moves", &cases());
+}
+
+/// As many as `VMM_LITE_FAULT_RUNS` says, in random order, at random turns.
+#[test]
+#[ignore = "takes long: make faults"]
+fn whatever_fails_for_hours_one_runs() {
+    let number = |name| {
+        let text = env::var(name).ok()?;
+        Some(text.parse::<u64>().unwrap_or_else(|_| panic!("{name} must be a number")))
+    };
+    let runs = number(RUNS).unwrap_or(300) as usize;
+    let seed = number(SEED).unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("{runs} failures with {SEED}={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut all = Vec::new();
+    while all.len() < runs {
+        // Each as often as any other, so that what is rare is not left to chance.
+        let mut round = cases();
+        random.shuffle(&mut round);
+        for case in &mut round {
+            case.nth = random.u32(1..=case.row.times());
+            case.encrypted = random.bool();
+        }
+        all.extend(round);
+    }
+    all.truncate(runs);
+    run("fail points of moves, for hours", &all);
+}

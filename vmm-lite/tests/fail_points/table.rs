@@ -1,0 +1,185 @@
+//! What fails where, and what is known of that place.
+
+use Side::{Destination, Source};
+use When::{After, Before, Either};
+use vmm_lite::fail_point::{ACTIONS, Action, POINTS};
+
+/// Whose process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    Source,
+    Destination,
+}
+
+/// Whether the source has sent its commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum When {
+    Before,
+    /// It may be about to, or just have.
+    Either,
+    After,
+}
+
+/// A place in the course of a move.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    pub point: &'static str,
+    pub side: Side,
+    pub when: When,
+    /// Only where memory follows.
+    pub hybrid: bool,
+    /// What has to go wrong first, so that somebody gets there.
+    pub first: Option<(Side, &'static str)>,
+    /// Whether there is a connection to be cut.
+    pub linked: bool,
+}
+
+const fn row(side: Side, when: When, point: &'static str) -> Row {
+    Row { point, side, when, hybrid: false, first: None, linked: true }
+}
+
+impl Row {
+    const fn hybrid(self) -> Self {
+        Self { hybrid: true, ..self }
+    }
+
+    const fn after(self, side: Side, choice: &'static str) -> Self {
+        Self { first: Some((side, choice)), ..self }
+    }
+
+    const fn unlinked(self) -> Self {
+        Self { linked: false, ..self }
+    }
+
+    /// What can go wrong there.
+    pub fn actions(&self) -> impl Iterator<Item = Action> {
+        let errs = POINTS.iter().any(|point| point.name == self.point && point.errs);
+        let linked = self.linked;
+        ACTIONS.into_iter().map(|(_, action)| action).filter(move |action| match action {
+            Action::Kill | Action::Stop => true,
+            Action::Cut => linked,
+            Action::Error => errs,
+        })
+    }
+
+    /// How often a move gets there at least.
+    pub fn times(&self) -> u32 {
+        match self.point {
+            "source.in-round" => 2,
+            "source.following" | "destination.filling" => 6,
+            "destination.in-round" => 8,
+            _ => 1,
+        }
+    }
+}
+
+/// The course of a move, and the ways off it.
+pub const ROWS: &[Row] = &[
+    row(Source, Before, "source.connected"),
+    row(Source, Before, "source.offered"),
+    row(Source, Before, "source.logging"),
+    row(Source, Before, "source.in-round"),
+    row(Source, Before, "source.announced").hybrid(),
+    row(Source, Before, "vm.quiescing"),
+    row(Source, Before, "source.stopped"),
+    row(Source, Before, "source.captured"),
+    row(Source, Before, "source.last-half-sent"),
+    row(Source, Before, "source.state-sent"),
+    row(Source, Before, "source.fenced"),
+    row(Source, After, "source.committed"),
+    row(Source, After, "source.handing-on"),
+    row(Source, After, "source.following").hybrid(),
+    row(Source, After, "source.asking").after(Destination, "destination.commit-came=cut"),
+    row(Source, Before, "source.resuming").after(Destination, "vm.half-applied=error").unlinked(),
+    row(Source, Before, "source.resuming").after(Source, "source.fenced=cut").unlinked(),
+    row(Source, After, "source.moved").unlinked(),
+    row(Destination, Before, "destination.greeted"),
+    row(Destination, Before, "destination.prepared"),
+    row(Destination, Before, "destination.in-round"),
+    row(Destination, Before, "destination.forgot").hybrid(),
+    row(Destination, Before, "vm.half-applied"),
+    row(Destination, Before, "destination.applied"),
+    row(Destination, Either, "destination.ready"),
+    row(Destination, Before, "destination.discarded")
+        .after(Source, "source.stopped=error")
+        .unlinked(),
+    row(Destination, After, "destination.commit-came"),
+    row(Destination, After, "destination.written-down"),
+    row(Destination, After, "destination.running"),
+    row(Destination, After, "destination.announced"),
+    row(Destination, After, "destination.filling").hybrid(),
+    row(Destination, After, "destination.rejoined").hybrid().after(Source, "source.following=cut"),
+    row(Destination, After, "destination.whole").hybrid().unlinked(),
+];
+
+/// One run of a row.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    pub row: &'static Row,
+    pub hybrid: bool,
+    pub action: Action,
+    /// The how manieth time it is there.
+    pub nth: u32,
+    pub encrypted: bool,
+}
+
+impl std::fmt::Display for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { row, action, nth, .. } = self;
+        let how = if self.encrypted { "encrypted" } else { "plaintext" };
+        write!(f, "{} {how} move, {action:?} at {}@{nth}", self.mode(), row.point)?;
+        row.first.map_or(Ok(()), |(_, first)| write!(f, " after {first}"))
+    }
+}
+
+impl Case {
+    pub fn mode(&self) -> &'static str {
+        if self.hybrid { "hybrid" } else { "pre-copy" }
+    }
+
+    /// What both sides must be told.
+    pub fn transport(&self) -> &'static [&'static str] {
+        if self.encrypted { &[] } else { &["--plaintext"] }
+    }
+
+    /// Whether the guest waits for memory that only the source has, which does not come back in time.
+    pub fn is_lost(&self) -> bool {
+        let Row { side, when, point, .. } = *self.row;
+        let away = side == Source && matches!(self.action, Action::Kill | Action::Stop);
+        self.hybrid && when == After && away && point != "source.moved"
+    }
+
+    /// How long it may take to come back: nobody waits for that in vain longer than must be, and who does come back has time. A link that the
+    /// destination itself breaks is noticed before the source's own patience ends, which is 0.9 s.
+    pub fn lost_after(&self) -> &'static str {
+        match self.action {
+            _ if self.is_lost() => "500ms",
+            Action::Error => "800ms",
+            _ => "20s",
+        }
+    }
+
+    /// What the processes of a side are to do, as their environment says it.
+    pub fn choice(&self, side: Side) -> String {
+        let word = ACTIONS.iter().find(|(_, action)| *action == self.action).expect("all named").0;
+        let here = format!("{}={word}@{}", self.row.point, self.nth);
+        let first = self.row.first.filter(|(of, _)| *of == side).map(|(_, first)| first.to_owned());
+        let main = (self.row.side == side).then_some(here);
+        first.into_iter().chain(main).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// Everything that can go wrong, once.
+pub fn cases() -> Vec<Case> {
+    let modes = |row: &Row| if row.hybrid { &[true][..] } else { &[false, true] };
+    ROWS.iter()
+        .flat_map(|row| modes(row).iter().map(move |hybrid| (row, *hybrid)))
+        .flat_map(|(row, hybrid)| row.actions().map(move |action| (row, hybrid, action)))
+        .enumerate()
+        .map(|(n, (row, hybrid, action))| {
+            // In the midst of what happens again and again; one transport and the other in turn.
+            let (nth, encrypted) = (row.times().div_ceil(2), n % 2 == 0);
+            Case { row, hybrid, action, nth, encrypted }
+        })
+        .collect()
+}
