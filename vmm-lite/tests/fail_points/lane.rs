@@ -21,7 +21,7 @@ use std::{
     process::Command,
     time::{Duration, Instant},
 };
-use vmm_lite::fail_point::{CHOICE, PATIENCE as SILENCE};
+use vmm_lite::fail_point::{Action, CHOICE, PATIENCE as SILENCE};
 use vmm_lite_lab::{
     images::image,
     process::Process,
@@ -30,8 +30,9 @@ use vmm_lite_lab::{
 };
 
 const PORT: u16 = 7000;
-/// How long a destination bears a source's silence before the commit.
-const SHORT: &str = "500ms";
+/// How long a destination bears the silence of a source that stands still before its commit: the others have the usual time, as a busy host may keep them
+/// from speaking.
+const SHORT: &str = "2s";
 
 /// Where moves happen, one after the other.
 pub struct Lane {
@@ -55,7 +56,6 @@ impl Lane {
         if !choice.is_empty() {
             command.env(CHOICE, choice);
         }
-        command.env(SILENCE, SHORT);
         command
     }
 
@@ -84,7 +84,11 @@ impl Lane {
         args.extend(["--lost-after", case.lost_after()]);
         args.extend(case.transport());
         args.extend(if second { &["--name", "d2"][..] } else { &[] });
-        let process = Process::start(self.command(Destination, &args, choice)).unwrap();
+        let mut command = self.command(Destination, &args, choice);
+        if case.action == Action::Stop && case.row.side == Source {
+            command.env(SILENCE, SHORT);
+        }
+        let process = Process::start(command).unwrap();
         process.wait_for_line("listening", PATIENCE).unwrap();
         process
     }
@@ -130,6 +134,10 @@ impl<'l> Attempt<'l> {
         let url = lane.url(false);
         let mut args = vec!["migrate", "d", &url, "--mode", case.mode()];
         args.extend(case.transport());
+        if case.hybrid {
+            // A round of a tenth of a second, in which the guest writes to all of its pages, however busy the host is: those are to follow.
+            args.extend(["--bandwidth", "20MB"]);
+        }
         if case.row.point == "destination.prepared" {
             // To make a VM ready may take a destination many seconds.
             args.extend(["--timeout", "1s"]);

@@ -66,7 +66,7 @@ impl Row {
     pub fn times(&self) -> u32 {
         match self.point {
             "source.in-round" => 2,
-            "source.following" | "destination.filling" => 6,
+            "source.following" | "destination.filling" => 4,
             "destination.in-round" => 8,
             _ => 1,
         }
