@@ -67,7 +67,7 @@ impl Row {
         match self.point {
             "source.in-round" => 2,
             "source.following" | "destination.filling" => 4,
-            "destination.in-round" => 8,
+            "destination.in-round" => 4,
             _ => 1,
         }
     }
