@@ -46,7 +46,7 @@ pub const POINTS: &[Point] = &[
     errs("source.logging"),
     at("source.in-round"),
     at("source.announced"),
-    at("vm.quiescing"),
+    at("vm.stopping"),
     errs("source.stopped"),
     errs("source.captured"),
     at("source.last-half-sent"),

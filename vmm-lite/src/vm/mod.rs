@@ -285,7 +285,6 @@ impl Vm {
         let requested = Instant::now();
         self.shared.request_quiesce(patience);
         self.shared.want(Wanted::Quiesce);
-        fail_point!("vm.quiescing");
         if !self.shared.wait_stopped(Some(requested + patience))? {
             self.shared.want(Wanted::Pause);
             self.shared.wait_stopped(None)?;
@@ -318,6 +317,7 @@ impl Vm {
     /// # Errors
     /// [`Error::Ended`], or [`Error::Busy`] if another thread holds it.
     pub fn stop_for_move(&self, patience: Duration) -> Result<Paused<'_>, Error> {
+        fail_point!("vm.stopping");
         if self.ram().control_page().no_quiesce_hooks.load(SeqCst) == 0 {
             return self.quiesce(patience);
         }

@@ -28,6 +28,8 @@ pub struct Row {
     pub when: When,
     /// Only where memory follows.
     pub hybrid: bool,
+    /// Only where the state is confirmed before the commit: in moves in one go, as a lot goes with it.
+    pub confirmed: bool,
     /// What has to go wrong first, so that somebody gets there.
     pub first: Option<(Side, &'static str)>,
     /// Whether there is a connection to be cut.
@@ -35,12 +37,16 @@ pub struct Row {
 }
 
 const fn row(side: Side, when: When, point: &'static str) -> Row {
-    Row { point, side, when, hybrid: false, first: None, linked: true }
+    Row { point, side, when, hybrid: false, confirmed: false, first: None, linked: true }
 }
 
 impl Row {
     const fn hybrid(self) -> Self {
         Self { hybrid: true, ..self }
+    }
+
+    const fn confirmed(self) -> Self {
+        Self { confirmed: true, ..self }
     }
 
     const fn after(self, side: Side, choice: &'static str) -> Self {
@@ -80,11 +86,11 @@ pub const ROWS: &[Row] = &[
     row(Source, Before, "source.logging"),
     row(Source, Before, "source.in-round"),
     row(Source, Before, "source.announced").hybrid(),
-    row(Source, Before, "vm.quiescing"),
+    row(Source, Before, "vm.stopping"),
     row(Source, Before, "source.stopped"),
     row(Source, Before, "source.captured"),
     row(Source, Before, "source.last-half-sent"),
-    row(Source, Before, "source.state-sent"),
+    row(Source, Before, "source.state-sent").confirmed(),
     row(Source, Before, "source.fenced"),
     row(Source, After, "source.committed"),
     row(Source, After, "source.handing-on"),
@@ -97,9 +103,12 @@ pub const ROWS: &[Row] = &[
     row(Destination, Before, "destination.prepared"),
     row(Destination, Before, "destination.in-round"),
     row(Destination, Before, "destination.forgot").hybrid(),
-    row(Destination, Before, "vm.half-applied"),
-    row(Destination, Before, "destination.applied"),
-    row(Destination, Either, "destination.ready"),
+    // The commit has come with the state.
+    row(Destination, Either, "vm.half-applied"),
+    row(Destination, Either, "destination.applied"),
+    row(Destination, Before, "vm.half-applied").confirmed(),
+    row(Destination, Before, "destination.applied").confirmed(),
+    row(Destination, Either, "destination.ready").confirmed(),
     row(Destination, Before, "destination.discarded")
         .after(Source, "source.stopped=error")
         .unlinked(),
@@ -134,7 +143,11 @@ impl std::fmt::Display for Case {
 
 impl Case {
     pub fn mode(&self) -> &'static str {
-        if self.hybrid { "hybrid" } else { "pre-copy" }
+        match (self.hybrid, self.row.confirmed) {
+            (true, _) => "hybrid",
+            (_, true) => "stop-and-copy",
+            _ => "pre-copy",
+        }
     }
 
     /// What both sides must be told.
@@ -171,7 +184,11 @@ impl Case {
 
 /// Everything that can go wrong, once.
 pub fn cases() -> Vec<Case> {
-    let modes = |row: &Row| if row.hybrid { &[true][..] } else { &[false, true] };
+    let modes = |row: &Row| match (row.hybrid, row.confirmed) {
+        (true, _) => &[true][..],
+        (_, true) => &[false],
+        _ => &[false, true],
+    };
     ROWS.iter()
         .flat_map(|row| modes(row).iter().map(move |hybrid| (row, *hybrid)))
         .flat_map(|(row, hybrid)| row.actions().map(move |action| (row, hybrid, action)))
