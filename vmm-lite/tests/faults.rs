@@ -64,6 +64,9 @@ fn dirtier(vmm: &Vmm, image: &Path) -> Process {
     vm
 }
 
+/// A round of some tens of milliseconds, in which the guest writes to all of its pages however busy the host is: those are to follow.
+const SLOWLY: [&str; 2] = ["--bandwidth", "40MB"];
+
 /// What the VM does on a host, if there is one.
 fn state(vmm: &Vmm) -> Option<String> {
     let stats = vmm.json(&["stats", "d", "--json"]).ok()?;
@@ -116,9 +119,8 @@ fn attempt(lab: &Lab, mode: &str, place: Place, fault: Fault) -> Attempt {
     };
     let to = format!("{}:{PORT}", lab.vmms[1].host().migration_ip);
     let relay = Relay::start(&lab.site.hosts[0].ns, to, judge).unwrap();
-    let mut command = lab.vmms[0]
-        .command(&["migrate", "d", &relay.url(), "--plaintext", "--mode", mode])
-        .unwrap();
+    let args = ["migrate", "d", &relay.url(), "--plaintext", "--mode", mode];
+    let mut command = lab.vmms[0].command(&[&args[..], &SLOWLY].concat()).unwrap();
     let migrate = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let attempt = Attempt { source, destination, migrate, committed };
     until("the fault happens", &lab.vmms, || done.load(SeqCst));
@@ -203,9 +205,8 @@ fn places(lab: &Lab, mode: &str) -> Vec<Place> {
         Fate::Pass
     })
     .unwrap();
-    lab.vmms[0]
-        .json(&["migrate", "d", &relay.url(), "--plaintext", "--json", "--mode", mode])
-        .unwrap();
+    let args = ["migrate", "d", &relay.url(), "--plaintext", "--json", "--mode", mode];
+    lab.vmms[0].json(&[&args[..], &SLOWLY].concat()).unwrap();
     source.wait(PATIENCE).unwrap();
     let seen = seen.lock().unwrap();
     // Which of them come, and how often, differs from move to move; what always comes is what is tested. Where memory went before, the state goes with the commit if little is

@@ -101,6 +101,7 @@ enum Verb {
 
 /// Parses the command line, runs the verb, prints what went wrong.
 pub fn main() -> ExitCode {
+    crate::confine::one_arena();
     let cli = Cli::parse();
     start_logging(cli.log.as_deref());
     #[cfg(debug_assertions)]

@@ -79,7 +79,6 @@ pub fn arm(mode: Mode) -> Result<(), Error> {
     // A backtrace of our own panics is made from files that cannot be opened any more: the attempt would kill the process before the message is out.
     // SAFETY: the process has one thread, as the caller says.
     unsafe { std::env::set_var("RUST_BACKTRACE", "0") };
-    one_arena();
     if mode == Mode::Trap {
         trap::install()?;
     }
@@ -131,8 +130,8 @@ fn without_clone3(program: BpfProgram) -> BpfProgram {
 }
 
 /// One heap for all threads does for what is allocated here. With more, the C library opens files of its own: to learn how many CPUs there are, and, when it
-/// gives a heap's memory back, how the host overcommits.
-fn one_arena() {
+/// gives a heap's memory back, how the host overcommits. To be called before there is a second thread: one that had a heap of its own leaves it to the next.
+pub fn one_arena() {
     #[cfg(target_env = "gnu")]
     // SAFETY: sets a number.
     unsafe {
