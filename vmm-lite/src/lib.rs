@@ -47,6 +47,7 @@ pub mod build;
 pub mod cli;
 pub mod confine;
 pub mod control;
+pub mod cpu_time;
 pub mod devices;
 #[cfg(debug_assertions)]
 pub mod fail_point;

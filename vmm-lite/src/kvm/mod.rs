@@ -6,15 +6,20 @@
 pub mod cpu;
 mod dirty_log;
 mod entry;
+mod fault_cost;
 mod host;
 mod kick;
+mod page_faults;
 mod state;
+mod user_mode;
 mod vcpu;
 
 pub use dirty_log::{DirtyLog, Watch};
+pub use fault_cost::FaultCost;
 pub use host::Host;
 pub use kick::Kick;
 pub(crate) use kick::this_thread;
+pub use page_faults::{Faults, PageFaults};
 pub use state::{SteadyState, VcpuState};
 pub use vcpu::{Exit, Vcpu};
 
@@ -50,6 +55,12 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Memory for it.
+    #[error(transparent)]
+    Memory(#[from] crate::memory::Error),
+    /// Something was tried out, and it came to something else than it should.
+    #[error("KVM does not do what it should with code that was tried out: {0}")]
+    Tried(String),
     /// A vCPU state that this host does not take.
     #[error("the vCPU state has {0}")]
     State(&'static str),

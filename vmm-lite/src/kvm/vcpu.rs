@@ -1,6 +1,6 @@
 //! The vCPU: entering the guest, and why it came back.
 
-use super::{Error, Kick, SteadyState, cpu, entry, failed, state};
+use super::{Error, Kick, PageFaults, SteadyState, cpu, entry, failed, state};
 use crate::memory::GuestRam;
 use kvm_bindings::{KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, kvm_device_attr, kvm_xcrs};
 use kvm_ioctls::{Cap, VcpuExit, VcpuFd, VmFd};
@@ -67,6 +67,8 @@ pub struct Vcpu {
     /// What has been set since the guest last ran.
     pub(super) set: Option<SteadyState>,
     kick: Arc<Kick>,
+    /// `None` where KVM does not count them.
+    page_faults: Option<Arc<PageFaults>>,
     _vm: Arc<VmFd>,
     /// The guest's memory, which must not go away under it.
     _ram: Arc<GuestRam>,
@@ -87,7 +89,12 @@ impl Vcpu {
         // SAFETY: the page stays mapped as long as `fd`, which this vCPU owns; users of the handle hold the vCPU too (see `vm::Shared`).
         let kick = Arc::new(unsafe { Kick::new(fd.get_kvm_run()) });
         let msrs = state::MSRS.iter().copied().filter(|m| msrs.contains(m)).collect();
-        Ok(Self { fd, msrs, steady: None, set: None, kick, _vm: vm, _ram: ram })
+        let page_faults = PageFaults::of(&fd, &vm)
+            .inspect_err(|e| tracing::info!("page faults are not counted: {e}"))
+            .ok()
+            .map(Arc::new);
+        let (steady, set) = (None, None);
+        Ok(Self { fd, msrs, steady, set, kick, page_faults, _vm: vm, _ram: ram })
     }
 
     /// Sets the registers for the start of an image at `entry`.
@@ -121,6 +128,12 @@ impl Vcpu {
     #[must_use]
     pub fn kick_handle(&self) -> Arc<Kick> {
         Arc::clone(&self.kick)
+    }
+
+    /// The count of its page faults, where KVM has one.
+    #[must_use]
+    pub fn page_faults(&self) -> Option<Arc<PageFaults>> {
+        self.page_faults.clone()
     }
 
     /// Runs the guest until it exits. The caller has gone through [`Kick::enter`].

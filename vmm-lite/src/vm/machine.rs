@@ -12,7 +12,7 @@ use crate::{
         console::{Drained, Rings},
         net::{Counters, Late, Net},
     },
-    kvm::{self, Exit, Kick, Vcpu},
+    kvm::{self, Exit, Kick, PageFaults, Vcpu},
     memory::GuestRam,
     random,
 };
@@ -91,6 +91,10 @@ impl Machine {
 
     pub(super) fn kick_handle(&self) -> Arc<Kick> {
         Arc::clone(&self.kick)
+    }
+
+    pub(super) fn page_faults(&self) -> Option<Arc<PageFaults>> {
+        self.vcpu.page_faults()
     }
 
     pub(super) fn net_counters(&self) -> Option<Arc<Counters>> {

@@ -23,6 +23,7 @@
 mod address;
 mod announce;
 mod config;
+mod effort;
 mod end;
 mod fault;
 mod history;
@@ -40,6 +41,7 @@ mod wait;
 
 pub use address::Address;
 pub use config::{Config, NetConfig, mac_for};
+pub use effort::Effort;
 pub use end::{End, GuestFault, StopReason};
 pub use fault::Symbols;
 pub use history::{BOUNDS_NS, Histogram, History, MoveOutcome};

@@ -13,7 +13,7 @@ use crate::{
         net::{Counters as NetCounters, Late},
         tap::Tap,
     },
-    kvm::{DirtyLog, Kick},
+    kvm::{DirtyLog, Kick, PageFaults},
     memory::GuestRam,
 };
 use kvm_bindings::CpuId;
@@ -70,6 +70,7 @@ pub(super) struct Shared {
     pub exits: Exits,
     pub net_counters: Option<Arc<NetCounters>>,
     pub late: Option<Arc<Late>>,
+    pub page_faults: Option<Arc<PageFaults>>,
     pub announcer: Option<Tap>,
     pub made: Instant,
     /// Pages a second that the guest wrote when somebody last looked, and when that was.
@@ -150,6 +151,7 @@ impl Shared {
             exits: Exits::default(),
             net_counters: machine.net_counters(),
             late: machine.late(),
+            page_faults: machine.page_faults(),
             announcer,
             made: now,
             dirty_rate: Mutex::default(),
@@ -461,6 +463,11 @@ impl Shared {
     /// Announces that the vCPU thread is about to wait (or no longer does).
     pub(super) fn set_waiting(&self, waiting: bool) {
         self.waiting.store(waiting, SeqCst);
+    }
+
+    /// Whether it does.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting.load(SeqCst)
     }
 
     /// The descriptor that [`nudge`](Self::nudge) makes readable.

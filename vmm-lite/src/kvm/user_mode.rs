@@ -1,0 +1,40 @@
+//! The registers of 64-bit code at CPL 3 that the VMM itself has run.
+
+use kvm_bindings::{kvm_dtable, kvm_segment, kvm_sregs};
+
+/// Paging, write protection, native FPU errors, and protected mode, as the kernel's monitor sets them.
+const CR0: u64 = 0x8001_0033;
+/// PAE, OSFXSR, OSXMMEXCPT, FSGSBASE, OSXSAVE.
+const CR4: u64 = 1 << 5 | 1 << 9 | 1 << 10 | 1 << 16 | 1 << 18;
+/// Long mode, active, and pages that cannot be executed.
+const EFER: u64 = 1 << 8 | 1 << 10 | 1 << 11;
+
+/// System registers for code that runs with the tables at `root` and may use the ports that the TSS at `tss` of `tss_size` bytes opens. It has no handler for any
+/// fault: one ends the run with [`Exit::TripleFault`](super::Exit::TripleFault).
+pub(super) fn sregs(mut sregs: kvm_sregs, root: u64, tss: u64, tss_size: u32) -> kvm_sregs {
+    let code = kvm_segment {
+        limit: 0xffff_ffff,
+        selector: 0x33,
+        type_: 0xb,
+        present: 1,
+        dpl: 3,
+        s: 1,
+        l: 1,
+        g: 1,
+        ..Default::default()
+    };
+    let data = kvm_segment { selector: 0x2b, type_: 0x3, db: 1, l: 0, ..code };
+    sregs.cs = code;
+    (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
+    sregs.tr = kvm_segment {
+        base: tss,
+        limit: tss_size - 1,
+        selector: 0x40,
+        type_: 0xb,
+        present: 1,
+        ..Default::default()
+    };
+    sregs.idt = kvm_dtable::default();
+    (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = (CR0, root, CR4, EFER);
+    sregs
+}
