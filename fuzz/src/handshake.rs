@@ -7,6 +7,7 @@ use std::time::Duration;
 use arbitrary::{Arbitrary, Unstructured};
 use migrate::{
     MoveId, PAGE, ReceiverId,
+    brownout::{Brownout, Settled},
     destination::{self, Destination, Ledger, Patience},
     offer::{Offer, Refusal},
     pages::Pages,
@@ -49,6 +50,7 @@ enum Said<'a> {
     Filled(u64),
     Whole(u32, u64, u64),
     Lacks(Vec<Run>),
+    Settled(u8, u64, u64, u64),
     Raw(&'a [u8]),
 }
 
@@ -107,6 +109,9 @@ impl Said<'_> {
                 Message::Whole(Arrival { waited, waited_ns, worst_ns })
             }
             Self::Lacks(runs) => Message::Lacks(runs.clone()),
+            Self::Settled(what, ns, page_faults, lost_ns) => {
+                Message::Settled(settled(*what, *ns, *page_faults, *lost_ns))
+            }
             Self::Raw(bytes) => {
                 let (header, body) = bytes.split_first_chunk::<HEADER_SIZE>()?;
                 let header = Header::decode(header).ok()?;
@@ -120,6 +125,15 @@ impl Said<'_> {
     fn arrives(&self) -> Option<Message> {
         arrives(&self.message()?)
     }
+}
+
+fn settled(what: u8, ns: u64, page_faults: u64, lost_ns: u64) -> Settled {
+    let brownout = match what % 3 {
+        0 => Brownout::Over(ns),
+        1 => Brownout::Lasts(ns),
+        _ => Brownout::Unknown,
+    };
+    Settled { brownout, page_faults, lost_ns }
 }
 
 fn arrives(message: &Message) -> Option<Message> {
@@ -157,6 +171,7 @@ enum AtDestination<'a> {
     VmEnded,
     Applied(bool),
     Runs,
+    Settled(u8, u64, u64, u64),
     LinkLost,
     Asked,
     Tick(u32),
@@ -388,6 +403,9 @@ fn at_destination(
         }
         AtDestination::Applied(well) => Event::Applied(well.then_some(()).ok_or("no".into())),
         AtDestination::Runs => Event::Runs(Started::default()),
+        AtDestination::Settled(what, ns, page_faults, lost_ns) => {
+            Event::Settled(settled(*what, *ns, *page_faults, *lost_ns))
+        }
         AtDestination::LinkLost => Event::LinkLost("gone".into()),
         AtDestination::Asked => Event::Asked,
         AtDestination::Tick(us) => {

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use crate::{
     MoveId, PAGE, ReceiverId,
+    brownout::Settled,
     pages::Pages,
     wire::{Message, Outcome},
 };
@@ -58,6 +59,8 @@ pub struct Destination {
     /// Whether late packets may still come.
     late: bool,
     linked: bool,
+    /// How the guest got back to its speed, once that is known.
+    settled: Option<Settled>,
 }
 
 impl Destination {
@@ -74,6 +77,7 @@ impl Destination {
             lacking: Lacking::none(0),
             late: true,
             linked: true,
+            settled: None,
         }
     }
 
@@ -105,6 +109,12 @@ impl Destination {
     #[must_use]
     pub fn runs(&self) -> bool {
         self.state == State::Running
+    }
+
+    /// How long the guest has waited for pages that follow, the wait under way included.
+    #[must_use]
+    pub fn waited(&self, now: Duration) -> Duration {
+        self.lacking.waited(now)
     }
 
     /// Whether nothing more will come.
@@ -257,7 +267,17 @@ impl Destination {
                 if news && self.linked { vec![word] } else { Vec::new() }
             }
             Event::Fault(page) => vec![Action::Supply(page)],
-            Event::LinkLost(_) if self.lacking.is_empty() => self.end(),
+            Event::LinkLost(_) if self.lacking.is_empty() => {
+                self.linked = false;
+                self.end_if_over()
+            }
+            Event::Settled(settled) => {
+                self.settled = Some(settled);
+                let word = Action::Send(Message::Settled(settled));
+                let mut actions = if self.linked { vec![word] } else { Vec::new() };
+                actions.extend(self.end_if_over());
+                actions
+            }
             Event::LinkLost(why) => {
                 self.linked = false;
                 self.deadline = self.lost_at(now);
@@ -271,6 +291,8 @@ impl Destination {
                 let mut actions = vec![Action::Send(Message::Outcome(id, outcome))];
                 if outcome == Outcome::Lacking {
                     actions.extend(self.lacking.say_all().into_iter().map(Action::Send));
+                    // That may have been said on a connection that did not bring it.
+                    actions.extend(self.settled.map(|s| Action::Send(Message::Settled(s))));
                 }
                 actions
             }
@@ -292,7 +314,9 @@ impl Destination {
     }
 
     fn end_if_over(&mut self) -> Vec<Action> {
-        if self.late || !self.lacking.is_empty() { Vec::new() } else { self.end() }
+        let late = self.late && self.linked;
+        let over = !late && self.lacking.is_empty() && self.settled.is_some();
+        if over { self.end() } else { Vec::new() }
     }
 
     fn end(&mut self) -> Vec<Action> {

@@ -11,9 +11,11 @@
 //! - [`predict`]: what the switch is going to cost
 //! - [`pages`]: sets of pages
 //! - [`report`]: what a move cost, by phase
+//! - [`brownout`]: how long the guest is slower after it
 //! - [`snapshot`]: a VM at rest: the file format
 #![forbid(unsafe_code)]
 
+pub mod brownout;
 pub mod destination;
 pub mod offer;
 pub mod pages;

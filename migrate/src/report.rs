@@ -61,6 +61,15 @@ pub struct Report {
     pub apply_ns: u64,
     /// The destination's part of the fourth phase, by its own clock, ns.
     pub run_ns: u64,
+    /// The brownout: from the first instruction at the destination until the guest was back at nine tenths of its speed, as far as
+    /// [`brownout`](crate::brownout) can tell, by the destination's clock, ns. `None` if it could not, or its word was lost.
+    pub brownout_ns: Option<u64>,
+    /// Whether it was over then, or just not watched any longer.
+    pub brownout_over: bool,
+    /// How often KVM's second tables lacked a page meanwhile at the destination.
+    pub brownout_page_faults: u64,
+    /// What the guest lost by them and by waiting for pages that followed, ns.
+    pub brownout_lost_ns: u64,
 }
 
 /// Moments of the switch at the source, in their order.

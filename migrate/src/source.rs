@@ -6,7 +6,7 @@
 //!                                         └─rest follows▶ Announcing                 │              │
 //!    any of these: link lost, refusal, abort, cancel, deadline ─▶ Ended, the VM      ▼              ▼
 //!                                                                 runs on here       └──────┬───────┘
-//!                        Ended ◀─Whole─ Following ◀─Running─ Committed ─link lost▶ Unknown
+//!      Ended ◀─Settled─ Settling ◀─Whole─ Following ◀─Running─ Committed ─link lost▶ Unknown
 //!                                           └──────link lost, and back: Lacks────────▶│◀
 //!                                                                                     │ Outcome
 //!                                       Ran: Ended, it runs there;  Never: Ended, it runs on here
@@ -19,10 +19,12 @@
 //! - [`events`]: what goes in and comes out
 //! - `after_commit`: what is different once the commit is sent
 //! - `following`: pages that go after it
+//! - `settling`: the wait for the destination's word on the guest's speed
 
 mod after_commit;
 pub mod events;
 mod following;
+mod settling;
 
 pub use events::{Action, Ended, Event, Failure, Mode, Sent, Settings, Stopped};
 
@@ -30,6 +32,7 @@ use std::time::Duration;
 
 use crate::{
     MoveId, PAGE, ReceiverId,
+    brownout::Settled,
     offer::Offer,
     pages::Pages,
     predict::Measured,
@@ -62,6 +65,8 @@ enum State {
     Committed,
     /// The destination runs the VM; pages follow.
     Following,
+    /// It has all memory; it has yet to say when the guest is at its speed.
+    Settling,
     /// The link is lost after the commit; the destination is asked.
     Unknown,
     /// The destination, on a new connection, says what it lacks.
@@ -79,6 +84,7 @@ impl State {
             Self::Finishing | Self::AwaitReady => "sending the last pages and the state",
             Self::Committed | Self::Unknown => "waiting for the VM to run there",
             Self::Following | Self::Rejoining => "sending the memory that follows",
+            Self::Settling => "waiting for the guest to be at its speed there",
             Self::Ended => "done",
         }
     }
@@ -125,6 +131,7 @@ struct Numbers {
     predicted: Duration,
     started: Started,
     arrival: Arrival,
+    settled: Option<Settled>,
     whole: Duration,
 }
 
@@ -179,8 +186,8 @@ impl Source {
     /// Whether the commit has been given out.
     #[must_use]
     pub fn committed(&self) -> bool {
-        use State::{Committed, Following, Rejoining, Unknown};
-        matches!(self.state, Committed | Unknown | Following | Rejoining)
+        use State::{Committed, Following, Rejoining, Settling, Unknown};
+        matches!(self.state, Committed | Unknown | Following | Rejoining | Settling)
     }
 
     /// Whether the commit is out, and the destination has not said yet that it runs the VM.
@@ -496,6 +503,7 @@ impl Source {
             phases,
             apply_ns: n.started.apply_ns,
             run_ns: n.started.run_ns,
+            ..settling::told(n.settled)
         })
     }
 }

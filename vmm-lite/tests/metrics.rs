@@ -13,6 +13,7 @@ use std::{
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
+use vmm_lite::kvm::Host;
 use vmm_lite_interface::{
     doorbell::{Doorbell, PORT},
     layout::CONSOLE_OUT,
@@ -289,6 +290,9 @@ fn what_a_vm_went_through_moves_with_it() {
     // Both err upwards, each by one way of a message; the destinations' also by a look at what is dirty.
     let seen = n(&history["blackout"]["sum_ns"]);
     assert!(seen > reported / 2 && seen < reported + 100_000_000, "{seen} and {reported} ns");
+    let settled = history["brownout"]["counts"].as_array().unwrap();
+    let told = if Host::open().unwrap().fault_cost().is_ok() { 2 } else { 0 };
+    assert_eq!(settled.iter().map(n).sum::<u64>(), told, "{history}");
     let quiesced = history["quiesce"]["counts"].as_array().unwrap();
     assert_eq!(quiesced.iter().map(n).sum::<u64>(), 2, "{history}");
     let mut command = here.command(&["stats", "d", "--prometheus"]).unwrap();
@@ -296,6 +300,8 @@ fn what_a_vm_went_through_moves_with_it() {
     valid(&text);
     assert_eq!(value(&text, "vmm_lite_moves_total{vm=\"d\",outcome=\"arrived\"}"), 2.0);
     assert_eq!(value(&text, "vmm_lite_move_blackout_seconds_bucket{vm=\"d\",le=\"+Inf\"}"), 2.0);
+    let count = value(&text, "vmm_lite_move_brownout_seconds_count{vm=\"d\"}");
+    assert_eq!(count, told as f64);
     here.json(&["stop", "d", "--json"]).unwrap();
 }
 

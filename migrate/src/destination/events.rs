@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    brownout::Settled,
     offer::{Offer, Refusal},
     pages::Pages,
     wire::{Accepted, Message, Run, Started},
@@ -23,6 +24,8 @@ pub enum Event {
     Applied(Result<(), String>),
     /// The vCPU is right before the guest's first instruction, after [`Action::Run`].
     Runs(Started),
+    /// The guest is back at its speed, or has been watched for long enough. Comes once after each [`Event::Runs`].
+    Settled(Settled),
     /// The guest waits for this page, which is not there.
     Fault(usize),
     /// The connection is gone.

@@ -43,6 +43,12 @@ impl Lacking {
         self.arrival
     }
 
+    /// How long it was waited for pages, the waits under way included.
+    pub fn waited(&self, now: Duration) -> Duration {
+        let under_way = self.waiting.iter().map(|(_, since)| now.saturating_sub(*since));
+        Duration::from_nanos(self.arrival.waited_ns) + under_way.sum::<Duration>()
+    }
+
     /// These are going to follow.
     pub fn add(&mut self, runs: &[Run]) {
         self.pages.insert_runs(runs);
@@ -116,6 +122,7 @@ mod tests {
         assert!(lacking.wait_for(12, MS) && !lacking.wait_for(12, 2 * MS));
         assert_eq!(lacking.filled(&[(10, 2), (90, 1)], 3 * MS), Message::Filled(3));
         assert_eq!(lacking.arrival().waited, 0);
+        assert_eq!(lacking.waited(4 * MS), 3 * MS, "it still waits");
         assert_eq!(
             lacking.say_all(),
             [
@@ -132,6 +139,7 @@ mod tests {
         lacking.came(&[(50, 1)]);
         assert!(lacking.is_empty());
         let waited_ns = 4_000_000;
+        assert_eq!(lacking.waited(9 * MS), 4 * MS);
         assert_eq!(lacking.arrival(), Arrival { waited: 1, waited_ns, worst_ns: waited_ns });
     }
 

@@ -5,6 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use super::guest::{Guest, PAGES};
 use crate::{
     MoveId, PAGE, ReceiverId,
+    brownout::{Brownout, Settled},
     destination::{self, Destination, Ledger, Patience},
     offer::Offer,
     report::Report,
@@ -13,6 +14,9 @@ use crate::{
     wire::{self, Accepted, HEADER_SIZE, Header, Message, Run, Started},
 };
 
+/// How the guest gets to its speed at the destination.
+pub const SETTLED: Settled =
+    Settled { brownout: Brownout::Over(1_000_000), page_faults: 7, lost_ns: 50_000 };
 const STEP: Duration = Duration::from_micros(10);
 const RECEIVER: ReceiverId = [7; 16];
 /// Pages that the VMM needs before the guest runs.
@@ -58,6 +62,8 @@ pub struct World {
     touched: usize,
     committed: bool,
     tries: u8,
+    /// Steps until the guest at the destination is at its speed.
+    settle_in: u32,
 }
 
 fn offer() -> Offer {
@@ -111,6 +117,7 @@ impl World {
             touched: 0,
             committed: false,
             tries: 0,
+            settle_in: 0,
         };
         world.act(actions);
         world
@@ -174,6 +181,7 @@ impl World {
             self.guest.run();
         } else if self.there.is_some() {
             self.touch();
+            self.settle();
         }
         if let Some(bytes) = self.to_destination.pop_front() {
             let up = self.passed();
@@ -192,6 +200,8 @@ impl World {
                 self.source_event(source::Event::Message(message));
             }
             self.maybe_cut();
+        } else if self.settle_in > 0 {
+            // Nothing is under way, and the guest runs.
         } else if self.ended.is_none() {
             // Nothing is under way: only time can help.
             let Some(at) = self.source.deadline() else { return false };
@@ -201,6 +211,16 @@ impl World {
             return false;
         }
         true
+    }
+
+    /// The guest at the destination gets to its speed.
+    fn settle(&mut self) {
+        if self.settle_in > 0 {
+            self.settle_in -= 1;
+            if self.settle_in == 0 {
+                self.destination_event(destination::Event::Settled(SETTLED));
+            }
+        }
     }
 
     /// The guest looks at a page at the destination: it is right, or the guest waits for it.
@@ -450,6 +470,7 @@ impl World {
                     self.ledger.ran(id.expect("a move that committed said its number"));
                     self.there = self.prepared.take();
                     self.destination_event(Event::Runs(Started::default()));
+                    self.settle_in = 3;
                 }
                 Action::Deliver(_) => {}
                 Action::Discard(_) => {

@@ -48,6 +48,8 @@ fn an_undisturbed_move_arrives_whole() {
         assert!(world.destination_runs() && !world.source_runs());
         check(&world, "undisturbed");
         let report = world.report().expect("a report");
+        assert_eq!((report.brownout_ns, report.brownout_over), (Some(1_000_000), true));
+        assert_eq!((report.brownout_page_faults, report.brownout_lost_ns), (7, 50_000));
         assert!(report.blackout_ns > 0 && report.total_ns >= report.blackout_ns);
         assert_eq!(report.rounds > 0, mode != Mode::StopAndCopy);
         let follows = matches!(mode, Mode::Auto | Mode::Hybrid);

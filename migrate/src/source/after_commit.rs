@@ -36,6 +36,7 @@ impl Source {
             {
                 self.outcome(outcome, now)
             }
+            (State::Settling, event) => self.settling(event, now),
             (State::Unknown, Event::Message(Message::Outcome(id, outcome))) if id == self.id => {
                 self.outcome(outcome, now)
             }
@@ -73,7 +74,10 @@ impl Source {
     /// What the destination says became of the VM.
     fn outcome(&mut self, outcome: Outcome, now: Duration) -> Vec<Action> {
         match outcome {
-            Outcome::Ran => self.whole(Arrival::default(), now),
+            Outcome::Ran => {
+                self.numbers.whole = now;
+                self.moved()
+            }
             Outcome::Lacking if self.following.is_some() => {
                 let first = !std::mem::replace(&mut self.ran, true);
                 self.to(State::Rejoining, Some(now + self.settings.answer));
@@ -106,6 +110,11 @@ impl Source {
                 self.follow(now)
             }
             Event::Message(Message::Whole(arrival)) => self.whole(arrival, now),
+            Event::Message(Message::Settled(settled)) => {
+                self.numbers.settled = Some(settled);
+                self.deadline = Some(now + self.settings.answer);
+                Vec::new()
+            }
             Event::Tick if self.deadline.is_none_or(|at| now < at) => Vec::new(),
             Event::Progress => {
                 self.deadline = Some(now + self.settings.answer);
@@ -127,6 +136,10 @@ impl Source {
     fn whole(&mut self, arrival: Arrival, now: Duration) -> Vec<Action> {
         self.numbers.arrival = arrival;
         self.numbers.whole = now;
+        self.settle(now)
+    }
+
+    pub(super) fn moved(&mut self) -> Vec<Action> {
         self.to(State::Ended, None);
         vec![Action::End(Ended::Moved)]
     }

@@ -60,11 +60,13 @@ pub enum Kind {
     Lacks = 23,
     /// Source: the guest is about to be stopped, and what comes next is urgent. With it comes what of the state is not going to change any more.
     Brace = 24,
+    /// Destination, after the commit: how the guest got back to its speed.
+    Settled = 25,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Hello,
         Self::Welcome,
         Self::Offer,
@@ -89,6 +91,7 @@ impl Kind {
         Self::Whole,
         Self::Lacks,
         Self::Brace,
+        Self::Settled,
     ];
 
     /// Most bytes that a body of this kind may have: what a receiver must be ready to hold.
@@ -104,7 +107,7 @@ impl Kind {
             Self::Commit => 16 + super::STATE_MAX,
             Self::Late => 128 << 10,
             Self::Accept | Self::RoundEnd | Self::RoundDone | Self::Running => 32,
-            Self::Filled | Self::Whole => 32,
+            Self::Filled | Self::Whole | Self::Settled => 32,
             Self::Ready | Self::LateEnd => 0,
         }
     }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{HEADER_SIZE, Header, Kind, PageFrame, WireError, encode_page_frame_head};
 use crate::{
     MoveId, PAGE, ReceiverId,
+    brownout::Settled,
     offer::{Offer, Refusal},
 };
 
@@ -72,6 +73,8 @@ pub enum Message {
     Lacks(Vec<Run>),
     /// See [`Kind::Brace`].
     Brace(Vec<u8>),
+    /// See [`Kind::Settled`].
+    Settled(Settled),
 }
 
 /// Pages in a row: the first, and how many.
@@ -140,6 +143,7 @@ impl Message {
             Self::Whole(_) => Kind::Whole,
             Self::Lacks(_) => Kind::Lacks,
             Self::Brace(_) => Kind::Brace,
+            Self::Settled(_) => Kind::Settled,
         }
     }
 
@@ -174,6 +178,7 @@ impl Message {
             }
             Self::Filled(count) => count.to_le_bytes().to_vec(),
             Self::Whole(arrival) => small(arrival),
+            Self::Settled(settled) => small(settled),
             Self::RoundEnd(n) | Self::RoundDone(n) => n.to_le_bytes().to_vec(),
             Self::State(bytes) | Self::Late(bytes) | Self::Brace(bytes) => bytes.clone(),
             Self::Running(started) => small(started),
@@ -257,6 +262,7 @@ pub fn decode(header: &Header, body: &[u8], limit: usize) -> Result<Message, Wir
             body.try_into().map(u64::from_le_bytes).map_err(|_| WireError::Body("a count"))?,
         ),
         Kind::Whole => Message::Whole(read(body, "an arrival")?),
+        Kind::Settled => Message::Settled(read(body, "a guest's speed")?),
         Kind::RoundEnd => Message::RoundEnd(number()?),
         Kind::RoundDone => Message::RoundDone(number()?),
         Kind::State => Message::State(body.to_vec()),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use migrate::{
     MoveId, ReceiverId,
+    brownout::Settled,
     destination::{Action, Destination, Event, Ledger, Patience},
     offer::Refusal,
     wire::{Accepted, Message, Outcome, Run, Started},
@@ -41,6 +42,8 @@ pub struct Attempt {
     /// Memory of the VM prepared, or of the VM that runs and lacks some.
     memory: Option<Memory>,
     applied: bool,
+    /// The guest is at its speed, and the machine knows.
+    pub settled: bool,
     /// What the machine asked for and whose outcome is open.
     pub task: Option<Action>,
 }
@@ -98,7 +101,10 @@ impl World {
             let event = match packet {
                 Some(Packet::Message(message)) => Event::Message(message),
                 Some(Packet::Pages(pages)) => self.write(&pages),
-                None => Event::LinkLost("closed".into()),
+                None => {
+                    self.receiver_hangs_up();
+                    Event::LinkLost("closed".into())
+                }
             };
             return self.receiver_event(model, event);
         }
@@ -190,8 +196,8 @@ impl World {
         let patience = Patience { silence: Duration::ZERO, lost: Duration::ZERO };
         let machine = Destination::new(receiver_id(host.number), patience, Duration::ZERO);
         let connection = Some(at);
-        let (memory, applied, task, back) = (None, false, None, None);
-        let attempt = Attempt { machine, connection, back, id, memory, applied, task };
+        let (memory, applied, settled, task, back) = (None, false, false, None, None);
+        let attempt = Attempt { machine, connection, back, id, memory, applied, settled, task };
         host.attempt = Some(attempt);
         self.receiver_event(model, Event::Message(Message::Hello(id)));
     }
@@ -296,6 +302,12 @@ impl World {
         if !right && model.bounds.harsh == Harsh::NONE {
             self.broken = Some("the memory there is not the guest's");
         }
+    }
+
+    /// The guest there has got to its speed.
+    pub fn receiver_settles(&mut self, model: &Moves) {
+        self.attempt().settled = true;
+        self.receiver_event(model, Event::Settled(Settled::UNKNOWN));
     }
 
     /// The driver does what the machine asked for.

@@ -45,6 +45,8 @@ pub enum Step {
     ReceiverTicks,
     /// The guest at the receiver touches a page that is missing.
     Faults(usize),
+    /// The guest at the receiver is at its speed.
+    Settles,
     /// The receiver's thread takes a source that is back.
     TakesBack,
     /// The receiver answers a question.
@@ -174,6 +176,9 @@ impl Moves {
             if attempt.machine.runs() {
                 steps.extend(attempt.machine.lacking().iter().map(Step::Faults));
             }
+            if attempt.machine.runs() && !attempt.settled {
+                steps.push(Step::Settles);
+            }
             if attempt.back.is_some() {
                 steps.push(Step::TakesBack);
             }
@@ -235,6 +240,7 @@ impl World {
             Step::ReceiverDoes(well) => self.receiver_does(model, well),
             Step::ReceiverTicks => self.receiver_event(model, ReceiverEvent::Tick),
             Step::Faults(page) => self.receiver_event(model, ReceiverEvent::Fault(page)),
+            Step::Settles => self.receiver_settles(model),
             Step::TakesBack => self.take_back(model),
             Step::Answers(which) => self.answer(model, which),
             Step::ReceiverDies => self.receiver_dies(),

@@ -135,6 +135,21 @@ fn show(progress: Value) {
     }
 }
 
+fn brownout(r: &Report) -> String {
+    let us = |ns: u64| format!("{:.1} µs", ns as f64 / 1e3);
+    let Some(ns) = r.brownout_ns else {
+        return "brownout               not known (see docs/metrics.md)".into();
+    };
+    format!(
+        "brownout             {:>12}{}, of which {} went into {} page faults at the new host{}",
+        us(ns),
+        if r.brownout_over { "" } else { " and longer" },
+        us(r.brownout_lost_ns),
+        r.brownout_page_faults,
+        if r.pages_waited_for > 0 { " and waits for pages" } else { "" },
+    )
+}
+
 fn table(args: &Args, r: &Report) -> String {
     let us = |ns: u64| format!("{:>9.1} µs", ns as f64 / 1e3);
     let p = &r.phases;
@@ -145,6 +160,7 @@ fn table(args: &Args, r: &Report) -> String {
          \x20 last pages, state  {}\n\
          \x20 transfer, apply    {}\n\
          \x20 commit, run        {}\n\
+         {}\n\
          whole move           {}\n\
          sent                 {:>9} KiB in {} rounds, {} pages in the blackout, {} pages left out\n",
         args.name,
@@ -155,6 +171,7 @@ fn table(args: &Args, r: &Report) -> String {
         us(p.last_pages_and_state_ns),
         us(p.transfer_and_apply_ns),
         us(p.commit_and_run_ns),
+        brownout(r),
         us(r.total_ns),
         r.bytes_sent / 1024,
         r.rounds,

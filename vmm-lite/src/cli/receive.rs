@@ -94,12 +94,16 @@ pub fn run(args: Args) -> super::Result {
             Door::Plaintext
         }
     };
+    let fault_cost = resources.host().fault_cost();
     let offering = Offering {
         claim: args.name.map(|name| dir.reserve(&name)).transpose()?,
         dir,
         resources,
         memory_max: args.memory_max.unwrap_or(MEMORY_MAX),
         output: Some(io::stdout().as_fd().try_clone_to_owned()?),
+        fault_cost: fault_cost
+            .inspect_err(|e| tracing::info!("brownouts are not known: {}", super::with_causes(e)))
+            .ok(),
         lost_after: args.lost_after,
     };
     let listener = listen(&args.listen)?;

@@ -123,6 +123,11 @@ fn moves(text: &mut Text, s: &Stats) {
         &h.blackout,
     );
     text.histogram(
+        "move_brownout_seconds",
+        "How long the guest was slower after each move in all its life.",
+        &h.brownout,
+    );
+    text.histogram(
         "quiesce_seconds",
         "How long the guest took to quiesce, in all its life.",
         &h.quiesce,

@@ -3,15 +3,15 @@
 use super::Error;
 use crate::{
     kvm::cpu::Features,
-    vm::{History, Identity, Vm, VmState},
+    vm::{Histogram, History, Identity, Vm, VmState},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Version of what the identity holds; its first byte.
 pub const IDENTITY_VERSION: u8 = 1;
-/// Version of what the state holds; its first byte. The first had no history.
-pub const STATE_VERSION: u8 = 2;
+/// Version of what the state holds; its first byte. The first had no history, the second no brownouts in it.
+pub const STATE_VERSION: u8 = 3;
 
 /// A VM without its memory.
 #[derive(Clone, PartialEq, Debug)]
@@ -63,12 +63,8 @@ impl Guest {
         let who = whole(IDENTITY_VERSION, identity, "identity")?;
         let state = match state.split_first() {
             // What came with a version stands at the end.
-            Some((1, old)) => {
-                let mut bytes = vec![STATE_VERSION];
-                bytes.extend(old);
-                let whole_state = postcard::to_extend(&History::default(), bytes);
-                whole(STATE_VERSION, &whole_state.map_err(|_| Error::Part("state"))?, "state")?
-            }
+            Some((1, old)) => longer(old, &History::default())?,
+            Some((2, old)) => longer(old, &Histogram::default())?,
             _ => whole(STATE_VERSION, state, "state")?,
         };
         Ok(Self { who, state })
@@ -97,6 +93,14 @@ impl Guest {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         now.saturating_sub(then)
     }
+}
+
+/// A state of an older version, with what it lacks at the end.
+fn longer(old: &[u8], lacks: &impl Serialize) -> Result<VmState, Error> {
+    let mut bytes = vec![STATE_VERSION];
+    bytes.extend(old);
+    let bytes = postcard::to_extend(lacks, bytes).map_err(|_| Error::Part("state"))?;
+    whole(STATE_VERSION, &bytes, "state")
 }
 
 fn part(version: u8, of: &impl Serialize) -> Vec<u8> {

@@ -1,5 +1,6 @@
 //! What a machine went through wherever it ran. It moves with the machine: the process that saw a move off has ended before anybody asks it.
 
+use migrate::brownout::Brownout;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -75,6 +76,8 @@ pub struct History {
     pub quiesce: Histogram,
     /// How often it did not within the time it had, and was stopped where it was.
     pub quiesce_unanswered: u64,
+    /// How long the guest was slower after each move that was made, as its destination knows it; what it could not tell is not in it. See [`migrate::brownout`].
+    pub brownout: Histogram,
 }
 
 impl History {
@@ -88,6 +91,13 @@ impl History {
             MoveOutcome::Failed => &mut self.moves_failed,
         };
         *count = count.saturating_add(1);
+    }
+
+    pub(super) fn settled(&mut self, brownout: Brownout) {
+        match brownout {
+            Brownout::Over(ns) | Brownout::Lasts(ns) => self.brownout.add(Duration::from_nanos(ns)),
+            Brownout::Unknown => {}
+        }
     }
 
     pub(super) fn quiesced(&mut self, took: Duration, answered: bool) {

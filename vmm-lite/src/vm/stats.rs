@@ -5,6 +5,7 @@ use super::{
     shared::{Phase, Shared},
 };
 use crate::migration::poll::wait_readable;
+use migrate::brownout::Brownout;
 use serde::Serialize;
 use std::{
     sync::{
@@ -194,6 +195,11 @@ impl Vm {
     /// Takes note of how a move ended, in the machine's [`History`].
     pub fn note_move(&self, outcome: MoveOutcome) {
         self.shared.lock_history().moved(outcome);
+    }
+
+    /// Takes note of how long the guest was slower after a move.
+    pub fn note_brownout(&self, brownout: Brownout) {
+        self.shared.lock_history().settled(brownout);
     }
 
     /// How many pages the guest writes in a second, watched for `window`; `None` when something that needs the log of dirty pages for itself began

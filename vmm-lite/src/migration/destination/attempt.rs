@@ -42,6 +42,8 @@ pub(super) struct Attempt<'r> {
     awake_until: Instant,
     /// When the last message before the state was sent: the source asked for the pause after it had come.
     before_switch: Instant,
+    /// The guest runs, and the machine has yet to hear how it got to its speed.
+    settles: bool,
     /// Why it came to nothing.
     discarded: Option<String>,
 }
@@ -63,6 +65,7 @@ impl<'r> Attempt<'r> {
             spoke: epoch,
             awake_until: epoch,
             before_switch: epoch,
+            settles: false,
             discarded: None,
         }
     }
@@ -101,6 +104,9 @@ impl<'r> Attempt<'r> {
             watched[2] = Watch::Readable(self.rejoin.fd());
             watched[3] = Watch::Readable(prepared.vm.end_fd());
             patience = patience.min(LOOK);
+            if let Some(due) = prepared.look_due() {
+                patience = patience.min(due.saturating_duration_since(Instant::now()));
+            }
         }
         if let Some(connection) = &mut self.connection
             && connection.stay_awake(self.awake_until)
@@ -124,6 +130,7 @@ impl<'r> Attempt<'r> {
             }
             Err(e) => return self.events.push_back(Event::LinkLost(e.to_string())),
         }
+        self.look();
         self.receive();
         if self.events.is_empty() {
             self.events.push_back(Event::Tick);
@@ -131,6 +138,15 @@ impl<'r> Attempt<'r> {
                 // Its thread may be waiting for a page.
                 drop(prepared.missing.take());
             }
+        }
+    }
+
+    /// Looks how fast the guest is, until that is known.
+    fn look(&mut self) {
+        let Some(prepared) = self.prepared.as_mut().filter(|_| self.settles) else { return };
+        if let Some(settled) = prepared.look(self.machine.waited(self.epoch.elapsed())) {
+            self.settles = false;
+            self.events.push_back(Event::Settled(settled));
         }
     }
 
@@ -327,5 +343,6 @@ impl<'r> Attempt<'r> {
         }
         fail_point!("destination.announced");
         self.events.push_back(Event::Runs(started));
+        self.settles = true;
     }
 }

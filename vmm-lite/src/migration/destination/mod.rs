@@ -3,12 +3,14 @@
 //! - `attempt`: does what the machine says
 //! - `prepared`: the VM made ready, and what happens to it
 //! - `missing`: pages that whoever touches them waits for
+//! - `settling`: how the guest gets to its speed
 //! - `rejoin`: the way back for a source that lost the link
 
 mod attempt;
 mod missing;
 mod prepared;
 mod rejoin;
+mod settling;
 
 use super::{
     Error,
@@ -18,6 +20,7 @@ use super::{
 };
 use crate::{
     control::{Claim, RuntimeDir},
+    kvm::FaultCost,
     vm::{Resources, Vm},
 };
 use attempt::Attempt;
@@ -51,6 +54,8 @@ pub struct Offering {
     pub memory_max: u64,
     /// Where its console output goes.
     pub output: Option<OwnedFd>,
+    /// What it costs a guest here when KVM's second tables lack a page, if that is known.
+    pub fault_cost: Option<FaultCost>,
     /// How long a VM waits for a source that has memory of it, before it is given up for lost.
     pub lost_after: Duration,
 }

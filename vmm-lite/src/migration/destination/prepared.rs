@@ -1,6 +1,6 @@
 //! A VM made ready for a guest that is to come.
 
-use super::{Offering, missing::Missing};
+use super::{Offering, missing::Missing, settling::Settling};
 use crate::{
     control::Claim,
     devices::console::Console,
@@ -9,6 +9,7 @@ use crate::{
     vm::{Identity, MoveOutcome, Resume, ResumeReason, Side, Steady, Urgent, Vm, VmState},
 };
 use migrate::{
+    brownout::Settled,
     offer::{Capabilities, Offer, Refusal, judge},
     pages::Pages,
     wire::{Accepted, Message, PageFrame, Run, Started},
@@ -36,6 +37,8 @@ pub(super) struct Prepared {
     /// When the state came, and when it was applied.
     came: Instant,
     applied: Instant,
+    /// What is going to watch the guest, until it runs.
+    settling: Option<Settling>,
 }
 
 impl Prepared {
@@ -74,7 +77,9 @@ impl Prepared {
         fail_point!("destination.prepared", else return Err(Refusal::Prepare(crate::fail_point::injected().to_string())));
         let now = Instant::now();
         let (urgent, roused) = (None, false);
-        let this = Self { vm, claim, urgent, roused, missing, came: now, applied: now };
+        let settling = Settling::of(&vm, offering.fault_cost);
+        let this =
+            Self { vm, claim, urgent, roused, missing, settling, came: now, applied: now };
         Ok((this, accepted))
     }
 
@@ -209,6 +214,7 @@ impl Prepared {
         }
         let now = Instant::now();
         let entered = entered.unwrap_or(now);
+        self.settling = self.settling.take().map(|settling| settling.begin(entered));
         let blackout = entered.saturating_duration_since(before);
         self.vm.note_move(MoveOutcome::Arrived { blackout });
         let ns = |from: Instant, to: Instant| to.saturating_duration_since(from).as_nanos() as u64;
@@ -217,6 +223,22 @@ impl Prepared {
             run_ns: ns(came.max(self.applied), entered),
             told_ns: ns(entered, now),
         }
+    }
+
+    /// When to look how fast the guest is; `None` if that is not to be known.
+    pub fn look_due(&self) -> Option<Instant> {
+        self.settling.as_ref().map(Settling::due)
+    }
+
+    /// Looks at a guest that runs, and has waited for so long for pages that follow. Says once how it got to its speed, or that this is not to be known.
+    pub fn look(&mut self, waited: Duration) -> Option<Settled> {
+        let settled = match &mut self.settling {
+            Some(settling) => settling.look(&self.vm, waited)?,
+            None => Settled::UNKNOWN,
+        };
+        self.settling = None;
+        self.vm.note_brownout(settled.brownout);
+        Some(settled)
     }
 
     /// The pages did not come: the VM ends for want of them.

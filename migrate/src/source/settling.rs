@@ -1,0 +1,52 @@
+//! The last wait: the VM is there with all its memory, and the destination has yet to say when the guest was back at its speed.
+//!
+//! Nothing depends on its word. Whatever comes instead ends the move all the same, with a report that does not know.
+
+use std::time::Duration;
+
+use super::{Action, Event, Source, State};
+use crate::{
+    brownout::{Brownout, PATIENCE, Settled},
+    report::Report,
+    wire::Message,
+};
+
+impl Source {
+    pub(super) fn settle(&mut self, now: Duration) -> Vec<Action> {
+        if self.numbers.settled.is_some() {
+            return self.moved();
+        }
+        // The destination began to look before it said that the VM runs, and says something when its own patience is over.
+        self.to(State::Settling, Some(now + PATIENCE + self.settings.answer));
+        Vec::new()
+    }
+
+    pub(super) fn settling(&mut self, event: Event, now: Duration) -> Vec<Action> {
+        match event {
+            Event::Message(Message::Settled(settled)) => {
+                self.numbers.settled = Some(settled);
+                self.moved()
+            }
+            Event::Message(_) | Event::LinkLost(_) => self.moved(),
+            Event::Tick if self.deadline.is_none_or(|at| now >= at) => self.moved(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// What the report says of it.
+pub(super) fn told(settled: Option<Settled>) -> Report {
+    let settled = settled.unwrap_or(Settled::UNKNOWN);
+    let (brownout_ns, brownout_over) = match settled.brownout {
+        Brownout::Over(ns) => (Some(ns), true),
+        Brownout::Lasts(ns) => (Some(ns), false),
+        Brownout::Unknown => (None, false),
+    };
+    Report {
+        brownout_ns,
+        brownout_over,
+        brownout_page_faults: settled.page_faults,
+        brownout_lost_ns: settled.lost_ns,
+        ..Report::default()
+    }
+}
