@@ -129,13 +129,13 @@ fn fill(ram: &GuestRam) -> Result<(), Error> {
     const ENTRY: u64 = 0x47;
     const ACCESSED: u64 = 0x20;
     for table in (ROOT..LAST_TABLES).step_by(PAGE) {
-        ram.write(table, &(table + SIZE | ENTRY | ACCESSED).to_le_bytes())?;
+        ram.write(table, &((table + SIZE) | ENTRY | ACCESSED).to_le_bytes())?;
     }
-    ram.write(LAST_TABLES - SIZE + 8, &(LAST_TABLES + SIZE | ENTRY | ACCESSED).to_le_bytes())?;
+    ram.write(LAST_TABLES - SIZE + 8, &((LAST_TABLES + SIZE) | ENTRY | ACCESSED).to_le_bytes())?;
     for page in 0..MEMORY / SIZE {
         let alone = page >= ALONE.from && page % ALONE.stride != 0;
         let accessed = if alone { 0 } else { ACCESSED };
-        ram.write(LAST_TABLES + page * 8, &(page * SIZE | ENTRY | accessed).to_le_bytes())?;
+        ram.write(LAST_TABLES + page * 8, &((page * SIZE) | ENTRY | accessed).to_le_bytes())?;
     }
     ram.write(TSS + 102, &(TSS_SIZE as u16).to_le_bytes())?;
     ram.write(CODE, code())?;
