@@ -6,7 +6,7 @@
 use super::{Error, load, start};
 use crate::{
     memory::{GuestRam, PAGE, PageSet},
-    vm::{self, Address, Paused, Resume, ResumeReason, Vm, VmPhase, VmState},
+    vm::{Address, Paused, Resume, ResumeReason, Vm, VmPhase, VmState},
 };
 use serde::Serialize;
 use std::{
@@ -118,7 +118,7 @@ impl Before {
         pages.union_with(&touched(&self.other)?);
         let count = exchange(here, &self.other, &pages)?;
         self.exchanged = Some(pages);
-        fail_point!("revert.exchanged", else return Err(vm::Error::Host { doing: "go on", source: crate::fail_point::injected() }.into()));
+        fail_point!("revert.exchanged", else return Err(crate::vm::Error::Host { doing: "go on", source: crate::fail_point::injected() }.into()));
         paused.apply(state, away)?;
         if *address != Address::default() {
             paused.readdress(address);

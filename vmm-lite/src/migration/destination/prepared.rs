@@ -28,8 +28,10 @@ pub(super) struct Prepared {
     pub vm: Vm,
     /// Its name, if that was not claimed before.
     pub claim: Option<Claim>,
-    /// From the state's arrival to the first entry.
+    /// The thread of the move, until the source knows that the VM runs.
     urgent: Option<Urgent>,
+    /// The vCPU's, until it has entered the guest.
+    urgent_vcpu: Option<Urgent>,
     /// Whether the vCPU's thread is awake for it.
     roused: bool,
     /// Where pages may follow; `None` where the host cannot let them, and when all have come.
@@ -76,10 +78,19 @@ impl Prepared {
         let accepted = Accepted { follow: missing.is_some(), apply_ns: apply.as_nanos() as u64 };
         fail_point!("destination.prepared", else return Err(Refusal::Prepare(crate::fail_point::injected().to_string())));
         let now = Instant::now();
-        let (urgent, roused) = (None, false);
+        let (urgent, urgent_vcpu, roused) = (None, None, false);
         let settling = Settling::of(&vm, offering.fault_cost);
-        let this =
-            Self { vm, claim, urgent, roused, missing, settling, came: now, applied: now };
+        let this = Self {
+            vm,
+            claim,
+            urgent,
+            urgent_vcpu,
+            roused,
+            missing,
+            settling,
+            came: now,
+            applied: now,
+        };
         Ok((this, accepted))
     }
 
@@ -157,14 +168,19 @@ impl Prepared {
 
     fn hurry(&mut self) {
         // A thread that is urgent already is not told twice.
-        self.urgent.get_or_insert_with(|| self.vm.urgent(Side::Destination));
+        self.urgent.get_or_insert_with(|| Urgent::this(Side::Destination));
+        self.urgent_vcpu.get_or_insert_with(|| self.vm.urgent_vcpu(Side::Destination));
     }
 
-    /// The source was told something. If it is in a hurry what comes next is the state.
+    /// The source was told something. If it is in a hurry what comes next is the state; and the hurry is over when it knows that the VM runs.
     pub fn said(&mut self, message: &Message) {
-        if self.urgent.is_some() && matches!(message, Message::RoundDone(_)) {
-            self.vm.rouse();
-            self.roused = true;
+        match message {
+            Message::RoundDone(_) if self.urgent.is_some() => {
+                self.vm.rouse();
+                self.roused = true;
+            }
+            Message::Running(_) => self.urgent = None,
+            _ => {}
         }
     }
 
@@ -207,7 +223,7 @@ impl Prepared {
             eprintln!("vmm-lite: the VM arrived and cannot run: {}", crate::cli::with_causes(&e));
         }
         let entered = self.vm.entered(ENTRY);
-        self.urgent = None;
+        self.urgent_vcpu = None;
         fail_point!("destination.running");
         if let Err(e) = self.vm.announce() {
             tracing::warn!("the network was not told that the VM is here: {e}");

@@ -255,8 +255,7 @@ impl<'vm> Driver<'vm> {
                 self.send_commit(id);
                 fail_point!("source.committed");
                 // The hurry is the destination's now.
-                self.urgent = Urgent::default();
-                self.urgent = Urgent::this(Side::Destination);
+                self.urgent.turn(Side::Destination);
             }
             Action::SendFollowing(pages) => self.send_following(&pages),
             Action::Fence => {
