@@ -190,12 +190,6 @@ impl Source {
         matches!(self.state, Committed | Unknown | Following | Rejoining | Settling)
     }
 
-    /// Whether the commit is out, and the destination has not said yet that it runs the VM.
-    #[must_use]
-    pub fn starting(&self) -> bool {
-        self.state == State::Committed
-    }
-
     /// What it is doing, for people.
     #[must_use]
     pub fn doing(&self) -> &'static str {
@@ -360,10 +354,11 @@ impl Source {
             return self.next_round(now);
         }
         if all_in <= most && self.settings.mode != Mode::Hybrid {
-            if left.is_empty() || self.braced {
+            if self.braced {
                 return self.stop();
             }
-            // What changed while nobody was in a hurry goes in a round that is, so that next to nothing is left for the blackout.
+            // What changed while nobody was in a hurry goes in a round that is, so that next to nothing is left for the blackout; and that the destination has confirmed it
+            // says that it is awake.
             let mut actions: Vec<Action> = self.brace().into_iter().collect();
             actions.extend(self.next_round(now));
             return actions;

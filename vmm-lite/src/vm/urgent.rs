@@ -45,13 +45,6 @@ impl Urgent {
     pub fn this(side: Side) -> Self {
         Self { threads: [raise(this_thread(), side), None] }
     }
-
-    /// Stays urgent as one of that side.
-    pub fn turn(&self, side: Side) {
-        for before in self.threads.iter().flatten() {
-            set(before.thread, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, side as i32);
-        }
-    }
 }
 
 fn raise(thread: i32, side: Side) -> Option<Before> {

@@ -31,8 +31,6 @@ use std::{
 /// How long to wait before asking again a destination that does not answer after the commit.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
-/// For so long the destination's word that the VM runs is awaited without sleep, lest being woken counts as blackout.
-const AWAKE: Duration = Duration::from_millis(1);
 /// How long the first round waits for a guest that is too busy to say what it has given up, which it was asked when the move began.
 const GIVE_UP: Duration = Duration::from_millis(10);
 
@@ -145,9 +143,6 @@ impl<'vm> Driver<'vm> {
         let Some(connection) = &mut self.connection else {
             return Some(Event::LinkLost("no connection".into()));
         };
-        if self.source.starting() {
-            connection.stay_awake(Instant::now() + AWAKE);
-        }
         let late_fd = self.late.as_ref().map_or(-1, Late::fd);
         if let Some(late) = &self.late {
             patience = patience.min(late.due().saturating_duration_since(Instant::now()));
@@ -254,8 +249,6 @@ impl<'vm> Driver<'vm> {
             Action::Commit(id) => {
                 self.send_commit(id);
                 fail_point!("source.committed");
-                // The hurry is the destination's now.
-                self.urgent.turn(Side::Destination);
             }
             Action::SendFollowing(pages) => self.send_following(&pages),
             Action::Fence => {
