@@ -268,11 +268,11 @@ fn connect() -> Calls {
         .when(c::SYS_getsockopt, &[is(1, c::SOL_SOCKET as u64), is(2, c::SO_ERROR as u64)])
 }
 
-/// Real-time priority for the time of a switch, never inherited.
+/// Real-time priority for the time of a switch, never inherited; long time slices for who copies.
 fn urgency() -> Calls {
     let reset = c::SCHED_RESET_ON_FORK as u64;
     Calls::default()
-        .any(&[c::SYS_sched_getscheduler, c::SYS_sched_getparam])
+        .any(&[c::SYS_sched_getscheduler, c::SYS_sched_getparam, c::SYS_sched_setattr])
         .when(c::SYS_sched_setscheduler, &[masked(1, reset, reset)])
 }
 

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     memory::{Fault, GuestRam, PAGE, PageSet, Userfault, Watch},
-    vm::{Side, Urgent, Vm},
+    vm::{Side, Urgent, Vm, be_patient},
 };
 use std::{
     ops::Range,
@@ -129,7 +129,10 @@ pub(super) fn copy(
             .name("writer".into())
             .spawn_scoped(scope, {
                 let cow = &cow;
-                move || cow.write(from_copier, sink)
+                move || {
+                    be_patient();
+                    cow.write(from_copier, sink)
+                }
             })
             .map_err(super::host("start a thread"))?;
         let taken = cow.take(vm, &to_writer);

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     control::{Claim, RuntimeDir},
     kvm::FaultCost,
-    vm::{Resources, Vm},
+    vm::{Resources, Vm, be_patient},
 };
 use attempt::Attempt;
 use migrate::{
@@ -208,6 +208,7 @@ impl Receiver {
             state.current = Some((id, Arc::clone(&rejoin)));
         }
         fail_point!("destination.greeted");
+        be_patient();
         let mut attempt = Attempt::new(self, connection, rejoin);
         attempt.run(id);
         // A VM that did not get to run is gone, with its name and its TAP, before anybody can try again.

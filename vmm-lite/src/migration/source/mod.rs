@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     control::Reply,
-    vm::{Vm, VmPhase},
+    vm::{Vm, VmPhase, be_patient},
 };
 use driver::Driver;
 use options::Options;
@@ -46,6 +46,7 @@ pub fn migrate(
     }
     let Some(_mover) = vm.begin_move() else { return Err(Error::Busy) };
     vm.ask_to_give_up();
+    be_patient();
     let connection = Connection::open(&to, &transport, None, STALLED)?;
     fail_point!("source.connected");
     Driver::new(vm, to, transport, connection, options)?.run(reply)
