@@ -42,6 +42,11 @@ use crate::{
 };
 use following::Following;
 
+/// Rounds that go before everything else, right before the stop. In the first the destination gets warm, which takes it some milliseconds; the others send what the guest
+/// wrote meanwhile, the last next to nothing.
+const URGENT_ROUNDS: u32 = 3;
+/// So many pages may be left before them, however long they seem to take.
+const URGENT_MOST: usize = 512;
 /// So few pages may go with the commit however slow the link is.
 const FEW: usize = 64;
 /// Most pages sent in the blackout when others follow: what the guest touches at once.
@@ -117,7 +122,9 @@ pub struct Source {
     moments: Moments,
     numbers: Numbers,
     dont_care: Pages,
-    braced: bool,
+    said_brace: bool,
+    /// Rounds since then.
+    braced: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -165,7 +172,8 @@ impl Source {
             moments: Moments::default(),
             numbers: Numbers::default(),
             dont_care: Pages::none(pages),
-            braced: false,
+            said_brace: false,
+            braced: 0,
         };
         (source, vec![Action::Send(Message::Hello(id))])
     }
@@ -267,8 +275,11 @@ impl Source {
             (State::Confirming, Event::Message(Message::RoundDone(n)))
                 if n == self.rounds.done() =>
             {
-                let took = now.saturating_sub(self.asked + self.last.idle);
-                self.measured.round(self.last.bytes, took);
+                // The destination did something else besides in the first urgent round.
+                if self.braced != 1 {
+                    let took = now.saturating_sub(self.asked + self.last.idle);
+                    self.measured.round(self.last.bytes, took);
+                }
                 self.rounds.sent();
                 self.to(State::Looking, None);
                 vec![Action::TakeDirty]
@@ -350,18 +361,22 @@ impl Source {
         left.take_out(&self.dont_care);
         let all_in = self.expected(left.len());
         self.numbers.predicted = all_in;
-        if more && !self.braced && self.settings.mode != Mode::Hybrid {
+        if more && self.braced == 0 && self.settings.mode != Mode::Hybrid {
             return self.next_round(now);
         }
-        if all_in <= most && self.settings.mode != Mode::Hybrid {
-            if self.braced {
+        if self.settings.mode != Mode::Hybrid {
+            let near = self.braced > 0 || all_in <= most || left.len() <= URGENT_MOST;
+            if near && self.braced < URGENT_ROUNDS {
+                // What changed while nobody was in a hurry goes in rounds that are, so that next to nothing is left for the blackout; how fast these are says how long that is
+                // going to be; and that the destination has confirmed them says that it is awake.
+                let mut actions: Vec<Action> = self.brace().into_iter().collect();
+                self.braced += 1;
+                actions.extend(self.next_round(now));
+                return actions;
+            }
+            if all_in <= most {
                 return self.stop();
             }
-            // What changed while nobody was in a hurry goes in a round that is, so that next to nothing is left for the blackout; and that the destination has confirmed it
-            // says that it is awake.
-            let mut actions: Vec<Action> = self.brace().into_iter().collect();
-            actions.extend(self.next_round(now));
-            return actions;
         }
         // What cannot be made shorter by pages that follow.
         let least = if follow { self.expected(0) } else { all_in };
@@ -410,7 +425,7 @@ impl Source {
 
     /// What comes before the switch, once.
     fn brace(&mut self) -> Option<Action> {
-        (!std::mem::replace(&mut self.braced, true)).then_some(Action::Brace)
+        (!std::mem::replace(&mut self.said_brace, true)).then_some(Action::Brace)
     }
 
     fn stopped(&mut self, guest: &Stopped) -> Vec<Action> {

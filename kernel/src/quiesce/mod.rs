@@ -23,7 +23,11 @@ use core::sync::atomic::{
 pub use hooks::{OnQuiesce, OnResume, on_quiesce, on_resume};
 use vmm_lite_interface::control::ControlPage;
 
-use crate::{arch::cpu, cell::KernelCell, net, platform, time};
+use crate::{
+    arch::{cpu, touch},
+    cell::KernelCell,
+    net, platform, time,
+};
 
 /// How far the request has come that is being answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -176,6 +180,7 @@ pub fn init() {
         RESUMES.store(control.resume_count.load(Relaxed), Relaxed);
         marks::init(control);
         control.no_quiesce_hooks.store(1, Relaxed);
+        control.touch_pages.store(touch::address(), Relaxed);
     }
     cpu::touch_stack();
 }

@@ -229,6 +229,10 @@ pub struct ControlPage {
     pub no_quiesce_hooks: AtomicU32,
     /// Padding.
     pub _pad2: AtomicU32,
+    /// Address of a routine of the guest's that reads a byte of each page of up to five runs, and rings an empty doorbell: addresses in `rdi`, `r8`, `r10`, `r12`, `r14`,
+    /// counts of pages in `rsi`, `r9`, `r11`, `r13`, `r15`, the port in `dx`, 0 in `eax`. It uses `rbx` beside these, and no memory but the pages. 0: there is none. Written by
+    /// the guest. The VMM has it run at CPL 3 in a VM whose guest is about to arrive.
+    pub touch_pages: AtomicU64,
 }
 
 /// Who a guest is on the network, for one that was restored or forked as somebody else. Changes only while the vCPU is stopped; a guest that

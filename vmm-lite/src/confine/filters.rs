@@ -88,7 +88,9 @@ impl Thread {
                 .and(hold_guest())
                 .and(watch_memory())
                 .and(take_name())
-                .and(urgency()),
+                .and(urgency())
+                // What is done on a guest's behalf before it runs is cut short.
+                .any(&[c::SYS_timer_create, c::SYS_timer_settime, c::SYS_timer_delete]),
             Self::Accept => common().and(start_thread(Self::Receive)).any(&[c::SYS_accept4]),
             // The rest is the end of the process: the name is given up.
             Self::Main => common().and(start_thread(Self::Control)).any(&[
@@ -149,7 +151,7 @@ fn start_thread(of: Thread) -> Calls {
 /// Running the guest. Frames go through the TAP by `readv` and `writev`, and a driver that starts says what it can take. Before a move what of the vCPU does not
 /// change any more is read.
 fn run_guest() -> Calls {
-    let run = [io(0x80), ior::<kvm::kvm_regs>(0x81), TUNSETOFFLOAD];
+    let run = [io(0x80), ior::<kvm::kvm_regs>(0x81), ior::<kvm::kvm_sregs>(0x83), TUNSETOFFLOAD];
     ioctls(&run).and(ioctls(&[iowr::<kvm::kvm_msrs>(0x88), ior::<kvm::kvm_xcrs>(0xa6)]))
 }
 

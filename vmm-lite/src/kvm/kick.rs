@@ -80,7 +80,7 @@ pub fn this_thread() -> i32 {
     unsafe { libc::gettid() }
 }
 
-fn signal() -> libc::c_int {
+pub(super) fn signal() -> libc::c_int {
     libc::SIGRTMIN()
 }
 

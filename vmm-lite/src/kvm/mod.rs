@@ -3,6 +3,7 @@
 //! No interrupt controller and no timer is asked for: the guest needs none (see `vmm_lite_interface::doorbell`), and what is
 //! not there need not move.
 
+mod alarm;
 pub mod cpu;
 mod dirty_log;
 mod entry;
@@ -11,9 +12,11 @@ mod host;
 mod kick;
 mod page_faults;
 mod state;
+pub mod touch;
 mod user_mode;
 mod vcpu;
 
+pub use alarm::Alarm;
 pub use dirty_log::{DirtyLog, Watch};
 pub use fault_cost::FaultCost;
 pub use host::Host;

@@ -81,6 +81,21 @@ impl Vcpu {
         Ok(SteadyState { xcrs: self.fd.get_xcrs().map_err(failed("read the XCRs"))?, msrs })
     }
 
+    /// Completes what the last exit left open.
+    pub(super) fn settle(&mut self) -> Result<(), Error> {
+        self.kick_handle().exit_at_once();
+        let ran = self.fd.run().map(|_| ());
+        interrupted(ran, "complete the last exit")
+    }
+
+    /// The system registers, of a guest that does not run.
+    ///
+    /// # Errors
+    /// [`Error::Call`].
+    pub fn system(&self) -> Result<kvm_sregs, Error> {
+        self.fd.get_sregs().map_err(failed("read the system registers"))
+    }
+
     /// Sets that much of a state that is to be [applied](Self::apply), unless it is set.
     ///
     /// # Errors

@@ -7,9 +7,11 @@
 mod arrival;
 mod dont_care;
 mod page_set;
+mod tables;
 mod userfault;
 
 pub use page_set::PageSet;
+pub use tables::Tables;
 pub use userfault::{Error as UserfaultError, Fault, Userfault, Watch, keep as keep_userfault};
 
 use std::{

@@ -258,9 +258,7 @@ impl Machine {
         if self.rang(Doorbell::GAVE_UP) {
             self.done(Doorbell::GAVE_UP);
             // A move is near. What cannot be read now is read by the capture.
-            let vcpu = self.vcpu.note_steady().ok().cloned();
-            let offload = self.net.as_ref().map(Net::offload);
-            shared.set_steady(vcpu.map(|vcpu| Steady { vcpu, offload }));
+            shared.set_steady(self.note_steady().ok());
             shared.answered();
         }
         if self.rang(Doorbell::FAULT) {
@@ -309,6 +307,12 @@ impl Machine {
             quiesce_number: shared.quiesce_number(),
             history: *shared.lock_history(),
         })
+    }
+
+    fn note_steady(&mut self) -> Result<Steady, kvm::Error> {
+        let vcpu = self.vcpu.note_steady()?.clone();
+        let offload = self.net.as_ref().map(Net::offload);
+        Ok(Steady { vcpu, system: self.vcpu.system()?, offload })
     }
 
     /// Applies what is not going to change, as far as this host takes it: the state itself says it again.

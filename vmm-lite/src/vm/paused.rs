@@ -5,7 +5,12 @@ use super::{
     machine::{Fresh, Machine},
     shared::Phase,
 };
-use crate::{devices::link, memory::PageSet};
+use crate::{
+    devices::link,
+    kvm::touch::{RUNS, Run},
+    memory::PageSet,
+};
+use kvm_bindings::kvm_sregs;
 use std::{
     sync::{MutexGuard, atomic::Ordering::SeqCst},
     time::{Duration, Instant},
@@ -86,6 +91,19 @@ impl<'vm> Paused<'vm> {
     /// [`Error::Kvm`]; the state itself may yet be applied.
     pub fn apply_steady(&mut self, steady: &Steady) -> Result<(), Error> {
         Ok(self.machine.apply_steady(steady)?)
+    }
+
+    /// Has the guest's pages [touched](crate::kvm::Vcpu::touch). For a machine whose state is applied after that.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`]. The machine is then to be dropped.
+    pub fn touch(
+        &mut self,
+        system: &kvm_sregs,
+        routine: u64,
+        runs: &[Run; RUNS],
+    ) -> Result<(), Error> {
+        Ok(self.machine.vcpu.touch(system, routine, runs)?)
     }
 
     /// Takes a captured state over, `away` after it was captured. The memory has been written before.

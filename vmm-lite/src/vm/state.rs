@@ -9,6 +9,7 @@ use crate::{
     },
     kvm::{self, SteadyState, VcpuState},
 };
+use kvm_bindings::kvm_sregs;
 use serde::{Deserialize, Serialize};
 
 /// What moves beside the memory. Encoded as postcard; who the machine is, is in [`Identity`](super::Identity), which goes ahead.
@@ -35,6 +36,8 @@ pub struct VmState {
 pub struct Steady {
     /// The vCPU's.
     pub vcpu: SteadyState,
+    /// The system registers at CPL 3, for what is done on the guest's behalf before it runs. The state's are those that count.
+    pub system: kvm_sregs,
     /// Offloads that the network driver takes, if there is a network device. These may change, which the state then says.
     pub offload: Option<u32>,
 }

@@ -7,6 +7,8 @@ pub mod fault;
 mod monitor;
 pub mod paging;
 pub mod port;
+#[cfg(target_os = "hermit")]
+pub mod touch;
 
 #[cfg(target_os = "hermit")]
 pub use monitor::{halt, lock, map_chunk, unmap_chunk};

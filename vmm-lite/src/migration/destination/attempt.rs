@@ -19,8 +19,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// For so long the state is awaited without sleep: several times what a guest needs to stand.
-const AWAKE: Duration = Duration::from_millis(2);
+/// For so long the state is awaited without sleep: several times what the last rounds and a guest that stands take.
+const AWAKE: Duration = Duration::from_millis(3);
 /// How often a VM that waits for its source is looked at: somebody may want to stop it.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -259,10 +259,10 @@ impl<'r> Attempt<'r> {
                 self.events.push_back(Event::Forgot(forgot));
             }
             Action::Brace(steady) => {
-                self.awake_until = Instant::now() + AWAKE;
                 if let Some(prepared) = &mut self.prepared {
                     prepared.brace(&steady);
                 }
+                self.awake_until = Instant::now() + AWAKE;
             }
             Action::Apply(state) => {
                 self.before_switch = self.spoke;

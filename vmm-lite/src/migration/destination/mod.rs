@@ -4,6 +4,7 @@
 //! - `prepared`: the VM made ready, and what happens to it
 //! - `missing`: pages that whoever touches them waits for
 //! - `settling`: how the guest gets to its speed
+//! - `warm`: KVM's own tables filled in before the guest runs
 //! - `rejoin`: the way back for a source that lost the link
 
 mod attempt;
@@ -11,6 +12,7 @@ mod missing;
 mod prepared;
 mod rejoin;
 mod settling;
+mod warm;
 
 use super::{
     Error,

@@ -1,11 +1,16 @@
 //! A VM made ready for a guest that is to come.
 
-use super::{Offering, missing::Missing, settling::Settling};
+use super::{
+    Offering,
+    missing::Missing,
+    settling::Settling,
+    warm::{Came, warm},
+};
 use crate::{
     control::Claim,
     devices::console::Console,
     kvm::cpu::Features,
-    memory::PAGE,
+    memory::{PAGE, Tables},
     vm::{Identity, MoveOutcome, Resume, ResumeReason, Side, Steady, Urgent, Vm, VmState},
 };
 use migrate::{
@@ -15,10 +20,14 @@ use migrate::{
     wire::{Accepted, Message, PageFrame, Run, Started},
 };
 use std::{
+    cell::RefCell,
     os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 use vmm_lite_interface::INTERFACE_VERSION;
+
+/// A round of so few pages is the last.
+const SHORT: usize = 32;
 
 /// How long the vCPU may take to enter the guest before nothing is said about when it did.
 const ENTRY: Duration = Duration::from_secs(1);
@@ -36,6 +45,10 @@ pub(super) struct Prepared {
     roused: bool,
     /// Where pages may follow; `None` where the host cannot let them, and when all have come.
     pub missing: Option<Missing>,
+    /// Which pages came.
+    came_with_content: RefCell<Came>,
+    /// What KVM has been shown of the guest's tables, or why that went wrong.
+    tables: Result<Option<Tables>, String>,
     /// When the state came, and when it was applied.
     came: Instant,
     applied: Instant,
@@ -79,6 +92,7 @@ impl Prepared {
         fail_point!("destination.prepared", else return Err(Refusal::Prepare(crate::fail_point::injected().to_string())));
         let now = Instant::now();
         let (urgent, urgent_vcpu, roused) = (None, None, false);
+        let pages = vm.ram().pages();
         let settling = Settling::of(&vm, offering.fault_cost);
         let this = Self {
             vm,
@@ -88,6 +102,8 @@ impl Prepared {
             roused,
             missing,
             settling,
+            came_with_content: RefCell::new(Came::none(pages)),
+            tables: Ok(None),
             came: now,
             applied: now,
         };
@@ -101,6 +117,10 @@ impl Prepared {
     /// Takes pages before the guest runs.
     pub fn write(&self, frame: &PageFrame<'_>) -> Result<(), String> {
         let ram = self.vm.ram();
+        {
+            let mut came = self.came_with_content.borrow_mut();
+            frame.iter().for_each(|(number, _)| came.page(number));
+        }
         match self.watched() {
             Some(missing) => {
                 frame.iter().try_for_each(|(number, page)| missing.write(number, page))
@@ -157,13 +177,21 @@ impl Prepared {
 
     /// The state is about to come, and this much of it is here.
     pub fn brace(&mut self, steady: &[u8]) {
+        // This takes a while, and is nothing that others should wait for.
+        self.get_warm(steady);
         self.hurry();
+    }
+
+    fn get_warm(&mut self, steady: &[u8]) {
         let Ok(steady) = postcard::from_bytes::<Steady>(steady) else { return };
         let applied = self.vm.hold().and_then(|mut held| held.apply_steady(&steady));
         if let Err(e) = applied {
             // It may be that the state says otherwise; that is then judged.
             tracing::debug!("{}", crate::cli::with_causes(&e));
         }
+        self.tables = warm(&self.vm, &self.came_with_content.borrow(), &steady)
+            .map_err(|e| crate::cli::with_causes(&e));
+        self.settling = self.settling.take().and_then(|settling| settling.again(&self.vm));
     }
 
     fn hurry(&mut self) {
@@ -175,9 +203,13 @@ impl Prepared {
     /// The source was told something. If it is in a hurry what comes next is the state; and the hurry is over when it knows that the VM runs.
     pub fn said(&mut self, message: &Message) {
         match message {
-            Message::RoundDone(_) if self.urgent.is_some() => {
-                self.vm.rouse();
-                self.roused = true;
+            Message::RoundDone(_) => {
+                let pages = self.came_with_content.get_mut().round_ended();
+                // After a short one the guest is stopped. Before, a thread that waits without sleep would only be in the way.
+                if self.urgent.is_some() && pages <= SHORT {
+                    self.vm.rouse();
+                    self.roused = true;
+                }
             }
             Message::Running(_) => self.urgent = None,
             _ => {}
@@ -189,6 +221,13 @@ impl Prepared {
         self.hurry();
         if !self.roused {
             self.vm.rouse();
+        }
+        match &self.tables {
+            Ok(tables) if tables.as_ref().is_none_or(|t| t.unchanged(self.vm.ram())) => {}
+            Ok(_) => {
+                return Err("the guest's page tables changed right before the state came".into());
+            }
+            Err(why) => return Err(format!("the VM's memory could not be warmed: {why}")),
         }
         let state: VmState = match postcard::take_from_bytes(state) {
             Ok((state, [])) => state,

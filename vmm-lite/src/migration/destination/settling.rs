@@ -24,6 +24,11 @@ impl Settling {
         Some(Self { watch: Watch::default(), cost, before, began: Instant::now() })
     }
 
+    /// The same from now on: what was done on the guest's behalf is not the guest's.
+    pub fn again(self, vm: &Vm) -> Option<Self> {
+        Some(Self { before: vm.effort()?, ..self })
+    }
+
     /// The first instruction was at `at`.
     pub fn begin(mut self, at: Instant) -> Self {
         self.began = at;

@@ -1,0 +1,120 @@
+//! A guest's page tables, as the VMM reads them.
+
+use super::{GuestRam, PAGE};
+use std::collections::BTreeMap;
+
+const PRESENT: u64 = 1;
+const USER: u64 = 1 << 2;
+/// The CPU sets these as it goes; they say nothing of what is mapped.
+const ACCESSED_DIRTY: u64 = 1 << 5 | 1 << 6;
+const LARGE: u64 = 1 << 7;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+type Table = [u64; 512];
+
+/// The tables through which some addresses were looked up, as they were then.
+#[derive(Debug)]
+pub struct Tables {
+    root: u64,
+    seen: BTreeMap<usize, Box<Table>>,
+}
+
+impl Tables {
+    /// The tables that begin at `cr3`.
+    #[must_use]
+    pub fn new(cr3: u64) -> Self {
+        Self { root: cr3 & ADDRESS, seen: BTreeMap::new() }
+    }
+
+    /// Whether a program may read at `address`, and finds page number `address / PAGE` of `ram` there.
+    pub fn is_itself(&mut self, ram: &GuestRam, address: u64) -> bool {
+        let mut table = self.root;
+        for level in (1..=4).rev() {
+            let shift = 12 + 9 * (level - 1);
+            let Some(entries) = self.table(ram, table) else { return false };
+            let entry = entries[(address >> shift) as usize & 0x1ff];
+            if entry & PRESENT == 0 || entry & USER == 0 {
+                return false;
+            }
+            let size = 1_u64 << shift;
+            if level == 1 || entry & LARGE != 0 {
+                return level <= 2 && entry & ADDRESS & !(size - 1) == address & !(size - 1);
+            }
+            table = entry & ADDRESS;
+        }
+        false
+    }
+
+    fn table(&mut self, ram: &GuestRam, at: u64) -> Option<&Table> {
+        let page = usize::try_from(at / PAGE as u64).ok()?;
+        if !self.seen.contains_key(&page) {
+            self.seen.insert(page, read(ram, page)?);
+        }
+        self.seen.get(&page).map(|table| &**table)
+    }
+
+    /// Whether they are still what they were.
+    #[must_use]
+    pub fn unchanged(&self, ram: &GuestRam) -> bool {
+        self.seen.iter().all(|(page, table)| read(ram, *page).as_ref() == Some(table))
+    }
+}
+
+/// A table, without what the CPU sets in it.
+fn read(ram: &GuestRam, page: usize) -> Option<Box<Table>> {
+    let mut bytes = [0; PAGE];
+    ram.read_page(page, &mut bytes).ok()?;
+    let mut table = Box::new([0; 512]);
+    for (entry, bytes) in table.iter_mut().zip(bytes.as_chunks::<8>().0) {
+        *entry = u64::from_le_bytes(*bytes) & !ACCESSED_DIRTY;
+    }
+    Some(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: u64 = PRESENT | USER | 1 << 1;
+
+    /// 4 MiB, of which the first two are mapped by small pages and the rest by a large one; tables in pages 256 to 259.
+    fn ram() -> GuestRam {
+        let ram = GuestRam::new(4 << 20).unwrap();
+        let entry = |page: u64, n: u64, value: u64| {
+            ram.write(page * PAGE as u64 + n * 8, &value.to_le_bytes()).unwrap();
+        };
+        let at = |page: u64| page * PAGE as u64;
+        entry(256, 0, at(257) | ALL);
+        entry(257, 0, at(258) | ALL);
+        entry(258, 0, at(259) | ALL);
+        entry(258, 1, 2 << 20 | ALL | LARGE);
+        (0..512).for_each(|n| entry(259, n, at(n) | ALL));
+        entry(259, 7, at(7) | PRESENT);
+        entry(259, 8, 0);
+        entry(259, 9, at(10) | ALL);
+        ram
+    }
+
+    #[test]
+    fn what_is_mapped_to_itself_for_programs_is_found() {
+        let ram = ram();
+        let mut tables = Tables::new(256 * PAGE as u64 | 0x18);
+        let mut is = |page: u64| tables.is_itself(&ram, page * PAGE as u64);
+        assert!(is(1) && is(511) && is(512) && is(1023));
+        // The monitor's own, not there, another; beyond what is mapped.
+        assert!(!is(7) && !is(8) && !is(9) && !is(1024) && !is(1 << 40));
+        assert!(!Tables::new(1 << 40).is_itself(&ram, 0));
+    }
+
+    #[test]
+    fn a_change_is_seen_and_marks_of_the_cpu_are_none() {
+        let ram = ram();
+        let mut tables = Tables::new(256 * PAGE as u64);
+        assert!(tables.is_itself(&ram, 0));
+        assert!(tables.unchanged(&ram));
+        ram.write(259 * PAGE as u64, &(ALL | ACCESSED_DIRTY).to_le_bytes()).unwrap();
+        assert!(tables.unchanged(&ram));
+        ram.write(259 * PAGE as u64 + 80, &PRESENT.to_le_bytes()).unwrap();
+        assert!(!tables.unchanged(&ram));
+    }
+}

@@ -1,0 +1,96 @@
+//! Has KVM fill in its tables for the pages that the guest is going to touch, before it runs: those that came with a content, the latest first.
+
+use crate::{
+    kvm::{
+        Alarm,
+        touch::{RUNS, Run},
+    },
+    memory::{PAGE, PageSet, Tables},
+    vm::{Error, Steady, Vm},
+};
+use std::{
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
+
+/// How long it may take: the source waits, and the guest runs on there.
+const MOST: Duration = Duration::from_millis(6);
+
+/// A routine that takes longer than this is none.
+const CUT: Duration = Duration::from_millis(50);
+
+/// Which pages have come with a content.
+#[derive(Debug)]
+pub(super) struct Came {
+    /// In the first round.
+    first: PageSet,
+    /// Later: what the guest writes to.
+    later: PageSet,
+    rounds: u32,
+    /// In this round.
+    pages: usize,
+}
+
+impl Came {
+    pub fn none(pages: usize) -> Self {
+        Self { first: PageSet::new(pages), later: PageSet::new(pages), rounds: 0, pages: 0 }
+    }
+
+    pub fn page(&mut self, number: usize) {
+        self.pages += 1;
+        if self.rounds == 0 { &mut self.first } else { &mut self.later }.insert(number);
+    }
+
+    /// How many there were in the round that has ended.
+    pub fn round_ended(&mut self) -> usize {
+        self.rounds += 1;
+        std::mem::take(&mut self.pages)
+    }
+
+    /// Runs of pages that programs find where they are.
+    fn runs(&self, vm: &Vm, tables: &mut Tables) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        let mut first = self.first.clone();
+        first.subtract(&self.later);
+        for set in [&self.later, &first] {
+            for page in set.iter() {
+                let address = (page * PAGE) as u64;
+                if !tables.is_itself(vm.ram(), address) {
+                    continue;
+                }
+                match runs.last_mut() {
+                    Some((from, count)) if *from + *count * PAGE as u64 == address => *count += 1,
+                    _ => runs.push((address, 1)),
+                }
+            }
+        }
+        runs
+    }
+}
+
+/// Warms a VM whose memory is there but for what changes. Returns the tables that this has relied on: KVM knows of none of the changes that are written to the guest's
+/// tables from here.
+///
+/// # Errors
+/// [`Error`]: then the VM's memory may be damaged.
+pub(super) fn warm(vm: &Vm, came: &Came, steady: &Steady) -> Result<Option<Tables>, Error> {
+    let began = Instant::now();
+    let mut tables = Tables::new(steady.system.cr3);
+    let routine = vm.ram().control_page().touch_pages.load(Relaxed);
+    if !tables.is_itself(vm.ram(), routine) {
+        // A kernel that has none.
+        return Ok(None);
+    }
+    let runs = came.runs(vm, &mut tables);
+    let mut held = vm.hold()?;
+    let _cut = Alarm::every(CUT);
+    for runs in runs.chunks(RUNS) {
+        if began.elapsed() > MOST {
+            break;
+        }
+        let mut some = [(0, 0); RUNS];
+        some[..runs.len()].copy_from_slice(runs);
+        held.touch(&steady.system, routine, &some)?;
+    }
+    Ok(Some(tables))
+}
