@@ -42,10 +42,7 @@ use crate::{
 };
 use following::Following;
 
-/// Rounds that go before everything else, right before the stop. In the first the destination gets warm, which takes it some milliseconds; the others send what the guest
-/// wrote meanwhile, the last next to nothing.
-const URGENT_ROUNDS: u32 = 3;
-/// So many pages may be left before them, however long they seem to take.
+/// So many pages may be left before the urgent rounds, however long they seem to take: how long they do is known after them.
 const URGENT_MOST: usize = 512;
 /// So few pages may go with the commit however slow the link is.
 const FEW: usize = 64;
@@ -366,7 +363,7 @@ impl Source {
         }
         if self.settings.mode != Mode::Hybrid {
             let near = self.braced > 0 || all_in <= most || left.len() <= URGENT_MOST;
-            if near && self.braced < URGENT_ROUNDS {
+            if near && self.braced < self.settings.urgent_rounds {
                 // What changed while nobody was in a hurry goes in rounds that are, so that next to nothing is left for the blackout; how fast these are says how long that is
                 // going to be; and that the destination has confirmed them says that it is awake.
                 let mut actions: Vec<Action> = self.brace().into_iter().collect();

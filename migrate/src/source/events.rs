@@ -31,6 +31,9 @@ pub struct Settings {
     pub first_that_follows: usize,
     /// Whether the commit may go with the state, when little is left to be sent, or always waits until the destination has applied it.
     pub together: bool,
+    /// Rounds that go before everything else, right before the stop. In the first the destination gets warm, which takes it some milliseconds; the others send what the guest
+    /// wrote meanwhile, the last next to nothing.
+    pub urgent_rounds: u32,
     /// How long everything up to the commit may take.
     pub timeout: Option<Duration>,
     /// When rounds end.
@@ -53,6 +56,7 @@ impl Default for Settings {
             strict: false,
             first_that_follows: 0,
             together: true,
+            urgent_rounds: 3,
             timeout: None,
             policy: Policy::default(),
             quiesce: Duration::from_millis(10),

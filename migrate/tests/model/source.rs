@@ -103,6 +103,7 @@ fn settings(bounds: &Bounds) -> Settings {
     Settings {
         mode: bounds.mode,
         together: bounds.together,
+        urgent_rounds: 1,
         policy,
         max_blackout: NONE,
         quiesce,

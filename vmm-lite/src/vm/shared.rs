@@ -404,7 +404,8 @@ impl Shared {
             }
             if self.roused.swap(false, SeqCst) {
                 drop(phase);
-                awake_until(|| self.running.load(SeqCst));
+                // A machine that is given up instead is to be gone at once, with its TAP.
+                awake_until(|| self.running.load(SeqCst) || self.stopping.load(SeqCst));
                 phase = self.lock_phase();
                 continue;
             }
