@@ -1,7 +1,7 @@
 //! A guest's page tables, as the VMM reads them.
 
 use super::{GuestRam, PAGE};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 const PRESENT: u64 = 1;
 const USER: u64 = 1 << 2;
@@ -9,6 +9,8 @@ const USER: u64 = 1 << 2;
 const ACCESSED_DIRTY: u64 = 1 << 5 | 1 << 6;
 const LARGE: u64 = 1 << 7;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+/// What one table of the last level maps.
+const LARGE_PAGE: usize = 2 << 20;
 
 type Table = [u64; 512];
 
@@ -47,10 +49,25 @@ impl Tables {
 
     fn table(&mut self, ram: &GuestRam, at: u64) -> Option<&Table> {
         let page = usize::try_from(at / PAGE as u64).ok()?;
-        if !self.seen.contains_key(&page) {
-            self.seen.insert(page, read(ram, page)?);
+        match self.seen.entry(page) {
+            Entry::Occupied(seen) => Some(seen.into_mut()),
+            Entry::Vacant(new) => Some(new.insert(read(ram, page)?)),
         }
-        self.seen.get(&page).map(|table| &**table)
+    }
+
+    /// Looks all of `ram` up.
+    #[must_use]
+    pub fn of_all(cr3: u64, ram: &GuestRam) -> Self {
+        let mut tables = Self::new(cr3);
+        for address in (0..ram.size()).step_by(LARGE_PAGE) {
+            tables.is_itself(ram, address);
+        }
+        tables
+    }
+
+    /// The pages that they are in.
+    pub fn pages(&self) -> impl Iterator<Item = usize> + '_ {
+        self.seen.keys().copied()
     }
 
     /// Whether they are still what they were.
@@ -98,12 +115,16 @@ mod tests {
     #[test]
     fn what_is_mapped_to_itself_for_programs_is_found() {
         let ram = ram();
-        let mut tables = Tables::new(256 * PAGE as u64 | 0x18);
+        let mut tables = Tables::new((256 * PAGE as u64) | 0x18);
         let mut is = |page: u64| tables.is_itself(&ram, page * PAGE as u64);
         assert!(is(1) && is(511) && is(512) && is(1023));
         // The monitor's own, not there, another; beyond what is mapped.
         assert!(!is(7) && !is(8) && !is(9) && !is(1024) && !is(1 << 40));
         assert!(!Tables::new(1 << 40).is_itself(&ram, 0));
+        assert_eq!(
+            Tables::of_all(256 * PAGE as u64, &ram).pages().collect::<Vec<_>>(),
+            [256, 257, 258, 259]
+        );
     }
 
     #[test]

@@ -223,6 +223,10 @@ impl Prepared {
             self.vm.rouse();
         }
         match &self.tables {
+            // This thread is going to look at these, and it is the one that would bring them.
+            Ok(Some(tables)) if tables.pages().any(|page| lacking.contains(page)) => {
+                return Err("the guest's page tables have not come with the state".into());
+            }
             Ok(tables) if tables.as_ref().is_none_or(|t| t.unchanged(self.vm.ram())) => {}
             Ok(_) => {
                 return Err("the guest's page tables changed right before the state came".into());

@@ -3,7 +3,7 @@
 use super::{STALLED, late::Late, options::Options, pace::Pace, send_pages::Packer};
 use crate::{
     control::Reply,
-    memory::PageSet,
+    memory::{PageSet, Tables},
     migration::{
         Error,
         address::Address,
@@ -56,6 +56,8 @@ pub(super) struct Driver<'vm> {
     pub(super) packer: Packer,
     /// The state that goes with the commit.
     pub(super) held: Vec<u8>,
+    /// Pages of the guest's page tables.
+    tables: Vec<usize>,
     pub(super) pace: Pace,
     watcher: Watcher,
     pub(super) pages: usize,
@@ -99,6 +101,7 @@ impl<'vm> Driver<'vm> {
             late: None,
             packer: Packer::new(),
             held: Vec::new(),
+            tables: Vec::new(),
             pace: Pace::new(options.bandwidth),
             watcher: Watcher::default(),
             pages: vm.ram().pages(),
@@ -241,7 +244,11 @@ impl<'vm> Driver<'vm> {
             Action::Brace => {
                 // First, lest a destination on this host that is in a hurry keeps this thread from it.
                 self.urgent = Urgent::this(Side::Source);
-                let steady = self.vm.steady().and_then(|s| postcard::to_stdvec(&s).ok());
+                let steady = self.vm.steady();
+                // The destination reads them before the guest runs.
+                let tables = steady.as_ref().map(|s| Tables::of_all(s.system.cr3, self.vm.ram()));
+                self.tables = tables.iter().flat_map(Tables::pages).collect();
+                let steady = steady.and_then(|s| postcard::to_stdvec(&s).ok());
                 self.send(&Message::Brace(steady.unwrap_or_default()));
             }
             Action::Stop { patience } => self.stop(patience),
@@ -300,7 +307,8 @@ impl<'vm> Driver<'vm> {
         };
         let (requested, stopped) = paused.times();
         let dont_care = pages_of(&paused.dont_care());
-        let needed = paused.queue_pages();
+        let mut needed = paused.queue_pages();
+        needed.append(&mut self.tables);
         let quiescent = paused.quiescent();
         self.paused = Some(paused);
         fail_point!("source.stopped", else return self.failed(&crate::fail_point::injected()));
