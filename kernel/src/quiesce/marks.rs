@@ -89,9 +89,9 @@ pub(super) fn set() {
             zone.free_chunks().for_each(|chunk| mark(chunk + 8, chunk + CHUNK));
         });
         // What lies below a waiting thread's stack pointer is used by nobody.
-        sched::each_waiting_stack(|stack, sp| stack.each_frame_below(sp, |a, b| mark(a, b)));
+        sched::each_waiting_stack(|stack, sp| stack.each_frame_below(sp, &mut mark));
         mm::stacks::each_idle(|stack| {
-            stack.each_frame_below(stack.top(), |from, to| mark(from, to));
+            stack.each_frame_below(stack.top(), &mut mark);
         });
         net::empty_pages(|page| mark(page, page + PAGE));
     });
