@@ -81,11 +81,11 @@ impl Vcpu {
         Ok(SteadyState { xcrs: self.fd.get_xcrs().map_err(failed("read the XCRs"))?, msrs })
     }
 
-    /// Completes what the last exit left open.
-    pub(super) fn settle(&mut self) -> Result<(), Error> {
+    /// Has KVM take and hand over registers, and complete what the last exit left open, without a step into the guest.
+    pub(super) fn settle(&mut self, doing: &'static str) -> Result<(), Error> {
         self.kick_handle().exit_at_once();
         let ran = self.fd.run().map(|_| ());
-        interrupted(ran, "complete the last exit")
+        interrupted(ran, doing)
     }
 
     /// The system registers, of a guest that does not run.
@@ -122,12 +122,10 @@ impl Vcpu {
     /// # Errors
     /// [`Error::Call`].
     pub fn capture(&mut self) -> Result<VcpuState, Error> {
-        let kick = self.kick_handle();
         self.fd.get_kvm_run().kvm_valid_regs = u64::from(SYNC_ALL);
-        kick.exit_at_once();
-        let ran = self.fd.run().map(|_| ());
+        let settled = self.settle("complete the last exit");
         self.fd.get_kvm_run().kvm_valid_regs = 0;
-        interrupted(ran, "complete the last exit")?;
+        settled?;
         let SteadyState { xcrs, msrs } = match &self.steady {
             Some(steady) => steady.clone(),
             None => self.read_steady()?,
@@ -158,10 +156,9 @@ impl Vcpu {
         (sync.regs, sync.sregs, sync.events) = (state.regs, state.sregs, state.events);
         // The vCPU may have exited before for something that was left open; it is not the new state's.
         self.fd.get_kvm_run().kvm_dirty_regs = u64::from(SYNC_ALL);
-        self.kick_handle().exit_at_once();
-        let ran = self.fd.run().map(|_| ());
+        let settled = self.settle("set the registers");
         self.fd.get_kvm_run().kvm_dirty_regs = 0;
-        interrupted(ran, "set the registers")
+        settled
     }
 }
 

@@ -61,6 +61,6 @@ impl Vcpu {
         // A call that failed may not have taken them.
         self.fd.get_kvm_run().kvm_dirty_regs = 0;
         ran?;
-        self.settle()
+        self.settle("complete the last exit")
     }
 }

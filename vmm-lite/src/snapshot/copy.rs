@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     memory::{PAGE, PageSet, Userfault, UserfaultError},
-    vm::{Paused, Side, Vm, VmPhase, VmState},
+    vm::{Paused, Side, Urgent, Vm, VmPhase, VmState},
 };
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -161,7 +161,7 @@ fn rounds(vm: &Vm, sink: &mut dyn Sink, alive: &mut Alive<'_>) -> Result<Copied,
             break;
         }
     }
-    let urgent = vm.urgent(Side::Source);
+    let urgent = (Urgent::this(Side::Source), vm.urgent_vcpu(Side::Source));
     let mut paused = vm.quiesce(QUIESCE)?;
     let dont_care = paused.dont_care();
     let mut last = Vec::new();

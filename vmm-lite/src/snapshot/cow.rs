@@ -190,7 +190,7 @@ impl Cow {
             self.userfault.protect(0..pages, true)?;
             self.settle();
         }
-        let urgent = vm.urgent(Side::Source);
+        let urgent = (Urgent::this(Side::Source), vm.urgent_vcpu(Side::Source));
         let mut paused = vm.quiesce(QUIESCE)?;
         let captured = (|| {
             let dont_care = paused.dont_care();

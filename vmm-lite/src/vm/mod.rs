@@ -357,12 +357,6 @@ impl Vm {
         }
     }
 
-    /// Makes the calling thread and the vCPU's [urgent](Urgent) for as long as what comes back is held: from right before a pause to the resume, here or at the destination.
-    #[must_use]
-    pub fn urgent(&self, side: Side) -> Urgent {
-        Urgent::this_and(self.shared.thread.load(SeqCst), side)
-    }
-
     /// Makes the vCPU's thread [urgent](Urgent). Not for long while a guest runs that does not wait: nothing else would get this CPU.
     #[must_use]
     pub fn urgent_vcpu(&self, side: Side) -> Urgent {

@@ -15,11 +15,9 @@ pub enum Side {
     Source = 2,
 }
 
-/// Threads that go first until this is dropped.
+/// A thread that goes first until this is dropped.
 #[derive(Debug, Default)]
-pub struct Urgent {
-    threads: [Option<Before>; 2],
-}
+pub struct Urgent(Option<Before>);
 
 /// What a thread was before.
 #[derive(Clone, Copy, Debug)]
@@ -30,20 +28,15 @@ struct Before {
 }
 
 impl Urgent {
-    /// The calling thread and another.
-    pub(super) fn this_and(other: i32, side: Side) -> Self {
-        Self { threads: [raise(this_thread(), side), raise(other, side)] }
-    }
-
     /// Another thread.
     pub(super) fn other(thread: i32, side: Side) -> Self {
-        Self { threads: [raise(thread, side), None] }
+        Self(raise(thread, side))
     }
 
     /// The calling thread.
     #[must_use]
     pub fn this(side: Side) -> Self {
-        Self { threads: [raise(this_thread(), side), None] }
+        Self(raise(this_thread(), side))
     }
 }
 
@@ -72,7 +65,7 @@ fn set(thread: i32, policy: i32, priority: i32) -> bool {
 
 impl Drop for Urgent {
     fn drop(&mut self) {
-        for before in self.threads.iter().flatten() {
+        if let Some(before) = self.0 {
             // A process that may raise a thread may lower it, but not always make its children inherit that again, which nobody here needs. If the thread
             // has ended there is nothing to do.
             set(before.thread, before.policy | libc::SCHED_RESET_ON_FORK, before.priority);
@@ -93,7 +86,7 @@ mod tests {
     fn urgency_ends() {
         let before = policy();
         let urgent = Urgent::this(Side::Source);
-        if urgent.threads[0].is_none() {
+        if urgent.0.is_none() {
             eprintln!("skipped: this user has no real-time priority");
             return;
         }
