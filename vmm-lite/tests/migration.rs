@@ -14,6 +14,7 @@ use std::{
 };
 use vmm_lite::kvm::Host;
 use vmm_lite_lab::{
+    accept::accept,
     images::image,
     probe::{Connection, Probe},
     process::Process,
@@ -157,8 +158,7 @@ fn what_cannot_be_is_said_and_the_vm_runs_on() {
 
 /// A destination that plays along for so many of its messages, and then does something else.
 fn liar(listener: TcpListener, answers: usize, then: impl FnOnce(TcpStream) + Send + 'static) {
-    let (mut stream, _) = listener.accept().unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = accept(&listener).unwrap();
     let mut given = 0;
     while given < answers {
         let mut header = [0; HEADER_SIZE];

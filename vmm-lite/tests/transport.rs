@@ -19,6 +19,7 @@ use vmm_lite::{
         tls::{Credentials, TlsError},
     },
 };
+use vmm_lite_lab::accept::accept;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -50,7 +51,7 @@ fn greet(
     let to = format!("tcp://{}", listener.local_addr().unwrap()).parse().unwrap();
     let destination = destination.clone();
     let there = thread::spawn(move || {
-        let stream = Arc::new(listener.accept().unwrap().0);
+        let stream = Arc::new(accept(&listener).unwrap());
         let answer = || {
             let mut connection = Connection::accept(Arc::clone(&stream), &destination, PATIENCE)?;
             match connection.receive(0)? {
@@ -228,7 +229,7 @@ fn a_certificate_without_its_key_is_worth_nothing() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = listener.local_addr().unwrap();
     let there = thread::spawn(move || {
-        let stream = Arc::new(listener.accept().unwrap().0);
+        let stream = Arc::new(accept(&listener).unwrap());
         Connection::accept(stream, &Transport::Tls(credentials), PATIENCE).unwrap_err().to_string()
     });
     let mut session =
@@ -288,7 +289,7 @@ fn plaintext_and_tls_do_not_wait_for_each_other() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = format!("tcp://{}", listener.local_addr().unwrap()).parse().unwrap();
     let there = thread::spawn(move || {
-        let stream = Arc::new(listener.accept().unwrap().0);
+        let stream = Arc::new(accept(&listener).unwrap());
         let mut connection = Connection::accept(stream, &Transport::Plaintext, PATIENCE).unwrap();
         let said = connection.receive(0).unwrap_err().to_string();
         connection.send(&Message::Abort("plaintext only".into())).unwrap();
@@ -307,7 +308,7 @@ fn a_late_question_goes_to_nobody_else() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = format!("tcp://{}", listener.local_addr().unwrap()).parse().unwrap();
     let there = thread::spawn(move || {
-        let stream = Arc::new(listener.accept().unwrap().0);
+        let stream = Arc::new(accept(&listener).unwrap());
         Connection::accept(stream, &destination, PATIENCE).unwrap_err()
     });
     match Connection::open(&to, &source, Some(b.public().0), PATIENCE) {
@@ -326,7 +327,7 @@ fn what_is_announced_is_not_believed() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         stream.write_all(&bytes).unwrap();
-        let there = Arc::new(listener.accept().unwrap().0);
+        let there = Arc::new(accept(&listener).unwrap());
         let mut connection =
             Connection::accept(there, &Transport::Plaintext, Duration::from_millis(300)).unwrap();
         let began = Instant::now();
@@ -347,7 +348,7 @@ fn what_is_announced_is_not_believed() {
 fn a_message_that_drips_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let there = Arc::new(listener.accept().unwrap().0);
+    let there = Arc::new(accept(&listener).unwrap());
     let dripping = thread::spawn(move || {
         let hello = Message::Hello([1; 16]).encode();
         // Each byte comes well within the patience for one read.
@@ -374,7 +375,7 @@ fn a_handshake_that_was_recorded_is_worth_nothing() {
     let to = format!("tcp://{}", relay.local_addr().unwrap()).parse().unwrap();
     let real_at = real.local_addr().unwrap();
     let recorder = thread::spawn(move || {
-        let (mut from, _) = relay.accept().unwrap();
+        let mut from = accept(&relay).unwrap();
         let mut on = TcpStream::connect(real_at).unwrap();
         let (mut back_from, mut back_to) = (on.try_clone().unwrap(), from.try_clone().unwrap());
         thread::spawn(move || std::io::copy(&mut back_from, &mut back_to));
@@ -388,10 +389,10 @@ fn a_handshake_that_was_recorded_is_worth_nothing() {
     let there = {
         let destination = destination.clone();
         thread::spawn(move || {
-            let stream = Arc::new(real.accept().unwrap().0);
+            let stream = Arc::new(accept(&real).unwrap());
             let mut connection = Connection::accept(stream, &destination, PATIENCE).unwrap();
             assert!(matches!(connection.receive(0), Ok(Incoming::Message(Message::Hello(_)))));
-            let again = Arc::new(real.accept().unwrap().0);
+            let again = Arc::new(accept(&real).unwrap());
             Connection::accept(again, &destination, PATIENCE).unwrap_err()
         })
     };

@@ -14,6 +14,7 @@
 //! - [`stats`]: medians and tails
 //! - [`privilege`]: what this user may do here, and the user namespace that helps where it may not
 
+pub mod accept;
 pub mod error;
 pub mod exec;
 pub mod images;

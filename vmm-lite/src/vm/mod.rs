@@ -69,6 +69,7 @@ use std::{
     net::IpAddr,
     os::fd::AsRawFd,
     sync::{Arc, atomic::Ordering::SeqCst},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -112,7 +113,8 @@ pub enum Error {
     Fenced,
 }
 
-/// A virtual machine. Cloning makes another handle on the same one; dropping the last handle stops it.
+/// A virtual machine. Cloning makes another handle on the same one; dropping the last handle stops it, and when that returns its memory, its TAP device and its
+/// thread are gone.
 #[derive(Clone, Debug)]
 pub struct Vm {
     shared: Arc<Shared>,
@@ -120,13 +122,21 @@ pub struct Vm {
     host: Host,
 }
 
-/// Stops the machine, and with it its thread, when no handle is left.
+/// Stops the machine when no handle is left.
 #[derive(Debug)]
-struct Owner(Arc<Shared>);
+struct Owner {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.0.stop(End::Stopped(StopReason::Stop));
+        self.shared.stop(End::Stopped(StopReason::Stop));
+        // Whoever makes the next machine may want the same TAP device.
+        if let Some(thread) = self.thread.take() {
+            // That it panicked it has said itself.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -219,8 +229,9 @@ impl Vm {
         let announcer = net.as_ref().map(|n| n.tap().try_clone()).transpose()?;
         let machine = Machine::new(vcpu, net, ram.clone())?;
         let shared = Arc::new(Shared::new(identity, ram, log, cpuid, machine, console, announcer)?);
-        thread::spawn(&shared)?;
-        Ok(Self { _owner: Arc::new(Owner(Arc::clone(&shared))), shared, host: host.clone() })
+        let thread = Some(thread::spawn(&shared)?);
+        let owner = Owner { shared: Arc::clone(&shared), thread };
+        Ok(Self { shared, _owner: Arc::new(owner), host: host.clone() })
     }
 
     /// The KVM that it was made with, which is good for making another in this process.

@@ -12,6 +12,7 @@ use crate::{
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::SeqCst},
+    thread::JoinHandle,
     time::Instant,
 };
 
@@ -24,7 +25,7 @@ const STACK: usize = 256 << 10;
 struct Panicked;
 
 /// Starts the thread, parked. It ends when the machine does.
-pub(super) fn spawn(shared: &Arc<Shared>) -> Result<(), Error> {
+pub(super) fn spawn(shared: &Arc<Shared>) -> Result<JoinHandle<()>, Error> {
     let shared = Arc::clone(shared);
     std::thread::Builder::new()
         .name(Thread::Vcpu.name().into())
@@ -50,6 +51,5 @@ pub(super) fn spawn(shared: &Arc<Shared>) -> Result<(), Error> {
                 });
             }
         })
-        .map(drop)
         .map_err(|source| Error::Host { doing: "start the vCPU's thread", source })
 }
