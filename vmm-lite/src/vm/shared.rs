@@ -33,7 +33,7 @@ use vmm_lite_interface::layout::{CONTROL_PAGE, PAGE_SIZE};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// For so long a thread waits for another without sleep where blackout depends on it: to be woken takes tens of microseconds.
-const AWAKE: Duration = Duration::from_micros(500);
+const AWAKE: Duration = Duration::from_micros(150);
 
 /// What the vCPU thread is to do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Debug)]

@@ -26,9 +26,6 @@ use std::{
 };
 use vmm_lite_interface::INTERFACE_VERSION;
 
-/// A round of so few pages is the last.
-const SHORT: usize = 32;
-
 /// How long the vCPU may take to enter the guest before nothing is said about when it did.
 const ENTRY: Duration = Duration::from_secs(1);
 
@@ -41,8 +38,6 @@ pub(super) struct Prepared {
     urgent: Option<Urgent>,
     /// The vCPU's, until it has entered the guest.
     urgent_vcpu: Option<Urgent>,
-    /// Whether the vCPU's thread is awake for it.
-    roused: bool,
     /// Where pages may follow; `None` where the host cannot let them, and when all have come.
     pub missing: Option<Missing>,
     /// Which pages came.
@@ -91,7 +86,7 @@ impl Prepared {
         let accepted = Accepted { follow: missing.is_some(), apply_ns: apply.as_nanos() as u64 };
         fail_point!("destination.prepared", else return Err(Refusal::Prepare(crate::fail_point::injected().to_string())));
         let now = Instant::now();
-        let (urgent, urgent_vcpu, roused) = (None, None, false);
+        let (urgent, urgent_vcpu) = (None, None);
         let pages = vm.ram().pages();
         let settling = Settling::of(&vm, offering.fault_cost);
         let this = Self {
@@ -99,7 +94,6 @@ impl Prepared {
             claim,
             urgent,
             urgent_vcpu,
-            roused,
             missing,
             settling,
             came_with_content: RefCell::new(Came::none(pages)),
@@ -203,14 +197,7 @@ impl Prepared {
     /// The source was told something. If it is in a hurry what comes next is the state; and the hurry is over when it knows that the VM runs.
     pub fn said(&mut self, message: &Message) {
         match message {
-            Message::RoundDone(_) => {
-                let pages = self.came_with_content.get_mut().round_ended();
-                // After a short one the guest is stopped. Before, a thread that waits without sleep would only be in the way.
-                if self.urgent.is_some() && pages <= SHORT {
-                    self.vm.rouse();
-                    self.roused = true;
-                }
-            }
+            Message::RoundDone(_) => self.came_with_content.get_mut().round_ended(),
             Message::Running(_) => self.urgent = None,
             _ => {}
         }
@@ -219,9 +206,8 @@ impl Prepared {
     /// Applies a state that came at `came`.
     pub fn apply(&mut self, state: &[u8], came: Instant, lacking: &Pages) -> Result<(), String> {
         self.hurry();
-        if !self.roused {
-            self.vm.rouse();
-        }
+        // Not before: a thread of this priority that waits without sleep keeps the host's network, whose work is done by ordinary threads, from its CPU.
+        self.vm.rouse();
         match &self.tables {
             // This thread is going to look at these, and it is the one that would bring them.
             Ok(Some(tables)) if tables.pages().any(|page| lacking.contains(page)) => {

@@ -27,24 +27,19 @@ pub(super) struct Came {
     /// Later: what the guest writes to.
     later: PageSet,
     rounds: u32,
-    /// In this round.
-    pages: usize,
 }
 
 impl Came {
     pub fn none(pages: usize) -> Self {
-        Self { first: PageSet::new(pages), later: PageSet::new(pages), rounds: 0, pages: 0 }
+        Self { first: PageSet::new(pages), later: PageSet::new(pages), rounds: 0 }
     }
 
     pub fn page(&mut self, number: usize) {
-        self.pages += 1;
         if self.rounds == 0 { &mut self.first } else { &mut self.later }.insert(number);
     }
 
-    /// How many there were in the round that has ended.
-    pub fn round_ended(&mut self) -> usize {
+    pub fn round_ended(&mut self) {
         self.rounds += 1;
-        std::mem::take(&mut self.pages)
     }
 
     /// Runs of pages that programs find where they are.
