@@ -152,6 +152,7 @@ enum AtSource<'a> {
     Held,
     GivenUp(Vec<u64>),
     Sent(u64, u64, u64),
+    Peeked(Vec<u64>, Vec<u64>),
     Dirty(Vec<u64>, Vec<u64>),
     Stopped(u64, u64, bool, Vec<u64>, Vec<u64>),
     Progress,
@@ -269,6 +270,9 @@ fn at_source(what: &AtSource<'_>, seen: &Source1, now: &mut Duration) -> Option<
             ..Sent::default()
         }),
         AtSource::Progress => Event::Progress,
+        AtSource::Peeked(dirty, dont_care) => {
+            Event::Peeked { dirty: pages(dirty), dont_care: pages(dont_care) }
+        }
         AtSource::Dirty(dirty, dont_care) => {
             Event::Dirty { dirty: pages(dirty), dont_care: pages(dont_care) }
         }
@@ -285,6 +289,9 @@ fn at_source(what: &AtSource<'_>, seen: &Source1, now: &mut Duration) -> Option<
             | Action::SendLast { hold: false, .. }
             | Action::SendFollowing(_) => {
                 Event::Sent(Sent { bytes: 4096, full: 1, ..Sent::default() })
+            }
+            Action::PeekDirty => {
+                Event::Peeked { dirty: Pages::none(PAGES), dont_care: Pages::none(PAGES) }
             }
             Action::TakeDirty => {
                 Event::Dirty { dirty: Pages::none(PAGES), dont_care: Pages::none(PAGES) }

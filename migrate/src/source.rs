@@ -57,6 +57,8 @@ enum State {
     Copying,
     /// Waiting for `RoundDone`.
     Confirming,
+    /// Waiting to hear how much is dirty.
+    Peeking,
     /// Waiting for the dirty set.
     Looking,
     /// Waiting for `RoundDone` after the pages that are to follow were named.
@@ -81,7 +83,9 @@ impl State {
         match self {
             Self::Greeting => "greeting",
             Self::Offering => "offering the VM",
-            Self::Copying | Self::Confirming | Self::Looking | Self::Announcing => "copying memory",
+            Self::Copying | Self::Confirming | Self::Peeking | Self::Looking | Self::Announcing => {
+                "copying memory"
+            }
             Self::Stopping => "stopping the guest",
             Self::Finishing | Self::AwaitReady => "sending the last pages and the state",
             Self::Committed | Self::Unknown => "waiting for the VM to run there",
@@ -278,8 +282,14 @@ impl Source {
                     self.measured.round(self.last.bytes, took);
                 }
                 self.rounds.sent();
-                self.to(State::Looking, None);
-                vec![Action::TakeDirty]
+                if self.braced == 0 && self.hurries() {
+                    self.to(State::Peeking, None);
+                    return vec![Action::PeekDirty];
+                }
+                self.take_dirty()
+            }
+            (State::Peeking, Event::Peeked { dirty, dont_care }) => {
+                self.peeked(&dirty, dont_care, now)
             }
             (State::Looking, Event::Dirty { dirty, dont_care }) => {
                 let more = self
@@ -350,6 +360,41 @@ impl Source {
         }
     }
 
+    /// Whether there are urgent rounds before the switch.
+    fn hurries(&self) -> bool {
+        self.settings.urgent_rounds > 0 && self.settings.mode != Mode::Hybrid
+    }
+
+    fn take_dirty(&mut self) -> Vec<Action> {
+        self.to(State::Looking, None);
+        vec![Action::TakeDirty]
+    }
+
+    /// What is left may be little enough for the urgent rounds. Then it is taken in these and not before: a page that was taken costs the guest a fault when it
+    /// writes to it again, and it may write to all of them at once.
+    fn peeked(&mut self, dirty: &Pages, dont_care: Pages, now: Duration) -> Vec<Action> {
+        let mut left = self.rounds.left().clone();
+        left.add(dirty);
+        left.take_out(&dont_care);
+        let soon = 2 * self.settings.max_blackout;
+        let soon = self.measured.time_for(left.len()).is_some_and(|time| time <= soon);
+        self.numbers.predicted = self.expected(left.len());
+        if left.len() > URGENT_MOST || !soon {
+            return self.take_dirty();
+        }
+        self.dont_care = dont_care;
+        self.urgent_round(now)
+    }
+
+    /// What changed while nobody was in a hurry goes in rounds that are, so that next to nothing is left for the blackout; how fast these are says how long that is
+    /// going to be; and that the destination has confirmed them says that it is awake.
+    fn urgent_round(&mut self, now: Duration) -> Vec<Action> {
+        let mut actions: Vec<Action> = self.brace().into_iter().collect();
+        self.braced += 1;
+        actions.extend(self.next_round(now));
+        actions
+    }
+
     /// A round is over: another, or the switch. `more`: another would leave less.
     fn decide(&mut self, more: bool, now: Duration) -> Vec<Action> {
         let follow = self.can_follow && matches!(self.settings.mode, Mode::Auto | Mode::Hybrid);
@@ -364,12 +409,7 @@ impl Source {
         if self.settings.mode != Mode::Hybrid {
             let near = self.braced > 0 || all_in <= most || left.len() <= URGENT_MOST;
             if near && self.braced < self.settings.urgent_rounds {
-                // What changed while nobody was in a hurry goes in rounds that are, so that next to nothing is left for the blackout; how fast these are says how long that is
-                // going to be; and that the destination has confirmed them says that it is awake.
-                let mut actions: Vec<Action> = self.brace().into_iter().collect();
-                self.braced += 1;
-                actions.extend(self.next_round(now));
-                return actions;
+                return self.urgent_round(now);
             }
             if all_in <= most {
                 return self.stop();

@@ -53,6 +53,11 @@ impl Guest {
         set
     }
 
+    /// What is in the log.
+    pub fn dirty(&self) -> Pages {
+        self.dirty.clone()
+    }
+
     /// Takes the log.
     pub fn take_dirty(&mut self) -> Pages {
         std::mem::replace(&mut self.dirty, Pages::none(PAGES))

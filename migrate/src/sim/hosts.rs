@@ -294,6 +294,11 @@ impl World {
                     self.send_to_destination(&Message::RoundEnd(round));
                     self.sent(0, 0);
                 }
+                Action::PeekDirty => {
+                    let dirty = self.guest.dirty();
+                    let dont_care = self.guest.dont_care();
+                    self.source_event(Event::Peeked { dirty, dont_care });
+                }
                 Action::TakeDirty => {
                     let dirty = self.guest.take_dirty();
                     let dont_care = self.guest.dont_care();

@@ -87,6 +87,13 @@ pub enum Event {
     Held,
     /// Pages whose content does not matter, before anything is sent.
     GivenUp(Pages),
+    /// What [`Action::PeekDirty`] found.
+    Peeked {
+        /// Changed since the last time it was taken.
+        dirty: Pages,
+        /// Pages whose content does not matter now.
+        dont_care: Pages,
+    },
     /// What [`Action::TakeDirty`] found.
     Dirty {
         /// Changed since the last time.
@@ -153,7 +160,9 @@ pub enum Action {
         /// The pages.
         pages: Pages,
     },
-    /// Find out what changed.
+    /// Find out what changed, and leave it at that: it will have changed still when it is taken.
+    PeekDirty,
+    /// Find out what changed. What changes from now on is found the next time.
     TakeDirty,
     /// The switch is near: what is done from now on goes first, here, and there by [`Message::Brace`].
     Brace,

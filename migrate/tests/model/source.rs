@@ -185,6 +185,7 @@ impl World {
                 | Action::SendPages { .. }
                 | Action::Announce { .. }
                 | Action::SendFollowing(_)
+                | Action::PeekDirty
                 | Action::TakeDirty
                 | Action::Stop { .. }
                 | Action::SendLast { .. }
@@ -288,6 +289,9 @@ impl World {
             (Action::SendFollowing(pages), _) => {
                 self.source_pushes(&pages);
                 sent(&pages)
+            }
+            (Action::PeekDirty, done) => {
+                Event::Peeked { dirty: self.origin().changed(), dont_care: dont_care(done) }
             }
             (Action::TakeDirty, done) => {
                 let dirty = self.origin().changed();

@@ -119,7 +119,8 @@ impl Moves {
             if can {
                 steps.push(Step::SourceDoes(Done::Well));
             }
-            if bounds.dont_care && matches!(task, Action::Stop { .. } | Action::TakeDirty) {
+            let looks = matches!(task, Action::Stop { .. } | Action::PeekDirty | Action::TakeDirty);
+            if bounds.dont_care && looks {
                 steps.push(Step::SourceDoes(Done::WellWithoutLastPage));
             }
             let may_fail = bounds.failures && !matches!(task, Action::SendFollowing(_));

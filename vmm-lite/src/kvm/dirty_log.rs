@@ -14,6 +14,7 @@ use kvm_bindings::{
 use kvm_ioctls::VmFd;
 use std::{
     io,
+    ops::Range,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -30,6 +31,10 @@ ioctl_iowr_nr!(KVM_CLEAR_DIRTY_LOG, KVMIO, 0xc0, kvm_clear_dirty_log);
 const SLOT: u32 = 0;
 /// Argument of the capability: reading the log does not clear it.
 const MANUAL_PROTECT_ENABLE: u64 = 1;
+/// Argument of the capability: a log begins with every page in it, and none protected.
+const INITIALLY_SET: u64 = 2;
+/// Pages are taken out of the log in multiples of so many: KVM's unit.
+const UNIT: usize = 64;
 
 /// The memory slot of a VM and its dirty log. Usable from any thread, also while the vCPU runs.
 #[derive(Debug)]
@@ -38,6 +43,8 @@ pub struct DirtyLog {
     ram: Arc<GuestRam>,
     /// Whether KVM clears only when told to.
     manual: bool,
+    /// Whether a log begins with every page in it.
+    initially_set: bool,
     /// Who wants KVM to log. Held while the log is read, so that sets come out whole.
     user: Mutex<User>,
 }
@@ -55,16 +62,18 @@ enum User {
 impl DirtyLog {
     pub(super) fn new(vm: Arc<VmFd>, ram: Arc<GuestRam>) -> Result<Self, Error> {
         let offers = vm.check_extension_raw(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2.into());
-        let manual = offers as u64 & MANUAL_PROTECT_ENABLE != 0;
+        let offers = offers as u64 & (MANUAL_PROTECT_ENABLE | INITIALLY_SET);
+        let manual = offers & MANUAL_PROTECT_ENABLE != 0;
         if manual {
             let cap = kvm_enable_cap {
                 cap: KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
-                args: [MANUAL_PROTECT_ENABLE, 0, 0, 0],
+                args: [offers, 0, 0, 0],
                 ..Default::default()
             };
             vm.enable_cap(&cap).map_err(failed("take charge of clearing the dirty log"))?;
         }
-        let log = Self { vm, ram, manual, user: Mutex::new(User::Nobody) };
+        let initially_set = manual && offers & INITIALLY_SET != 0;
+        let log = Self { vm, ram, manual, initially_set, user: Mutex::new(User::Nobody) };
         log.set_region(0)?;
         Ok(log)
     }
@@ -96,6 +105,35 @@ impl DirtyLog {
         Ok(())
     }
 
+    /// Starts logging with a log that may have any page in it that was not [left out](Self::leave_out) since. Other than after [`start`](Self::start), whose log is empty,
+    /// the guest is not slowed down at once by faults for all pages that it writes to.
+    ///
+    /// # Errors
+    /// [`Error::Call`].
+    pub fn start_full(&self) -> Result<(), Error> {
+        let mut user = self.lock();
+        if *user == User::Nobody {
+            self.ram.forget_marks();
+            self.set_region(KVM_MEM_LOG_DIRTY_PAGES)?;
+        }
+        *user = User::Owner;
+        Ok(())
+    }
+
+    /// Takes these pages out of the log: what they hold is about to be read, and they are in it again when they change. Both ends of the range are multiples of 64,
+    /// or its end is that of the memory.
+    ///
+    /// # Errors
+    /// [`Error::Call`]. Nothing is lost then.
+    pub fn leave_out(&self, pages: Range<usize>) -> Result<(), Error> {
+        if !self.initially_set {
+            // The log began empty.
+            return Ok(());
+        }
+        let _user = self.lock();
+        self.clear(pages.start, &vec![u64::MAX; pages.len().div_ceil(UNIT)], pages.len())
+    }
+
     /// Starts looking at how much the guest writes, unless the log is in use.
     ///
     /// # Errors
@@ -114,7 +152,11 @@ impl DirtyLog {
 
     fn log_from_now(&self) -> Result<(), Error> {
         self.ram.forget_marks();
-        self.set_region(KVM_MEM_LOG_DIRTY_PAGES)
+        self.set_region(KVM_MEM_LOG_DIRTY_PAGES)?;
+        if self.initially_set {
+            self.clear_all(&PageSet::full(self.ram.pages()))?;
+        }
+        Ok(())
     }
 
     /// Stops logging; what was logged is forgotten.
@@ -138,13 +180,13 @@ impl DirtyLog {
         let _user = self.lock();
         let mut set = self.read()?;
         if self.manual && !set.is_empty() {
-            self.clear(&set)?;
+            self.clear_all(&set)?;
         }
         self.ram.take_marks(&mut set);
         Ok(set)
     }
 
-    /// The set that [`take`](Self::take) would give, leaving it as it is. For a vCPU that is stopped.
+    /// The set that [`take`](Self::take) would give, leaving it as it is.
     ///
     /// # Errors
     /// [`Error::Call`].
@@ -184,13 +226,20 @@ impl DirtyLog {
         Ok(set)
     }
 
-    fn clear(&self, set: &PageSet) -> Result<(), Error> {
+    /// Clears the pages of a set of all of the memory.
+    fn clear_all(&self, set: &PageSet) -> Result<(), Error> {
+        self.clear(0, set.words(), self.ram.pages())
+    }
+
+    /// Clears, of `count` pages from `first` on, those whose bits are set.
+    fn clear(&self, first: usize, bits: &[u64], count: usize) -> Result<(), Error> {
+        assert!(bits.len() * UNIT >= count, "a bit for each page");
         let clear = kvm_clear_dirty_log {
             slot: SLOT,
-            num_pages: self.ram.pages() as u32,
-            first_page: 0,
+            num_pages: count as u32,
+            first_page: first as u64,
             __bindgen_anon_1: kvm_clear_dirty_log__bindgen_ty_1 {
-                dirty_bitmap: set.words().as_ptr().cast_mut().cast(),
+                dirty_bitmap: bits.as_ptr().cast_mut().cast(),
             },
         };
         // SAFETY: KVM only reads the bitmap, which has a bit for each of the pages named.

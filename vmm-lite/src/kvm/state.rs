@@ -53,7 +53,7 @@ pub struct VcpuState {
 }
 
 /// What the monitor sets before the guest's first instruction at CPL 3, and never again.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct SteadyState {
     xcrs: kvm_xcrs,
     msrs: Vec<Msr>,

@@ -5,11 +5,13 @@
 //! - [`connection`]: messages over TCP, encrypted or not; [`tls`]: between hosts that trust each other's keys
 //! - [`credentials`]: who this host is in a move, from its identity's directory or from a request
 //! - [`listener`]: who may come in, and how many
+//! - `brace`: what can be got ready before the guest stands
 //! - [`progress`]: what is told of a move that is under way
 //! - [`poll`]: waiting for several descriptors at once
 //! - [`address`](self::address): where to, such as `tcp://10.9.0.2:7000`
 
 pub mod address;
+mod brace;
 pub mod connection;
 pub mod credentials;
 pub mod destination;

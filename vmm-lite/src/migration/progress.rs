@@ -58,6 +58,8 @@ pub enum Progress {
 pub(super) struct Watcher {
     doing: &'static str,
     round_began: Duration,
+    /// Rounds that there was an event for.
+    told: u32,
     sent: Sent,
     events: Vec<Progress>,
 }
@@ -67,7 +69,11 @@ impl Watcher {
     pub fn happened(&mut self, event: &Happened, source: &Source, now: Duration) {
         match event {
             Happened::Sent(sent) => self.sent = *sent,
-            Happened::Dirty { dirty, .. } => {
+            Happened::Peeked { dirty, .. } | Happened::Dirty { dirty, .. }
+                // One look at what changed is enough for an event.
+                if self.told < source.rounds() =>
+            {
+                self.told = source.rounds();
                 let took = now.saturating_sub(self.round_began);
                 let a_second = |n: u64| (n as f64 / took.as_secs_f64().max(1e-9)) as u64;
                 let Sent { bytes, full: pages, zero: pages_zero, .. } = self.sent;

@@ -11,7 +11,8 @@ use crate::{
     devices::console::Console,
     kvm::cpu::Features,
     memory::{PAGE, Tables},
-    vm::{Identity, MoveOutcome, Resume, ResumeReason, Side, Steady, Urgent, Vm, VmState},
+    migration::brace::Brace,
+    vm::{Identity, MoveOutcome, Resume, ResumeReason, Side, Urgent, Vm, VmState},
 };
 use migrate::{
     brownout::Settled,
@@ -170,20 +171,21 @@ impl Prepared {
     }
 
     /// The state is about to come, and this much of it is here.
-    pub fn brace(&mut self, steady: &[u8]) {
+    pub fn brace(&mut self, brace: &[u8]) {
         // This takes a while, and is nothing that others should wait for.
-        self.get_warm(steady);
+        if let Ok(brace) = postcard::from_bytes(brace) {
+            self.get_warm(&brace);
+        }
         self.hurry();
     }
 
-    fn get_warm(&mut self, steady: &[u8]) {
-        let Ok(steady) = postcard::from_bytes::<Steady>(steady) else { return };
-        let applied = self.vm.hold().and_then(|mut held| held.apply_steady(&steady));
+    fn get_warm(&mut self, brace: &Brace) {
+        let applied = self.vm.hold().and_then(|mut held| held.apply_steady(&brace.steady));
         if let Err(e) = applied {
             // It may be that the state says otherwise; that is then judged.
             tracing::debug!("{}", crate::cli::with_causes(&e));
         }
-        self.tables = warm(&self.vm, &self.came_with_content.borrow(), &steady)
+        self.tables = warm(&self.vm, &self.came_with_content.borrow(), brace)
             .map_err(|e| crate::cli::with_causes(&e));
         self.settling = self.settling.take().and_then(|settling| settling.again(&self.vm));
     }

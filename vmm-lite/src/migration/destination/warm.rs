@@ -1,4 +1,4 @@
-//! Has KVM fill in its tables for the pages that the guest is going to touch, before it runs: those that came with a content, the latest first.
+//! Has KVM fill in its tables for the pages that the guest is going to touch, before it runs: those that came with a content, first those that it wrote to of late.
 
 use crate::{
     kvm::{
@@ -6,7 +6,8 @@ use crate::{
         touch::{RUNS, Run},
     },
     memory::{PAGE, PageSet, Tables},
-    vm::{Error, Steady, Vm},
+    migration::brace::Brace,
+    vm::{Error, Vm},
 };
 use std::{
     sync::atomic::Ordering::Relaxed,
@@ -43,11 +44,14 @@ impl Came {
     }
 
     /// Runs of pages that programs find where they are.
-    fn runs(&self, vm: &Vm, tables: &mut Tables) -> Vec<Run> {
+    fn runs(&self, vm: &Vm, written: &PageSet, tables: &mut Tables) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
         let mut first = self.first.clone();
         first.subtract(&self.later);
-        for set in [&self.later, &first] {
+        let mut cold = first.clone();
+        cold.subtract(written);
+        first.subtract(&cold);
+        for set in [&self.later, &first, &cold] {
             for page in set.iter() {
                 let address = (page * PAGE) as u64;
                 if !tables.is_itself(vm.ram(), address) {
@@ -68,15 +72,15 @@ impl Came {
 ///
 /// # Errors
 /// [`Error`]: then the VM's memory may be damaged.
-pub(super) fn warm(vm: &Vm, came: &Came, steady: &Steady) -> Result<Option<Tables>, Error> {
-    let began = Instant::now();
+pub(super) fn warm(vm: &Vm, came: &Came, brace: &Brace) -> Result<Option<Tables>, Error> {
+    let (began, steady) = (Instant::now(), &brace.steady);
     let mut tables = Tables::new(steady.system.cr3);
     let routine = vm.ram().control_page().touch_pages.load(Relaxed);
     if !tables.is_itself(vm.ram(), routine) {
         // A kernel that has none.
         return Ok(None);
     }
-    let runs = came.runs(vm, &mut tables);
+    let runs = came.runs(vm, &brace.written(vm.ram().pages()), &mut tables);
     let mut held = vm.hold()?;
     let _cut = Alarm::every(CUT);
     for runs in runs.chunks(RUNS) {

@@ -3,10 +3,12 @@
 use super::{STALLED, late::Late, options::Options, pace::Pace, send_pages::Packer};
 use crate::{
     control::Reply,
+    kvm,
     memory::{PageSet, Tables},
     migration::{
         Error,
         address::Address,
+        brace::Brace,
         connection::{Connection, Incoming, LinkError, Transport},
         draw,
         poll::{Watch, wait_any, wait_readable},
@@ -58,6 +60,8 @@ pub(super) struct Driver<'vm> {
     pub(super) held: Vec<u8>,
     /// Pages of the guest's page tables.
     tables: Vec<usize>,
+    /// What had changed when that was last looked at.
+    written: Pages,
     pub(super) pace: Pace,
     watcher: Watcher,
     pub(super) pages: usize,
@@ -102,6 +106,7 @@ impl<'vm> Driver<'vm> {
             packer: Packer::new(),
             held: Vec::new(),
             tables: Vec::new(),
+            written: Pages::none(0),
             pace: Pace::new(options.bandwidth),
             watcher: Watcher::default(),
             pages: vm.ram().pages(),
@@ -221,7 +226,7 @@ impl<'vm> Driver<'vm> {
                 }
             }
             Action::StartLog => {
-                if let Err(e) = self.vm.dirty_log().start() {
+                if let Err(e) = self.vm.dirty_log().start_full() {
                     return self.failed(&e);
                 }
                 fail_point!("source.logging", else self.failed(&crate::fail_point::injected()));
@@ -234,13 +239,14 @@ impl<'vm> Driver<'vm> {
                 self.announce(round, &pages);
                 fail_point!("source.announced");
             }
-            Action::TakeDirty => match self.vm.dirty_log().take() {
-                Ok(dirty) => self.events.push_back(Event::Dirty {
-                    dirty: pages_of(&dirty),
-                    dont_care: pages_of(&self.vm.dont_care()),
-                }),
-                Err(e) => self.failed(&e),
-            },
+            Action::PeekDirty => {
+                let dirty = self.vm.dirty_log().peek();
+                self.looked(dirty, |dirty, dont_care| Event::Peeked { dirty, dont_care });
+            }
+            Action::TakeDirty => {
+                let dirty = self.vm.dirty_log().take();
+                self.looked(dirty, |dirty, dont_care| Event::Dirty { dirty, dont_care });
+            }
             Action::Brace => {
                 // First, lest a destination on this host that is in a hurry keeps this thread from it.
                 self.urgent = Urgent::this(Side::Source);
@@ -248,8 +254,9 @@ impl<'vm> Driver<'vm> {
                 // The destination reads them before the guest runs.
                 let tables = steady.as_ref().map(|s| Tables::of_all(s.system.cr3, self.vm.ram()));
                 self.tables = tables.iter().flat_map(Tables::pages).collect();
-                let steady = steady.and_then(|s| postcard::to_stdvec(&s).ok());
-                self.send(&Message::Brace(steady.unwrap_or_default()));
+                let brace = steady.map(|steady| Brace::new(steady, &self.written));
+                let brace = brace.and_then(|brace| postcard::to_stdvec(&brace).ok());
+                self.send(&Message::Brace(brace.unwrap_or_default()));
             }
             Action::Stop { patience } => self.stop(patience),
             Action::SendLast { pages, follow, hold } => self.send_last(pages, &follow, hold),
@@ -280,6 +287,18 @@ impl<'vm> Driver<'vm> {
     }
 
     /// Tells the verb how it goes.
+    /// What has changed is known.
+    fn looked(&mut self, dirty: Result<PageSet, kvm::Error>, event: fn(Pages, Pages) -> Event) {
+        match dirty {
+            Ok(dirty) => {
+                self.written = pages_of(&dirty);
+                let dont_care = pages_of(&self.vm.dont_care());
+                self.events.push_back(event(self.written.clone(), dont_care));
+            }
+            Err(e) => self.failed(&e),
+        }
+    }
+
     fn tell(&mut self, reply: &mut Reply) {
         let now = self.now();
         if self.watcher.tell(reply, now).is_err() {

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// How often the deadline is looked at while the pace is waited for.
 const LOOK: Duration = Duration::from_millis(100);
+/// In the first round so many pages are taken out of the log at a time, right before they are read: the guest has a fault for each of them that it writes to.
+const PIECE: usize = 256;
 
 impl Driver<'_> {
     /// Sends a round while the guest runs. Between pieces it can be called off, by either side.
@@ -26,7 +28,21 @@ impl Driver<'_> {
         if first && !self.keep_touched(&mut pages) {
             return;
         }
-        for number in pages.iter() {
+        let all = self.vm.ram().pages();
+        // Of later rounds all pages have been taken out.
+        let mut logged = if first { 0 } else { all };
+        // One behind the last is never sent, and everything is taken out before it.
+        for number in pages.iter().chain([all]) {
+            while logged <= number && logged < all {
+                let piece = logged..(logged + PIECE).min(all);
+                logged = piece.end;
+                if let Err(e) = self.vm.dirty_log().leave_out(piece) {
+                    return self.failed(&e);
+                }
+            }
+            if number == all {
+                break;
+            }
             self.packer.page(self.vm.ram(), number, first);
             if self.packer.is_full() {
                 let Some(bytes) = self.flush() else { return };

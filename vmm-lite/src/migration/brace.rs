@@ -1,0 +1,55 @@
+//! What a source tells with `Brace`: all that a destination can get ready before the state comes.
+
+use crate::{memory::PageSet, vm::Steady};
+use migrate::{pages::Pages, wire::Run};
+use serde::{Deserialize, Serialize};
+
+/// Most runs of pages: with their numbers at their longest the message is as long as it may be.
+const RUNS_MAX: usize = 400;
+
+/// See the module.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Brace {
+    /// What of the state does not change any more.
+    pub steady: Steady,
+    /// Pages that the guest wrote to of late: it will want them first.
+    written: Vec<Run>,
+}
+
+impl Brace {
+    /// With as many of the pages as there is room for.
+    pub fn new(steady: Steady, written: &Pages) -> Self {
+        Self { steady, written: written.runs().take(RUNS_MAX).collect() }
+    }
+
+    /// The pages, of a VM that has so many.
+    pub fn written(&self, pages: usize) -> PageSet {
+        let mut set = PageSet::new(pages);
+        for &(first, count) in &self.written {
+            let end = first.saturating_add(count).min(pages as u64);
+            (first..end).for_each(|page| set.insert(page as usize));
+        }
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kvm::SteadyState;
+    use migrate::wire::Kind;
+
+    #[test]
+    fn it_fits_its_message_and_pages_that_are_none_are_left_out() {
+        let mut pages = Pages::none(1 << 24);
+        (1 << 23..1 << 24).step_by(2).for_each(|page| pages.insert(page));
+        let vcpu = SteadyState::default();
+        let steady = Steady { vcpu, system: Default::default(), offload: Some(7) };
+        let brace = Brace::new(steady, &pages);
+        assert!(postcard::to_stdvec(&brace).unwrap().len() as u32 <= Kind::Brace.most() - 512);
+        assert_eq!(brace.written(1 << 24).len(), RUNS_MAX);
+        assert_eq!(brace.written((1 << 23) + 2).len(), 1);
+        let written = vec![(3, u64::MAX), (u64::MAX, 2)];
+        assert_eq!(Brace { written, ..brace }.written(5).iter().collect::<Vec<_>>(), [3, 4]);
+    }
+}
