@@ -156,6 +156,25 @@ fn what_cannot_be_is_said_and_the_vm_runs_on() {
     drop(vm);
 }
 
+/// What was sent is on its way for longer than a destination may be silent.
+#[test]
+fn a_link_that_is_slow_is_none_that_is_dead() {
+    let Some((site, [here, there], image)) = lab("a move over a slow link", "dirtier") else {
+        return;
+    };
+    let slow = "qdisc add dev mig root tbf rate 2mbit burst 16kb latency 10s";
+    let tc = site.hosts[0].ns.command("tc").args(slow.split(' ')).output().unwrap();
+    if !tc.status.success() {
+        let why = String::from_utf8_lossy(&tc.stderr).trim().to_owned();
+        return skipped("a move over a slow link", why);
+    }
+    let vm = dirtier(&here, &image);
+    let (there, report) = moved(&here, &there, "d", vm, &[]);
+    assert!(report["total_ns"].as_u64().unwrap() > 1_000_000_000, "it was slow: {report}");
+    let line = there.wait_for_line("passes=", PATIENCE).unwrap();
+    assert!(line.contains("errors=0"), "{line}");
+}
+
 /// A destination that plays along for so many of its messages, and then does something else.
 fn liar(listener: TcpListener, answers: usize, then: impl FnOnce(TcpStream) + Send + 'static) {
     let mut stream = accept(&listener).unwrap();

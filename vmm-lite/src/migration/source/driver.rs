@@ -65,8 +65,8 @@ pub(super) struct Driver<'vm> {
     pub(super) pace: Pace,
     watcher: Watcher,
     pub(super) pages: usize,
-    /// Bytes that were on their way when the destination was last waited for in vain.
-    on_the_way: u64,
+    /// Bytes that were on their way when the last were sent, or when the destination was waited for in vain since.
+    pub(super) on_the_way: u64,
 }
 
 impl<'vm> Driver<'vm> {
@@ -195,7 +195,8 @@ impl<'vm> Driver<'vm> {
             return None;
         }
         let on_the_way = self.connection.as_ref().map_or(0, Connection::unacknowledged);
-        let trickles = on_the_way < std::mem::replace(&mut self.on_the_way, on_the_way);
+        let before = std::mem::replace(&mut self.on_the_way, on_the_way);
+        let trickles = (1..before).contains(&on_the_way);
         Some(if trickles { Event::Progress } else { Event::Tick })
     }
 

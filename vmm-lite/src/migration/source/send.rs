@@ -162,6 +162,7 @@ impl Driver<'_> {
     fn sent(&mut self) {
         if self.flush().is_some() {
             let sent = self.packer.take_sent();
+            self.on_the_way = self.connection.as_ref().map_or(0, Connection::unacknowledged);
             self.events.push_back(Event::Sent(sent));
         }
     }
