@@ -1,15 +1,15 @@
 //! Copies a VM as it is at one instant.
 //!
-//! A VM that runs is [copied on write](super::cow) where the host lets this process serve page faults; elsewhere in rounds, as a move does it, with the last
-//! pages copied while the VM stands. One that is paused, or is to stay so, is simply copied.
+//! A VM that runs is copied in [rounds](super::rounds), as a move does it, and stands while the last pages are copied. One that writes faster than that is
+//! [copied on write](super::cow), where the host lets this process serve page faults. One that is paused, or is to stay so, is simply copied.
 
 use super::{
-    Error, cow,
+    Error, cow, rounds,
     sink::{Page, Sink},
 };
 use crate::{
     memory::{PAGE, PageSet, Userfault, UserfaultError},
-    vm::{Paused, Side, Urgent, Vm, VmPhase, VmState},
+    vm::{Paused, Vm, VmPhase, VmState},
 };
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -18,10 +18,6 @@ use std::time::{Duration, Instant};
 pub const QUIESCE: Duration = Duration::from_millis(50);
 /// How long the vCPU may take to enter the guest before nothing is said about when it did.
 const ENTRY: Duration = Duration::from_secs(1);
-/// Most rounds of a copy in rounds.
-const ROUNDS: u32 = 8;
-/// So few pages are left for the pause without another round.
-const FEW: usize = 32;
 
 /// How a VM was copied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -29,7 +25,7 @@ const FEW: usize = 32;
 pub enum Mode {
     /// It ran on at once; pages were copied behind its back, those first that it wrote to.
     CopyOnWrite,
-    /// In rounds, because the host does not let this process serve page faults.
+    /// In rounds while it ran, and the last pages while it stood.
     Rounds,
     /// It stood all the time.
     Paused,
@@ -104,14 +100,34 @@ pub fn copy(
             copied
         }
         VmPhase::Running => match Userfault::open(vm.ram()) {
-            Ok(userfault) => cow::copy(vm, userfault, sink, alive),
+            Ok(userfault) => match rounds::copy(vm, true, sink, alive)? {
+                Some(copied) => Ok(copied),
+                None => cow::copy(vm, userfault, sink, alive),
+            },
             Err(e @ (UserfaultError::Forbidden(_) | UserfaultError::Lacks(_))) => {
-                tracing::info!("copying in rounds: {e}");
+                tracing::info!("no copy on write: {e}");
                 in_rounds(vm, sink, alive)
             }
             Err(e) => Err(e.into()),
         },
     }
+}
+
+/// Copies a VM that runs in rounds, however much is left for the pause.
+///
+/// # Errors
+/// [`Error`]: the VM runs on.
+pub fn in_rounds(vm: &Vm, sink: &mut dyn Sink, alive: &mut Alive<'_>) -> Result<Copied, Error> {
+    let copied = rounds::copy(vm, false, sink, alive)?;
+    Ok(copied.expect("it goes to the end"))
+}
+
+/// Copies a VM on write, however little it writes.
+///
+/// # Errors
+/// [`Error`]: the VM runs on.
+pub fn on_write(vm: &Vm, sink: &mut dyn Sink, alive: &mut Alive<'_>) -> Result<Copied, Error> {
+    cow::copy(vm, Userfault::open(vm.ram())?, sink, alive)
 }
 
 /// Copies a VM that stands.
@@ -135,60 +151,6 @@ fn standing(
         phases: None,
         faults: 0,
     })
-}
-
-/// Copies a VM that runs, with the dirty log: in rounds until little is left, and that while it stands.
-///
-/// # Errors
-/// [`Error`]: the VM runs on.
-pub fn in_rounds(vm: &Vm, sink: &mut dyn Sink, alive: &mut Alive<'_>) -> Result<Copied, Error> {
-    let log = vm.dirty_log();
-    log.start().map_err(crate::vm::Error::from)?;
-    let copied = rounds(vm, sink, alive);
-    if let Err(e) = log.stop() {
-        tracing::warn!("{}", crate::cli::with_causes(&e));
-    }
-    copied
-}
-
-fn rounds(vm: &Vm, sink: &mut dyn Sink, alive: &mut Alive<'_>) -> Result<Copied, Error> {
-    let mut left = touched(vm)?;
-    for _ in 0..ROUNDS {
-        let before = left.len();
-        write(vm, &left, sink, alive)?;
-        left = vm.dirty_log().take().map_err(crate::vm::Error::from)?;
-        if left.len() <= FEW || left.len() > before / 2 {
-            break;
-        }
-    }
-    let urgent = (Urgent::this(Side::Source), vm.urgent_vcpu(Side::Source));
-    let mut paused = vm.quiesce(QUIESCE)?;
-    let dont_care = paused.dont_care();
-    let mut last = Vec::new();
-    let copied = (|| {
-        left.union_with(&vm.dirty_log().peek().map_err(crate::vm::Error::from)?);
-        let left_out = take_out(&mut left, &dont_care);
-        for page in left.iter() {
-            let mut content = [0; PAGE];
-            vm.ram().read_page(page, &mut content)?;
-            last.push((page, content));
-        }
-        let memory = Instant::now();
-        Ok::<_, Error>((paused.capture()?, left_out, memory))
-    })();
-    let quiescent = paused.quiescent();
-    let (state, left_out, memory) = match copied {
-        Ok(copied) => copied,
-        Err(e) => {
-            paused.resume_here()?;
-            return Err(e);
-        }
-    };
-    let phases = resume(paused, memory)?;
-    drop(urgent);
-    sink.pages(&last)?;
-    let mode = Mode::Rounds;
-    Ok(Copied { state, dont_care, left_out, quiescent, mode, phases: Some(phases), faults: 0 })
 }
 
 /// Lets a VM run on whose memory was safe at `memory` and whose state has just been captured.
@@ -219,7 +181,7 @@ pub(super) fn take_out(pages: &mut PageSet, dont_care: &PageSet) -> usize {
 }
 
 /// Writes pages as they are now.
-fn write(
+pub(super) fn write(
     vm: &Vm,
     pages: &PageSet,
     sink: &mut dyn Sink,
@@ -228,9 +190,7 @@ fn write(
     const RUN: usize = 64;
     let mut some: Vec<Page> = Vec::with_capacity(RUN);
     for (n, page) in pages.iter().enumerate() {
-        let mut content = [0; PAGE];
-        vm.ram().read_page(page, &mut content)?;
-        some.push((page, content));
+        some.push((page, content(vm, page)?));
         if some.len() == RUN {
             sink.pages(&some)?;
             some.clear();
@@ -240,4 +200,10 @@ fn write(
         }
     }
     sink.pages(&some)
+}
+
+pub(super) fn content(vm: &Vm, page: usize) -> Result<[u8; PAGE], Error> {
+    let mut content = [0; PAGE];
+    vm.ram().read_page(page, &mut content)?;
+    Ok(content)
 }

@@ -48,6 +48,8 @@ const IN_PAUSE: usize = 8192;
 const UNTOUCHED: usize = 6;
 /// Pages let go before the pause that are copied in it; more are protected again.
 const COPIED_IN_PAUSE: usize = 512;
+/// Pages that are copied together when one of them is wanted, at such an address: what a program writes to lies together, and a fault costs more than they do.
+const NEIGHBORS: usize = 8;
 /// The copier goes on by itself while it is less far ahead of the writer, in pages.
 const AHEAD: usize = 2048;
 /// Even faults wait when it is as far ahead. (64 MiB.)
@@ -316,7 +318,9 @@ impl Cow {
             next: 0,
             faults: Vec::new(),
             pace: Pace::default(),
-            // Others wait for it until the VM has been stopped and runs again.
+            began: Instant::now(),
+            wanted: Instant::now(),
+            // Others wait for it until the VM has been stopped and runs again, and has what it writes to all the time.
             urgent: Some(Urgent::this(Side::Source)),
         }
         .serve();
@@ -335,6 +339,9 @@ struct Copier<'a> {
     next: usize,
     faults: Vec<Fault>,
     pace: Pace,
+    /// When the copy began, and when somebody wanted a page last.
+    began: Instant,
+    wanted: Instant,
     urgent: Option<Urgent>,
 }
 
@@ -346,10 +353,16 @@ impl Copier<'_> {
                 return Ok(());
             }
             self.begin()?;
-            let goes_on = self.left.is_some() && cow.ahead.load(SeqCst) < AHEAD;
+            let hot = self.is_hot();
+            let goes_on = self.left.is_some() && !hot && cow.ahead.load(SeqCst) < AHEAD;
             // Behind a writer that cannot follow faults wait too; everybody else waits for a fault or a word.
             let faults = cow.ahead.load(SeqCst) < AHEAD_MAX;
-            self.wait(faults, if goes_on { 0 } else { -1 });
+            let timeout = match (goes_on, hot) {
+                (true, _) => 0,
+                (_, true) => SETTLED.as_millis() as i32,
+                _ => -1,
+            };
+            self.wait(faults, timeout);
             let mut waited = false;
             if faults {
                 cow.userfault.read(&mut self.faults)?;
@@ -362,6 +375,15 @@ impl Copier<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the guest, which has just been let go, comes by what it writes to all the time: then nothing else is done, and that at once.
+    fn is_hot(&mut self) -> bool {
+        let hot = self.wanted.elapsed() < SETTLED && self.began.elapsed() < SETTLE_MAX;
+        if self.left.is_some() && !hot {
+            self.urgent = None;
+        }
+        self.left.is_some() && hot && self.urgent.is_some()
     }
 
     /// Notices that the copy has begun.
@@ -379,7 +401,8 @@ impl Copier<'_> {
         cow.left_out.store(left_out, Relaxed);
         copied.iter().for_each(|page| left.remove(*page));
         self.left = Some(left);
-        self.urgent = None;
+        self.began = Instant::now();
+        self.wanted = self.began;
         Ok(())
     }
 
@@ -415,16 +438,27 @@ impl Copier<'_> {
             }
             drop(stage);
             self.begin()?;
-            if let Some(left) = &mut self.left
-                && left.contains(page)
-            {
-                left.remove(page);
-                let content = cow.content(page)?;
-                cow.hand_over(vec![(page, content)], self.to_writer);
-            }
-            cow.userfault.protect(page..page + 1, false)?;
+            self.wanted = Instant::now();
+            let first = page - page % NEIGHBORS;
+            let near = first.max(self.next)..(first + NEIGHBORS).min(cow.ram.pages());
+            self.copy(near.clone())?;
+            cow.userfault.protect(near, false)?;
         }
         self.faults = faults;
+        Ok(())
+    }
+
+    /// Copies what is left of these pages.
+    fn copy(&mut self, pages: Range<usize>) -> Result<(), Error> {
+        let Some(left) = &mut self.left else { return Ok(()) };
+        let mut some = Vec::new();
+        for page in pages {
+            if left.contains(page) {
+                left.remove(page);
+                some.push((page, self.cow.content(page)?));
+            }
+        }
+        self.cow.hand_over(some, self.to_writer);
         Ok(())
     }
 
@@ -432,15 +466,10 @@ impl Copier<'_> {
     fn chunk(&mut self, pages: usize) -> Result<(), Error> {
         let cow = self.cow;
         let end = (self.next + pages).min(cow.ram.pages());
-        let Some(left) = &self.left else { return Ok(()) };
-        let mut some = Vec::new();
-        for page in (self.next..end).filter(|page| left.contains(*page)) {
-            some.push((page, cow.content(page)?));
-        }
+        self.copy(self.next..end)?;
         cow.userfault.unregister(self.next..end)?;
         self.next = end;
         cow.done.store(end, Relaxed);
-        cow.hand_over(some, self.to_writer);
         Ok(())
     }
 }

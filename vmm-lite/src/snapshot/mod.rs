@@ -1,6 +1,7 @@
 //! VMs at rest and VMs in numbers: snapshots to a file, restoring from one, clones of a VM that runs, and putting a VM back.
 //!
 //! - [`copy`]: copies a VM that runs, as it is at one instant, into a [`sink`]; the VM stands for no longer than a move's blackout
+//! - `rounds`, `cow`: two ways to do that
 //! - [`sink`]: where the copy goes: a snapshot file, or a template that clones share
 //! - [`guest`]: who a VM is and its state, as parts of a file
 //! - [`new_file`]: files that appear under their name whole or not at all
@@ -24,6 +25,7 @@ pub mod merge;
 pub mod new_file;
 mod pace;
 pub mod revert;
+mod rounds;
 pub mod serve;
 pub mod sink;
 pub mod start;
