@@ -182,14 +182,9 @@ impl Source {
     /// When [`Event::Tick`] is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
-        let in_all =
-            if self.committed() || self.state == State::Ended { None } else { self.give_up_at() };
+        let over = self.committed() || self.state == State::Ended;
+        let in_all = self.settings.timeout.filter(|_| !over);
         [self.deadline, in_all].into_iter().flatten().min()
-    }
-
-    /// When everything before the commit has taken too long.
-    fn give_up_at(&self) -> Option<Duration> {
-        Some(self.began + self.settings.timeout?)
     }
 
     /// Whether the commit has been given out.
@@ -333,8 +328,8 @@ impl Source {
 
     fn tick(&mut self, now: Duration) -> Vec<Action> {
         let during = self.state.doing();
-        if let (Some(at), Some(timeout)) = (self.give_up_at(), self.settings.timeout)
-            && now >= at
+        if let Some(timeout) = self.settings.timeout
+            && now >= timeout
         {
             return self.fail(Failure::Timeout { timeout, during }, true);
         }

@@ -180,7 +180,7 @@ fn memory_follows_to_a_process_that_has_given_root_up() {
         let args = ["migrate", "d", &url, "--json"];
         // One that fails first leaves what the next needs.
         vmms[0]
-            .json(&[&args[..], &["--timeout", "1ms", "--bandwidth", "1MB"]].concat())
+            .json(&[&args[..], &["--timeout", "500ms", "--bandwidth", "1MB"]].concat())
             .unwrap_err();
         there.wait_for_line("waiting for the next", PATIENCE).unwrap();
         let hybrid = [&args[..], &["--mode", "hybrid"], &SLOWLY].concat();

@@ -15,6 +15,7 @@ use vmm_lite::{
     migration::{
         connection::{Connection, Incoming, Transport},
         tls::Credentials,
+        wanted::Wanted,
     },
 };
 use vmm_lite_lab::{
@@ -108,8 +109,8 @@ fn greet(from: &Host, transport: Transport, first: Message) -> Result<Message, S
     from.ns
         .enter(move || {
             let to = format!("tcp://{AT}").parse().unwrap();
-            let mut connection =
-                Connection::open(&to, &transport, None, PATIENCE).map_err(|e| e.to_string())?;
+            let mut connection = Connection::open(&to, &transport, None, PATIENCE, &Wanted::ALWAYS)
+                .map_err(|e| e.to_string())?;
             connection.send(&first).map_err(|e| e.to_string())?;
             match connection.receive(0).map_err(|e| e.to_string())? {
                 Incoming::Message(message) => Ok(message),
@@ -353,7 +354,8 @@ fn a_move_is_the_business_of_the_host_that_makes_it() {
             .ns
             .enter(move || {
                 let to = format!("tcp://{AT}").parse().unwrap();
-                let mut connection = Connection::open(&to, &anne, None, PATIENCE).unwrap();
+                let mut connection =
+                    Connection::open(&to, &anne, None, PATIENCE, &Wanted::ALWAYS).unwrap();
                 connection.send(&Message::Hello(id)).unwrap();
                 match connection.receive(0) {
                     Ok(Incoming::Message(Message::Welcome(_, receiver))) => (connection, receiver),

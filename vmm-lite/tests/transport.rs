@@ -17,6 +17,7 @@ use vmm_lite::{
         Error,
         connection::{Connection, Incoming, LinkError, Transport},
         tls::{Credentials, TlsError},
+        wanted::Wanted,
     },
 };
 use vmm_lite_lab::accept::accept;
@@ -71,14 +72,16 @@ fn greet(
         }
         answered
     });
-    let here = Connection::open(&to, source, None, PATIENCE).and_then(|mut connection| {
-        connection.send(&Message::Hello([1; 16]))?;
-        match connection.receive(0)? {
-            Incoming::Message(Message::Welcome(..)) => Ok(connection),
-            Incoming::Message(Message::Abort(why)) => Err(Error::Transport(why)),
-            other => panic!("{other:?}"),
-        }
-    });
+    let here = Connection::open(&to, source, None, PATIENCE, &Wanted::ALWAYS).and_then(
+        |mut connection| {
+            connection.send(&Message::Hello([1; 16]))?;
+            match connection.receive(0)? {
+                Incoming::Message(Message::Welcome(..)) => Ok(connection),
+                Incoming::Message(Message::Abort(why)) => Err(Error::Transport(why)),
+                other => panic!("{other:?}"),
+            }
+        },
+    );
     (here, there.join().unwrap())
 }
 
@@ -295,7 +298,8 @@ fn plaintext_and_tls_do_not_wait_for_each_other() {
         connection.send(&Message::Abort("plaintext only".into())).unwrap();
         said
     });
-    let said = Connection::open(&to, &source, None, PATIENCE).unwrap_err().to_string();
+    let said =
+        Connection::open(&to, &source, None, PATIENCE, &Wanted::ALWAYS).unwrap_err().to_string();
     says(&said, &["the other side speaks plaintext"]);
     says(&there.join().unwrap(), &["the peer speaks TLS"]);
 }
@@ -311,7 +315,7 @@ fn a_late_question_goes_to_nobody_else() {
         let stream = Arc::new(accept(&listener).unwrap());
         Connection::accept(stream, &destination, PATIENCE).unwrap_err()
     });
-    match Connection::open(&to, &source, Some(b.public().0), PATIENCE) {
+    match Connection::open(&to, &source, Some(b.public().0), PATIENCE, &Wanted::ALWAYS) {
         Err(Error::Link(LinkError::Tls(TlsError::Another { began }))) => {
             assert_eq!(began, b.public())
         }
@@ -396,7 +400,7 @@ fn a_handshake_that_was_recorded_is_worth_nothing() {
             Connection::accept(again, &destination, PATIENCE).unwrap_err()
         })
     };
-    let mut connection = Connection::open(&to, &source, None, PATIENCE).unwrap();
+    let mut connection = Connection::open(&to, &source, None, PATIENCE, &Wanted::ALWAYS).unwrap();
     connection.send(&Message::Hello([1; 16])).unwrap();
     connection.stream().shutdown(Shutdown::Write).unwrap();
     let recorded = recorder.join().unwrap();

@@ -34,7 +34,7 @@ pub struct Settings {
     /// Rounds that go before everything else, right before the stop. In the first the destination gets warm, which takes it some milliseconds; the others send what the guest
     /// wrote meanwhile, the last next to nothing.
     pub urgent_rounds: u32,
-    /// How long everything up to the commit may take.
+    /// How long everything up to the commit may take, by the clock whose time the machine is told: its zero is when the move was asked for, before there was a connection.
     pub timeout: Option<Duration>,
     /// When rounds end.
     pub policy: Policy,

@@ -127,7 +127,8 @@ impl Moves {
             if may_fail || *task == Action::Reconnect {
                 steps.push(Step::SourceDoes(Done::Badly));
             }
-            if bounds.failures && matches!(task, Action::SendPages { .. }) {
+            if bounds.failures && matches!(task, Action::SendPages { .. } | Action::SendLast { .. })
+            {
                 steps.push(Step::SourceDoes(Done::Cancelled));
             }
             return;

@@ -4,18 +4,22 @@ use super::{
     CONNECT, Error,
     address::Address,
     inbox::Inbox,
-    poll::wait_readable,
+    poll::{Watch, wait_readable},
     tls::{Credentials, Tls, TlsError},
+    wanted::Wanted,
 };
 use crate::identity::PublicKey;
 use migrate::{
     Peer,
     wire::{HEADER_SIZE, Header, Kind, Message, PageFrame, WireError, decode},
 };
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, connect, getsockopt, recv,
+    socket, sockopt::SocketError,
+};
 use std::{
     io::{self, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     os::fd::{AsRawFd, RawFd},
     sync::Arc,
     time::{Duration, Instant},
@@ -60,6 +64,9 @@ pub enum LinkError {
     /// TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// It was not [wanted](Wanted) any more before it stood.
+    #[error(transparent)]
+    GivenUp(#[from] migrate::source::Failure),
 }
 
 /// How two hosts talk.
@@ -95,31 +102,34 @@ pub enum Incoming<'a> {
 }
 
 impl Connection {
-    /// Connects to the first address that answers; with `pinned` only to the host with that key. `patience` is as in
+    /// Connects to the first address that answers, for as long as that is `wanted`; with `pinned` only to the host with that key. `patience` is as in
     /// [`set_patience`](Self::set_patience).
     ///
     /// # Errors
-    /// [`Error::Address`], [`LinkError::Unreachable`], [`LinkError::Tls`].
+    /// [`Error::Address`], [`LinkError::Unreachable`], [`LinkError::Tls`], [`LinkError::GivenUp`].
     pub fn open(
         to: &Address,
         transport: &Transport,
         pinned: Peer,
         patience: Duration,
+        wanted: &Wanted,
     ) -> Result<Self, Error> {
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for address in to.known()? {
-            match TcpStream::connect_timeout(&address, CONNECT) {
+            match reach(address, wanted) {
                 Ok(stream) => {
                     let mut connection = Self::over(Arc::new(stream), patience)?;
                     if let Transport::Tls(credentials) = transport {
                         let pinned = pinned.map(PublicKey);
                         let Self { stream, inbox, .. } = &mut connection;
-                        let tls = Tls::connect(stream, inbox, credentials, pinned)?;
+                        let tls =
+                            Tls::connect(stream, inbox, credentials, pinned, patience, wanted)?;
                         connection.tls = Some(Box::new(tls));
                     }
                     return Ok(connection);
                 }
-                Err(e) => last = e,
+                Err(LinkError::Io(e)) => last = e,
+                Err(e) => return Err(e.into()),
             }
         }
         Err(LinkError::Unreachable { to: to.clone(), source: last }.into())
@@ -138,7 +148,7 @@ impl Connection {
         connection.most = FIRST_MAX;
         if let Transport::Tls(credentials) = transport {
             let Self { stream, inbox, .. } = &mut connection;
-            connection.tls = Some(Box::new(Tls::accept(stream, inbox, credentials)?));
+            connection.tls = Some(Box::new(Tls::accept(stream, inbox, credentials, patience)?));
         }
         Ok(connection)
     }
@@ -181,12 +191,6 @@ impl Connection {
     #[must_use]
     pub fn has_buffered(&self) -> bool {
         self.inbox.len() > 0 || self.closed
-    }
-
-    /// Whether nothing has come that was not received yet, and the peer is still there as far as this host knows.
-    #[must_use]
-    pub fn is_quiet(&self) -> bool {
-        !self.has_buffered() && wait_readable(self.fd(), Duration::ZERO).is_ok_and(|ready| !ready)
     }
 
     /// How long a write, or what is left of a message that has begun, may take before it is an error.
@@ -345,6 +349,29 @@ impl Connection {
         }
         Ok(Incoming::Message(decode(&header, body, pages)?))
     }
+}
+
+/// Connects to an address.
+fn reach(address: SocketAddr, wanted: &Wanted) -> Result<TcpStream, LinkError> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket(family, SockType::Stream, flags, None).map_err(io::Error::from)?;
+    match connect(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
+        Ok(()) => {}
+        Err(nix::Error::EINPROGRESS) => {
+            if !wanted.wait(Watch::Writable(socket.as_raw_fd()), CONNECT)? {
+                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+            }
+            match getsockopt(&socket, SocketError).map_err(io::Error::from)? {
+                0 => {}
+                e => return Err(io::Error::from_raw_os_error(e).into()),
+            }
+        }
+        Err(e) => return Err(io::Error::from(e).into()),
+    }
+    let stream = TcpStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
 }
 
 /// Whether this is how a TLS handshake begins.

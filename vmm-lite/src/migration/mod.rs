@@ -7,7 +7,7 @@
 //! - [`listener`]: who may come in, and how many
 //! - `brace`: what can be got ready before the guest stands
 //! - [`progress`]: what is told of a move that is under way
-//! - [`poll`]: waiting for several descriptors at once
+//! - [`poll`]: waiting for several descriptors at once; [`wanted`]: for as long as somebody wants what is waited for
 //! - [`address`](self::address): where to, such as `tcp://10.9.0.2:7000`
 
 pub mod address;
@@ -21,6 +21,7 @@ pub mod poll;
 pub mod progress;
 pub mod source;
 pub mod tls;
+pub mod wanted;
 
 use crate::{
     control::{Reply, Request},

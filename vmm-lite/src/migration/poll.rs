@@ -7,6 +7,8 @@ use std::{io, os::fd::RawFd, time::Duration};
 pub enum Watch {
     /// Something to read, or the end of it.
     Readable(RawFd),
+    /// Room to write; of a connection in the making, that it stands or has failed.
+    Writable(RawFd),
     /// Nobody at the other end any more.
     HungUp(RawFd),
 }
@@ -19,6 +21,7 @@ pub fn wait_any<const N: usize>(watched: [Watch; N], patience: Duration) -> io::
     let mut entries = watched.map(|watch| {
         let (fd, events) = match watch {
             Watch::Readable(fd) => (fd, libc::POLLIN),
+            Watch::Writable(fd) => (fd, libc::POLLOUT),
             // That is always told.
             Watch::HungUp(fd) => (fd, 0),
         };

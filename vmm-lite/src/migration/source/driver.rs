@@ -13,6 +13,7 @@ use crate::{
         draw,
         poll::{Watch, wait_any, wait_readable},
         progress::Watcher,
+        wanted::{ASKER_GONE, BY_CANCEL, Wanted},
     },
     vm::{Paused, Side, Urgent, Vm},
 };
@@ -76,6 +77,7 @@ impl<'vm> Driver<'vm> {
         transport: Transport,
         connection: Connection,
         options: Options,
+        asked: Instant,
     ) -> Result<Self, Error> {
         let identity = vm.identity();
         let who = postcard::to_stdvec(&(identity, vm.features()))
@@ -88,13 +90,13 @@ impl<'vm> Driver<'vm> {
             network: identity.net.is_some(),
             identity: who,
         };
-        let (source, actions) = Source::begin(draw()?, offer, options.settings(), Duration::ZERO);
+        let (source, actions) = Source::begin(draw()?, offer, options.settings(), asked.elapsed());
         Ok(Self {
             vm,
             to,
             transport,
             peer: connection.peer(),
-            epoch: Instant::now(),
+            epoch: asked,
             source,
             events: VecDeque::new(),
             actions: actions.into(),
@@ -166,10 +168,8 @@ impl<'vm> Driver<'vm> {
                 Watch::Readable(fd(self.vm.cancel_fd())),
             ];
             match wait_any(watched, patience) {
-                Ok([_, _, _, true]) => return Some(Event::Cancel("by `vmm-lite cancel`".into())),
-                Ok([_, _, true, _]) => {
-                    return Some(Event::Cancel("whoever asked for it went away".into()));
-                }
+                Ok([_, _, _, true]) => return Some(Event::Cancel(BY_CANCEL.into())),
+                Ok([_, _, true, _]) => return Some(Event::Cancel(ASKER_GONE.into())),
                 Ok(_) => {}
                 Err(e) => return Some(Event::Failed(e.to_string())),
             }
@@ -260,7 +260,7 @@ impl<'vm> Driver<'vm> {
                 self.send(&Message::Brace(brace.unwrap_or_default()));
             }
             Action::Stop { patience } => self.stop(patience),
-            Action::SendLast { pages, follow, hold } => self.send_last(pages, &follow, hold),
+            Action::SendLast { pages, follow, hold } => self.send_last(pages, &follow, hold, reply),
             Action::Commit(id) => {
                 self.send_commit(id);
                 fail_point!("source.committed");
@@ -303,7 +303,7 @@ impl<'vm> Driver<'vm> {
     fn tell(&mut self, reply: &mut Reply) {
         let now = self.now();
         if self.watcher.tell(reply, now).is_err() {
-            self.events.push_back(Event::Cancel("whoever asked for it went away".into()));
+            self.events.push_back(Event::Cancel(ASKER_GONE.into()));
         }
     }
 
@@ -365,7 +365,7 @@ impl<'vm> Driver<'vm> {
             self.to
         );
         self.connection = None;
-        match Connection::open(&self.to, &self.transport, self.peer, STALLED) {
+        match Connection::open(&self.to, &self.transport, self.peer, STALLED, &Wanted::ALWAYS) {
             Ok(mut connection) => {
                 connection.known();
                 self.connection = Some(connection);

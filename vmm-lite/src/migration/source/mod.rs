@@ -15,15 +15,18 @@ mod send_pages;
 use super::{
     Error,
     address::Address,
-    connection::{Connection, Transport},
+    connection::{Connection, LinkError, Transport},
+    progress::Progress,
+    wanted::{ASKER_GONE, Wanted},
 };
 use crate::{
     control::Reply,
     vm::{Vm, VmPhase, be_patient},
 };
 use driver::Driver;
+use migrate::source::Failure;
 use options::Options;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a destination may leave a write or the rest of a message hanging.
 const STALLED: Duration = Duration::from_millis(900);
@@ -45,9 +48,19 @@ pub fn migrate(
         VmPhase::Ended(end) => return Err(crate::vm::Error::Ended(end).into()),
     }
     let Some(_mover) = vm.begin_move() else { return Err(Error::Busy) };
+    let asked = Instant::now();
+    // Whoever asked can call it off from now on.
+    let connecting = Progress::Phase { doing: "connecting".into(), at_ns: 0 };
+    reply.progress(&connecting).map_err(|_| Failure::Cancelled(ASKER_GONE.into()))?;
     vm.ask_to_give_up();
     be_patient();
-    let connection = Connection::open(&to, &transport, None, STALLED)?;
+    let within = options.timeout.map(|timeout| (asked, timeout));
+    let wanted = Wanted { cancel: vm.cancel_fd(), asker: reply.fd(), within };
+    let connection =
+        Connection::open(&to, &transport, None, STALLED, &wanted).map_err(|e| match e {
+            Error::Link(LinkError::GivenUp(failure)) => failure.into(),
+            e => e,
+        })?;
     fail_point!("source.connected");
-    Driver::new(vm, to, transport, connection, options)?.run(reply)
+    Driver::new(vm, to, transport, connection, options, asked)?.run(reply)
 }

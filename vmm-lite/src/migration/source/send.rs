@@ -47,7 +47,8 @@ impl Driver<'_> {
             if self.packer.is_full() {
                 let Some(bytes) = self.flush() else { return };
                 fail_point!("source.in-round");
-                if self.called_off(bytes, reply) {
+                let pause = self.pace.sent(bytes, Instant::now());
+                if self.called_off(pause, reply) {
                     return;
                 }
             }
@@ -64,7 +65,14 @@ impl Driver<'_> {
     }
 
     /// Sends the last pages and the state; names those that follow. With `hold` the state waits for the commit, and what does not fill a write waits with it.
-    pub(super) fn send_last(&mut self, mut pages: Pages, follow: &Pages, hold: bool) {
+    /// Between pieces it can be called off, as a round can.
+    pub(super) fn send_last(
+        &mut self,
+        mut pages: Pages,
+        follow: &Pages,
+        hold: bool,
+        reply: &Reply,
+    ) {
         let fresh = self.source.rounds() == 0;
         if fresh && !self.keep_touched(&mut pages) {
             return;
@@ -80,7 +88,10 @@ impl Driver<'_> {
         self.name(follow);
         for number in pages.iter() {
             self.packer.page(self.vm.ram(), number, fresh);
-            if self.packer.is_full() && self.flush().is_none() {
+            // The guest stands: no pace is kept.
+            if self.packer.is_full()
+                && (self.flush().is_none() || self.called_off(Duration::ZERO, reply))
+            {
                 return;
             }
         }
@@ -90,7 +101,10 @@ impl Driver<'_> {
             let _ = self.flush();
         });
         // A destination that says something now has nothing good to say, or is gone: that is to be seen before the commit rather than after.
-        if hold && self.connection.as_ref().is_some_and(Connection::is_quiet) {
+        if self.called_off(Duration::ZERO, reply) {
+            return;
+        }
+        if hold {
             self.held = state;
             self.events.push_back(Event::Held);
         } else {
@@ -167,16 +181,20 @@ impl Driver<'_> {
         }
     }
 
-    /// Whether somebody wants no more of it: the destination, whoever asked for the move, `vmm-lite cancel`. Keeps the pace meanwhile.
-    fn called_off(&mut self, bytes: u64, reply: &Reply) -> bool {
+    /// Whether somebody wants no more of it: the destination, whoever asked for the move, `vmm-lite cancel`; or it took too long. Looks for as long as `pause`.
+    fn called_off(&mut self, pause: Duration, reply: &Reply) -> bool {
         let now = Instant::now();
-        let until = now + self.pace.sent(bytes, now);
+        let until = now + pause;
         loop {
             if self.source.deadline().is_some_and(|at| at <= self.now()) {
                 self.events.push_back(Event::Tick);
                 return true;
             }
             let Some(connection) = &mut self.connection else { return true };
+            // The loop that waits for the destination sees what it is.
+            if connection.has_buffered() {
+                return true;
+            }
             let left = until.saturating_duration_since(Instant::now());
             let watched = [
                 Watch::Readable(connection.fd()),
@@ -188,7 +206,6 @@ impl Driver<'_> {
                     self.packer.idled(until.saturating_duration_since(now));
                     return false;
                 }
-                // The loop that waits for the destination sees what it is.
                 Ok([_, true, _] | [_, _, true]) => return true,
                 Ok([true, ..]) => match connection.wait(Duration::ZERO) {
                     // Part of a record, which is nothing yet.

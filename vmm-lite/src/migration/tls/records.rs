@@ -3,7 +3,7 @@
 use super::{Credentials, TlsError, explained, verifier::Verifier};
 use crate::{
     identity::{PublicKey, certificate},
-    migration::{connection::LinkError, inbox::Inbox},
+    migration::{connection::LinkError, inbox::Inbox, poll::Watch, wanted::Wanted},
 };
 use migrate::wire::Message;
 use rustls::{
@@ -18,6 +18,7 @@ use std::{
     fmt,
     io::{self, Read, Write},
     net::TcpStream,
+    os::fd::AsRawFd,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -80,18 +81,21 @@ enum Next {
 }
 
 impl Tls {
-    /// Makes a session with the host that listens at the other end.
+    /// Makes a session with the host that listens at the other end, for as long as that is `wanted`. It may be silent for `patience`.
     ///
     /// # Errors
-    /// [`LinkError::Tls`] with the reason why not, [`LinkError::Io`], [`LinkError::Closed`].
+    /// [`LinkError::Tls`] with the reason why not, [`LinkError::Io`], [`LinkError::Closed`], [`LinkError::GivenUp`].
     pub fn connect(
         stream: &TcpStream,
         inbox: &mut Inbox,
         credentials: &Credentials,
         pinned: Option<PublicKey>,
+        patience: Duration,
+        wanted: &Wanted,
     ) -> Result<Self, LinkError> {
         let (session, verifier) = credentials.client(pinned)?;
-        Self::new(Session::Client(session), verifier, credentials).shake_hands(stream, inbox)
+        let this = Self::new(Session::Client(session), verifier, credentials);
+        this.shake_hands(stream, inbox, patience, wanted)
     }
 
     /// Makes a session with the host that has connected.
@@ -102,9 +106,11 @@ impl Tls {
         stream: &TcpStream,
         inbox: &mut Inbox,
         credentials: &Credentials,
+        patience: Duration,
     ) -> Result<Self, LinkError> {
         let (session, verifier) = credentials.server()?;
-        Self::new(Session::Server(session), verifier, credentials).shake_hands(stream, inbox)
+        let this = Self::new(Session::Server(session), verifier, credentials);
+        this.shake_hands(stream, inbox, patience, &Wanted::ALWAYS)
     }
 
     fn new(session: Session, verifier: Arc<Verifier>, credentials: &Credentials) -> Self {
@@ -134,10 +140,18 @@ impl Tls {
     }
 
     /// What the other side sends right behind its handshake goes to `inbox`.
-    fn shake_hands(mut self, stream: &TcpStream, inbox: &mut Inbox) -> Result<Self, LinkError> {
+    fn shake_hands(
+        mut self,
+        stream: &TcpStream,
+        inbox: &mut Inbox,
+        patience: Duration,
+        wanted: &Wanted,
+    ) -> Result<Self, LinkError> {
         let end = Instant::now() + HANDSHAKE;
         while let Next::More = self.go_on(stream, inbox, &[])? {
-            if Instant::now() > end || self.to - self.from == self.incoming.len() {
+            let left = end.saturating_duration_since(Instant::now()).min(patience);
+            let full = self.to - self.from == self.incoming.len();
+            if full || !wanted.wait(Watch::Readable(stream.as_raw_fd()), left)? {
                 return Err(TlsError::Handshake.into());
             }
             self.make_room();

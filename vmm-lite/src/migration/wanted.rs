@@ -1,0 +1,59 @@
+//! For how long a connection that is being made is wanted: a move can be called off before there is one.
+
+use super::{
+    connection::LinkError,
+    poll::{Watch, wait_any},
+};
+use migrate::source::Failure;
+use std::{
+    os::fd::RawFd,
+    time::{Duration, Instant},
+};
+
+/// Why a move is called off: somebody else said so.
+pub const BY_CANCEL: &str = "by `vmm-lite cancel`";
+/// The same: nobody waits for it any more.
+pub const ASKER_GONE: &str = "whoever asked for it went away";
+
+/// Who may call it off, and how long it may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Readable when somebody calls it off; negative: nobody can.
+    pub cancel: RawFd,
+    /// Hangs up when whoever asked for it goes away; negative: nobody waits for it.
+    pub asker: RawFd,
+    /// When it was asked for, and how long after that it must be done.
+    pub within: Option<(Instant, Duration)>,
+}
+
+impl Wanted {
+    /// In any case, for ever.
+    pub const ALWAYS: Self = Self { cancel: -1, asker: -1, within: None };
+
+    /// Waits until `watch` is ready, at most `patience`; `false`: it is not.
+    ///
+    /// # Errors
+    /// [`LinkError::GivenUp`] when it is not wanted any more, [`LinkError::Io`].
+    pub fn wait(&self, watch: Watch, patience: Duration) -> Result<bool, LinkError> {
+        let end = Instant::now() + patience;
+        loop {
+            let now = Instant::now();
+            let mut left = end.saturating_duration_since(now);
+            if let Some((asked, timeout)) = self.within {
+                let in_all = (asked + timeout).saturating_duration_since(now);
+                if in_all.is_zero() {
+                    return Err(Failure::Timeout { timeout, during: "connecting" }.into());
+                }
+                left = left.min(in_all);
+            }
+            let watched = [watch, Watch::Readable(self.cancel), Watch::HungUp(self.asker)];
+            match wait_any(watched, left)? {
+                [_, true, _] => return Err(Failure::Cancelled(BY_CANCEL.into()).into()),
+                [_, _, true] => return Err(Failure::Cancelled(ASKER_GONE.into()).into()),
+                [true, ..] => return Ok(true),
+                _ if end <= Instant::now() => return Ok(false),
+                _ => {}
+            }
+        }
+    }
+}
