@@ -19,7 +19,7 @@ pub mod events;
 mod lacking;
 mod ledger;
 
-pub use events::{Action, Event, Patience};
+pub use events::{Action, Event, PREPARING, Patience};
 pub use ledger::Ledger;
 
 use std::time::Duration;

@@ -49,6 +49,9 @@ const FEW: usize = 64;
 /// Most pages sent in the blackout when others follow: what the guest touches at once.
 const HOT_MAX: usize = 128;
 
+#[cfg(test)]
+mod tests;
+
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum State {
     Greeting,
@@ -250,8 +253,15 @@ impl Source {
                 self.measured.answered(now.saturating_sub(self.asked));
                 self.receiver = receiver;
                 self.offer.receiver = receiver;
-                self.to(State::Offering, Some(now + self.settings.prepare));
+                self.asked = now;
+                self.to(State::Offering, Some(now + self.settings.answer));
                 vec![Action::Send(Message::Offer(self.offer.clone()))]
+            }
+            (State::Offering, Event::Message(Message::Preparing)) => {
+                // Only a process that runs says so; whether it gets anywhere is another matter.
+                let most = self.asked + self.settings.prepare;
+                self.deadline = Some(most.min(now + self.settings.answer));
+                Vec::new()
             }
             (State::Offering, Event::Message(Message::Accept(accepted))) => {
                 self.can_follow = accepted.follow;

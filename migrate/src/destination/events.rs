@@ -45,7 +45,7 @@ pub enum Event {
 pub enum Action {
     /// Send a message.
     Send(Message),
-    /// Judge the offer and prepare a VM for it.
+    /// Judge the offer and prepare a VM for it. For as long as that takes, send [`Message::Preparing`] each time that [`PREPARING`] has passed.
     Prepare(Box<Offer>),
     /// Make these pages missing: whoever touches them is to wait.
     Forget(Vec<Run>),
@@ -70,6 +70,9 @@ pub enum Action {
     /// Nothing more will come on this connection.
     End,
 }
+
+/// How often a source that waits for a VM to be prepared is told that this is being done: it bears three times that in silence.
+pub const PREPARING: Duration = Duration::from_millis(300);
 
 /// How long a source may be silent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

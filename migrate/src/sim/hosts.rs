@@ -438,6 +438,9 @@ impl World {
                     }
                 }
                 Action::Prepare(_) => {
+                    for _ in 0..if self.up { 2 } else { 0 } {
+                        self.to_source.push_back(Message::Preparing.encode());
+                    }
                     self.prepared = Some(vec![u64::MAX; PAGES]);
                     let accepted = Accepted { follow: true, apply_ns: 1000 };
                     self.destination_event(Event::Prepared(Ok(accepted)));

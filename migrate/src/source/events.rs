@@ -44,7 +44,7 @@ pub struct Settings {
     pub quiesce_expected: Duration,
     /// How long the destination may be silent when it should answer.
     pub answer: Duration,
-    /// How long it may take to make the VM ready.
+    /// How long it may take to make the VM ready, however often it says that it is at it.
     pub prepare: Duration,
 }
 

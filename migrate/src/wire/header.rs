@@ -62,11 +62,13 @@ pub enum Kind {
     Brace = 24,
     /// Destination, after the commit: how the guest got back to its speed.
     Settled = 25,
+    /// Destination, until it accepts or refuses: it is at it.
+    Preparing = 26,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Hello,
         Self::Welcome,
         Self::Offer,
@@ -92,6 +94,7 @@ impl Kind {
         Self::Lacks,
         Self::Brace,
         Self::Settled,
+        Self::Preparing,
     ];
 
     /// Most bytes that a body of this kind may have: what a receiver must be ready to hold.
@@ -108,7 +111,7 @@ impl Kind {
             Self::Late => 128 << 10,
             Self::Accept | Self::RoundEnd | Self::RoundDone | Self::Running => 32,
             Self::Filled | Self::Whole | Self::Settled => 32,
-            Self::Ready | Self::LateEnd => 0,
+            Self::Ready | Self::LateEnd | Self::Preparing => 0,
         }
     }
 }

@@ -75,6 +75,8 @@ pub enum Message {
     Brace(Vec<u8>),
     /// See [`Kind::Settled`].
     Settled(Settled),
+    /// See [`Kind::Preparing`].
+    Preparing,
 }
 
 /// Pages in a row: the first, and how many.
@@ -144,6 +146,7 @@ impl Message {
             Self::Lacks(_) => Kind::Lacks,
             Self::Brace(_) => Kind::Brace,
             Self::Settled(_) => Kind::Settled,
+            Self::Preparing => Kind::Preparing,
         }
     }
 
@@ -184,7 +187,7 @@ impl Message {
             Self::Running(started) => small(started),
             Self::Abort(why) => gist(why).into_bytes(),
             Self::Outcome(id, outcome) => small(&(id, outcome)),
-            Self::Ready | Self::LateEnd => Vec::new(),
+            Self::Ready | Self::LateEnd | Self::Preparing => Vec::new(),
         }
     }
 }
@@ -275,6 +278,7 @@ pub fn decode(header: &Header, body: &[u8], limit: usize) -> Result<Message, Wir
         Kind::Running => Message::Running(read(body, "a start")?),
         Kind::Late => Message::Late(body.to_vec()),
         Kind::LateEnd => Message::LateEnd,
+        Kind::Preparing => Message::Preparing,
         Kind::Abort => {
             let why = String::from_utf8(body.to_vec()).map_err(|_| WireError::Body("a reason"))?;
             plain(&why)?;

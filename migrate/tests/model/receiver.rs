@@ -42,6 +42,8 @@ pub struct Attempt {
     /// Memory of the VM prepared, or of the VM that runs and lacks some.
     memory: Option<Memory>,
     applied: bool,
+    /// It has told the source that it prepares, and does so still: to say it again changes nothing.
+    pub said_preparing: bool,
     /// The guest is at its speed, and the machine knows.
     pub settled: bool,
     /// What the machine asked for and whose outcome is open.
@@ -196,9 +198,17 @@ impl World {
         let patience = Patience { silence: Duration::ZERO, lost: Duration::ZERO };
         let machine = Destination::new(receiver_id(host.number), patience, Duration::ZERO);
         let connection = Some(at);
-        let (memory, applied, settled, task, back) = (None, false, false, None, None);
-        let attempt = Attempt { machine, connection, back, id, memory, applied, settled, task };
-        host.attempt = Some(attempt);
+        host.attempt = Some(Attempt {
+            machine,
+            connection,
+            back: None,
+            id,
+            memory: None,
+            applied: false,
+            said_preparing: false,
+            settled: false,
+            task: None,
+        });
         self.receiver_event(model, Event::Message(Message::Hello(id)));
     }
 
@@ -310,9 +320,18 @@ impl World {
         self.receiver_event(model, Event::Settled(Settled::UNKNOWN));
     }
 
+    /// The driver says that it is at it.
+    pub fn receiver_prepares(&mut self, model: &Moves) {
+        self.attempt().said_preparing = true;
+        if let Some(at) = self.attempt().connection {
+            self.send(model, at, Way::ToSource, Message::Preparing);
+        }
+    }
+
     /// The driver does what the machine asked for.
     pub fn receiver_does(&mut self, model: &Moves, well: bool) {
         let attempt = self.attempt();
+        attempt.said_preparing = false;
         let event = match attempt.task.take().expect("a task") {
             Action::Prepare(_) if well => {
                 attempt.memory = Some([0; PAGES]);

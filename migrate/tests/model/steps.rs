@@ -1,7 +1,7 @@
 //! What can happen next, in any state.
 
 use migrate::{
-    destination::Event as ReceiverEvent,
+    destination::{Action as ReceiverAction, Event as ReceiverEvent},
     source::{Action, Event},
     wire::Message,
 };
@@ -41,6 +41,8 @@ pub enum Step {
     ReceiverIsAsked(usize),
     /// The receiver's driver does what its machine asked for, or cannot.
     ReceiverDoes(bool),
+    /// The receiver's driver says that it is at it.
+    ReceiverPrepares,
     /// The receiver's deadline is over.
     ReceiverTicks,
     /// The guest at the receiver touches a page that is missing.
@@ -167,6 +169,11 @@ impl Moves {
             }
         }
         if let Some(attempt) = &receiver.attempt {
+            if let Some(ReceiverAction::Prepare(_)) = attempt.task
+                && !attempt.said_preparing
+            {
+                steps.push(Step::ReceiverPrepares);
+            }
             if attempt.task.is_some() {
                 steps.push(Step::ReceiverDoes(true));
                 if self.bounds.failures {
@@ -240,6 +247,7 @@ impl World {
             Step::ReceiverReads(at) => self.receiver_reads(model, at),
             Step::ReceiverIsAsked(at) => self.receiver_is_asked(model, at),
             Step::ReceiverDoes(well) => self.receiver_does(model, well),
+            Step::ReceiverPrepares => self.receiver_prepares(model),
             Step::ReceiverTicks => self.receiver_event(model, ReceiverEvent::Tick),
             Step::Faults(page) => self.receiver_event(model, ReceiverEvent::Fault(page)),
             Step::Settles => self.receiver_settles(model),

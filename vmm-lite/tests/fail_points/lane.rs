@@ -138,10 +138,6 @@ impl<'l> Attempt<'l> {
             // A round of a tenth of a second, in which the guest writes to all of its pages, however busy the host is: those are to follow.
             args.extend(["--bandwidth", "20MB"]);
         }
-        if case.row.point == "destination.prepared" {
-            // To make a VM ready may take a destination many seconds.
-            args.extend(["--timeout", "1s"]);
-        }
         let migrate = Process::start(lane.vmms[0].command(&args).unwrap()).unwrap();
         let this = Self { lane, case, source, destination, migrate, client, frozen: None };
         let line = format!("fail point {}: {:?}", case.row.point, case.action);

@@ -1,6 +1,6 @@
 //! One move, on a thread of its own.
 
-use super::{Receiver, SILENCE, prepared::Prepared, rejoin::Rejoin};
+use super::{Receiver, SILENCE, prepared::Prepared, preparing::while_telling, rejoin::Rejoin};
 use crate::migration::{
     connection::{Connection, Incoming, LinkError},
     destination::Arrived,
@@ -10,7 +10,7 @@ use crate::migration::{
 use migrate::{
     MoveId,
     destination::{Action, Destination, Event, Patience},
-    offer::Refusal,
+    offer::{Offer, Refusal},
     wire::Message,
 };
 use std::{
@@ -239,17 +239,7 @@ impl<'r> Attempt<'r> {
                     prepared.said(&message);
                 }
             }
-            Action::Prepare(offer) => {
-                let offering = self.receiver.offering().clone();
-                let made = offering
-                    .ok_or(Refusal::Busy)
-                    .and_then(|offering| Prepared::new(&offer, &offering));
-                self.events.push_back(Event::Prepared(made.map(|(prepared, accepted)| {
-                    self.pages = prepared.vm.ram().pages();
-                    self.prepared = Some(prepared);
-                    accepted
-                })));
-            }
+            Action::Prepare(offer) => self.prepare(&offer),
             Action::Forget(runs) => {
                 let missing = self.prepared.as_mut().and_then(|p| p.missing.as_mut());
                 let forgot = match missing {
@@ -312,6 +302,25 @@ impl<'r> Attempt<'r> {
             }
             Action::Discard(why) => self.discarded = Some(why),
             Action::End => self.rejoin.set_lacking(false),
+        }
+    }
+
+    /// Makes a VM for an offer.
+    fn prepare(&mut self, offer: &Offer) {
+        let offering = self.receiver.offering().clone();
+        let prepare =
+            || offering.ok_or(Refusal::Busy).and_then(|offering| Prepared::new(offer, &offering));
+        let (made, told) = match while_telling(self.connection.as_mut(), prepare) {
+            Ok(done) => done,
+            Err(e) => (Err(Refusal::Prepare(format!("cannot start a thread: {e}"))), Ok(())),
+        };
+        self.events.push_back(Event::Prepared(made.map(|(prepared, accepted)| {
+            self.pages = prepared.vm.ram().pages();
+            self.prepared = Some(prepared);
+            accepted
+        })));
+        if let Err(e) = told {
+            self.lost(&e);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Takes a VM in: drives [`migrate::destination::Destination`], one move a thread.
 //!
 //! - `attempt`: does what the machine says
-//! - `prepared`: the VM made ready, and what happens to it
+//! - `prepared`: the VM made ready, and what happens to it; `preparing`: that this takes a while is said
 //! - `missing`: pages that whoever touches them waits for
 //! - `settling`: how the guest gets to its speed
 //! - `warm`: KVM's own tables filled in before the guest runs
@@ -10,6 +10,7 @@
 mod attempt;
 mod missing;
 mod prepared;
+mod preparing;
 mod rejoin;
 mod settling;
 mod warm;
