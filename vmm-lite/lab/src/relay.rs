@@ -39,6 +39,8 @@ pub enum Fate {
     CutWithin,
     /// It arrives, and then the connection breaks.
     CutAfter,
+    /// It does not arrive, nor does what comes after it that way; the connection stands.
+    Lost,
 }
 
 type Judge = Box<dyn FnMut(&Passing) -> Fate + Send>;
@@ -146,6 +148,7 @@ fn forward(
                 to.write_all(&message)?;
                 return Ok(());
             }
+            Fate::Lost => return io::copy(&mut from, &mut io::sink()).map(drop),
         }
     }
 }

@@ -1,0 +1,332 @@
+//! Second thoughts: in each of its phases before the commit a move is called off, by each of those who can. The VM runs on as if nothing had been tried, and the
+//! next try succeeds.
+
+#[path = "fail_points/client.rs"]
+mod client;
+
+use client::{Client, PORT as GUEST_PORT, Talk};
+use migrate::wire::{HEADER_SIZE, Header, Kind, Message, decode};
+use nix::sys::signal::Signal;
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    os::unix::process::ExitStatusExt,
+    sync::mpsc::{Receiver, Sender, channel},
+    time::{Duration, Instant},
+};
+use vmm_lite_lab::{
+    accept::accept,
+    images::image,
+    process::Process,
+    relay::{Fate, Passing, Relay},
+    site::Site,
+    vmm::{PATIENCE, Vmm},
+};
+
+/// Where destinations listen.
+const PORT: u16 = 7000;
+/// Where somebody listens who is none.
+const OTHER: u16 = 7001;
+/// How long a message with pages takes on a link that is slow: 256 KiB in that time are less than what the move below has to send in many seconds.
+const SLOW: Duration = Duration::from_millis(40);
+
+/// When the move is called off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// The host that it is to go to answers nothing.
+    Reaching,
+    /// The connection is taken, and nothing comes of the handshake.
+    ShakingHands,
+    /// The same in plaintext.
+    Greeting,
+    /// The destination makes a VM, and says that it is at it.
+    Preparing,
+    /// The guest runs and its memory is on the way.
+    FirstRound,
+    /// The guest stands, and what is sent last takes long.
+    LastPages,
+    /// All is sent, and the destination does not say that it is ready.
+    AwaitingReady,
+}
+
+/// Who calls it off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    /// `vmm-lite cancel`.
+    Verb,
+    /// Ctrl-C of `vmm-lite migrate`.
+    Interrupt,
+    /// `--timeout`.
+    Timeout,
+}
+
+const WAYS: [Way; 3] = [Way::Verb, Way::Interrupt, Way::Timeout];
+
+impl Phase {
+    /// Options of the move, beside those of every one.
+    fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Reaching | Self::ShakingHands => &[],
+            Self::Greeting | Self::Preparing => &["--plaintext"],
+            // 48 MiB at this pace are ten seconds.
+            Self::FirstRound => &["--plaintext", "--mode", "pre-copy", "--bandwidth", "5MB"],
+            Self::LastPages | Self::AwaitingReady => &["--plaintext", "--mode", "stop-and-copy"],
+        }
+    }
+
+    /// What the source says that it was doing.
+    fn doing(self) -> &'static str {
+        match self {
+            Self::Reaching | Self::ShakingHands => "connecting",
+            Self::Greeting => "greeting",
+            Self::Preparing => "offering the VM",
+            Self::FirstRound => "copying memory",
+            Self::LastPages | Self::AwaitingReady => "sending the last pages and the state",
+        }
+    }
+
+    /// A time by which the move is in that phase, and before which the phase does not end by itself.
+    fn timeout(self) -> &'static str {
+        match self {
+            // Silence is borne for 900 ms, and a host that answers nothing for longer.
+            Self::Reaching | Self::ShakingHands | Self::Greeting => "300ms",
+            _ => "2s",
+        }
+    }
+
+    /// Whether a destination has begun to take the VM.
+    fn begun(self) -> bool {
+        matches!(self, Self::FirstRound | Self::LastPages | Self::AwaitingReady)
+    }
+}
+
+/// The VM, wherever it is.
+struct Lab {
+    _site: Site,
+    vmms: [Vmm; 2],
+    /// Which of the hosts it runs on.
+    here: usize,
+    vm: Process,
+    client: Client,
+    /// Moves that were called off, and that failed otherwise.
+    ended: [u64; 2],
+}
+
+impl Lab {
+    fn new(test: &str, app: &str, memory: &str, own: &[&str], talk: Talk) -> Option<Self> {
+        let site = Site::for_test(test)?;
+        let vmms = Vmm::on_both(&site).unwrap();
+        let port = GUEST_PORT.to_string();
+        let args = ["--name", "d", "--memory", memory, "--tap", "tap0", "--ip", "10.0.0.2/24"];
+        let args = [&args[..], &["--", "--port", &port], own].concat();
+        let vm = vmms[0].run(&image(app).unwrap(), &args).unwrap();
+        let client = Client::start(&site.client, talk);
+        Some(Self { _site: site, vmms, here: 0, vm, client, ended: [0, 0] })
+    }
+
+    fn source(&self) -> &Vmm {
+        &self.vmms[self.here]
+    }
+
+    /// Somebody to move to, who gets the move into a phase and no further; and a word when it is in it.
+    fn other_side(&self, phase: Phase) -> (String, Receiver<()>, Option<Sender<()>>) {
+        let (tell, told) = channel();
+        let there = &self.vmms[1 - self.here];
+        match phase {
+            // Nobody has this address.
+            Phase::Reaching => ("tcp://10.9.0.99:7000".into(), told, Some(tell)),
+            Phase::ShakingHands | Phase::Greeting | Phase::Preparing => {
+                let at = format!("{}:{OTHER}", there.host().migration_ip);
+                let listener = there.host().ns.enter(|| TcpListener::bind(at).unwrap()).unwrap();
+                std::thread::spawn(move || {
+                    let mut stream = accept(&listener).unwrap();
+                    if phase == Phase::Preparing {
+                        return prepare_for_ever(stream, &tell);
+                    }
+                    tell.send(()).unwrap();
+                    // Until the source goes.
+                    let _ = stream.read_to_end(&mut Vec::new());
+                });
+                (there.url(OTHER), told, None)
+            }
+            Phase::FirstRound | Phase::LastPages | Phase::AwaitingReady => {
+                let to = format!("{}:{PORT}", there.host().migration_ip);
+                let judge = move |passing: &Passing| judge(phase, passing, &tell);
+                let relay = Relay::start(&self.source().host().ns, to, judge).unwrap();
+                (relay.url(), told, None)
+            }
+        }
+    }
+
+    /// Begins a move and has it called off; checks what must be so afterwards, and that the next try succeeds.
+    fn check(&mut self, phase: Phase, way: Way) {
+        let what = format!("{phase:?}, {way:?}");
+        let there = &self.vmms[1 - self.here];
+        let destination = there.receive(PORT, &["--plaintext", "--tap", "tap0"]).unwrap();
+        let (url, told, tell) = self.other_side(phase);
+        let mut args = vec!["migrate", "d", &url, "--json"];
+        args.extend(phase.options());
+        if way == Way::Timeout {
+            args.extend(["--timeout", phase.timeout()]);
+        }
+        let mut migrate = Process::start(self.source().command(&args).unwrap()).unwrap();
+        if let Some(tell) = tell {
+            migrate.wait_for_line("connecting", PATIENCE).unwrap();
+            tell.send(()).unwrap();
+        }
+        told.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            panic!("{what}: it does not get there\n{}", migrate.output());
+        });
+        match way {
+            Way::Verb => drop(self.source().json(&["cancel", "d", "--json"]).unwrap()),
+            Way::Interrupt => migrate.signal(Signal::SIGINT).unwrap(),
+            Way::Timeout => {}
+        }
+        let status = migrate.wait(PATIENCE).unwrap();
+        let said = migrate.output();
+        let says = |text: &str| assert!(said.contains(text), "{what}: {said}");
+        match way {
+            Way::Verb => says("the move was cancelled: by `vmm-lite cancel`"),
+            Way::Interrupt => assert_eq!(status.signal(), Some(Signal::SIGINT as i32), "{what}"),
+            Way::Timeout => {
+                let time = phase.timeout();
+                says(&format!(
+                    "longer than the {time} it may take (--timeout), while {}",
+                    phase.doing()
+                ));
+            }
+        }
+        assert!(way == Way::Interrupt || status.code() == Some(1), "{what}: {status:?}");
+        self.runs_on(&what, way);
+        if phase.begun() {
+            destination.wait_for_line("did not arrive", PATIENCE).unwrap();
+        }
+        self.moves(&what, destination);
+    }
+
+    /// Nothing is left of a move that was called off.
+    fn runs_on(&mut self, what: &str, way: Way) {
+        self.ended[usize::from(way == Way::Timeout)] += 1;
+        let mut stats = serde_json::Value::Null;
+        // Whoever interrupts the verb hears nothing of what comes of it.
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Ok(now) = self.source().json(&["stats", "d", "--json"]) {
+                stats = now;
+            }
+            let history = &stats["history"];
+            let ended = ["moves_cancelled", "moves_failed"].map(|key| history[key].as_u64());
+            if ended == self.ended.map(Some) {
+                break;
+            }
+            assert!(Instant::now() < end, "{what}: {stats}");
+            std::thread::yield_now();
+        }
+
+        assert_eq!(stats["state"], "running", "{what}");
+        self.client.hears(what);
+        // Nobody logs its writes any more, which would slow it down: else this were refused.
+        let args = ["stats", "d", "--json", "--dirty-rate", "1"];
+        let watched = self.source().json(&args).unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert!(watched["dirty_rate"].is_object(), "{what}: {watched}");
+    }
+
+    /// The next try succeeds, to the same destination.
+    fn moves(&mut self, what: &str, destination: Process) {
+        let url = self.vmms[1 - self.here].url(PORT);
+        let args = ["migrate", "d", &url, "--plaintext", "--json"];
+        self.source().json(&args).unwrap_or_else(|e| panic!("{what}, tried again: {e}"));
+        assert!(self.vm.wait(PATIENCE).unwrap().success(), "{what}: {}", self.vm.output());
+        self.vm = destination;
+        self.here = 1 - self.here;
+        self.client.hears(&format!("{what}, tried again"));
+    }
+}
+
+/// A destination that is at it for as long as anybody waits for it.
+fn prepare_for_ever(mut stream: TcpStream, tell: &Sender<()>) {
+    loop {
+        let mut header = [0; HEADER_SIZE];
+        if stream.read_exact(&mut header).is_err() {
+            return;
+        }
+        let header = Header::decode(&header).unwrap();
+        let mut body = vec![0; header.length as usize];
+        stream.read_exact(&mut body).unwrap();
+        match decode(&header, &body, 0).unwrap() {
+            Message::Hello(id) => {
+                stream.write_all(&Message::Welcome(id, [1; 16]).encode()).unwrap();
+            }
+            Message::Offer(_) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    tell.send(()).unwrap();
+    stream.set_read_timeout(Some(migrate::destination::PREPARING)).unwrap();
+    let mut some = [0; 64];
+    // Until the source says something or goes.
+    while stream.read(&mut some).is_err() {
+        if stream.write_all(&Message::Preparing.encode()).is_err() {
+            return;
+        }
+    }
+}
+
+/// What becomes of a message on the way to a phase and in it.
+fn judge(phase: Phase, passing: &Passing, tell: &Sender<()>) -> Fate {
+    let tell = || tell.send(()).expect("whoever began the move waits for that");
+    match (phase, passing.kind, passing.nth) {
+        (Phase::FirstRound, Kind::Pages, 2) => tell(),
+        (Phase::LastPages, Kind::Pages, nth) => {
+            if nth == 8 {
+                tell();
+            }
+            std::thread::sleep(SLOW);
+        }
+        (Phase::AwaitingReady, Kind::Ready, _) => {
+            tell();
+            return Fate::Lost;
+        }
+        _ => {}
+    }
+    Fate::Pass
+}
+
+#[test]
+fn a_move_is_called_off_before_anything_is_sent() {
+    let talk = Talk::Store { count: 0 };
+    let Some(mut lab) = Lab::new("moves called off at once", "kv", "16M", &[], talk) else {
+        return;
+    };
+    for phase in [Phase::Reaching, Phase::ShakingHands, Phase::Greeting, Phase::Preparing] {
+        for way in WAYS {
+            lab.check(phase, way);
+        }
+    }
+}
+
+/// One whose 48 MiB are being rewritten all the time.
+fn large(test: &str) -> Option<Lab> {
+    let own = ["--pages", "12288", "--quiet"];
+    Lab::new(test, "dirtier", "64M", &own, Talk::Memory { nonce: None, written: 0 })
+}
+
+#[test]
+fn a_move_is_called_off_while_the_guest_runs() {
+    let Some(mut lab) = large("moves called off in a round") else { return };
+    for way in WAYS {
+        lab.check(Phase::FirstRound, way);
+    }
+}
+
+#[test]
+fn a_move_is_called_off_while_the_guest_stands() {
+    let Some(mut lab) = large("moves called off in the blackout") else { return };
+    for way in WAYS {
+        lab.check(Phase::LastPages, way);
+    }
+    // In time nobody else loses patience first. What the time allows ends sooner or later than this phase begins, so that is left out.
+    for way in [Way::Verb, Way::Interrupt] {
+        lab.check(Phase::AwaitingReady, way);
+    }
+}
