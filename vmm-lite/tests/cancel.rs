@@ -235,7 +235,9 @@ impl Lab {
     fn moves(&mut self, what: &str, destination: Process) {
         let url = self.vmms[1 - self.here].url(PORT);
         let args = ["migrate", "d", &url, "--plaintext", "--json"];
-        self.source().json(&args).unwrap_or_else(|e| panic!("{what}, tried again: {e}"));
+        self.source().json(&args).unwrap_or_else(|e| {
+            panic!("{what}, tried again: {e}\n{}\n{}", self.vm.output(), destination.output())
+        });
         assert!(self.vm.wait(PATIENCE).unwrap().success(), "{what}: {}", self.vm.output());
         self.vm = destination;
         self.here = 1 - self.here;

@@ -11,7 +11,7 @@ use super::{
     link::{PAGES, Packet, Way},
     properties,
     source::Done,
-    world::{Moves, Reach, World},
+    world::{Harsh, Moves, Reach, World},
 };
 
 /// Something that happens.
@@ -171,6 +171,8 @@ impl Moves {
         if let Some(attempt) = &receiver.attempt {
             if let Some(ReceiverAction::Prepare(_)) = attempt.task
                 && !attempt.said_preparing
+                // One that comes again is no more than any other message at a wrong time.
+                && self.bounds.harsh == Harsh::NONE
             {
                 steps.push(Step::ReceiverPrepares);
             }
