@@ -9,7 +9,8 @@ pub struct Alarm(Option<libc::timer_t>);
 
 // A timer belongs to the process; which thread it interrupts is settled.
 impl Alarm {
-    /// Interrupts every `interval`, which is less than a second. Where there can be no timer it never does.
+    /// Interrupts every `interval` of CPU time of the thread's, which is less than a second: on a busy host it may wait for its CPU for longer than what is to be cut short
+    /// takes. Where there can be no timer it never does.
     #[must_use]
     pub fn every(interval: Duration) -> Self {
         kick::install_handler();
@@ -23,7 +24,7 @@ impl Alarm {
         let spec = libc::itimerspec { it_interval: time, it_value: time };
         // SAFETY: valid pointers to what the calls read and fill.
         let made = unsafe {
-            libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) == 0
+            libc::timer_create(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut event, &raw mut timer) == 0
                 && libc::timer_settime(timer, 0, &raw const spec, ptr::null_mut()) == 0
         };
         Self(made.then_some(timer))

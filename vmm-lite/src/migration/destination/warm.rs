@@ -17,8 +17,11 @@ use std::{
 /// How long it may take: the source waits, and the guest runs on there.
 const MOST: Duration = Duration::from_millis(6);
 
-/// A routine that takes longer than this is none.
+/// A routine that takes longer than this for what it is given at a time is none.
 const CUT: Duration = Duration::from_millis(50);
+
+/// Most pages in a run, so that there is a look at the time every few milliseconds at most.
+const RUN: u64 = 64;
 
 /// Which pages have come with a content.
 #[derive(Debug)]
@@ -58,7 +61,11 @@ impl Came {
                     continue;
                 }
                 match runs.last_mut() {
-                    Some((from, count)) if *from + *count * PAGE as u64 == address => *count += 1,
+                    Some((from, count))
+                        if *from + *count * PAGE as u64 == address && *count < RUN =>
+                    {
+                        *count += 1;
+                    }
                     _ => runs.push((address, 1)),
                 }
             }
