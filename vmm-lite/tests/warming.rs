@@ -1,0 +1,66 @@
+//! What the destination has a guest's own routine do before the guest runs: it ends, whatever the routine is.
+
+mod common;
+
+use common::{kvm, printed, start};
+use std::{
+    sync::{atomic::Ordering::Relaxed, mpsc::channel},
+    thread,
+    time::{Duration, Instant},
+};
+use vmm_lite::{
+    boot::{Image, Parameters},
+    devices::console::Console,
+    kvm::{Alarm, touch::RUNS},
+    memory::PAGE,
+    vm::{Config, Vm},
+};
+use vmm_lite_lab::images::image;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const CUT: Duration = Duration::from_millis(50);
+
+/// A guest that runs its program.
+fn dirtier() -> Vm {
+    let image = Image::open(&image("dirtier").unwrap()).unwrap();
+    let parameters = Parameters { name: "test".into(), ..Default::default() };
+    let config = Config { memory: 16 << 20, net: None, parameters };
+    let vm = Vm::boot(&config, &image, Console::new(None)).unwrap();
+    start(&vm);
+    let end = Instant::now() + PATIENCE;
+    while !printed(&vm).contains("nonce") {
+        assert!(Instant::now() < end, "{}", printed(&vm));
+        thread::yield_now();
+    }
+    vm
+}
+
+#[test]
+fn a_routine_that_does_not_end_is_cut_short() {
+    if !kvm() {
+        return;
+    }
+    let vm = dirtier();
+    // What it says when it gives up memory comes with its system registers at CPL 3.
+    vm.ask_to_give_up();
+    vm.wait_gave_up(PATIENCE);
+    let steady = vm.steady().expect("a guest that gave up memory has said what does not change");
+    drop(vm.pause().unwrap());
+    let routine = vm.ram().control_page().touch_pages.load(Relaxed);
+    let (tell, told) = channel();
+    let toucher = vm.clone();
+    thread::spawn(move || {
+        let mut held = toucher.hold().unwrap();
+        let _cut = Alarm::every(CUT);
+        let mut runs = [(0, 0); RUNS];
+        runs[0] = (routine / PAGE as u64 * PAGE as u64, 1);
+        let right = held.touch(&steady.system, routine, &runs);
+        // A jump to itself.
+        toucher.ram().write(routine, &[0xeb, 0xfe]).unwrap();
+        let wrong = held.touch(&steady.system, routine, &runs);
+        tell.send((right.map_err(|e| e.to_string()), wrong.map_err(|e| e.to_string()))).unwrap();
+    });
+    let (right, wrong) = told.recv_timeout(PATIENCE).expect("it is not cut short");
+    assert_eq!(right, Ok(()));
+    assert!(wrong.is_err(), "{wrong:?}");
+}
