@@ -357,7 +357,8 @@ struct Destination1 {
 fn destination(input: &mut Unstructured<'_>) {
     use destination::Event;
     let mut now = Duration::ZERO;
-    let patience = Patience { silence: Duration::from_secs(10), lost: Duration::from_secs(60) };
+    let patience =
+        Patience { silence: Duration::from_secs(10), lost: Some(Duration::from_secs(60)) };
     let mut machine = Destination::new(ME, patience, now);
     let mut ledger = Ledger::new(ME);
     let mut seen = Destination1::default();

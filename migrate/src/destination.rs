@@ -8,8 +8,7 @@
 //! A destination that ended before the commit answers questions about that move with *never*, for good; [`Ledger`] keeps the answers.
 //!
 //! A VM that runs may lack pages that follow. Then a lost link ends nothing: the guest waits where it touches such a page, until the source is
-//! back on a new connection, or for so long that it must be taken for dead.
-
+//! back on a new connection. Only if somebody has set a limit to that the source is taken for dead when it is over.
 //!
 //! - [`events`]: what goes in and comes out
 //! - `lacking`: pages that are missing
@@ -18,6 +17,8 @@
 pub mod events;
 mod lacking;
 mod ledger;
+#[cfg(test)]
+mod tests;
 
 pub use events::{Action, Event, PREPARING, Patience};
 pub use ledger::Ledger;
@@ -53,6 +54,8 @@ pub struct Destination {
     me: ReceiverId,
     id: Option<MoveId>,
     deadline: Option<Duration>,
+    /// When a source that is not heard of is taken for dead, while the VM runs and lacks pages.
+    lost_at: Option<Duration>,
     patience: Patience,
     pages: usize,
     lacking: Lacking,
@@ -72,6 +75,7 @@ impl Destination {
             me,
             id: None,
             deadline: Some(now + patience.silence),
+            lost_at: None,
             patience,
             pages: 0,
             lacking: Lacking::none(0),
@@ -90,7 +94,7 @@ impl Destination {
     /// When [`Event::Tick`] is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
-        self.deadline
+        [self.deadline, self.lost_at].into_iter().flatten().min()
     }
 
     /// Whether pages may come now.
@@ -126,7 +130,7 @@ impl Destination {
     /// Takes an event.
     pub fn handle(&mut self, event: Event, now: Duration) -> Vec<Action> {
         if matches!(event, Event::Message(_) | Event::Pages(_)) && self.deadline.is_some() {
-            self.deadline = Some(now + self.silence());
+            self.heard(now);
         }
         match (self.state, event) {
             (State::Ended, _) => Vec::new(),
@@ -228,16 +232,24 @@ impl Destination {
 
     fn run(&mut self, now: Duration) -> Vec<Action> {
         self.state = State::Running;
-        self.deadline = self.lost_at(now);
+        self.deadline = None;
+        if !self.lacking.is_empty() {
+            self.heard(now);
+        }
         vec![Action::Run]
     }
 
-    fn silence(&self) -> Duration {
-        if self.state == State::Running { self.patience.lost } else { self.patience.silence }
+    /// The source has said something: its silence begins anew.
+    fn heard(&mut self, now: Duration) {
+        self.deadline = Some(now + self.patience.silence);
+        if self.state == State::Running {
+            self.lost_at = self.patience.lost.map(|lost| now + lost);
+        }
     }
 
-    fn lost_at(&self, now: Duration) -> Option<Duration> {
-        (!self.lacking.is_empty()).then_some(now + self.patience.lost)
+    /// Nothing is missing any more, or never will come: nobody is waited for.
+    fn wait_no_more(&mut self) {
+        (self.deadline, self.lost_at) = (None, None);
     }
 
     /// The VM is here; nothing that a peer says changes that.
@@ -254,7 +266,7 @@ impl Destination {
             {
                 let mut actions = vec![Action::Send(self.lacking.filled(&runs, now))];
                 if self.lacking.is_empty() {
-                    self.deadline = None;
+                    self.wait_no_more();
                     actions.push(Action::Complete);
                     actions.push(Action::Send(Message::Whole(self.lacking.arrival())));
                     actions.extend(self.end_if_over());
@@ -278,14 +290,12 @@ impl Destination {
                 actions.extend(self.end_if_over());
                 actions
             }
-            Event::LinkLost(why) => {
-                self.linked = false;
-                self.deadline = self.lost_at(now);
-                vec![Action::AwaitSource(why)]
-            }
+            Event::LinkLost(why) => self.await_source(why),
             Event::Rejoined => {
                 self.linked = true;
-                self.deadline = self.lost_at(now);
+                if !self.lacking.is_empty() {
+                    self.heard(now);
+                }
                 let outcome = if self.lacking.is_empty() { Outcome::Ran } else { Outcome::Lacking };
                 let id = self.id.unwrap_or_default();
                 let mut actions = vec![Action::Send(Message::Outcome(id, outcome))];
@@ -303,14 +313,24 @@ impl Destination {
                 actions.extend(self.end());
                 actions
             }
-            Event::Tick if self.deadline.is_some_and(|at| now >= at) => {
-                self.deadline = None;
+            Event::Tick if self.lost_at.is_some_and(|at| now >= at) => {
+                self.wait_no_more();
                 let mut actions = vec![Action::Lost(self.lacking.pages().clone())];
                 actions.extend(self.end());
                 actions
             }
+            Event::Tick if self.deadline.is_some_and(|at| now >= at) => {
+                self.await_source("the source fell silent".into())
+            }
             _ => Vec::new(),
         }
+    }
+
+    /// The link is no good any more while pages are missing. Nothing is due then but, if there is a limit, the end of the wait.
+    fn await_source(&mut self, why: String) -> Vec<Action> {
+        self.linked = false;
+        self.deadline = None;
+        vec![Action::AwaitSource(why)]
     }
 
     fn end_if_over(&mut self) -> Vec<Action> {
@@ -332,35 +352,5 @@ impl Destination {
         }
         actions.extend([Action::Discard(why), Action::End]);
         actions
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::offer::Offer;
-
-    const ME: ReceiverId = [7; 16];
-
-    #[test]
-    fn an_offer_to_another_receiver_is_no_offer() {
-        let offer = |receiver| {
-            let name = String::new();
-            let (memory_size, interface_version, network, identity) = (4096, 1, false, Vec::new());
-            Box::new(Offer { receiver, name, memory_size, interface_version, network, identity })
-        };
-        let greeted = || {
-            let second = Duration::from_secs(1);
-            let patience = Patience { silence: second, lost: second };
-            let mut machine = Destination::new(ME, patience, Duration::ZERO);
-            machine.handle(Event::Message(Message::Hello([1; 16])), Duration::ZERO);
-            machine
-        };
-        let take = |offer| greeted().handle(Event::Message(Message::Offer(offer)), Duration::ZERO);
-        assert!(matches!(&take(offer(ME))[..], [Action::Prepare(_)]));
-        assert!(matches!(
-            &take(offer([8; 16]))[..],
-            [Action::Send(Message::Abort(_)), Action::Discard(_), Action::End]
-        ));
     }
 }

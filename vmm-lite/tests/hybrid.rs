@@ -6,7 +6,6 @@ use serde_json::Value;
 use std::{
     path::PathBuf,
     sync::mpsc::{Receiver, channel},
-    time::Duration,
 };
 use vmm_lite_lab::{
     images::image,
@@ -124,22 +123,79 @@ fn a_link_that_breaks_while_memory_follows_is_made_again() {
 #[test]
 fn a_source_that_dies_while_memory_follows_is_mourned_by_name() {
     let Some((site, vmms, image)) = lab("a source that dies while memory follows") else { return };
-    let source = dirtier(&vmms[0], &image);
-    let mut there = vmms[1].receive(7000, &["--plaintext", "--lost-after", "500ms"]).unwrap();
-    let (relay, broken) = breaking(&site, &vmms[1], vec![2]);
+    for limit in [true, false] {
+        let source = dirtier(&vmms[0], &image);
+        let limited = &["--plaintext", "--lost-after", "500ms"][..];
+        let args = if limit { limited } else { &limited[..1] };
+        let mut there = vmms[1].receive(7000, args).unwrap();
+        let (relay, broken) = breaking(&site, &vmms[1], vec![2]);
+        let to = relay.url();
+        let mut command = vmms[0]
+            .command(&["migrate", "d", &to, "--json", "--mode", "hybrid", "--plaintext"])
+            .unwrap();
+        command.args(SLOWLY);
+        let mut migrate = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+        broken.recv_timeout(PATIENCE).expect("the link broke");
+        source.signal(Signal::SIGKILL).unwrap();
+        assert!(!migrate.wait().unwrap().success());
+        // At once, whether or not the source could still come back.
+        let line = there.wait_for_line("missing (guest-physical page numbers): 0x", PATIENCE);
+        assert!(line.is_ok(), "{}", there.output());
+        let code = if limit {
+            125
+        } else {
+            // It waits for as long as it takes, and nobody takes it for lost, but whoever stops it.
+            assert!(there.is_running(), "{}", there.output());
+            vmms[1].json(&["stop", "d", "--json"]).unwrap();
+            128 + 15
+        };
+        let status = there.wait(PATIENCE).unwrap();
+        let said = there.output();
+        assert_eq!(status.code(), Some(code), "{said}");
+        assert_eq!(said.contains("the VM is lost"), limit, "{said}");
+    }
+}
+
+/// The network says nothing: nothing comes any more, for longer than a link is taken for good.
+#[test]
+#[cfg(debug_assertions)]
+fn a_source_that_falls_silent_while_memory_follows_is_waited_for() {
+    use nix::{sys::signal::kill, unistd::Pid};
+    const TEST: &str = "a source that falls silent while memory follows";
+    let Some((site, vmms, image)) = lab(TEST) else { return };
+    let mut source = dirtier(&vmms[0], &image);
+    let url = vmms[1].url(7000);
+    let mut receive = vmms[1].command(&["receive", "--listen", &url, "--plaintext"]).unwrap();
+    receive.env(vmm_lite::fail_point::PATIENCE, "1s");
+    let there = Process::start(receive).unwrap();
+    there.wait_for_line("listening", PATIENCE).unwrap();
+    let pid = Pid::from_raw(source.pid().cast_signed());
+    let target = format!("{}:7000", vmms[1].host().migration_ip);
+    let (mut committed, mut pages) = (false, 0);
+    let relay = Relay::start(&site.hosts[0].ns, target, move |passing| {
+        committed |= passing.kind == Kind::Commit;
+        pages += u32::from(committed && passing.kind == Kind::Pages);
+        if pages == 2 {
+            kill(pid, Signal::SIGSTOP).unwrap();
+            pages += 1;
+        }
+        Fate::Pass
+    })
+    .unwrap();
     let to = relay.url();
-    let mut command = vmms[0]
-        .command(&["migrate", "d", &to, "--json", "--mode", "hybrid", "--plaintext"])
-        .unwrap();
-    command.args(SLOWLY);
-    let mut migrate = command.stdout(std::process::Stdio::null()).spawn().unwrap();
-    broken.recv_timeout(PATIENCE).expect("the link broke");
-    source.signal(Signal::SIGKILL).unwrap();
-    let status = there.wait(Duration::from_secs(20)).unwrap();
-    let said = there.output();
-    assert_eq!(status.code(), Some(125), "{said}");
-    assert!(said.contains("the VM is lost") && said.contains("0x"), "{said}");
-    assert!(!migrate.wait().unwrap().success());
+    let args = ["migrate", "d", &to, "--json", "--mode", "hybrid", "--plaintext"];
+    let migrate = vmms[0].command(&[&args[..], &SLOWLY].concat()).unwrap();
+    let mut migrate = Process::start(migrate).unwrap();
+    let line = there.wait_for_line("the source fell silent", PATIENCE);
+    let said = || format!("{}\n{}\n{}", source.output(), there.output(), migrate.output());
+    assert!(line.unwrap_or_else(|_| panic!("{}", said())).contains("until it is back"));
+    there.wait_for_line("missing (guest-physical page numbers): 0x", PATIENCE).unwrap();
+    source.signal(Signal::SIGCONT).unwrap();
+    let back = there.wait_for_line("the source is back", PATIENCE);
+    assert!(back.is_ok(), "{}", said());
+    assert!(migrate.wait(PATIENCE).unwrap().success(), "{}", migrate.output());
+    assert!(source.wait(PATIENCE).unwrap().success(), "{}", source.output());
+    is_whole(&there);
 }
 
 /// `vmm-lite receive` as a user who may not open the device for page faults; nor may root on a host without it.

@@ -61,7 +61,7 @@ pub enum Action {
     Supply(usize),
     /// Nothing is missing any more: no access waits from now on.
     Complete,
-    /// The link is gone while pages are missing: wait for the source to come back.
+    /// The link is gone, or silent for too long, while pages are missing: wait for the source to come back on a new one.
     AwaitSource(String),
     /// The source did not come back: the VM is lost, for want of these pages.
     Lost(Pages),
@@ -79,6 +79,6 @@ pub const PREPARING: Duration = Duration::from_millis(300);
 pub struct Patience {
     /// Before the commit.
     pub silence: Duration,
-    /// After it, while pages are missing: past that it is taken for dead.
-    pub lost: Duration,
+    /// After it, while pages are missing: past that it is taken for dead. `None`: it never is, as a dead host and a link that is cut look the same from here.
+    pub lost: Option<Duration>,
 }

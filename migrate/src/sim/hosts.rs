@@ -492,7 +492,8 @@ impl World {
 }
 
 fn fresh(now: Duration) -> Destination {
-    let patience = Patience { silence: Duration::from_secs(10), lost: Duration::from_secs(60) };
+    let patience =
+        Patience { silence: Duration::from_secs(10), lost: Some(Duration::from_secs(60)) };
     Destination::new(RECEIVER, patience, now)
 }
 

@@ -195,7 +195,7 @@ impl World {
             self.connections[at].receiver_leaves();
             return;
         }
-        let patience = Patience { silence: Duration::ZERO, lost: Duration::ZERO };
+        let patience = Patience { silence: Duration::ZERO, lost: Some(Duration::ZERO) };
         let machine = Destination::new(receiver_id(host.number), patience, Duration::ZERO);
         let connection = Some(at);
         host.attempt = Some(Attempt {

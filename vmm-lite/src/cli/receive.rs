@@ -57,9 +57,10 @@ pub struct Args {
     /// Refuse a VM with more memory
     #[arg(long, value_name = "SIZE", value_parser = arguments::size)]
     memory_max: Option<u64>,
-    /// How long a VM whose memory still follows waits for a source that went away, before it is given up for lost
-    #[arg(long, value_name = "TIME", default_value = "1min", value_parser = arguments::duration)]
-    lost_after: Duration,
+    /// Give a VM up for lost whose memory still follows when its source was not heard of for so long. Without a limit it waits, as a host that is gone and
+    /// a link that is cut look the same from here: `vmm-lite stop` ends it [default: no limit]
+    #[arg(long, value_name = "TIME", value_parser = arguments::duration)]
+    lost_after: Option<Duration>,
     /// Serve the VM's figures to Prometheus there, at /metrics
     #[arg(long, value_name = "ADDRESS:PORT|unix:PATH")]
     metrics: Option<At>,

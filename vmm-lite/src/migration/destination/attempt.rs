@@ -1,6 +1,8 @@
 //! One move, on a thread of its own.
 
-use super::{Receiver, SILENCE, prepared::Prepared, preparing::while_telling, rejoin::Rejoin};
+use super::{
+    Receiver, SILENCE, prepared::Prepared, preparing::while_telling, rejoin::Rejoin, waiting::Waiting,
+};
 use crate::migration::{
     connection::{Connection, Incoming, LinkError},
     destination::Arrived,
@@ -29,6 +31,8 @@ pub(super) struct Attempt<'r> {
     receiver: &'r Receiver,
     connection: Option<Connection>,
     rejoin: Arc<Rejoin>,
+    /// The source went away while pages are missing.
+    waiting: Option<Waiting>,
     machine: Destination,
     epoch: Instant,
     events: VecDeque<Event>,
@@ -56,6 +60,7 @@ impl<'r> Attempt<'r> {
             receiver,
             connection: Some(connection),
             rejoin,
+            waiting: None,
             machine: Destination::new(receiver.me, patience, Duration::ZERO),
             epoch,
             events: VecDeque::new(),
@@ -134,6 +139,9 @@ impl<'r> Attempt<'r> {
         self.receive();
         if self.events.is_empty() {
             self.events.push_back(Event::Tick);
+            if let Some(waiting) = &mut self.waiting {
+                waiting.go_on();
+            }
             if let Some(prepared) = self.prepared.as_mut().filter(|p| p.vm.stop_wanted()) {
                 // Its thread may be waiting for a page.
                 drop(prepared.missing.take());
@@ -218,6 +226,7 @@ impl<'r> Attempt<'r> {
     fn take_back(&mut self) {
         if let Some(connection) = self.rejoin.take() {
             eprintln!("vmm-lite: the source is back; the memory that follows goes on");
+            self.waiting = None;
             self.connection = Some(connection);
             fail_point!("destination.rejoined");
             self.events.push_back(Event::Rejoined);
@@ -289,10 +298,8 @@ impl<'r> Attempt<'r> {
                 self.connection = None;
                 // Others hold the stream as well, and the source is to learn that it has to come back.
                 self.rejoin.shut_down();
-                eprintln!(
-                    "vmm-lite: the connection to the source broke ({why}); the VM lacks {} pages and waits for it where it needs them",
-                    self.machine.lacking().len()
-                );
+                let limit = self.receiver.lost_after;
+                self.waiting = Some(Waiting::begin(&why, self.machine.lacking(), limit));
             }
             Action::Lost(pages) => {
                 self.rejoin.set_lacking(false);

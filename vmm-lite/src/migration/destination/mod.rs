@@ -6,6 +6,7 @@
 //! - `settling`: how the guest gets to its speed
 //! - `warm`: KVM's own tables filled in before the guest runs
 //! - `rejoin`: the way back for a source that lost the link
+//! - `waiting`: what is said of a VM that waits for it
 
 mod attempt;
 mod missing;
@@ -13,6 +14,7 @@ mod prepared;
 mod preparing;
 mod rejoin;
 mod settling;
+mod waiting;
 mod warm;
 
 use super::{
@@ -59,8 +61,8 @@ pub struct Offering {
     pub output: Option<OwnedFd>,
     /// What it costs a guest here when KVM's second tables lack a page, if that is known.
     pub fault_cost: Option<FaultCost>,
-    /// How long a VM waits for a source that has memory of it, before it is given up for lost.
-    pub lost_after: Duration,
+    /// How long a VM waits for a source that has memory of it, before it is given up for lost; `None`: for as long as it takes.
+    pub lost_after: Option<Duration>,
 }
 
 /// A VM that has arrived and runs.
@@ -78,7 +80,7 @@ pub struct Receiver {
     me: ReceiverId,
     /// What there is until there is a VM: then only another would need it.
     offering: Mutex<Option<Arc<Offering>>>,
-    lost_after: Duration,
+    lost_after: Option<Duration>,
     arrived: Sender<Arrived>,
     state: Mutex<State>,
     changed: Condvar,

@@ -4,6 +4,7 @@ use super::{
     Offering,
     missing::Missing,
     settling::Settling,
+    waiting::{Lost, say_which},
     warm::{Came, warm},
 };
 use crate::{
@@ -290,35 +291,9 @@ impl Prepared {
 
     /// The pages did not come: the VM ends for want of them.
     pub fn lost(&mut self, lacking: &Pages) {
-        let error = Lost { pages: lacking.len(), list: listed(lacking) };
+        say_which(lacking);
+        let error = Lost { pages: lacking.len() };
         // First it may not run on, then whoever waits for a page is let go.
         self.vm.fail(error, || drop(self.missing.take()));
     }
-}
-
-/// The source went away with memory that the guest cannot do without.
-#[derive(thiserror::Error, Debug)]
-#[error(
-    "the source did not come back with {pages} pages of memory that were to follow: the VM is lost. Missing (guest-physical page numbers): {list}"
-)]
-struct Lost {
-    pages: usize,
-    list: String,
-}
-
-/// Pages, for people.
-fn listed(pages: &Pages) -> String {
-    const MOST: usize = 64;
-    let mut list: Vec<String> = pages
-        .runs()
-        .take(MOST)
-        .map(|(first, count)| match count {
-            1 => format!("{first:#x}"),
-            _ => format!("{first:#x}-{:#x}", first + count - 1),
-        })
-        .collect();
-    if pages.runs().nth(MOST).is_some() {
-        list.push("…".into());
-    }
-    list.join(" ")
 }
