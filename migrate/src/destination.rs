@@ -29,7 +29,7 @@ use crate::{
     MoveId, PAGE, ReceiverId,
     brownout::Settled,
     pages::Pages,
-    wire::{Message, Outcome},
+    wire::{Arrival, Message, Outcome},
 };
 use lacking::Lacking;
 
@@ -119,6 +119,12 @@ impl Destination {
     #[must_use]
     pub fn waited(&self, now: Duration) -> Duration {
         self.lacking.waited(now)
+    }
+
+    /// What pages that follow cost the guest, once all are here.
+    #[must_use]
+    pub fn arrival(&self) -> Arrival {
+        self.lacking.arrival()
     }
 
     /// Whether nothing more will come.

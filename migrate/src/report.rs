@@ -22,14 +22,15 @@ pub struct Phases {
     pub commit_and_run_ns: u64,
 }
 
-/// A move that was made.
+/// A move that was made. What only the destination could tell, and the source did not hear as the connection broke, is `None`; counts of that kind are zero.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// From the request to pause to the first instruction at the destination. See [`Phases::commit_and_run_ns`] for which way it errs.
-    pub blackout_ns: u64,
+    /// From the request to pause to the first instruction at the destination. See [`Phases::commit_and_run_ns`] for which way it errs. `None` if the destination's
+    /// word that it runs the VM was lost, and it is known only by its answer to a question later on.
+    pub blackout_ns: Option<u64>,
     /// What it was expected to be when the guest was stopped.
     pub predicted_blackout_ns: u64,
-    /// From the beginning of the move until the destination said that it runs and has all memory.
+    /// From the beginning of the move until the destination had said that it runs the VM and has all its memory.
     pub total_ns: u64,
     /// Bytes sent on the connection.
     pub bytes_sent: u64,
@@ -41,11 +42,14 @@ pub struct Report {
     pub last_pages: u64,
     /// Pages told to be zero.
     pub pages_zero: u64,
-    /// Pages left out because the guest does not care for them.
+    /// Pages left out because the guest does not care for them, those that nobody ever wrote to included.
     pub pages_dont_care: u64,
+    /// Of these, those that hold something and would have been sent, in bytes: zero pages and untouched ones are not in it. `None` if the host could not tell.
+    pub bytes_left_out: Option<u64>,
     /// Pages that followed after the commit.
     pub pages_following: u64,
-    /// From the first instruction at the destination until nothing was missing there: for so long the VM depended on both hosts.
+    /// From the first instruction at the destination until nothing was missing there: for so long the VM depended on both hosts. From the commit where it is not known
+    /// when the destination ran the VM, and until the answer to a question where the destination's word was lost that nothing was missing: then it errs upwards.
     pub following_ns: u64,
     /// Of these pages, those that the guest had to wait for, by the destination's account.
     pub pages_waited_for: u64,
@@ -55,12 +59,12 @@ pub struct Report {
     pub worst_wait_ns: u64,
     /// Whether the guest answered in time, or was stopped where it was.
     pub quiescent: bool,
-    /// The blackout, by phase.
-    pub phases: Phases,
+    /// The blackout, by phase, where it is known.
+    pub phases: Option<Phases>,
     /// The destination's part of the third phase, by its own clock, ns.
-    pub apply_ns: u64,
+    pub apply_ns: Option<u64>,
     /// The destination's part of the fourth phase, by its own clock, ns.
-    pub run_ns: u64,
+    pub run_ns: Option<u64>,
     /// The brownout: from the first instruction at the destination until the guest was back at nine tenths of its speed, as far as
     /// [`brownout`](crate::brownout) can tell, by the destination's clock, ns. `None` if it could not, or its word was lost.
     pub brownout_ns: Option<u64>,
@@ -83,21 +87,24 @@ pub struct Moments {
     pub sent: Duration,
     /// `Ready` arrived, if it was waited for.
     pub ready: Option<Duration>,
-    /// `Running` arrived.
-    pub running: Duration,
+    /// The commit was given out.
+    pub committed: Duration,
+    /// `Running` arrived, if it did.
+    pub running: Option<Duration>,
 }
 
 impl Moments {
-    /// The phases between them. `None` if they are out of order: then nothing can be said.
+    /// The phases between them. `None` if it is not known when the VM ran there, or they are out of order: then nothing can be said.
     #[must_use]
     pub fn phases(&self, started: &Started) -> Option<Phases> {
         let ns = |from: Duration, to: Duration| to.checked_sub(from).map(|d| d.as_nanos() as u64);
+        let running = self.running?;
         let (transfer_and_apply_ns, commit_and_run_ns) = match self.ready {
             Some(ready) => {
-                (ns(self.sent, ready)?, ns(ready, self.running)?.saturating_sub(started.told_ns))
+                (ns(self.sent, ready)?, ns(ready, running)?.saturating_sub(started.told_ns))
             }
             None => {
-                let both = ns(self.sent, self.running)?.saturating_sub(started.told_ns);
+                let both = ns(self.sent, running)?.saturating_sub(started.told_ns);
                 let run = started.run_ns.min(both);
                 (both - run, run)
             }
@@ -134,7 +141,8 @@ mod tests {
             stopped: us(60),
             sent: us(100),
             ready: Some(us(180)),
-            running: us(300),
+            committed: us(180),
+            running: Some(us(300)),
         };
         let started = Started { told_ns: 20_000, run_ns: 60_000, ..Started::default() };
         let p = m.phases(&started).unwrap();
@@ -145,5 +153,6 @@ mod tests {
         assert_eq!((together.transfer_and_apply_ns, together.commit_and_run_ns), (120_000, 60_000));
         let wrong = Moments { ready: Some(us(90)), ..m };
         assert_eq!(wrong.phases(&started), None);
+        assert_eq!(Moments { running: None, ..m }.phases(&started), None);
     }
 }

@@ -33,7 +33,6 @@ pub struct Rounds {
     changed: VecDeque<Pages>,
     /// Pages that changed during the round before.
     last_dirty: usize,
-    omitted: usize,
 }
 
 impl Rounds {
@@ -46,7 +45,6 @@ impl Rounds {
             done: 0,
             changed: VecDeque::new(),
             last_dirty: usize::MAX,
-            omitted: 0,
         }
     }
 
@@ -83,14 +81,11 @@ impl Rounds {
         &self.left
     }
 
-    /// The last pages: what is left and what changed until the stop, but for what the stopped guest does not care for.
+    /// The last pages: what is left and what changed until the stop, but for what the stopped guest does not care for, which stays [left](Self::left) for good.
     #[must_use]
     pub fn last(&mut self, dirty: &Pages, dont_care: &Pages) -> Pages {
         self.left.add(dirty);
-        let all = self.left.len();
-        let last = self.next(dont_care);
-        self.omitted = all - last.len();
-        last
+        self.next(dont_care)
     }
 
     /// At most `most` of `pages`: those that changed most often of late, as the guest is going to touch them first.
@@ -115,12 +110,6 @@ impl Rounds {
     #[must_use]
     pub fn done(&self) -> u32 {
         self.done
-    }
-
-    /// Pages never sent because the guest does not care for them.
-    #[must_use]
-    pub fn omitted(&self) -> usize {
-        self.omitted
     }
 }
 

@@ -36,7 +36,7 @@ use crate::{
     offer::Offer,
     pages::Pages,
     predict::Measured,
-    report::{Moments, Report},
+    report::{Moments, Phases, Report},
     rounds::Rounds,
     wire::{Arrival, Message, Started},
 };
@@ -143,7 +143,8 @@ struct Numbers {
     started: Started,
     arrival: Arrival,
     settled: Option<Settled>,
-    whole: Duration,
+    /// When it was known that the VM is there with all its memory.
+    whole: Option<Duration>,
 }
 
 impl Source {
@@ -498,6 +499,7 @@ impl Source {
 
     /// The point of no return.
     fn commit(&mut self, now: Duration) -> Vec<Action> {
+        self.moments.committed = now;
         self.to(State::Committed, Some(now + self.settings.answer));
         vec![Action::Fence, Action::Commit(self.id)]
     }
@@ -530,31 +532,45 @@ impl Source {
         self.numbers.zero += sent.zero;
     }
 
-    /// What the move cost. `None` before `Running` has arrived, and for a move whose `Running` was lost.
+    /// Pages that were not sent as the guest does not care for what is in them. Of a move that was made: before that the guest may change its mind.
+    #[must_use]
+    pub fn left_out(&self) -> Pages {
+        let mut pages = self.rounds.left().clone();
+        if let Some(announced) = &self.announced {
+            // Those went when they had been promised.
+            pages.take_out(announced);
+        }
+        pages
+    }
+
+    /// What the move cost. `None` before the VM is there with all its memory. [`Report::bytes_left_out`] is for whoever has the memory.
     #[must_use]
     pub fn report(&self) -> Option<Report> {
         let n = self.numbers;
-        let phases = self.moments.phases(&n.started)?;
+        let whole = n.whole?;
+        let phases = self.moments.phases(&n.started);
         let ns = |from: Duration, to: Duration| to.saturating_sub(from).as_nanos() as u64;
+        let ran = self.moments.running.unwrap_or(self.moments.committed);
         Some(Report {
-            blackout_ns: phases.blackout_ns(),
+            blackout_ns: phases.as_ref().map(Phases::blackout_ns),
             predicted_blackout_ns: n.predicted.as_nanos() as u64,
-            total_ns: ns(self.began, n.whole.max(self.moments.running)),
+            total_ns: ns(self.began, whole),
             bytes_sent: n.bytes,
             rounds: self.rounds.done(),
             pages_sent: n.full,
             last_pages: n.last,
             pages_zero: n.zero,
-            pages_dont_care: self.rounds.omitted() as u64,
+            pages_dont_care: self.left_out().len() as u64,
+            bytes_left_out: None,
             pages_following: n.follow,
-            following_ns: if n.follow > 0 { ns(self.moments.running, n.whole) } else { 0 },
+            following_ns: if n.follow > 0 { ns(ran, whole) } else { 0 },
             pages_waited_for: n.arrival.waited.into(),
             waited_ns: n.arrival.waited_ns,
             worst_wait_ns: n.arrival.worst_ns,
             quiescent: n.quiescent,
             phases,
-            apply_ns: n.started.apply_ns,
-            run_ns: n.started.run_ns,
+            apply_ns: self.moments.running.map(|_| n.started.apply_ns),
+            run_ns: self.moments.running.map(|_| n.started.run_ns),
             ..settling::told(n.settled)
         })
     }

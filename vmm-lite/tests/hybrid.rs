@@ -120,6 +120,36 @@ fn a_link_that_breaks_while_memory_follows_is_made_again() {
     assert_eq!(there.output().matches("the source is back").count(), 3, "{}", there.output());
 }
 
+/// The word that the VM runs never gets to the source, which hears of it when it asks: how long the VM depended on both is reported all the same.
+#[test]
+fn how_long_memory_followed_is_known_where_the_blackout_is_not() {
+    let Some((site, vmms, image)) = lab("a lost word that the VM runs") else { return };
+    let mut source = dirtier(&vmms[0], &image);
+    let there = vmms[1].receive(7000, &["--plaintext"]).unwrap();
+    let target = format!("{}:7000", vmms[1].host().migration_ip);
+    let relay = Relay::start(&site.hosts[0].ns, target, |passing| match passing.kind {
+        Kind::Running => Fate::CutBefore,
+        _ => Fate::Pass,
+    })
+    .unwrap();
+    let to = relay.url();
+    let args = ["migrate", "d", &to, "--mode", "hybrid", "--plaintext", "--json"];
+    let report = vmms[0].json(&[&args[..], &SLOWLY].concat()).unwrap();
+    for unknown in ["blackout_ns", "phases", "apply_ns", "run_ns"] {
+        assert!(report[unknown].is_null(), "{unknown}: {report}");
+    }
+    assert!(number(&report, "pages_following") > 100, "{report}");
+    let window = number(&report, "following_ns");
+    assert!(window > 0 && window < number(&report, "total_ns"), "{report}");
+    assert!(source.wait(PATIENCE).unwrap().success(), "{}", source.output());
+    is_whole(&there);
+    // The destination knows it by its own clock. The source's is longer: it counts from the commit.
+    let said = there.output();
+    let whole = said.split("all memory is here, ").nth(1).and_then(|rest| rest.split(' ').next());
+    let here: f64 = whole.unwrap_or_else(|| panic!("{said}")).parse().unwrap();
+    assert!(here > 0.0 && here * 1e6 < window as f64 + 1e5, "{here} ms: {report}");
+}
+
 #[test]
 fn a_source_that_dies_while_memory_follows_is_mourned_by_name() {
     let Some((site, vmms, image)) = lab("a source that dies while memory follows") else { return };

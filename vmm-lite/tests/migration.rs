@@ -88,6 +88,38 @@ fn memory_that_checks_itself_arrives_whole_every_time() {
     vm.wait(PATIENCE).unwrap();
 }
 
+/// What a store has freed is not sent, and the report says how much that was: of pages that hold something, and of no others.
+#[test]
+fn memory_that_was_freed_is_left_out_and_counted() {
+    let Some((site, vmms, image)) = lab("memory that was freed", "kv") else { return };
+    let guest: SocketAddr = "10.0.0.2:6379".parse().unwrap();
+    let args = ["--name", "kv", "--memory", "16M", "--tap", "tap0", "--ip", "10.0.0.2/24"];
+    let mut vm = vmms[0].run(&image, &args).unwrap();
+    let mut client = Connection::open_when_up(&site.client, guest, PATIENCE).unwrap();
+    const KEYS: usize = 128;
+    const VALUE: usize = 32 << 10;
+    let value = "x".repeat(VALUE);
+    let mut left_out = Vec::new();
+    for (n, fill) in [true, false].into_iter().enumerate() {
+        let of = |key: usize| format!("SET key{key} {value}\r\n");
+        let command = |key| if fill { of(key) } else { format!("DEL key{key}\r\n") };
+        for key in 0..KEYS {
+            let answer = client.request(&command(key)).unwrap();
+            assert!(answer == "+OK" || answer == ":1", "{answer}");
+        }
+        let (next, report) = moved(&vmms[n], &vmms[1 - n], "kv", vm, &["--tap", "tap0"]);
+        let of = |key: &str| report[key].as_u64().unwrap_or_else(|| panic!("{key} in {report}"));
+        // Most of the guest's memory was never written to: it matters to nobody, and is nothing that would have been sent.
+        assert!(of("bytes_left_out") < 4096 * of("pages_dont_care"), "{report}");
+        left_out.push((of("bytes_left_out"), of("bytes_sent")));
+        vm = next;
+    }
+    let freed = (KEYS * VALUE) as u64;
+    let [(before, all), (after, rest)] = left_out[..] else { unreachable!() };
+    assert!(after - before > freed / 2 && after < 2 * freed, "{left_out:?}, freed {freed}");
+    assert!(all - rest > freed / 2, "{left_out:?}, freed {freed}");
+}
+
 #[test]
 fn clients_of_a_store_that_moves_notice_nothing() {
     const TEST: &str = "moves of kv under load";

@@ -50,20 +50,36 @@ fn an_undisturbed_move_arrives_whole() {
         let report = world.report().expect("a report");
         assert_eq!((report.brownout_ns, report.brownout_over), (Some(1_000_000), true));
         assert_eq!((report.brownout_page_faults, report.brownout_lost_ns), (7, 50_000));
-        assert!(report.blackout_ns > 0 && report.total_ns >= report.blackout_ns);
+        let (blackout, phases) = (report.blackout_ns.unwrap(), report.phases.unwrap());
+        assert!(blackout > 0 && report.total_ns >= blackout);
+        assert!(report.apply_ns.is_some() && report.run_ns.is_some());
+        assert!(report.pages_dont_care > 0 && report.pages_dont_care <= 10, "{report:?}");
         assert_eq!(report.rounds > 0, mode != Mode::StopAndCopy);
         let follows = matches!(mode, Mode::Auto | Mode::Hybrid);
         assert_eq!(report.pages_following > 0, follows, "{mode:?}");
         assert!(!follows || report.pages_waited_for > 0, "{mode:?}: nobody waited");
         assert!(!follows || world.touched() > 0, "the guest ran");
         assert_eq!(
-            report.blackout_ns,
-            report.phases.quiesce_ns
-                + report.phases.last_pages_and_state_ns
-                + report.phases.transfer_and_apply_ns
-                + report.phases.commit_and_run_ns
+            blackout,
+            phases.quiesce_ns
+                + phases.last_pages_and_state_ns
+                + phases.transfer_and_apply_ns
+                + phases.commit_and_run_ns
         );
     }
+}
+
+/// A move that was made is reported, also where the word that the VM runs was lost: whether it was.
+fn reports(world: &World, mode: Mode, what: &str) -> bool {
+    let report = world.report().unwrap_or_else(|| panic!("{what}: no report"));
+    let heard = report.blackout_ns.is_some();
+    let known = [report.phases.is_some(), report.apply_ns.is_some(), report.run_ns.is_some()];
+    assert_eq!(known, [heard; 3], "{what}: {report:?}");
+    let follows = report.pages_following > 0;
+    assert!(!matches!(mode, Mode::Hybrid) || follows, "{what}: {report:?}");
+    assert_eq!(report.following_ns > 0, follows, "{what}: {report:?}");
+    assert!(report.following_ns < report.total_ns, "{what}: {report:?}");
+    !heard
 }
 
 /// The link is cut after every message in turn, with the message delivered and with it lost.
@@ -76,6 +92,7 @@ fn a_link_cut_after_any_message_leaves_one_running() {
             world.messages()
         };
         assert!(messages > 15, "a whole move has more messages: {messages}");
+        let mut unheard = 0;
         for after in 0..messages {
             for lost in [false, true] {
                 let what =
@@ -83,6 +100,9 @@ fn a_link_cut_after_any_message_leaves_one_running() {
                 let mut world = World::new(Guest::busy(1), mode, together, &[Cut { after, lost }]);
                 run(&mut world);
                 check(&world, &what);
+                if world.destination_runs() {
+                    unheard += usize::from(reports(&world, mode, &what));
+                }
                 if world.source_runs() {
                     world.try_again();
                     run(&mut world);
@@ -91,6 +111,7 @@ fn a_link_cut_after_any_message_leaves_one_running() {
                 }
             }
         }
+        assert!(unheard > 0, "{mode:?}, together: {together}: `Running` was never lost");
     }
 }
 

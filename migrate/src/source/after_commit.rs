@@ -13,7 +13,7 @@ impl Source {
     pub(super) fn after_commit(&mut self, event: Event, now: Duration) -> Vec<Action> {
         match (self.state, event) {
             (State::Committed, Event::Message(Message::Running(started))) => {
-                self.moments.running = now;
+                self.moments.running = Some(now);
                 self.numbers.started = started;
                 self.ran = true;
                 let mut actions = vec![Action::HandOn];
@@ -75,7 +75,7 @@ impl Source {
     fn outcome(&mut self, outcome: Outcome, now: Duration) -> Vec<Action> {
         match outcome {
             Outcome::Ran => {
-                self.numbers.whole = now;
+                self.numbers.whole = Some(now);
                 self.moved()
             }
             Outcome::Lacking if self.following.is_some() => {
@@ -135,7 +135,7 @@ impl Source {
     /// The VM is there, with all its memory.
     fn whole(&mut self, arrival: Arrival, now: Duration) -> Vec<Action> {
         self.numbers.arrival = arrival;
-        self.numbers.whole = now;
+        self.numbers.whole = Some(now);
         self.settle(now)
     }
 

@@ -150,33 +150,49 @@ fn brownout(r: &Report) -> String {
     )
 }
 
-fn table(args: &Args, r: &Report) -> String {
-    let us = |ns: u64| format!("{:>9.1} µs", ns as f64 / 1e3);
-    let p = &r.phases;
-    let mut table = format!(
-        "{} runs at {} now\n\
-         blackout             {}   (expected {})\n\
+fn us(ns: u64) -> String {
+    format!("{:>9.1} µs", ns as f64 / 1e3)
+}
+
+/// The blackout and its phases.
+fn blackout(r: &Report) -> String {
+    let (Some(ns), Some(p)) = (r.blackout_ns, &r.phases) else {
+        return "blackout               not known: the connection broke before the destination said when the VM ran".into();
+    };
+    format!(
+        "blackout             {}   (expected {})\n\
          \x20 quiesce            {}\n\
          \x20 last pages, state  {}\n\
          \x20 transfer, apply    {}\n\
-         \x20 commit, run        {}\n\
-         {}\n\
-         whole move           {}\n\
-         sent                 {:>9} KiB in {} rounds, {} pages in the blackout, {} pages left out\n",
-        args.name,
-        args.to,
-        us(r.blackout_ns),
+         \x20 commit, run        {}",
+        us(ns),
         us(r.predicted_blackout_ns).trim_start(),
         us(p.quiesce_ns),
         us(p.last_pages_and_state_ns),
         us(p.transfer_and_apply_ns),
         us(p.commit_and_run_ns),
+    )
+}
+
+fn table(args: &Args, r: &Report) -> String {
+    let kib = |bytes: Option<u64>| bytes.map_or("?".into(), |bytes| (bytes / 1024).to_string());
+    let mut table = format!(
+        "{} runs at {} now\n\
+         {}\n\
+         {}\n\
+         whole move           {}\n\
+         sent                 {:>9} KiB in {} rounds, {} pages in the blackout\n\
+         left out             {:>9} KiB that the guest gave up; {} zero pages\n",
+        args.name,
+        args.to,
+        blackout(r),
         brownout(r),
         us(r.total_ns),
         r.bytes_sent / 1024,
         r.rounds,
         r.last_pages,
-        r.pages_dont_care,
+        kib(r.bytes_left_out),
+        r.pages_zero,
     );
     if r.pages_following > 0 {
         table += &format!(

@@ -1,7 +1,11 @@
 //! One move, on a thread of its own.
 
 use super::{
-    Receiver, SILENCE, prepared::Prepared, preparing::while_telling, rejoin::Rejoin, waiting::Waiting,
+    Receiver, SILENCE,
+    prepared::Prepared,
+    preparing::while_telling,
+    rejoin::Rejoin,
+    waiting::{Waiting, say_whole},
 };
 use crate::migration::{
     connection::{Connection, Incoming, LinkError},
@@ -42,6 +46,8 @@ pub(super) struct Attempt<'r> {
     came: Instant,
     /// When the last message was sent.
     spoke: Instant,
+    /// When the guest began to run, once it has.
+    ran: Instant,
     /// Until when what is urgent is awaited without sleep.
     awake_until: Instant,
     /// When the last message before the state was sent: the source asked for the pause after it had come.
@@ -68,6 +74,7 @@ impl<'r> Attempt<'r> {
             pages: 0,
             came: epoch,
             spoke: epoch,
+            ran: epoch,
             awake_until: epoch,
             before_switch: epoch,
             settles: false,
@@ -292,6 +299,7 @@ impl<'r> Attempt<'r> {
                 if let Some(prepared) = &mut self.prepared {
                     prepared.missing = None;
                 }
+                say_whole(self.ran.elapsed(), &self.machine.arrival());
                 fail_point!("destination.whole");
             }
             Action::AwaitSource(why) => {
@@ -348,6 +356,8 @@ impl<'r> Attempt<'r> {
         self.receiver.changed.notify_all();
         fail_point!("destination.written-down");
         let started = prepared.start(self.came, self.before_switch);
+        let told = Duration::from_nanos(started.told_ns);
+        self.ran = Instant::now().checked_sub(told).unwrap_or(self.came);
         // A VM runs here: what another would need is closed, and the name is this one's.
         let offering = self.receiver.offering().take().and_then(Arc::into_inner);
         if let Some(claim) = prepared.claim.take().or(offering.and_then(|o| o.claim)) {

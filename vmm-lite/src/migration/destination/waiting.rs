@@ -1,6 +1,6 @@
-//! What is said of a VM that waits for its source, which has memory of it and went away.
+//! What is said of a VM whose memory follows: how long that took, and how it waits for a source that went away.
 
-use migrate::pages::Pages;
+use migrate::{pages::Pages, wire::Arrival};
 use std::time::{Duration, Instant};
 
 /// When it is said first how long it waits already; from then on whenever that has doubled.
@@ -53,6 +53,18 @@ pub(super) fn say_which(lacking: &Pages) {
     for line in lines(lacking) {
         eprintln!("vmm-lite: missing (guest-physical page numbers): {line}");
     }
+}
+
+/// Says for how long the VM depended on both hosts, and what that cost it.
+pub(super) fn say_whole(took: Duration, arrival: &Arrival) {
+    let ms = |ns: u64| ns as f64 / 1e6;
+    eprintln!(
+        "vmm-lite: all memory is here, {:.1} ms after the VM began to run; it waited for {} pages, {:.1} ms at most and {:.1} ms in all",
+        ms(took.as_nanos() as u64),
+        arrival.waited,
+        ms(arrival.worst_ns),
+        ms(arrival.waited_ns)
+    );
 }
 
 /// Pages, for people: every one of them, in rows.

@@ -1,6 +1,8 @@
 //! Does what the source's machine says, and tells it what came of it.
 
-use super::{STALLED, late::Late, options::Options, pace::Pace, send_pages::Packer};
+use super::{
+    STALLED, late::Late, left_out::held_by, options::Options, pace::Pace, send_pages::Packer,
+};
 use crate::{
     control::Reply,
     kvm,
@@ -389,7 +391,10 @@ impl<'vm> Driver<'vm> {
         if let Ended::Failed(failure) = ended {
             return Err(failure.into());
         }
-        let report = self.source.report();
+        let mut report = self.source.report();
+        if let Some(report) = &mut report {
+            report.bytes_left_out = held_by(self.vm.ram(), &self.source.left_out());
+        }
         reply.answer(&answer(&self.to, report.as_ref()));
         // Packets may come late for longer than memory follows.
         while let (Some(late), Some(_)) = (&self.late, &self.connection) {

@@ -4,9 +4,11 @@
 //! - `driver`: does what the machine says
 //! - `send`: memory, in pieces between which the move can be called off
 //! - `send_pages`, `pace`, `late`: pages into messages; how fast; packets that come late
+//! - `left_out`: what was not sent
 
 mod driver;
 mod late;
+mod left_out;
 pub mod options;
 mod pace;
 mod send;
