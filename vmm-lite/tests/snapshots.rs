@@ -102,6 +102,25 @@ fn info(connection: &mut Connection, field: &str) -> String {
     line.unwrap_or_else(|| panic!("no {field} in {info}")).to_owned()
 }
 
+/// The wall clock of a store is right at once, and its monotonic clock did not go back to before `since`. The time since it was started, by that one.
+#[track_caller]
+fn clocks_are_right(connection: &mut Connection, since: Duration) -> Duration {
+    let number = |text: &str, field: &str| -> u64 {
+        let value = text.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'));
+        value.unwrap_or_else(|| panic!("no {field} in {text}")).trim().parse().unwrap()
+    };
+    let before = std::time::UNIX_EPOCH.elapsed().unwrap();
+    let server = connection.bulk("INFO server\r\n").unwrap().unwrap();
+    let after = std::time::UNIX_EPOCH.elapsed().unwrap();
+    let there = Duration::from_micros(number(&server, "server_time_usec"));
+    let off = Duration::from_secs(1);
+    assert!(there + off >= before && there <= after + off, "{there:?} there, {before:?} here");
+    let up = connection.bulk("INFO vmm\r\n").unwrap().unwrap();
+    let up = Duration::from_millis(number(&up, "uptime_ms"));
+    assert!(up >= since, "the clock went back: {up:?} after {since:?}");
+    up
+}
+
 #[test]
 fn memory_that_is_being_written_is_saved_whole() {
     let Some(lab) = Lab::new("snapshots of dirtier", "dirtier") else { return };
@@ -152,13 +171,14 @@ fn a_store_is_saved_under_load_and_comes_back_the_same_each_time() {
     assert!(seen.errors.is_empty(), "{:?}", &seen.errors[..seen.errors.len().min(5)]);
     assert_eq!((seen.reconnects, seen.counter as usize), (0, seen.samples.len()));
     let nonce = info(&mut connection, "nonce");
+    let up = clocks_are_right(&mut connection, Duration::ZERO);
     lab.json(&["snapshot", "kv", &file, "--stop", "--json"]);
     let mut vm = vm;
     vm.wait(PATIENCE).unwrap();
 
     let counter = seen.counter.to_string();
     let mut drawn = HashSet::new();
-    let mut up = Duration::ZERO;
+    let mut up = up;
     for how in [&[][..], &["--lazy"], &[]] {
         let vm = lab.start(&[&["restore", &file, "--tap", "tap0"], how].concat());
         let mut connection = lab.client(KV);
@@ -168,19 +188,9 @@ fn a_store_is_saved_under_load_and_comes_back_the_same_each_time() {
         assert_eq!(info(&mut connection, "nonce"), nonce);
         assert_eq!(info(&mut connection, "copies"), "1");
         assert!(drawn.insert(info(&mut connection, "drawn")), "random numbers differ");
-        let now = Duration::from_millis(info(&mut connection, "uptime_ms").parse().unwrap());
-        assert!(now > up, "its clock goes on while it is away: {now:?} after {up:?}");
-        up = now;
-        let time = connection.bulk("INFO server\r\n").unwrap().unwrap();
-        let time = time.lines().find_map(|l| l.strip_prefix("server_time_usec:"));
-        if let Some(time) = time {
-            let there = Duration::from_micros(time.trim().parse().unwrap());
-            let here = std::time::UNIX_EPOCH.elapsed().unwrap();
-            assert!(
-                here.abs_diff(there) < Duration::from_secs(2),
-                "{here:?} here, {there:?} there"
-            );
-        }
+        assert_eq!(info(&mut connection, "last_resume"), "restored");
+        // It goes on while the store is away.
+        up = clocks_are_right(&mut connection, up);
         lab.stop("kv", vm);
     }
 }
@@ -193,12 +203,17 @@ fn a_store_is_put_back() {
     assert_eq!(connection.request("SET a before\r\n").unwrap(), "+OK");
     let file = lab.file("kv.snap");
     lab.snapshot("kv", &file);
+    let mut drawn = HashSet::new();
     for n in 0..3 {
         let mut connection = lab.client(KV);
         assert_eq!(connection.request("SET a after\r\n").unwrap(), "+OK");
+        let up = clocks_are_right(&mut connection, Duration::ZERO);
         let report = lab.json(&["revert", "kv", &file, "--json"]);
         assert!(report["pause_ns"].as_u64().unwrap() > 0, "{report}");
         let mut connection = lab.client(KV);
+        clocks_are_right(&mut connection, up);
+        assert_eq!(info(&mut connection, "last_resume"), "reverted");
+        assert!(drawn.insert(info(&mut connection, "drawn")), "random numbers differ");
         assert_eq!(connection.bulk("GET a\r\n").unwrap().as_deref(), Some("before"), "{n}");
     }
     // From a bad file it is not.
@@ -367,6 +382,7 @@ fn clones_of_a_store_are_themselves() {
     let mut parent = lab.client(KV);
     assert_eq!(parent.request("SET a common\r\n").unwrap(), "+OK");
     let nonce = info(&mut parent, "nonce");
+    let up = clocks_are_right(&mut parent, Duration::ZERO);
     for n in 1..=3 {
         lab.site.hosts[0].tap(&format!("tap{n}")).unwrap();
     }
@@ -383,6 +399,8 @@ fn clones_of_a_store_are_themselves() {
         let mut clone = lab.client(&format!("10.0.0.{}:6379", 20 + n));
         assert_eq!(clone.bulk("GET a\r\n").unwrap().as_deref(), Some("common"));
         assert_eq!(info(&mut clone, "nonce"), nonce, "the memory is the parent's");
+        clocks_are_right(&mut clone, up);
+        assert_eq!(info(&mut clone, "last_resume"), "forked");
         assert_eq!(info(&mut clone, "copies"), "1");
         assert!(drawn.insert(info(&mut clone, "drawn")), "random numbers are its own");
         assert_eq!(clone.request(&format!("SET a {n}\r\n")).unwrap(), "+OK");
@@ -398,6 +416,7 @@ fn clones_of_a_store_are_themselves() {
     // The connection that its clones gave up is the parent's still.
     assert_eq!(parent.bulk("GET a\r\n").unwrap().as_deref(), Some("common"));
     assert_eq!(info(&mut parent, "copies"), "0");
+    assert_eq!(info(&mut parent, "last_resume"), "resumed");
     // A clone is a VM like others.
     let file = lab.file("clone.snap");
     lab.snapshot("kv-2", &file);

@@ -2,8 +2,9 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use vmm_lite_hooks::Reason;
 
 /// Drawn and taken at the start.
 #[derive(Debug)]
@@ -23,12 +24,26 @@ struct Moves {
     copies: AtomicU64,
     /// A number drawn when it last did.
     drawn: AtomicU64,
+    /// Why it last ran again; its place in [`REASONS`].
+    last: AtomicUsize,
 }
+
+/// Reasons by the names that INFO has for them.
+const REASONS: [(&str, Reason); 6] = [
+    ("resumed", Reason::Resumed),
+    ("migrated", Reason::Migrated),
+    ("restored", Reason::Restored),
+    ("forked", Reason::Forked),
+    ("taken_over", Reason::TakenOver),
+    ("reverted", Reason::Reverted),
+];
+/// What it says before the program was ever away, and for a reason it does not know.
+const NO_REASON: &str = "none";
 
 impl Moves {
     fn watch() -> Arc<Self> {
-        use vmm_lite_hooks::Reason::{Forked, Migrated, Restored, TakenOver};
-        let moves = Arc::<Self>::default();
+        use Reason::{Forked, Migrated, Restored, Reverted, TakenOver};
+        let moves = Arc::new(Self { last: AtomicUsize::new(REASONS.len()), ..Self::default() });
         let counted = Arc::clone(&moves);
         vmm_lite_hooks::on_resume(move |resume| {
             if matches!(resume.reason, Migrated | TakenOver) {
@@ -36,12 +51,14 @@ impl Moves {
                 counted.last_away_ns.store(away, Ordering::Relaxed);
                 counted.count.fetch_add(1, Ordering::Relaxed);
             }
-            if matches!(resume.reason, Restored | Forked) {
+            if matches!(resume.reason, Restored | Forked | Reverted) {
                 // A thread draws once for all that it hashes, so that only a new one draws anew.
                 let drawn = std::thread::spawn(|| RandomState::new().hash_one(0)).join();
                 counted.drawn.store(drawn.unwrap_or(0), Ordering::Relaxed);
                 counted.copies.fetch_add(1, Ordering::Relaxed);
             }
+            let last = REASONS.iter().position(|(_, reason)| *reason == resume.reason);
+            counted.last.store(last.unwrap_or(REASONS.len()), Ordering::Relaxed);
         });
         moves
     }
@@ -90,7 +107,13 @@ impl Vmm {
         self.moves.count.load(Ordering::Relaxed)
     }
 
-    /// How often the program found that it had become a copy, restored or forked.
+    /// Why the program last ran again after it had been away.
+    #[must_use]
+    pub fn last_resume(&self) -> &'static str {
+        REASONS.get(self.moves.last.load(Ordering::Relaxed)).map_or(NO_REASON, |(name, _)| name)
+    }
+
+    /// How often the program found that it had become another: restored, forked, or put back.
     #[must_use]
     pub fn copies(&self) -> u64 {
         self.moves.copies.load(Ordering::Relaxed)
@@ -118,5 +141,11 @@ impl Default for Vmm {
 /// Unix time in ms.
 #[must_use]
 pub fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_millis() as u64)
+    unix_us() / 1000
+}
+
+/// Unix time in µs.
+#[must_use]
+pub fn unix_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_micros() as u64)
 }

@@ -6,7 +6,7 @@
 //! });
 //! vmm_lite_hooks::on_resume(|resume| {
 //!     println!("{:?} after {:?}", resume.reason, resume.away);
-//!     // After `Restored` or `Forked` there are other copies of this program: draw new keys, take a new name.
+//!     // After `Restored` or `Forked` there are other copies of this program: draw new keys, take a new name. After `Reverted` what it drew since is forgotten: draw anew too.
 //! });
 //! ```
 //! Hooks run on a thread of their own, one at a time, while all other threads of the program run too; so they may lock what these
@@ -52,7 +52,7 @@ pub struct Resume {
     pub reason: Reason,
     /// How long it stood still. [`Instant`] went on meanwhile.
     pub away: Duration,
-    /// Changes when a copy of the VM starts, so copies can tell that they are.
+    /// Changes when a copy of the VM starts and when the VM is put back, so that what was drawn before can be told to be old.
     pub generation: u128,
 }
 
@@ -70,6 +70,8 @@ pub enum Reason {
     Forked,
     /// It is the standby of a VM that died.
     TakenOver,
+    /// It was put back, in its place, to what a snapshot has.
+    Reverted,
     /// Something that this version of the crate does not know, by its number.
     Other(u32),
 }
@@ -83,6 +85,7 @@ impl From<u32> for Reason {
             3 => Self::Restored,
             4 => Self::Forked,
             5 => Self::TakenOver,
+            6 => Self::Reverted,
             other => Self::Other(other),
         }
     }
@@ -123,6 +126,7 @@ mod tests {
             (Reason::Restored, ResumeReason::Restored),
             (Reason::Forked, ResumeReason::Forked),
             (Reason::TakenOver, ResumeReason::TakenOver),
+            (Reason::Reverted, ResumeReason::Reverted),
         ] {
             assert_eq!(Reason::from(number as u32), reason);
         }

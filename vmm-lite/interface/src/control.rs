@@ -26,6 +26,8 @@ pub enum ResumeReason {
     Forked = 4,
     /// The standby took over from a primary that died.
     TakenOver = 5,
+    /// The same VM in its place, put back to what a snapshot has; the generation changed.
+    Reverted = 6,
 }
 
 impl ResumeReason {
@@ -39,6 +41,7 @@ impl ResumeReason {
             3 => Self::Restored,
             4 => Self::Forked,
             5 => Self::TakenOver,
+            6 => Self::Reverted,
             _ => return None,
         })
     }

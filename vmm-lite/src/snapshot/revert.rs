@@ -73,7 +73,7 @@ pub fn revert(vm: &Vm, file: File) -> Result<Report, Error> {
         Ok(pages) => pages,
         Err(e) => return Err(before.undo(paused, e)),
     };
-    if let Err(e) = paused.resume(Resume { reason: ResumeReason::Restored, away }) {
+    if let Err(e) = paused.resume(Resume { reason: ResumeReason::Reverted, away }) {
         return Err(match vm.hold() {
             Ok(paused) => before.undo(paused, e.into()),
             // It has ended meanwhile.

@@ -158,10 +158,8 @@ impl<'vm> Paused<'vm> {
         if self.vm.shared.fenced.load(SeqCst) {
             return Err(Error::Fenced);
         }
-        let new_generation = matches!(
-            how.reason,
-            ResumeReason::Boot | ResumeReason::Restored | ResumeReason::Forked
-        );
+        use ResumeReason::{Boot, Forked, Restored, Reverted};
+        let new_generation = matches!(how.reason, Boot | Restored | Forked | Reverted);
         let fresh = new_generation.then(Fresh::draw).transpose()?;
         self.machine.before_resume(how.reason, how.away, fresh.as_ref());
         self.vm.shared.run()

@@ -5,6 +5,7 @@ use super::error::{Error, Outcome};
 use crate::config::REDIS_VERSION;
 use crate::memory;
 use crate::protocol::{Args, Reply};
+use crate::vmm::unix_us;
 use std::fmt::Write;
 
 /// The sections, in order; all are in the default.
@@ -53,6 +54,7 @@ fn section(context: &mut Context<'_>, name: &str) -> Fields {
             add("multiplexing_api", &"mio");
             add("run_id", &state.vmm.run_id());
             add("tcp_port", &state.config.port);
+            add("server_time_usec", &unix_us());
             add("uptime_in_seconds", &uptime);
             add("uptime_in_days", &(uptime / 86_400));
         }
@@ -101,6 +103,7 @@ fn section(context: &mut Context<'_>, name: &str) -> Fields {
             add("uptime_ms", &vmm.uptime().as_millis());
             add("moves", &vmm.moves());
             add("last_away_us", &vmm.last_away().as_micros());
+            add("last_resume", &vmm.last_resume());
             add("copies", &vmm.copies());
             add("drawn", &vmm.drawn());
         }
