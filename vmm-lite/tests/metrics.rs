@@ -259,6 +259,62 @@ fn a_socket_in_the_file_system_comes_and_goes() {
     assert!(!path.exists(), "it is gone with the VM");
 }
 
+/// A VM that comes back has an endpoint as one that is started has, and each of several its own.
+#[test]
+fn copies_have_endpoints_of_their_own() {
+    if !kvm() {
+        return;
+    }
+    let vm = Served::at("copies", &free_port().to_string());
+    let in_dir = |name: &str| vm.dir.join(name).to_str().unwrap().to_owned();
+    let file = in_dir("kv.snap");
+    vm.verb(&["snapshot", "kv", &file]);
+    let shows = |path: &str, name: &str| {
+        let body = get(UnixStream::connect(path).unwrap(), "/metrics").1;
+        valid(&body);
+        let series = format!("vmm_lite_state{{vm=\"{name}\",state=\"running\"}}");
+        assert_eq!(value(&body, &series), 1.0, "{body}");
+    };
+    let is_there =
+        |name: &str| Served::command(&vm.dir, &["stats", name]).output().unwrap().status.success();
+    let several = format!("unix:{}", in_dir("%d.metrics"));
+    for verb in [["fork", "kv"], ["restore", &file]] {
+        let many = ["--count", "2", "--detach", "--metrics"];
+        vm.verb(&[&verb[..], &many, &[&several]].concat());
+        for n in 1..=2 {
+            let (name, path) = (format!("kv-{n}"), in_dir(&format!("{n}.metrics")));
+            shows(&path, &name);
+            vm.verb(&["stop", &name]);
+            // Its name is free, and its socket gone, when its process has ended.
+            let end = Instant::now() + PATIENCE;
+            while is_there(&name) || std::path::Path::new(&path).exists() {
+                assert!(Instant::now() < end, "{path} is left behind");
+            }
+        }
+    }
+    // Several cannot have one place, which is said before one is started.
+    for one in [free_port().to_string(), format!("unix:{}", in_dir("one.metrics"))] {
+        let args = ["fork", "kv", "--count", "2", "--detach", "--metrics", &one];
+        let out = Served::command(&vm.dir, &args).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(!out.status.success() && said.contains("%d"), "{said}");
+    }
+    for how in [&[][..], &["--lazy"]] {
+        let path = in_dir("restored.metrics");
+        let metrics = format!("unix:{path}");
+        let args = ["restore", &file, "--name", "again", "--metrics", &metrics];
+        let command = Served::command(&vm.dir, &[&args[..], how].concat());
+        let mut again = Process::start(command).unwrap();
+        let end = Instant::now() + PATIENCE;
+        while !is_there("again") {
+            assert!(Instant::now() < end && again.is_running(), "{}", again.output());
+        }
+        shows(&path, "again");
+        vm.verb(&["stop", "again"]);
+        again.wait(PATIENCE).unwrap();
+    }
+}
+
 /// Two hosts and dirtier on the first.
 fn moving(test: &str) -> Option<(Site, [Vmm; 2], Process)> {
     let site = Site::for_test(test)?;

@@ -6,6 +6,7 @@ use crate::{
     control::{Server, server},
     devices::console::Console,
     kvm::Host,
+    metrics::{At, Endpoint},
     snapshot::{clones, start::Opened},
     vm::{ResumeReason, Vm, mac_text},
 };
@@ -47,6 +48,8 @@ pub struct Orders {
     pub confinement: Confinement,
     /// Who it is.
     pub place: Place,
+    /// Where its figures are served.
+    pub metrics: Option<String>,
 }
 
 /// What a VM says when it runs.
@@ -140,7 +143,7 @@ pub fn run(args: Args) -> super::Result {
         nix::unistd::setsid()?;
     }
     let started = start(&orders);
-    let (vm, server) = match started {
+    let (vm, server, _endpoint) = match started {
         Ok(started) => started,
         Err(e) => {
             let error = Some(super::with_causes(&*e));
@@ -154,19 +157,30 @@ pub fn run(args: Args) -> super::Result {
     Ok(ExitCode::from(end.exit_code()))
 }
 
-fn start(orders: &Orders) -> Result<(Vm, Server), Box<dyn std::error::Error>> {
+/// The clone, and what serves it: the control socket, and its figures.
+type Started = (Vm, Server, Option<Endpoint>);
+
+fn start(orders: &Orders) -> Result<Started, Box<dyn std::error::Error>> {
     let memory = clones::Memory::of(File::from(inherited(orders.memory)?))?;
     let guest = clones::seed(&File::from(inherited(orders.seed)?))?;
     let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
     let Place { change, tap } = &orders.place;
     let opened = Opened::new(Host::open()?, guest, change, tap.as_deref())?;
+    let at = orders.metrics.as_deref().map(str::parse::<At>).transpose()?;
+    let mut endpoint = at.as_ref().map(Endpoint::listen).transpose()?;
     orders.confinement.enter()?;
+    if let Some(endpoint) = &mut endpoint {
+        endpoint.serve()?;
+    }
     if !orders.detach {
         end_with(orders.parent)?;
     }
     let reason = if orders.forked { ResumeReason::Forked } else { ResumeReason::Restored };
     let (vm, claim) = memory.start(opened, reason, console)?;
-    Ok((vm, Server::new(claim)))
+    if let Some(endpoint) = &endpoint {
+        endpoint.shows(&vm);
+    }
+    Ok((vm, Server::new(claim), endpoint))
 }
 
 /// Has this process ended when the one that started it ends. A change of the user would undo that, so it is to be called after it.

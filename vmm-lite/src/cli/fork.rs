@@ -10,6 +10,7 @@ use crate::{
         Client,
         server::{self, Signals},
     },
+    metrics::{self, At},
     snapshot::clones::Template,
     vm::ResumeReason,
 };
@@ -43,6 +44,7 @@ Examples:
   vmm-lite fork kv --count 2 --tap tap1 --tap tap7 --keep-ip        each on a network of its own
   vmm-lite fork worker --count 100 --detach --json | jq -r .clones[].name
   vmm-lite fork worker --count 100 --first 101 --detach             a hundred more
+  vmm-lite fork worker --count 20 --metrics unix:/run/worker-%d.metrics
   sudo vmm-lite fork kv --user nobody --tap tap1 --ip 10.0.0.101/24";
 
 /// Start clones of a VM that runs
@@ -71,7 +73,7 @@ pub struct Args {
 }
 
 /// Options for several VMs at once.
-#[derive(clap::Args, Clone, Copy, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct Many {
     /// Number of the first of several
     #[arg(long, value_name = "N", default_value = "1")]
@@ -84,6 +86,25 @@ pub struct Many {
     /// Print one JSON object about several VMs once they run; times in nanoseconds
     #[arg(long)]
     pub json: bool,
+
+    /// Serve the VM's figures to Prometheus there, at /metrics. For several VMs: unix:PATH, in which %d stands for the VM's number
+    #[arg(long, value_name = "ADDRESS:PORT|unix:PATH")]
+    pub metrics: Option<At>,
+}
+
+impl Many {
+    /// Where the figures of each of so many VMs are served, as text.
+    ///
+    /// # Errors
+    /// When they would all be served at one place.
+    pub fn metrics(&self, count: usize) -> Result<Vec<Option<String>>, metrics::Error> {
+        let Some(at) = &self.metrics else { return Ok(vec![None; count]) };
+        let place = |n| at.numbered(self.first.saturating_add(n)).map(|at| Some(at.to_string()));
+        match count {
+            1 if !at.to_string().contains("%d") => Ok(vec![Some(at.to_string())]),
+            _ => (0..count as u32).map(place).collect(),
+        }
+    }
 }
 
 /// Runs the verb.
@@ -95,6 +116,7 @@ pub fn run(args: Args) -> super::Result {
     let signals = server::catch_signals()?;
     let mut client = Client::connect(&args.name)?;
     // What cannot be is said before the VM is disturbed.
+    args.many.metrics(args.count as usize)?;
     let template = Template::new()?;
     let files = [template.memory().as_fd(), template.seed().as_fd()];
     let watch = super::snapshot::watch(args.many.json);
@@ -108,13 +130,13 @@ pub fn run(args: Args) -> super::Result {
     };
     let places = args.network.places(&guest.who.identity, wanted)?;
     let how = How { reason: ResumeReason::Forked, confinement, many: args.many };
-    let clones = Clones::start(&template, &places, how)?;
+    let clones = Clones::start(&template, &places, &how)?;
     drop(template);
-    clones.go_on(Some(&report), args.many, &signals)
+    clones.go_on(Some(&report), &how.many, &signals)
 }
 
 /// How clones are started.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct How {
     /// Why they run, as they are told.
     pub reason: ResumeReason,
@@ -129,10 +151,10 @@ pub struct How {
 /// # Errors
 /// When one cannot be started: then none is left.
 pub fn run_all(template: Template, places: &[Place], how: How, signals: &Signals) -> super::Result {
-    let clones = Clones::start(&template, places, how)?;
+    let clones = Clones::start(&template, places, &how)?;
     // The memory goes with the last that shares it.
     drop(template);
-    clones.go_on(None, how.many, signals)
+    clones.go_on(None, &how.many, signals)
 }
 
 /// A clone's process.
@@ -153,11 +175,11 @@ impl Clones {
     fn start(
         template: &Template,
         places: &[Place],
-        how: How,
+        how: &How,
     ) -> Result<Self, Box<dyn std::error::Error>> {
         let begun = Instant::now();
         let mut clones = Self { processes: Vec::new(), running: Vec::new(), took_ns: 0 };
-        for place in places {
+        for (place, metrics) in places.iter().zip(how.many.metrics(places.len())?) {
             let (ready, theirs) = pipe2(OFlag::O_CLOEXEC)?;
             let orders = Orders {
                 memory: template.memory().as_raw_fd(),
@@ -168,6 +190,7 @@ impl Clones {
                 parent: std::process::id(),
                 confinement: how.confinement,
                 place: place.clone(),
+                metrics,
             };
             let child = spawn(&orders, theirs)
                 .map_err(|e| format!("cannot start a process for a clone: {e}"))?;
@@ -191,7 +214,7 @@ impl Clones {
     }
 
     /// Tells that they run, and waits for them to end, unless they are to be left alone.
-    fn go_on(mut self, fork: Option<&Value>, many: Many, signals: &Signals) -> super::Result {
+    fn go_on(mut self, fork: Option<&Value>, many: &Many, signals: &Signals) -> super::Result {
         if many.json {
             let all = json!({ "clones": self.running, "started_ns": self.took_ns, "fork": fork });
             println!("{all}");

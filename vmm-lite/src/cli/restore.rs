@@ -5,6 +5,7 @@ use crate::{
     control::{Server, server},
     devices::console::Console,
     kvm::Host,
+    metrics::Endpoint,
     snapshot::{clones::Template, lazy, load, start::Opened},
     vm::ResumeReason,
 };
@@ -22,6 +23,7 @@ Examples:
   vmm-lite restore kv.snap --lazy --tap tap0               its memory follows while it runs
   vmm-lite restore kv.snap --name kv2 --tap tap1 --ip 10.0.0.3/24
   vmm-lite restore kv.snap --count 20 --tap tap%d --ip 10.0.0.101/24 --detach
+  vmm-lite restore kv.snap --tap tap0 --metrics 127.0.0.1:9464
   sudo vmm-lite restore kv.snap --user nobody --tap tap0";
 
 /// Run a VM from a snapshot, or several
@@ -76,7 +78,8 @@ pub fn run(args: Args) -> super::Result {
     let numbers = args.count.map(|count| (args.many.first, count));
     let wanted = network::Wanted { name, numbers, beside: false };
     let places = args.network.places(&guest.who.identity, wanted)?;
-    if args.count.is_some() {
+    if let Some(count) = args.count {
+        args.many.metrics(count as usize)?;
         let template = Template::new()?;
         load::template(&snapshot, template.memory())?;
         template.plant(&guest)?;
@@ -87,7 +90,11 @@ pub fn run(args: Args) -> super::Result {
     let [place] = &places[..] else { return Err("one VM has one place".into()) };
     let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
     let opened = Opened::new(host, guest, &place.change, place.tap.as_deref())?;
+    let mut endpoint = args.many.metrics.as_ref().map(Endpoint::listen).transpose()?;
     confinement.enter()?;
+    if let Some(endpoint) = &mut endpoint {
+        endpoint.serve()?;
+    }
     let vm = opened.machine(console, None)?;
     if args.lazy {
         lazy::begin(&vm, snapshot)?;
@@ -96,6 +103,9 @@ pub fn run(args: Args) -> super::Result {
         drop(snapshot);
     }
     let server = Server::new(opened.run(&vm, ResumeReason::Restored)?);
+    if let Some(endpoint) = &endpoint {
+        endpoint.shows(&vm);
+    }
     if let Some(ready) = &mut ready {
         ready.tell(&vm, server.name())?;
     }

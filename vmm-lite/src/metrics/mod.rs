@@ -24,6 +24,11 @@ pub enum Error {
         "{0:?} is nowhere to serve metrics: write ADDRESS:PORT, such as 127.0.0.1:9100, or unix:PATH"
     )]
     Form(String),
+    /// One place for several VMs.
+    #[error(
+        "{0} is one place, and each of several VMs needs its own: write unix:PATH with %d in it, which stands for the VM's number"
+    )]
+    Shared(At),
     /// One that cannot be had.
     #[error("cannot serve metrics at {at}")]
     Listen {
@@ -32,6 +37,24 @@ pub enum Error {
         /// What the host says.
         source: std::io::Error,
     },
+}
+
+impl At {
+    /// The place of the VM with this number, of several: a path with the number where it says `%d`.
+    ///
+    /// # Errors
+    /// [`Error::Shared`].
+    pub fn numbered(&self, number: u32) -> Result<Self, Error> {
+        match self {
+            Self::Unix(path) => match path.to_str() {
+                Some(path) if path.contains("%d") => {
+                    Ok(Self::Unix(path.replace("%d", &number.to_string()).into()))
+                }
+                _ => Err(Error::Shared(self.clone())),
+            },
+            Self::Tcp(_) => Err(Error::Shared(self.clone())),
+        }
+    }
 }
 
 impl FromStr for At {
@@ -63,6 +86,11 @@ mod tests {
     fn places_are_addresses_or_paths() {
         for right in ["127.0.0.1:9100", "[::1]:9100", "unix:/run/kv.metrics"] {
             assert_eq!(right.parse::<At>().unwrap().to_string(), right);
+        }
+        let several: At = "unix:/run/kv-%d.metrics".parse().unwrap();
+        assert_eq!(several.numbered(7).unwrap().to_string(), "unix:/run/kv-7.metrics");
+        for shared in ["127.0.0.1:9100", "unix:/run/kv.metrics"] {
+            assert!(shared.parse::<At>().unwrap().numbered(1).is_err(), "{shared}");
         }
         for wrong in ["", "9100", "localhost:9100", "unix:", "127.0.0.1", "tcp://127.0.0.1:1"] {
             assert!(wrong.parse::<At>().is_err(), "{wrong}");
