@@ -15,6 +15,8 @@ const PORT: u16 = 7001;
 /// Pages that the guest rewrites as fast as it can: 16 MiB, which no link moves in a millisecond.
 const PAGES: &str = "4096";
 const CLONES: usize = 20;
+/// What a stranger is told, among other things.
+const NOT_TRUSTED: &str = "does not trust this one's key";
 
 /// Shows it on both hosts.
 pub fn show(vmms: &[Vmm; 2]) -> Result<()> {
@@ -25,8 +27,11 @@ pub fn show(vmms: &[Vmm; 2]) -> Result<()> {
     is_whole(&running)?;
 
     let there = b.receive(PORT, &[])?;
-    let report = a.migrate("dirtier", &b.url(PORT))?;
+    let report = a.json(&["migrate", "dirtier", &b.url(PORT), "--mode", "hybrid", "--json"])?;
     super::ended_well(&mut running)?;
+    if report["pages_following"].as_u64().is_none_or(|pages| pages == 0) {
+        return Err(wrong("a move whose memory follows", report.to_string()));
+    }
     running = there;
     let ns = |key: &str| human_ns(report[key].as_u64().unwrap_or_default());
     println!(
@@ -92,8 +97,11 @@ fn refused(host: &Vmm, stranger: &Vmm, to: &str) -> Result<String> {
     let said = String::from_utf8_lossy(&out.stderr).trim().to_owned();
     if out.status.success() {
         Err(wrong("a stranger's move", "it was made".into()))
-    } else {
+    } else if said.contains(NOT_TRUSTED) {
         Ok(said)
+    } else {
+        // It failed, and for another reason than it should.
+        Err(wrong("a stranger's move", said))
     }
 }
 
