@@ -16,7 +16,7 @@ use vmm_lite_lab::{
     vmm::{PATIENCE, Vmm},
 };
 
-use super::LIMIT_MS;
+use super::{LIMIT_MS, idle};
 use crate::{
     load::{self, KEPT, KV_PORT, Load},
     options::Options,
@@ -43,6 +43,8 @@ pub struct Figures {
     pub pause_ns: Option<Summary>,
     /// Made in a second, at the median.
     pub per_second: f64,
+    /// Memory that a clone which does nothing shares with nobody, bytes.
+    pub idle_private_bytes: Option<Summary>,
 }
 
 impl Figures {
@@ -53,6 +55,7 @@ impl Figures {
             count,
             all_run_ns,
             pause_ns: (!samples.pause.is_empty()).then(|| summary(&samples.pause)),
+            idle_private_bytes: (!samples.private.is_empty()).then(|| summary(&samples.private)),
             per_second: f64::from(count) * 1e9 / all_run_ns.median.max(1) as f64,
         }
     }
@@ -85,7 +88,9 @@ fn fork_alone(options: &Options, site: &Site) -> Result<Figures> {
     parent.wait_for_line("ready", PATIENCE)?;
     let mut samples = Samples::default();
     for _ in 0..ROUNDS {
-        end(samples.fork(&vmm, NAME, options.clones, &[])?)?;
+        let (clones, pids) = samples.fork(&vmm, NAME, options.clones, &[])?;
+        samples.private.extend(idle::private(&pids)?);
+        end(clones)?;
     }
     vmm.json(&["stop", NAME, "--json"])?;
     parent.wait(PATIENCE)?;
@@ -100,7 +105,9 @@ fn fork(options: &Options, site: &Site) -> Result<Figures> {
     let first = format!("10.0.0.{FIRST_IP}/24");
     let network = ["--tap", "tap%d", "--ip", &first];
     for round in 1..=ROUNDS {
-        let clones = samples.fork(system.vmm(), system.guest(), options.clones, &network)?;
+        let (clones, pids) =
+            samples.fork(system.vmm(), system.guest(), options.clones, &network)?;
+        samples.private.extend(idle::private(&pids)?);
         for n in [0, options.clones - 1] {
             has_the_data(site, FIRST_IP + n)?;
         }
@@ -115,11 +122,18 @@ fn fork(options: &Options, site: &Site) -> Result<Figures> {
 struct Samples {
     all_run: Vec<u64>,
     pause: Vec<u64>,
+    private: Vec<u64>,
 }
 
 impl Samples {
-    /// Forks the VM `name` and adds how long that took. The clones run then.
-    fn fork(&mut self, vmm: &Vmm, name: &str, count: u32, more: &[&str]) -> Result<Process> {
+    /// Forks the VM `name` and adds how long that took. The clones run then, in the processes with these numbers.
+    fn fork(
+        &mut self,
+        vmm: &Vmm,
+        name: &str,
+        count: u32,
+        more: &[&str],
+    ) -> Result<(Process, Vec<u64>)> {
         let mut command = vmm.command(&["fork", name, "--json"])?;
         command.args(["--count", &count.to_string()]).args(more);
         let exec = Exec::of(&mut command)?;
@@ -132,7 +146,11 @@ impl Samples {
         let last = last.filter(|_| clones.len() == count as usize).ok_or_else(wrong)?;
         self.all_run.push(last.saturating_sub(exec.at()?.as_nanos() as u64));
         self.pause.push(report["fork"]["pause_ns"].as_u64().ok_or_else(wrong)?);
-        Ok(process)
+        let pids: Vec<u64> = clones.iter().filter_map(|c| c["pid"].as_u64()).collect();
+        if pids.len() != clones.len() {
+            return Err(wrong());
+        }
+        Ok((process, pids))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use vmm_lite_lab::stats::human_ns;
+use vmm_lite_lab::stats::{Summary, human_ns};
 
 use super::Snapshots;
 use crate::report::three;
@@ -83,18 +83,22 @@ impl Snapshots {
     fn write_forks(&self, t: &mut String) -> std::fmt::Result {
         writeln!(
             t,
-            "Where there is a network each has a TAP device of its own. The parent's pause is median / p99 / max.\n"
+            "Where there is a network each has a TAP device of its own. The parent's pause and the private memory of a clone that does nothing are median / p99 / max.\n"
         )?;
         writeln!(
             t,
-            "| many of one store | at a time | exec until all run, median / max | a second | the parent stands |"
+            "| many of one store | at a time | exec until all run, median / max | a second | the parent stands | private memory of an idle one, KiB |"
         )?;
-        writeln!(t, "| --- | ---: | ---: | ---: | ---: |")?;
+        writeln!(t, "| --- | ---: | ---: | ---: | ---: | ---: |")?;
         for f in &self.forks {
             let pause = f.pause_ns.map(three).unwrap_or_default();
             let (median, max) = (human_ns(f.all_run_ns.median), human_ns(f.all_run_ns.max));
             let (n, rate) = (f.count, f.per_second);
-            writeln!(t, "| {} | {n} | {median} / {max} | {rate:.0} | {pause} |", f.name)?;
+            let kib =
+                |m: Summary| format!("{} / {} / {}", m.median >> 10, m.p99 >> 10, m.max >> 10);
+            let private = f.idle_private_bytes.map(kib).unwrap_or_default();
+            let name = &f.name;
+            writeln!(t, "| {name} | {n} | {median} / {max} | {rate:.0} | {pause} | {private} |")?;
         }
         writeln!(t)
     }
