@@ -69,13 +69,13 @@ fn run(file: File) -> i32 {
     }
 }
 
+const AS_IT_GOES: Way = |vm, sink| copy::copy(vm, false, copy::Way::Auto, sink, &mut |_| true);
+const ROUNDS: Way = |vm, sink| copy::copy(vm, false, copy::Way::Rounds, sink, &mut |_| true);
 const ON_WRITE: Way = |vm, sink| match Userfault::open(vm.ram()) {
-    Ok(_) => copy::on_write(vm, sink, &mut |_| true),
-    // Skipped where the host forbids it, as said by the test of page faults.
-    Err(_) => copy::in_rounds(vm, sink, &mut |_| true),
+    Ok(_) => copy::copy(vm, false, copy::Way::CopyOnWrite, sink, &mut |_| true),
+    // Where the host forbids it the test of page faults says so.
+    Err(_) => ROUNDS(vm, sink),
 };
-const AS_IT_GOES: Way = |vm, sink| copy::copy(vm, false, sink, &mut |_| true);
-const ROUNDS: Way = |vm, sink| copy::in_rounds(vm, sink, &mut |_| true);
 
 #[test]
 fn every_way_of_copying_copies_one_instant() {
@@ -109,7 +109,8 @@ fn every_way_of_copying_copies_one_instant() {
     vm.hold().unwrap().resume_here().unwrap();
     counts_on(&vm);
     // And one that is to stand afterwards.
-    let (file, _) = snapshot(&vm, None, |vm, sink| copy::copy(vm, true, sink, &mut |_| true));
+    let (file, _) =
+        snapshot(&vm, None, |vm, sink| copy::copy(vm, true, copy::Way::Auto, sink, &mut |_| true));
     assert_eq!(run(file), 5);
     vm.hold().unwrap().resume_here().unwrap();
     counts_on(&vm);
@@ -155,12 +156,16 @@ fn a_copy_that_is_given_up_leaves_the_machine_as_it_was() {
     let vm = vm(2 << 20);
     let mut wanted = |_| true;
     for _ in 0..3 {
-        assert!(matches!(copy::copy(&vm, false, &mut Full, &mut wanted), Err(Error::Write(_))));
-        counts_on(&vm);
-        assert!(matches!(copy::copy(&vm, true, &mut Full, &mut wanted), Err(Error::Write(_))));
-        counts_on(&vm);
-        assert!(matches!(copy::in_rounds(&vm, &mut Full, &mut wanted), Err(Error::Write(_))));
-        counts_on(&vm);
+        for (stay, way) in [
+            (false, copy::Way::Auto),
+            (true, copy::Way::Auto),
+            (false, copy::Way::Rounds),
+            (false, copy::Way::CopyOnWrite),
+        ] {
+            let copied = copy::copy(&vm, stay, way, &mut Full, &mut wanted);
+            assert!(matches!(copied, Err(Error::Write(_) | Error::Userfault(_))), "{copied:?}");
+            counts_on(&vm);
+        }
     }
     let (file, _) = snapshot(&vm, None, ON_WRITE);
     assert_eq!(run(file), 5);

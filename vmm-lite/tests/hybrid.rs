@@ -278,7 +278,8 @@ fn memory_follows_to_a_process_that_has_given_root_up() {
         assert!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "{status}");
         // And it can be copied while it runs, for which its memory is watched again.
         let file = tempfile::NamedTempFile::new().unwrap();
-        let copied = vmms[1].json(&["snapshot", "d", file.path().to_str().unwrap(), "--json"]);
+        let args = ["snapshot", "d", file.path().to_str().unwrap(), "--mode", "copy-on-write"];
+        let copied = vmms[1].json(&[&args[..], &["--json"]].concat());
         assert_eq!(copied.unwrap()["mode"], "copy-on-write", "device: {has_device}");
         vmms[1].json(&["stop", "d", "--json"]).unwrap();
         let mut there = there;

@@ -2,7 +2,7 @@
 
 use crate::{
     control::Client,
-    snapshot::{load, new_file::NewFile},
+    snapshot::{copy::Way, load, new_file::NewFile},
 };
 use serde_json::{Value, json};
 use std::{fs::File, io::IsTerminal, os::fd::AsFd, path::PathBuf, process::ExitCode};
@@ -28,6 +28,9 @@ pub struct Args {
     /// Save only what differs from this snapshot
     #[arg(long, value_name = "BASE")]
     diff: Option<PathBuf>,
+    /// How to copy a VM that runs
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    mode: Way,
     /// Stop the VM once the file is there
     #[arg(long)]
     stop: bool,
@@ -52,7 +55,7 @@ pub fn run(args: Args) -> super::Result {
         // Found wrong here, before anything of the VM is touched.
         load::open(base.try_clone()?)?;
     }
-    let request = json!({ "verb": "snapshot", "stay_paused": args.stop });
+    let request = json!({ "verb": "snapshot", "stay_paused": args.stop, "mode": args.mode });
     let files: Vec<_> = [Some(file.file()), base.as_ref()].into_iter().flatten().collect();
     let files: Vec<_> = files.iter().map(|f| f.as_fd()).collect();
     let report = client.request_with(&request, &files, watch(args.json))?;

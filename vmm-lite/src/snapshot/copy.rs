@@ -11,7 +11,7 @@ use crate::{
     memory::{PAGE, PageSet, Userfault, UserfaultError},
     vm::{Paused, Vm, VmPhase, VmState},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
 /// How long the guest may take to quiesce.
@@ -29,6 +29,19 @@ pub enum Mode {
     Rounds,
     /// It stood all the time.
     Paused,
+}
+
+/// How a VM that runs is to be copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// In rounds, or on write if the guest writes faster than that
+    #[default]
+    Auto,
+    /// In rounds while it runs, and what is left then while it stands, however much
+    Rounds,
+    /// Pages are copied when the guest wants to write to them, and others meanwhile
+    CopyOnWrite,
 }
 
 /// The pause, by phase, in ns (rule R7). They add up to it.
@@ -74,13 +87,14 @@ pub struct Copied {
 /// Says how far a copy is, in pages; `false` ends it.
 pub type Alive<'a> = dyn FnMut(usize) -> bool + 'a;
 
-/// Copies `vm`. With `stay` it is paused afterwards; otherwise it runs on if it ran.
+/// Copies `vm`. With `stay` it is paused afterwards; otherwise it runs on if it ran, and is copied that `way`.
 ///
 /// # Errors
 /// [`Error`]: the VM is as it was before.
 pub fn copy(
     vm: &Vm,
     stay: bool,
+    way: Way,
     sink: &mut dyn Sink,
     alive: &mut Alive<'_>,
 ) -> Result<Copied, Error> {
@@ -99,35 +113,29 @@ pub fn copy(
             }
             copied
         }
-        VmPhase::Running => match Userfault::open(vm.ram()) {
-            Ok(userfault) => match rounds::copy(vm, true, sink, alive)? {
-                Some(copied) => Ok(copied),
-                None => cow::copy(vm, userfault, sink, alive),
-            },
-            Err(e @ (UserfaultError::Forbidden(_) | UserfaultError::Lacks(_))) => {
-                tracing::info!("no copy on write: {e}");
-                in_rounds(vm, sink, alive)
-            }
-            Err(e) => Err(e.into()),
-        },
+        VmPhase::Running => running(vm, way, sink, alive),
     }
 }
 
-/// Copies a VM that runs in rounds, however much is left for the pause.
-///
-/// # Errors
-/// [`Error`]: the VM runs on.
-pub fn in_rounds(vm: &Vm, sink: &mut dyn Sink, alive: &mut Alive<'_>) -> Result<Copied, Error> {
-    let copied = rounds::copy(vm, false, sink, alive)?;
-    Ok(copied.expect("it goes to the end"))
-}
-
-/// Copies a VM on write, however little it writes.
-///
-/// # Errors
-/// [`Error`]: the VM runs on.
-pub fn on_write(vm: &Vm, sink: &mut dyn Sink, alive: &mut Alive<'_>) -> Result<Copied, Error> {
-    cow::copy(vm, Userfault::open(vm.ram())?, sink, alive)
+/// Copies a VM that runs on.
+fn running(vm: &Vm, way: Way, sink: &mut dyn Sink, alive: &mut Alive<'_>) -> Result<Copied, Error> {
+    // Not needed in the end most of the time; but if it is, the guest is too fast to wait for what is missing.
+    let userfault = match Userfault::open(vm.ram()) {
+        Err(e) if way == Way::CopyOnWrite => return Err(e.into()),
+        Err(e @ (UserfaultError::Forbidden(_) | UserfaultError::Lacks(_))) => {
+            tracing::info!("no copy on write: {e}");
+            None
+        }
+        opened => Some(opened?),
+    };
+    let to_the_end = way == Way::Rounds || userfault.is_none();
+    if way != Way::CopyOnWrite
+        && let Some(copied) = rounds::copy(vm, to_the_end, sink, alive)?
+    {
+        return Ok(copied);
+    }
+    let userfault = userfault.expect("rounds go to the end without it");
+    cow::copy(vm, userfault, sink, alive)
 }
 
 /// Copies a VM that stands.

@@ -84,6 +84,9 @@ pub enum Error {
     /// A base of another memory size.
     #[error("the base is of a VM with another size of memory")]
     BaseSize,
+    /// A way of copying that is none.
+    #[error("the ways to copy a VM that runs are auto, rounds and copy-on-write")]
+    Mode,
     /// The difference is one to something else.
     #[error("this is not the snapshot that the difference was made to, or it has changed since")]
     WrongBase,

@@ -21,17 +21,17 @@ const FEW: usize = 256;
 /// In the first round so many pages are taken out of the log at a time, right before they are read.
 const PIECE: usize = 256;
 
-/// Copies `vm`, which runs on. `None`: it writes faster than it is copied; with `give_up` unset what is left then is copied all the same while it stands.
+/// Copies `vm`, which runs on. `None`: it writes faster than it is copied, and not `to_the_end`, in which case what is left then is copied all the same while it stands.
 pub(super) fn copy(
     vm: &Vm,
-    give_up: bool,
+    to_the_end: bool,
     sink: &mut dyn Sink,
     alive: &mut Alive<'_>,
 ) -> Result<Option<Copied>, Error> {
     be_patient();
     vm.dirty_log().start_full().map_err(crate::vm::Error::from)?;
     let copied = (|| {
-        let Some(late) = rounds(vm, give_up, sink, alive)? else { return Ok(None) };
+        let Some(late) = rounds(vm, to_the_end, sink, alive)? else { return Ok(None) };
         pause(vm, late, sink).map(Some)
     })();
     if let Err(e) = vm.dirty_log().stop() {
@@ -43,7 +43,7 @@ pub(super) fn copy(
 /// Copies until little is left; returns the pages that did not matter at the beginning, which may at the end.
 fn rounds(
     vm: &Vm,
-    give_up: bool,
+    to_the_end: bool,
     sink: &mut dyn Sink,
     alive: &mut Alive<'_>,
 ) -> Result<Option<PageSet>, Error> {
@@ -65,7 +65,7 @@ fn rounds(
         left = log.take().map_err(crate::vm::Error::from)?;
         copy::write(vm, &left, sink, alive)?;
     }
-    Ok((!give_up).then_some(late))
+    Ok(to_the_end.then_some(late))
 }
 
 /// The first round: every page is taken out of the log, and those in `pages` are copied.

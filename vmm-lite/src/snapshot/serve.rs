@@ -2,7 +2,7 @@
 
 use super::{
     Error,
-    copy::{self, Copied},
+    copy::{self, Copied, Way},
     guest::{Guest, Who},
     load, revert,
     sink::{FileSink, TemplateSink, draw_id},
@@ -58,6 +58,8 @@ fn snapshot(
 ) -> Result<Value, Error> {
     let begun = Instant::now();
     let stay = request.members().get("stay_paused").and_then(Value::as_bool).unwrap_or(false);
+    let way = request.members().get("mode").cloned().unwrap_or_else(|| "auto".into());
+    let way: Way = serde_json::from_value(way).map_err(|_| Error::Mode)?;
     let base = if came.len() == 2 { came.pop().map(load::open).transpose()? } else { None };
     let difference = base.is_some();
     let [file] = files(came)?;
@@ -65,7 +67,7 @@ fn snapshot(
     let Some(_copying) = vm.begin_move() else { return Err(Error::Busy) };
     let ran = matches!(vm.phase(), VmPhase::Running);
     let mut sink = FileSink::new(file, vm.ram().pages(), base)?;
-    let copied = copy::copy(vm, stay, &mut sink, &mut progress(vm, reply))?;
+    let copied = copy::copy(vm, stay, way, &mut sink, &mut progress(vm, reply))?;
     let guest = Guest { who, state: copied.state.clone() };
     let clock = guest.state.clock;
     let notes = Notes {
@@ -103,7 +105,7 @@ fn fork(vm: &Vm, _: &Request, came: Vec<File>, reply: &mut Reply) -> Result<Valu
     let who = Who::of(vm);
     let Some(_copying) = vm.begin_move() else { return Err(Error::Busy) };
     let mut sink = TemplateSink::new(memory, vm.ram().pages())?;
-    let copied = copy::copy(vm, false, &mut sink, &mut progress(vm, reply))?;
+    let copied = copy::copy(vm, false, Way::Auto, &mut sink, &mut progress(vm, reply))?;
     if !copied.quiescent && who.identity.net.is_some() {
         // It may be in the middle of a packet, and its clones would send that as the one that they are copies of.
         return Err(Error::NotReady);

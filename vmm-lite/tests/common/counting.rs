@@ -16,7 +16,7 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 guest!(
     counts,
     // A register, and two pages one after the other, count the same. A guest in which they differ was not copied at one instant; it exits with 66, and
-    // one that was restored and finds all right with 5.
+    // one that was restored, or put back, and finds all right with 5.
     "xor ebx, ebx",
     "mov edx, {port}",
     "2: inc ebx",
@@ -33,7 +33,10 @@ guest!(
     "mov eax, {quiesced}",
     "out dx, eax",
     "cmp dword ptr [{reason}], {restored}",
+    "je 3f",
+    "cmp dword ptr [{reason}], {reverted}",
     "jne 2b",
+    "3:",
     "cmp ebx, [{counter}]",
     "jne 9f",
     "cmp ebx, [{other}]",
@@ -49,6 +52,7 @@ guest!(
     answer = const control!(quiesce_answer),
     reason = const control!(resume_reason),
     restored = const ResumeReason::Restored as u32,
+    reverted = const ResumeReason::Reverted as u32,
     code = const control!(exit_code),
     port = const PORT as u32,
     quiesced = const Doorbell::QUIESCED.0,

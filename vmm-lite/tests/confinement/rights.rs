@@ -118,7 +118,8 @@ fn copies_give_root_up_and_the_verbs_still_reach_them() {
             let mut clone = reach(&format!("10.0.0.{}:6379", 21 + n));
             assert_eq!(clone.bulk("GET a\r\n").unwrap().as_deref(), Some("kept"));
         }
-        let copied = here.json(&["snapshot", "kv-1", &other, "--json"]).unwrap();
+        let args = ["snapshot", "kv-1", &other, "--json", "--mode", "copy-on-write"];
+        let copied = here.json(&args).unwrap();
         assert_eq!(copied["mode"], "copy-on-write", "{copied}");
         here.json(&["revert", "kv-1", &other, "--json"]).unwrap();
         // However it ends, they end with it: only then is the end of their output there.

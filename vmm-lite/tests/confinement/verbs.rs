@@ -91,7 +91,8 @@ fn all_verbs_work_with_the_calls_that_are_left() {
     let file = std::env::temp_dir().join(format!("vmm-lite-confined-{}.snap", std::process::id()));
     let path = file.to_str().unwrap();
     for args in [
-        &["snapshot", "d", path, "--json"][..],
+        &["snapshot", "d", path, "--mode", "copy-on-write", "--json"][..],
+        &["snapshot", "d", path, "--mode", "rounds", "--json"],
         &["revert", "d", path, "--json"],
         &["fork", "d", "--count", "1", "--detach", "--json"],
         &["stop", "d-1", "--json"],
@@ -114,7 +115,8 @@ fn all_verbs_work_with_the_calls_that_are_left() {
         }
         for args in [
             &["stats", name, "--json"][..],
-            &["snapshot", name, other, "--json"],
+            &["snapshot", name, other, "--mode", "copy-on-write", "--json"],
+            &["snapshot", name, other, "--mode", "rounds", "--json"],
             &["revert", name, other, "--json"],
             &["fork", name, "--count", "1", "--detach", "--json"],
             &["stop", clone, "--json"],

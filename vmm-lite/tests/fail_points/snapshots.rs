@@ -118,8 +118,9 @@ fn a_snapshot_whose_writer_fails_costs_nothing() {
 fn a_vm_that_fails_while_it_is_saved_leaves_no_file() {
     const POINT: &str = "snapshot.copying";
     let Some(lab) = Lab::new("fail points of VMs that are saved") else { return };
-    let args = ["snapshot", "d", &lab.file(), "--json"];
-    for action in ["kill", "stop", "error"] {
+    let how = ["rounds", "copy-on-write"].into_iter();
+    for (mode, action) in how.flat_map(|mode| ["kill", "stop", "error"].map(|a| (mode, a))) {
+        let args = ["snapshot", "d", &lab.file(), "--mode", mode, "--json"];
         let (mut vm, client) = lab.run(&format!("{POINT}={action}@2"));
         let mut verb = lab.start(&args, "");
         if action == "stop" {
