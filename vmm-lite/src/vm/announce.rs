@@ -5,10 +5,13 @@ use crate::{
     confine::{self, Thread},
     devices::{arp, link},
 };
-use std::io;
+use std::{io, time::Duration};
 
 /// The thread's filter is made on it.
 const STACK: usize = 128 << 10;
+/// Who was not reached the first time is told again: frames get lost, and a bridge takes none through a port that it has just heard is up. (RFC 5227 has two, at longer intervals.)
+const TIMES: u32 = 3;
+const BETWEEN: Duration = Duration::from_millis(100);
 
 impl Vm {
     /// Tells the network that this guest is here now.
@@ -25,6 +28,13 @@ impl Vm {
         Ok(())
     }
 
+    /// Whether it has ended when so much time has passed, or earlier.
+    fn ends_within(&self, time: Duration) -> bool {
+        let mut poll = libc::pollfd { fd: self.end_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one valid entry.
+        unsafe { libc::poll(&raw mut poll, 1, time.as_millis() as i32) > 0 }
+    }
+
     /// Like [`announce`](Self::announce), as soon as the TAP carries packets, which after it was opened may take the host a while. On a thread of its own.
     pub fn announce_when_up(&self) {
         let Some(tap) = &self.shared.announcer else { return };
@@ -39,7 +49,8 @@ impl Vm {
             }
             let told = tap.map_err(io::Error::other).and_then(|tap| {
                 link::wait_running(&tap, LINK_PATIENCE)?;
-                vm.announce()
+                vm.announce()?;
+                (1..TIMES).try_for_each(|_| if vm.ends_within(BETWEEN) { Ok(()) } else { vm.announce() })
             });
             if let Err(e) = told {
                 tracing::warn!("the network was not told that the VM is here: {e}");

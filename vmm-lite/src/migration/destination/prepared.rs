@@ -286,6 +286,10 @@ impl Prepared {
         };
         self.settling = None;
         self.vm.note_brownout(settled.brownout);
+        // Once more: frames get lost.
+        if let Err(e) = self.vm.announce() {
+            tracing::debug!("the network was not told again that the VM is here: {e}");
+        }
         Some(settled)
     }
 
