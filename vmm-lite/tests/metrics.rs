@@ -392,9 +392,10 @@ fn a_move_tells_what_it_does() {
         (out.status.code(), lines)
     };
     let (code, lines) = migrate(&there.url(7999));
-    assert_eq!((code, lines.len()), (Some(1), 1), "{lines:?}");
-    assert_eq!(lines[0]["event"], "failed");
-    assert!(lines[0]["error"].as_str().unwrap().contains("cannot reach"), "{lines:?}");
+    assert_eq!((code, lines.len()), (Some(1), 2), "{lines:?}");
+    assert_eq!(lines[0]["doing"], "connecting");
+    assert_eq!(lines[1]["event"], "failed");
+    assert!(lines[1]["error"].as_str().unwrap().contains("cannot reach"), "{lines:?}");
     let small = there.receive(7001, &["--memory-max", "8M"]).unwrap();
     let (code, lines) = migrate(&there.url(7001));
     assert_eq!(code, Some(1));

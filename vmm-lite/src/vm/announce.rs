@@ -50,7 +50,8 @@ impl Vm {
             let told = tap.map_err(io::Error::other).and_then(|tap| {
                 link::wait_running(&tap, LINK_PATIENCE)?;
                 vm.announce()?;
-                (1..TIMES).try_for_each(|_| if vm.ends_within(BETWEEN) { Ok(()) } else { vm.announce() })
+                (1..TIMES)
+                    .try_for_each(|_| if vm.ends_within(BETWEEN) { Ok(()) } else { vm.announce() })
             });
             if let Err(e) = told {
                 tracing::warn!("the network was not told that the VM is here: {e}");

@@ -227,17 +227,6 @@ impl Confined {
 
     /// The thread of that kind, once it has its filter.
     pub fn thread(&self, kind: Thread) -> Pid {
-        // Each filter comes on top of those of the thread that started it.
-        let filters = match kind {
-            Thread::Main
-            | Thread::Vcpu
-            | Thread::Accept
-            | Thread::Metrics
-            | Thread::Loader
-            | Thread::Announce => 1,
-            Thread::Stdin | Thread::Control | Thread::Receive => 2,
-            Thread::ConsoleIn => 3,
-        };
         let deadline = Instant::now() + PATIENCE;
         loop {
             for task in fs::read_dir(format!("/proc/{}/task", self.pid)).unwrap() {
@@ -246,13 +235,28 @@ impl Confined {
                 let Ok(status) = fs::read_to_string(path.join("status")) else { continue };
                 let status = fields(&status);
                 let name = if kind == Thread::Main { "vmm-lite" } else { kind.name() };
-                if status["Name"] == name && status["Seccomp_filters"] == filters.to_string() {
+                if status["Name"] == name && status["Seccomp_filters"] == filters(kind).to_string()
+                {
                     return Pid::from_raw(tid);
                 }
             }
             assert!(Instant::now() < deadline, "no confined thread {}", kind.name());
             std::thread::yield_now();
         }
+    }
+}
+
+/// How many filters a thread of that kind has at least, its own included, which it takes on last: each comes on top of those of the thread that started it.
+pub fn filters(kind: Thread) -> u32 {
+    match kind {
+        Thread::Main
+        | Thread::Vcpu
+        | Thread::Accept
+        | Thread::Metrics
+        | Thread::Loader
+        | Thread::Announce => 1,
+        Thread::Stdin | Thread::Control | Thread::Receive => 2,
+        Thread::ConsoleIn => 3,
     }
 }
 

@@ -2,15 +2,21 @@
 
 use crate::{
     common::kvm,
-    process::{COPIES, Confined, Origin, fields},
+    process::{COPIES, Confined, Origin, fields, filters},
     verbs::{Trapped, lacking},
 };
-use std::{fs, net::SocketAddr};
+use std::{collections::BTreeMap, fs, net::SocketAddr, time::Instant};
 use vmm_lite::confine::Thread;
 use vmm_lite_lab::{images::image, probe::Connection, process::Process, skipped, vmm::PATIENCE};
 
 const NOBODY: u32 = 65_534;
 const BECOME_NOBODY: [&str; 6] = ["--user", "65534", "--group", "65534", "--seccomp", "trap"];
+
+fn is_beginning(status: &BTreeMap<&str, &str>) -> bool {
+    let kind = Thread::ALL.into_iter().find(|kind| kind.name() == status["Name"]);
+    let has: u32 = status["Seccomp_filters"].parse().unwrap();
+    kind.is_some_and(|kind| has < filters(kind))
+}
 
 /// Rights that a thread of a process still has.
 pub fn rights_left(pid: u32, uid: u32, gid: u32) -> Vec<String> {
@@ -21,8 +27,16 @@ pub fn rights_left(pid: u32, uid: u32, gid: u32) -> Vec<String> {
     let may_nice = limit.trim_start().starts_with('0');
     const CAP_SYS_NICE: &str = "0000000000800000";
     for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
-        let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
-        let status = fields(&status);
+        let path = task.unwrap().path().join("status");
+        let deadline = Instant::now() + PATIENCE;
+        let mut text = fs::read_to_string(&path).unwrap();
+        // One that has just begun is about to give up what it was born with.
+        while is_beginning(&fields(&text)) && Instant::now() < deadline {
+            std::thread::yield_now();
+            let Ok(now) = fs::read_to_string(&path) else { break };
+            text = now;
+        }
+        let status = fields(&text);
         // KVM has a thread of the kernel's own among those of the process, which never runs anything of it.
         if status["Name"].starts_with("kvm-") {
             continue;

@@ -139,6 +139,7 @@ fn a_vm_that_fails_while_it_is_saved_leaves_no_file() {
             client.hears("the VM runs on");
             lab.snapshot();
             lab.is_whole();
+            std::fs::remove_file(lab.file()).unwrap();
         } else {
             vm.wait(PATIENCE).unwrap();
         }

@@ -1,0 +1,108 @@
+//! When the source switches: after each round, another one, the urgent ones, or the stop.
+
+use super::{Action, Failure, Mode, Source, State};
+use crate::pages::Pages;
+use std::time::Duration;
+
+/// So many pages may be left before the urgent rounds, however long they seem to take: how long they do is known after them.
+const URGENT_MOST: usize = 512;
+/// So few pages may go with the commit however slow the link is.
+const FEW: usize = 64;
+/// Most pages sent in the blackout when others follow: what the guest touches at once.
+const HOT_MAX: usize = 128;
+
+impl Source {
+    /// Whether there are urgent rounds before the switch.
+    pub(super) fn hurries(&self) -> bool {
+        self.settings.urgent_rounds > 0 && self.settings.mode != Mode::Hybrid
+    }
+
+    pub(super) fn take_dirty(&mut self) -> Vec<Action> {
+        self.to(State::Looking, None);
+        vec![Action::TakeDirty]
+    }
+
+    /// What is left may be little enough for the urgent rounds. Then it is taken in these and not before: a page that was taken costs the guest a fault when it
+    /// writes to it again, and it may write to all of them at once.
+    pub(super) fn peeked(&mut self, dirty: &Pages, dont_care: Pages, now: Duration) -> Vec<Action> {
+        let mut left = self.rounds.left().clone();
+        left.add(dirty);
+        left.take_out(&dont_care);
+        let soon = 2 * self.settings.max_blackout;
+        let soon = self.measured.time_for(left.len()).is_some_and(|time| time <= soon);
+        self.numbers.predicted = self.expected(left.len());
+        if left.len() > URGENT_MOST || !soon {
+            return self.take_dirty();
+        }
+        self.dont_care = dont_care;
+        self.urgent_round(now)
+    }
+
+    /// What changed while nobody was in a hurry goes in rounds that are, so that next to nothing is left for the blackout; how fast these are says how long that is
+    /// going to be; and that the destination has confirmed them says that it is awake.
+    fn urgent_round(&mut self, now: Duration) -> Vec<Action> {
+        let mut actions: Vec<Action> = self.brace().into_iter().collect();
+        self.braced += 1;
+        actions.extend(self.next_round(now));
+        actions
+    }
+
+    /// A round is over: another, or the switch. `more`: another would leave less.
+    pub(super) fn decide(&mut self, more: bool, now: Duration) -> Vec<Action> {
+        let follow = self.can_follow && matches!(self.settings.mode, Mode::Auto | Mode::Hybrid);
+        let most = self.settings.max_blackout;
+        let mut left = self.rounds.left().clone();
+        left.take_out(&self.dont_care);
+        let all_in = self.expected(left.len());
+        self.numbers.predicted = all_in;
+        if more && self.braced == 0 && self.settings.mode != Mode::Hybrid {
+            return self.next_round(now);
+        }
+        if self.settings.mode != Mode::Hybrid {
+            let near = self.braced > 0 || all_in <= most || left.len() <= URGENT_MOST;
+            if near && self.braced < self.settings.urgent_rounds {
+                return self.urgent_round(now);
+            }
+            if all_in <= most {
+                return self.stop();
+            }
+        }
+        // What cannot be made shorter by pages that follow.
+        let least = if follow { self.expected(0) } else { all_in };
+        if self.settings.strict && least > most {
+            return self.fail(Failure::DoesNotFit { predicted: least, most, follow }, true);
+        }
+        if !follow {
+            return self.stop();
+        }
+        let hot = self.rounds.hottest(&left, self.room_for_hot());
+        let mut pages = left;
+        pages.take_out(&hot);
+        for page in 0..self.settings.first_that_follows {
+            pages.remove(page);
+        }
+        self.asked = now;
+        self.to(State::Announcing, None);
+        self.announced = Some(pages.clone());
+        let announce = Action::Announce { round: self.rounds.done(), pages };
+        self.brace().into_iter().chain([announce]).collect()
+    }
+
+    /// The blackout with so many pages in it.
+    pub(super) fn expected(&self, pages: usize) -> Duration {
+        self.measured.blackout(pages, self.goes_together(pages))
+    }
+
+    /// Whether so many pages are so little that the commit goes with them and the state.
+    pub(super) fn goes_together(&self, pages: usize) -> bool {
+        let most = self.settings.max_blackout;
+        let soon = || self.measured.time_for(pages).is_some_and(|time| time <= most);
+        self.settings.together && (pages <= FEW || soon())
+    }
+
+    /// How many pages to send in the blackout when others follow: half of what would fit, as some more will have changed.
+    pub(super) fn room_for_hot(&self) -> usize {
+        let room = self.measured.pages_within(self.settings.max_blackout, self.settings.together);
+        (room / 2).min(HOT_MAX)
+    }
+}
