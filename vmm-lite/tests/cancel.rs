@@ -5,7 +5,7 @@
 mod client;
 
 use client::{Client, PORT as GUEST_PORT, Talk};
-use migrate::wire::{HEADER_SIZE, Header, Kind, Message, decode};
+use migrate::wire::{Kind, Message};
 use nix::sys::signal::Signal;
 use std::{
     io::{Read, Write},
@@ -17,6 +17,7 @@ use std::{
 use vmm_lite_lab::{
     accept::accept,
     images::image,
+    message::next_message,
     process::Process,
     relay::{Fate, Passing, Relay},
     site::Site,
@@ -248,14 +249,8 @@ impl Lab {
 /// A destination that is at it for as long as anybody waits for it.
 fn prepare_for_ever(mut stream: TcpStream, tell: &Sender<()>) {
     loop {
-        let mut header = [0; HEADER_SIZE];
-        if stream.read_exact(&mut header).is_err() {
-            return;
-        }
-        let header = Header::decode(&header).unwrap();
-        let mut body = vec![0; header.length as usize];
-        stream.read_exact(&mut body).unwrap();
-        match decode(&header, &body, 0).unwrap() {
+        let Some(message) = next_message(&mut stream, 0) else { return };
+        match message {
             Message::Hello(id) => {
                 stream.write_all(&Message::Welcome(id, [1; 16]).encode()).unwrap();
             }

@@ -3,7 +3,7 @@
 use migrate::{
     PROTOCOL_VERSION,
     offer::Refusal,
-    wire::{Accepted, HEADER_SIZE, Header, Message, Outcome, decode},
+    wire::{Accepted, Header, Message, Outcome},
 };
 use serde_json::Value;
 use std::{
@@ -16,6 +16,7 @@ use vmm_lite::kvm::Host;
 use vmm_lite_lab::{
     accept::accept,
     images::image,
+    message::next_message,
     probe::{Connection, Probe},
     process::Process,
     redis,
@@ -212,14 +213,8 @@ fn liar(listener: TcpListener, answers: usize, then: impl FnOnce(TcpStream) + Se
     let mut stream = accept(&listener).unwrap();
     let mut given = 0;
     while given < answers {
-        let mut header = [0; HEADER_SIZE];
-        if stream.read_exact(&mut header).is_err() {
-            return;
-        }
-        let header = Header::decode(&header).unwrap();
-        let mut body = vec![0; header.length as usize];
-        stream.read_exact(&mut body).unwrap();
-        let answer = match decode(&header, &body, 4096).unwrap() {
+        let Some(message) = next_message(&mut stream, 4096) else { return };
+        let answer = match message {
             Message::Hello(id) => Message::Welcome(id, [1; 16]),
             Message::Offer(_) => Message::Accept(Accepted::default()),
             Message::RoundEnd(n) => Message::RoundDone(n),

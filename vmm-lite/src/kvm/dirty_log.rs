@@ -60,6 +60,9 @@ enum User {
 }
 
 impl DirtyLog {
+    /// So many pages are taken out of a [full](Self::start_full) log at a time, right before they are read: the guest has a fault for each of them that it writes to.
+    pub const PIECE: usize = 256;
+
     pub(super) fn new(vm: Arc<VmFd>, ram: Arc<GuestRam>) -> Result<Self, Error> {
         let offers = vm.check_extension_raw(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2.into());
         let offers = offers as u64 & (MANUAL_PROTECT_ENABLE | INITIALLY_SET);
@@ -113,8 +116,7 @@ impl DirtyLog {
     pub fn start_full(&self) -> Result<(), Error> {
         let mut user = self.lock();
         if *user == User::Nobody {
-            self.ram.forget_marks();
-            self.set_region(KVM_MEM_LOG_DIRTY_PAGES)?;
+            self.log_all()?;
         }
         *user = User::Owner;
         Ok(())
@@ -150,9 +152,13 @@ impl DirtyLog {
         Ok(Some(Watch { log: self, number }))
     }
 
-    fn log_from_now(&self) -> Result<(), Error> {
+    fn log_all(&self) -> Result<(), Error> {
         self.ram.forget_marks();
-        self.set_region(KVM_MEM_LOG_DIRTY_PAGES)?;
+        self.set_region(KVM_MEM_LOG_DIRTY_PAGES)
+    }
+
+    fn log_from_now(&self) -> Result<(), Error> {
+        self.log_all()?;
         if self.initially_set {
             self.clear_all(&PageSet::full(self.ram.pages()))?;
         }

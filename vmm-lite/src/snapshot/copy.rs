@@ -8,7 +8,7 @@ use super::{
     sink::{Page, Sink},
 };
 use crate::{
-    memory::{PAGE, PageSet, Userfault, UserfaultError},
+    memory::{GuestRam, PAGE, PageSet, Userfault, UserfaultError},
     vm::{Paused, Vm, VmPhase, VmState},
 };
 use serde::{Deserialize, Serialize};
@@ -198,7 +198,7 @@ pub(super) fn write(
     const RUN: usize = 64;
     let mut some: Vec<Page> = Vec::with_capacity(RUN);
     for (n, page) in pages.iter().enumerate() {
-        some.push((page, content(vm, page)?));
+        some.push((page, content(vm.ram(), page)?));
         if some.len() == RUN {
             sink.pages(&some)?;
             some.clear();
@@ -210,8 +210,8 @@ pub(super) fn write(
     sink.pages(&some)
 }
 
-pub(super) fn content(vm: &Vm, page: usize) -> Result<[u8; PAGE], Error> {
+pub(super) fn content(ram: &GuestRam, page: usize) -> Result<[u8; PAGE], Error> {
     let mut content = [0; PAGE];
-    vm.ram().read_page(page, &mut content)?;
+    ram.read_page(page, &mut content)?;
     Ok(content)
 }

@@ -23,7 +23,7 @@ use super::{
     sink::{Page, Sink},
 };
 use crate::{
-    memory::{GuestRam, PAGE, PageSet, Userfault, Watch},
+    memory::{GuestRam, PageSet, Userfault, Watch},
     vm::{Side, Urgent, Vm, be_patient},
 };
 use copier::Copier;
@@ -260,7 +260,7 @@ impl Cow {
         let mut some = Vec::new();
         // The lowest first: the control page is one of them.
         for page in pages.by_ref().take(COPIED_IN_PAUSE) {
-            some.push((page, self.content(page)?));
+            some.push((page, copy::content(&self.ram, page)?));
             copied.push(page);
         }
         for run in runs(pages) {
@@ -269,12 +269,6 @@ impl Cow {
         self.hand_over(some, to_writer);
         *stage = Stage::Copying { dont_care, copied };
         Ok(())
-    }
-
-    fn content(&self, page: usize) -> Result<[u8; PAGE], Error> {
-        let mut content = [0; PAGE];
-        self.ram.read_page(page, &mut content)?;
-        Ok(content)
     }
 
     fn hand_over(&self, pages: Vec<Page>, to_writer: &Sender<Vec<Page>>) {

@@ -9,6 +9,7 @@ use super::{
     sink::{Page, Sink},
 };
 use crate::{
+    kvm::DirtyLog,
     memory::PageSet,
     vm::{Side, Urgent, Vm, be_patient},
 };
@@ -18,8 +19,6 @@ use std::time::Instant;
 const ROUNDS: u32 = 8;
 /// So few pages are left for the pause: a tenth of a millisecond.
 const FEW: usize = 256;
-/// In the first round so many pages are taken out of the log at a time, right before they are read.
-const PIECE: usize = 256;
 
 /// Copies `vm`, which runs on. `None`: it writes faster than it is copied, and not `to_the_end`, in which case what is left then is copied all the same while it stands.
 pub(super) fn copy(
@@ -76,7 +75,9 @@ fn first(
     alive: &mut Alive<'_>,
 ) -> Result<(), Error> {
     let all = vm.ram().pages();
-    for piece in (0..all).step_by(PIECE).map(|first| first..(first + PIECE).min(all)) {
+    for piece in
+        (0..all).step_by(DirtyLog::PIECE).map(|first| first..(first + DirtyLog::PIECE).min(all))
+    {
         let end = piece.end;
         vm.dirty_log().leave_out(piece.clone()).map_err(crate::vm::Error::from)?;
         let some = contents(vm, piece.filter(|page| pages.contains(*page)))?;
@@ -90,7 +91,7 @@ fn first(
 }
 
 fn contents(vm: &Vm, pages: impl Iterator<Item = usize>) -> Result<Vec<Page>, Error> {
-    pages.map(|page| Ok((page, copy::content(vm, page)?))).collect()
+    pages.map(|page| Ok((page, copy::content(vm.ram(), page)?))).collect()
 }
 
 /// Stops the VM, copies what is left and captures its state, and lets it run on.

@@ -3,6 +3,7 @@
 use super::driver::{Driver, pages_of};
 use crate::{
     control::Reply,
+    kvm::DirtyLog,
     migration::{
         connection::{Connection, LinkError},
         poll::{Watch, wait_any},
@@ -18,8 +19,6 @@ use std::time::{Duration, Instant};
 
 /// How often the deadline is looked at while the pace is waited for.
 const LOOK: Duration = Duration::from_millis(100);
-/// In the first round so many pages are taken out of the log at a time, right before they are read: the guest has a fault for each of them that it writes to.
-const PIECE: usize = 256;
 
 impl Driver<'_> {
     /// Sends a round while the guest runs. Between pieces it can be called off, by either side.
@@ -34,7 +33,7 @@ impl Driver<'_> {
         // One behind the last is never sent, and everything is taken out before it.
         for number in pages.iter().chain([all]) {
             while logged <= number && logged < all {
-                let piece = logged..(logged + PIECE).min(all);
+                let piece = logged..(logged + DirtyLog::PIECE).min(all);
                 logged = piece.end;
                 if let Err(e) = self.vm.dirty_log().leave_out(piece) {
                     return self.failed(&e);

@@ -161,7 +161,7 @@ impl<'a> Copier<'a> {
         for page in pages {
             if left.contains(page) {
                 left.remove(page);
-                some.push((page, self.cow.content(page)?));
+                some.push((page, copy::content(&self.cow.ram, page)?));
             }
         }
         self.cow.hand_over(some, self.to_writer);
