@@ -134,6 +134,69 @@ fn a_guest_goes_on_where_it_was() {
 }
 
 #[test]
+fn what_is_captured_early_is_what_is_there() {
+    if !kvm() {
+        return;
+    }
+    let here = vm(counts());
+    start(&here);
+    here.stop_is_near(true);
+    // The first time KVM completes the instruction with which the guest answers; later it is known what that comes to.
+    let stood = |_| {
+        let mut paused = here.quiesce(PATIENCE).unwrap();
+        assert!(paused.quiescent());
+        let state = paused.capture().unwrap();
+        paused.resume_here().unwrap();
+        state.vcpu
+    };
+    let states: Vec<_> = (0..5).map(stood).collect();
+    assert!(states.windows(2).all(|s| s[0].regs.rbx < s[1].regs.rbx), "the guest ran on");
+    assert!(states.iter().all(|s| s.regs.rip == states[0].regs.rip), "from the same place");
+    here.pause().unwrap().resume_here().unwrap();
+    // A guest that went on from the wrong place, or with other registers, would find that out.
+    let there = moved(&here, Some(PATIENCE), ResumeReason::TakenOver);
+    let end = there.wait_end();
+    assert!(matches!(*end, End::Exited(5)), "registers and memory agree: {end}");
+}
+
+guest!(
+    waits,
+    "mov edx, {port}",
+    "mov eax, {wait}",
+    "2: inc dword ptr [{counter}]",
+    "out dx, eax",
+    "jmp 2b",
+    counter = const COUNTER as u32,
+    port = const PORT as u32,
+    wait = const Doorbell::WAIT.0,
+);
+
+#[test]
+fn a_guest_that_waits_is_stopped_where_it_is_and_looks_for_itself_afterwards() {
+    if !kvm() {
+        return;
+    }
+    let vm = vm(waits());
+    start(&vm);
+    vm.stop_is_near(true);
+    for round in 1..=20 {
+        assert_eq!(counted_past(&vm, round - 1), round);
+        let deadline = Instant::now() + PATIENCE;
+        while !vm.effort().is_some_and(|effort| effort.idle) {
+            assert!(Instant::now() < deadline, "it does not wait");
+            std::thread::yield_now();
+        }
+        let mut paused = vm.pause().unwrap();
+        let state = paused.capture().unwrap();
+        assert_eq!(state.unserved, 0, "the wait is over");
+        assert_eq!(word(&vm, COUNTER), round, "it did not run for that");
+        paused.resume_here().unwrap();
+    }
+    vm.stop(StopReason::Stop);
+    assert!(matches!(*vm.wait_end(), End::Stopped(StopReason::Stop)));
+}
+
+#[test]
 fn a_move_that_fails_leaves_all_as_it_was() {
     if !kvm() {
         return;

@@ -148,11 +148,14 @@ fn start_thread(of: Thread) -> Calls {
     of.calls().when(c::SYS_clone, &[masked(0, thread | other as u64, thread)])
 }
 
-/// Running the guest. Frames go through the TAP by `readv` and `writev`, and a driver that starts says what it can take. Before a move what of the vCPU does not
-/// change any more is read.
+/// Running the guest. Frames go through the TAP by `readv` and `writev`, and a driver that starts says what it can take. Before a move the vCPU's state is read.
 fn run_guest() -> Calls {
     let run = [io(0x80), ior::<kvm::kvm_regs>(0x81), ior::<kvm::kvm_sregs>(0x83), TUNSETOFFLOAD];
-    ioctls(&run).and(ioctls(&[iowr::<kvm::kvm_msrs>(0x88), ior::<kvm::kvm_xcrs>(0xa6)]))
+    ioctls(&run).and(ioctls(&[
+        iowr::<kvm::kvm_msrs>(0x88),
+        ior::<kvm::kvm_xsave>(0xa4),
+        ior::<kvm::kvm_xcrs>(0xa6),
+    ]))
 }
 
 /// What is done with a guest that stands still, and with the log of its pages: captured, applied, copied.
@@ -161,7 +164,6 @@ fn hold_guest() -> Calls {
         iow::<kvm::kvm_dirty_log>(0x42),
         iow::<kvm::kvm_userspace_memory_region>(0x46),
         iow::<kvm::kvm_msrs>(0x89),
-        ior::<kvm::kvm_xsave>(0xa4),
         iow::<kvm::kvm_xsave>(0xa5),
         iow::<kvm::kvm_xcrs>(0xa7),
         iowr::<kvm::kvm_clear_dirty_log>(0xc0),

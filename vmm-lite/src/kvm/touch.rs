@@ -3,7 +3,7 @@
 //! Filling in an entry when the guest first touches a page takes 5 to 25 µs on a KVM without hardware virtualization, which makes a guest that was just moved slow for
 //! milliseconds. A read does: KVM makes the entry writable where the guest's own tables have the page marked as written to.
 
-use super::{Error, Vcpu, failed, state::SYNC_ALL};
+use super::{Error, Vcpu, failed};
 use kvm_bindings::{kvm_regs, kvm_sregs, kvm_vcpu_events};
 use kvm_ioctls::VcpuExit;
 use vmm_lite_interface::doorbell;
@@ -51,16 +51,17 @@ impl Vcpu {
         };
         let kick = self.kick_handle();
         kick.enter(super::this_thread(), || false);
-        self.fd.get_kvm_run().kvm_dirty_regs = u64::from(SYNC_ALL);
+        self.given = true;
+        self.give();
         let ran = match self.fd.run() {
             Ok(VcpuExit::IoOut(doorbell::PORT, data)) if data.len() == 4 => Ok(()),
             Ok(_) => Err(Error::State("a routine for touching pages that does something else")),
             Err(e) => Err(failed("have the guest's pages touched")(e)),
         };
         kick.leave();
-        // A call that failed may not have taken them.
-        self.fd.get_kvm_run().kvm_dirty_regs = 0;
         ran?;
-        self.settle("complete the last exit")
+        self.settle("complete the last exit")?;
+        self.taken = Some(*system);
+        Ok(())
     }
 }

@@ -1,8 +1,13 @@
 //! The vCPU: entering the guest, and why it came back.
 
-use super::{Error, Kick, PageFaults, SteadyState, cpu, entry, failed, state};
+use super::{
+    Error, Kick, PageFaults, SteadyState, VcpuState, cpu, entry, failed,
+    state::{self, SYNC_ALL},
+};
 use crate::memory::GuestRam;
-use kvm_bindings::{KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, kvm_device_attr, kvm_xcrs};
+use kvm_bindings::{
+    KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, kvm_device_attr, kvm_sregs, kvm_xcrs,
+};
 use kvm_ioctls::{Cap, VcpuExit, VcpuFd, VmFd};
 use std::sync::Arc;
 use vmm_sys_util::{ioctl::ioctl_with_ref, ioctl_iow_nr};
@@ -57,6 +62,17 @@ pub enum Exit {
     },
 }
 
+/// What an exit leaves for a capture.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Left {
+    /// Nothing, or something that only KVM can complete.
+    Unknown,
+    /// The registers, handed over.
+    Registers,
+    /// The registers, as they are before or after the `out` for which the guest exited: which depends on how KVM comes by it.
+    RegistersAtOut,
+}
+
 /// A vCPU, and through it the VM.
 pub struct Vcpu {
     pub(super) fd: VcpuFd,
@@ -66,6 +82,16 @@ pub struct Vcpu {
     pub(super) steady: Option<SteadyState>,
     /// What has been set since the guest last ran.
     pub(super) set: Option<SteadyState>,
+    /// System registers that KVM has taken for this guest, if it has.
+    pub(super) taken: Option<kvm_sregs>,
+    /// Whether `KVM_RUN` is to take the registers that it finds in its page.
+    pub(super) given: bool,
+    /// What was captured since the guest last ran.
+    pub(super) captured: Option<VcpuState>,
+    /// What the last exit left behind.
+    pub(super) left: Left,
+    /// An `out` that KVM has completed: where the guest was when it exited for it, and where it went on.
+    pub(super) completed: Option<(u64, u64)>,
     kick: Arc<Kick>,
     /// `None` where KVM does not count them.
     page_faults: Option<Arc<PageFaults>>,
@@ -81,8 +107,7 @@ impl Vcpu {
         ram: Arc<GuestRam>,
         msrs: &[u32],
     ) -> Result<Self, Error> {
-        if vm.check_extension_int(Cap::SyncRegs) & state::SYNC_ALL as i32 != state::SYNC_ALL as i32
-        {
+        if vm.check_extension_int(Cap::SyncRegs) & SYNC_ALL as i32 != SYNC_ALL as i32 {
             return Err(Error::Lacks("KVM_CAP_SYNC_REGS"));
         }
         use_host_tsc(&fd);
@@ -93,8 +118,21 @@ impl Vcpu {
             .inspect_err(|e| tracing::info!("page faults are not counted: {e}"))
             .ok()
             .map(Arc::new);
-        let (steady, set) = (None, None);
-        Ok(Self { fd, msrs, steady, set, kick, page_faults, _vm: vm, _ram: ram })
+        Ok(Self {
+            fd,
+            msrs,
+            steady: None,
+            set: None,
+            taken: None,
+            given: false,
+            captured: None,
+            left: Left::Unknown,
+            completed: None,
+            kick,
+            page_faults,
+            _vm: vm,
+            _ram: ram,
+        })
     }
 
     /// Sets the registers for the start of an image at `entry`.
@@ -136,15 +174,27 @@ impl Vcpu {
         self.page_faults.clone()
     }
 
+    /// Has each exit hand over the registers, for a capture that is near; it costs a microsecond or two an exit.
+    pub fn hand_over_registers(&mut self, near: bool) {
+        self.fd.get_kvm_run().kvm_valid_regs = if near { SYNC_ALL.into() } else { 0 };
+    }
+
     /// Runs the guest until it exits. The caller has gone through [`Kick::enter`].
     ///
     /// # Errors
     /// [`Error::Call`] when KVM itself fails.
     pub fn run(&mut self) -> Result<Exit, Error> {
-        self.set = None;
+        (self.set, self.captured, self.left) = (None, None, Left::Unknown);
+        self.give();
+        let hands_over = self.fd.get_kvm_run().kvm_valid_regs != 0;
         let exit = match self.fd.run() {
             Ok(exit) => exit,
-            Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => return Ok(Exit::Kicked),
+            Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => {
+                if hands_over && e.errno() == libc::EINTR {
+                    self.left = Left::Registers;
+                }
+                return Ok(Exit::Kicked);
+            }
             Err(e) => return Err(failed("run the guest")(e)),
         };
         let what = match exit {
@@ -153,6 +203,9 @@ impl Vcpu {
                 let n = data.len().min(4);
                 value[..n].copy_from_slice(&data[..n]);
                 let value = u32::from_le_bytes(value);
+                if hands_over {
+                    self.left = Left::RegistersAtOut;
+                }
                 return Ok(Exit::PortWrite { port, size: data.len(), value });
             }
             VcpuExit::IoIn(port, data) => {

@@ -3,7 +3,7 @@
 use super::{
     ApplyError, End, Error, GuestFault, Steady, VmState,
     shared::{Exits, Shared},
-    wait,
+    wait::{self, WaitFor},
 };
 use crate::{
     devices::{
@@ -33,6 +33,8 @@ const NET_WINDOW: u64 = 0x200;
 /// Why [`Machine::run`] returned.
 #[derive(Debug)]
 pub(super) enum Stop {
+    /// The guest waits, for this. Whoever takes hold of the machine meanwhile finds it stopped.
+    Waits(WaitFor),
     /// A pause was wanted, or the guest is quiescent as was wanted.
     Paused { quiescent: bool },
     /// It will not run again.
@@ -60,6 +62,8 @@ pub(super) struct Machine {
     /// Doorbell bits that the guest rang and that are not served yet.
     pub(super) unserved: Doorbell,
     kick: Arc<Kick>,
+    /// The guest waits, until this time by its clock at most.
+    wait: Option<u64>,
     /// Whether the entry after the last resume is noted.
     entry_noted: bool,
 }
@@ -81,6 +85,7 @@ impl Machine {
             ram,
             unserved: Doorbell::default(),
             kick,
+            wait: None,
             entry_noted: false,
         })
     }
@@ -131,10 +136,12 @@ impl Machine {
             control.entropy.iter().zip(&fresh.entropy).for_each(|(to, n)| to.store(*n, SeqCst));
         }
         self.ram.mark(CONTROL_PAGE, PAGE_SIZE as usize);
+        // It looks for itself what has become of what it waited for.
+        self.wait = None;
         self.entry_noted = false;
     }
 
-    /// Runs the guest until it is to stop. On the vCPU thread.
+    /// Runs the guest until it is to stop, or waits. On the vCPU thread.
     pub(super) fn run(&mut self, shared: &Shared) -> Stop {
         let thread = kvm::this_thread();
         loop {
@@ -143,7 +150,19 @@ impl Machine {
                 Ok(Served::Stop(stop)) => return stop,
                 Err(violation) => return self.broke(violation, shared),
             }
+            if let Some(deadline) = self.wait {
+                match wait::for_something(self, shared, deadline) {
+                    Ok(Some(wait_for)) => return Stop::Waits(wait_for),
+                    Ok(None) => self.wait = None,
+                    Err(violation) => return self.broke(violation, shared),
+                }
+            }
+            let near = shared.stop_is_near();
+            self.vcpu.hand_over_registers(near);
             if !self.kick.enter(thread, || shared.pause_wanted()) {
+                if near {
+                    self.capture_early();
+                }
                 return Stop::Paused { quiescent: false };
             }
             if !self.entry_noted {
@@ -240,7 +259,7 @@ impl Machine {
             // However it ends, the guest looks for itself: also one that was paused in its wait.
             self.done(Doorbell::WAIT);
             if self.unserved == Doorbell::default() {
-                wait::for_something(self, shared)?;
+                self.wait = Some(self.ram.control_page().wake_deadline_ns.load(SeqCst));
             }
         }
         if self.rang(Doorbell::QUIESCED) {
@@ -294,6 +313,13 @@ impl Machine {
                 return;
             }
             wait::for_output(shared);
+        }
+    }
+
+    /// Captures the vCPU where it runs, so that it need not be loaded on another CPU for that. What fails here fails again for whoever needs it.
+    pub(super) fn capture_early(&mut self) {
+        if let Err(e) = self.vcpu.capture_early() {
+            tracing::debug!("{}", crate::cli::with_causes(&e));
         }
     }
 

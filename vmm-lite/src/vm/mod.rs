@@ -280,12 +280,15 @@ impl Vm {
         self.shared.console.end_input(|| self.shared.nudge());
     }
 
-    /// Stops the vCPU as soon as it can be, wherever the guest is: tens of microseconds.
+    /// Stops the vCPU as soon as it can be, wherever the guest is: at once if it waits, else tens of microseconds.
     ///
     /// # Errors
     /// [`Error::Ended`], or [`Error::Busy`] if another thread holds it.
     pub fn pause(&self) -> Result<Paused<'_>, Error> {
         let requested = Instant::now();
+        if let Some(machine) = self.shared.take_waiting() {
+            return Ok(Paused::new(self, machine, requested));
+        }
         self.shared.want(Wanted::Pause);
         self.shared.wait_stopped(None)?;
         self.paused(requested)
@@ -341,6 +344,14 @@ impl Vm {
         let took = stopped.saturating_duration_since(requested);
         self.shared.lock_history().quiesced(took, true);
         Ok(paused)
+    }
+
+    /// Says that the machine is about to be stopped for a capture, or is not after all: the vCPU's thread then does what it can of that whenever the guest stands.
+    pub fn stop_is_near(&self, near: bool) {
+        self.shared.stop_near.store(near, SeqCst);
+        if near {
+            self.shared.nudge();
+        }
     }
 
     /// What of the guest's state is not going to change any more, as of the last time that it [gave up](Self::ask_to_give_up) memory.

@@ -32,8 +32,9 @@ use std::{
 use vmm_lite_interface::layout::{CONTROL_PAGE, PAGE_SIZE};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-/// For so long a thread waits for another without sleep where blackout depends on it: to be woken takes tens of microseconds.
-const AWAKE: Duration = Duration::from_micros(150);
+/// For so long a thread waits for another without sleep where blackout depends on it: to be woken takes tens of microseconds. Not for much longer: a thread of real-time priority
+/// that does so keeps the host's network, whose work is done by ordinary threads, from its CPU.
+const AWAKE: Duration = Duration::from_micros(250);
 
 /// What the vCPU thread is to do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Debug)]
@@ -85,6 +86,8 @@ pub(super) struct Shared {
     pub thread: AtomicI32,
     /// Somebody wants the machine to end.
     pub stopping: AtomicBool,
+    /// The machine is about to be stopped, and captured.
+    pub stop_near: AtomicBool,
     /// The machine may run elsewhere: it must not run here (rule R1).
     pub fenced: AtomicBool,
     machine: Mutex<Machine>,
@@ -161,6 +164,7 @@ impl Shared {
             cancel,
             thread: AtomicI32::new(0),
             stopping: AtomicBool::new(false),
+            stop_near: AtomicBool::new(false),
             fenced: AtomicBool::new(false),
             kick: machine.kick_handle(),
             machine: Mutex::new(machine),
@@ -252,6 +256,20 @@ impl Shared {
         self.quiesce_number.store(number, SeqCst);
     }
 
+    /// Takes hold of a machine whose guest waits, or has yet to run. `None`: it does something else.
+    pub(super) fn take_waiting(&self) -> Option<MutexGuard<'_, Machine>> {
+        // The vCPU thread holds it whenever it runs the guest or does something on its behalf.
+        let machine = self.try_lock_machine()?;
+        let mut phase = self.lock_phase();
+        if !matches!(*phase, Phase::Running) {
+            return None;
+        }
+        *phase = Phase::Paused { quiescent: false, since: Instant::now() };
+        self.running.store(false, SeqCst);
+        self.changed.notify_all();
+        Some(machine)
+    }
+
     /// Waits until the vCPU is stopped, or `deadline`: then `false`.
     pub(super) fn wait_stopped(&self, deadline: Option<Instant>) -> Result<bool, Error> {
         awake_until(|| !self.running.load(SeqCst));
@@ -297,6 +315,7 @@ impl Shared {
     /// Tells everybody who may wait that the phase is `Ended`.
     fn tell_end(&self) {
         self.console.close();
+        self.nudge();
         // Cannot overflow: a machine ends once.
         let _ = self.ended.write(1);
         self.changed.notify_all();
@@ -352,6 +371,13 @@ impl Shared {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The vCPU thread takes the machine to run it; `None` if it is not to run.
+    pub(super) fn lock_running(&self) -> Option<MutexGuard<'_, Machine>> {
+        let machine = self.lock_machine();
+        // Only who holds it makes it run, or takes it from where it waits.
+        matches!(*self.lock_phase(), Phase::Running).then_some(machine)
+    }
+
     pub(super) fn try_lock_machine(&self) -> Option<MutexGuard<'_, Machine>> {
         match self.machine.try_lock() {
             Ok(machine) => Some(machine),
@@ -373,8 +399,12 @@ impl Shared {
         self.wanted.store(Wanted::Run as u8, SeqCst);
         *phase = Phase::Running;
         self.running.store(true, SeqCst);
+        // It is awake, or is going to be; not once more when it stops.
+        self.roused.store(false, SeqCst);
         drop(phase);
         self.changed.notify_all();
+        // The thread of a machine that was taken while its guest waited may still wait for the same.
+        self.nudge();
         Ok(())
     }
 
@@ -415,22 +445,31 @@ impl Shared {
 
     /// Says that [`run`](Self::run) is about to be called.
     pub(super) fn rouse(&self) {
+        // Through the lock, so that the thread is either asleep or has yet to look.
+        let phase = self.lock_phase();
         self.roused.store(true, SeqCst);
-        // Once through the lock, so that the thread is either asleep or has yet to look.
-        drop(self.lock_phase());
+        drop(phase);
         self.changed.notify_all();
     }
 
-    /// Says that the vCPU is stopped.
-    pub(super) fn stopped(&self, phase: Phase) {
+    /// Says that the vCPU is stopped, and gives the machine up: in one, so that nobody finds a machine that is free and takes it for one that waits.
+    pub(super) fn stopped(&self, machine: MutexGuard<'_, Machine>, phase: Phase) {
         let ended = matches!(phase, Phase::Ended(_));
-        *self.lock_phase() = phase;
+        {
+            let mut now = self.lock_phase();
+            *now = phase;
+            drop(machine);
+        }
         self.running.store(false, SeqCst);
         if ended {
             self.tell_end();
         } else {
             self.changed.notify_all();
         }
+    }
+
+    pub(super) fn stop_is_near(&self) -> bool {
+        self.stop_near.load(SeqCst)
     }
 
     pub(super) fn pause_wanted(&self) -> bool {

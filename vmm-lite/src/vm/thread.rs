@@ -36,19 +36,28 @@ pub(super) fn spawn(shared: &Arc<Shared>) -> Result<JoinHandle<()>, Error> {
             unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
             shared.thread.store(this_thread(), SeqCst);
             if let Err(e) = confine::enter(Thread::Vcpu) {
-                return shared.stopped(Phase::Ended(Arc::new(End::Vmm(Arc::new(e)))));
+                let ended = Phase::Ended(Arc::new(End::Vmm(Arc::new(e))));
+                return shared.stopped(shared.lock_machine(), ended);
             }
             while shared.park() {
-                let run = AssertUnwindSafe(|| shared.lock_machine().run(&shared));
+                // Somebody may have taken hold of it meanwhile.
+                let Some(mut machine) = shared.lock_running() else { continue };
+                let run = AssertUnwindSafe(|| machine.run(&shared));
                 let stop =
                     catch_unwind(run).unwrap_or_else(|_| Stop::Ended(End::Vmm(Arc::new(Panicked))));
-                shared.stopped(match stop {
+                let phase = match stop {
+                    Stop::Waits(wait_for) => {
+                        drop(machine);
+                        wait_for.wait(&shared);
+                        continue;
+                    }
                     Stop::Paused { quiescent } => {
                         Phase::Paused { quiescent, since: Instant::now() }
                     }
                     Stop::Ended(end) => Phase::Ended(Arc::new(end)),
                     Stop::Failed(e) => Phase::Ended(Arc::new(End::Vmm(Arc::new(e)))),
-                });
+                };
+                shared.stopped(machine, phase);
             }
         })
         .map_err(|source| Error::Host { doing: "start the vCPU's thread", source })

@@ -5,33 +5,28 @@ use super::{
     shared::{Exits, Shared},
 };
 use crate::devices::Violation;
-use std::{ptr, sync::atomic::Ordering::SeqCst};
+use std::ptr;
 
-/// Serves the network and the console until something reached the guest, its deadline is over, or it is to look at a request.
-pub(super) fn for_something(machine: &mut Machine, shared: &Shared) -> Result<(), Violation> {
-    let deadline = machine.ram.control_page().wake_deadline_ns.load(SeqCst);
-    loop {
-        // Announced before the last look at everything that a nudge can be about.
-        shared.set_waiting(true);
-        let settled = settle(machine, shared, deadline);
-        let wait_for = match settled {
-            Ok(Some(wait_for)) => wait_for,
-            other => {
-                shared.set_waiting(false);
-                return other.map(drop);
-            }
-        };
-        Exits::count(&shared.exits.slept);
-        let nudged = wait_for.poll(shared.wake_fd());
-        shared.set_waiting(false);
-        if nudged {
-            shared.clear_wake();
-        }
+/// Serves the network and the console of a guest that waits. `None` if something reached it, its deadline is over, or it is to look at a request.
+pub(super) fn for_something(
+    machine: &mut Machine,
+    shared: &Shared,
+    deadline: u64,
+) -> Result<Option<WaitFor>, Violation> {
+    // Announced before the last look at everything that a nudge can be about.
+    shared.set_waiting(true);
+    let wait_for = settle(machine, shared, deadline);
+    match wait_for {
+        Ok(Some(_)) if shared.stop_is_near() => machine.capture_early(),
+        Ok(Some(_)) => {}
+        _ => shared.set_waiting(false),
     }
+    wait_for
 }
 
 /// What to wait for, when there is nothing to do.
-struct WaitFor {
+#[derive(Debug)]
+pub(super) struct WaitFor {
     /// The TAP, and what to poll it for.
     tap: Option<(i32, i16)>,
     /// Nanoseconds, or for ever.
@@ -68,14 +63,18 @@ fn settle(
 }
 
 impl WaitFor {
-    /// Whether the wake descriptor was what ended it.
-    fn poll(&self, wake: i32) -> bool {
+    /// Waits. Whoever does must not hold the machine.
+    pub(super) fn wait(&self, shared: &Shared) {
+        Exits::count(&shared.exits.slept);
         let entry = |fd, events| libc::pollfd { fd, events, revents: 0 };
         // A negative descriptor is one that poll passes over.
         let (tap, events) = self.tap.unwrap_or((-1, 0));
-        let mut fds = [entry(wake, libc::POLLIN), entry(tap, events)];
+        let mut fds = [entry(shared.wake_fd(), libc::POLLIN), entry(tap, events)];
         poll(&mut fds, self.timeout);
-        fds[0].revents != 0
+        shared.set_waiting(false);
+        if fds[0].revents != 0 {
+            shared.clear_wake();
+        }
     }
 }
 

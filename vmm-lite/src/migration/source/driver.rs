@@ -260,6 +260,7 @@ impl<'vm> Driver<'vm> {
                 let brace = steady.map(|steady| Brace::new(steady, &self.written));
                 let brace = brace.and_then(|brace| postcard::to_stdvec(&brace).ok());
                 self.send(&Message::Brace(brace.unwrap_or_default()));
+                self.vm.stop_is_near(true);
             }
             Action::Stop { patience } => self.stop(patience),
             Action::SendLast { pages, follow, hold } => self.send_last(pages, &follow, hold, reply),
@@ -289,7 +290,6 @@ impl<'vm> Driver<'vm> {
         }
     }
 
-    /// Tells the verb how it goes.
     /// What has changed is known.
     fn looked(&mut self, dirty: Result<PageSet, kvm::Error>, event: fn(Pages, Pages) -> Event) {
         match dirty {
@@ -302,6 +302,7 @@ impl<'vm> Driver<'vm> {
         }
     }
 
+    /// Tells the verb how it goes.
     fn tell(&mut self, reply: &mut Reply) {
         let now = self.now();
         if self.watcher.tell(reply, now).is_err() {
@@ -348,6 +349,7 @@ impl<'vm> Driver<'vm> {
     }
 
     fn run_here(&mut self) {
+        self.vm.stop_is_near(false);
         if let Err(e) = self.vm.dirty_log().stop() {
             tracing::warn!("{}", crate::cli::with_causes(&e));
         }
