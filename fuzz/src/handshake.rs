@@ -52,6 +52,7 @@ enum Said<'a> {
     Lacks(Vec<Run>),
     Settled(u8, u64, u64, u64),
     Raw(&'a [u8]),
+    Stopping,
 }
 
 impl Said<'_> {
@@ -112,6 +113,7 @@ impl Said<'_> {
             Self::Settled(what, ns, page_faults, lost_ns) => {
                 Message::Settled(settled(*what, *ns, *page_faults, *lost_ns))
             }
+            Self::Stopping => Message::Stopping,
             Self::Raw(bytes) => {
                 let (header, body) = bytes.split_first_chunk::<HEADER_SIZE>()?;
                 let header = Header::decode(header).ok()?;

@@ -203,6 +203,7 @@ impl Destination {
             (State::Receiving, Event::Message(Message::Brace(steady))) => {
                 vec![Action::Brace(steady)]
             }
+            (State::Receiving, Event::Message(Message::Stopping)) => vec![Action::Rouse],
             (State::Receiving, Event::Message(Message::Commit(id, state)))
                 if self.id == Some(id) && !state.is_empty() =>
             {

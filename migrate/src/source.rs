@@ -364,7 +364,9 @@ impl Source {
     fn stop(&mut self) -> Vec<Action> {
         self.to(State::Stopping, None);
         let brace = self.brace();
-        brace.into_iter().chain([Action::Stop { patience: self.settings.quiesce }]).collect()
+        let patience = self.settings.quiesce;
+        let stop = [Action::Send(Message::Stopping), Action::Stop { patience }];
+        brace.into_iter().chain(stop).collect()
     }
 
     /// What comes before the switch, once.

@@ -51,6 +51,8 @@ pub enum Action {
     Forget(Vec<Run>),
     /// What comes next is urgent: the guest is about to stand. This much of its state is not going to change any more, and may be applied already.
     Brace(Vec<u8>),
+    /// Have whatever runs the guest awake: the state comes next.
+    Rouse,
     /// Apply the state to the prepared VM.
     Apply(Vec<u8>),
     /// Write it down that the VM runs here, run it, and announce it.

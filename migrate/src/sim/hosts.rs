@@ -456,7 +456,7 @@ impl World {
                 Action::Complete => self.check_memory("complete"),
                 Action::AwaitSource(_) => assert!(self.lacks()),
                 Action::Lost(_) => panic!("a source that is there was taken for dead"),
-                Action::Brace(_) => {}
+                Action::Brace(_) | Action::Rouse => {}
                 Action::Apply(state) => {
                     self.state_there = Some(state);
                     self.destination_event(Event::Applied(Ok(())));

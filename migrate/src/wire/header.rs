@@ -64,11 +64,13 @@ pub enum Kind {
     Settled = 25,
     /// Destination, until it accepts or refuses: it is at it.
     Preparing = 26,
+    /// Source: the guest is being stopped; its state comes next.
+    Stopping = 27,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Hello,
         Self::Welcome,
         Self::Offer,
@@ -95,6 +97,7 @@ impl Kind {
         Self::Brace,
         Self::Settled,
         Self::Preparing,
+        Self::Stopping,
     ];
 
     /// Most bytes that a body of this kind may have: what a receiver must be ready to hold.
@@ -111,7 +114,7 @@ impl Kind {
             Self::Late => 128 << 10,
             Self::Accept | Self::RoundEnd | Self::RoundDone | Self::Running => 32,
             Self::Filled | Self::Whole | Self::Settled => 32,
-            Self::Ready | Self::LateEnd | Self::Preparing => 0,
+            Self::Ready | Self::LateEnd | Self::Preparing | Self::Stopping => 0,
         }
     }
 }

@@ -77,6 +77,8 @@ pub enum Message {
     Settled(Settled),
     /// See [`Kind::Preparing`].
     Preparing,
+    /// See [`Kind::Stopping`].
+    Stopping,
 }
 
 /// Pages in a row: the first, and how many.
@@ -147,6 +149,7 @@ impl Message {
             Self::Brace(_) => Kind::Brace,
             Self::Settled(_) => Kind::Settled,
             Self::Preparing => Kind::Preparing,
+            Self::Stopping => Kind::Stopping,
         }
     }
 
@@ -187,7 +190,7 @@ impl Message {
             Self::Running(started) => small(started),
             Self::Abort(why) => gist(why).into_bytes(),
             Self::Outcome(id, outcome) => small(&(id, outcome)),
-            Self::Ready | Self::LateEnd | Self::Preparing => Vec::new(),
+            Self::Ready | Self::LateEnd | Self::Preparing | Self::Stopping => Vec::new(),
         }
     }
 }
@@ -279,6 +282,7 @@ pub fn decode(header: &Header, body: &[u8], limit: usize) -> Result<Message, Wir
         Kind::Late => Message::Late(body.to_vec()),
         Kind::LateEnd => Message::LateEnd,
         Kind::Preparing => Message::Preparing,
+        Kind::Stopping => Message::Stopping,
         Kind::Abort => {
             let why = String::from_utf8(body.to_vec()).map_err(|_| WireError::Body("a reason"))?;
             plain(&why)?;

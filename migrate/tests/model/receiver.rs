@@ -255,7 +255,7 @@ impl World {
                 Action::Prepare(_) | Action::Apply(_) | Action::Forget(_) => {
                     self.attempt().task = Some(action);
                 }
-                Action::Brace(_) => {}
+                Action::Brace(_) | Action::Rouse => {}
                 Action::Run => self.run(model, &id),
                 Action::Complete => self.compare(model, &id),
                 Action::Deliver(_) => {}

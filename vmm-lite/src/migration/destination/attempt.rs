@@ -242,9 +242,12 @@ impl<'r> Attempt<'r> {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Send(message) => {
+            Action::Send(mut message) => {
                 let Some(connection) = &mut self.connection else { return };
                 self.spoke = Instant::now();
+                if let Message::Running(started) = &mut message {
+                    started.told_ns = (self.spoke - self.ran).as_nanos() as u64;
+                }
                 if let Err(e) = connection.send(&message) {
                     return self.lost(&e);
                 }
@@ -269,6 +272,11 @@ impl<'r> Attempt<'r> {
                     prepared.brace(&steady);
                 }
                 self.awake_until = Instant::now() + AWAKE;
+            }
+            Action::Rouse => {
+                if let Some(prepared) = &self.prepared {
+                    prepared.vm.rouse();
+                }
             }
             Action::Apply(state) => {
                 self.before_switch = self.spoke;
@@ -345,7 +353,7 @@ impl<'r> Attempt<'r> {
         fail_point!("destination.commit-came");
         let lacks = !self.machine.lacking().is_empty();
         if !lacks {
-            prepared.missing = None;
+            prepared.nothing_is_missing();
         }
         {
             let mut state = self.receiver.state();
@@ -353,11 +361,11 @@ impl<'r> Attempt<'r> {
             state.ledger.ran(id);
             state.taken = true;
         }
-        self.receiver.changed.notify_all();
         fail_point!("destination.written-down");
-        let started = prepared.start(self.came, self.before_switch);
-        let told = Duration::from_nanos(started.told_ns);
-        self.ran = Instant::now().checked_sub(told).unwrap_or(self.came);
+        let started;
+        (started, self.ran) = prepared.start(self.came, self.before_switch);
+        // Who waits for this is woken when the guest runs, which takes as long as it does.
+        self.receiver.changed.notify_all();
         // A VM runs here: what another would need is closed, and the name is this one's.
         let offering = self.receiver.offering().take().and_then(Arc::into_inner);
         if let Some(claim) = prepared.claim.take().or(offering.and_then(|o| o.claim)) {

@@ -201,7 +201,10 @@ impl Prepared {
     pub fn said(&mut self, message: &Message) {
         match message {
             Message::RoundDone(_) => self.came_with_content.get_mut().round_ended(),
-            Message::Running(_) => self.urgent = None,
+            Message::Running(_) => {
+                self.urgent = None;
+                self.missing.take_if(|missing| !missing.watching());
+            }
             _ => {}
         }
     }
@@ -209,7 +212,7 @@ impl Prepared {
     /// Applies a state that came at `came`.
     pub fn apply(&mut self, state: &[u8], came: Instant, lacking: &Pages) -> Result<(), String> {
         self.hurry();
-        // Not before: a thread of this priority that waits without sleep keeps the host's network, whose work is done by ordinary threads, from its CPU.
+        // Again, if it took the source long to stop the guest.
         self.vm.rouse();
         match &self.tables {
             // This thread is going to look at these, and it is the one that would bring them.
@@ -243,8 +246,17 @@ impl Prepared {
         Ok(())
     }
 
+    /// All memory has come: nobody who touches some waits.
+    pub fn nothing_is_missing(&mut self) {
+        // One that watches nothing can wait for its end, which takes as long as much else here does, until the source knows that the guest runs.
+        if self.watched().is_some() {
+            self.missing = None;
+        }
+    }
+
     /// Lets the guest run: the commit came at `came`, maybe with the state. The source asked for the pause after it had heard what was said at `before`.
-    pub fn start(&mut self, came: Instant, before: Instant) -> Started {
+    /// Returns when it began to run, too.
+    pub fn start(&mut self, came: Instant, before: Instant) -> (Started, Instant) {
         let away = self.came.elapsed();
         let resumed = self
             .vm
@@ -260,17 +272,18 @@ impl Prepared {
         if let Err(e) = self.vm.announce() {
             tracing::warn!("the network was not told that the VM is here: {e}");
         }
-        let now = Instant::now();
-        let entered = entered.unwrap_or(now);
+        let entered = entered.unwrap_or_else(Instant::now);
         self.settling = self.settling.take().map(|settling| settling.begin(entered));
         let blackout = entered.saturating_duration_since(before);
         self.vm.note_move(MoveOutcome::Arrived { blackout });
         let ns = |from: Instant, to: Instant| to.saturating_duration_since(from).as_nanos() as u64;
-        Started {
+        let started = Started {
             apply_ns: ns(self.came, self.applied),
             run_ns: ns(came.max(self.applied), entered),
-            told_ns: ns(entered, now),
-        }
+            // It is known when that is.
+            told_ns: 0,
+        };
+        (started, entered)
     }
 
     /// When to look how fast the guest is; `None` if that is not to be known.
