@@ -221,6 +221,7 @@ impl Vm {
         tap: Option<Tap>,
         console: Console,
     ) -> Result<Self, Error> {
+        let thread = thread::start()?;
         let (vcpu, log, cpuid) = host.create(&ram)?;
         let net = match (&identity.net, tap) {
             (Some(net), Some(tap)) => Some(Net::new(tap, net.mac)?),
@@ -229,7 +230,7 @@ impl Vm {
         let announcer = net.as_ref().map(|n| n.tap().try_clone()).transpose()?;
         let machine = Machine::new(vcpu, net, ram.clone())?;
         let shared = Arc::new(Shared::new(identity, ram, log, cpuid, machine, console, announcer)?);
-        let thread = Some(thread::spawn(&shared)?);
+        let thread = Some(thread.take(&shared));
         let owner = Owner { shared: Arc::clone(&shared), thread };
         Ok(Self { shared, _owner: Arc::new(owner), host: host.clone() })
     }

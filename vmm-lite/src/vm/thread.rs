@@ -11,7 +11,11 @@ use crate::{
 };
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::Ordering::SeqCst},
+    sync::{
+        Arc,
+        atomic::Ordering::SeqCst,
+        mpsc::{SyncSender, sync_channel},
+    },
     thread::JoinHandle,
     time::Instant,
 };
@@ -24,18 +28,36 @@ const STACK: usize = 256 << 10;
 #[error("vmm-lite itself failed while it ran the VM; please report the message above")]
 struct Panicked;
 
-/// Starts the thread, parked. It ends when the machine does.
-pub(super) fn spawn(shared: &Arc<Shared>) -> Result<JoinHandle<()>, Error> {
-    let shared = Arc::clone(shared);
-    std::thread::Builder::new()
+/// The thread, for a machine that is yet to be made: to be started and confined takes it as long as that. Dropping this ends it.
+#[derive(Debug)]
+pub(super) struct Starting {
+    machine: SyncSender<Arc<Shared>>,
+    thread: JoinHandle<()>,
+}
+
+impl Starting {
+    /// Gives it the machine. It is parked, and ends when the machine does.
+    pub(super) fn take(self, shared: &Arc<Shared>) -> JoinHandle<()> {
+        // It waits for nothing else, and there is room for one.
+        let _ = self.machine.send(Arc::clone(shared));
+        self.thread
+    }
+}
+
+/// Starts the thread.
+pub(super) fn start() -> Result<Starting, Error> {
+    let (machine, given) = sync_channel::<Arc<Shared>>(1);
+    let thread = std::thread::Builder::new()
         .name(Thread::Vcpu.name().into())
         .stack_size(STACK)
         .spawn(move || {
             // Deadlines of the guest are met to the microsecond, not to the 50 that threads get by default.
             // SAFETY: changes only how late timers of this thread may fire.
             unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+            let confined = confine::enter(Thread::Vcpu);
+            let Ok(shared) = given.recv() else { return };
             shared.thread.store(this_thread(), SeqCst);
-            if let Err(e) = confine::enter(Thread::Vcpu) {
+            if let Err(e) = confined {
                 let ended = Phase::Ended(Arc::new(End::Vmm(Arc::new(e))));
                 return shared.stopped(shared.lock_machine(), ended);
             }
@@ -60,5 +82,6 @@ pub(super) fn spawn(shared: &Arc<Shared>) -> Result<JoinHandle<()>, Error> {
                 shared.stopped(machine, phase);
             }
         })
-        .map_err(|source| Error::Host { doing: "start the vCPU's thread", source })
+        .map_err(|source| Error::Host { doing: "start the vCPU's thread", source })?;
+    Ok(Starting { machine, thread })
 }
