@@ -1,8 +1,10 @@
 //! The doorbell: one `out dx, eax` that says all at once.
 //!
 //! The guest writes a set of [`Doorbell`] bits to [`PORT`] with a 32-bit `out`. Arguments are in the
-//! control page. The VMM serves the bits in the order of their values and returns to the guest when all
-//! are served; only [`Doorbell::WAIT`] and [`Doorbell::QUIESCED`] may block.
+//! control page. The VMM serves the bits in this order and returns to the guest when all are served:
+//! [`CONSOLE`](Doorbell::CONSOLE), [`NET`](Doorbell::NET), [`WAIT`](Doorbell::WAIT), [`QUIESCED`](Doorbell::QUIESCED),
+//! [`GAVE_UP`](Doorbell::GAVE_UP), [`FAULT`](Doorbell::FAULT), [`EXIT`](Doorbell::EXIT). Only the first, while nobody
+//! takes what is printed, the third and the fourth may block.
 
 /// The I/O port of the doorbell. The guest's TSS permission bitmap opens it to CPL 3.
 pub const PORT: u16 = 0x5d0;
@@ -30,7 +32,6 @@ impl Doorbell {
     /// The guest failed; the [`FaultReport`](crate::control::FaultReport) in the control page says how.
     /// Does not return.
     pub const FAULT: Self = Self(1 << 5);
-
     /// The guest has given up memory and answers [`give_up_request`](crate::control::ControlPage::give_up_request).
     pub const GAVE_UP: Self = Self(1 << 6);
 
