@@ -1,6 +1,9 @@
 //! What the source says of the VM before anything of it is sent, and why a destination may refuse it.
 
-use crate::ReceiverId;
+use crate::{
+    ReceiverId,
+    wire::{HEADER_SIZE, Kind, Message},
+};
 use serde::{Deserialize, Serialize};
 
 /// The VM as it is offered.
@@ -56,7 +59,7 @@ pub enum Refusal {
         /// Those it knows.
         known: Vec<u32>,
     },
-    /// A CPU that lacks what the guest may rely on.
+    /// A CPU that lacks what the guest may rely on: features by name, and last how many more if there was no room for all.
     #[error("the destination's CPU lacks features that the guest has seen: {}", .0.join(", "))]
     Features(Vec<String>),
     /// Not enough memory.
@@ -90,7 +93,7 @@ pub fn judge(offer: &Offer, have: &Capabilities) -> Result<(), Refusal> {
         });
     }
     if !have.missing_features.is_empty() {
-        return Err(Refusal::Features(have.missing_features.clone()));
+        return Err(lacking(&have.missing_features));
     }
     if offer.memory_size > have.memory_max {
         return Err(Refusal::Memory { needed: offer.memory_size, available: have.memory_max });
@@ -99,4 +102,66 @@ pub fn judge(offer: &Offer, have: &Capabilities) -> Result<(), Refusal> {
         return Err(Refusal::Network);
     }
     Ok(())
+}
+
+/// That these features are missing: as many of them by name as the message has room for, and in place of the others how many they are.
+fn lacking(features: &[String]) -> Refusal {
+    let naming = |n| {
+        let (named, others) = features.split_at(n);
+        let more = (!others.is_empty()).then(|| format!("and {} more", others.len()));
+        Refusal::Features(named.iter().cloned().chain(more).collect())
+    };
+    let fits = |why: &Refusal| {
+        let message = Message::Refuse(why.clone()).encode();
+        message.len() <= HEADER_SIZE + Kind::Refuse.most() as usize
+    };
+    (1..=features.len()).rev().map(naming).find(fits).unwrap_or_else(|| naming(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Header, decode};
+
+    /// What the source is told of so many missing features.
+    fn told(count: usize, name: impl Fn(usize) -> String) -> Vec<String> {
+        let offer = Offer {
+            receiver: ReceiverId::default(),
+            name: "vm".into(),
+            memory_size: 0,
+            interface_version: 1,
+            network: false,
+            identity: Vec::new(),
+        };
+        let have = Capabilities {
+            memory_max: 0,
+            interface_versions: vec![1],
+            network: false,
+            missing_features: (0..count).map(name).collect(),
+        };
+        let bytes = Message::Refuse(judge(&offer, &have).unwrap_err()).encode();
+        let (header, body) = bytes.split_first_chunk().unwrap();
+        let header = Header::decode(header).expect("no longer than its kind may be");
+        match decode(&header, body, 0) {
+            Ok(Message::Refuse(Refusal::Features(told))) => told,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_features_that_it_has_room_for() {
+        let name = |n| format!("cpuid 0x80000001.0 ecx[{n:03}]");
+        // All of them, up to the last that fits: 27 bytes and their length each, and three for their number and the refusal's.
+        let most = (4096 - 3) / 28;
+        let all: Vec<_> = (0..most).map(name).collect();
+        assert_eq!(told(most, name), all);
+        let told_of_one_more = told(most + 1, name);
+        assert_eq!(told_of_one_more, [&all[..most - 1], &["and 2 more".into()]].concat());
+        let said = Refusal::Features(told_of_one_more).to_string();
+        assert!(said.ends_with("ecx[144], and 2 more"), "{said}");
+        // As many as there are in the words that are compared.
+        let some = told(320, name);
+        assert_eq!(some.last(), Some(&format!("and {} more", 320 - (some.len() - 1))));
+        assert_eq!(told(3, |_| "n".repeat(5000)), ["and 3 more"]);
+    }
 }
