@@ -1,12 +1,12 @@
 //! One clone: a process that `fork` and `restore --count` start.
 
-use super::{confinement::Confinement, network::Place, report};
+use super::{confinement::Confinement, metrics::Figures, network::Place, report};
 use crate::{
     confine::files,
     control::{Server, server},
     devices::console::Console,
     kvm::Host,
-    metrics::{At, Endpoint},
+    metrics::At,
     snapshot::{clones, start::Opened},
     vm::{ResumeReason, Vm, mac_text},
 };
@@ -143,7 +143,7 @@ pub fn run(args: Args) -> super::Result {
         nix::unistd::setsid()?;
     }
     let started = start(&orders);
-    let (vm, server, _endpoint) = match started {
+    let (vm, server, _figures) = match started {
         Ok(started) => started,
         Err(e) => {
             let error = Some(super::with_causes(&*e));
@@ -158,7 +158,7 @@ pub fn run(args: Args) -> super::Result {
 }
 
 /// The clone, and what serves it: the control socket, and its figures.
-type Started = (Vm, Server, Option<Endpoint>);
+type Started = (Vm, Server, Figures);
 
 fn start(orders: &Orders) -> Result<Started, Box<dyn std::error::Error>> {
     let memory = clones::Memory::of(File::from(inherited(orders.memory)?))?;
@@ -167,20 +167,14 @@ fn start(orders: &Orders) -> Result<Started, Box<dyn std::error::Error>> {
     let Place { change, tap } = &orders.place;
     let opened = Opened::new(Host::open()?, guest, change, tap.as_deref())?;
     let at = orders.metrics.as_deref().map(str::parse::<At>).transpose()?;
-    let mut endpoint = at.as_ref().map(Endpoint::listen).transpose()?;
-    orders.confinement.enter()?;
-    if let Some(endpoint) = &mut endpoint {
-        endpoint.serve()?;
-    }
+    let figures = Figures::serve_confined(at.as_ref(), &orders.confinement)?;
     if !orders.detach {
         end_with(orders.parent)?;
     }
     let reason = if orders.forked { ResumeReason::Forked } else { ResumeReason::Restored };
     let (vm, claim) = memory.start(opened, reason, console)?;
-    if let Some(endpoint) = &endpoint {
-        endpoint.shows(&vm);
-    }
-    Ok((vm, Server::new(claim), endpoint))
+    figures.show(&vm);
+    Ok((vm, Server::new(claim), figures))
 }
 
 /// Has this process ended when the one that started it ends. A change of the user would undo that, so it is to be called after it.

@@ -12,6 +12,7 @@ pub mod fork;
 pub mod identity;
 pub mod inspect;
 pub mod merge;
+pub mod metrics;
 pub mod migrate;
 pub mod network;
 pub mod pause;

@@ -1,13 +1,13 @@
 //! `vmm-lite receive`.
 
-use super::{arguments, confinement, identity, report};
+use super::{arguments, confinement, identity, metrics::Figures, report};
 use crate::{
     confine::{self, Thread},
     control::{
         RuntimeDir, Server,
         server::{self, Signals},
     },
-    metrics::{At, Endpoint},
+    metrics::At,
     migration::{
         address::Address,
         credentials::PLAINTEXT_WARNING,
@@ -108,11 +108,7 @@ pub fn run(args: Args) -> super::Result {
         lost_after: args.lost_after,
     };
     let listener = listen(&args.listen)?;
-    let mut endpoint = args.metrics.as_ref().map(Endpoint::listen).transpose()?;
-    confinement.enter()?;
-    if let Some(endpoint) = &mut endpoint {
-        endpoint.serve()?;
-    }
+    let figures = Figures::serve_confined(args.metrics.as_ref(), &confinement)?;
     let (arrived, arrivals) = channel();
     let receiver = Arc::new(Receiver::new(offering, arrived)?);
     eprintln!("vmm-lite: listening on {}", args.listen);
@@ -122,9 +118,7 @@ pub fn run(args: Args) -> super::Result {
         return Ok(ExitCode::from(128 + libc::SIGTERM as u8));
     };
     eprintln!("vmm-lite: {} runs here now", claim.name());
-    if let Some(endpoint) = &endpoint {
-        endpoint.shows(&vm);
-    }
+    figures.show(&vm);
     let server = Server::new(claim);
     let end = server::serve_until_end(&vm, &server, &signals)?;
     report::end(&end, None);

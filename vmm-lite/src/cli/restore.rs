@@ -1,11 +1,10 @@
 //! `vmm-lite restore`.
 
-use super::{clone::Ready, confinement, fork::How, network, report};
+use super::{clone::Ready, confinement, fork::How, metrics::Figures, network, report};
 use crate::{
     control::{Server, server},
     devices::console::Console,
     kvm::Host,
-    metrics::Endpoint,
     snapshot::{clones::Template, lazy, load, start::Opened},
     vm::ResumeReason,
 };
@@ -90,11 +89,7 @@ pub fn run(args: Args) -> super::Result {
     let [place] = &places[..] else { return Err("one VM has one place".into()) };
     let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
     let opened = Opened::new(host, guest, &place.change, place.tap.as_deref())?;
-    let mut endpoint = args.many.metrics.as_ref().map(Endpoint::listen).transpose()?;
-    confinement.enter()?;
-    if let Some(endpoint) = &mut endpoint {
-        endpoint.serve()?;
-    }
+    let figures = Figures::serve_confined(args.many.metrics.as_ref(), &confinement)?;
     let vm = opened.machine(console, None)?;
     if args.lazy {
         lazy::begin(&vm, snapshot)?;
@@ -103,9 +98,7 @@ pub fn run(args: Args) -> super::Result {
         drop(snapshot);
     }
     let server = Server::new(opened.run(&vm, ResumeReason::Restored)?);
-    if let Some(endpoint) = &endpoint {
-        endpoint.shows(&vm);
-    }
+    figures.show(&vm);
     if let Some(ready) = &mut ready {
         ready.tell(&vm, server.name())?;
     }

@@ -1,12 +1,12 @@
 //! `vmm-lite run`.
 
-use super::{arguments, confinement, report};
+use super::{arguments, confinement, metrics::Figures, report};
 use crate::{
     boot::{Cidr, Image, Parameters},
     confine::{self, Thread},
     control::{Claim, RuntimeDir, Server, server},
     devices::console::Console,
-    metrics::{At, Endpoint},
+    metrics::At,
     vm::{Config, NetConfig, Resources, Resume, ResumeReason, Vm, mac_for},
 };
 use std::{
@@ -92,14 +92,10 @@ pub fn run(args: Args) -> super::Result {
     let claim = claim(args.name.as_deref(), &args.image)?;
     let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
     let resources = Resources::open(args.tap.as_deref())?;
-    let mut endpoint = args.metrics.as_ref().map(Endpoint::listen).transpose()?;
-    confinement.enter()?;
+    let figures = Figures::serve_confined(args.metrics.as_ref(), &confinement)?;
     let vm = Vm::boot_with(&resources, &config(args, claim.name()), &image, console)?;
     drop(resources);
-    if let Some(endpoint) = &mut endpoint {
-        endpoint.shows(&vm);
-        endpoint.serve()?;
-    }
+    figures.show(&vm);
     let server = Server::new(claim);
     vm.hold()?.resume(Resume { reason: ResumeReason::Boot, away: Duration::ZERO })?;
     // The guest says so itself, but most often before the TAP carries packets.
