@@ -25,12 +25,12 @@ impl Copy {
         copy
     }
 
-    /// Each piece is taken out of the log right before it is read.
-    fn piecewise(vm: &Vm) -> Self {
+    /// Pieces of so many pages are each taken out of the log right before they are read.
+    fn piecewise(vm: &Vm, piece: usize) -> Self {
         let pages = vm.ram().pages();
         let mut copy = Self(vec![[0; PAGE]; pages]);
-        for first in (0..pages).step_by(192) {
-            let piece = first..(first + 192).min(pages);
+        for first in (0..pages).step_by(piece) {
+            let piece = first..(first + piece).min(pages);
             vm.dirty_log().leave_out(piece.clone()).unwrap();
             let mut set = PageSet::new(pages);
             piece.for_each(|page| set.insert(page));
@@ -85,13 +85,9 @@ fn no_page_that_changes_is_missed_while_the_log_is_taken_under_a_guest() {
         assert!(boot.elapsed() < PATIENCE, "dirtier does not start");
     }
     for moves in 0..20 {
-        let mut there = if moves % 4 < 2 {
-            vm.dirty_log().start().unwrap();
-            Copy::of(&vm)
-        } else {
-            vm.dirty_log().start_full().unwrap();
-            Copy::piecewise(&vm)
-        };
+        vm.dirty_log().start_full().unwrap();
+        // All memory at once, or piece by piece while the guest writes to what is not out of the log yet.
+        let mut there = Copy::piecewise(&vm, if moves % 4 < 2 { vm.ram().pages() } else { 192 });
         let mut named = PageSet::new(vm.ram().pages());
         let begun = Instant::now();
         // Rounds, until each page has certainly been rewritten: what the log says of them is checked against the memory, not believed.

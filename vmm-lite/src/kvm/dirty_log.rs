@@ -55,7 +55,7 @@ enum User {
     Nobody,
     /// A [`Watch`], with its number; it gives way to whoever really needs the log.
     Watch(u64),
-    /// Whoever called [`DirtyLog::start`].
+    /// Whoever called [`DirtyLog::start_full`].
     Owner,
 }
 
@@ -94,22 +94,8 @@ impl DirtyLog {
             .map_err(failed("give the guest its memory"))
     }
 
-    /// Starts logging with an empty log: from now on every page that changes will be in a set handed out.
-    ///
-    /// # Errors
-    /// [`Error::Call`].
-    pub fn start(&self) -> Result<(), Error> {
-        let mut user = self.lock();
-        if *user == User::Nobody {
-            self.log_from_now()?;
-        }
-        // What somebody has watched is in the first set then, which does no harm.
-        *user = User::Owner;
-        Ok(())
-    }
-
-    /// Starts logging with a log that may have any page in it that was not [left out](Self::leave_out) since. Other than after [`start`](Self::start), whose log is empty,
-    /// the guest is not slowed down at once by faults for all pages that it writes to.
+    /// Starts logging: from now on every page that changes will be in a set handed out. So may be any page that was not [left out](Self::leave_out) since, as the log
+    /// begins full where KVM can have it so: an empty one would slow the guest down at once by a fault for each page that it writes to.
     ///
     /// # Errors
     /// [`Error::Call`].
@@ -118,6 +104,7 @@ impl DirtyLog {
         if *user == User::Nobody {
             self.log_all()?;
         }
+        // A watch's log began empty: so it goes on, with what was watched.
         *user = User::Owner;
         Ok(())
     }
@@ -258,7 +245,7 @@ impl DirtyLog {
     }
 }
 
-/// Somebody looks at how much the guest writes. Whoever [starts](DirtyLog::start) the log meanwhile gets it, and what was watched is forgotten.
+/// Somebody looks at how much the guest writes. Whoever [starts](DirtyLog::start_full) the log meanwhile gets it, and what was watched is forgotten.
 #[derive(Debug)]
 pub struct Watch<'log> {
     log: &'log DirtyLog,
