@@ -1,10 +1,13 @@
 //! Second thoughts: in each of its phases before the commit a move is called off, by each of those who can. The VM runs on as if nothing had been tried, and the
 //! next try succeeds.
 
-#[path = "fail_points/client.rs"]
+#[path = "common/client.rs"]
 mod client;
+#[path = "common/lab.rs"]
+mod lab;
 
-use client::{Client, PORT as GUEST_PORT, Talk};
+use client::Talk;
+use lab::{Lab, PORT};
 use migrate::wire::{Kind, Message};
 use nix::sys::signal::Signal;
 use std::{
@@ -16,16 +19,12 @@ use std::{
 };
 use vmm_lite_lab::{
     accept::accept,
-    images::image,
     message::next_message,
     process::Process,
     relay::{Fate, Passing, Relay},
-    site::Site,
-    vmm::{PATIENCE, Vmm},
+    vmm::PATIENCE,
 };
 
-/// Where destinations listen.
-const PORT: u16 = 7000;
 /// Where somebody listens who is none.
 const OTHER: u16 = 7001;
 /// How long a message with pages takes on a link that is slow: 256 KiB in that time are less than what the move below has to send in many seconds.
@@ -101,38 +100,22 @@ impl Phase {
     }
 }
 
-/// The VM, wherever it is.
-struct Lab {
-    _site: Site,
-    vmms: [Vmm; 2],
-    /// Which of the hosts it runs on.
-    here: usize,
-    vm: Process,
-    client: Client,
+/// A VM whose moves are called off.
+struct CalledOff {
+    lab: Lab,
     /// Moves that were called off, and that failed otherwise.
     ended: [u64; 2],
 }
 
-impl Lab {
+impl CalledOff {
     fn new(test: &str, app: &str, memory: &str, own: &[&str], talk: Talk) -> Option<Self> {
-        let site = Site::for_test(test)?;
-        let vmms = Vmm::on_both(&site).unwrap();
-        let port = GUEST_PORT.to_string();
-        let args = ["--name", "d", "--memory", memory, "--tap", "tap0", "--ip", "10.0.0.2/24"];
-        let args = [&args[..], &["--", "--port", &port], own].concat();
-        let vm = vmms[0].run(&image(app).unwrap(), &args).unwrap();
-        let client = Client::start(&site.client, talk);
-        Some(Self { _site: site, vmms, here: 0, vm, client, ended: [0, 0] })
-    }
-
-    fn source(&self) -> &Vmm {
-        &self.vmms[self.here]
+        Some(Self { lab: Lab::new(test, app, memory, own, talk)?, ended: [0, 0] })
     }
 
     /// Somebody to move to, who gets the move into a phase and no further; and a word when it is in it.
     fn other_side(&self, phase: Phase) -> (String, Receiver<()>, Option<Sender<()>>) {
         let (tell, told) = channel();
-        let there = &self.vmms[1 - self.here];
+        let there = self.lab.there();
         match phase {
             // Nobody has this address.
             Phase::Reaching => ("tcp://10.9.0.99:7000".into(), told, Some(tell)),
@@ -153,7 +136,7 @@ impl Lab {
             Phase::FirstRound | Phase::LastPages | Phase::AwaitingReady => {
                 let to = format!("{}:{PORT}", there.host().migration_ip);
                 let judge = move |passing: &Passing| judge(phase, passing, &tell);
-                let relay = Relay::start(&self.source().host().ns, to, judge).unwrap();
+                let relay = Relay::start(&self.lab.here().host().ns, to, judge).unwrap();
                 (relay.url(), told, None)
             }
         }
@@ -162,7 +145,7 @@ impl Lab {
     /// Begins a move and has it called off; checks what must be so afterwards, and that the next try succeeds.
     fn check(&mut self, phase: Phase, way: Way) {
         let what = format!("{phase:?}, {way:?}");
-        let there = &self.vmms[1 - self.here];
+        let there = self.lab.there();
         let destination = there.receive(PORT, &["--plaintext", "--tap", "tap0"]).unwrap();
         let (url, told, tell) = self.other_side(phase);
         let mut args = vec!["migrate", "d", &url, "--json"];
@@ -170,7 +153,7 @@ impl Lab {
         if way == Way::Timeout {
             args.extend(["--timeout", phase.timeout()]);
         }
-        let mut migrate = Process::start(self.source().command(&args).unwrap()).unwrap();
+        let mut migrate = Process::start(self.lab.here().command(&args).unwrap()).unwrap();
         if let Some(tell) = tell {
             migrate.wait_for_line("connecting", PATIENCE).unwrap();
             tell.send(()).unwrap();
@@ -179,7 +162,7 @@ impl Lab {
             panic!("{what}: it does not get there\n{}", migrate.output());
         });
         match way {
-            Way::Verb => drop(self.source().json(&["cancel", "d", "--json"]).unwrap()),
+            Way::Verb => drop(self.lab.here().json(&["cancel", "d", "--json"]).unwrap()),
             Way::Interrupt => migrate.signal(Signal::SIGINT).unwrap(),
             Way::Timeout => {}
         }
@@ -202,7 +185,8 @@ impl Lab {
         if phase.begun() {
             destination.wait_for_line("did not arrive", PATIENCE).unwrap();
         }
-        self.moves(&what, destination);
+        // To the same destination.
+        self.lab.moves(&format!("{what}, tried again"), &["--plaintext"], destination);
     }
 
     /// Nothing is left of a move that was called off.
@@ -212,7 +196,7 @@ impl Lab {
         // Whoever interrupts the verb hears nothing of what comes of it.
         let end = Instant::now() + PATIENCE;
         loop {
-            if let Ok(now) = self.source().json(&["stats", "d", "--json"]) {
+            if let Ok(now) = self.lab.here().json(&["stats", "d", "--json"]) {
                 stats = now;
             }
             let history = &stats["history"];
@@ -225,24 +209,11 @@ impl Lab {
         }
 
         assert_eq!(stats["state"], "running", "{what}");
-        self.client.hears(what);
+        self.lab.client.hears(what);
         // Nobody logs its writes any more, which would slow it down: else this were refused.
         let args = ["stats", "d", "--json", "--dirty-rate", "1"];
-        let watched = self.source().json(&args).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let watched = self.lab.here().json(&args).unwrap_or_else(|e| panic!("{what}: {e}"));
         assert!(watched["dirty_rate"].is_object(), "{what}: {watched}");
-    }
-
-    /// The next try succeeds, to the same destination.
-    fn moves(&mut self, what: &str, destination: Process) {
-        let url = self.vmms[1 - self.here].url(PORT);
-        let args = ["migrate", "d", &url, "--plaintext", "--json"];
-        self.source().json(&args).unwrap_or_else(|e| {
-            panic!("{what}, tried again: {e}\n{}\n{}", self.vm.output(), destination.output())
-        });
-        assert!(self.vm.wait(PATIENCE).unwrap().success(), "{what}: {}", self.vm.output());
-        self.vm = destination;
-        self.here = 1 - self.here;
-        self.client.hears(&format!("{what}, tried again"));
     }
 }
 
@@ -292,38 +263,38 @@ fn judge(phase: Phase, passing: &Passing, tell: &Sender<()>) -> Fate {
 #[test]
 fn a_move_is_called_off_before_anything_is_sent() {
     let talk = Talk::Store { count: 0 };
-    let Some(mut lab) = Lab::new("moves called off at once", "kv", "16M", &[], talk) else {
+    let Some(mut vm) = CalledOff::new("moves called off at once", "kv", "16M", &[], talk) else {
         return;
     };
     for phase in [Phase::Reaching, Phase::ShakingHands, Phase::Greeting, Phase::Preparing] {
         for way in WAYS {
-            lab.check(phase, way);
+            vm.check(phase, way);
         }
     }
 }
 
 /// One whose 48 MiB are being rewritten all the time.
-fn large(test: &str) -> Option<Lab> {
+fn large(test: &str) -> Option<CalledOff> {
     let own = ["--pages", "12288", "--quiet"];
-    Lab::new(test, "dirtier", "64M", &own, Talk::Memory { nonce: None, written: 0 })
+    CalledOff::new(test, "dirtier", "64M", &own, Talk::Memory { nonce: None, written: 0 })
 }
 
 #[test]
 fn a_move_is_called_off_while_the_guest_runs() {
-    let Some(mut lab) = large("moves called off in a round") else { return };
+    let Some(mut vm) = large("moves called off in a round") else { return };
     for way in WAYS {
-        lab.check(Phase::FirstRound, way);
+        vm.check(Phase::FirstRound, way);
     }
 }
 
 #[test]
 fn a_move_is_called_off_while_the_guest_stands() {
-    let Some(mut lab) = large("moves called off in the blackout") else { return };
+    let Some(mut vm) = large("moves called off in the blackout") else { return };
     for way in WAYS {
-        lab.check(Phase::LastPages, way);
+        vm.check(Phase::LastPages, way);
     }
     // In time nobody else loses patience first. What the time allows ends sooner or later than this phase begins, so that is left out.
     for way in [Way::Verb, Way::Interrupt] {
-        lab.check(Phase::AwaitingReady, way);
+        vm.check(Phase::AwaitingReady, way);
     }
 }

@@ -3,6 +3,7 @@
 #![cfg(debug_assertions)]
 
 mod check;
+#[path = "../common/client.rs"]
 mod client;
 mod lane;
 mod snapshots;
