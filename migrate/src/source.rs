@@ -17,12 +17,14 @@
 //! blackout, in which a destination that dies takes the VM with it for as long as that little is under way.
 //!
 //! - [`events`]: what goes in and comes out
+//! - `before_commit`: from the greeting to the commit
 //! - `deciding`: when to switch
 //! - `after_commit`: what is different once the commit is sent
 //! - `following`: pages that go after it
 //! - `settling`: the wait for the destination's word on the guest's speed
 
 mod after_commit;
+mod before_commit;
 mod deciding;
 pub mod events;
 mod following;
@@ -227,191 +229,6 @@ impl Source {
         } else {
             self.before_commit(event, now)
         }
-    }
-
-    fn before_commit(&mut self, event: Event, now: Duration) -> Vec<Action> {
-        match (self.state, event) {
-            (_, Event::LinkLost(why)) => {
-                self.fail(Failure::Link { during: self.state.doing(), why }, false)
-            }
-            (_, Event::Cancel(why)) => self.fail(Failure::Cancelled(why), true),
-            (_, Event::Failed(why)) => self.fail(Failure::Here(why), true),
-            (_, Event::Tick) => self.tick(now),
-            (_, Event::Progress) => {
-                self.deadline = self.deadline.map(|at| at.max(now + self.settings.answer));
-                Vec::new()
-            }
-            (_, Event::Message(Message::Abort(why))) => self.fail(Failure::Aborted(why), false),
-            (State::Greeting | State::Offering, Event::Message(Message::Refuse(why))) => {
-                self.fail(Failure::Refused(why), false)
-            }
-            (State::Greeting, Event::Message(Message::Welcome(id, receiver))) if id == self.id => {
-                self.measured.answered(now.saturating_sub(self.asked));
-                self.receiver = receiver;
-                self.offer.receiver = receiver;
-                self.asked = now;
-                self.to(State::Offering, Some(now + self.settings.answer));
-                vec![Action::Send(Message::Offer(self.offer.clone()))]
-            }
-            (State::Offering, Event::Message(Message::Preparing)) => {
-                // Only a process that runs says so; whether it gets anywhere is another matter.
-                let most = self.asked + self.settings.prepare;
-                self.deadline = Some(most.min(now + self.settings.answer));
-                Vec::new()
-            }
-            (State::Offering, Event::Message(Message::Accept(accepted))) => {
-                self.can_follow = accepted.follow;
-                self.measured.applied(Duration::from_nanos(accepted.apply_ns));
-                self.accepted(now)
-            }
-            (_, Event::GivenUp(pages)) => {
-                self.dont_care = pages;
-                Vec::new()
-            }
-            (State::Copying, Event::Sent(sent)) => {
-                self.count(sent);
-                self.to(State::Confirming, Some(now + self.settings.answer));
-                self.last = sent;
-                Vec::new()
-            }
-            (State::Confirming, Event::Message(Message::RoundDone(n)))
-                if n == self.rounds.done() =>
-            {
-                // The destination did something else besides in the first urgent round.
-                if self.braced != 1 {
-                    let took = now.saturating_sub(self.asked + self.last.idle);
-                    self.measured.round(self.last.bytes, took);
-                }
-                self.rounds.sent();
-                if self.braced == 0 && self.hurries() {
-                    self.to(State::Peeking, None);
-                    return vec![Action::PeekDirty];
-                }
-                self.take_dirty()
-            }
-            (State::Peeking, Event::Peeked { dirty, dont_care }) => {
-                self.peeked(&dirty, dont_care, now)
-            }
-            (State::Looking, Event::Dirty { dirty, dont_care }) => {
-                let more = self
-                    .rounds
-                    .changed(&dirty, self.measured.time_for(dirty.len()).unwrap_or_default());
-                self.dont_care = dont_care;
-                self.decide(more, now)
-            }
-            (State::Announcing, Event::Sent(sent)) => {
-                self.count(sent);
-                self.deadline = Some(now + self.settings.answer);
-                Vec::new()
-            }
-            (State::Announcing, Event::Message(Message::RoundDone(n)))
-                if n == self.rounds.done() =>
-            {
-                self.measured.answered(now.saturating_sub(self.asked));
-                self.stop()
-            }
-            (State::Stopping, Event::Stopped(stopped)) => self.stopped(&stopped),
-            (State::Finishing, Event::Sent(sent)) => {
-                self.count(sent);
-                self.numbers.last = sent.full;
-                self.moments.sent = now;
-                self.to(State::AwaitReady, Some(now + self.settings.answer));
-                Vec::new()
-            }
-            (State::AwaitReady, Event::Message(Message::Ready)) => {
-                self.moments.ready = Some(now);
-                self.commit(now)
-            }
-            (State::Finishing, Event::Held) => self.commit(now),
-            (state, Event::Message(got)) => {
-                let got = format!("{:?}", got.kind());
-                self.fail(Failure::Unexpected { got, during: state.doing() }, true)
-            }
-            // An answer to an action that a failure has overtaken.
-            _ => Vec::new(),
-        }
-    }
-
-    fn tick(&mut self, now: Duration) -> Vec<Action> {
-        let during = self.state.doing();
-        if let Some(timeout) = self.settings.timeout
-            && now >= timeout
-        {
-            return self.fail(Failure::Timeout { timeout, during }, true);
-        }
-        match self.deadline {
-            Some(at) if now >= at => self.fail(Failure::Silent { during }, true),
-            _ => Vec::new(),
-        }
-    }
-
-    fn accepted(&mut self, now: Duration) -> Vec<Action> {
-        match self.settings.mode {
-            Mode::Hybrid if !self.can_follow => self.fail(Failure::CannotFollow, true),
-            Mode::StopAndCopy => {
-                let mut actions = vec![Action::StartLog];
-                actions.extend(self.stop());
-                actions
-            }
-            _ => {
-                let mut actions = vec![Action::StartLog];
-                actions.extend(self.next_round(now));
-                actions
-            }
-        }
-    }
-
-    fn stop(&mut self) -> Vec<Action> {
-        self.to(State::Stopping, None);
-        let brace = self.brace();
-        let patience = self.settings.quiesce;
-        let stop = [Action::Send(Message::Stopping), Action::Stop { patience }];
-        brace.into_iter().chain(stop).collect()
-    }
-
-    /// What comes before the switch, once.
-    fn brace(&mut self) -> Option<Action> {
-        (!std::mem::replace(&mut self.said_brace, true)).then_some(Action::Brace)
-    }
-
-    fn stopped(&mut self, guest: &Stopped) -> Vec<Action> {
-        let Stopped { requested, stopped, .. } = *guest;
-        self.moments = Moments { requested, stopped, ..Moments::default() };
-        self.numbers.quiescent = guest.quiescent;
-        self.to(State::Finishing, None);
-        let mut pages = self.rounds.last(&guest.dirty, &guest.dont_care);
-        let mut follow = Pages::none(pages.limit());
-        if let Some(announced) = &self.announced {
-            let mut now = self.rounds.hottest(&pages, self.room_for_hot());
-            let needed = guest.needed.iter().copied().chain(0..self.settings.first_that_follows);
-            needed.filter(|page| pages.contains(*page)).for_each(|page| now.insert(page));
-            // All that the destination does not have: what was announced, and what changed since, but for what goes now.
-            let mut rest = announced.clone();
-            rest.add(&pages);
-            rest.take_out(&now);
-            self.numbers.predicted = self.expected(now.len());
-            self.numbers.follow = rest.len() as u64;
-            follow.add(&rest);
-            follow.take_out(announced);
-            self.following = Some(Following::new(rest));
-            pages = now;
-        }
-        let hold = self.goes_together(pages.len());
-        vec![Action::SendLast { pages, follow, hold }]
-    }
-
-    /// The point of no return.
-    fn commit(&mut self, now: Duration) -> Vec<Action> {
-        self.moments.committed = now;
-        self.to(State::Committed, Some(now + self.settings.answer));
-        vec![Action::Fence, Action::Commit(self.id)]
-    }
-
-    fn next_round(&mut self, now: Duration) -> Vec<Action> {
-        self.asked = now;
-        self.to(State::Copying, None);
-        let pages = self.rounds.next(&self.dont_care);
-        vec![Action::SendPages { round: self.rounds.done(), pages }]
     }
 
     fn fail(&mut self, failure: Failure, tell: bool) -> Vec<Action> {
