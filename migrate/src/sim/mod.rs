@@ -2,10 +2,12 @@
 
 mod guest;
 mod hosts;
+mod link;
 
 use crate::source::Mode;
 use guest::Guest;
-use hosts::{Cut, World};
+use hosts::World;
+use link::Cut;
 use proptest::prelude::*;
 
 const MODES: [Mode; 4] = [Mode::Auto, Mode::PreCopy, Mode::Hybrid, Mode::StopAndCopy];
