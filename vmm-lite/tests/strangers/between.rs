@@ -1,0 +1,98 @@
+//! Somebody between two hosts, who records what they say or breaks their link.
+
+use crate::place::{Place, connect, ended, place};
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    thread,
+};
+use vmm_lite_lab::{accept::accept, process::Process, vmm::PATIENCE};
+
+/// Listens on port 7005 of the second host, where the relays of these tests are.
+fn relay_listener(place: &Place) -> TcpListener {
+    place.site.hosts[1].ns.enter(|| TcpListener::bind("10.9.0.2:7005").unwrap()).unwrap()
+}
+
+/// Hands bytes on until one side has enough, and returns them.
+fn hand_on(mut from: TcpStream, mut to: TcpStream) -> Vec<u8> {
+    let (mut all, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+    while let Ok(n @ 1..) = from.read(&mut buffer) {
+        all.extend_from_slice(&buffer[..n]);
+        if to.write_all(&buffer[..n]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Write);
+    all
+}
+
+/// Without encryption anybody can record a move; but that is all that it is then.
+#[test]
+fn a_move_that_was_recorded_runs_nowhere_else() {
+    let Some(place) = place("a recorded move") else { return };
+    let destination = place.vmms[1].receive(7000, &["--plaintext"]).unwrap();
+    let listener = relay_listener(&place);
+    let recorder = thread::spawn({
+        let host = place.site.hosts[1].clone();
+        move || {
+            let from = accept(&listener).unwrap();
+            let to = connect(&host);
+            let (back_from, back_to) = (to.try_clone().unwrap(), from.try_clone().unwrap());
+            let back = thread::spawn(move || hand_on(back_from, back_to));
+            let recorded = hand_on(from, to);
+            back.join().unwrap();
+            recorded
+        }
+    });
+    let url = place.vmms[1].url(7005);
+    place.vmms[0].json(&["migrate", "d", &url, "--plaintext", "--json"]).unwrap();
+    destination.wait_for_line("passes=", PATIENCE).unwrap();
+    let recorded = recorder.join().unwrap();
+    assert!(recorded.len() > 64 * 4096, "pages and all");
+    let other = place.vmms[1].receive(7001, &["--plaintext", "--name", "again"]).unwrap();
+    let mut stream =
+        place.site.hosts[0].ns.enter(|| TcpStream::connect("10.9.0.2:7001").unwrap()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // It has had enough before it has all.
+    let _ = stream.write_all(&recorded);
+    assert!(ended(&mut stream));
+    other.wait_for_line("made to another receiver", PATIENCE).unwrap();
+    let runs = place.vmms[1].json(&["ps", "--json"]).unwrap();
+    let names: Vec<_> = runs.as_array().unwrap().iter().map(|vm| vm["name"].clone()).collect();
+    assert_eq!(names, ["d"]);
+}
+
+/// The link breaks when the VM runs at the destination and before the source has heard of it.
+#[test]
+#[cfg(debug_assertions)]
+fn a_source_that_lost_the_link_at_the_commit_asks_over_tls() {
+    use vmm_lite::fail_point::CHOICE;
+    let Some(mut place) = place("a late question") else { return };
+    let there = &place.vmms[1];
+    let mut receive = there.command(&["receive", "--listen", &there.url(7000)]).unwrap();
+    receive.env(CHOICE, "destination.running=cut");
+    let destination = Process::start(receive).unwrap();
+    destination.wait_for_line("listening", PATIENCE).unwrap();
+    let listener = relay_listener(&place);
+    let host = place.site.hosts[1].clone();
+    let relay = thread::spawn(move || {
+        // The move, and the question; what was said of it comes back.
+        let [_, asked] = [(); 2].map(|()| {
+            let (from, to) = (accept(&listener).unwrap(), connect(&host));
+            let (back_from, back_to) = (to.try_clone().unwrap(), from.try_clone().unwrap());
+            let back = thread::spawn(move || hand_on(back_from, back_to));
+            let said = hand_on(from, to);
+            back.join().unwrap();
+            said
+        });
+        asked
+    });
+    place.vmms[0].migrate("d", &place.vmms[1].url(7005)).unwrap();
+    assert!(place.vm.wait(PATIENCE).unwrap().success(), "{}", place.vm.output());
+    assert!(place.vm.output().contains("asking tcp://10.9.0.2:7005"), "{}", place.vm.output());
+    let asked = relay.join().unwrap();
+    assert_eq!(asked[0], 22, "a handshake comes first");
+    assert!(!asked.windows(4).any(|four| four == b"VMLM"), "nothing is said in the clear");
+    let line = destination.wait_for_line("passes=", PATIENCE).unwrap();
+    assert!(line.contains("errors=0"), "{line}");
+}

@@ -1,0 +1,119 @@
+//! Those who want nothing, or say nothing that makes sense, or are many.
+
+use crate::place::{AT, connect, ended, place};
+use migrate::wire::{Header, Kind, Message};
+use std::{
+    fs,
+    io::Write,
+    net::{Shutdown, TcpStream},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+use vmm_lite_lab::{process::Process, vmm::PATIENCE};
+
+#[test]
+fn port_scanners_and_babblers_get_nowhere() {
+    let Some(mut place) = place("scanners") else { return };
+    let destination = place.vmms[1].receive(7000, &[]).unwrap();
+    for _ in 0..20 {
+        drop(place.connect());
+    }
+    let header = |kind, length| Header { kind, length, checksum: 0 }.encode().to_vec();
+    for bytes in [
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        vec![0; 100_000],
+        vec![0xff; 100_000],
+        header(Kind::State, u32::MAX),
+        Message::Hello([1; 16]).encode(),
+        // Records that announce more than a record may have, and a hello of 16 MiB in small ones.
+        vec![22, 3, 1, 0xff, 0xff, 1, 0, 0, 0],
+        [22, 3, 1, 0, 5, 1, 0xff, 0xff, 0xff, 0].repeat(10_000),
+    ] {
+        let mut stream = place.connect();
+        // It may have had enough before it has all.
+        let _ = stream.write_all(&bytes);
+        let _ = stream.shutdown(Shutdown::Write);
+        assert!(ended(&mut stream));
+    }
+    place.moves(&destination);
+}
+
+#[test]
+fn those_who_take_their_time_are_shown_out() {
+    let Some(mut place) = place("slow strangers") else { return };
+    let destination = place.vmms[1].receive(7000, &[]).unwrap();
+    let began = Instant::now();
+    let mut silent = place.connect();
+    let mut slow = place.connect();
+    // A byte now and then, of what begins as a handshake.
+    let record: Vec<u8> = [&[22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[0; 500]].concat();
+    let drip = thread::spawn(move || {
+        for byte in record {
+            if slow.write_all(&[byte]).is_err() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+        began.elapsed()
+    });
+    assert!(ended(&mut silent));
+    let (silent_for, dripped_for) = (began.elapsed(), drip.join().unwrap());
+    for time in [silent_for, dripped_for] {
+        assert!(time > Duration::from_secs(3) && time < Duration::from_secs(9), "{time:?}");
+    }
+    // By the doorkeeper or by the handshake: both have the same time.
+    destination.wait_for_line("a connection from 10.9.0.1 came to nothing", PATIENCE).unwrap();
+    place.moves(&destination);
+}
+
+#[test]
+fn a_crowd_of_strangers_keeps_nobody_out() {
+    let Some(mut place) = place("a crowd") else { return };
+    let destination = place.vmms[1].receive(7000, &[]).unwrap();
+    let memory = |of: &Process| {
+        let status = fs::read_to_string(format!("/proc/{}/status", of.pid())).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap().to_owned();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    let before = memory(&destination);
+    // From the very host that is trusted, and from another.
+    let crowd: Vec<_> = (0..200).map(|n| connect(&place.site.hosts[n % 2])).collect();
+    let grown = memory(&destination) - before;
+    assert!(grown < 16 << 10, "{grown} KiB for 200 strangers");
+    place.moves(&destination);
+    drop(crowd);
+}
+
+#[test]
+fn a_crowd_that_keeps_coming_does_not_disturb_a_move() {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+    let Some(mut place) = place("a crowd that keeps coming") else { return };
+    let destination = place.vmms[1].receive(7000, &[]).unwrap();
+    let (stop, came) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    // From another host, as those from the same one compete with it.
+    let from = place.site.hosts[1].clone();
+    let crowd = thread::spawn({
+        let (stop, came) = (Arc::clone(&stop), Arc::clone(&came));
+        move || {
+            from.ns.enter(move || {
+                let mut held = std::collections::VecDeque::new();
+                while !stop.load(SeqCst) {
+                    held.extend(TcpStream::connect(AT));
+                    came.fetch_add(1, SeqCst);
+                    if held.len() > 100 {
+                        held.pop_front();
+                    }
+                }
+            })
+        }
+    });
+    while came.load(SeqCst) < 200 {
+        thread::yield_now();
+    }
+    place.moves(&destination);
+    // Before the place goes: on a network that is gone, connecting takes minutes.
+    stop.store(true, SeqCst);
+    crowd.join().unwrap().unwrap();
+    assert!(came.load(SeqCst) > 200);
+}

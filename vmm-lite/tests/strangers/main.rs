@@ -1,0 +1,184 @@
+//! `vmm-lite receive` among strangers: whatever they do, the next host that is trusted gets its VM in.
+
+mod between;
+mod crowds;
+mod place;
+
+use migrate::wire::{Message, Outcome};
+use place::{AT, greet, other_host, place, trust};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant, SystemTime},
+};
+use vmm_lite::{
+    identity::{HostIdentity, IdentityDir},
+    migration::{
+        connection::{Connection, Incoming, Transport},
+        wanted::Wanted,
+    },
+};
+use vmm_lite_lab::vmm::PATIENCE;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Changes the first host's certificate to one for another time.
+fn at_another_time(dir: &Path, validity: std::ops::Range<SystemTime>) {
+    let other = HostIdentity::generate_for(validity).unwrap();
+    let (key, certificate) = other.pem();
+    fs::write(dir.join("key.pem"), key).unwrap();
+    fs::write(dir.join("certificate.pem"), certificate).unwrap();
+}
+
+#[test]
+fn hosts_that_are_not_trusted_or_not_now_are_told_why() {
+    let Some(mut place) = place("strangers with TLS") else { return };
+    let destination = place.vmms[1].receive(7000, &[]).unwrap();
+    let from = &place.site.hosts[0];
+    let hello = || Message::Hello([1; 16]);
+    let here = IdentityDir::find(Some(place.vmms[0].identity())).load().unwrap().public();
+    let said =
+        greet(from, other_host(&place.vmms[1], HostIdentity::generate(10).unwrap()), hello());
+    assert!(said.unwrap_err().contains("does not trust this one's key"));
+    destination.wait_for_line("is not trusted here", PATIENCE).unwrap();
+    // Trusted, but with certificates for other times.
+    let now = SystemTime::now();
+    for (name, validity, why) in [
+        ("old", now - DAY * 9..now - DAY, "has expired"),
+        ("young", now + DAY..now + DAY * 9, "is not valid yet"),
+    ] {
+        let identity = HostIdentity::generate_for(validity).unwrap();
+        trust(&place.vmms[1], &identity, name);
+        let said = greet(from, other_host(&place.vmms[1], identity), hello());
+        assert!(said.unwrap_err().contains("has expired or is not valid yet"));
+        destination.wait_for_line(&format!("certificate of {name}"), PATIENCE).unwrap();
+        destination.wait_for_line(why, PATIENCE).unwrap();
+    }
+    assert!(
+        !destination.output().contains(&here.to_string()),
+        "nothing is said of the one that is trusted"
+    );
+    place.moves(&destination);
+}
+
+#[test]
+fn whoever_is_not_trusted_any_more_is_not_from_now_on() {
+    let Some(mut place) = place("revoked trust") else { return };
+    let destination = place.vmms[1].receive(7000, &[]).unwrap();
+    let dir = IdentityDir::find(Some(place.vmms[1].identity()));
+    let gone = dir.change_trusted(|store| store.remove("host0")).unwrap();
+    let said = place.vmms[0].migrate("d", &place.vmms[1].url(7000)).unwrap_err().to_string();
+    assert!(said.contains("does not trust this one's key"), "{said}");
+    // A file that makes no sense lets nobody in.
+    fs::write(dir.path().join("trusted"), "everybody\n").unwrap();
+    place.vmms[0].migrate("d", &place.vmms[1].url(7000)).unwrap_err();
+    fs::write(dir.path().join("trusted"), format!("{gone}\n")).unwrap();
+    place.moves(&destination);
+}
+
+#[test]
+fn a_host_without_an_identity_is_told_how_to_get_one() {
+    let Some(mut place) = place("no identity") else { return };
+    fs::rename(place.vmms[0].identity(), place.vmms[0].identity().with_extension("away")).unwrap();
+    let said = place.vmms[0].migrate("d", &place.vmms[1].url(7000)).unwrap_err().to_string();
+    for part in ["identity init", "identity trust", "--plaintext"] {
+        assert!(said.contains(part), "{said}");
+    }
+    fs::rename(place.vmms[0].identity().with_extension("away"), place.vmms[0].identity()).unwrap();
+    // One whose own certificate has expired does not even try.
+    let kept = [
+        fs::read(place.vmms[0].identity().join("key.pem")),
+        fs::read(place.vmms[0].identity().join("certificate.pem")),
+    ];
+    let now = SystemTime::now();
+    at_another_time(&place.vmms[0].identity(), now - DAY * 9..now - DAY);
+    let said = place.vmms[0].migrate("d", &place.vmms[1].url(7000)).unwrap_err().to_string();
+    assert!(
+        said.contains("this host's certificate has expired") && said.contains("identity renew"),
+        "{said}"
+    );
+    for (file, content) in ["key.pem", "certificate.pem"].into_iter().zip(kept) {
+        fs::write(place.vmms[0].identity().join(file), content.unwrap()).unwrap();
+    }
+    let destination = place.vmms[1].receive(7000, &[]).unwrap();
+    place.moves(&destination);
+}
+
+#[test]
+fn plaintext_is_for_both_or_neither() {
+    let Some(place) = place("plaintext") else { return };
+    let url = place.vmms[1].url(7000);
+    {
+        let _tls = place.vmms[1].receive(7000, &[]).unwrap();
+        let began = Instant::now();
+        let said = place.vmms[0]
+            .json(&["migrate", "d", &url, "--plaintext", "--json"])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            said.contains("warning: the move is neither encrypted nor authenticated"),
+            "{said}"
+        );
+        assert!(said.contains("this destination takes TLS only"), "{said}");
+        assert!(began.elapsed() < Duration::from_secs(2));
+    }
+    let plain = place.vmms[1].receive(7000, &["--plaintext"]).unwrap();
+    assert!(plain.output().contains("neither encrypted nor authenticated"), "{}", plain.output());
+    let began = Instant::now();
+    let said = place.vmms[0].migrate("d", &url).unwrap_err().to_string();
+    assert!(said.contains("the other side speaks plaintext"), "{said}");
+    assert!(began.elapsed() < Duration::from_secs(2));
+    plain.wait_for_line("the peer speaks TLS", PATIENCE).unwrap();
+    // A stranger may send here; but not what somebody else has sent.
+    let hello = || Message::Hello([9; 16]);
+    let from = &place.site.hosts[0];
+    assert!(matches!(greet(from, Transport::Plaintext, hello()), Ok(Message::Welcome(..))));
+    plain.wait_for_line("did not arrive", PATIENCE).unwrap();
+    match greet(from, Transport::Plaintext, hello()) {
+        Ok(Message::Abort(why)) => assert!(why.contains("begun before"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    place.vmms[0].json(&["migrate", "d", &url, "--plaintext", "--json"]).unwrap();
+    plain.wait_for_line("passes=", PATIENCE).unwrap();
+}
+
+#[test]
+fn a_move_is_the_business_of_the_host_that_makes_it() {
+    let Some(mut place) = place("questions") else { return };
+    let destination = place.vmms[1].receive(7000, &[]).unwrap();
+    // Both are trusted; one begins a move, the other asks about it.
+    let [anne, bob] = ["anne", "bob"].map(|name| {
+        let identity = HostIdentity::generate(10).unwrap();
+        trust(&place.vmms[1], &identity, name);
+        other_host(&place.vmms[1], identity)
+    });
+    let id = [5; 16];
+    let (mut annes, receiver) = {
+        let anne = anne.clone();
+        place.site.hosts[0]
+            .ns
+            .enter(move || {
+                let to = format!("tcp://{AT}").parse().unwrap();
+                let mut connection =
+                    Connection::open(&to, &anne, None, PATIENCE, &Wanted::ALWAYS).unwrap();
+                connection.send(&Message::Hello(id)).unwrap();
+                match connection.receive(0) {
+                    Ok(Incoming::Message(Message::Welcome(_, receiver))) => (connection, receiver),
+                    other => panic!("{other:?}"),
+                }
+            })
+            .unwrap()
+    };
+    let from = &place.site.hosts[0];
+    let ask = |who: &Transport| greet(from, who.clone(), Message::Query(id, receiver)).unwrap();
+    assert_eq!(ask(&bob), Message::Outcome(id, Outcome::Unknown));
+    assert!(!annes.wait(Duration::from_millis(200)).unwrap(), "her move is not disturbed");
+    assert_eq!(ask(&anne), Message::Outcome(id, Outcome::Never));
+    assert!(annes.wait(PATIENCE).unwrap(), "her question has ended it");
+    // A hello that comes again begins nothing.
+    match greet(from, anne.clone(), Message::Hello(id)) {
+        Ok(Message::Abort(why)) => assert!(why.contains("begun before"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    place.moves(&destination);
+}

@@ -1,0 +1,108 @@
+//! Where strangers come: two hosts, a VM on the first that is to move to the second, and connections to the latter.
+
+use migrate::wire::Message;
+use std::{
+    io::Read,
+    net::TcpStream,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use vmm_lite::{
+    identity::{HostIdentity, IdentityDir, TrustStore, Trusted},
+    migration::{
+        connection::{Connection, Incoming, Transport},
+        tls::Credentials,
+        wanted::Wanted,
+    },
+};
+use vmm_lite_lab::{
+    images::image,
+    process::Process,
+    site::{Host, Site},
+    vmm::{PATIENCE, Vmm},
+};
+
+pub const AT: &str = "10.9.0.2:7000";
+
+pub struct Place {
+    pub site: Site,
+    pub vmms: [Vmm; 2],
+    pub vm: Process,
+}
+
+/// A VM on the first host, ready to move.
+pub fn place(test: &str) -> Option<Place> {
+    let site = Site::for_test(test)?;
+    let vmms = Vmm::on_both(&site).unwrap();
+    let image = image("dirtier").unwrap();
+    let args = ["--name", "d", "--memory", "16M", "--", "--pages", "64"];
+    let vm = vmms[0].run(&image, &args).unwrap();
+    vm.wait_for_line("nonce", PATIENCE).unwrap();
+    Some(Place { site, vmms, vm })
+}
+
+impl Place {
+    /// The listener still takes a VM from the host that it trusts, and soon.
+    pub fn moves(&mut self, destination: &Process) {
+        let began = Instant::now();
+        self.vmms[0].migrate("d", &self.vmms[1].url(7000)).unwrap();
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert!(self.vm.wait(PATIENCE).unwrap().success(), "{}", self.vm.output());
+        let line = destination.wait_for_line("passes=", PATIENCE).unwrap();
+        assert!(line.contains("errors=0"), "{line}");
+    }
+
+    /// Connects from the first host.
+    pub fn connect(&self) -> TcpStream {
+        connect(&self.site.hosts[0])
+    }
+}
+
+pub fn connect(from: &Host) -> TcpStream {
+    let stream = from.ns.enter(|| TcpStream::connect(AT)).unwrap().unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Whether the other side ends the connection before the patience does.
+pub fn ended(stream: &mut TcpStream) -> bool {
+    let mut buffer = [0; 1024];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(e) => return e.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+/// Lets the destination trust whoever the first host is now, as `name`.
+pub fn trust(of: &Vmm, who: &HostIdentity, name: &str) {
+    let dir = IdentityDir::find(Some(of.identity()));
+    let host = Trusted { key: who.public(), name: name.into(), send: true, receive: true };
+    dir.change_trusted(|store| store.add(host)).unwrap();
+}
+
+/// Another host than the two, as the library makes connections.
+pub fn other_host(to: &Vmm, identity: HostIdentity) -> Transport {
+    let there = IdentityDir::find(Some(to.identity())).load().unwrap().public();
+    let mut trusted = TrustStore::default();
+    trusted.add(Trusted { key: there, name: "there".into(), send: true, receive: true }).unwrap();
+    Transport::Tls(Credentials { identity: Arc::new(identity), trusted: Arc::new(trusted) })
+}
+
+/// What the destination tells one that begins like this.
+pub fn greet(from: &Host, transport: Transport, first: Message) -> Result<Message, String> {
+    from.ns
+        .enter(move || {
+            let to = format!("tcp://{AT}").parse().unwrap();
+            let mut connection = Connection::open(&to, &transport, None, PATIENCE, &Wanted::ALWAYS)
+                .map_err(|e| e.to_string())?;
+            connection.send(&first).map_err(|e| e.to_string())?;
+            match connection.receive(0).map_err(|e| e.to_string())? {
+                Incoming::Message(message) => Ok(message),
+                Incoming::Pages(_) => panic!("pages"),
+            }
+        })
+        .unwrap()
+}
