@@ -1,0 +1,203 @@
+//! The rings in the control page, as the vCPU thread serves them.
+
+use super::Console;
+use crate::{devices::Violation, memory::GuestRam};
+use serde::{Deserialize, Serialize};
+use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
+use vmm_lite_interface::layout::{
+    CONSOLE_IN, CONSOLE_IN_SIZE, CONSOLE_OUT, CONSOLE_OUT_SIZE, CONTROL_PAGE, PAGE_SIZE,
+};
+
+/// The VMM's own counters of the two rings, which the guest cannot touch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ConsoleState {
+    /// Bytes ever taken from the output ring.
+    pub out_tail: u32,
+    /// Bytes ever put into the input ring.
+    pub in_head: u32,
+}
+
+/// The rings, as the vCPU thread serves them.
+#[derive(Debug, Default)]
+pub struct Rings {
+    state: ConsoleState,
+}
+
+/// How far [`Rings::drain`] got.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Drained {
+    /// The ring is empty.
+    All,
+    /// Standard output takes no more for now.
+    Blocked,
+}
+
+impl Rings {
+    /// What moves.
+    #[must_use]
+    pub fn capture(&self) -> ConsoleState {
+        self.state
+    }
+
+    /// Goes on where another VMM was.
+    pub fn apply(&mut self, state: ConsoleState) {
+        self.state = state;
+    }
+
+    /// Brings what the guest printed to `console`.
+    ///
+    /// # Errors
+    /// A ring that claims to hold more than it can.
+    pub fn drain(&mut self, ram: &GuestRam, console: &Console) -> Result<Drained, Violation> {
+        let ring = &ram.control_page().console_out;
+        let bytes = ring.head.load(Acquire).wrapping_sub(self.state.out_tail);
+        if bytes == 0 {
+            return Ok(Drained::All);
+        }
+        if bytes > CONSOLE_OUT_SIZE {
+            return Err(Violation::ConsoleRing { ring: "output", bytes });
+        }
+        let mut buffer = [0; CONSOLE_OUT_SIZE as usize];
+        let buffer = &mut buffer[..bytes as usize];
+        for_each_part(self.state.out_tail, buffer.len(), CONSOLE_OUT_SIZE, |at, range| {
+            ram.read(CONSOLE_OUT + at, &mut buffer[range]).expect("rings lie inside memory");
+        });
+        let written = console.print(buffer);
+        self.state.out_tail = self.state.out_tail.wrapping_add(written as u32);
+        ring.tail.store(self.state.out_tail, Release);
+        mark_control(ram);
+        Ok(if written == buffer.len() { Drained::All } else { Drained::Blocked })
+    }
+
+    /// Brings input to the guest; whether there was any, or its end.
+    ///
+    /// # Errors
+    /// A ring that claims to hold more than it can.
+    pub fn fill(&mut self, ram: &GuestRam, console: &Console) -> Result<bool, Violation> {
+        if !console.has_input.load(SeqCst) {
+            return Ok(false);
+        }
+        let control = ram.control_page();
+        let ring = &control.console_in;
+        let held = self.state.in_head.wrapping_sub(ring.tail.load(Acquire));
+        if held > CONSOLE_IN_SIZE {
+            return Err(Violation::ConsoleRing { ring: "input", bytes: held });
+        }
+        let mut input = console.input();
+        let n = input.bytes.len().min((CONSOLE_IN_SIZE - held) as usize);
+        let bytes: Vec<u8> = input.bytes.drain(..n).collect();
+        for_each_part(self.state.in_head, n, CONSOLE_IN_SIZE, |at, range| {
+            ram.write(CONSOLE_IN + at, &bytes[range]).expect("rings lie inside memory");
+        });
+        self.state.in_head = self.state.in_head.wrapping_add(n as u32);
+        ring.head.store(self.state.in_head, Release);
+        let ended =
+            input.ended && input.bytes.is_empty() && control.console_in_eof.swap(1, SeqCst) == 0;
+        mark_control(ram);
+        if input.bytes.is_empty() {
+            console.has_input.store(false, SeqCst);
+        }
+        console.input_taken.notify_all();
+        Ok(n > 0 || ended)
+    }
+}
+
+/// Calls `f` with the offset in the ring and the range of the buffer, for each of the one or two parts in which `len` bytes from counter `at` lie.
+fn for_each_part(at: u32, len: usize, size: u32, mut f: impl FnMut(u64, std::ops::Range<usize>)) {
+    let start = (at & (size - 1)) as usize;
+    let first = len.min(size as usize - start);
+    f(start as u64, 0..first);
+    if first < len {
+        f(0, first..len);
+    }
+}
+
+fn mark_control(ram: &GuestRam) {
+    ram.mark(CONTROL_PAGE, PAGE_SIZE as usize);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::INPUT, *};
+    use std::{
+        io::{self, Read},
+        time::Duration,
+    };
+
+    const NOW: Duration = Duration::ZERO;
+
+    fn guest_prints(ram: &GuestRam, bytes: &[u8]) {
+        let ring = &ram.control_page().console_out;
+        let head = ring.head.load(Acquire);
+        for (i, b) in bytes.iter().enumerate() {
+            let at = u64::from(head.wrapping_add(i as u32) & (CONSOLE_OUT_SIZE - 1));
+            ram.write(CONSOLE_OUT + at, &[*b]).unwrap();
+        }
+        ring.head.store(head.wrapping_add(bytes.len() as u32), Release);
+    }
+
+    #[test]
+    fn output_comes_out_whole_over_the_end_of_the_ring() {
+        let ram = GuestRam::new(2 << 20).unwrap();
+        let (mut rings, console) = (Rings::default(), Console::new(None));
+        let mut all = Vec::new();
+        for round in 0..9_u8 {
+            let line = vec![round; 3000];
+            guest_prints(&ram, &line);
+            assert_eq!(rings.drain(&ram, &console), Ok(Drained::All));
+            all.extend(line);
+        }
+        assert_eq!(console.read(0, NOW).unwrap().bytes, all);
+    }
+
+    #[test]
+    fn rings_that_lie_are_found_out() {
+        let ram = GuestRam::new(2 << 20).unwrap();
+        let (mut rings, console) = (Rings::default(), Console::new(None));
+        ram.control_page().console_out.head.store(CONSOLE_OUT_SIZE + 1, Release);
+        let lie = Violation::ConsoleRing { ring: "output", bytes: CONSOLE_OUT_SIZE + 1 };
+        assert_eq!(rings.drain(&ram, &console), Err(lie));
+        ram.control_page().console_in.tail.store(1, Release);
+        console.feed(b"x", || {});
+        assert!(matches!(rings.fill(&ram, &console), Err(Violation::ConsoleRing { .. })));
+    }
+
+    #[test]
+    fn an_output_that_nobody_reads_stays_in_the_ring() {
+        let ram = GuestRam::new(2 << 20).unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
+        let (mut rings, console) = (Rings::default(), Console::new(Some(writer.into())));
+        let mut sent = 0;
+        loop {
+            guest_prints(&ram, &[7; 8192]);
+            sent += 8192;
+            if rings.drain(&ram, &console) == Ok(Drained::Blocked) {
+                break;
+            }
+        }
+        assert!(console.blocked_on().is_some());
+        let mut got = 0;
+        let mut buffer = [0; 65536];
+        while got < sent {
+            got += reader.read(&mut buffer).unwrap();
+            rings.drain(&ram, &console).unwrap();
+        }
+        assert_eq!(got, sent);
+    }
+
+    #[test]
+    fn input_waits_for_room_and_ends() {
+        let ram = GuestRam::new(2 << 20).unwrap();
+        let (mut rings, console) = (Rings::default(), Console::new(None));
+        console.feed(&[1; INPUT], || {});
+        assert_eq!(rings.fill(&ram, &console), Ok(true));
+        console.feed(b"later", || {});
+        assert_eq!(rings.fill(&ram, &console), Ok(false), "the ring is full");
+        console.end_input(|| {});
+        let control = ram.control_page();
+        control.console_in.tail.store(control.console_in.head.load(Acquire), Release);
+        assert_eq!(rings.fill(&ram, &console), Ok(true));
+        assert_eq!(control.console_in_eof.load(Acquire), 1, "after the last byte");
+        assert_eq!(rings.fill(&ram, &console), Ok(false), "the end is told once");
+    }
+}
