@@ -1,0 +1,114 @@
+//! What the host holds of a guest's memory.
+
+use super::{GuestRam, PAGE, PageSet};
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileExt, MetadataExt},
+    },
+};
+use vmm_lite_interface::layout::PAGE_SIZE;
+
+impl GuestRam {
+    /// Bytes of RAM that are resident.
+    ///
+    /// # Errors
+    /// What `fstat` says.
+    pub fn resident(&self) -> io::Result<u64> {
+        Ok(self.file().metadata()?.blocks() * 512)
+    }
+
+    /// The pages that somebody has touched; all others are zero. Looking at those would make them resident.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn touched(&self) -> io::Result<PageSet> {
+        let mut set = PageSet::new(self.pages());
+        let mut at = 0;
+        while let Some(start) = self.seek(at, libc::SEEK_DATA)? {
+            let end = self.seek(start, libc::SEEK_HOLE)?.unwrap_or(self.size);
+            (start / PAGE_SIZE..end.div_ceil(PAGE_SIZE)).for_each(|page| set.insert(page as usize));
+            at = end;
+        }
+        if let Some(pagemap) = &self.pagemap {
+            self.add_written(pagemap, &mut set)?;
+        }
+        Ok(set)
+    }
+
+    /// Adds the pages that are this memory's own, for which its file has none.
+    fn add_written(&self, pagemap: &File, set: &mut PageSet) -> io::Result<()> {
+        const PRESENT_OR_SWAPPED: u64 = 3 << 62;
+        let mut entries = [0; 8 * 512];
+        let first = self.host as u64 / PAGE_SIZE;
+        for start in (0..self.pages()).step_by(512) {
+            let count = (self.pages() - start).min(512);
+            let bytes = &mut entries[..count * 8];
+            pagemap.read_exact_at(bytes, (first + start as u64) * 8)?;
+            for (n, entry) in bytes.as_chunks::<8>().0.iter().enumerate() {
+                if u64::from_ne_bytes(*entry) & PRESENT_OR_SWAPPED != 0 {
+                    set.insert(start + n);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `lseek` on the memfd; `None` past the last data.
+    fn seek(&self, from: u64, whence: libc::c_int) -> io::Result<Option<u64>> {
+        // SAFETY: moves a file position that nobody uses; the result is checked.
+        match unsafe { libc::lseek(self.file().as_raw_fd(), from as libc::off_t, whence) } {
+            at if at >= 0 => Ok(Some(at as u64)),
+            _ => match io::Error::last_os_error() {
+                e if e.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+                e => Err(e),
+            },
+        }
+    }
+
+    /// Gives the `count` pages from `first` on back to the host: their content is gone, and they read as zero.
+    ///
+    /// # Errors
+    /// What the host says; [`io::ErrorKind::InvalidInput`] for pages outside.
+    pub fn discard(&self, first: usize, count: usize) -> io::Result<()> {
+        if first.checked_add(count).is_none_or(|end| end > self.pages()) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        let (at, len) = ((first * PAGE) as libc::off_t, (count * PAGE) as libc::off_t);
+        // SAFETY: changes only the content of a file whose every byte may change at any time.
+        match unsafe { libc::fallocate(self.file().as_raw_fd(), mode, at, len) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::is_zero, *};
+
+    #[test]
+    fn untouched_memory_stays_so() {
+        let ram = GuestRam::new(64 << 20).unwrap();
+        assert!(ram.touched().unwrap().is_empty());
+        (0..ram.pages()).for_each(|page| ram.zero_page(page).unwrap());
+        assert_eq!(ram.resident().unwrap(), 0);
+        ram.write_page(7, &[1; PAGE]).unwrap();
+        ram.write_page(ram.pages() - 1, &[1; PAGE]).unwrap();
+        assert_eq!(ram.touched().unwrap().iter().collect::<Vec<_>>(), [7, ram.pages() - 1]);
+        ram.zero_page(7).unwrap();
+        let mut page = [1; PAGE];
+        ram.read_page(7, &mut page).unwrap();
+        assert!(is_zero(&page));
+        // Who wrote what is no longer known then, so that it is looked at.
+        ram.write_page(8, &[1; PAGE]).unwrap();
+        ram.forget_marks();
+        ram.zero_page(8).unwrap();
+        ram.read_page(8, &mut page).unwrap();
+        assert!(is_zero(&page));
+        assert!(ram.zero_page(ram.pages()).is_err());
+    }
+}
