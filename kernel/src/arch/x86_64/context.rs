@@ -1,6 +1,9 @@
 //! Switching from one thread's stack to another's.
 
 #[cfg(target_os = "hermit")]
+core::arch::global_asm!(include_str!("context.s"), options(att_syntax));
+
+#[cfg(target_os = "hermit")]
 unsafe extern "C" {
     /// Saves callee-saved registers on the current stack and its pointer at `save`, and continues on `load`.
     pub fn switch_stack(save: *mut usize, load: usize);

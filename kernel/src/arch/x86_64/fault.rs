@@ -1,5 +1,12 @@
 //! Faults, as the monitor hands them up.
 
+#[cfg(target_os = "hermit")]
+core::arch::global_asm!(
+    include_str!("fault.s"),
+    CALL = const super::monitor::CALL,
+    options(att_syntax)
+);
+
 /// What the monitor wrote of a fault. Layout shared with `monitor.s`.
 #[repr(C)]
 #[derive(Debug)]

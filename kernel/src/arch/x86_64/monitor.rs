@@ -12,7 +12,7 @@ global_asm!(
 );
 
 /// Marks a call to the monitor, so that a program's own `int3` is not taken for one.
-const CALL: u32 = 0x564c_4d00;
+pub(super) const CALL: u32 = 0x564c_4d00;
 
 /// `int3` with a call number and two arguments.
 ///
