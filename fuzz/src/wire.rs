@@ -5,14 +5,19 @@
 use migrate::{
     PAGE,
     offer::Refusal,
-    wire::{HEADER_SIZE, Header, Kind, Message, PAGES_PER_FRAME, decode},
+    wire::{HEADER_SIZE, Header, Kind, Message, PAGES_PER_FRAME, WireError, decode},
 };
 
 /// What is decoded can be encoded, within what its kind allows, and decodes to the same; nothing is said of pages that the VM has not.
 pub fn check(data: &[u8]) {
-    let [size, flags, message @ ..] = data else { return };
-    let Some((header, body)) = message.split_first_chunk::<HEADER_SIZE>() else { return };
-    let Ok(header) = Header::decode(header) else { return };
+    message(data);
+}
+
+/// The same; says what the message is, if it is one.
+pub fn message(data: &[u8]) -> Option<Message> {
+    let [size, flags, message @ ..] = data else { return None };
+    let (header, body) = message.split_first_chunk::<HEADER_SIZE>()?;
+    let header = Header::decode(header).ok()?;
     assert!(header.length <= header.kind.most(), "a length that its kind does not allow");
     assert_eq!(Header::decode(&header.encode()).as_ref(), Ok(&header));
     let body = &body[..body.len().min(header.length as usize)];
@@ -21,20 +26,28 @@ pub fn check(data: &[u8]) {
         _ => Header::of(header.kind, body.len() as u32, crc32fast::hash(body)),
     };
     let limit = usize::from(*size);
-    if let Ok(message) = decode(&header, body, limit) {
-        assert_eq!(message.kind(), header.kind);
-        inside(&message, limit);
-        round_trip(&message, limit);
-    }
+    let message = decode(&header, body, limit).ok()?;
+    assert_eq!(message.kind(), header.kind);
+    inside(&message, limit);
+    round_trip(&message, limit);
+    Some(message)
+}
+
+/// A message as it arrives at a VM of `limit` pages.
+///
+/// # Errors
+/// What the receiver says of it.
+pub fn sent(message: &Message, limit: usize) -> Result<Message, WireError> {
+    let bytes = message.encode();
+    let (header, body) = bytes.split_first_chunk::<HEADER_SIZE>().expect("it has a header");
+    let header = Header::decode(header)?;
+    assert_eq!(header.length as usize, body.len());
+    decode(&header, body, limit)
 }
 
 /// A message that is sent arrives as it was.
 pub fn round_trip(message: &Message, limit: usize) {
-    let bytes = message.encode();
-    let (header, body) = bytes.split_first_chunk::<HEADER_SIZE>().expect("it has a header");
-    let header = Header::decode(header).expect("what is sent has a right header");
-    assert_eq!(header.length as usize, body.len());
-    let arrived = decode(&header, body, limit).expect("what is sent is right");
+    let arrived = sent(message, limit).expect("what is sent is right");
     match (&arrived, message) {
         // A long reason is cut short.
         (Message::Abort(short), Message::Abort(long))

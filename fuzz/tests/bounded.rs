@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use vmm_lite_fuzz::{TARGETS, Target, bounded};
+use migrate::{source::Mode, wire::Kind};
+use vmm_lite_fuzz::{TARGETS, Target, bounded, handshake, wire};
 
 /// Mutations a target, and how long they may take.
 const MUTATIONS: usize = 20_000;
@@ -54,9 +55,16 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+fn target(name: &str) -> &'static Target {
+    TARGETS.iter().find(|t| t.name == name).expect("a target of that name")
+}
+
+fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
+    bounded::corpus(target(name)).expect("a kept corpus")
+}
+
 fn run(name: &str) {
-    let target = TARGETS.iter().find(|t| t.name == name).expect("a target of that name");
-    let corpus = bounded::corpus(target).expect("a kept corpus");
+    let (target, corpus) = (target(name), corpus(name));
     assert!(!corpus.is_empty(), "nothing is kept for {name}");
     let seed = 0x766d_6c69_7465;
     let (held, _) = HELD.get();
@@ -104,3 +112,30 @@ macro_rules! targets {
 }
 
 targets! { wire handshake control_socket image snapshot queues control_page }
+
+#[test]
+fn every_message_is_kept() {
+    let corpus = corpus("wire");
+    let kept = |kind| {
+        let is = |message: migrate::wire::Message| message.kind() == kind;
+        corpus.iter().any(|(_, input)| wire::message(input).is_some_and(is))
+    };
+    let missing: Vec<_> = Kind::ALL.into_iter().filter(|kind| !kept(*kind)).collect();
+    assert!(missing.is_empty(), "no file in corpus/wire is a whole message of these: {missing:?}");
+}
+
+/// What is put into a list of events gives bytes another meaning: then the kept moves may be none any more.
+#[test]
+fn moves_that_are_made_are_kept_in_every_mode_and_with_every_message() {
+    let corpus = corpus("handshake");
+    let made: Vec<_> =
+        corpus.iter().map(|(_, input)| handshake::course(input)).filter(|c| c.made).collect();
+    for mode in [Mode::Auto, Mode::PreCopy, Mode::Hybrid, Mode::StopAndCopy] {
+        assert!(made.iter().any(|c| c.mode == Some(mode)), "no move in mode {mode:?} is kept");
+    }
+    // A move with these is not made.
+    let ends = [Kind::Refuse, Kind::Abort];
+    let reached = |kind| made.iter().any(|c| c.kinds.contains(&kind)) || ends.contains(&kind);
+    let missing: Vec<_> = Kind::ALL.into_iter().filter(|kind| !reached(*kind)).collect();
+    assert!(missing.is_empty(), "no move that is made and kept has these: {missing:?}");
+}

@@ -1,22 +1,23 @@
-//! The destination's machine, and the driver that answers it.
+//! The destination, and what an honest driver and an honest source do about what it says.
 
-use std::time::Duration;
-
+use super::{
+    Course, ID, ME, PAGES, arrives, offer,
+    said::{Said, settled},
+};
+use crate::wire::round_trip;
 use arbitrary::{Arbitrary, Unstructured};
 use migrate::{
     destination::{Action, Destination, Event, Ledger, Patience},
     offer::Refusal,
-    wire::{Accepted, Message, Outcome, Run, Started},
+    wire::{Accepted, Kind, Message, Outcome, Run, Started},
 };
+use std::{collections::VecDeque, time::Duration};
 
-use super::{
-    ME, PAGES,
-    said::{Said, arrives, settled},
-};
-use crate::wire::round_trip;
+/// Pages that follow in a move that goes well.
+const FOLLOW: Run = (60, 10);
 
 #[derive(Arbitrary, Debug)]
-enum AtDestination<'a> {
+enum At<'a> {
     Said(Said<'a>),
     Pages(Vec<Run>),
     Prepared(bool, bool),
@@ -30,98 +31,110 @@ enum AtDestination<'a> {
     LinkLost,
     Asked,
     Tick(u32),
-    /// What the machine asked for last is done as it should be.
-    Done,
+    /// What comes next in a move that goes well. The last one: see the parent module.
+    Next,
 }
 
-/// What was given out so far.
+/// One move.
+pub fn drive(input: &mut Unstructured<'_>) -> Course {
+    let mut now = Duration::ZERO;
+    let patience =
+        Patience { silence: Duration::from_secs(10), lost: Some(Duration::from_secs(60)) };
+    let mut machine = Destination::new(ME, patience, now);
+    let mut ledger = Ledger::new(ME);
+    let together = input.arbitrary().unwrap_or(true);
+    let hello = Event::Message(Message::Hello(ID));
+    let mut seen = Seen { together, next: [hello].into(), ..Seen::default() };
+    while let Ok(what) = input.arbitrary::<At<'_>>() {
+        if let Some(event) = event(&what, &mut seen, &mut now) {
+            match &event {
+                Event::Prepared(Ok(_)) => seen.prepared |= seen.asked_to_prepare,
+                Event::Applied(Ok(())) => seen.applied |= seen.asked_to_apply,
+                Event::Message(message) => {
+                    seen.course.saw(message.kind());
+                    let commit =
+                        matches!(message, Message::Commit(id, _) if machine.id() == Some(*id));
+                    seen.committed |= commit;
+                }
+                Event::Pages(_) => seen.course.saw(Kind::Pages),
+                _ => {}
+            }
+            let actions = machine.handle(event, now);
+            seen.look(actions, &machine, &mut ledger);
+            assert!(!machine.runs() || seen.ran);
+            if let Some(id) = machine.id() {
+                let ran = ledger.outcome(&id, &ME) == Outcome::Ran;
+                assert_eq!(ran, seen.ran);
+                assert_eq!(ledger.outcome(&id, &[0; 16]), Outcome::Unknown);
+            }
+        }
+        if input.is_empty() {
+            break;
+        }
+    }
+    seen.course
+}
+
+fn event(what: &At<'_>, seen: &mut Seen, now: &mut Duration) -> Option<Event> {
+    Some(match what {
+        At::Said(said) => Event::Message(said.arrives()?),
+        At::Pages(runs) => {
+            // Drivers name pages that the wire has let through.
+            let Message::Zero(runs) = arrives(&Message::Zero(runs.clone()))? else { return None };
+            Event::Pages(runs)
+        }
+        At::Forgot(well) => Event::Forgot(well.then_some(()).ok_or("no".into())),
+        At::Fault(page) => Event::Fault((*page).into()),
+        At::Rejoined => Event::Rejoined,
+        At::VmEnded => Event::VmEnded,
+        At::Prepared(well, follow) => {
+            let accepted = Accepted { follow: *follow, apply_ns: 1 };
+            Event::Prepared(well.then_some(accepted).ok_or(Refusal::Network))
+        }
+        At::Applied(well) => Event::Applied(well.then_some(()).ok_or("no".into())),
+        At::Runs => Event::Runs(Started::default()),
+        At::Settled(what, ns, page_faults, lost_ns) => {
+            Event::Settled(settled(*what, *ns, *page_faults, *lost_ns))
+        }
+        At::LinkLost => Event::LinkLost("gone".into()),
+        At::Asked => Event::Asked,
+        At::Tick(us) => {
+            *now += Duration::from_micros((*us).into());
+            Event::Tick
+        }
+        At::Next => return seen.next.pop_front(),
+    })
+}
+
+/// What was given out so far, and what comes of it where all goes well.
 #[derive(Debug, Default)]
-struct Given {
+struct Seen {
+    asked_to_prepare: bool,
     prepared: bool,
+    asked_to_apply: bool,
     applied: bool,
     /// Whether the commit of this move has come.
     committed: bool,
     ran: bool,
     discarded: bool,
     ended: bool,
-    last: Option<Action>,
+    /// Whether the source sends the state with the commit.
+    together: bool,
+    next: VecDeque<Event>,
+    course: Course,
 }
 
-/// Feeds the machine with what is in `input`.
-pub fn feed(input: &mut Unstructured<'_>) {
-    let mut now = Duration::ZERO;
-    let patience =
-        Patience { silence: Duration::from_secs(10), lost: Some(Duration::from_secs(60)) };
-    let mut machine = Destination::new(ME, patience, now);
-    let mut ledger = Ledger::new(ME);
-    let mut seen = Given::default();
-    while let Ok(what) = input.arbitrary::<AtDestination<'_>>() {
-        let Some(event) = at_destination(&what, &seen, &mut now) else { continue };
-        match &event {
-            Event::Prepared(Ok(_)) => {
-                seen.prepared |= matches!(seen.last, Some(Action::Prepare(_)))
-            }
-            Event::Applied(Ok(())) => seen.applied |= matches!(seen.last, Some(Action::Apply(_))),
-            Event::Message(Message::Commit(id, _)) => seen.committed |= machine.id() == Some(*id),
-            _ => {}
-        }
-        let actions = machine.handle(event, now);
-        seen.look(actions, &machine, &mut ledger);
-        assert!(!machine.runs() || seen.ran);
-        if let Some(id) = machine.id() {
-            let ran = ledger.outcome(&id, &ME) == Outcome::Ran;
-            assert_eq!(ran, seen.ran);
-            assert_eq!(ledger.outcome(&id, &[0; 16]), Outcome::Unknown);
-        }
-        if input.is_empty() {
-            break;
-        }
-    }
-}
-
-fn at_destination(what: &AtDestination<'_>, seen: &Given, now: &mut Duration) -> Option<Event> {
-    Some(match what {
-        AtDestination::Said(said) => Event::Message(said.arrives()?),
-        AtDestination::Pages(runs) => {
-            // Drivers name pages that the wire has let through.
-            let Message::Zero(runs) = arrives(&Message::Zero(runs.clone()))? else { return None };
-            Event::Pages(runs)
-        }
-        AtDestination::Forgot(well) => Event::Forgot(well.then_some(()).ok_or("no".into())),
-        AtDestination::Fault(page) => Event::Fault((*page).into()),
-        AtDestination::Rejoined => Event::Rejoined,
-        AtDestination::VmEnded => Event::VmEnded,
-        AtDestination::Prepared(well, follow) => {
-            let accepted = Accepted { follow: *follow, apply_ns: 1 };
-            Event::Prepared(well.then_some(accepted).ok_or(Refusal::Network))
-        }
-        AtDestination::Applied(well) => Event::Applied(well.then_some(()).ok_or("no".into())),
-        AtDestination::Runs => Event::Runs(Started::default()),
-        AtDestination::Settled(what, ns, page_faults, lost_ns) => {
-            Event::Settled(settled(*what, *ns, *page_faults, *lost_ns))
-        }
-        AtDestination::LinkLost => Event::LinkLost("gone".into()),
-        AtDestination::Asked => Event::Asked,
-        AtDestination::Tick(us) => {
-            *now += Duration::from_micros((*us).into());
-            Event::Tick
-        }
-        AtDestination::Done => match seen.last.as_ref()? {
-            Action::Prepare(_) => Event::Prepared(Ok(Accepted { follow: true, apply_ns: 1 })),
-            Action::Forget(_) => Event::Forgot(Ok(())),
-            Action::Apply(_) => Event::Applied(Ok(())),
-            Action::Run => Event::Runs(Started::default()),
-            _ => return None,
-        },
-    })
-}
-
-impl Given {
+impl Seen {
     fn look(&mut self, actions: Vec<Action>, machine: &Destination, ledger: &mut Ledger) {
         for action in actions {
             assert!(!self.ended, "it goes on after its end: {action:?}");
             match &action {
-                Action::Send(message) => round_trip(message, PAGES),
+                Action::Send(message) => {
+                    round_trip(message, PAGES);
+                    self.course.saw(message.kind());
+                }
+                Action::Prepare(_) => self.asked_to_prepare = true,
+                Action::Apply(_) => self.asked_to_apply = true,
                 Action::Run => {
                     assert!(self.prepared && self.applied, "it runs what is not there");
                     assert!(self.committed, "it runs without a commit");
@@ -133,11 +146,72 @@ impl Given {
                     assert!(!self.ran, "it throws away what runs");
                     self.discarded = true;
                 }
-                Action::End => self.ended = true,
+                Action::End => (self.ended, self.course.made) = (true, self.ran),
                 _ => {}
             }
-            self.last = Some(action);
+            self.answer(&action);
         }
         assert_eq!(machine.ended(), self.ended);
+    }
+
+    /// The driver does what it is told, and the source goes on.
+    fn answer(&mut self, action: &Action) {
+        let (first, count) = FOLLOW;
+        let message = Event::Message;
+        let state = || vec![1, 2, 3];
+        match action {
+            Action::Send(Message::Welcome(..)) => {
+                self.next.push_back(message(Message::Offer(Box::new(offer(ME)))));
+            }
+            Action::Prepare(_) => {
+                let accepted = Accepted { follow: true, apply_ns: 1 };
+                self.next.push_back(Event::Prepared(Ok(accepted)));
+            }
+            Action::Send(Message::Accept(_)) => {
+                let pages = Event::Pages(vec![(0, PAGES as u64)]);
+                self.next.extend([pages, message(Message::RoundEnd(0))]);
+            }
+            Action::Send(Message::RoundDone(0)) => {
+                self.next.push_back(message(Message::Brace(state())));
+                self.next.push_back(message(Message::Follow(vec![FOLLOW])));
+                self.next.push_back(message(Message::RoundEnd(1)));
+            }
+            Action::Send(Message::RoundDone(1)) => {
+                let commit = if self.together {
+                    Message::Commit(ID, state())
+                } else {
+                    Message::State(state())
+                };
+                self.next.push_back(message(Message::Stopping));
+                self.next.extend([message(Message::Zero(vec![(0, 1)])), message(commit)]);
+            }
+            Action::Forget(_) => self.next.push_back(Event::Forgot(Ok(()))),
+            Action::Apply(_) => self.next.push_back(Event::Applied(Ok(()))),
+            Action::Send(Message::Ready) => {
+                self.next.push_back(message(Message::Commit(ID, Vec::new())));
+            }
+            Action::Run => self.next.push_back(Event::Runs(Started::default())),
+            Action::Send(Message::Running(_)) => {
+                self.next.push_back(message(Message::Late(state())));
+                self.next.push_back(Event::Fault(first as usize));
+                self.next.push_back(message(Message::LateEnd));
+                self.next.push_back(Event::Settled(settled(0, 1, 1, 1)));
+            }
+            // Whatever is lacked comes: what is there already is passed over.
+            Action::Send(Message::Want(runs)) => {
+                self.next.push_back(Event::Pages(runs.clone()));
+                self.next.push_back(message(Message::Zero(vec![(first + 1, count - 1)])));
+            }
+            Action::Send(Message::Lacks(runs)) if !runs.is_empty() => {
+                self.next.push_back(Event::Pages(runs.clone()));
+            }
+            Action::AwaitSource(_) => {
+                // What was on the old connection does not come any more.
+                self.next.retain(|event| !matches!(event, Event::Message(_) | Event::Pages(_)));
+                self.next.push_back(Event::Rejoined);
+            }
+            Action::Send(Message::Outcome(..)) => self.next.push_back(message(Message::LateEnd)),
+            _ => {}
+        }
     }
 }

@@ -1,5 +1,6 @@
-//! What a peer says: any message, as the wire brings it.
+//! Messages out of bytes.
 
+use super::{ID, ME, arrives};
 use arbitrary::Arbitrary;
 use migrate::{
     PAGE,
@@ -7,8 +8,6 @@ use migrate::{
     offer::{Offer, Refusal},
     wire::{Accepted, Arrival, HEADER_SIZE, Header, Message, Outcome, Run, Started, decode},
 };
-
-use super::{ID, ME, PAGES};
 
 #[derive(Arbitrary, Debug)]
 pub enum Said<'a> {
@@ -39,8 +38,9 @@ pub enum Said<'a> {
     Whole(u32, u64, u64),
     Lacks(Vec<Run>),
     Settled(u8, u64, u64, u64),
-    Raw(&'a [u8]),
+    Preparing,
     Stopping,
+    Raw(&'a [u8]),
 }
 
 impl Said<'_> {
@@ -101,12 +101,15 @@ impl Said<'_> {
             Self::Settled(what, ns, page_faults, lost_ns) => {
                 Message::Settled(settled(*what, *ns, *page_faults, *lost_ns))
             }
+            Self::Preparing => Message::Preparing,
             Self::Stopping => Message::Stopping,
             Self::Raw(bytes) => {
                 let (header, body) = bytes.split_first_chunk::<HEADER_SIZE>()?;
                 let header = Header::decode(header).ok()?;
                 let header = Header::of(header.kind, body.len() as u32, crc32fast::hash(body));
-                Header::decode(&header.encode()).ok().and_then(|h| decode(&h, body, PAGES).ok())?
+                Header::decode(&header.encode())
+                    .ok()
+                    .and_then(|h| decode(&h, body, super::PAGES).ok())?
             }
         })
     }
@@ -117,6 +120,7 @@ impl Said<'_> {
     }
 }
 
+/// How a guest got to its speed.
 pub fn settled(what: u8, ns: u64, page_faults: u64, lost_ns: u64) -> Settled {
     let brownout = match what % 3 {
         0 => Brownout::Over(ns),
@@ -124,10 +128,4 @@ pub fn settled(what: u8, ns: u64, page_faults: u64, lost_ns: u64) -> Settled {
         _ => Brownout::Unknown,
     };
     Settled { brownout, page_faults, lost_ns }
-}
-
-pub fn arrives(message: &Message) -> Option<Message> {
-    let bytes = message.encode();
-    let (header, body) = bytes.split_first_chunk::<HEADER_SIZE>()?;
-    Header::decode(header).ok().and_then(|h| decode(&h, body, PAGES).ok())
 }

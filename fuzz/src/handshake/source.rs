@@ -1,21 +1,19 @@
-//! The source's machine, and the driver that answers it.
+//! The source, and what an honest driver and an honest destination do about what it says.
 
-use std::time::Duration;
-
+use super::{Course, ID, ME, PAGES, offer, said::Said};
+use crate::wire::round_trip;
 use arbitrary::{Arbitrary, Unstructured};
 use migrate::{
-    PAGE, ReceiverId,
-    offer::Offer,
+    ReceiverId,
+    brownout::{Brownout, Settled},
     pages::Pages,
     source::{Action, Ended, Event, Mode, Sent, Settings, Source, Stopped},
-    wire::{Message, Outcome},
+    wire::{Accepted, Arrival, Message, Outcome, Started},
 };
-
-use super::{ID, PAGES, said::Said};
-use crate::wire::round_trip;
+use std::{collections::VecDeque, time::Duration};
 
 #[derive(Arbitrary, Debug)]
-enum AtSource<'a> {
+enum At<'a> {
     Said(Said<'a>),
     LinkLost,
     Reconnected,
@@ -29,35 +27,12 @@ enum AtSource<'a> {
     Stopped(u64, u64, bool, Vec<u64>, Vec<u64>),
     Progress,
     Tick(u32),
-    /// What the machine asked for last is done as it should be.
-    Done,
+    /// What comes next in a move that goes well. The last one: see the parent module.
+    Next,
 }
 
-fn offer() -> Offer {
-    Offer {
-        receiver: ReceiverId::default(),
-        name: "vm".into(),
-        memory_size: (PAGES * PAGE) as u64,
-        interface_version: 1,
-        network: true,
-        identity: vec![1, 2, 3],
-    }
-}
-
-/// What was given out so far.
-#[derive(Debug, Default)]
-struct Given {
-    fenced: bool,
-    committed: bool,
-    resumed: bool,
-    ended: bool,
-    /// Whether the destination's word is that it never ran.
-    word: bool,
-    last: Option<Action>,
-}
-
-/// Feeds the machine with what is in `input`.
-pub fn feed(input: &mut Unstructured<'_>) {
+/// One move.
+pub fn drive(input: &mut Unstructured<'_>) -> Course {
     let mut now = Duration::ZERO;
     let mode = match input.arbitrary::<u8>().unwrap_or(0) % 4 {
         0 => Mode::Auto,
@@ -66,93 +41,114 @@ pub fn feed(input: &mut Unstructured<'_>) {
         _ => Mode::StopAndCopy,
     };
     let strict = input.arbitrary().unwrap_or(false);
-    let settings = Settings { mode, strict, ..Settings::default() };
-    let (mut machine, actions) = Source::begin(ID, offer(), settings, now);
-    let mut seen = Given::default();
+    let together = input.arbitrary().unwrap_or(true);
+    let settings = Settings { mode, strict, together, ..Settings::default() };
+    let (mut machine, actions) = Source::begin(ID, offer(ReceiverId::default()), settings, now);
+    let mut seen = Seen { course: Course { mode: Some(mode), ..Course::default() }, ..Seen::new() };
     seen.look(actions);
-    while let Ok(what) = input.arbitrary::<AtSource<'_>>() {
-        let Some(event) = at_source(&what, &seen, &mut now) else { continue };
-        if let Event::Message(Message::Outcome(ID, Outcome::Never)) = &event {
-            seen.word |= seen.committed;
+    while let Ok(what) = input.arbitrary::<At<'_>>() {
+        if let Some(event) = event(&what, &mut seen, &mut now) {
+            if let Event::Message(message) = &event {
+                seen.course.saw(message.kind());
+                let never = matches!(message, Message::Outcome(ID, Outcome::Never));
+                seen.word |= never && seen.committed;
+            }
+            let actions = machine.handle(event, now);
+            seen.look(actions);
+            let _ = (machine.report(), machine.doing(), machine.rounds(), machine.bytes());
+            assert_eq!(machine.committed(), seen.committed && !seen.ended);
         }
-        let actions = machine.handle(event, now);
-        seen.look(actions);
-        let _ = (machine.report(), machine.doing(), machine.rounds(), machine.bytes());
-        assert_eq!(machine.committed(), seen.committed && !seen.ended);
         if input.is_empty() {
             break;
         }
     }
+    seen.course
 }
 
-fn at_source(what: &AtSource<'_>, seen: &Given, now: &mut Duration) -> Option<Event> {
+fn event(what: &At<'_>, seen: &mut Seen, now: &mut Duration) -> Option<Event> {
     let pages = |words: &Vec<u64>| Pages::from_words(words.clone(), PAGES);
-    let stopped = |requested, stopped, quiescent, dirty, dont_care: Pages| {
-        Event::Stopped(Stopped {
-            requested: Duration::from_nanos(requested),
-            stopped: Duration::from_nanos(stopped),
-            quiescent,
-            dirty,
-            needed: dont_care.iter().collect(),
-            dont_care,
-        })
-    };
     Some(match what {
-        AtSource::Said(said) => Event::Message(said.arrives()?),
-        AtSource::LinkLost => Event::LinkLost("gone".into()),
-        AtSource::Reconnected => Event::Reconnected,
-        AtSource::Cancel => Event::Cancel("no".into()),
-        AtSource::Failed => Event::Failed("no".into()),
-        AtSource::Held => Event::Held,
-        AtSource::GivenUp(words) => Event::GivenUp(pages(words)),
+        At::Said(said) => Event::Message(said.arrives()?),
+        At::LinkLost => Event::LinkLost("gone".into()),
+        At::Reconnected => Event::Reconnected,
+        At::Cancel => Event::Cancel("no".into()),
+        At::Failed => Event::Failed("no".into()),
+        At::Held => Event::Held,
+        At::GivenUp(words) => Event::GivenUp(pages(words)),
         // What this host measured itself: large, but not absurd.
-        AtSource::Sent(bytes, full, zero) => Event::Sent(Sent {
+        At::Sent(bytes, full, zero) => Event::Sent(Sent {
             bytes: bytes >> 16,
             full: full >> 16,
             zero: zero >> 16,
             ..Sent::default()
         }),
-        AtSource::Progress => Event::Progress,
-        AtSource::Peeked(dirty, dont_care) => {
+        At::Progress => Event::Progress,
+        At::Peeked(dirty, dont_care) => {
             Event::Peeked { dirty: pages(dirty), dont_care: pages(dont_care) }
         }
-        AtSource::Dirty(dirty, dont_care) => {
+        At::Dirty(dirty, dont_care) => {
             Event::Dirty { dirty: pages(dirty), dont_care: pages(dont_care) }
         }
-        AtSource::Stopped(requested, at, quiescent, dirty, dont_care) => {
-            stopped(*requested, *at, *quiescent, pages(dirty), pages(dont_care))
+        At::Stopped(requested, at, quiescent, dirty, dont_care) => {
+            let needed = pages(dont_care).iter().collect();
+            Event::Stopped(Stopped {
+                requested: Duration::from_nanos(*requested),
+                stopped: Duration::from_nanos(*at),
+                quiescent: *quiescent,
+                dirty: pages(dirty),
+                dont_care: pages(dont_care),
+                needed,
+            })
         }
-        AtSource::Tick(us) => {
+        At::Tick(us) => {
             *now += Duration::from_micros((*us).into());
             Event::Tick
         }
-        AtSource::Done => match seen.last.as_ref()? {
-            Action::SendPages { .. }
-            | Action::Announce { .. }
-            | Action::SendLast { hold: false, .. }
-            | Action::SendFollowing(_) => {
-                Event::Sent(Sent { bytes: 4096, full: 1, ..Sent::default() })
-            }
-            Action::PeekDirty => {
-                Event::Peeked { dirty: Pages::none(PAGES), dont_care: Pages::none(PAGES) }
-            }
-            Action::TakeDirty => {
-                Event::Dirty { dirty: Pages::none(PAGES), dont_care: Pages::none(PAGES) }
-            }
-            Action::SendLast { hold: true, .. } => Event::Held,
-            Action::Stop { .. } => stopped(1, 2, true, Pages::all(PAGES), Pages::none(PAGES)),
-            Action::Reconnect => Event::Reconnected,
-            _ => return None,
-        },
+        At::Next => return seen.next.pop_front(),
     })
 }
 
-impl Given {
+/// What was given out so far, and what comes of it where all goes well.
+struct Seen {
+    fenced: bool,
+    committed: bool,
+    resumed: bool,
+    ended: bool,
+    /// Whether the destination's word is that it never ran.
+    word: bool,
+    next: VecDeque<Event>,
+    /// Whether the state goes with the commit.
+    holds: bool,
+    /// What the destination lacks, and how many pages it has put in place.
+    lacks: Pages,
+    filled: u64,
+    course: Course,
+}
+
+impl Seen {
+    fn new() -> Self {
+        Self {
+            fenced: false,
+            committed: false,
+            resumed: false,
+            ended: false,
+            word: false,
+            next: VecDeque::new(),
+            holds: false,
+            lacks: Pages::none(PAGES),
+            filled: 0,
+            course: Course::default(),
+        }
+    }
+
     fn look(&mut self, actions: Vec<Action>) {
         for action in actions {
             assert!(!self.ended, "it goes on after its end: {action:?}");
             match &action {
-                Action::Send(message) => round_trip(message, PAGES),
+                Action::Send(message) => {
+                    round_trip(message, PAGES);
+                    self.course.saw(message.kind());
+                }
                 Action::Commit(_) => {
                     assert!(self.fenced && !self.committed, "a commit without a fence, or twice");
                     self.committed = true;
@@ -170,7 +166,7 @@ impl Given {
                 }
                 Action::End(Ended::Moved) => {
                     assert!(self.committed && !self.resumed);
-                    self.ended = true;
+                    (self.ended, self.course.made) = (true, true);
                 }
                 Action::End(Ended::Failed(_)) => {
                     assert!(self.resumed, "it fails without letting the VM run");
@@ -178,7 +174,99 @@ impl Given {
                 }
                 _ => {}
             }
-            self.last = Some(action);
+            self.answer(&action);
         }
+    }
+
+    /// The driver does what it is told, and the destination answers.
+    fn answer(&mut self, action: &Action) {
+        let none = || Pages::none(PAGES);
+        let sent = |pages: &Pages| {
+            let full = pages.len() as u64;
+            Event::Sent(Sent { bytes: full << 12, full, ..Sent::default() })
+        };
+        let message = Event::Message;
+        match action {
+            Action::Send(Message::Hello(_)) => {
+                self.next.push_back(message(Message::Welcome(ID, ME)));
+            }
+            Action::Send(Message::Offer(_)) => {
+                let accepted = Accepted { follow: true, apply_ns: 1 };
+                let accept = message(Message::Accept(accepted));
+                let given_up = Event::GivenUp(none());
+                self.next.extend([message(Message::Preparing), given_up, accept]);
+            }
+            Action::SendPages { round, pages } => {
+                self.next.extend([sent(pages), message(Message::RoundDone(*round))]);
+            }
+            Action::Announce { round, pages } => {
+                self.lacks.add(pages);
+                self.next.extend([sent(&none()), message(Message::RoundDone(*round))]);
+            }
+            Action::PeekDirty => {
+                self.next.push_back(Event::Peeked { dirty: none(), dont_care: none() });
+            }
+            Action::TakeDirty => {
+                self.next.push_back(Event::Dirty { dirty: none(), dont_care: none() });
+            }
+            Action::Stop { .. } => self.next.push_back(Event::Stopped(Stopped {
+                requested: Duration::from_nanos(1),
+                stopped: Duration::from_nanos(2),
+                quiescent: true,
+                dirty: Pages::all(PAGES),
+                dont_care: none(),
+                needed: Vec::new(),
+            })),
+            Action::SendLast { pages, follow, hold } => {
+                self.lacks.add(follow);
+                self.lacks.take_out(pages);
+                self.holds = *hold;
+                if *hold {
+                    self.next.push_back(Event::Held);
+                } else {
+                    self.next.extend([sent(pages), message(Message::Ready)]);
+                }
+            }
+            Action::Commit(_) => {
+                let held = self.holds.then(|| sent(&none()));
+                self.next.extend(held);
+                self.next.push_back(message(Message::Running(Started::default())));
+                if self.lacks.is_empty() {
+                    self.settle();
+                } else {
+                    let first = self.lacks.runs().next();
+                    self.next.push_back(message(Message::Want(first.into_iter().collect())));
+                }
+            }
+            Action::SendFollowing(pages) => {
+                self.lacks.take_out(pages);
+                self.filled += pages.len() as u64;
+                self.next.extend([sent(pages), message(Message::Filled(self.filled))]);
+                if self.lacks.is_empty() {
+                    self.next.push_back(message(Message::Whole(Arrival::default())));
+                    self.settle();
+                }
+            }
+            Action::Reconnect => {
+                // What was on the old connection does not come any more.
+                self.next.retain(|event| !matches!(event, Event::Message(_)));
+                self.next.push_back(Event::Reconnected);
+            }
+            Action::Send(Message::Query(..)) if self.lacks.is_empty() => {
+                self.next.push_back(message(Message::Outcome(ID, Outcome::Ran)));
+            }
+            Action::Send(Message::Query(..)) => {
+                self.filled = 0;
+                self.next.push_back(message(Message::Outcome(ID, Outcome::Lacking)));
+                self.next.push_back(message(Message::Lacks(self.lacks.runs().collect())));
+                self.next.push_back(message(Message::Lacks(Vec::new())));
+            }
+            _ => {}
+        }
+    }
+
+    fn settle(&mut self) {
+        let settled = Settled { brownout: Brownout::Over(1), page_faults: 1, lost_ns: 1 };
+        self.next.push_back(Event::Message(Message::Settled(settled)));
     }
 }
