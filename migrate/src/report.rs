@@ -22,7 +22,8 @@ pub struct Phases {
     pub commit_and_run_ns: u64,
 }
 
-/// A move that was made. What only the destination could tell, and the source did not hear as the connection broke, is `None`; counts of that kind are zero.
+/// A move that was made. What only the destination could tell, and the source did not hear as the connection broke, is `None`; the counts that go with
+/// [`brownout_ns`](Self::brownout_ns) are zero then.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// From the request to pause to the first instruction at the destination. See [`Phases::commit_and_run_ns`] for which way it errs. `None` if the destination's
@@ -51,12 +52,13 @@ pub struct Report {
     /// From the first instruction at the destination until nothing was missing there: for so long the VM depended on both hosts. From the commit where it is not known
     /// when the destination ran the VM, and until the answer to a question where the destination's word was lost that nothing was missing: then it errs upwards.
     pub following_ns: u64,
-    /// Of these pages, those that the guest had to wait for, by the destination's account.
-    pub pages_waited_for: u64,
+    /// Of these pages, those that the guest had to wait for, by the destination's account. `None`, as are the next two, if that was lost, and it is known only by the
+    /// answer to a question that nothing is missing.
+    pub pages_waited_for: Option<u64>,
     /// How long it waited for them in all, ns.
-    pub waited_ns: u64,
+    pub waited_ns: Option<u64>,
     /// The longest of these waits, ns.
-    pub worst_wait_ns: u64,
+    pub worst_wait_ns: Option<u64>,
     /// Whether the guest answered in time, or was stopped where it was.
     pub quiescent: bool,
     /// The blackout, by phase, where it is known.

@@ -138,7 +138,8 @@ struct Numbers {
     quiescent: bool,
     predicted: Duration,
     started: Started,
-    arrival: Arrival,
+    /// `None`: pages followed, and the destination's word on that has not come.
+    arrival: Option<Arrival>,
     settled: Option<Settled>,
     /// When it was known that the VM is there with all its memory.
     whole: Option<Duration>,
@@ -271,6 +272,8 @@ impl Source {
         let phases = self.moments.phases(&n.started);
         let ns = |from: Duration, to: Duration| to.saturating_sub(from).as_nanos() as u64;
         let ran = self.moments.running.unwrap_or(self.moments.committed);
+        // Nobody waits for what does not follow.
+        let arrival = if n.follow > 0 { n.arrival } else { Some(Arrival::default()) };
         Some(Report {
             blackout_ns: phases.as_ref().map(Phases::blackout_ns),
             predicted_blackout_ns: n.predicted.as_nanos() as u64,
@@ -284,9 +287,9 @@ impl Source {
             bytes_left_out: None,
             pages_following: n.follow,
             following_ns: if n.follow > 0 { ns(ran, whole) } else { 0 },
-            pages_waited_for: n.arrival.waited.into(),
-            waited_ns: n.arrival.waited_ns,
-            worst_wait_ns: n.arrival.worst_ns,
+            pages_waited_for: arrival.map(|a| a.waited.into()),
+            waited_ns: arrival.map(|a| a.waited_ns),
+            worst_wait_ns: arrival.map(|a| a.worst_ns),
             quiescent: n.quiescent,
             phases,
             apply_ns: self.moments.running.map(|_| n.started.apply_ns),

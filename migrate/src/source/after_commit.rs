@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Action, Ended, Event, Failure, Source, State, following::Following};
 use crate::{
     pages::Pages,
-    wire::{Arrival, Message, Outcome},
+    wire::{Message, Outcome},
 };
 
 impl Source {
@@ -20,7 +20,7 @@ impl Source {
                 actions.extend(if self.following.is_some() {
                     self.follow(now)
                 } else {
-                    self.whole(Arrival::default(), now)
+                    self.whole(now)
                 });
                 actions
             }
@@ -109,7 +109,10 @@ impl Source {
                 self.count(sent);
                 self.follow(now)
             }
-            Event::Message(Message::Whole(arrival)) => self.whole(arrival, now),
+            Event::Message(Message::Whole(arrival)) => {
+                self.numbers.arrival = Some(arrival);
+                self.whole(now)
+            }
             Event::Message(Message::Settled(settled)) => {
                 self.numbers.settled = Some(settled);
                 self.deadline = Some(now + self.settings.answer);
@@ -133,8 +136,7 @@ impl Source {
     }
 
     /// The VM is there, with all its memory.
-    fn whole(&mut self, arrival: Arrival, now: Duration) -> Vec<Action> {
-        self.numbers.arrival = arrival;
+    fn whole(&mut self, now: Duration) -> Vec<Action> {
         self.numbers.whole = Some(now);
         self.settle(now)
     }

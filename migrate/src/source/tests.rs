@@ -1,18 +1,24 @@
 use super::*;
-use crate::wire::Accepted;
+use crate::{
+    brownout::Brownout,
+    wire::{Accepted, Outcome, Run},
+};
 
 fn seconds(n: f64) -> Duration {
     Duration::from_secs_f64(n)
 }
 
+fn offer(pages: usize) -> Offer {
+    let (name, identity) = (String::new(), Vec::new());
+    let (memory_size, interface_version, network) = ((pages * PAGE) as u64, 1, false);
+    let receiver = ReceiverId::default();
+    Offer { receiver, name, memory_size, interface_version, network, identity }
+}
+
 /// One whose offer is out, at 1 s.
 fn offering() -> Source {
-    let (name, identity) = (String::new(), Vec::new());
-    let (memory_size, interface_version, network) = (4096, 1, false);
-    let receiver = ReceiverId::default();
-    let offer = Offer { receiver, name, memory_size, interface_version, network, identity };
     let settings = Settings { timeout: Some(seconds(60.0)), ..Settings::default() };
-    let (mut source, _) = Source::begin([1; 16], offer, settings, seconds(0.5));
+    let (mut source, _) = Source::begin([1; 16], offer(1), settings, seconds(0.5));
     let welcome = Event::Message(Message::Welcome([1; 16], [2; 16]));
     assert!(matches!(source.handle(welcome, seconds(1.0))[..], [Action::Send(Message::Offer(_))]));
     source
@@ -59,4 +65,70 @@ fn the_time_in_which_there_was_no_connection_counts() {
     assert_eq!(source.deadline(), Some(seconds(1.5)), "and not that long after it began");
     let actions = source.handle(Event::Tick, seconds(1.5));
     assert!(matches!(actions[..], [.., Action::End(Ended::Failed(Failure::Timeout { .. }))]));
+}
+
+/// One of eight pages whose commit is out; of those that the guest wrote after they were sent nothing fits the blackout, and they follow.
+fn committed(written: &[Run]) -> Source {
+    let settings = Settings { mode: Mode::Hybrid, ..Settings::default() };
+    let (mut source, _) = Source::begin([1; 16], offer(8), settings, seconds(0.0));
+    let message = Event::Message;
+    let none = || Pages::none(8);
+    let mut dirty = none();
+    dirty.insert_runs(written);
+    let stopped = Stopped {
+        requested: seconds(1.0),
+        stopped: seconds(1.0),
+        quiescent: true,
+        dirty: none(),
+        dont_care: none(),
+        needed: Vec::new(),
+    };
+    for event in [
+        message(Message::Welcome([1; 16], [2; 16])),
+        message(Message::Accept(Accepted { follow: true, apply_ns: 0 })),
+        Event::Sent(Sent { bytes: 1 << 20, full: 8, ..Sent::default() }),
+    ] {
+        source.handle(event, seconds(0.0));
+    }
+    for event in [
+        message(Message::RoundDone(0)),
+        Event::Dirty { dirty, dont_care: none() },
+        Event::Sent(Sent::default()),
+        message(Message::RoundDone(1)),
+        Event::Stopped(stopped),
+        Event::Held,
+        Event::Sent(Sent::default()),
+    ] {
+        source.handle(event, seconds(1.0));
+    }
+    assert!(source.committed());
+    source
+}
+
+/// Tells it messages one after the other, says what the last came to.
+fn told(source: &mut Source, messages: impl IntoIterator<Item = Message>) -> Vec<Action> {
+    let tell = |message| source.handle(Event::Message(message), seconds(1.1));
+    messages.into_iter().map(tell).last().unwrap_or_default()
+}
+
+#[test]
+fn a_lost_word_on_what_the_guest_waited_for_is_not_reported_as_no_wait() {
+    let waited = |source: &Source| {
+        let report = source.report().expect("a report");
+        assert!(report.pages_following > 0);
+        [report.pages_waited_for, report.waited_ns, report.worst_wait_ns]
+    };
+    let arrival = Arrival { waited: 1, waited_ns: 20, worst_ns: 20 };
+    let mut heard = committed(&[(1, 2)]);
+    let running = Message::Running(Started::default());
+    told(&mut heard, [running.clone(), Message::Filled(2), Message::Whole(arrival)]);
+    assert_eq!(waited(&heard), [Some(1), Some(20), Some(20)]);
+
+    let mut lost = committed(&[(1, 2)]);
+    told(&mut lost, [running, Message::Filled(2)]);
+    lost.handle(Event::LinkLost("gone".into()), seconds(1.2));
+    lost.handle(Event::Reconnected, seconds(1.3));
+    let end = told(&mut lost, [Message::Outcome([1; 16], Outcome::Ran)]);
+    assert_eq!(end, [Action::End(Ended::Moved)]);
+    assert_eq!(waited(&lost), [None; 3]);
 }

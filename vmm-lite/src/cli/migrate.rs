@@ -146,7 +146,7 @@ fn brownout(r: &Report) -> String {
         if r.brownout_over { "" } else { " and longer" },
         us(r.brownout_lost_ns),
         r.brownout_page_faults,
-        if r.pages_waited_for > 0 { " and waits for pages" } else { "" },
+        if r.pages_waited_for == Some(0) { "" } else { " and waits for pages" },
     )
 }
 
@@ -195,12 +195,16 @@ fn table(args: &Args, r: &Report) -> String {
         r.pages_zero,
     );
     if r.pages_following > 0 {
+        let waited = match (r.pages_waited_for, r.worst_wait_ns) {
+            (Some(pages), Some(worst)) => {
+                format!("the guest waited for {pages}, {} at most", us(worst).trim_start())
+            }
+            _ => "for how many the guest waited is not known: the connection broke before the destination said so".into(),
+        };
         table += &format!(
-            "followed             {:>9} pages within {}; the guest waited for {}, {} at most\n",
+            "followed             {:>9} pages within {}; {waited}\n",
             r.pages_following,
             us(r.following_ns).trim_start(),
-            r.pages_waited_for,
-            us(r.worst_wait_ns).trim_start(),
         );
     }
     table
