@@ -170,7 +170,8 @@ impl Source {
             self.numbers.follow = rest.len() as u64;
             follow.add(&rest);
             follow.take_out(announced);
-            self.following = Some(Following::new(rest));
+            // A destination that lacks nothing does not say that it is whole.
+            self.following = (!rest.is_empty()).then(|| Following::new(rest));
             pages = now;
         }
         let hold = self.goes_together(pages.len());

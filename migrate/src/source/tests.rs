@@ -132,3 +132,18 @@ fn a_lost_word_on_what_the_guest_waited_for_is_not_reported_as_no_wait() {
     assert_eq!(end, [Action::End(Ended::Moved)]);
     assert_eq!(waited(&lost), [None; 3]);
 }
+
+#[test]
+fn where_nothing_is_left_to_follow_nobody_waits_for_the_last_of_it() {
+    let mut source = committed(&[]);
+    let settled = Settled { brownout: Brownout::Over(0), page_faults: 0, lost_ns: 0 };
+    let running = Message::Running(Started::default());
+    let end = told(&mut source, [running, Message::Settled(settled)]);
+    assert_eq!(
+        end,
+        [Action::End(Ended::Moved)],
+        "the destination, which lacks nothing, never says that it is whole"
+    );
+    let report = source.report().expect("a report");
+    assert_eq!((report.pages_following, report.pages_waited_for), (0, Some(0)));
+}
