@@ -1,10 +1,11 @@
 //! Messages over TCP, encrypted or not.
 
 use super::{
-    CONNECT, Error,
+    Error,
     address::Address,
     inbox::Inbox,
-    poll::{Watch, wait_readable},
+    poll::wait_readable,
+    reach::reach,
     tls::{Credentials, Tls, TlsError},
     wanted::Wanted,
 };
@@ -13,13 +14,10 @@ use migrate::{
     Peer,
     wire::{HEADER_SIZE, Header, Kind, Message, PageFrame, WireError, decode},
 };
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, connect, getsockopt, recv,
-    socket, sockopt::SocketError,
-};
+use nix::sys::socket::{MsgFlags, recv};
 use std::{
     io::{self, Write},
-    net::{SocketAddr, TcpStream},
+    net::TcpStream,
     os::fd::{AsRawFd, RawFd},
     sync::Arc,
     time::{Duration, Instant},
@@ -114,25 +112,18 @@ impl Connection {
         patience: Duration,
         wanted: &Wanted,
     ) -> Result<Self, Error> {
-        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for address in to.known()? {
-            match reach(address, wanted) {
-                Ok(stream) => {
-                    let mut connection = Self::over(Arc::new(stream), patience)?;
-                    if let Transport::Tls(credentials) = transport {
-                        let pinned = pinned.map(PublicKey);
-                        let Self { stream, inbox, .. } = &mut connection;
-                        let tls =
-                            Tls::connect(stream, inbox, credentials, pinned, patience, wanted)?;
-                        connection.tls = Some(Box::new(tls));
-                    }
-                    return Ok(connection);
-                }
-                Err(LinkError::Io(e)) => last = e,
-                Err(e) => return Err(e.into()),
-            }
+        let stream = reach(&to.known()?, wanted).map_err(|e| match e {
+            LinkError::Io(source) => LinkError::Unreachable { to: to.clone(), source },
+            e => e,
+        })?;
+        let mut connection = Self::over(Arc::new(stream), patience)?;
+        if let Transport::Tls(credentials) = transport {
+            let pinned = pinned.map(PublicKey);
+            let Self { stream, inbox, .. } = &mut connection;
+            let tls = Tls::connect(stream, inbox, credentials, pinned, patience, wanted)?;
+            connection.tls = Some(Box::new(tls));
         }
-        Err(LinkError::Unreachable { to: to.clone(), source: last }.into())
+        Ok(connection)
     }
 
     /// Takes a peer that has connected. Its first message must be short: see [`known`](Self::known).
@@ -349,29 +340,6 @@ impl Connection {
         }
         Ok(Incoming::Message(decode(&header, body, pages)?))
     }
-}
-
-/// Connects to an address.
-fn reach(address: SocketAddr, wanted: &Wanted) -> Result<TcpStream, LinkError> {
-    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let socket = socket(family, SockType::Stream, flags, None).map_err(io::Error::from)?;
-    match connect(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
-        Ok(()) => {}
-        Err(nix::Error::EINPROGRESS) => {
-            if !wanted.wait(Watch::Writable(socket.as_raw_fd()), CONNECT)? {
-                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
-            }
-            match getsockopt(&socket, SocketError).map_err(io::Error::from)? {
-                0 => {}
-                e => return Err(io::Error::from_raw_os_error(e).into()),
-            }
-        }
-        Err(e) => return Err(io::Error::from(e).into()),
-    }
-    let stream = TcpStream::from(socket);
-    stream.set_nonblocking(false)?;
-    Ok(stream)
 }
 
 /// Whether this is how a TLS handshake begins.

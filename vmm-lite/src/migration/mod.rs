@@ -19,6 +19,7 @@ mod inbox;
 pub mod listener;
 pub mod poll;
 pub mod progress;
+mod reach;
 pub mod source;
 pub mod tls;
 pub mod wanted;
@@ -33,8 +34,6 @@ use serde_json::Value;
 use source::options::Options;
 use std::time::Duration;
 
-/// How long a peer may take to take a connection.
-const CONNECT: Duration = Duration::from_secs(5);
 /// How many addresses of a destination are tried.
 const ADDRESSES_MAX: usize = 8;
 

@@ -18,29 +18,48 @@ pub enum Watch {
 /// # Errors
 /// What `ppoll` says.
 pub fn wait_any<const N: usize>(watched: [Watch; N], patience: Duration) -> io::Result<[bool; N]> {
-    let mut entries = watched.map(|watch| {
-        let (fd, events) = match watch {
-            Watch::Readable(fd) => (fd, libc::POLLIN),
-            Watch::Writable(fd) => (fd, libc::POLLOUT),
+    let mut entries = watched.map(Watch::entry);
+    wait(&mut entries, patience)?;
+    Ok(entries.map(|entry| entry.revents != 0))
+}
+
+/// The same, of as many as there are.
+///
+/// # Errors
+/// What `ppoll` says.
+pub fn wait_some(watched: &[Watch], patience: Duration) -> io::Result<Vec<bool>> {
+    let mut entries: Vec<_> = watched.iter().map(|watch| watch.entry()).collect();
+    wait(&mut entries, patience)?;
+    Ok(entries.iter().map(|entry| entry.revents != 0).collect())
+}
+
+impl Watch {
+    fn entry(self) -> libc::pollfd {
+        let (fd, events) = match self {
+            Self::Readable(fd) => (fd, libc::POLLIN),
+            Self::Writable(fd) => (fd, libc::POLLOUT),
             // That is always told.
-            Watch::HungUp(fd) => (fd, 0),
+            Self::HungUp(fd) => (fd, 0),
         };
         libc::pollfd { fd, events, revents: 0 }
-    });
+    }
+}
+
+fn wait(entries: &mut [libc::pollfd], patience: Duration) -> io::Result<()> {
     let time = libc::timespec {
         tv_sec: patience.as_secs().min(1 << 30) as libc::time_t,
         tv_nsec: patience.subsec_nanos().into(),
     };
-    // SAFETY: N valid entries, a valid time, no signal mask.
-    let n = unsafe {
-        libc::ppoll(entries.as_mut_ptr(), N as libc::nfds_t, &raw const time, std::ptr::null())
-    };
+    let count = entries.len() as libc::nfds_t;
+    // SAFETY: that many valid entries, a valid time, no signal mask.
+    let n = unsafe { libc::ppoll(entries.as_mut_ptr(), count, &raw const time, std::ptr::null()) };
     match n {
         -1 => match io::Error::last_os_error() {
-            e if e.kind() == io::ErrorKind::Interrupted => Ok([false; N]),
+            // Nothing was written: no entry is ready.
+            e if e.kind() == io::ErrorKind::Interrupted => Ok(()),
             e => Err(e),
         },
-        _ => Ok(entries.map(|entry| entry.revents != 0)),
+        _ => Ok(()),
     }
 }
 

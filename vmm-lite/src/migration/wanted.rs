@@ -2,7 +2,7 @@
 
 use super::{
     connection::LinkError,
-    poll::{Watch, wait_any},
+    poll::{Watch, wait_some},
 };
 use migrate::source::Failure;
 use std::{
@@ -30,11 +30,13 @@ impl Wanted {
     /// In any case, for ever.
     pub const ALWAYS: Self = Self { cancel: -1, asker: -1, within: None };
 
-    /// Waits until `watch` is ready, at most `patience`; `false`: it is not.
+    /// Waits until one of `watched` is ready, at most `patience`; says which are.
     ///
     /// # Errors
     /// [`LinkError::GivenUp`] when it is not wanted any more, [`LinkError::Io`].
-    pub fn wait(&self, watch: Watch, patience: Duration) -> Result<bool, LinkError> {
+    pub fn wait(&self, watched: &[Watch], patience: Duration) -> Result<Vec<bool>, LinkError> {
+        let callers = [Watch::Readable(self.cancel), Watch::HungUp(self.asker)];
+        let all = [&callers, watched].concat();
         let end = Instant::now() + patience;
         loop {
             let now = Instant::now();
@@ -46,12 +48,12 @@ impl Wanted {
                 }
                 left = left.min(in_all);
             }
-            let watched = [watch, Watch::Readable(self.cancel), Watch::HungUp(self.asker)];
-            match wait_any(watched, left)? {
-                [_, true, _] => return Err(Failure::Cancelled(BY_CANCEL.into()).into()),
-                [_, _, true] => return Err(Failure::Cancelled(ASKER_GONE.into()).into()),
-                [true, ..] => return Ok(true),
-                _ if end <= Instant::now() => return Ok(false),
+            match &wait_some(&all, left)?[..] {
+                [true, ..] => return Err(Failure::Cancelled(BY_CANCEL.into()).into()),
+                [_, true, ..] => return Err(Failure::Cancelled(ASKER_GONE.into()).into()),
+                [_, _, ready @ ..] if ready.contains(&true) || end <= Instant::now() => {
+                    return Ok(ready.to_vec());
+                }
                 _ => {}
             }
         }

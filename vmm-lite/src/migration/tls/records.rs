@@ -151,7 +151,7 @@ impl Tls {
         while let Next::More = self.go_on(stream, inbox, &[])? {
             let left = end.saturating_duration_since(Instant::now()).min(patience);
             let full = self.to - self.from == self.incoming.len();
-            if full || !wanted.wait(Watch::Readable(stream.as_raw_fd()), left)? {
+            if full || wanted.wait(&[Watch::Readable(stream.as_raw_fd())], left)? == [false] {
                 return Err(TlsError::Handshake.into());
             }
             self.make_room();
