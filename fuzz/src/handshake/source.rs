@@ -247,7 +247,7 @@ impl Seen {
                     self.settle();
                 }
             }
-            Action::Reconnect => {
+            Action::Reconnect { .. } => {
                 // What was on the old connection does not come any more.
                 self.next.retain(|event| !matches!(event, Event::Message(_)));
                 self.next.push_back(Event::Reconnected);

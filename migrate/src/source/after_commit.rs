@@ -148,7 +148,8 @@ impl Source {
 
     fn ask_again(&mut self, now: Duration) -> Vec<Action> {
         self.lacks = Pages::none(self.lacks.limit());
+        let wait = self.state == State::Unknown;
         self.to(State::Unknown, Some(now + self.settings.answer));
-        vec![Action::Reconnect]
+        vec![Action::Reconnect { wait }]
     }
 }

@@ -192,7 +192,10 @@ pub enum Action {
     /// After the commit: send these pages.
     SendFollowing(Pages),
     /// Connect to the destination again.
-    Reconnect,
+    Reconnect {
+        /// Not at once: whoever answers there, if anybody does, could not say just now what became of the VM.
+        wait: bool,
+    },
     /// Nothing more will come.
     End(Ended),
 }

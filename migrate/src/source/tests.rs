@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
     brownout::Brownout,
+    offer::Refusal,
     wire::{Accepted, Outcome, Run},
 };
 
@@ -146,4 +147,28 @@ fn where_nothing_is_left_to_follow_nobody_waits_for_the_last_of_it() {
     );
     let report = source.report().expect("a report");
     assert_eq!((report.pages_following, report.pages_waited_for), (0, Some(0)));
+}
+
+#[test]
+fn whoever_could_not_say_what_became_of_the_vm_is_not_asked_again_at_once() {
+    let mut source = committed(&[]);
+    let at_once = [Action::Reconnect { wait: false }];
+    let later = [Action::Reconnect { wait: true }];
+    let lost = || Event::LinkLost("gone".into());
+    assert_eq!(
+        source.handle(lost(), seconds(1.2)),
+        at_once,
+        "a link that broke says nothing of the host"
+    );
+    assert_eq!(source.handle(lost(), seconds(1.3)), later, "nobody there");
+    for said in [Message::Refuse(Refusal::Busy), Message::Outcome([1; 16], Outcome::Unknown)] {
+        let ask = source.handle(Event::Reconnected, seconds(1.4));
+        assert!(matches!(ask[..], [Action::Send(Message::Query(..))]), "{ask:?}");
+        assert_eq!(told(&mut source, [said]), later);
+    }
+    source.handle(Event::Reconnected, seconds(1.5));
+    assert_eq!(
+        told(&mut source, [Message::Outcome([1; 16], Outcome::Ran)]),
+        [Action::End(Ended::Moved)]
+    );
 }

@@ -188,12 +188,11 @@ impl World {
                 | Action::PeekDirty
                 | Action::TakeDirty
                 | Action::Stop { .. }
-                | Action::SendLast { .. }
-                | Action::Reconnect => {
-                    if action == Action::Reconnect {
-                        self.source_hangs_up();
-                    }
-                    self.mover().tasks.push_back(action);
+                | Action::SendLast { .. } => self.mover().tasks.push_back(action),
+                Action::Reconnect { .. } => {
+                    self.source_hangs_up();
+                    // Here everything takes any time.
+                    self.mover().tasks.push_back(Action::Reconnect { wait: false });
                 }
                 Action::Fence => self.origin().fenced = true,
                 Action::RunHere => {
@@ -263,13 +262,13 @@ impl World {
     pub fn source_does(&mut self, model: &Moves, done: Done) {
         let task = self.mover().tasks.pop_front().expect("a task");
         let event = match (task, done) {
-            (Action::Reconnect, Done::Well) => {
+            (Action::Reconnect { .. }, Done::Well) => {
                 self.questions += 1;
                 self.connections.push(Connection::default());
                 self.mover().connection = Some(self.connections.len() - 1);
                 Event::Reconnected
             }
-            (Action::Reconnect, _) => Event::LinkLost("nobody there".into()),
+            (Action::Reconnect { .. }, _) => Event::LinkLost("nobody there".into()),
             (_, Done::Badly) => return self.task_fails(model, Event::Failed("no".into())),
             (_, Done::Cancelled) => return self.task_fails(model, Event::Cancel("no".into())),
             (Action::StartLog, _) => {

@@ -116,8 +116,8 @@ impl Moves {
             steps.push(Step::MoverDies);
         }
         if let Some(task) = mover.tasks.front() {
-            let can = *task != Action::Reconnect
-                || world.questions < bounds.questions && world.receiver.is_some();
+            let connects = matches!(task, Action::Reconnect { .. });
+            let can = !connects || world.questions < bounds.questions && world.receiver.is_some();
             if can {
                 steps.push(Step::SourceDoes(Done::Well));
             }
@@ -126,7 +126,7 @@ impl Moves {
                 steps.push(Step::SourceDoes(Done::WellWithoutLastPage));
             }
             let may_fail = bounds.failures && !matches!(task, Action::SendFollowing(_));
-            if may_fail || *task == Action::Reconnect {
+            if may_fail || connects {
                 steps.push(Step::SourceDoes(Done::Badly));
             }
             if bounds.failures && matches!(task, Action::SendPages { .. } | Action::SendLast { .. })

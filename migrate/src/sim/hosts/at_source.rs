@@ -98,7 +98,7 @@ impl World {
                     self.runs_here = true;
                 }
                 Action::HandOn => self.send_to_destination(&Message::LateEnd),
-                Action::Reconnect => {
+                Action::Reconnect { .. } => {
                     self.link.reconnect();
                     self.source_event(Event::Reconnected);
                 }

@@ -33,7 +33,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long to wait before asking again a destination that does not answer after the commit.
+/// How long to wait before asking again a destination that did not say after the commit what became of the VM.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// How long the first round waits for a guest that is too busy to say what it has given up, which it was asked when the move began.
@@ -285,7 +285,7 @@ impl<'vm> Driver<'vm> {
                     .map(Late::new);
                 fail_point!("source.handing-on");
             }
-            Action::Reconnect => self.reconnect(),
+            Action::Reconnect { wait } => self.reconnect(wait),
             Action::End(_) => {}
         }
     }
@@ -362,13 +362,16 @@ impl<'vm> Driver<'vm> {
         }
     }
 
-    /// After the commit: connects again to ask, or waits a while for the next try; the end of the VM ends the waiting.
-    fn reconnect(&mut self) {
+    /// After the commit: connects again to ask, after a while if that was in vain before; the end of the VM ends the waiting.
+    fn reconnect(&mut self, wait: bool) {
+        self.connection = None;
+        if wait && wait_readable(self.vm.end_fd(), ASK_AGAIN).unwrap_or(true) {
+            return self.actions.push_back(Action::End(Ended::Moved));
+        }
         tracing::warn!(
             "the connection broke after the commit: asking {} what became of the VM",
             self.to
         );
-        self.connection = None;
         match Connection::open(&self.to, &self.transport, self.peer, STALLED, &Wanted::ALWAYS) {
             Ok(mut connection) => {
                 connection.known();
@@ -376,14 +379,7 @@ impl<'vm> Driver<'vm> {
                 fail_point!("source.asking");
                 self.events.push_back(Event::Reconnected);
             }
-            Err(e) => {
-                let ended = wait_readable(self.vm.end_fd(), ASK_AGAIN).unwrap_or(true);
-                if ended {
-                    self.actions.push_back(Action::End(Ended::Moved));
-                } else {
-                    self.events.push_back(Event::LinkLost(crate::cli::with_causes(&e)));
-                }
-            }
+            Err(e) => self.events.push_back(Event::LinkLost(crate::cli::with_causes(&e))),
         }
     }
 
