@@ -7,11 +7,16 @@ mod net;
 use net::{Driver, MAC, QUEUE, Wire, buffer, frame, is_ours, namespace, no_fork, ring};
 use proptest::prelude::*;
 use std::time::{Duration, Instant};
-use vmm_lite::devices::{
-    Violation,
-    arp::announcements,
-    tap::{self, Tap},
+use vmm_lite::{
+    devices::{
+        Violation,
+        arp::announcements,
+        console::Console,
+        tap::{self, Tap},
+    },
+    vm::{Identity, NetIdentity, Vm},
 };
+use vmm_lite_interface::INTERFACE_VERSION;
 
 const NEXT: u16 = 1;
 const FOR_DEVICE_TO_WRITE: u16 = 2;
@@ -211,6 +216,34 @@ fn registers_take_nothing_amiss() {
     driver.write(0x70, 0).unwrap();
     driver.agree(1 << 31).unwrap();
     assert_eq!(driver.read(0x70) & 8, 0);
+}
+
+#[test]
+fn a_machine_that_may_be_elsewhere_is_not_announced_here() {
+    if !namespace("vmmt4") || !common::kvm() {
+        return;
+    }
+    let wire = Wire::on("vmmt4");
+    let ip = "10.0.0.2/24".parse().unwrap();
+    let identity = Identity {
+        name: "a".into(),
+        memory_size: 2 << 20,
+        interface_version: INTERFACE_VERSION,
+        net: Some(NetIdentity { mac: MAC, ip: Some(ip) }),
+    };
+    let vm = Vm::prepare(identity, Some("vmmt4"), Console::new(None)).unwrap();
+    let mut held = vm.hold().unwrap();
+    held.warm_up().unwrap();
+    let from_it = |frame: &[u8]| frame.get(6..12) == Some(&MAC);
+    held.fence(true);
+    vm.announce().unwrap();
+    held.fence(false);
+    vm.announce().unwrap();
+    let all = announcements(MAC, Some(ip.address));
+    for said in &all {
+        assert!(said.ends_with(&wire.expect(from_it)));
+    }
+    assert!(!wire.has(from_it), "it was announced once");
 }
 
 #[test]

@@ -31,8 +31,10 @@ pub(super) fn copy(
     vm.dirty_log().start_full().map_err(crate::vm::Error::from)?;
     let copied = (|| {
         let Some(late) = rounds(vm, to_the_end, sink, alive)? else { return Ok(None) };
+        vm.stop_is_near(true);
         pause(vm, late, sink).map(Some)
     })();
+    vm.stop_is_near(false);
     if let Err(e) = vm.dirty_log().stop() {
         tracing::warn!("{}", crate::cli::with_causes(&e));
     }
@@ -98,6 +100,8 @@ fn contents(vm: &Vm, pages: impl Iterator<Item = usize>) -> Result<Vec<Page>, Er
 fn pause(vm: &Vm, late: PageSet, sink: &mut dyn Sink) -> Result<Copied, Error> {
     let urgent = (Urgent::this(Side::Source), vm.urgent_vcpu(Side::Source));
     let mut paused = vm.quiesce(QUIESCE)?;
+    // Its thread goes on as soon as this is done.
+    vm.rouse();
     let dont_care = paused.dont_care();
     let captured = (|| {
         let mut left = vm.dirty_log().peek().map_err(crate::vm::Error::from)?;

@@ -14,7 +14,7 @@ const TIMES: u32 = 3;
 const BETWEEN: Duration = Duration::from_millis(100);
 
 impl Vm {
-    /// Tells the network that this guest is here now.
+    /// Tells the network that this guest is here now; unless it may be elsewhere, where the network would not find it any more.
     ///
     /// # Errors
     /// What the TAP says.
@@ -22,6 +22,10 @@ impl Vm {
         let (Some(net), Some(tap)) = (&self.shared.identity.net, &self.shared.announcer) else {
             return Ok(());
         };
+        let fenced = self.shared.lock_fenced();
+        if *fenced {
+            return Ok(());
+        }
         for frame in arp::announcements(net.mac, net.ip.map(|ip| ip.address)) {
             tap.write(&frame)?;
         }

@@ -12,7 +12,7 @@ use crate::{
 };
 use kvm_bindings::kvm_sregs;
 use std::{
-    sync::{MutexGuard, atomic::Ordering::SeqCst},
+    sync::MutexGuard,
     time::{Duration, Instant},
 };
 use vmm_lite_interface::layout::{CONTROL_PAGE, PAGE_SIZE};
@@ -144,10 +144,10 @@ impl<'vm> Paused<'vm> {
         ram.mark(CONTROL_PAGE, PAGE_SIZE as usize);
     }
 
-    /// Keeps the machine from running here, whoever asks, from right before the commit of a move until the destination has said
+    /// Keeps the machine from running here, whoever asks, and from being announced, from right before the commit of a move until the destination has said
     /// that it never ran it there (rule R2).
     pub fn fence(&self, fenced: bool) {
-        self.vm.shared.fenced.store(fenced, SeqCst);
+        *self.vm.shared.lock_fenced() = fenced;
     }
 
     /// Lets the machine run.
@@ -155,7 +155,7 @@ impl<'vm> Paused<'vm> {
     /// # Errors
     /// [`Error::Ended`] if it was stopped meanwhile, [`Error::Fenced`]; random numbers may be missing too.
     pub fn resume(mut self, how: Resume) -> Result<(), Error> {
-        if self.vm.shared.fenced.load(SeqCst) {
+        if *self.vm.shared.lock_fenced() {
             return Err(Error::Fenced);
         }
         use ResumeReason::{Boot, Forked, Restored, Reverted};

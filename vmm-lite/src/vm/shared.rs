@@ -88,8 +88,8 @@ pub(super) struct Shared {
     pub stopping: AtomicBool,
     /// The machine is about to be stopped, and captured.
     pub stop_near: AtomicBool,
-    /// The machine may run elsewhere: it must not run here (rule R1).
-    pub fenced: AtomicBool,
+    /// The machine may run elsewhere: it must not run here (rule R1), and nothing is said in its name. Locked for as long as something is.
+    fenced: Mutex<bool>,
     machine: Mutex<Machine>,
     kick: Arc<Kick>,
     wanted: AtomicU8,
@@ -165,7 +165,7 @@ impl Shared {
             thread: AtomicI32::new(0),
             stopping: AtomicBool::new(false),
             stop_near: AtomicBool::new(false),
-            fenced: AtomicBool::new(false),
+            fenced: Mutex::new(false),
             kick: machine.kick_handle(),
             machine: Mutex::new(machine),
             wanted: AtomicU8::new(Wanted::Run as u8),
@@ -361,6 +361,10 @@ impl Shared {
 
     fn lock_phase(&self) -> MutexGuard<'_, Phase> {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn lock_fenced(&self) -> MutexGuard<'_, bool> {
+        self.fenced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn lock_history(&self) -> MutexGuard<'_, History> {

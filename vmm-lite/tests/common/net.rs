@@ -77,6 +77,23 @@ impl Wire {
         assert_eq!(n, frame.len() as isize, "{}", io::Error::last_os_error());
     }
 
+    /// Whether a frame has come that `wanted` knows.
+    pub fn has(&self, wanted: impl Fn(&[u8]) -> bool) -> bool {
+        let mut buffer = vec![0; 70_000];
+        loop {
+            // SAFETY: a valid buffer.
+            let n = unsafe {
+                let buffer = (buffer.as_mut_ptr().cast(), buffer.len());
+                libc::recv(self.0.as_raw_fd(), buffer.0, buffer.1, libc::MSG_DONTWAIT)
+            };
+            match usize::try_from(n) {
+                Ok(n) if wanted(&buffer[..n]) => return true,
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
     /// The next frame that `wanted` knows, within two seconds.
     pub fn expect(&self, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
