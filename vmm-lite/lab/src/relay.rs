@@ -122,6 +122,8 @@ fn forward(
     shared: &Mutex<Shared>,
 ) -> io::Result<()> {
     let _ = to.set_nodelay(true);
+    // What is sent to a host that is gone is judged all the same: whoever sent it does not know.
+    let mut gone = false;
     loop {
         let mut message = vec![0; HEADER_SIZE];
         from.read_exact(&mut message)?;
@@ -138,7 +140,7 @@ fn forward(
             (shared.judge)(&Passing { to_destination, kind: header.kind, nth, len })
         };
         match fate {
-            Fate::Pass => to.write_all(&message)?,
+            Fate::Pass => gone = gone || to.write_all(&message).is_err(),
             Fate::CutBefore => return Ok(()),
             Fate::CutWithin => {
                 to.write_all(&message[..message.len() / 2])?;
