@@ -361,11 +361,10 @@ impl<'r> Attempt<'r> {
             state.ledger.ran(id);
             state.taken = true;
         }
+        self.receiver.changed.notify_all();
         fail_point!("destination.written-down");
         let started;
         (started, self.ran) = prepared.start(self.came, self.before_switch);
-        // Who waits for this is woken when the guest runs, which takes as long as it does.
-        self.receiver.changed.notify_all();
         // A VM runs here: what another would need is closed, and the name is this one's.
         let offering = self.receiver.offering().take().and_then(Arc::into_inner);
         if let Some(claim) = prepared.claim.take().or(offering.and_then(|o| o.claim)) {
