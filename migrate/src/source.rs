@@ -196,6 +196,12 @@ impl Source {
         matches!(self.state, Committed | Unknown | Following | Rejoining | Settling)
     }
 
+    /// Whether it is the destination's word that it lacks: the commit has been given out and the link is lost.
+    #[must_use]
+    pub fn unknown(&self) -> bool {
+        self.state == State::Unknown
+    }
+
     /// What it is doing, for people.
     #[must_use]
     pub fn doing(&self) -> &'static str {

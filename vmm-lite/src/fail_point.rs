@@ -5,12 +5,12 @@
 //! (the first time, if no number is given); several are divided by commas. See `docs/checking.md`.
 
 use crate::cli::arguments;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use std::{
     net::{Shutdown, TcpStream},
     sync::{
         Arc, Mutex, OnceLock, PoisonError, Weak,
-        atomic::{AtomicU32, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -77,6 +77,11 @@ pub const POINTS: &[Point] = &[
     at("snapshot.copied"),
     at("snapshot.synced"),
     at("snapshot.other-name"),
+    at("run.booting"),
+    at("vm.quiescing"),
+    at("copy.begun"),
+    at("restore.loading"),
+    at("lazy.loading"),
     at("revert.half-exchanged"),
     errs("revert.exchanged"),
 ];
@@ -111,6 +116,8 @@ pub enum Action {
     Kill,
     /// It stands still until it gets SIGCONT.
     Stop,
+    /// The thread that gets there waits until the process gets SIGCONT; the others go on.
+    Hold,
     /// The connections of its moves break.
     Cut,
     /// What was about to be done cannot be done.
@@ -118,9 +125,10 @@ pub enum Action {
 }
 
 /// The words for them.
-pub const ACTIONS: [(&str, Action); 4] = [
+pub const ACTIONS: [(&str, Action); 5] = [
     ("kill", Action::Kill),
     ("stop", Action::Stop),
+    ("hold", Action::Hold),
     ("cut", Action::Cut),
     ("error", Action::Error),
 ];
@@ -133,6 +141,10 @@ struct Choice {
     left: AtomicU32,
 }
 
+/// Threads that are held go on.
+static GOES_ON: AtomicBool = AtomicBool::new(false);
+/// How often one that is held looks.
+const LOOK: Duration = Duration::from_millis(2);
 static CHOICES: OnceLock<Vec<Choice>> = OnceLock::new();
 static SILENCE: OnceLock<Option<Duration>> = OnceLock::new();
 static LINKS: Mutex<Vec<Weak<TcpStream>>> = Mutex::new(Vec::new());
@@ -152,6 +164,16 @@ pub fn arm() -> Result<(), String> {
     let silence = text(PATIENCE)?.map(|text| arguments::duration(&text)).transpose();
     let silence = silence.map_err(|e| format!("{PATIENCE}: {e}"))?;
     SILENCE.get_or_init(|| silence);
+    let holds = |choice: &Choice| choice.action == Action::Hold;
+    if CHOICES.get().is_some_and(|choices| choices.iter().any(holds)) {
+        extern "C" fn goes_on(_: libc::c_int) {
+            GOES_ON.store(true, SeqCst);
+        }
+        let action =
+            SigAction::new(SigHandler::Handler(goes_on), SaFlags::SA_RESTART, SigSet::empty());
+        // SAFETY: the handler stores to an atomic, and does nothing else.
+        unsafe { sigaction(Signal::SIGCONT, &action) }.map_err(|e| e.to_string())?;
+    }
     Ok(())
 }
 
@@ -164,7 +186,7 @@ fn choice(text: &str) -> Result<Choice, String> {
     let (action, nth) = how.split_once('@').unwrap_or((how, "1"));
     let point = POINTS.iter().position(|point| point.name == name).ok_or("no such fail point")?;
     let known = ACTIONS.iter().find(|(known, _)| *known == action);
-    let &(_, action) = known.ok_or("the actions are kill, stop, cut and error")?;
+    let &(_, action) = known.ok_or("the actions are kill, stop, hold, cut and error")?;
     if action == Action::Error && !POINTS[point].errs {
         return Err("nothing can fail there".into());
     }
@@ -202,6 +224,12 @@ pub fn happen(point: usize, action: Action) -> bool {
     match action {
         Action::Kill => raise(Signal::SIGKILL),
         Action::Stop => raise(Signal::SIGSTOP),
+        Action::Hold => {
+            while !GOES_ON.load(SeqCst) {
+                // A futex, which every thread may wait for.
+                std::thread::park_timeout(LOOK);
+            }
+        }
         Action::Cut => {
             for stream in LINKS.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
                 // One that has ended already does not mind.

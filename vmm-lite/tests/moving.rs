@@ -326,7 +326,7 @@ fn a_guest_that_does_not_answer_is_kicked() {
     drop(paused);
     assert!(matches!(vm.phase(), VmPhase::Paused));
     vm.hold().unwrap().resume_here().unwrap();
-    assert!(matches!(vm.hold(), Err(Error::Busy)), "it runs");
+    assert!(matches!(vm.hold(), Err(Error::Busy(_))), "it runs");
     vm.stop(StopReason::Stop);
     assert!(matches!(vm.pause(), Err(Error::Ended(_))));
 }
@@ -340,7 +340,7 @@ fn one_holder_at_a_time_and_no_run_behind_its_back() {
     start(&vm);
     counted_past(&vm, 10);
     let paused = vm.pause().unwrap();
-    assert!(matches!(vm.hold(), Err(Error::Busy)), "held already");
+    assert!(matches!(vm.hold(), Err(Error::Busy(_))), "held already");
     // A stop during a move ends it; the holder then cannot resume what was stopped.
     vm.stop(StopReason::Stop);
     assert!(matches!(paused.resume_here(), Err(Error::Ended(_))));

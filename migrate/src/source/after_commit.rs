@@ -30,13 +30,17 @@ impl Source {
                 self.moments.sent = now;
                 Vec::new()
             }
-            (State::Following, event) => self.following(event, now),
+            (State::Following, event) if !matches!(event, Event::Abandoned) => {
+                self.following(event, now)
+            }
             (State::Committed, Event::Message(Message::Outcome(id, outcome)))
                 if id == self.id && outcome == Outcome::Never =>
             {
                 self.outcome(outcome, now)
             }
-            (State::Settling, event) => self.settling(event, now),
+            (State::Settling, event) if !matches!(event, Event::Abandoned) => {
+                self.settling(event, now)
+            }
             (State::Unknown, Event::Message(Message::Outcome(id, outcome))) if id == self.id => {
                 self.outcome(outcome, now)
             }
@@ -61,6 +65,9 @@ impl Source {
                 self.deadline = Some(now + self.settings.answer);
                 Vec::new()
             }
+            // Not while the destination can say for itself what became of it.
+            (State::Unknown, Event::Vouched) => self.fall_back(Failure::Vouched, true),
+            (_, Event::Abandoned) => self.fall_back(Failure::Abandoned, false),
             // Silence, a broken link, or nonsense: ask again on a new connection.
             (_, Event::LinkLost(_) | Event::Message(_)) => self.ask_again(now),
             (_, Event::Tick) => match self.deadline {
@@ -69,6 +76,13 @@ impl Source {
             },
             _ => Vec::new(),
         }
+    }
+
+    /// The move ends without the destination's word.
+    fn fall_back(&mut self, failure: Failure, run_here: bool) -> Vec<Action> {
+        self.to(State::Ended, None);
+        let runs = run_here.then_some(Action::RunHere);
+        runs.into_iter().chain([Action::End(Ended::Failed(failure))]).collect()
     }
 
     /// What the destination says became of the VM.
@@ -84,10 +98,7 @@ impl Source {
                 if first { vec![Action::HandOn] } else { Vec::new() }
             }
             // It cannot have run and never run.
-            Outcome::Never if !self.ran => {
-                self.to(State::Ended, None);
-                vec![Action::RunHere, Action::End(Ended::Failed(Failure::NeverRan))]
-            }
+            Outcome::Never if !self.ran => self.fall_back(Failure::NeverRan, true),
             Outcome::Never | Outcome::Lacking | Outcome::Unknown => self.ask_again(now),
         }
     }

@@ -76,6 +76,10 @@ pub enum Event {
     LinkLost(String),
     /// After the commit: a new connection stands.
     Reconnected,
+    /// After the commit: an operator vouches for the VM running nowhere else, now and later.
+    Vouched,
+    /// After the commit: the VM was ended here. What became of it is not known.
+    Abandoned,
     /// Somebody wants the move given up.
     Cancel(String),
     /// Something that was asked for by an action cannot be done.
@@ -272,6 +276,16 @@ pub enum Failure {
         /// In which state.
         during: &'static str,
     },
+    /// The commit was sent, the destination has not said what became of the VM, and an operator let it run here.
+    #[error(
+        "the destination did not say what became of the VM, and an operator vouched that it runs nowhere else: it runs on here, as it was at the commit"
+    )]
+    Vouched,
+    /// The commit was sent, and the VM was ended here before the destination had said what became of it.
+    #[error(
+        "the VM was handed over and then ended here by force: the destination had not said that it has all of it"
+    )]
+    Abandoned,
     /// The commit was sent, and the destination never ran the VM.
     #[error(
         "the destination says that it never ran the VM, and never will: the commit did not arrive, or what came with it could not be applied"

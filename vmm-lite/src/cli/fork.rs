@@ -1,6 +1,7 @@
 //! `vmm-lite fork`.
 
 use super::{
+    call_off::CallOff,
     clone::{Orders, Running},
     confinement::{self, Confinement},
     network::{self, Place},
@@ -114,13 +115,19 @@ impl Many {
 pub fn run(args: Args) -> super::Result {
     let confinement = args.confinement.begin(&[])?;
     let signals = server::catch_signals()?;
+    let call_off = CallOff::on(server::catch_signals()?, &args.name, || {})?;
     let mut client = Client::connect(&args.name)?;
     // What cannot be is said before the VM is disturbed.
     args.many.metrics(args.count as usize)?;
     let template = Template::new()?;
     let files = [template.memory().as_fd(), template.seed().as_fd()];
     let watch = super::snapshot::watch(args.many.json);
-    let report = client.request_with(&json!({ "verb": "fork" }), &files, watch)?;
+    call_off.asked(&client)?;
+    let report = match client.request_with(&json!({ "verb": "fork" }), &files, watch) {
+        Err(e) => return call_off.failed(e),
+        Ok(report) => report,
+    };
+    drop(call_off);
     template.seal()?;
     let guest = template.guest()?;
     let wanted = network::Wanted {

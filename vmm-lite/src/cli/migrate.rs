@@ -1,8 +1,8 @@
 //! `vmm-lite migrate`.
 
-use super::{arguments, identity};
+use super::{arguments, call_off::CallOff, identity};
 use crate::{
-    control::Client,
+    control::{Client, server::catch_signals},
     migration::{
         address::Address,
         credentials::{self, PLAINTEXT_WARNING},
@@ -14,7 +14,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use migrate::{report::Report, source::Mode};
 use serde_json::{Value, json};
 use std::{
-    io::{IsTerminal, Write},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
     time::Duration,
 };
@@ -68,7 +68,67 @@ pub struct Args {
 /// # Errors
 /// When there is no such VM, or the move fails: then the VM runs on here.
 pub fn run(args: Args) -> super::Result {
-    let mut client = Client::connect(&args.name)?;
+    let json = args.json;
+    let early = move || {
+        if json {
+            failed(&io::Error::from(io::ErrorKind::Interrupted));
+        }
+    };
+    let call_off = CallOff::on(catch_signals()?, &args.name, early)?;
+    let asked = ask(&args).inspect_err(|e| {
+        if json {
+            failed(&**e);
+        }
+    });
+    let (mut client, request) = asked?;
+    let live = !args.json && std::io::stderr().is_terminal();
+    call_off.asked(&client)?;
+    let answer = client.request(&request, |progress| {
+        if args.json {
+            line(&progress);
+        } else if live {
+            show(progress);
+        }
+    });
+    let answer = match answer {
+        Err(e) => {
+            if args.json {
+                failed(&e);
+            }
+            return call_off.failed(e);
+        }
+        Ok(answer) => answer,
+    };
+    drop(call_off);
+    if live {
+        eprint!("\r\x1b[K");
+    }
+    if args.json {
+        line(&answer);
+        return gone(&mut client);
+    }
+    let paused = answer["paused"] == true;
+    match serde_json::from_value::<Report>(answer) {
+        Ok(report) => print!("{}", table(&args, &report, paused)),
+        // It moved, and the connection at the commit was lost: there are no times.
+        Err(_) => println!("{} {}", args.name, arrived(&args.to, paused)),
+    }
+    gone(&mut client)
+}
+
+/// Once the VM runs there: what it had here, its name and its TAP device, is free when this returns.
+fn gone(client: &mut Client) -> super::Result {
+    client.wait_gone()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn arrived(to: &Address, paused: bool) -> String {
+    if paused { format!("is at {to} now, paused as it was") } else { format!("runs at {to} now") }
+}
+
+/// Connects to the VM and makes the request.
+fn ask(args: &Args) -> Result<(Client, Value), Box<dyn std::error::Error>> {
+    let client = Client::connect(&args.name)?;
     let dir = args.security.dir();
     if dir.is_none() {
         eprintln!("vmm-lite: warning: {PLAINTEXT_WARNING}");
@@ -78,36 +138,14 @@ pub fn run(args: Args) -> super::Result {
     let mut request =
         json!({ "verb": "migrate", "to": args.to.to_string(), "addresses": addresses });
     request[member] = how;
-    let Args { mode, max_blackout, bandwidth, timeout, .. } = args;
+    let &Args { mode, max_blackout, bandwidth, timeout, .. } = args;
     Options { mode, max_blackout, bandwidth, timeout }.to_request(&mut request);
-    let live = !args.json && std::io::stderr().is_terminal();
-    let answer = client.request(&request, |progress| {
-        if args.json {
-            line(&progress);
-        } else if live {
-            show(progress);
-        }
-    });
-    let answer = match answer {
-        Err(e) if args.json => {
-            line(&json!(Progress::Failed { error: super::with_causes(&e) }));
-            return Err(e.into());
-        }
-        answer => answer?,
-    };
-    if live {
-        eprint!("\r\x1b[K");
-    }
-    if args.json {
-        line(&answer);
-        return Ok(ExitCode::SUCCESS);
-    }
-    match serde_json::from_value::<Report>(answer) {
-        Ok(report) => print!("{}", table(&args, &report)),
-        // It moved, and the connection at the commit was lost: there are no times.
-        Err(_) => println!("{} runs at {} now", args.name, args.to),
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok((client, request))
+}
+
+/// The last event of a move that was not made.
+fn failed(why: &dyn std::error::Error) {
+    line(&json!(Progress::Failed { error: super::with_causes(why) }));
 }
 
 fn modes() -> impl TypedValueParser<Value = Mode> {
@@ -174,17 +212,17 @@ fn blackout(r: &Report) -> String {
     )
 }
 
-fn table(args: &Args, r: &Report) -> String {
+fn table(args: &Args, r: &Report, paused: bool) -> String {
     let kib = |bytes: Option<u64>| bytes.map_or("?".into(), |bytes| (bytes / 1024).to_string());
     let mut table = format!(
-        "{} runs at {} now\n\
+        "{} {}\n\
          {}\n\
          {}\n\
          whole move           {}\n\
          sent                 {:>9} KiB in {} rounds, {} pages in the blackout\n\
          left out             {:>9} KiB that the guest gave up; {} zero pages\n",
         args.name,
-        args.to,
+        arrived(&args.to, paused),
         blackout(r),
         brownout(r),
         us(r.total_ns),

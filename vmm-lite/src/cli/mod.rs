@@ -4,6 +4,7 @@
 
 pub mod arguments;
 pub mod build;
+pub mod call_off;
 pub mod cancel;
 pub mod clone;
 pub mod confinement;

@@ -51,6 +51,11 @@ fn ask(dir: &RuntimeDir, name: &str) -> Option<Value> {
     }
 }
 
+/// What it does; of one that was handed to another host, that.
+fn state(vm: &Value) -> &str {
+    if vm["handed_to"].is_string() { "handed over" } else { vm["state"].as_str().unwrap_or("-") }
+}
+
 fn line(vm: &Value) -> String {
     let text = |key: &str| vm[key].as_str().unwrap_or("-").to_owned();
     let number = |key: &str| vm[key].as_u64();
@@ -58,5 +63,5 @@ fn line(vm: &Value) -> String {
     let uptime = number("uptime_ms").map_or("-".into(), super::stats::duration);
     let memory = number("memory_bytes").map_or("-".into(), super::stats::bytes);
     let ip = vm["net"]["ip"].as_str().unwrap_or("-");
-    format!("{:<20} {pid:>8} {:<12} {uptime:>9} {memory:>9}  {ip}", text("name"), text("state"))
+    format!("{:<20} {pid:>8} {:<12} {uptime:>9} {memory:>9}  {ip}", text("name"), state(vm))
 }

@@ -15,7 +15,7 @@ use crate::{
         listener::{self, Door},
         poll::wait_readable,
     },
-    vm::Resources,
+    vm::{Resources, VmPhase},
 };
 use std::{
     io,
@@ -32,6 +32,9 @@ use vmm_lite_interface::layout::MEMORY_MAX;
 
 /// How often the waiting process looks for a signal. Arrivals and connections wake it at once.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// How long the source of a VM that has ended may take to be told so.
+const LAST_WORD: Duration = Duration::from_secs(2);
 
 const EXAMPLES: &str = "\
 The process waits for one VM, becomes it, and ends as it ends. A move that fails leaves it waiting for the next. Only hosts that
@@ -112,15 +115,22 @@ pub fn run(args: Args) -> super::Result {
     let (arrived, arrivals) = channel();
     let receiver = Arc::new(Receiver::new(offering, arrived)?);
     eprintln!("vmm-lite: listening on {}", args.listen);
-    listener::serve(listener, receiver, door)?;
+    listener::serve(listener, Arc::clone(&receiver), door)?;
     confine::enter(Thread::Main)?;
     let Some(Arrived { vm, claim }) = wait(&arrivals, &signals)? else {
         return Ok(ExitCode::from(128 + libc::SIGTERM as u8));
     };
-    eprintln!("vmm-lite: {} runs here now", claim.name());
+    let (name, paused) = (claim.name(), matches!(vm.phase(), VmPhase::Paused));
+    eprintln!(
+        "vmm-lite: {name} {} here now{}",
+        if paused { "is" } else { "runs" },
+        if paused { ", paused" } else { "" }
+    );
     figures.show(&vm);
     let server = Server::new(claim);
     let end = server::serve_until_end(&vm, &server, &signals)?;
+    // A source whose memory was still to follow is told, as it would ask for ever.
+    receiver.wait_over(LAST_WORD);
     report::end(&end, None);
     Ok(ExitCode::from(end.exit_code()))
 }

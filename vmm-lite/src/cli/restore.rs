@@ -90,6 +90,7 @@ pub fn run(args: Args) -> super::Result {
     let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
     let opened = Opened::new(host, guest, &place.change, place.tap.as_deref())?;
     let figures = Figures::serve_confined(args.many.metrics.as_ref(), &confinement)?;
+    fail_point!("restore.loading");
     let vm = opened.machine(console, None)?;
     if args.lazy {
         lazy::begin(&vm, snapshot)?;

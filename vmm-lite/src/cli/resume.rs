@@ -1,6 +1,7 @@
 //! `vmm-lite resume`.
 
-use crate::control::Client;
+use crate::control::{Client, client};
+use serde_json::json;
 use std::process::ExitCode;
 
 /// Let a paused VM run on
@@ -10,6 +11,11 @@ use std::process::ExitCode;
 pub struct Args {
     /// Name of the VM
     name: String,
+    /// Let a VM run that was handed to another host which has not said what became of it since. YOU say that it does not
+    /// run there and never will: if it does, two of it run, with one address and two memories. It goes on as it was when
+    /// it was handed over, and `stats` says so from then on
+    #[arg(long = "i-know-it-runs-nowhere-else")]
+    runs_nowhere_else: bool,
     /// Print the answer as JSON
     #[arg(long)]
     json: bool,
@@ -20,7 +26,16 @@ pub struct Args {
 /// # Errors
 /// When there is no such VM, or it refuses.
 pub fn run(args: Args) -> super::Result {
-    let answer = Client::connect(&args.name)?.call("resume")?;
+    let answer = Client::connect(&args.name)?.request(
+        &json!({ "verb": "resume", "runs_nowhere_else": args.runs_nowhere_else }),
+        client::waits,
+    )?;
+    if args.runs_nowhere_else {
+        eprintln!(
+            "vmm-lite: WARNING: {} runs here on your word that it runs nowhere else, as it was when it was handed over",
+            args.name
+        );
+    }
     if args.json {
         println!("{answer}");
     }

@@ -97,6 +97,7 @@ pub fn run(args: Args) -> super::Result {
     drop(resources);
     figures.show(&vm);
     let server = Server::new(claim);
+    fail_point!("run.booting");
     vm.hold()?.resume(Resume { reason: ResumeReason::Boot, away: Duration::ZERO })?;
     // The guest says so itself, but most often before the TAP carries packets.
     vm.announce_when_up();

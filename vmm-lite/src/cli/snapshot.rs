@@ -1,7 +1,8 @@
 //! `vmm-lite snapshot`.
 
+use super::call_off::CallOff;
 use crate::{
-    control::Client,
+    control::{Client, server::catch_signals},
     snapshot::{copy::Way, load, new_file::NewFile},
 };
 use serde_json::{Value, json};
@@ -44,6 +45,7 @@ pub struct Args {
 /// # Errors
 /// When there is no such VM, or the file cannot be written: then the VM runs on.
 pub fn run(args: Args) -> super::Result {
+    let call_off = CallOff::on(catch_signals()?, &args.name, || {})?;
     let mut client = Client::connect(&args.name)?;
     let cannot = |e| format!("cannot write {}: {e}", args.file.display());
     let file = NewFile::at(&args.file).map_err(cannot)?;
@@ -58,7 +60,12 @@ pub fn run(args: Args) -> super::Result {
     let request = json!({ "verb": "snapshot", "stay_paused": args.stop, "mode": args.mode });
     let files: Vec<_> = [Some(file.file()), base.as_ref()].into_iter().flatten().collect();
     let files: Vec<_> = files.iter().map(|f| f.as_fd()).collect();
-    let report = client.request_with(&request, &files, watch(args.json))?;
+    call_off.asked(&client)?;
+    let report = match client.request_with(&request, &files, watch(args.json)) {
+        Err(e) => return call_off.failed(e),
+        report => report?,
+    };
+    drop(call_off);
     if let Err(e) = file.publish() {
         if args.stop && report["ran"] == true {
             client.call("resume")?;
@@ -66,7 +73,7 @@ pub fn run(args: Args) -> super::Result {
         return Err(cannot(e).into());
     }
     if args.stop {
-        client.stop()?;
+        client.stop(false)?;
     }
     if args.json {
         println!("{report}");

@@ -10,6 +10,10 @@ use std::process::ExitCode;
 pub struct Args {
     /// Name of the VM
     name: String,
+    /// End it also where another host may need what only this process has: a VM that was handed over, and whose memory may
+    /// still be on its way. That is lost
+    #[arg(long)]
+    force: bool,
     /// Print the answer as JSON
     #[arg(long)]
     json: bool,
@@ -20,7 +24,7 @@ pub struct Args {
 /// # Errors
 /// When there is no such VM, or it refuses.
 pub fn run(args: Args) -> super::Result {
-    let answer = Client::connect(&args.name)?.stop()?;
+    let answer = Client::connect(&args.name)?.stop(args.force)?;
     if args.json {
         println!("{answer}");
     }

@@ -11,6 +11,16 @@ use std::{
 /// Longest answer line that is read.
 const ANSWER_MAX: u64 = 4 << 20;
 
+/// Shows people what a verb waits for.
+pub fn waits(progress: Value) {
+    if let Some(what) = progress["waiting_for"].as_str() {
+        eprintln!("vmm-lite: waiting for {what}");
+    }
+}
+
+/// How long the process of a VM that has ended may take to be gone.
+const GONE: Duration = Duration::from_secs(10);
+
 /// A connection to a VM.
 #[derive(Debug)]
 pub struct Client {
@@ -64,22 +74,47 @@ impl Client {
         move |source| Error::Socket { doing, name, source }
     }
 
-    /// Sends a verb without arguments and returns its answer.
+    /// Sends a verb without arguments and returns its answer. What it waits for, if that takes longer than it should, is
+    /// said on standard error.
     ///
     /// # Errors
     /// [`Error::Refused`] with the VM's own words, and what the connection says.
     pub fn call(&mut self, verb: &str) -> Result<Value, Error> {
-        self.request(&json!({ "verb": verb }), |_| {})
+        self.request(&json!({ "verb": verb }), waits)
     }
 
-    /// Stops the VM and returns its answer. One that ends before it has answered has done what it was asked to.
+    /// Stops the VM and returns its answer when its process is gone. One that ends before it has answered has done what
+    /// it was asked to. With `force` also where another host may need what only this process has.
     ///
     /// # Errors
     /// As [`call`](Self::call).
-    pub fn stop(&mut self) -> Result<Value, Error> {
-        match self.call("stop") {
-            Err(Error::Closed(_)) => Ok(json!({})),
-            other => other,
+    pub fn stop(&mut self, force: bool) -> Result<Value, Error> {
+        let request = json!({ "verb": "stop", "force": force });
+        let answer = match self.request(&request, waits) {
+            Err(Error::Closed(_)) => return Ok(json!({})),
+            other => other?,
+        };
+        self.wait_gone()?;
+        Ok(answer)
+    }
+
+    /// Waits until the VM's process, which is about to end, is gone: its name and its TAP device are free then. For at
+    /// most [`GONE`].
+    ///
+    /// # Errors
+    /// What the connection says.
+    pub fn wait_gone(&mut self) -> Result<(), Error> {
+        use std::io::Read;
+        self.set_patience(GONE)?;
+        // What it says in its last moments is not asked for.
+        let read = io::copy(&mut self.lines.by_ref().take(ANSWER_MAX), &mut io::sink());
+        match read {
+            Err(e) if e.kind() != io::ErrorKind::ConnectionReset => Err(Error::Socket {
+                doing: "wait for the end of",
+                name: self.name.clone(),
+                source: e,
+            }),
+            _ => Ok(()),
         }
     }
 

@@ -52,6 +52,12 @@ impl Request {
         self.0.get(member).and_then(Value::as_str)
     }
 
+    /// A member that is true; one that is not there is not.
+    #[must_use]
+    pub fn flag(&self, member: &str) -> bool {
+        self.0.get(member).and_then(Value::as_bool).unwrap_or_default()
+    }
+
     /// A member that says how long, in ms; `None` if there is none.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use super::{Claim, Error, PATIENCE, Request, descriptors::Incoming, request};
 use crate::{
     confine::{self, Thread},
     metrics, migration, snapshot,
-    vm::{End, StopReason, Vm, VmPhase},
+    vm::{End, Slow, StopReason, Vm},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ const CONNECTIONS_MAX: usize = 32;
 /// How often a reader of the console looks whether its connection is still there.
 const CONSOLE_LOOK: Duration = Duration::from_millis(500);
 /// How long requests that are being answered may hold up the end of the process.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long a guest is watched for its dirty rate.
 const WATCH_MIN: Duration = Duration::from_millis(1);
 const WATCH_MAX: Duration = Duration::from_secs(10);
@@ -201,20 +201,26 @@ fn serve(vm: &Vm, reply: &mut Reply, answering: &Answering) -> io::Result<()> {
         };
         match request.verb() {
             "console" => return console(vm, reply, lines.buffer()),
-            "migrate" => migration::request(vm, &request, reply),
+            "migrate" => answering.during(|| migration::request(vm, &request, reply)),
             verb => answering.during(|| match snapshot::serve::verb(verb) {
                 Some(serve) => {
                     let files = lines.get_mut().take_files();
                     let answer = serve(vm, &request, files, reply);
                     reply.answer(&answer.map_err(Into::into));
                 }
-                None => reply.answer(&answer(vm, &request)),
+                None => {
+                    let answer = answer(vm, &request, reply);
+                    reply.answer(&answer);
+                }
             }),
         }
     }
 }
 
-fn answer(vm: &Vm, request: &Request) -> Answer {
+fn answer(vm: &Vm, request: &Request, reply: &mut Reply) -> Answer {
+    // A client that is gone does not hear it.
+    let mut say = |what: &str| drop(reply.progress(&json!({ "waiting_for": what })));
+    let slow = &mut Slow::new(&mut say);
     match request.verb() {
         "stats" => {
             if let Some(window) = request.milliseconds("dirty_rate_ms")?
@@ -226,31 +232,25 @@ fn answer(vm: &Vm, request: &Request) -> Answer {
         }
         "metrics" => Ok(json!({ "text": metrics::text::of(Some(&vm.stats())) })),
         "pause" => {
-            let paused = match request.milliseconds("quiesce_ms")? {
-                Some(patience) => vm.quiesce(patience)?,
-                None => vm.pause()?,
-            };
-            let (requested, stopped) = paused.times();
-            let took = stopped.saturating_duration_since(requested);
-            Ok(json!({ "quiescent": paused.quiescent(), "took_ns": took.as_nanos() as u64 }))
+            let stopped = vm.pause_for_operator(request.milliseconds("quiesce_ms")?, slow)?;
+            let took_ns = stopped.took.as_nanos() as u64;
+            Ok(json!({ "quiescent": stopped.quiescent, "took_ns": took_ns }))
+        }
+        "resume" if request.flag("runs_nowhere_else") => {
+            vm.vouch(slow)?;
+            Ok(json!({}))
         }
         "resume" => {
-            if matches!(vm.phase(), VmPhase::Running) {
-                return Err("it is not paused".into());
-            }
-            vm.hold()?.resume_here()?;
+            vm.resume_for_operator(slow)?;
             Ok(json!({}))
         }
         "stop" => {
-            vm.stop(StopReason::Stop);
+            vm.end_for_operator(StopReason::Stop, request.flag("force"))?;
             Ok(json!({}))
         }
         "cancel" => {
-            if vm.cancel_move() {
-                Ok(json!({}))
-            } else {
-                Err("it is not being moved".into())
-            }
+            vm.cancel(slow)?;
+            Ok(json!({}))
         }
         other => Err(format!("{other:?} is no verb of this VM's control socket").into()),
     }
@@ -329,7 +329,13 @@ pub fn serve_until_end(vm: &Vm, server: &Server, signals: &Signals) -> Result<Ar
         if fds[1].revents != 0
             && let Some(reason) = signals.take()
         {
-            vm.stop(reason);
+            // A second one changes nothing of what may be lost; `stop --force` does.
+            if let Err(e) = vm.end_for_operator(reason, false) {
+                eprintln!(
+                    "vmm-lite: not ended: {e}; `vmm-lite stop --force {}` ends it all the same",
+                    server.name()
+                );
+            }
         }
         if fds[2].revents != 0 {
             server.accept(vm);

@@ -5,6 +5,7 @@
 //! - [`connection`]: messages over TCP, encrypted or not; [`tls`]: between hosts that trust each other's keys
 //! - [`credentials`]: who this host is in a move, from its identity's directory or from a request
 //! - [`listener`]: who may come in, and how many
+//! - `handover`: the VM's state, and what goes with it
 //! - `brace`: what can be got ready before the guest stands
 //! - [`progress`]: what is told of a move that is under way
 //! - [`poll`]: waiting for several descriptors at once; [`wanted`]: for as long as somebody wants what is waited for
@@ -15,6 +16,7 @@ mod brace;
 pub mod connection;
 pub mod credentials;
 pub mod destination;
+mod handover;
 mod inbox;
 pub mod listener;
 pub mod poll;
@@ -73,12 +75,6 @@ pub enum Error {
     /// What was asked for makes no sense.
     #[error(transparent)]
     Options(#[from] source::options::Wrong),
-    /// A move is under way.
-    #[error("the VM is being moved already")]
-    Busy,
-    /// The VM is not running.
-    #[error("the VM is paused; resume it before it moves")]
-    Paused,
 }
 
 /// Serves the request `migrate` of the control socket: moves `vm` away, and answers when that is done or has failed.
@@ -92,6 +88,8 @@ pub fn request(vm: &Vm, request: &Request, reply: &mut Reply) {
     if let Err(e) = moved {
         match &e {
             Error::Failed(Failure::Cancelled(_)) => vm.note_move(MoveOutcome::Cancelled),
+            // What became of it is not for this process to say.
+            Error::Failed(Failure::Abandoned) => {}
             Error::Failed(_) | Error::Link(_) => vm.note_move(MoveOutcome::Failed),
             // Nothing was tried.
             _ => {}

@@ -102,19 +102,35 @@ pub fn copy(
         vm.ask_to_give_up();
         vm.wait_gave_up(QUIESCE);
     }
+    fail_point!("copy.begun");
+    if !alive(0) {
+        return Err(Error::Cancelled);
+    }
     match vm.phase() {
         VmPhase::Ended(end) => Err(crate::vm::Error::Ended(end).into()),
-        VmPhase::Paused => standing(vm.hold()?, sink, alive),
-        VmPhase::Running if stay => {
+        VmPhase::Running if !stay => running(vm, way, sink, alive),
+        VmPhase::Running | VmPhase::Paused => {
             let paused = vm.quiesce(QUIESCE)?;
+            if stay {
+                paused.keep(true);
+            }
             let copied = standing(paused, sink, alive);
             if copied.is_err() {
-                vm.hold()?.resume_here()?;
+                undo_stay(vm, stay)?;
             }
             copied
         }
-        VmPhase::Running => running(vm, way, sink, alive),
     }
+}
+
+/// The VM need not stay paused for a copy that failed after all; what an operator wants of it counts.
+pub(super) fn undo_stay(vm: &Vm, stay: bool) -> Result<(), Error> {
+    if stay {
+        let paused = vm.pause()?;
+        paused.keep(false);
+        paused.resume_here()?;
+    }
+    Ok(())
 }
 
 /// Copies a VM that runs on.
@@ -150,6 +166,8 @@ fn standing(
     let left_out = take_out(&mut pages, &dont_care);
     write(paused.vm(), &pages, sink, alive)?;
     let quiescent = paused.quiescent();
+    // It was resumed meanwhile, or stays paused.
+    paused.resume_here()?;
     Ok(Copied {
         state,
         dont_care,

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     confine::{self, Thread},
     memory::{Fault, GuestRam, PAGE, Userfault, Watch},
-    vm::Vm,
+    vm::{Operation, Vm},
 };
 use migrate::snapshot::{Block, Content, GROUP, Reader};
 use std::{os::fd::AsRawFd, thread};
@@ -26,7 +26,7 @@ use std::{os::fd::AsRawFd, thread};
 pub fn begin(vm: &Vm, snapshot: Reader<Input>) -> Result<(), Error> {
     let ram = vm.ram();
     // Until all is there. One that is being moved has run.
-    let loading = vm.begin_move().ok_or(Error::Busy)?;
+    let loading = vm.begin(Operation::Load)?;
     let userfault = Userfault::open(ram)?;
     let mut loader = Loader {
         blocks: vec![None; snapshot.groups()],
@@ -81,6 +81,7 @@ impl Loader {
                 return Ok(());
             }
             self.userfault.read(&mut faults)?;
+            fail_point!("lazy.loading");
             let pages = pace.next(!faults.is_empty());
             for fault in faults.drain(..) {
                 self.answer(fault)?;

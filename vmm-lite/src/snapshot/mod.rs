@@ -65,9 +65,6 @@ pub enum Error {
     /// Nobody waits for it any more.
     #[error("it was called off, or whoever asked for it went away")]
     Cancelled,
-    /// The VM is being moved or copied.
-    #[error("the VM is being moved, copied or loaded; try again when that is done")]
-    Busy,
     /// A part that only the VMM understands, and this one does not.
     #[error("the {0} in the snapshot makes no sense to this vmm-lite, or is newer than it")]
     Part(&'static str),

@@ -1,12 +1,12 @@
 //! A VM that runs becomes what it was.
 //!
 //! The file is loaded beside the VM and checked whole while it runs, and its state is tried on a machine of its own. Only then is the VM stopped, and its memory
-//! exchanged for the other. Should the state be refused even so, the exchange is undone: the VM is as it was, and runs on if it ran.
+//! exchanged for the other. Should the state be refused even so, the exchange is undone: the VM is as it was, and runs on unless it is paused.
 
 use super::{Error, load, start};
 use crate::{
     memory::{GuestRam, PAGE, PageSet},
-    vm::{Address, Paused, Resume, ResumeReason, Vm, VmPhase, VmState},
+    vm::{Address, Paused, Resume, ResumeReason, Vm, VmState},
 };
 use serde::Serialize;
 use std::{
@@ -29,7 +29,8 @@ pub struct Report {
     pub pages: u64,
 }
 
-/// Puts `vm` back to what it was when the snapshot in `file` was taken. It keeps its name and its addresses, and runs, also if it was paused.
+/// Puts `vm` back to what it was when the snapshot in `file` was taken. It keeps its name and its addresses, and runs on from
+/// there, unless it is paused: then it stays so.
 ///
 /// # Errors
 /// [`Error`]: the VM is as it was before.
@@ -57,12 +58,10 @@ pub fn revert(vm: &Vm, file: File) -> Result<Report, Error> {
     let (mut vcpu, _log, _) = vm.host().create(&other).map_err(crate::vm::Error::from)?;
     vcpu.apply(&guest.state.vcpu).map_err(crate::vm::Error::from)?;
 
-    let stood = matches!(vm.phase(), VmPhase::Paused);
-    let mut paused = if stood { vm.hold()? } else { vm.pause()? };
+    let mut paused = vm.pause()?;
     let (requested, _) = paused.times();
     let mut before = match paused.capture() {
-        Ok(state) => Before { state, captured: Instant::now(), stood, other, exchanged: None },
-        Err(e) if stood => return Err(e.into()),
+        Ok(state) => Before { state, captured: Instant::now(), other, exchanged: None },
         Err(e) => {
             paused.resume_here()?;
             return Err(e.into());
@@ -96,8 +95,6 @@ fn there_size(guest: &super::guest::Guest) -> u64 {
 struct Before {
     state: VmState,
     captured: Instant,
-    /// Whether it was paused when it was to be reverted.
-    stood: bool,
     /// The memory of the snapshot, or once that is the VM's, what the VM had.
     other: Arc<GuestRam>,
     /// Pages that were, once all of them are.
@@ -142,7 +139,7 @@ impl Before {
             vm.fail(e, || {});
             return why;
         }
-        match if self.stood { Ok(()) } else { paused.resume_here() } {
+        match paused.resume_here() {
             Ok(()) => why,
             Err(e) => e.into(),
         }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     control::{Reply, Request},
     migration::poll::wait_readable,
-    vm::{Vm, VmPhase},
+    vm::{InProgress, Operation, Vm, VmPhase},
 };
 use migrate::snapshot::Notes;
 use serde_json::{Value, json};
@@ -43,6 +43,13 @@ fn progress<'a>(vm: &Vm, reply: &'a mut Reply) -> impl FnMut(usize) -> bool + us
     }
 }
 
+fn note_cancelled<T>(operation: &InProgress, done: Result<T, Error>) -> Result<T, Error> {
+    if let Err(Error::Cancelled) = done {
+        operation.cancelled();
+    }
+    done
+}
+
 fn files<const N: usize>(files: Vec<File>) -> Result<[File; N], Error> {
     let wrong = |files: Vec<File>| {
         Error::Options(format!("{} files came with the request, {N} were expected", files.len()))
@@ -64,10 +71,11 @@ fn snapshot(
     let difference = base.is_some();
     let [file] = files(came)?;
     let who = Who::of(vm);
-    let Some(_copying) = vm.begin_move() else { return Err(Error::Busy) };
+    let copying = vm.begin(Operation::Snapshot)?;
     let ran = matches!(vm.phase(), VmPhase::Running);
     let mut sink = FileSink::new(file, vm.ram().pages(), base)?;
-    let copied = copy::copy(vm, stay, way, &mut sink, &mut progress(vm, reply))?;
+    let copied = copy::copy(vm, stay, way, &mut sink, &mut progress(vm, reply));
+    let copied = note_cancelled(&copying, copied)?;
     let guest = Guest { who, state: copied.state.clone() };
     let clock = guest.state.clock;
     let notes = Notes {
@@ -80,9 +88,7 @@ fn snapshot(
     let (header, counts) = match finished {
         Ok(finished) => finished,
         Err(e) => {
-            if ran && stay {
-                vm.hold()?.resume_here()?;
-            }
+            copy::undo_stay(vm, stay)?;
             return Err(e);
         }
     };
@@ -103,9 +109,10 @@ fn fork(vm: &Vm, _: &Request, came: Vec<File>, reply: &mut Reply) -> Result<Valu
     let begun = Instant::now();
     let [memory, mut seed] = files(came)?;
     let who = Who::of(vm);
-    let Some(_copying) = vm.begin_move() else { return Err(Error::Busy) };
+    let copying = vm.begin(Operation::Fork)?;
     let mut sink = TemplateSink::new(memory, vm.ram().pages())?;
-    let copied = copy::copy(vm, false, Way::Auto, &mut sink, &mut progress(vm, reply))?;
+    let copied = copy::copy(vm, false, Way::Auto, &mut sink, &mut progress(vm, reply));
+    let copied = note_cancelled(&copying, copied)?;
     if !copied.quiescent && who.identity.net.is_some() {
         // It may be in the middle of a packet, and its clones would send that as the one that they are copies of.
         return Err(Error::NotReady);
@@ -119,7 +126,7 @@ fn fork(vm: &Vm, _: &Request, came: Vec<File>, reply: &mut Reply) -> Result<Valu
 
 fn put_back(vm: &Vm, _: &Request, came: Vec<File>, _: &mut Reply) -> Result<Value, Error> {
     let [file] = files(came)?;
-    let Some(_copying) = vm.begin_move() else { return Err(Error::Busy) };
+    let _reverting = vm.begin(Operation::Revert)?;
     Ok(serde_json::to_value(revert::revert(vm, file)?).unwrap_or_default())
 }
 

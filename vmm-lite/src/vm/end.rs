@@ -32,6 +32,19 @@ pub enum StopReason {
     Hangup,
 }
 
+impl StopReason {
+    /// The exit code of what it ends.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        let signal = match self {
+            Self::Stop => libc::SIGTERM,
+            Self::Interrupt => libc::SIGINT,
+            Self::Hangup => libc::SIGHUP,
+        };
+        128 + signal as u8
+    }
+}
+
 impl End {
     /// The exit code that `vmm-lite run` ends with; see `vmm-lite --help`.
     #[must_use]
@@ -41,9 +54,7 @@ impl End {
             Self::Exited(code) => *code as u8,
             Self::Failed(fault) => fault.exit_code() as u8,
             Self::Broke(_) => crate::cli::EXIT_GUEST_VIOLATION,
-            Self::Stopped(StopReason::Stop) => 128 + libc::SIGTERM as u8,
-            Self::Stopped(StopReason::Interrupt) => 128 + libc::SIGINT as u8,
-            Self::Stopped(StopReason::Hangup) => 128 + libc::SIGHUP as u8,
+            Self::Stopped(reason) => reason.exit_code(),
             Self::Moved => 0,
             Self::Vmm(_) => crate::cli::EXIT_VMM,
         }

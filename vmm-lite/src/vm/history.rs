@@ -51,8 +51,8 @@ impl Histogram {
 pub enum MoveOutcome {
     /// It runs elsewhere now.
     Arrived {
-        /// How long no instruction of the guest ran.
-        blackout: Duration,
+        /// How long no instruction of the guest ran; `None` for one that is paused.
+        blackout: Option<Duration>,
     },
     /// It runs on where it was: somebody wanted that.
     Cancelled,
@@ -84,7 +84,9 @@ impl History {
     pub(super) fn moved(&mut self, outcome: MoveOutcome) {
         let count = match outcome {
             MoveOutcome::Arrived { blackout } => {
-                self.blackout.add(blackout);
+                if let Some(blackout) = blackout {
+                    self.blackout.add(blackout);
+                }
                 &mut self.moves_arrived
             }
             MoveOutcome::Cancelled => &mut self.moves_cancelled,
@@ -125,7 +127,7 @@ mod tests {
     fn a_history_from_a_peer_does_not_overflow() {
         let mut history = History { moves_arrived: u64::MAX, ..History::default() };
         history.blackout.counts = [u64::MAX; 13];
-        history.moved(MoveOutcome::Arrived { blackout: Duration::MAX });
+        history.moved(MoveOutcome::Arrived { blackout: Some(Duration::MAX) });
         assert_eq!((history.moves_arrived, history.blackout.count()), (u64::MAX, u64::MAX));
     }
 }

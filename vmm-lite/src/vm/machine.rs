@@ -66,6 +66,8 @@ pub(super) struct Machine {
     wait: Option<u64>,
     /// Whether the entry after the last resume is noted.
     entry_noted: bool,
+    /// Why it is to run, where it has not yet been let run since.
+    pub(super) untold: Option<ResumeReason>,
 }
 
 impl Machine {
@@ -87,6 +89,7 @@ impl Machine {
             kick,
             wait: None,
             entry_noted: false,
+            untold: None,
         })
     }
 

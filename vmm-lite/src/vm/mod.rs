@@ -30,12 +30,15 @@ mod history;
 mod identity;
 mod late;
 mod machine;
+mod operation;
+mod operator;
 mod patient;
 mod paused;
 mod resources;
 mod shared;
 mod state;
 mod stats;
+mod steering;
 mod thread;
 mod urgent;
 mod wait;
@@ -48,11 +51,14 @@ pub use fault::Symbols;
 pub use history::{BOUNDS_NS, Histogram, History, MoveOutcome};
 pub use identity::{Identity, NetIdentity};
 pub use late::LatePackets;
+pub use operation::{InProgress, NotCancelled, Operation};
+pub use operator::Stopped;
 pub use patient::be_patient;
 pub use paused::{Paused, Resume};
 pub use resources::Resources;
 pub use state::{ApplyError, Steady, VmState};
 pub use stats::{DirtyRate, ExitCounts, NetStats, Stats, mac_text};
+pub use steering::Slow;
 pub use urgent::{Side, Urgent};
 pub use vmm_lite_interface::control::ResumeReason;
 
@@ -63,7 +69,7 @@ use crate::{
     memory::{self, GuestRam, PageSet},
 };
 use machine::Machine;
-use shared::{Phase, Shared, Wanted};
+use shared::Shared;
 use std::{
     io,
     net::IpAddr,
@@ -72,6 +78,7 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
+use steering::{OtherGuard, Phase, Waited};
 
 /// Why a machine could not be made or used.
 #[derive(thiserror::Error, Debug)]
@@ -105,12 +112,27 @@ pub enum Error {
     /// The machine has ended.
     #[error("the VM has ended: {0}")]
     Ended(Arc<End>),
-    /// Another thread holds the machine, most likely to move it.
-    #[error("the VM is being moved; try again when that is done")]
-    Busy,
-    /// It may run elsewhere.
-    #[error("the VM was handed to another host, which may run it: it cannot run here")]
-    Fenced,
+    /// An operation, or another thread, has it.
+    #[error("the VM is {}; try again when that is done", what_it_is(.0.as_ref()))]
+    Busy(Option<Operation>),
+    /// The commit of a move was sent.
+    #[error("the VM was handed to {0}, which runs it or may run it: it cannot go on here")]
+    HandedOver(String),
+    /// It was not.
+    #[error("the VM was not handed to another host: resume it without vouching for it")]
+    NotHandedOver,
+    /// An operator's word against the other host's.
+    #[error(
+        "the other host answers, and says what becomes of the VM: it runs there, or goes on here by itself"
+    )]
+    Answers,
+    /// It runs.
+    #[error("the VM is not paused")]
+    NotPaused,
+}
+
+fn what_it_is(operation: Option<&Operation>) -> String {
+    operation.map_or_else(|| "in use by another request".into(), ToString::to_string)
 }
 
 /// A virtual machine. Cloning makes another handle on the same one; dropping the last handle stops it, and when that returns its memory, its TAP device and its
@@ -281,34 +303,47 @@ impl Vm {
         self.shared.console.end_input(|| self.shared.nudge());
     }
 
-    /// Stops the vCPU as soon as it can be, wherever the guest is: at once if it waits, else tens of microseconds.
+    /// Stops the vCPU as soon as it can be, wherever the guest is: at once if it waits, else tens of microseconds. Waits
+    /// while another thread holds the VM paused.
     ///
     /// # Errors
-    /// [`Error::Ended`], or [`Error::Busy`] if another thread holds it.
+    /// [`Error::Ended`].
     pub fn pause(&self) -> Result<Paused<'_>, Error> {
-        let requested = Instant::now();
-        if let Some(machine) = self.shared.take_waiting() {
-            return Ok(Paused::new(self, machine, requested));
-        }
-        self.shared.want(Wanted::Pause);
-        self.shared.wait_stopped(None)?;
-        self.paused(requested)
+        self.stop_vcpu(None, OtherGuard::Wait)
     }
 
     /// Asks the guest to quiesce, and stops the vCPU when it has answered or `patience` is over, whichever comes first;
-    /// [`Paused::quiescent`] says which.
+    /// [`Paused::quiescent`] says which. A VM that is paused is not asked.
     ///
     /// # Errors
-    /// [`Error::Ended`], or [`Error::Busy`] if another thread holds it.
+    /// [`Error::Ended`].
     pub fn quiesce(&self, patience: Duration) -> Result<Paused<'_>, Error> {
+        self.stop_vcpu(Some(patience), OtherGuard::Wait)
+    }
+
+    fn stop_vcpu(&self, quiesce: Option<Duration>, other: OtherGuard) -> Result<Paused<'_>, Error> {
         let requested = Instant::now();
+        let asked = quiesce.filter(|_| matches!(self.phase(), VmPhase::Running));
+        let Some(patience) = asked else {
+            if let Some(machine) = self.shared.take_waiting() {
+                return Ok(Paused::new(self, machine, requested));
+            }
+            let _wanted = self.shared.want_pause();
+            let machine = self.shared.wait_stopped(None, other)?.machine();
+            return Ok(Paused::new(self, machine.ok_or_else(|| self.shared.busy())?, requested));
+        };
+        let wanted = self.shared.want_quiesce();
         self.shared.request_quiesce(patience);
-        self.shared.want(Wanted::Quiesce);
-        if !self.shared.wait_stopped(Some(requested + patience))? {
-            self.shared.want(Wanted::Pause);
-            self.shared.wait_stopped(None)?;
+        self.shared.nudge();
+        fail_point!("vm.quiescing");
+        let mut waited = self.shared.wait_stopped(Some(requested + patience), other)?;
+        if let Waited::Runs = waited {
+            let _wanted = self.shared.want_pause();
+            waited = self.shared.wait_stopped(None, other)?;
         }
-        let paused = self.paused(requested)?;
+        drop(wanted);
+        let machine = waited.machine().ok_or_else(|| self.shared.busy())?;
+        let paused = Paused::new(self, machine, requested);
         let (requested, stopped) = paused.times();
         let took = stopped.saturating_duration_since(requested);
         self.shared.lock_history().quiesced(took, paused.quiescent());
@@ -337,6 +372,9 @@ impl Vm {
     /// [`Error::Ended`], or [`Error::Busy`] if another thread holds it.
     pub fn stop_for_move(&self, patience: Duration) -> Result<Paused<'_>, Error> {
         fail_point!("vm.stopping");
+        if let VmPhase::Paused = self.phase() {
+            return self.pause();
+        }
         if self.ram().control_page().no_quiesce_hooks.load(SeqCst) == 0 {
             return self.quiesce(patience);
         }
@@ -366,18 +404,8 @@ impl Vm {
     /// # Errors
     /// [`Error::Ended`], or [`Error::Busy`] if it runs or another thread holds it.
     pub fn hold(&self) -> Result<Paused<'_>, Error> {
-        self.paused(Instant::now())
-    }
-
-    /// Takes hold of a machine that was stopped. If somebody else holds it the wish is forgotten when that one lets it run.
-    fn paused(&self, requested: Instant) -> Result<Paused<'_>, Error> {
-        let machine = self.shared.try_lock_machine().ok_or(Error::Busy)?;
-        match self.shared.phase() {
-            // Only the holder of the lock resumes it, so that it is paused for as long as this guard lives.
-            Phase::Paused { .. } => Ok(Paused::new(self, machine, requested)),
-            Phase::Running => Err(Error::Busy),
-            Phase::Ended(end) => Err(Error::Ended(end)),
-        }
+        let requested = Instant::now();
+        Ok(Paused::new(self, self.shared.take_hold()?, requested))
     }
 
     /// Makes the vCPU's thread [urgent](Urgent). Not for long while a guest runs that does not wait: nothing else would get this CPU.
@@ -386,26 +414,53 @@ impl Vm {
         Urgent::other(self.shared.thread.load(SeqCst), side)
     }
 
-    /// Says that the machine is about to be moved; `None` if it is being moved already. Dropping what comes back ends that.
-    #[must_use]
-    pub fn begin_move(&self) -> Option<Moving> {
-        self.shared.moving.compare_exchange(false, true, SeqCst, SeqCst).ok()?;
-        // A wish to call an earlier one off is not about this one.
-        let _ = self.shared.cancel.read();
-        Some(Moving(Arc::clone(&self.shared)))
+    /// Begins an operation, which dropping what comes back ends.
+    ///
+    /// # Errors
+    /// [`Error::Busy`]: there is one.
+    pub fn begin(&self, what: Operation) -> Result<InProgress, Error> {
+        InProgress::begin(&self.shared, what)
     }
 
-    /// Calls a move off that is under way; `false` if none is. It has no effect after the commit.
-    #[must_use]
-    pub fn cancel_move(&self) -> bool {
-        // A counter that is full is readable too.
-        self.shared.moving.load(SeqCst) && self.shared.cancel.write(1).is_ok()
+    /// Calls the operation in progress off, and waits for what becomes of that.
+    ///
+    /// # Errors
+    /// [`NotCancelled`]: it goes on, or is over.
+    pub fn cancel(&self, slow: &mut Slow<'_>) -> Result<(), NotCancelled> {
+        self.shared.cancel(slow)
     }
 
-    /// A descriptor that is readable once [`cancel_move`](Self::cancel_move) was called.
+    /// A descriptor that is readable once the operation in progress is to be called off.
     #[must_use]
     pub fn cancel_fd(&self) -> i32 {
         self.shared.cancel.as_raw_fd()
+    }
+
+    /// The operation in progress cannot act on an operator's word: the other host answers.
+    pub fn refuse_vouching(&self) {
+        self.shared.refuse_vouching();
+    }
+
+    /// Whether it was ever resumed on an operator's word that it ran nowhere else.
+    #[must_use]
+    pub fn was_vouched_for(&self) -> bool {
+        self.shared.was_vouched_for.load(SeqCst)
+    }
+
+    /// Takes note that it was.
+    pub fn note_vouched_for(&self) {
+        self.shared.was_vouched_for.store(true, SeqCst);
+    }
+
+    /// A descriptor that is readable once an operator [vouches](Self::vouch) for the VM.
+    #[must_use]
+    pub fn vouched_fd(&self) -> i32 {
+        self.shared.vouched.as_raw_fd()
+    }
+
+    /// It moves there, for what is said of it from the commit on.
+    pub fn set_destination(&self, to: String) {
+        self.shared.set_destination(to);
     }
 
     /// Says that the machine, which is paused, is about to be resumed, so that its thread is awake when it is: to be woken takes longer than most of what is done
@@ -429,16 +484,15 @@ impl Vm {
         self.shared.stop(End::Stopped(reason));
     }
 
-    /// Ends the machine because the host let it down. The vCPU's thread may be held up by something that `let_go` ends: that is called when
-    /// the guest cannot run on any more.
+    /// Ends the machine because the host let it down. The vCPU's thread may be held up by something that `let_go` ends:
+    /// that is called when the guest does not run any more, or is just waiting for it. No instruction of the guest
+    /// runs after that.
     pub fn fail(
         &self,
         error: impl std::error::Error + Send + Sync + 'static,
         let_go: impl FnOnce(),
     ) {
-        self.shared.want(Wanted::Pause);
-        let_go();
-        self.shared.stop(End::Vmm(Arc::new(error)));
+        self.shared.fail(Arc::new(End::Vmm(Arc::new(error))), let_go);
     }
 
     /// Whether somebody wants it to end.
@@ -484,16 +538,6 @@ impl Vm {
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         self.shared.identity.net.as_ref()?.ip.map(|ip| ip.address)
-    }
-}
-
-/// A move under way; see [`Vm::begin_move`].
-#[derive(Debug)]
-pub struct Moving(Arc<Shared>);
-
-impl Drop for Moving {
-    fn drop(&mut self) {
-        self.0.moving.store(false, SeqCst);
     }
 }
 

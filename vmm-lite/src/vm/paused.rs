@@ -3,7 +3,7 @@
 use super::{
     Address, End, Error, LatePackets, ResumeReason, Steady, Vm, VmState,
     machine::{Fresh, Machine},
-    shared::Phase,
+    steering::Phase,
 };
 use crate::{
     devices::link,
@@ -26,6 +26,8 @@ pub struct Paused<'vm> {
     vm: &'vm Vm,
     machine: MutexGuard<'vm, Machine>,
     requested: Instant,
+    /// It was let run.
+    runs: bool,
 }
 
 /// How a machine goes on.
@@ -38,9 +40,17 @@ pub struct Resume {
     pub away: Duration,
 }
 
+impl Drop for Paused<'_> {
+    fn drop(&mut self) {
+        if !self.runs {
+            self.vm.shared.let_go();
+        }
+    }
+}
+
 impl<'vm> Paused<'vm> {
     pub(super) fn new(vm: &'vm Vm, machine: MutexGuard<'vm, Machine>, requested: Instant) -> Self {
-        Self { vm, machine, requested }
+        Self { vm, machine, requested, runs: false }
     }
 
     /// The machine.
@@ -59,7 +69,8 @@ impl<'vm> Paused<'vm> {
     #[must_use]
     pub fn times(&self) -> (Instant, Instant) {
         match self.vm.shared.phase() {
-            Phase::Paused { since, .. } => (self.requested, since),
+            // One that was paused before was stopped at once.
+            Phase::Paused { since, .. } => (self.requested, since.max(self.requested)),
             _ => (self.requested, self.requested),
         }
     }
@@ -144,34 +155,70 @@ impl<'vm> Paused<'vm> {
         ram.mark(CONTROL_PAGE, PAGE_SIZE as usize);
     }
 
-    /// Keeps the machine from running here, whoever asks, and from being announced, from right before the commit of a move until the destination has said
-    /// that it never ran it there (rule R2).
+    /// How long it has been stopped.
+    fn stopped_for(&self) -> Duration {
+        match self.vm.shared.phase() {
+            Phase::Paused { since, .. } => since.elapsed(),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Says that the state is captured for a move. Until it is [fenced](Self::fence) one way or the other, a wish of
+    /// the operator to pause or to resume it waits. Returns whether the operator wants it paused, which moves with it.
+    #[must_use]
+    pub fn leave(&self) -> bool {
+        self.vm.shared.leave()
+    }
+
+    /// Keeps the machine from running here, whatever is asked, and from being announced, from right before the commit of
+    /// a move until the destination has said that it never ran it there (rule R2).
     pub fn fence(&self, fenced: bool) {
         *self.vm.shared.lock_fenced() = fenced;
+        self.vm.shared.fenced(fenced);
     }
 
-    /// Lets the machine run.
+    /// Says that the operator wants it paused: [`resume`](Self::resume) then leaves it so.
     ///
     /// # Errors
-    /// [`Error::Ended`] if it was stopped meanwhile, [`Error::Fenced`]; random numbers may be missing too.
-    pub fn resume(mut self, how: Resume) -> Result<(), Error> {
-        if *self.vm.shared.lock_fenced() {
-            return Err(Error::Fenced);
-        }
-        use ResumeReason::{Boot, Forked, Restored, Reverted};
-        let new_generation = matches!(how.reason, Boot | Restored | Forked | Reverted);
-        let fresh = new_generation.then(Fresh::draw).transpose()?;
-        self.machine.before_resume(how.reason, how.away, fresh.as_ref());
-        self.vm.shared.run()
+    /// [`Error::Ended`].
+    pub fn hold_for_operator(&self) -> Result<(), Error> {
+        self.vm.shared.hold(true).map(drop)
     }
 
-    /// Lets a machine run on that was paused here and did not leave.
+    /// Keeps it paused beyond the operation that paused it, until the operator resumes it; or does not after all.
+    pub fn keep(&self, kept: bool) {
+        self.vm.shared.keep(kept);
+    }
+
+    /// Lets the machine run, unless the operator wants it paused: then it stays so, and the guest is told when it runs.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] if it was stopped meanwhile, [`Error::HandedOver`]; random numbers may be missing too.
+    pub fn resume(mut self, how: Resume) -> Result<(), Error> {
+        self.vm.shared.may_end()?;
+        use ResumeReason::{Boot, Forked, Restored, Resumed, Reverted};
+        let reason = match (how.reason, self.machine.untold.take()) {
+            (Resumed, Some(untold)) => untold,
+            (Resumed, None) if self.vm.shared.stays_paused() => return Ok(()),
+            (reason, _) => reason,
+        };
+        let new_generation = matches!(reason, Boot | Restored | Forked | Reverted);
+        let fresh = new_generation.then(Fresh::draw).transpose()?;
+        self.machine.before_resume(reason, how.away, fresh.as_ref());
+        self.runs = self.vm.shared.run()?;
+        if !self.runs {
+            self.machine.untold = Some(reason).filter(|reason| *reason != Resumed);
+        }
+        Ok(())
+    }
+
+    /// Lets a machine run on that was paused here and did not leave, unless the operator wants it paused.
     ///
     /// # Errors
     /// [`Error::Ended`].
     pub fn resume_here(self) -> Result<(), Error> {
-        let (_, stopped) = self.times();
-        self.resume(Resume { reason: ResumeReason::Resumed, away: stopped.elapsed() })
+        let away = self.stopped_for();
+        self.resume(Resume { reason: ResumeReason::Resumed, away })
     }
 
     /// Reads the packets that still arrive here, to hand them on to where the machine runs now (rule R5).

@@ -1,16 +1,16 @@
 //! A machine in figures.
 
-use super::{
-    Error, History, MoveOutcome, Vm,
-    shared::{Phase, Shared},
-};
+use super::{Error, History, MoveOutcome, Operation, Vm, shared::Shared, steering::Phase};
 use crate::migration::poll::wait_readable;
 use migrate::brownout::Brownout;
 use serde::Serialize;
 use std::{
     sync::{
         PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -25,6 +25,12 @@ pub struct Stats {
     pub pid: u32,
     /// `running`, `paused` or `ended`.
     pub state: &'static str,
+    /// What is being done with it: `move`, `snapshot`, `fork`, `revert` or `load`.
+    pub operation: Option<Operation>,
+    /// Where it was handed to, which runs it or may run it: it does not run here.
+    pub handed_to: Option<String>,
+    /// It was once resumed on an operator's word that it ran nowhere else.
+    pub vouched_for: bool,
     /// How long it has been here, in milliseconds.
     pub uptime_ms: u64,
     /// Size of the guest's memory, in bytes.
@@ -136,6 +142,7 @@ pub struct GuestStats {
 impl Stats {
     pub(super) fn of(shared: &Shared) -> Self {
         let n = |a: &AtomicU64| a.load(Relaxed);
+        let (operation, handed_to) = shared.doing();
         let (exits, guest) = (&shared.exits, &shared.ram.control_page().stats);
         Self {
             name: shared.identity.name.clone(),
@@ -145,6 +152,9 @@ impl Stats {
                 Phase::Paused { .. } => "paused",
                 Phase::Ended(_) => "ended",
             },
+            operation,
+            handed_to,
+            vouched_for: shared.was_vouched_for.load(SeqCst),
             uptime_ms: shared.made.elapsed().as_millis() as u64,
             memory_bytes: shared.ram.size(),
             memory_resident_bytes: shared.ram.resident().unwrap_or(0),

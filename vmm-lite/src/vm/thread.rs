@@ -1,10 +1,6 @@
 //! The vCPU's thread.
 
-use super::{
-    End, Error,
-    machine::Stop,
-    shared::{Phase, Shared},
-};
+use super::{End, Error, machine::Stop, shared::Shared, steering::Phase};
 use crate::{
     confine::{self, Thread},
     kvm::this_thread,

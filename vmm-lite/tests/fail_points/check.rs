@@ -25,6 +25,7 @@ pub fn check(lane: &Lane, case: Case) {
         (Action::Stop, Source) => source_freezes(attempt),
         (Action::Stop, Destination) => destination_freezes(attempt),
         (Action::Cut | Action::Error, _) => settles(attempt),
+        (Action::Hold, _) => unreachable!("not one of a row's actions"),
     }
 }
 

@@ -59,11 +59,15 @@ fn run(test: &str, cases: &[Case]) {
     assert!(done == cases.len() || done == 0, "{done} of {}", cases.len());
 }
 
+/// Where threads are held, so that verbs come meanwhile: see `tests/states`.
+const HELD: [&str; 5] =
+    ["run.booting", "vm.quiescing", "copy.begun", "restore.loading", "lazy.loading"];
+
 #[test]
 fn every_fail_point_is_in_the_matrix() {
     let mut listed: Vec<_> = ROWS.iter().map(|row| row.point).collect();
     listed.extend(snapshots::POINTS);
-    for point in POINTS {
+    for point in POINTS.iter().filter(|point| !HELD.contains(&point.name)) {
         assert!(listed.contains(&point.name), "{} is nowhere", point.name);
     }
     for name in listed {

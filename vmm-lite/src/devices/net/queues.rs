@@ -11,7 +11,7 @@ use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 /// Offset of `num_buffers` in the virtio-net header. The TAP leaves it alone, and the standard has it be 1.
 const NUM_BUFFERS: usize = 10;
 /// Most packets moved in one pass in each direction, so that neither starves the other nor the guest.
-const BATCH: usize = 256;
+pub(super) const BATCH: usize = 256;
 
 /// What a pass moved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -16,6 +16,12 @@ pub enum Error {
     /// A queue that cannot be.
     #[error("network queue {0} does not fit this guest's memory")]
     Queue(usize),
+    /// A queue with buffers in flight, which no device of ours leaves behind.
+    #[error("network queue {0} has taken {taken} buffers and given back {given}, where both should be the same", taken = .1, given = .2)]
+    Indices(usize, u16, u16),
+    /// Tables that overlap: what is written to one would change another.
+    #[error("tables of the network queues overlap in the guest's memory")]
+    Overlap,
 }
 
 /// The device's registers.
@@ -61,14 +67,24 @@ pub struct QueueState {
 impl NetState {
     /// The pages that the tables of its queues lie in.
     pub fn pages(&self) -> impl Iterator<Item = usize> {
+        self.tables()
+            .flat_map(|(at, len)| at / PAGE_SIZE..=at.saturating_add(len) / PAGE_SIZE)
+            .map(|page| page as usize)
+    }
+
+    /// Where the tables of its queues are: address and length in bytes.
+    fn tables(&self) -> impl Iterator<Item = (u64, u64)> {
         self.queues.into_iter().filter(|q| q.ready).flat_map(|q| {
             let size = u64::from(q.size);
             // Descriptors of 16 bytes; two bytes of flags and index, and an entry of 2 or 8 bytes each, and the event field.
             [(q.desc_table, 16 * size), (q.avail_ring, 6 + 2 * size), (q.used_ring, 6 + 8 * size)]
-                .into_iter()
-                .flat_map(|(at, len)| at / PAGE_SIZE..=at.saturating_add(len) / PAGE_SIZE)
-                .map(|page| page as usize)
         })
+    }
+
+    fn tables_overlap(&self) -> bool {
+        let mut tables: Vec<_> = self.tables().collect();
+        tables.sort_unstable();
+        tables.windows(2).any(|pair| pair[0].0.saturating_add(pair[0].1) > pair[1].0)
     }
 }
 
@@ -96,6 +112,9 @@ impl NetState {
         }
         let queue = |n: usize| {
             let s = self.queues[n];
+            if s.next_avail != s.next_used {
+                return Err(Error::Indices(n, s.next_avail, s.next_used));
+            }
             let queue = Queue::try_from(virtio_queue::QueueState {
                 max_size: QUEUE_MAX,
                 next_avail: s.next_avail,
@@ -113,6 +132,77 @@ impl NetState {
             }
             Ok(queue)
         };
-        Ok([queue(0)?, queue(1)?])
+        let queues = [queue(0)?, queue(1)?];
+        if self.tables_overlap() { Err(Error::Overlap) } else { Ok(queues) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn queue(at: u64) -> QueueState {
+        QueueState {
+            size: 256,
+            ready: true,
+            next_avail: 7,
+            next_used: 7,
+            desc_table: at,
+            avail_ring: at + 0x1000,
+            used_ring: at + 0x2000,
+        }
+    }
+
+    fn state() -> NetState {
+        NetState {
+            mac: [2; 6],
+            mtu: 1500,
+            features_sel: 0,
+            driver_features_sel: 0,
+            driver_features: 0,
+            queue_sel: 0,
+            status: 0,
+            queues: [queue(0x10_0000), queue(0x11_0000)],
+        }
+    }
+
+    #[test]
+    fn buffers_in_flight_and_tables_that_overlap_are_refused() {
+        let ram = GuestRam::new(4 << 20).unwrap();
+        state().check(&ram).unwrap();
+        let refused = |change: fn(&mut NetState)| {
+            let mut state = state();
+            change(&mut state);
+            state.check(&ram).map(drop).unwrap_err()
+        };
+        assert_eq!(refused(|s| s.queues[1].next_avail = 9), Error::Indices(1, 9, 7));
+        assert_eq!(refused(|s| s.queues[0].next_used = 6), Error::Indices(0, 7, 6));
+        assert_eq!(refused(|s| s.queues[1] = s.queues[0]), Error::Overlap);
+        assert_eq!(refused(|s| s.queues[0].used_ring = 0x10_1004), Error::Overlap);
+        assert_eq!(refused(|s| s.queues[0].avail_ring = 0x10_0ffe), Error::Overlap);
+    }
+
+    proptest! {
+        /// What is accepted has tables apart from each other and no buffer in flight.
+        #[test]
+        fn any_state_is_sound_or_refused(
+            ats in prop::collection::vec((0x10_0000_u64..0x10_6000).prop_map(|at| at & !15), 6),
+            indices in prop::collection::vec(0_u16..3, 4),
+        ) {
+            let ram = GuestRam::new(4 << 20).unwrap();
+            let mut state = state();
+            for (n, q) in state.queues.iter_mut().enumerate() {
+                (q.desc_table, q.avail_ring, q.used_ring) = (ats[3 * n], ats[3 * n + 1], ats[3 * n + 2]);
+                (q.next_avail, q.next_used) = (indices[2 * n], indices[2 * n + 1]);
+            }
+            if state.check(&ram).is_ok() {
+                let mut bytes = std::collections::HashSet::new();
+                for (at, len) in state.tables() {
+                    prop_assert!((at..at + len).all(|byte| bytes.insert(byte)));
+                }
+                prop_assert!(state.queues.iter().all(|q| q.next_avail == q.next_used));
+            }
+        }
     }
 }

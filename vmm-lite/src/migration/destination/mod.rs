@@ -117,6 +117,12 @@ impl Receiver {
         self.offering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits, for at most so long, until the move that brought the VM is over.
+    pub fn wait_over(&self, patience: Duration) {
+        let waits = |state: &mut State| state.current.is_some();
+        drop(self.changed.wait_timeout_while(self.state(), patience, waits));
+    }
+
     /// Whether the process has become a VM.
     #[must_use]
     pub fn taken(&self) -> bool {

@@ -12,8 +12,8 @@ use crate::{
     devices::console::Console,
     kvm::cpu::Features,
     memory::{PAGE, Tables},
-    migration::brace::Brace,
-    vm::{Identity, MoveOutcome, Resume, ResumeReason, Side, Urgent, Vm, VmState},
+    migration::{brace::Brace, handover::Handover},
+    vm::{Identity, MoveOutcome, Resume, ResumeReason, Side, Urgent, Vm, VmPhase},
 };
 use migrate::{
     brownout::Settled,
@@ -225,9 +225,8 @@ impl Prepared {
             }
             Err(why) => return Err(format!("the VM's memory could not be warmed: {why}")),
         }
-        let state: VmState = match postcard::take_from_bytes(state) {
-            Ok((state, [])) => state,
-            _ => return Err("the state makes no sense".into()),
+        let Some(Handover { state, paused, vouched_for }) = Handover::from_bytes(state) else {
+            return Err("the state makes no sense".into());
         };
         if let (Some(missing), Some(net)) = (self.watched(), &state.net) {
             // This thread is going to look at these, and it is the one that would bring them.
@@ -241,6 +240,12 @@ impl Prepared {
         // The guest's clock went on from the capture: that long before the state came, as far as this host can know.
         let mut held = self.vm.hold().map_err(|e| crate::cli::with_causes(&e))?;
         held.apply(&state, came.elapsed()).map_err(|e| crate::cli::with_causes(&e))?;
+        if paused {
+            held.hold_for_operator().map_err(|e| crate::cli::with_causes(&e))?;
+        }
+        if vouched_for {
+            self.vm.note_vouched_for();
+        }
         (self.came, self.applied) = (came, Instant::now());
         fail_point!("destination.applied");
         Ok(())
@@ -274,7 +279,11 @@ impl Prepared {
         }
         let entered = entered.unwrap_or_else(Instant::now);
         self.settling = self.settling.take().map(|settling| settling.begin(entered));
-        let blackout = entered.saturating_duration_since(before);
+        let runs = matches!(self.vm.phase(), VmPhase::Running);
+        let blackout = runs.then(|| entered.saturating_duration_since(before));
+        if !runs {
+            self.settling = None;
+        }
         self.vm.note_move(MoveOutcome::Arrived { blackout });
         let ns = |from: Instant, to: Instant| to.saturating_duration_since(from).as_nanos() as u64;
         let started = Started {

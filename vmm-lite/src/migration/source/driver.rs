@@ -15,9 +15,9 @@ use crate::{
         draw,
         poll::{Watch, wait_any, wait_readable},
         progress::Watcher,
-        wanted::{ASKER_GONE, BY_CANCEL, Wanted},
+        wanted::{ASKER_GONE, BY_CANCEL, VM_ENDED, Wanted},
     },
-    vm::{Paused, Side, Urgent, Vm},
+    vm::{Paused, Side, Urgent, Vm, VmPhase},
 };
 use migrate::{
     Peer, ReceiverId,
@@ -61,6 +61,8 @@ pub(super) struct Driver<'vm> {
     pub(super) packer: Packer,
     /// The state that goes with the commit.
     pub(super) held: Vec<u8>,
+    /// It is paused at the destination, as it was here.
+    pub(super) paused_there: bool,
     /// Pages of the guest's page tables.
     tables: Vec<usize>,
     /// What had changed when that was last looked at.
@@ -109,6 +111,7 @@ impl<'vm> Driver<'vm> {
             late: None,
             packer: Packer::new(),
             held: Vec::new(),
+            paused_there: false,
             tables: Vec::new(),
             written: Pages::none(0),
             pace: Pace::new(options.bandwidth),
@@ -148,7 +151,7 @@ impl<'vm> Driver<'vm> {
         }
     }
 
-    /// Waits for the destination, late packets, the deadline, or somebody who calls the move off.
+    /// Waits for the destination, late packets, the deadline, the end of the VM, or word that the move is called off.
     fn wait(&mut self, reply: &Reply) -> Option<Event> {
         let mut patience =
             self.source.deadline().map_or(STALLED, |at| at.saturating_sub(self.now()));
@@ -168,10 +171,16 @@ impl<'vm> Driver<'vm> {
                 Watch::Readable(late_fd),
                 Watch::HungUp(fd(reply.fd())),
                 Watch::Readable(fd(self.vm.cancel_fd())),
+                Watch::Readable(self.vm.end_fd()),
+                // A destination that is being asked has its say first.
+                Watch::Readable(if self.source.unknown() { -1 } else { self.vm.vouched_fd() }),
             ];
             match wait_any(watched, patience) {
-                Ok([_, _, _, true]) => return Some(Event::Cancel(BY_CANCEL.into())),
-                Ok([_, _, true, _]) => return Some(Event::Cancel(ASKER_GONE.into())),
+                Ok([_, _, _, true, ..]) => return Some(Event::Cancel(BY_CANCEL.into())),
+                Ok([_, _, true, ..]) => return Some(Event::Cancel(ASKER_GONE.into())),
+                Ok([_, _, _, _, true, _]) if committed => return Some(Event::Abandoned),
+                Ok([_, _, _, _, true, _]) => return Some(Event::Failed(self.ended())),
+                Ok([_, _, _, _, _, true]) => self.vm.refuse_vouching(),
                 Ok(_) => {}
                 Err(e) => return Some(Event::Failed(e.to_string())),
             }
@@ -188,6 +197,14 @@ impl<'vm> Driver<'vm> {
                 Err(e) => self.lost(&e),
             }),
             Err(e) => Some(self.lost(&e)),
+        }
+    }
+
+    /// How the VM ended, which is no move.
+    fn ended(&self) -> String {
+        match self.vm.phase() {
+            VmPhase::Ended(end) => format!("{VM_ENDED}: {end}"),
+            _ => VM_ENDED.into(),
         }
     }
 
@@ -362,24 +379,47 @@ impl<'vm> Driver<'vm> {
         }
     }
 
-    /// After the commit: connects again to ask, after a while if that was in vain before; the end of the VM ends the waiting.
+    /// After the commit: connects again to ask, after a while if that was in vain before. The end of the VM ends the
+    /// waiting, and so does an operator who vouches for it.
     fn reconnect(&mut self, wait: bool) {
         self.connection = None;
-        if wait && wait_readable(self.vm.end_fd(), ASK_AGAIN).unwrap_or(true) {
-            return self.actions.push_back(Action::End(Ended::Moved));
+        let (ended, vouched) = (self.vm.end_fd(), self.vm.vouched_fd());
+        if wait
+            && let Ok([over, said]) = wait_any([ended, vouched].map(Watch::Readable), ASK_AGAIN)
+            && (over || said)
+        {
+            return self.without_word(over);
         }
         tracing::warn!(
             "the connection broke after the commit: asking {} what became of the VM",
             self.to
         );
-        match Connection::open(&self.to, &self.transport, self.peer, STALLED, &Wanted::ALWAYS) {
+        let wanted = Wanted { cancel: vouched, ended, ..Wanted::ALWAYS };
+        match Connection::open(&self.to, &self.transport, self.peer, STALLED, &wanted) {
             Ok(mut connection) => {
                 connection.known();
                 self.connection = Some(connection);
                 fail_point!("source.asking");
                 self.events.push_back(Event::Reconnected);
             }
+            Err(Error::Link(LinkError::GivenUp(_))) => {
+                let over = wait_readable(ended, Duration::ZERO).unwrap_or(false);
+                self.without_word(over);
+            }
             Err(e) => self.events.push_back(Event::LinkLost(crate::cli::with_causes(&e))),
+        }
+    }
+
+    /// The waiting for the destination's word is over: the VM was ended here, or an operator vouches for it.
+    fn without_word(&mut self, ended: bool) {
+        self.events.push_back(if ended { Event::Abandoned } else { Event::Vouched });
+        if !ended {
+            self.vm.note_vouched_for();
+            eprintln!(
+                "vmm-lite: WARNING: {} was handed to {} and goes on here, as it was then: an operator vouched that it runs nowhere else",
+                self.vm.identity().name,
+                self.to
+            );
         }
     }
 
@@ -393,7 +433,7 @@ impl<'vm> Driver<'vm> {
         if let Some(report) = &mut report {
             report.bytes_left_out = held_by(self.vm.ram(), &self.source.left_out());
         }
-        reply.answer(&answer(&self.to, report.as_ref()));
+        reply.answer(&answer(&self.to, self.paused_there, report.as_ref()));
         // Packets may come late for longer than memory follows.
         while let (Some(late), Some(_)) = (&self.late, &self.connection) {
             let patience = late.due().saturating_duration_since(Instant::now());
@@ -409,9 +449,10 @@ impl<'vm> Driver<'vm> {
     }
 }
 
-fn answer(to: &Address, report: Option<&Report>) -> crate::control::server::Answer {
+fn answer(to: &Address, paused: bool, report: Option<&Report>) -> crate::control::server::Answer {
     let mut value = serde_json::to_value(report)?;
     value["to"] = to.to_string().into();
+    value["paused"] = paused.into();
     Ok(value)
 }
 

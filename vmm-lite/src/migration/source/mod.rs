@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     control::Reply,
-    vm::{Vm, VmPhase, be_patient},
+    vm::{Operation, Vm, VmPhase, be_patient},
 };
 use driver::Driver;
 use migrate::source::Failure;
@@ -44,12 +44,25 @@ pub fn migrate(
     options: Options,
     reply: &mut Reply,
 ) -> Result<(), Error> {
-    match vm.phase() {
-        VmPhase::Running => {}
-        VmPhase::Paused => return Err(Error::Paused),
-        VmPhase::Ended(end) => return Err(crate::vm::Error::Ended(end).into()),
+    if let VmPhase::Ended(end) = vm.phase() {
+        return Err(crate::vm::Error::Ended(end).into());
     }
-    let Some(_mover) = vm.begin_move() else { return Err(Error::Busy) };
+    let moving = vm.begin(Operation::Move)?;
+    vm.set_destination(to.to_string());
+    let moved = begun(vm, to, transport, options, reply);
+    if let Err(Error::Failed(Failure::Cancelled(_))) = &moved {
+        moving.cancelled();
+    }
+    moved
+}
+
+fn begun(
+    vm: &Vm,
+    to: Address,
+    transport: Transport,
+    options: Options,
+    reply: &mut Reply,
+) -> Result<(), Error> {
     let asked = Instant::now();
     // Whoever asked can call it off from now on.
     let connecting = Progress::Phase { doing: "connecting".into(), at_ns: 0 };
@@ -57,7 +70,7 @@ pub fn migrate(
     vm.ask_to_give_up();
     be_patient();
     let within = options.timeout.map(|timeout| (asked, timeout));
-    let wanted = Wanted { cancel: vm.cancel_fd(), asker: reply.fd(), within };
+    let wanted = Wanted { cancel: vm.cancel_fd(), asker: reply.fd(), ended: vm.end_fd(), within };
     let connection =
         Connection::open(&to, &transport, None, STALLED, &wanted).map_err(|e| match e {
             Error::Link(LinkError::GivenUp(failure)) => failure.into(),

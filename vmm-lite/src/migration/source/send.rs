@@ -6,6 +6,7 @@ use crate::{
     kvm::DirtyLog,
     migration::{
         connection::{Connection, LinkError},
+        handover::Handover,
         poll::{Watch, wait_any},
     },
 };
@@ -82,8 +83,9 @@ impl Driver<'_> {
             Err(e) => return self.failed(&e),
         };
         fail_point!("source.captured", else return self.failed(&crate::fail_point::injected()));
-        let state =
-            postcard::to_stdvec(&state).expect("a state has nothing that postcard cannot write");
+        let paused = paused.leave();
+        self.paused_there = paused;
+        let state = Handover { state, paused, vouched_for: self.vm.was_vouched_for() }.to_bytes();
         self.name(follow);
         for number in pages.iter() {
             self.packer.page(self.vm.ram(), number, fresh);
@@ -199,13 +201,14 @@ impl Driver<'_> {
                 Watch::Readable(connection.fd()),
                 Watch::HungUp(reply.fd()),
                 Watch::Readable(self.vm.cancel_fd()),
+                Watch::Readable(self.vm.end_fd()),
             ];
             match wait_any(watched, left.min(LOOK)) {
-                Ok([false, false, false]) if until <= Instant::now() => {
+                Ok([false, false, false, false]) if until <= Instant::now() => {
                     self.packer.idled(until.saturating_duration_since(now));
                     return false;
                 }
-                Ok([_, true, _] | [_, _, true]) => return true,
+                Ok([_, true, ..] | [_, _, true, _] | [.., true]) => return true,
                 Ok([true, ..]) => match connection.wait(Duration::ZERO) {
                     // Part of a record, which is nothing yet.
                     Ok(false) => {}

@@ -1,0 +1,100 @@
+//! What an operator asks of a VM: to pause it, to resume it, to end it. Whatever else is being done with it, what was
+//! answered stays true: an operation that ends leaves a paused VM paused, and one that moves it takes that along.
+
+use super::{
+    End, Error, StopReason, Vm, VmPhase,
+    steering::{OtherGuard, Slow},
+};
+use std::time::{Duration, Instant};
+
+/// A VM that was paused for an operator.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stopped {
+    /// Whether the guest itself said that it was ready.
+    pub quiescent: bool,
+    /// From the request until the vCPU was stopped.
+    pub took: Duration,
+}
+
+impl Vm {
+    /// Pauses it until it is [resumed](Self::resume_for_operator), after the guest was asked to quiesce for at most
+    /// `quiesce`, if that is given.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], [`Error::HandedOver`]: then it was not paused.
+    pub fn pause_for_operator(
+        &self,
+        quiesce: Option<Duration>,
+        slow: &mut Slow<'_>,
+    ) -> Result<Stopped, Error> {
+        let requested = Instant::now();
+        self.shared.hold(true)?;
+        loop {
+            match self.stop_vcpu(quiesce, OtherGuard::Report) {
+                Ok(paused) => {
+                    let (_, stopped) = paused.times();
+                    let quiescent = paused.quiescent();
+                    let took = stopped.saturating_duration_since(requested);
+                    // It was resumed meanwhile, or stays paused.
+                    paused.resume_here()?;
+                    return Ok(Stopped { quiescent, took });
+                }
+                // Stopped, in the hands of an operation that leaves it so or takes it along.
+                Err(Error::Busy(_)) if self.shared.wait_decided(slow)? => {
+                    return Ok(Stopped { quiescent: false, took: requested.elapsed() });
+                }
+                Err(Error::Busy(_)) => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Lets it run on that was paused; as soon as it is done where something else is being done with it.
+    ///
+    /// # Errors
+    /// [`Error::NotPaused`], [`Error::Ended`], [`Error::HandedOver`].
+    pub fn resume_for_operator(&self, slow: &mut Slow<'_>) -> Result<(), Error> {
+        let held = self.shared.hold(false)?;
+        if !held && matches!(self.phase(), VmPhase::Running) {
+            return Err(Error::NotPaused);
+        }
+        loop {
+            match self.hold() {
+                Ok(paused) => return paused.resume_here(),
+                // What holds it resumes it; or it is stopped by that, and for that only.
+                Err(Error::Busy(_)) if !held => return Err(Error::NotPaused),
+                Err(Error::Busy(_)) => {
+                    if matches!(self.phase(), VmPhase::Running) || self.shared.wait_decided(slow)? {
+                        return Ok(());
+                    }
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Ends it as soon as the vCPU can be stopped. The guest is not asked. With `force` also where the other host may
+    /// need what only this process has.
+    ///
+    /// # Errors
+    /// [`Error::HandedOver`].
+    pub fn end_for_operator(&self, reason: StopReason, force: bool) -> Result<(), Error> {
+        if !force {
+            self.shared.may_end()?;
+        }
+        self.shared.stop(End::Stopped(reason));
+        Ok(())
+    }
+
+    /// An operator says that a VM whose commit was sent runs nowhere else and never will: it goes on here, as it was at
+    /// the commit.
+    ///
+    /// # Errors
+    /// [`Error::NotHandedOver`]; [`Error::Answers`]: the other host says otherwise; [`Error::Ended`].
+    pub fn vouch(&self, slow: &mut Slow<'_>) -> Result<(), Error> {
+        if self.shared.may_end().is_ok() {
+            return Err(Error::NotHandedOver);
+        }
+        self.shared.wait_vouched(slow)
+    }
+}

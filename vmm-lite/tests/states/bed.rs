@@ -1,0 +1,374 @@
+//! A VM brought into a state, and a verb in it.
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+use vmm_lite::fail_point::CHOICE;
+use vmm_lite_lab::{
+    images::image,
+    process::Process,
+    relay::{Fate, Relay},
+    site::Site,
+    vmm::{PATIENCE, Vmm},
+};
+
+const PORT: u16 = 7000;
+/// How often something is looked at that nothing tells of.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// What is being done with the VM when the verb comes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    Booting,
+    Running,
+    Paused,
+    Quiescing,
+    Moving,
+    Switching,
+    HandedOver,
+    Loading,
+    Saving,
+    Forking,
+    Reverting,
+    Restoring,
+    Ended,
+}
+
+impl State {
+    /// As the table has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Booting => "booting",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Quiescing => "quiescing",
+            Self::Moving => "moving",
+            Self::Switching => "switching",
+            Self::HandedOver => "handed over",
+            Self::Loading => "loading",
+            Self::Saving => "saving",
+            Self::Forking => "forking",
+            Self::Reverting => "reverting",
+            Self::Restoring => "restoring",
+            Self::Ended => "ended",
+        }
+    }
+
+    /// Where a thread of the VM's process is held meanwhile.
+    fn held_at(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Booting => "run.booting",
+            Self::Quiescing => "vm.quiescing",
+            Self::Moving => "source.in-round",
+            Self::Switching => "source.last-half-sent",
+            Self::Loading => "lazy.loading",
+            Self::Saving | Self::Forking => "copy.begun",
+            Self::Reverting => "revert.half-exchanged",
+            Self::Restoring => "restore.loading",
+            Self::Running | Self::Paused | Self::HandedOver | Self::Ended => return None,
+        })
+    }
+
+    /// Whether the verb may come before or after what is held goes on, and may wait for that.
+    fn lets_go_at_once(self, verb: &str) -> bool {
+        match self {
+            Self::Booting | Self::Restoring => true,
+            Self::Loading => matches!(verb, "pause" | "stop" | "SIGTERM"),
+            // What ends the VM here waits for the request that is held.
+            Self::Quiescing => matches!(verb, "migrate" | "stop" | "SIGTERM"),
+            _ => verb == "SIGTERM" && self != Self::HandedOver,
+        }
+    }
+}
+
+/// Two hosts without a network of the VM's own.
+pub struct Bed {
+    site: Site,
+    vmms: [Vmm; 2],
+    image: PathBuf,
+    dir: tempfile::TempDir,
+    /// Of a VM as it is put back, or restored.
+    snapshot: String,
+}
+
+/// A VM in a state, what brought it there, and where it would move.
+struct Scene {
+    vm: Process,
+    operation: Option<Process>,
+    destination: Process,
+    /// Lets memory that follows pass.
+    passes: Arc<AtomicBool>,
+}
+
+impl Bed {
+    pub fn new(test: &str) -> Option<Self> {
+        let site = Site::for_test(test)?;
+        let vmms = Vmm::on_both(&site).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let snapshot = dir.path().join("base.snap").to_str().unwrap().to_owned();
+        let bed = Self { site, vmms, image: image("dirtier").unwrap(), dir, snapshot };
+        let mut vm = bed.run(&[], None);
+        bed.vmms[0].json(&["snapshot", "d", &bed.snapshot, "--stop", "--json"]).unwrap();
+        vm.wait(PATIENCE).unwrap();
+        Some(bed)
+    }
+
+    fn command(&self, args: &[&str], held_at: Option<&str>) -> Command {
+        let mut command = self.vmms[0].command(args).unwrap();
+        if let Some(point) = held_at {
+            command.env(CHOICE, format!("{point}=hold"));
+        }
+        command
+    }
+
+    fn run(&self, extra: &[&str], held_at: Option<&str>) -> Process {
+        let image = self.image.to_str().unwrap();
+        let args = ["run", image, "--name", "d", "--memory", "8M"];
+        let own = ["--", "--pages", "256"];
+        let command = self.command(&[&args[..], extra, &own].concat(), held_at);
+        let vm = Process::start(command).unwrap();
+        match held_at {
+            Some("run.booting") => held(&vm, "run.booting"),
+            _ => is_whole(&vm),
+        }
+        vm
+    }
+
+    fn verb(&self, args: &[&str]) -> Process {
+        Process::start(self.vmms[0].command(args).unwrap()).unwrap()
+    }
+
+    /// A relay that loses what follows the commit until it is let pass.
+    fn relay(&self, passes: &Arc<AtomicBool>) -> String {
+        let passes = Arc::clone(passes);
+        let mut committed = false;
+        let to = format!("{}:{PORT}", self.vmms[1].host().migration_ip);
+        let relay = Relay::start(&self.site.hosts[0].ns, to, move |passing| {
+            committed |= passing.kind == migrate::wire::Kind::Commit;
+            let follows = committed && passing.kind == migrate::wire::Kind::Pages;
+            if follows && !passes.load(SeqCst) { Fate::Lost } else { Fate::Pass }
+        });
+        relay.unwrap().url()
+    }
+
+    fn bring(&self, state: State) -> Scene {
+        let destination = self.vmms[1].receive(PORT, &["--plaintext"]).unwrap();
+        let url = self.vmms[1].url(PORT);
+        let passes = Arc::new(AtomicBool::new(false));
+        let at = state.held_at();
+        let moves = |url: &str, mode: &str| {
+            self.verb(&["migrate", "d", url, "--plaintext", "--json", "--mode", mode])
+        };
+        let out = self.dir.path().join("out.snap");
+        let vm = match state {
+            State::Loading | State::Restoring => {
+                let mut args = vec!["restore", &self.snapshot];
+                args.extend((state == State::Loading).then_some("--lazy"));
+                let vm = Process::start(self.command(&args, at)).unwrap();
+                held(&vm, at.unwrap());
+                vm
+            }
+            _ => self.run(&[], at),
+        };
+        let operation = match state {
+            State::Paused => {
+                self.vmms[0].json(&["pause", "d", "--json"]).unwrap();
+                None
+            }
+            State::Quiescing => Some(self.verb(&["pause", "d", "--quiesce", "100"])),
+            State::Moving | State::Switching => Some(moves(&url, "pre-copy")),
+            State::HandedOver => Some(moves(&self.relay(&passes), "hybrid")),
+            State::Saving => Some(self.verb(&["snapshot", "d", out.to_str().unwrap()])),
+            State::Forking => {
+                Some(self.verb(&["fork", "d", "--prefix", "clone", "--detach", "--json"]))
+            }
+            State::Reverting => Some(self.verb(&["revert", "d", &self.snapshot])),
+            State::Ended => {
+                self.vmms[0].json(&["stop", "d", "--json"]).unwrap();
+                None
+            }
+            State::Booting | State::Running | State::Loading | State::Restoring => None,
+        };
+        if let (Some(point), Some(_)) = (at, &operation) {
+            held(&vm, point);
+        }
+        if state == State::HandedOver {
+            destination.wait_for_line("here now", PATIENCE).unwrap();
+            self.until("the VM is handed over", || {
+                self.stats(0).is_some_and(|stats| stats["handed_to"].is_string())
+            });
+        }
+        Scene { vm, operation, destination, passes }
+    }
+
+    /// The answer to a request of the VM at the source.
+    fn ask(&self, request: &str) -> Value {
+        let runtime = self.vmms[0].identity();
+        let socket = runtime.with_file_name("vmm-lite").join("d.sock");
+        let mut stream = UnixStream::connect(socket).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(format!("{request}\n").as_bytes()).unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    /// What the VM of a host says of itself.
+    fn stats(&self, host: usize) -> Option<Value> {
+        self.vmms[host].json(&["stats", "d", "--json"]).ok()
+    }
+
+    fn until(&self, what: &str, mut so: impl FnMut() -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !so() {
+            assert!(Instant::now() < end, "{what}: {:?}", [self.stats(0), self.stats(1)]);
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Brings a VM into a state, has a verb come, and checks its answer and what becomes of the VM.
+    pub fn check(&self, state: State, verb: &str, answer: &str, after: &str) {
+        let what = format!("{verb} while {}", state.name());
+        let mut scene = self.bring(state);
+        let out = self.dir.path().join("verb.snap");
+        let url = self.vmms[1].url(PORT);
+        let own = match verb {
+            "migrate" => vec![url.as_str(), "--plaintext"],
+            "snapshot" => vec![out.to_str().unwrap()],
+            "fork" => vec!["--prefix", "other", "--detach"],
+            "revert" => vec![self.snapshot.as_str()],
+            _ => Vec::new(),
+        };
+        // The verb itself ends when the VM's process has, which what is held would delay.
+        let stops = verb == "stop" && state.held_at().is_some() && !state.lets_go_at_once(verb);
+        let asks = !stops && verb != "SIGTERM";
+        let asked = asks.then(|| self.verb(&[&[verb, "d"], &own[..]].concat()));
+        if stops {
+            let said = self.ask(r#"{"verb":"stop"}"#);
+            assert_eq!(kind(said.get("ok").is_some(), &said.to_string()), answer, "{what}: {said}");
+        }
+        if verb == "SIGTERM" && state != State::Ended {
+            scene.vm.signal(Signal::SIGTERM).unwrap();
+        }
+        if state == State::HandedOver && verb == "SIGTERM" {
+            scene.vm.wait_for_line("not ended: ", PATIENCE).unwrap();
+        }
+        let mut asked = asked;
+        if !state.lets_go_at_once(verb)
+            && let Some(asked) = &mut asked
+        {
+            let end = Instant::now() + PATIENCE;
+            while asked.is_running() && !asked.output().contains("waiting for") {
+                assert!(Instant::now() < end, "{what}: no answer\n{}", scene.vm.output());
+                std::thread::sleep(LOOK);
+            }
+        }
+        scene.passes.store(true, SeqCst);
+        if state.held_at().is_some() && scene.vm.is_running() {
+            scene.vm.signal(Signal::SIGCONT).unwrap();
+        }
+        if let Some(asked) = &mut asked {
+            let status = asked.wait(PATIENCE).unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert_eq!(
+                kind(status.success(), &asked.output()),
+                answer,
+                "{what}: {}",
+                asked.output()
+            );
+        }
+        let ended = scene.operation.as_mut().map(|operation| operation.wait(PATIENCE).unwrap());
+        let said = scene.operation.as_ref().map(Process::output).unwrap_or_default();
+        // What it was that was under way has an end that says which.
+        let made = ended.is_none_or(|status| status.success());
+        let unmade = after == "ended" || answer == "ok" && verb == "cancel";
+        assert!(!said.contains("without an answer"), "{what}: {said}");
+        if state != State::Quiescing {
+            assert_eq!(made, !unmade || ended.is_none(), "{what}: {said}");
+        }
+        if matches!(state, State::Moving | State::Switching) && !made {
+            assert!(said.contains(r#""event":"failed""#), "{what}: {said}");
+        }
+        self.is(&what, after, &mut scene);
+        self.clear(scene);
+    }
+
+    fn is(&self, what: &str, after: &str, scene: &mut Scene) {
+        let (host, state) = match after {
+            "ended" => {
+                scene.vm.wait(PATIENCE).unwrap_or_else(|e| panic!("{what}: {e}"));
+                assert!(self.stats(0).is_none() && self.stats(1).is_none(), "{what}");
+                return;
+            }
+            "runs" => (0, "running"),
+            "paused" => (0, "paused"),
+            "runs there" => (1, "running"),
+            "paused there" => (1, "paused"),
+            other => panic!("{other} is no state to end in"),
+        };
+        if host == 1 {
+            let status = scene.vm.wait(PATIENCE).unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert!(status.success(), "{what}: {}", scene.vm.output());
+        }
+        let mut stats = Value::Null;
+        self.until(what, || {
+            stats = self.stats(host).unwrap_or_default();
+            stats["operation"].is_null() && stats["state"].is_string()
+        });
+        assert_eq!(stats["state"], state, "{what}: {stats}");
+        assert!(self.stats(1 - host).is_none(), "{what}: it is in two places");
+        if state == "paused" {
+            self.vmms[host].json(&["resume", "d", "--json"]).unwrap();
+        }
+        let process = if host == 0 { &scene.vm } else { &scene.destination };
+        let before = process.output().matches("passes=").count();
+        self.until(what, || process.output().matches("passes=").count() > before);
+        assert!(!process.output().contains("errors=1"), "{what}: {}", process.output());
+    }
+
+    /// Ends all VMs.
+    fn clear(&self, scene: Scene) {
+        drop(scene);
+        let all = self.vmms[0].command(&["ps", "--json"]).unwrap().output().unwrap();
+        let all: Value = serde_json::from_slice(&all.stdout).unwrap();
+        for name in all.as_array().unwrap().iter().filter_map(|vm| vm["name"].as_str()) {
+            self.vmms[0].json(&["stop", name, "--json"]).unwrap();
+        }
+    }
+}
+
+/// Waits until a thread of the VM's process is held.
+fn held(vm: &Process, point: &str) {
+    vm.wait_for_line(&format!("fail point {point}: Hold"), PATIENCE).unwrap();
+}
+
+fn is_whole(vm: &Process) {
+    let line = vm.wait_for_line("passes=", PATIENCE).unwrap();
+    assert!(line.contains("errors=0"), "{line}");
+}
+
+/// Which of the table's answers this is.
+fn kind(success: bool, said: &str) -> &'static str {
+    if success {
+        return "ok";
+    }
+    let answers = [
+        ("no VM named", "gone"),
+        ("it is too late", "late"),
+        ("was handed to", "elsewhere"),
+        ("is not paused", "no"),
+        ("that could be called off", "no"),
+        ("cannot be called off", "no"),
+        ("try again when that is done", "busy"),
+    ];
+    answers.iter().find(|(words, _)| said.contains(words)).map_or("an error", |(_, kind)| kind)
+}
