@@ -58,6 +58,7 @@ pub const POINTS: &[Point] = &[
     at("source.asking"),
     at("source.resuming"),
     at("source.moved"),
+    errs("kvm.self-test"),
     at("destination.greeted"),
     errs("destination.prepared"),
     errs("destination.in-round"),

@@ -11,6 +11,7 @@ use crate::{
         Client,
         server::{self, Signals},
     },
+    kvm::Host,
     metrics::{self, At},
     snapshot::clones::Template,
     vm::ResumeReason,
@@ -119,6 +120,8 @@ pub fn run(args: Args) -> super::Result {
     let mut client = Client::connect(&args.name)?;
     // What cannot be is said before the VM is disturbed.
     args.many.metrics(args.count as usize)?;
+    // Once for all clones, and before the VM is disturbed.
+    Host::open()?.self_test()?;
     let template = Template::new()?;
     let files = [template.memory().as_fd(), template.seed().as_fd()];
     let watch = super::snapshot::watch(args.many.json);

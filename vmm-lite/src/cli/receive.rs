@@ -7,6 +7,7 @@ use crate::{
         RuntimeDir, Server,
         server::{self, Signals},
     },
+    kvm,
     metrics::At,
     migration::{
         address::Address,
@@ -98,16 +99,23 @@ pub fn run(args: Args) -> super::Result {
             Door::Plaintext
         }
     };
-    let fault_cost = resources.host().fault_cost();
+    // Before a source can give its VM up to a host that cannot run it.
+    resources.host().self_test()?;
+    let fault_cost = match resources.host().fault_cost() {
+        Ok(cost) => Some(cost),
+        Err(e @ kvm::Error::Lacks(_)) => {
+            tracing::info!("brownouts are not known: {e}");
+            None
+        }
+        Err(e) => return Err(e.into()),
+    };
     let offering = Offering {
         claim: args.name.map(|name| dir.reserve(&name)).transpose()?,
         dir,
         resources,
         memory_max: args.memory_max.unwrap_or(MEMORY_MAX),
         output: Some(io::stdout().as_fd().try_clone_to_owned()?),
-        fault_cost: fault_cost
-            .inspect_err(|e| tracing::info!("brownouts are not known: {}", super::with_causes(e)))
-            .ok(),
+        fault_cost,
         lost_after: args.lost_after,
     };
     let listener = listen(&args.listen)?;

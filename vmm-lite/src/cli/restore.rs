@@ -72,6 +72,7 @@ pub fn run(args: Args) -> super::Result {
     let snapshot = load::open(file)?;
     let guest = load::guest(&snapshot)?;
     let host = Host::open()?;
+    let test = host.begin_self_test();
     guest.who.fits(&host.features()?)?;
     let name = args.name.as_deref().unwrap_or(&guest.who.identity.name);
     let numbers = args.count.map(|count| (args.many.first, count));
@@ -83,6 +84,7 @@ pub fn run(args: Args) -> super::Result {
         load::template(&snapshot, template.memory())?;
         template.plant(&guest)?;
         template.seal()?;
+        test.passed()?;
         let how = How { reason: ResumeReason::Restored, confinement, many: args.many };
         return super::fork::run_all(template, &places, how, &signals);
     }
@@ -98,6 +100,7 @@ pub fn run(args: Args) -> super::Result {
         load::memory(&snapshot, vm.ram())?;
         drop(snapshot);
     }
+    test.passed()?;
     let server = Server::new(opened.run(&vm, ResumeReason::Restored)?);
     figures.show(&vm);
     if let Some(ready) = &mut ready {

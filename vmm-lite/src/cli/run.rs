@@ -92,9 +92,11 @@ pub fn run(args: Args) -> super::Result {
     let claim = claim(args.name.as_deref(), &args.image)?;
     let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
     let resources = Resources::open(args.tap.as_deref())?;
+    let test = resources.host().begin_self_test();
     let figures = Figures::serve_confined(args.metrics.as_ref(), &confinement)?;
     let vm = Vm::boot_with(&resources, &config(args, claim.name()), &image, console)?;
     drop(resources);
+    test.passed()?;
     figures.show(&vm);
     let server = Server::new(claim);
     fail_point!("run.booting");

@@ -11,6 +11,7 @@ mod fault_cost;
 mod host;
 mod kick;
 mod page_faults;
+mod self_test;
 mod state;
 pub mod touch;
 mod user_mode;
@@ -23,6 +24,7 @@ pub use host::Host;
 pub use kick::Kick;
 pub(crate) use kick::this_thread;
 pub use page_faults::{Faults, PageFaults};
+pub use self_test::SelfTest;
 pub use state::{SteadyState, VcpuState};
 pub use vcpu::{Exit, Vcpu};
 
@@ -64,6 +66,16 @@ pub enum Error {
     /// Something was tried out, and it came to something else than it should.
     #[error("KVM does not do what it should with code that was tried out: {0}")]
     Tried(String),
+    /// KVM fails at what every VM needs.
+    #[error(
+        "this host's KVM fails its self-test, and would end a VM that runs here: {step} came to {came_to}. Another kernel may help, or where this host is itself virtual or emulated another version of what it runs on"
+    )]
+    SelfTest {
+        /// What was tried.
+        step: &'static str,
+        /// What became of it.
+        came_to: String,
+    },
     /// A vCPU state that this host does not take.
     #[error("the vCPU state has {0}")]
     State(&'static str),

@@ -3,7 +3,7 @@
 //! Filling in an entry when the guest first touches a page takes 5 to 25 µs on a KVM without hardware virtualization, which makes a guest that was just moved slow for
 //! milliseconds. A read does: KVM makes the entry writable where the guest's own tables have the page marked as written to.
 
-use super::{Error, Vcpu, failed};
+use super::{Error, Vcpu, failed, user_mode};
 use kvm_bindings::{kvm_regs, kvm_sregs, kvm_vcpu_events};
 use kvm_ioctls::VcpuExit;
 use vmm_lite_interface::doorbell;
@@ -27,7 +27,7 @@ impl Vcpu {
         runs: &[Run; RUNS],
     ) -> Result<(), Error> {
         let [(rdi, rsi), (r8, r9), (r10, r11), (r12, r13), (r14, r15)] = *runs;
-        let (rdx, rflags) = (doorbell::PORT.into(), 2);
+        let (rdx, rflags) = (doorbell::PORT.into(), user_mode::RFLAGS);
         let sync = self.fd.sync_regs_mut();
         sync.sregs = *system;
         // Whatever goes wrong there ends there: without a table of handlers a fault writes nothing.

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod identity;
+mod self_test;
 
 use common::{Elf, control, guest, kvm};
 use serde_json::Value;
@@ -11,7 +12,6 @@ use std::{
     os::unix::net::UnixStream,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant},
 };
 use vmm_lite_interface::{
     doorbell::{Doorbell, PORT},
@@ -309,7 +309,6 @@ fn standard_input_ends() {
     }
     let host = Host::new("stdin");
     let image = Elf::of(says_hi_and_waits()).file();
-    let started = Instant::now();
     let mut vm = Running(
         host.command(&["run", image.path().to_str().unwrap(), "--name", "kv"])
             .stdin(Stdio::piped())
@@ -322,7 +321,6 @@ fn standard_input_ends() {
     let _ = stdin.write_all(&[9; 100_000]);
     drop(stdin);
     assert_eq!(vm.code(), Some(9));
-    assert!(started.elapsed() < Duration::from_secs(20));
     let mut rest = String::new();
     vm.0.stdout.take().unwrap().read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "hi!\n");
@@ -337,8 +335,8 @@ fn who_may_not_is_told_what_to_do() {
     if unsafe { libc::geteuid() } != 0
         || device.is_ok_and(|m| m.permissions().mode() & 0o006 == 0o006)
     {
-        eprintln!("skipped: everybody may use /dev/kvm here, or this user cannot become another");
-        return;
+        let why = "everybody may use /dev/kvm here, or this user cannot become another";
+        return vmm_lite_lab::skipped("a user without the right to use KVM", why);
     }
     let host = Host::new("nobody");
     std::os::unix::fs::chown(&host.dir, Some(NOBODY), Some(NOBODY)).unwrap();

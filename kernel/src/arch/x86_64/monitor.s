@@ -69,7 +69,7 @@ _start:
     movl $boot_stack_top, %esp
     pushq $0x2b
     pushq $(boot_stack_top - 8)
-    pushq $2
+    pushq $0x3002                   # IOPL 3: see docs/control-page.md
     pushq $0x33
     pushq $kernel_main
     iretq
@@ -277,7 +277,7 @@ monitor_fault:
     movq 24(%rsp), %rax
     movq %rax, fault_record+56      # RSP
     movq $fault_entry, (%rsp)
-    movq $2, 16(%rsp)
+    movq $0x3002, 16(%rsp)
     movq $fault_stack_top, 24(%rsp)
     iretq
 
@@ -286,9 +286,8 @@ monitor_return:
     movq fault_record+40, %rax
     movq %rax, (%rsp)
     movq fault_record+48, %rax
-    andl $0xfcd5, %eax              # never IF, IOPL, NT, VM
-    andl $~0x7200, %eax
-    orl $2, %eax
+    andl $0x8cd5, %eax              # never IF, NT, VM
+    orl $0x3002, %eax
     movq %rax, 16(%rsp)
     movq fault_record+56, %rax
     movq %rax, 24(%rsp)

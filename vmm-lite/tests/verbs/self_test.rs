@@ -1,0 +1,47 @@
+//! A host whose KVM cannot run VMs starts none, and takes none from another host.
+#![cfg(debug_assertions)]
+
+use crate::{Host, Running, common::Elf, kvm, says_hi_and_waits, text};
+use std::process::Stdio;
+use vmm_lite::fail_point::CHOICE;
+
+#[test]
+fn every_verb_that_starts_a_vm_refuses_where_the_self_test_of_kvm_fails() {
+    if !kvm() {
+        return;
+    }
+    let host = Host::new("self-test");
+    let image = Elf::of(says_hi_and_waits()).file();
+    let (image, file) = (image.path().to_str().unwrap(), host.dir.join("vm.snap"));
+    let file = file.to_str().unwrap();
+    let mut vm = Running(
+        host.command(&["run", image, "--name", "vm"])
+            .stdout(Stdio::piped())
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    assert_eq!(vm.first_line(), "hi!\n");
+    host.json(&["snapshot", "vm", file, "--json"]);
+    let listen = ["receive", "--listen", "tcp://127.0.0.1:0", "--plaintext"];
+    for args in [
+        &["run", image, "--name", "other"][..],
+        &["restore", file, "--name", "other"],
+        &["restore", file, "--name", "other", "--lazy"],
+        &["restore", file, "--name", "other", "--count", "2"],
+        &["fork", "vm", "--prefix", "other"],
+        &listen,
+    ] {
+        let mut command = host.command(args);
+        let out = command.env(CHOICE, "kvm.self-test=error").output().unwrap();
+        let said = text(&out.stderr);
+        assert!(!out.status.success(), "{args:?}: {said}");
+        assert!(said.contains("fails its self-test") && said.contains("code at CPL 3"), "{said}");
+        assert_eq!(text(&out.stdout), "", "{args:?}: no guest ran");
+        let left = host.json(&["ps", "--json"]);
+        assert_eq!(left.as_array().unwrap().len(), 1, "{args:?}: {left}");
+    }
+    // The VM that was to be forked runs on.
+    assert_eq!(host.json(&["stats", "vm", "--json"])["state"], "running");
+    host.json(&["stop", "vm", "--json"]);
+}
