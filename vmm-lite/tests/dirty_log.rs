@@ -8,12 +8,11 @@ use vmm_lite::{
     memory::{PAGE, PageSet},
     vm::{Config, Resume, ResumeReason, StopReason, Vm},
 };
-use vmm_lite_lab::{images::image, privilege, skipped};
+use vmm_lite_lab::{images::image, privilege, skipped, vmm::PATIENCE};
 
 const MEMORY: u64 = 16 << 20;
 /// Pages that dirtier rewrites: all of them in some tens of microseconds.
 const REWRITTEN: usize = 64;
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A copy of a machine's memory, as a destination holds it.
 struct Copy(Vec<[u8; PAGE]>);

@@ -1,9 +1,13 @@
 //! A machine's pieces as migration drives them: dirty pages, capture and apply, resume on either side, the clock.
 
 mod common;
+#[path = "common/meaning.rs"]
+mod meaning;
 
 use common::{control, guest, kvm, start, vm, vm_printing_to};
+use meaning::meaning;
 use std::{
+    os::fd::AsRawFd,
     sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
 };
@@ -13,10 +17,10 @@ use vmm_lite::{
     vm::{End, Error, Identity, Resume, ResumeReason, StopReason, Vm, VmPhase, VmState},
 };
 use vmm_lite_interface::doorbell::{Doorbell, PORT};
+use vmm_lite_lab::vmm::PATIENCE;
 
 const COUNTER: u64 = 0x18_0000;
 const OTHER: u64 = 0x19_0000;
-const PATIENCE: Duration = Duration::from_secs(5);
 
 guest!(
     counts,
@@ -100,7 +104,8 @@ fn moved(source: &Vm, quiesce: Option<Duration>, reason: ResumeReason) -> Vm {
     let bytes = postcard::to_stdvec(&state).unwrap();
     let state: VmState = postcard::from_bytes(&bytes).unwrap();
     prepared.apply(&state, Duration::from_millis(1)).unwrap();
-    assert_eq!(prepared.capture().unwrap().vcpu, state.vcpu, "what was applied is what is there");
+    let there = prepared.capture().unwrap().vcpu;
+    assert_eq!(meaning(&there), meaning(&state.vcpu), "what was applied is what is there");
     let late = paused.late_packets().unwrap().read().unwrap().is_none();
     paused.moved().unwrap();
     assert!(late, "no network, no late packets");
@@ -211,7 +216,8 @@ fn a_move_that_fails_leaves_all_as_it_was() {
         counted_past(&vm, word(&vm, COUNTER) + 2);
         let mut paused = if quiesce { vm.quiesce(PATIENCE) } else { vm.pause() }.unwrap();
         let first = paused.capture().unwrap();
-        assert_eq!(paused.capture().unwrap().vcpu, first.vcpu, "capturing changes nothing");
+        let again = paused.capture().unwrap().vcpu;
+        assert_eq!(meaning(&again), meaning(&first.vcpu), "capturing changes nothing");
         let last = vm.dirty_log().peek().unwrap();
         assert_eq!(last, vm.dirty_log().peek().unwrap(), "nor does looking at the dirty pages");
         assert!(last.contains(COUNTER as usize / PAGE) && last.contains(OTHER as usize / PAGE));
@@ -280,15 +286,19 @@ fn output_that_nobody_reads_moves_with_the_guest() {
         return;
     }
     let (mut reader, writer) = std::io::pipe().unwrap();
+    // SAFETY: asks about a descriptor that is open.
+    let capacity = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_GETPIPE_SZ) };
+    assert!((4096..40 * 4096).contains(&capacity), "a pipe of {capacity} bytes");
     let source = vm_printing_to(prints_a_lot(), Console::new(Some(writer.into())));
     start(&source);
-    // The pipe holds 64 KiB; the guest waits for the one who reads it.
-    while source.console().printed() < 64 << 10 {
+    // The guest waits when it has rung for what no longer fits into the pipe.
+    let fits = capacity as u64 / 4096;
+    let deadline = Instant::now() + PATIENCE;
+    while source.stats().exits.console <= fits {
+        assert!(Instant::now() < deadline, "it does not print");
         std::thread::yield_now();
     }
-    let asked = Instant::now();
     let mut paused = source.pause().unwrap();
-    assert!(asked.elapsed() < PATIENCE, "a guest that waits to print can be paused");
     let state = paused.capture().unwrap();
     assert_eq!(state.unserved, Doorbell::CONSOLE.0);
     let destination = Vm::prepare(source.identity().clone(), None, Console::new(None)).unwrap();
@@ -321,7 +331,7 @@ fn a_guest_that_does_not_answer_is_kicked() {
     let paused = vm.quiesce(Duration::from_millis(20)).unwrap();
     assert!(!paused.quiescent());
     let took = asked.elapsed();
-    assert!(took >= Duration::from_millis(20) && took < Duration::from_secs(2), "{took:?}");
+    assert!(took >= Duration::from_millis(20), "it has its time: {took:?}");
     assert!(paused.dont_care().is_empty(), "nothing that such a guest says of its pages counts");
     drop(paused);
     assert!(matches!(vm.phase(), VmPhase::Paused));

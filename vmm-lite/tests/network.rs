@@ -302,6 +302,6 @@ proptest! {
             driver.ram.write(ring(q).1 + 2, &index.to_le_bytes()).unwrap();
             let _ = driver.pass();
         });
-        prop_assert!(started.elapsed() < Duration::from_secs(5));
+        prop_assert!(started.elapsed() < Duration::from_secs(60));
     }
 }

@@ -56,7 +56,7 @@ fn open(ram: &Arc<GuestRam>) -> Option<Userfault> {
     match Userfault::open(ram) {
         Ok(userfault) => Some(userfault),
         Err(e @ (UserfaultError::Forbidden(_) | UserfaultError::Lacks(_))) => {
-            eprintln!("skipped: {e}");
+            vmm_lite_lab::skipped(&common::test_name(), e);
             None
         }
         Err(e) => panic!("{e}: {e:?}"),

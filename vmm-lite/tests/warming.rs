@@ -15,9 +15,8 @@ use vmm_lite::{
     memory::PAGE,
     vm::{Config, Vm},
 };
-use vmm_lite_lab::images::image;
+use vmm_lite_lab::{images::image, vmm::PATIENCE};
 
-const PATIENCE: Duration = Duration::from_secs(20);
 const CUT: Duration = Duration::from_millis(50);
 
 /// A guest that runs its program.

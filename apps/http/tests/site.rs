@@ -257,7 +257,7 @@ fn curl_likes_it() {
             let text = String::from_utf8(output.stdout).unwrap();
             assert_eq!(text, "a 200 1\nab 200 0\nabc 200 0\n");
         }
-        Err(error) => eprintln!("skipped: curl cannot be started: {error}"),
+        Err(error) => vmm_lite_lab::skipped("curl", error),
     }
 }
 

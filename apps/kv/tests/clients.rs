@@ -15,7 +15,7 @@ fn tool(server: &Server, name: &str, args: &[&str]) -> Option<Output> {
     match Command::new(name).args(["-h", &host, "-p", &port]).args(args).output() {
         Ok(output) => Some(output),
         Err(error) => {
-            println!("skipped: {name} cannot be run: {error}");
+            vmm_lite_lab::skipped(name, error);
             None
         }
     }
@@ -68,9 +68,9 @@ fn redis_cli_pipes_bulk_data() {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
-    let Ok(mut process) = spawned else {
-        println!("skipped: redis-cli is not installed");
-        return;
+    let mut process = match spawned {
+        Ok(process) => process,
+        Err(error) => return vmm_lite_lab::skipped("redis-cli --pipe", error),
     };
     let mut input = process.stdin.take().unwrap();
     for n in 0..50_000 {
@@ -216,7 +216,7 @@ fn a_small_machine_that_all_want_too_much_of() {
     assert_eq!(client.line("flushall"), Value::Simple("OK".into()));
     let start = Instant::now();
     while client.line("set k v") != Value::Simple("OK".into()) {
-        assert!(start.elapsed() < Duration::from_secs(10), "memory does not come back");
+        assert!(start.elapsed() < Duration::from_secs(60), "memory does not come back");
         thread::sleep(Duration::from_millis(10));
     }
 }
@@ -236,7 +236,7 @@ fn two_thousand_clients_at_once() {
     drop(clients.split_off(1));
     let start = Instant::now();
     while !clients[0].line("info clients").text().contains("connected_clients:1\r\n") {
-        assert!(start.elapsed() < Duration::from_secs(10), "clients that are gone are still there");
+        assert!(start.elapsed() < Duration::from_secs(60), "clients that are gone are still there");
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -301,7 +301,7 @@ fn keys_expire_while_nobody_looks() {
     let start = Instant::now();
     // DBSIZE looks at no key; it counts what has not been removed.
     while client.line("dbsize") != Value::Integer(1) {
-        assert!(start.elapsed() < Duration::from_secs(10), "expired keys stay");
+        assert!(start.elapsed() < Duration::from_secs(60), "expired keys stay");
         thread::sleep(Duration::from_millis(2));
     }
     let expired = |client: &mut support::Client| -> u64 {

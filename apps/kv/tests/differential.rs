@@ -60,7 +60,7 @@ impl Both {
 /// Both servers and a client of each, or `None` where there is no Redis.
 fn both(ours: &Server) -> Option<(Server, Both)> {
     let Some(real) = Server::redis() else {
-        println!("skipped: redis-server is not installed");
+        vmm_lite_lab::skipped("the same requests to Redis", "redis-server is not installed");
         return None;
     };
     let both = Both {

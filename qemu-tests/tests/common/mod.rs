@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 use vmm_lite_lab::net::Namespace;
 use vmm_lite_lab::site::{Host, Site};
+pub use vmm_lite_lab::skipped;
 use vmm_lite_lab::{Error, images};
 
 /// How long anything in a guest may take; generous, for hosts that are busy and for TCG.
@@ -20,12 +21,7 @@ pub const GUEST_IP: &str = "10.0.0.2";
 /// Says something that libtest does not swallow when the test passes.
 pub fn aloud(text: &str) {
     // Nothing can be done about a standard error that is closed, and nobody would see it.
-    let _ = writeln!(std::io::stderr(), "{text}");
-}
-
-/// Says aloud that a test, or a part of one, did not run.
-pub fn skipped(name: &str, why: impl std::fmt::Display) {
-    aloud(&format!("skipped: {name}: {why}"));
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 /// Runs `test` once for each accelerator that this host has, and says why not for the others.

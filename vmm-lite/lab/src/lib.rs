@@ -12,6 +12,7 @@
 //! - [`runtime_dir`]: directories for control sockets, removed however the program ends
 //! - [`redis`]: redis-benchmark and redis-cli
 //! - [`stats`]: medians and tails
+//! - [`skip`]: tests that cannot run here say so, and are counted
 //! - [`privilege`]: what this user may do here, and the user namespace that helps where it may not
 
 pub mod accept;
@@ -27,16 +28,10 @@ pub mod redis;
 pub mod relay;
 pub mod runtime_dir;
 pub mod site;
+pub mod skip;
 pub mod stats;
 pub mod vmm;
 pub mod writers;
 
 pub use error::{Error, Result};
-
-/// Says aloud that a test did not run, in the words that the summary of `make test` looks for. Not by `eprintln!`, which a test
-/// that passes keeps to itself.
-pub fn skipped(test: &str, why: impl std::fmt::Display) {
-    use std::io::Write as _;
-    // A standard error that is closed has nobody who reads it.
-    let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
-}
+pub use skip::skipped;

@@ -54,7 +54,7 @@ pub struct Probe {
 }
 
 /// How long an answer may take before the probe gives the connection up.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = crate::vmm::PATIENCE;
 
 impl Probe {
     /// Connects from `ns` and begins; `pause` is left between an answer and the next request.

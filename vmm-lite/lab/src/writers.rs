@@ -25,7 +25,7 @@ use crate::{
 /// Rounds of requests under way on each connection; a round is one increment of its own counter and one of the shared.
 const DEPTH: u64 = 8;
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = crate::vmm::PATIENCE;
 
 /// Writers at work.
 #[derive(Debug)]

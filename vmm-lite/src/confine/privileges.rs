@@ -200,8 +200,7 @@ mod tests {
     #[test]
     fn users_are_found_by_name_and_number() {
         if !Uid::effective().is_root() {
-            eprintln!("skipped: only root may become another user");
-            return;
+            return vmm_lite_lab::skipped("users", "only root may become another user");
         }
         assert_eq!(Identity::find(None, None).unwrap(), None);
         let nobody = Identity::find(Some("nobody"), None).unwrap().unwrap();

@@ -315,7 +315,9 @@ mod tests {
     fn the_loopback_is_no_tap() {
         match Tap::open("lo") {
             Err(Error::NotTap(_)) => {}
-            Err(e @ (Error::NoPermission(_) | Error::NoTun(_))) => eprintln!("skipped: {e}"),
+            Err(e @ (Error::NoPermission(_) | Error::NoTun(_))) => {
+                vmm_lite_lab::skipped("the loopback as a TAP", e);
+            }
             other => panic!("{other:?}"),
         }
     }

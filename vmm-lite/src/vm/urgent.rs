@@ -87,8 +87,7 @@ mod tests {
         let before = policy();
         let urgent = Urgent::this(Side::Source);
         if urgent.0.is_none() {
-            eprintln!("skipped: this user has no real-time priority");
-            return;
+            return vmm_lite_lab::skipped("urgency", "this user has no real-time priority");
         }
         assert_eq!(policy(), libc::SCHED_RR | libc::SCHED_RESET_ON_FORK);
         drop(urgent);

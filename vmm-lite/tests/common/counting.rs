@@ -1,7 +1,7 @@
 //! A guest whose memory and registers belong together, so that it notices when they do not.
 
 use crate::common::{self, Elf, control, guest};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use vmm_lite::{
     boot::{Image, Parameters},
     devices::console::Console,
@@ -11,7 +11,7 @@ use vmm_lite_interface::doorbell::{Doorbell, PORT};
 
 const COUNTER: u64 = 0x18_0000;
 const OTHER: u64 = 0x19_0000;
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub use vmm_lite_lab::vmm::PATIENCE;
 
 guest!(
     counts,

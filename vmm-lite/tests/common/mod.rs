@@ -56,12 +56,17 @@ macro_rules! control {
 }
 pub(crate) use control;
 
+/// The test that runs on this thread: libtest names its threads after them.
+pub fn test_name() -> String {
+    std::thread::current().name().unwrap_or("a test").to_owned()
+}
+
 /// Whether KVM can be used; says aloud if not.
 pub fn kvm() -> bool {
     match Host::open() {
         Ok(_) => true,
         Err(e) => {
-            eprintln!("skipped: {e}");
+            vmm_lite_lab::skipped(&test_name(), e);
             false
         }
     }

@@ -21,7 +21,8 @@ use vmm_lite::{
 pub fn namespace(tap: &str) -> bool {
     // SAFETY: changes only the namespace of this thread.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-        eprintln!("skipped: no network namespace: {}", io::Error::last_os_error());
+        let error = io::Error::last_os_error();
+        vmm_lite_lab::skipped("network", format_args!("no network namespace: {error}"));
         return false;
     }
     let steps = [
@@ -34,7 +35,8 @@ pub fn namespace(tap: &str) -> bool {
         match Command::new("ip").args(&step).status() {
             Ok(status) if status.success() => {}
             other => {
-                eprintln!("skipped: ip {}: {other:?}", step.join(" "));
+                let why = format!("ip {}: {other:?}", step.join(" "));
+                vmm_lite_lab::skipped("network", why);
                 return false;
             }
         }
@@ -94,13 +96,13 @@ impl Wire {
         }
     }
 
-    /// The next frame that `wanted` knows, within two seconds.
+    /// The next frame that `wanted` knows, soon.
     pub fn expect(&self, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let mut buffer = vec![0; 70_000];
         loop {
             // SAFETY: one valid entry.
-            assert!(unsafe { libc::poll(&raw mut poll, 1, 2000) } > 0, "no such frame came");
+            assert!(unsafe { libc::poll(&raw mut poll, 1, 60_000) } > 0, "no such frame came");
             // SAFETY: a valid buffer.
             let n = unsafe {
                 libc::recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0)
@@ -147,7 +149,10 @@ pub fn buffer(q: u64, n: u16) -> u64 {
 impl Driver {
     pub fn new(tap: &str) -> Self {
         let net = Net::new(Tap::open(tap).unwrap(), MAC).unwrap();
-        assert!(wait_running(net.tap(), Duration::from_secs(5)).unwrap(), "{tap} does not come up");
+        assert!(
+            wait_running(net.tap(), Duration::from_secs(60)).unwrap(),
+            "{tap} does not come up"
+        );
         Self { ram: GuestRam::new(4 << 20).unwrap(), net }
     }
 
@@ -231,7 +236,7 @@ impl Driver {
     pub fn wait_for_packet(&self) {
         let mut poll = libc::pollfd { fd: self.net.tap().fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one valid entry.
-        assert!(unsafe { libc::poll(&raw mut poll, 1, 2000) } > 0, "no packet came");
+        assert!(unsafe { libc::poll(&raw mut poll, 1, 60_000) } > 0, "no packet came");
     }
 
     pub fn pass(&mut self) -> Result<Moved, Violation> {

@@ -2,7 +2,7 @@
 
 use crate::text::{valid, value};
 use serde_json::Value;
-use std::process::Stdio;
+use std::{process::Stdio, time::Instant};
 use vmm_lite::kvm::Host;
 use vmm_lite_lab::{
     images::image,
@@ -60,10 +60,12 @@ fn what_a_vm_went_through_moves_with_it() {
 #[test]
 fn a_look_at_the_dirty_rate_gives_way_to_a_move() {
     let Some((_site, [here, there], vm)) = moving("dirty rate") else { return };
-    let stats = here.json(&["stats", "d", "--json", "--dirty-rate", "50"]).unwrap();
-    let pages = stats["dirty_rate"]["pages_per_second"].as_u64().unwrap();
-    // It writes its 64 pages all the time, and each counts once.
-    assert!((64 * 5..1_000_000).contains(&pages), "{pages} pages a second");
+    let began = Instant::now();
+    let stats = here.json(&["stats", "d", "--json", "--dirty-rate", "500"]).unwrap();
+    let rate = stats["dirty_rate"]["pages_per_second"].as_f64().unwrap();
+    // It writes its 64 pages all the time, and some of the kernel's, and each counts once: in half a second, or in as much longer as this host took.
+    let (at_most, at_least) = (rate * 0.5, (rate + 1.0) * began.elapsed().as_secs_f64());
+    assert!(at_least >= 64.0 && at_most <= 192.0, "{rate} pages a second in {:?}", began.elapsed());
     let mut look = here.command(&["stats", "d", "--json", "--dirty-rate", "10000"]).unwrap();
     let looking = Process::start({
         look.stdin(Stdio::null());

@@ -9,7 +9,7 @@ use place::{AT, greet, other_host, place, trust};
 use std::{
     fs,
     path::Path,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 use vmm_lite::{
     identity::{HostIdentity, IdentityDir},
@@ -110,7 +110,6 @@ fn plaintext_is_for_both_or_neither() {
     let url = place.vmms[1].url(7000);
     {
         let _tls = place.vmms[1].receive(7000, &[]).unwrap();
-        let began = Instant::now();
         let said = place.vmms[0]
             .json(&["migrate", "d", &url, "--plaintext", "--json"])
             .unwrap_err()
@@ -120,14 +119,11 @@ fn plaintext_is_for_both_or_neither() {
             "{said}"
         );
         assert!(said.contains("this destination takes TLS only"), "{said}");
-        assert!(began.elapsed() < Duration::from_secs(2));
     }
     let plain = place.vmms[1].receive(7000, &["--plaintext"]).unwrap();
     assert!(plain.output().contains("neither encrypted nor authenticated"), "{}", plain.output());
-    let began = Instant::now();
     let said = place.vmms[0].migrate("d", &url).unwrap_err().to_string();
     assert!(said.contains("the other side speaks plaintext"), "{said}");
-    assert!(began.elapsed() < Duration::from_secs(2));
     plain.wait_for_line("the peer speaks TLS", PATIENCE).unwrap();
     // A stranger may send here; but not what somebody else has sent.
     let hello = || Message::Hello([9; 16]);

@@ -1,12 +1,7 @@
 //! Where strangers come: two hosts, a VM on the first that is to move to the second, and connections to the latter.
 
 use migrate::wire::Message;
-use std::{
-    io::Read,
-    net::TcpStream,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io::Read, net::TcpStream, sync::Arc};
 use vmm_lite::{
     identity::{HostIdentity, IdentityDir, TrustStore, Trusted},
     migration::{
@@ -42,11 +37,9 @@ pub fn place(test: &str) -> Option<Place> {
 }
 
 impl Place {
-    /// The listener still takes a VM from the host that it trusts, and soon.
+    /// The listener still takes a VM from the host that it trusts.
     pub fn moves(&mut self, destination: &Process) {
-        let began = Instant::now();
         self.vmms[0].migrate("d", &self.vmms[1].url(7000)).unwrap();
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         assert!(self.vm.wait(PATIENCE).unwrap().success(), "{}", self.vm.output());
         let line = destination.wait_for_line("passes=", PATIENCE).unwrap();
         assert!(line.contains("errors=0"), "{line}");

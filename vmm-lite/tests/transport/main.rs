@@ -21,7 +21,7 @@ use vmm_lite::{
 };
 use vmm_lite_lab::accept::accept;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+use vmm_lite_lab::vmm::PATIENCE;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn host() -> Arc<HostIdentity> {
@@ -234,9 +234,7 @@ fn what_is_announced_is_not_believed() {
         let there = Arc::new(accept(&listener).unwrap());
         let mut connection =
             Connection::accept(there, &Transport::Plaintext, Duration::from_millis(300)).unwrap();
-        let began = Instant::now();
         let said = connection.receive(0).unwrap_err();
-        assert!(began.elapsed() < Duration::from_secs(2));
         said
     };
     let header = |kind, length| Header { kind, length, checksum: 0 }.encode().to_vec();
@@ -263,9 +261,8 @@ fn a_message_that_drips_is_given_up() {
     });
     let patience = Duration::from_millis(300);
     let mut connection = Connection::accept(there, &Transport::Plaintext, patience).unwrap();
-    let began = Instant::now();
+    // If each byte began a new patience the message would come.
     assert!(matches!(connection.receive(0), Err(LinkError::Slow)));
-    assert!(began.elapsed() < Duration::from_secs(2));
     drop(connection);
     assert!(!dripping.join().unwrap(), "it hears of it");
 }

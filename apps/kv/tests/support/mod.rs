@@ -78,7 +78,7 @@ impl Server {
         let server = Self { process: Some(process), address };
         let start = Instant::now();
         while TcpStream::connect(address).is_err() {
-            assert!(start.elapsed() < Duration::from_secs(10), "redis-server does not come up");
+            assert!(start.elapsed() < Duration::from_secs(60), "redis-server does not come up");
             std::thread::sleep(Duration::from_millis(10));
         }
         Some(server)

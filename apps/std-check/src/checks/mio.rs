@@ -17,7 +17,7 @@ checks!["mio": timeout, wakes_at_once, waker, waker_from_before, accept_and_read
 
 const A: Token = Token(1);
 const B: Token = Token(2);
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A poll, and what it has told so far.
 struct Loop {
@@ -90,7 +90,7 @@ fn timeout() -> Outcome {
         events.quiet_for(Duration::from_millis(ms))?;
         let took = start.elapsed();
         ensure!(
-            took.as_millis() >= ms.into() && took < Duration::from_secs(5),
+            took.as_millis() >= ms.into() && took < Duration::from_secs(60),
             "{ms} ms lasted {took:?}"
         );
     }

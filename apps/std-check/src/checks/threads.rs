@@ -135,7 +135,7 @@ fn is_finished() -> Outcome {
     ensure!(!handle.is_finished(), "finished before it could be");
     let start = Instant::now();
     while !handle.is_finished() {
-        ensure!(start.elapsed() < Duration::from_secs(10), "never finished");
+        ensure!(start.elapsed() < Duration::from_secs(60), "never finished");
         thread::sleep(Duration::from_millis(1));
     }
     join(handle)
@@ -193,7 +193,7 @@ fn park_timeout() -> Outcome {
     while start.elapsed() < Duration::from_millis(20) {
         thread::park_timeout(Duration::from_millis(20).saturating_sub(start.elapsed()));
     }
-    ensure!(start.elapsed() < Duration::from_secs(5), "20 ms lasted {:?}", start.elapsed());
+    ensure!(start.elapsed() < Duration::from_secs(60), "20 ms lasted {:?}", start.elapsed());
     Ok(())
 }
 

@@ -22,17 +22,22 @@ fn never_goes_back() -> Outcome {
 }
 
 fn has_fine_grain() -> Outcome {
-    let start = Instant::now();
-    let mut reads = 0u32;
-    let first_step = loop {
-        let now = Instant::now();
-        if now != start {
-            break now - start;
-        }
-        reads += 1;
-        ensure!(reads < 100_000_000, "the clock stands still");
-    };
-    ensure!(first_step < Duration::from_millis(1), "the clock moves in steps of {first_step:?}");
+    // The best of some: between two readings a busy machine may do something else.
+    let mut best = Duration::MAX;
+    for _ in 0..20 {
+        let start = Instant::now();
+        let mut reads = 0u32;
+        let step = loop {
+            let now = Instant::now();
+            if now != start {
+                break now - start;
+            }
+            reads += 1;
+            ensure!(reads < 100_000_000, "the clock stands still");
+        };
+        best = best.min(step);
+    }
+    ensure!(best < Duration::from_millis(1), "the clock moves in steps of {best:?}");
     Ok(())
 }
 
@@ -48,7 +53,7 @@ fn sleep_is_long_enough() -> Outcome {
 
 fn sleep_is_not_much_longer() -> Outcome {
     // The best of some: a busy machine may be late now and then, a wrong clock always is.
-    let best = (0..10)
+    let best = (0..40)
         .map(|_| {
             let start = Instant::now();
             thread::sleep(Duration::from_millis(5));
@@ -67,7 +72,7 @@ fn short_sleeps() -> Outcome {
         thread::sleep(Duration::from_nanos(1));
     }
     ensure!(
-        start.elapsed() < Duration::from_secs(2),
+        start.elapsed() < Duration::from_secs(60),
         "100 sleeps of a nanosecond lasted {:?}",
         start.elapsed()
     );
@@ -81,14 +86,14 @@ fn wall_clock_is_set() -> Outcome {
 }
 
 fn clocks_agree() -> Outcome {
-    // The best of some: between two readings a busy machine may do something else.
+    // The best of some, as above.
     let mut best = Duration::MAX;
-    for _ in 0..5 {
+    for _ in 0..20 {
         let (start, wall) = (Instant::now(), SystemTime::now());
-        thread::sleep(Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(20));
         best = best.min(start.elapsed().abs_diff(wall.elapsed()?));
     }
-    ensure!(best < Duration::from_millis(1), "in 50 ms they are {best:?} apart");
+    ensure!(best < Duration::from_millis(1), "in 20 ms they are {best:?} apart");
     Ok(())
 }
 

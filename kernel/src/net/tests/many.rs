@@ -5,7 +5,7 @@ use crate::net::{Error, calls::Kind};
 use alloc::vec::Vec;
 use std::time::{Duration, Instant};
 
-/// Opens `n` connections, then lets one of them do a request and its answer many times; the time for each.
+/// Opens `n` connections, then lets one of them do a request and its answer many times; the shortest time for one, which a busy host does not make longer.
 fn round_trip_among(n: usize) -> Duration {
     let mut world = World::new(Faults::default(), 1);
     let listener = world.b.socket(Kind::Stream);
@@ -20,16 +20,18 @@ fn round_trip_among(n: usize) -> Duration {
         pairs.push((client, server));
     }
     let (client, server) = pairs[n / 2];
-    let start = Instant::now();
     const ROUNDS: u32 = 300;
     let mut byte = [0];
+    let mut best = Duration::MAX;
     for _ in 0..ROUNDS {
+        let start = Instant::now();
         world.a.send(client, b"?").unwrap();
         world.until(|w| w.b.receive(server, &mut byte, false).ok());
         world.b.send(server, b"!").unwrap();
         world.until(|w| w.a.receive(client, &mut byte, false).ok());
+        best = best.min(start.elapsed());
     }
-    start.elapsed() / ROUNDS
+    best
 }
 
 #[test]
