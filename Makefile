@@ -4,11 +4,12 @@
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build images demo test faults bench fuzz lint clean
+.PHONY: help setup build images demo test hosts faults bench fuzz lint clean
 
 help:
 	@echo 'make demo    show the main job: a key-value store moves between two hosts under load'
 	@echo 'make test    run every test'
+	@echo 'make hosts   run tests on ordinary KVM (AMD-V) in emulation, with and without nested paging, on one and two CPUs; make test has a short form'
 	@echo 'make faults  let moves fail at every fail point in random order, RUNS=300 times (SEED=n: those of a run before)'
 	@echo 'make bench   measure, side by side with QEMU; results in out/bench'
 	@echo 'make fuzz    feed hostile input to every parser, SECONDS=60 each; results in out/fuzz'
@@ -36,6 +37,11 @@ bench: images
 
 test: setup
 	@.ci/test
+
+hosts: setup
+	cargo test --workspace --profile checked --no-run
+	@.ci/images checked
+	@.ci/hosts long
 
 faults: setup
 	@.ci/faults $(RUNS) $(SEED)
