@@ -234,8 +234,7 @@ fn what_is_announced_is_not_believed() {
         let there = Arc::new(accept(&listener).unwrap());
         let mut connection =
             Connection::accept(there, &Transport::Plaintext, Duration::from_millis(300)).unwrap();
-        let said = connection.receive(0).unwrap_err();
-        said
+        connection.receive(0).unwrap_err()
     };
     let header = |kind, length| Header { kind, length, checksum: 0 }.encode().to_vec();
     assert!(matches!(peer(header(Kind::State, 1 << 20)), LinkError::First(_)));
