@@ -73,6 +73,12 @@ impl CallOff {
         Ok(code)
     }
 
+    /// Whether a signal has come.
+    #[must_use]
+    pub fn caught(&self) -> bool {
+        lock(&self.caught).is_some()
+    }
+
     fn code(&self) -> Option<ExitCode> {
         lock(&self.caught).map(|reason| ExitCode::from(reason.exit_code()))
     }

@@ -49,6 +49,12 @@ impl Args {
 }
 
 impl Confinement {
+    /// What becomes of a thread that makes a call which its filter does not have.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
     /// Gives up what the process does not need once everything is open, and makes [`confine::enter`] do its part from now on. To be called while there is
     /// only one thread.
     ///

@@ -1,6 +1,6 @@
 //! `vmm-lite identity`, and the options of `migrate` and `receive` that choose one.
 
-use crate::identity::{IdentityDir, PublicKey, Role, Trusted, trust::check_name};
+use crate::identity::{IdentityDir, Location, PublicKey, Role, Trusted, trust::check_name};
 use serde_json::{Value, json};
 use std::{
     path::PathBuf,
@@ -20,6 +20,13 @@ Both hosts of a move must know each other. Once on each: `init`, which prints a 
 
 A host that only ever sends, or only ever receives, needs no more: `trust KEY NAME --receive` where VMs are sent from, `--send` where
 they are received.
+
+Where several hosts may receive VMs, `migrate` has to know which is meant. Bind each to its addresses, as they are written in
+tcp://HOST:PORT, or name the key in the move:
+
+  hosta# vmm-lite identity trust $(ssh hostb vmm-lite identity show) --at 10.9.0.2 --at hostb.example:7000
+  hosta# vmm-lite migrate kv tcp://10.9.0.2:7000
+  hosta# vmm-lite migrate kv tcp://10.9.0.3:7000#ed25519:…
 
 The identity is in /etc/vmm-lite for root, else in $XDG_CONFIG_HOME/vmm-lite (~/.config/vmm-lite); --identity DIR or VMM_LITE_IDENTITY says otherwise.";
 
@@ -68,6 +75,12 @@ enum Verb {
         /// It may receive VMs from here [default: both]
         #[arg(long)]
         receive: bool,
+        /// `migrate` expects it at this address, and no other host; several times for several addresses [default: as it was]
+        #[arg(long, value_name = "HOST[:PORT]")]
+        at: Vec<Location>,
+        /// Bind it to no address, and forget those it was bound to
+        #[arg(long, conflicts_with = "at")]
+        anywhere: bool,
     },
     /// List the hosts that are trusted
     List {
@@ -119,7 +132,7 @@ pub fn run(args: Args) -> super::Result {
         }
         Verb::Show { json } => {
             let identity = dir.load()?;
-            let validity = identity.validity()?;
+            let validity = identity.certificate().validity()?;
             if json {
                 let object = json!({
                     "key": identity.public().to_string(),
@@ -132,7 +145,7 @@ pub fn run(args: Args) -> super::Result {
             } else {
                 println!("{} {}", identity.public(), host_name());
             }
-            match identity.check_validity(SystemTime::now()) {
+            match identity.certificate().check_validity(SystemTime::now()) {
                 Ok(None) => {}
                 Ok(Some(warning)) => eprintln!("vmm-lite: warning: {warning}"),
                 Err(e) => eprintln!("vmm-lite: warning: {e}"),
@@ -145,7 +158,10 @@ pub fn run(args: Args) -> super::Result {
                 identity.public()
             );
         }
-        Verb::Trust { line, name, send, receive } => trust(&dir, &line, name, send, receive)?,
+        Verb::Trust { line, name, send, receive, at, anywhere } => {
+            let at = if anywhere || !at.is_empty() { Some(at) } else { None };
+            trust(&dir, &line, name, (send, receive), at)?;
+        }
         Verb::List { json } => list(&dir, json)?,
         Verb::Revoke { who } => {
             let gone = dir.change_trusted(|store| store.remove(&who))?;
@@ -159,8 +175,8 @@ fn trust(
     dir: &IdentityDir,
     line: &[String],
     name: Option<String>,
-    send: bool,
-    receive: bool,
+    (send, receive): (bool, bool),
+    at: Option<Vec<Location>>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     // The line may have been quoted, or not.
     let words: Vec<&str> = line.iter().flat_map(|part| part.split_whitespace()).collect();
@@ -175,9 +191,11 @@ fn trust(
     }
     let both = !send && !receive;
     let trusted = dir.change_trusted(|store| {
-        let known = store.get(&key).map(|host| host.name.clone());
-        let name = name.or(named).or(known).unwrap_or_else(|| unnamed(&key));
-        let host = Trusted { key, name, send: send || both, receive: receive || both };
+        let known = store.get(&key).cloned();
+        let at = at.or_else(|| known.as_ref().map(|host| host.at.clone())).unwrap_or_default();
+        let name = name.or(named).or(known.map(|host| host.name));
+        let name = name.unwrap_or_else(|| unnamed(&key));
+        let host = Trusted { key, name, send: send || both, receive: receive || both, at };
         store.add(host.clone())?;
         Ok(host)
     })?;
@@ -186,7 +204,11 @@ fn trust(
         (false, true) => "receive VMs from here",
         _ => "send VMs here and receive VMs from here",
     };
-    eprintln!("vmm-lite: {} may {may}", trusted.name);
+    let expected = match places(&trusted) {
+        at if at.is_empty() || !trusted.receive => String::new(),
+        at => format!("; `migrate` expects it at {at}"),
+    };
+    eprintln!("vmm-lite: {} may {may}{expected}", trusted.name);
     Ok(())
 }
 
@@ -197,19 +219,33 @@ fn list(dir: &IdentityDir, json: bool) -> Result<(), Box<dyn std::error::Error>>
             .hosts()
             .iter()
             .map(|host| {
-                json!({ "name": host.name, "key": host.key.to_string(), "send": host.send, "receive": host.receive })
+                let at: Vec<String> = host.at.iter().map(Location::to_string).collect();
+                json!({
+                    "name": host.name,
+                    "key": host.key.to_string(),
+                    "send": host.send,
+                    "receive": host.receive,
+                    "at": at,
+                })
             })
             .collect();
         println!("{}", Value::from(hosts));
         return Ok(());
     }
     let yes = |may| if may { "yes" } else { "no" };
-    println!("{:<20} {:<9} {:<12} KEY", "NAME", "MAY SEND", "MAY RECEIVE");
+    println!("{:<20} {:<9} {:<12} {:<51} AT", "NAME", "MAY SEND", "MAY RECEIVE", "KEY");
     for host in store.hosts() {
         let (send, receive) = (yes(host.may(Role::Send)), yes(host.may(Role::Receive)));
-        println!("{:<20} {send:<9} {receive:<12} {}", host.name, host.key);
+        let (key, at) = (host.key.to_string(), places(host));
+        let line = format!("{:<20} {send:<9} {receive:<12} {key:<51} {at}", host.name);
+        println!("{}", line.trim_end());
     }
     Ok(())
+}
+
+/// The addresses that a host is bound to.
+fn places(host: &Trusted) -> String {
+    host.at.iter().map(Location::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// What this host calls itself, as far as it is fit for a name.

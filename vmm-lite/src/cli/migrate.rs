@@ -2,7 +2,12 @@
 
 use super::{arguments, call_off::CallOff, identity};
 use crate::{
+    confine::Mode as Seccomp,
     control::{Client, server::catch_signals},
+    identity::{
+        Expected, IdentityDir, Location, PublicKey, expected,
+        signer::{self, Signing},
+    },
     migration::{
         address::Address,
         credentials::{self, PLAINTEXT_WARNING},
@@ -15,6 +20,7 @@ use migrate::{report::Report, source::Mode};
 use serde_json::{Value, json};
 use std::{
     io::{self, IsTerminal, Write},
+    os::fd::AsFd,
     process::ExitCode,
     time::Duration,
 };
@@ -30,8 +36,12 @@ How memory goes over (--mode):
   stop-and-copy  all memory while the guest stands: the fewest bytes, the longest blackout
 While memory follows, the VM needs both hosts; the report says for how long.
 
+Which host is expected at the address is known by its key: the one named behind #, or the one bound to the address (`vmm-lite identity
+trust … --at`), or the only one that may receive VMs.
+
 Examples:
   vmm-lite migrate kv tcp://10.9.0.2:7000
+  vmm-lite migrate kv tcp://10.9.0.2:7000#ed25519:…
   vmm-lite migrate kv tcp://10.9.0.2:7000 --bandwidth 1Gbit --max-blackout 500us --timeout 30s
   vmm-lite migrate kv tcp://10.9.0.2:7000 --json | tail -n 1 | jq .blackout_ns";
 
@@ -41,8 +51,8 @@ Examples:
 pub struct Args {
     /// Name of the VM
     name: String,
-    /// Where it moves
-    #[arg(value_name = "tcp://HOST:PORT")]
+    /// Where it moves, and with #KEY to which host
+    #[arg(value_name = "tcp://HOST:PORT[#KEY]")]
     to: Address,
     /// How memory goes over
     #[arg(long, default_value = "auto", value_parser = modes())]
@@ -59,8 +69,34 @@ pub struct Args {
     /// Print an object in JSON for each event, and the report as the last one; times in nanoseconds
     #[arg(long)]
     json: bool,
+    /// Where nothing says which of several hosts is expected at the address, take any that may receive VMs, and expect it there from then on
+    #[arg(long, conflicts_with = "plaintext")]
+    trust_on_first_use: bool,
     #[command(flatten)]
     security: identity::Security,
+}
+
+/// How the move is secured, if it is.
+struct Secured {
+    dir: IdentityDir,
+    signing: Signing,
+    expected: Expected,
+    /// The request's member.
+    member: Value,
+}
+
+impl Secured {
+    /// Finds out which hosts are expected, and starts the process that signs.
+    fn new(dir: IdentityDir, args: &Args) -> Result<Self, Box<dyn std::error::Error>> {
+        let signer = signer::start(&dir, signer::Side::Source, Seccomp::Kill)?;
+        let trusted = dir.trusted()?;
+        let key = args.to.key();
+        let expected = expected(&trusted, args.to.host_port(), key, args.trust_on_first_use)?;
+        let signing = signer.finish()?;
+        credentials::check(&signing.certificate)?;
+        let member = credentials::to_request(&signing.certificate, &trusted, &expected.keys)?;
+        Ok(Self { dir, signing, expected, member })
+    }
 }
 
 /// Runs the verb.
@@ -69,30 +105,61 @@ pub struct Args {
 /// When there is no such VM, or the move fails: then the VM runs on here.
 pub fn run(args: Args) -> super::Result {
     let json = args.json;
+    moved(args).inspect_err(|e| {
+        if json {
+            failed(&**e);
+        }
+    })
+}
+
+fn moved(args: Args) -> super::Result {
+    let json = args.json;
+    let signals = catch_signals()?;
+    // While there is no other thread: it makes a process.
+    let mut secured = secured(&args)?;
     let early = move || {
         if json {
             failed(&io::Error::from(io::ErrorKind::Interrupted));
         }
     };
-    let call_off = CallOff::on(catch_signals()?, &args.name, early)?;
-    let asked = ask(&args).inspect_err(|e| {
+    let call_off = CallOff::on(signals, &args.name, early)?;
+    let mut client = Client::connect(&args.name)?;
+    let addresses = args.to.look_up()?;
+    let mut request =
+        json!({ "verb": "migrate", "to": args.to.to_string(), "addresses": addresses });
+    match &mut secured {
+        Some(secured) => request["identity"] = secured.member.take(),
+        None => request["plaintext"] = true.into(),
+    }
+    let Args { mode, max_blackout, bandwidth, timeout, .. } = args;
+    Options { mode, max_blackout, bandwidth, timeout }.to_request(&mut request);
+    let live = !json && std::io::stderr().is_terminal();
+    let progress = |progress| {
         if json {
-            failed(&**e);
-        }
-    });
-    let (mut client, request) = asked?;
-    let live = !args.json && std::io::stderr().is_terminal();
-    call_off.asked(&client)?;
-    let answer = client.request(&request, |progress| {
-        if args.json {
             line(&progress);
         } else if live {
             show(progress);
         }
-    });
+    };
+    call_off.asked(&client)?;
+    let answer = match secured {
+        None => client.request(&request, progress),
+        Some(Secured { dir, signing, expected, .. }) => {
+            let Signing { socket, leash, .. } = signing;
+            // The VM's process has the socket then, and no other: the signer ends with that use.
+            let sent = client.send(&request, &[socket.as_fd()]);
+            drop(socket);
+            let answer = sent.and_then(|()| client.answer(progress));
+            leash.release();
+            if let (Ok(answer), true) = (&answer, expected.first_use) {
+                bind(&dir, &args.to, answer)?;
+            }
+            answer
+        }
+    };
     let answer = match answer {
         Err(e) => {
-            if args.json {
+            if call_off.caught() && json {
                 failed(&e);
             }
             return call_off.failed(e);
@@ -103,7 +170,7 @@ pub fn run(args: Args) -> super::Result {
     if live {
         eprint!("\r\x1b[K");
     }
-    if args.json {
+    if json {
         line(&answer);
         return gone(&mut client);
     }
@@ -126,26 +193,31 @@ fn arrived(to: &Address, paused: bool) -> String {
     if paused { format!("is at {to} now, paused as it was") } else { format!("runs at {to} now") }
 }
 
-/// Connects to the VM and makes the request.
-fn ask(args: &Args) -> Result<(Client, Value), Box<dyn std::error::Error>> {
-    let client = Client::connect(&args.name)?;
-    let dir = args.security.dir();
-    if dir.is_none() {
-        eprintln!("vmm-lite: warning: {PLAINTEXT_WARNING}");
+fn secured(args: &Args) -> Result<Option<Secured>, Box<dyn std::error::Error>> {
+    if let Some(dir) = args.security.dir() {
+        return Secured::new(dir, args).map(Some);
     }
-    let (member, how) = credentials::to_request(dir.as_ref())?;
-    let addresses = args.to.look_up()?;
-    let mut request =
-        json!({ "verb": "migrate", "to": args.to.to_string(), "addresses": addresses });
-    request[member] = how;
-    let &Args { mode, max_blackout, bandwidth, timeout, .. } = args;
-    Options { mode, max_blackout, bandwidth, timeout }.to_request(&mut request);
-    Ok((client, request))
+    eprintln!("vmm-lite: warning: {PLAINTEXT_WARNING}");
+    if args.to.key().is_some() {
+        return Err("with --plaintext no host proves its key: leave #KEY out".into());
+    }
+    Ok(None)
 }
 
 /// The last event of a move that was not made.
 fn failed(why: &dyn std::error::Error) {
     line(&json!(Progress::Failed { error: super::with_causes(why) }));
+}
+
+/// Expects the host that took the VM at its address from now on.
+fn bind(dir: &IdentityDir, to: &Address, answer: &Value) -> Result<(), crate::identity::Error> {
+    let key: PublicKey = answer["destination_key"].as_str().unwrap_or_default().parse()?;
+    let (host, port) = to.host_port();
+    let name = dir.change_trusted(|store| {
+        store.bind(&key, Location::of(host, port)).map(|host| host.name.clone())
+    })?;
+    eprintln!("vmm-lite: {name} ({key}) is expected at {} from now on", Location::of(host, port));
+    Ok(())
 }
 
 fn modes() -> impl TypedValueParser<Value = Mode> {

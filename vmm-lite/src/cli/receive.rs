@@ -8,10 +8,11 @@ use crate::{
         server::{self, Signals},
     },
     kvm,
+    identity::signer,
     metrics::At,
     migration::{
         address::Address,
-        credentials::PLAINTEXT_WARNING,
+        credentials::{self, PLAINTEXT_WARNING},
         destination::{Arrived, Offering, Receiver},
         listener::{self, Door},
         poll::wait_readable,
@@ -82,7 +83,18 @@ pub fn run(args: Args) -> super::Result {
     if args.confinement.user.is_some() && args.name.is_none() {
         return Err("with --user, give the VM's name here too (--name): only now can this process take one in this user's directory".into());
     }
+    if args.listen.key().is_some() {
+        return Err("this host proves its own key, and which others may send is said by `vmm-lite identity trust`: leave #KEY out of --listen".into());
+    }
     let confinement = args.confinement.begin(&[])?;
+    // While there is one thread, and before anything is open that a signer has no use for.
+    let signing = match args.security.dir() {
+        Some(dir) => {
+            let starting = signer::start(&dir, signer::Side::Destination, confinement.mode())?;
+            Some((dir, starting))
+        }
+        None => None,
+    };
     let signals = server::catch_signals()?;
     let dir = RuntimeDir::open()?;
     let tap = args.tap.as_deref();
@@ -91,9 +103,15 @@ pub fn run(args: Args) -> super::Result {
         Some(_) => Resources::open(tap)?,
         None => Resources::with_tap_later(tap)?,
     };
-    let door = match args.security.dir() {
-        // Another user may not be able to read the directory.
-        Some(dir) => Door::tls(dir, args.confinement.user.is_some())?,
+    let door = match signing {
+        Some((dir, starting)) => {
+            let signing = starting.finish()?;
+            let certificate = signing.certificate.clone();
+            let key = signing.into_key(signer::Side::Destination);
+            let credentials = credentials::for_receiving(&dir, certificate, key)?;
+            // Another user may not be able to read the directory.
+            Door::tls(credentials, args.confinement.user.is_none().then_some(dir))
+        }
         None => {
             eprintln!("vmm-lite: warning: {PLAINTEXT_WARNING}");
             Door::Plaintext

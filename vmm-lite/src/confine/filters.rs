@@ -30,11 +30,13 @@ pub enum Thread {
     Loader,
     /// Tells the network that a guest is here once it can be told.
     Announce,
+    /// Signs with the host's key, in a process of its own that runs no guest.
+    Signer,
 }
 
 impl Thread {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Main,
         Self::Vcpu,
         Self::Stdin,
@@ -45,6 +47,7 @@ impl Thread {
         Self::Metrics,
         Self::Loader,
         Self::Announce,
+        Self::Signer,
     ];
 
     /// The thread's name, as the host shows it (but for the main thread, which has the program's).
@@ -61,6 +64,7 @@ impl Thread {
             Self::Metrics => "metrics",
             Self::Loader => "loader",
             Self::Announce => "announce",
+            Self::Signer => "vmm-lite-signer",
         }
     }
 
@@ -80,6 +84,7 @@ impl Thread {
                 .and(urgency()),
             Self::Loader => common().and(serve_faults()).any(&[c::SYS_pread64]),
             Self::Announce => common().and(ask_about_links()),
+            Self::Signer => common().any(&[c::SYS_recvfrom, c::SYS_sendto]),
             Self::Metrics => common().and(sockets()).any(&[c::SYS_accept4]),
             Self::Receive => common()
                 .and(start_thread(Self::Vcpu))

@@ -115,7 +115,8 @@ pub(super) fn drop_thread_capabilities(thread: Thread) -> Result<(), Error> {
         | Thread::ConsoleIn
         | Thread::Metrics
         | Thread::Loader
-        | Thread::Announce => 0,
+        | Thread::Announce
+        | Thread::Signer => 0,
     };
     set_capabilities(keep & permitted().map_err(failed)?).map_err(failed)
 }

@@ -138,13 +138,29 @@ impl Client {
         &mut self,
         request: &Value,
         files: &[BorrowedFd<'_>],
-        mut progress: impl FnMut(Value),
+        progress: impl FnMut(Value),
     ) -> Result<Value, Error> {
+        self.send(request, files)?;
+        self.answer(progress)
+    }
+
+    /// Sends a request with open files, whose answer is yet to be read.
+    ///
+    /// # Errors
+    /// What the connection says.
+    pub fn send(&mut self, request: &Value, files: &[BorrowedFd<'_>]) -> Result<(), Error> {
         let mut line = request.to_string();
         line.push('\n');
         let sent = descriptors::send(self.stream(), line.as_bytes(), files);
         let rest = &line.as_bytes()[sent.map_err(self.failed("write to"))?..];
-        self.stream().write_all(rest).map_err(self.failed("write to"))?;
+        self.stream().write_all(rest).map_err(self.failed("write to"))
+    }
+
+    /// Reads the answer to what was [sent](Self::send); `progress` gets what comes before.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn answer(&mut self, mut progress: impl FnMut(Value)) -> Result<Value, Error> {
         loop {
             let mut answer = self.line()?;
             if let Some(step) = answer.get_mut("progress") {

@@ -201,7 +201,10 @@ fn serve(vm: &Vm, reply: &mut Reply, answering: &Answering) -> io::Result<()> {
         };
         match request.verb() {
             "console" => return console(vm, reply, lines.buffer()),
-            "migrate" => answering.during(|| migration::request(vm, &request, reply)),
+            "migrate" => {
+                let files = lines.get_mut().take_files();
+                answering.during(|| migration::request(vm, &request, files, reply));
+            }
             verb => answering.during(|| match snapshot::serve::verb(verb) {
                 Some(serve) => {
                     let files = lines.get_mut().take_files();

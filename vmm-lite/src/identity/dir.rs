@@ -18,7 +18,7 @@ const KEY: &str = "key.pem";
 const CERTIFICATE: &str = "certificate.pem";
 const TRUSTED: &str = "trusted";
 /// Longest file that is read; far more than the longest that is written.
-const FILE_MAX: u64 = 256 << 10;
+const FILE_MAX: u64 = 2 << 20;
 
 /// The directory of one host, or of one user.
 #[derive(Clone, Debug)]
@@ -78,6 +78,26 @@ impl IdentityDir {
         let certificate = self.read(CERTIFICATE)?.ok_or_else(none)?;
         HostIdentity::from_pem(&key, &certificate)
             .map_err(|e| Error::File { path: self.path.join(KEY), what: e.to_string() })
+    }
+
+    /// Checks that there is an identity, and that its files are this user's alone, without reading
+    /// the key.
+    ///
+    /// # Errors
+    /// [`Error::None`], [`Error::Unsafe`].
+    pub fn check_files(&self) -> Result<(), Error> {
+        self.check()?;
+        [KEY, CERTIFICATE].into_iter().try_for_each(|name| {
+            let path = self.path.join(name);
+            match fs::symlink_metadata(&path) {
+                Ok(found) if found.is_file() && private(&found) => Ok(()),
+                Ok(_) => Err(Error::Unsafe { path, mode: 0o600 }),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    Err(Error::None(self.path.clone()))
+                }
+                Err(e) => Err(Self::failed("read", &path)(e)),
+            }
+        })
     }
 
     /// Makes a new certificate for the key.
@@ -214,8 +234,8 @@ mod tests {
         assert!(matches!(dir.init(10), Err(Error::Exists(_))));
         let renewed = dir.renew(100).unwrap();
         assert_eq!(renewed.public(), made.public());
-        assert_eq!(dir.load().unwrap().certificate, renewed.certificate);
-        assert_ne!(renewed.certificate, made.certificate);
+        assert_eq!(dir.load().unwrap().certificate(), renewed.certificate());
+        assert_ne!(renewed.certificate(), made.certificate());
         for file in [".", KEY, CERTIFICATE] {
             assert!(private(&fs::metadata(dir.path().join(file)).unwrap()), "{file}");
         }
@@ -250,6 +270,7 @@ mod tests {
             name: name.into(),
             send: true,
             receive: false,
+            at: Vec::new(),
         };
         dir.change_trusted(|store| store.add(host("a"))).unwrap();
         dir.change_trusted(|store| store.add(host("bb"))).unwrap();

@@ -1,25 +1,28 @@
 //! This host's key pair and certificate.
 
-use super::{Error, PublicKey, certificate};
+use super::{Error, HostCertificate, PublicKey, certificate};
 use rcgen::{KeyPair, PKCS_ED25519};
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime, pem::PemObject};
+use rustls::{
+    crypto::ring,
+    pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject},
+    sign::SigningKey,
+};
 use std::{
     ops::Range,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Certificates begin that long before they are made, for hosts whose clocks are behind.
 const SKEW: Duration = DAY;
-/// Whoever has a certificate that ends so soon is told.
-const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// A host, as it proves who it is.
+/// A host's key pair and certificate. No process that runs a guest may have one: those have a
+/// [`HostCertificate`], and a [`signer`](super::signer) that signs for them.
 #[derive(Debug)]
 pub struct HostIdentity {
-    pub(crate) key: PrivatePkcs8KeyDer<'static>,
-    pub(crate) certificate: CertificateDer<'static>,
-    public: PublicKey,
+    key: PrivatePkcs8KeyDer<'static>,
+    certificate: HostCertificate,
 }
 
 impl HostIdentity {
@@ -51,9 +54,11 @@ impl HostIdentity {
     }
 
     fn of(pair: &KeyPair, certificate: CertificateDer<'static>) -> Result<Self, Error> {
-        let public = pair.public_key_raw().try_into().map(PublicKey);
-        let public = public.map_err(|_| Error::Broken("the key is not Ed25519's".into()))?;
-        Ok(Self { key: pair.serialize_der().into(), certificate, public })
+        let certificate = HostCertificate::from_der(certificate)?;
+        if pair.public_key_raw() != certificate.public().0 {
+            return Err(Error::Broken("the certificate is another key's".into()));
+        }
+        Ok(Self { key: pair.serialize_der().into(), certificate })
     }
 
     /// From what [`pem`](Self::pem) gave.
@@ -64,57 +69,34 @@ impl HostIdentity {
         let broken = |e: rustls::pki_types::pem::Error| Error::Broken(e.to_string());
         let key = PrivatePkcs8KeyDer::from_pem_slice(key.as_bytes()).map_err(broken)?;
         let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(broken)?;
-        let this = Self::of(&pair(&key)?, certificate)?;
-        match certificate::validity(&this.certificate) {
-            Err(e) => Err(Error::Broken(e.to_string())),
-            Ok(_) if certificate::key_of(&this.certificate).ok() != Some(this.public) => {
-                Err(Error::Broken("the certificate is another key's".into()))
-            }
-            Ok(_) => Ok(this),
-        }
+        Self::of(&pair(&key)?, certificate)
     }
 
     /// Key and certificate as text.
     #[must_use]
     pub fn pem(&self) -> (String, String) {
-        let text = |label: &str, bytes: &[u8]| pem::encode(&pem::Pem::new(label, bytes));
-        (text("PRIVATE KEY", self.key.secret_pkcs8_der()), text("CERTIFICATE", &self.certificate))
+        let key = pem::Pem::new("PRIVATE KEY", self.key.secret_pkcs8_der());
+        (pem::encode(&key), self.certificate.pem())
     }
 
-    /// What others know it by.
+    /// The public half.
+    #[must_use]
+    pub fn certificate(&self) -> &HostCertificate {
+        &self.certificate
+    }
+
+    /// The key that other hosts know this one by.
     #[must_use]
     pub fn public(&self) -> PublicKey {
-        self.public
+        self.certificate.public()
     }
 
-    /// When others take it.
+    /// The private key as the TLS library takes it. It stays in the memory of the process.
     ///
     /// # Errors
     /// [`Error::Broken`].
-    pub fn validity(&self) -> Result<Range<SystemTime>, Error> {
-        certificate::validity(&self.certificate).map_err(|e| Error::Broken(e.to_string()))
-    }
-
-    /// Checks that others would take it now; says when that ends soon.
-    ///
-    /// # Errors
-    /// [`Error::Validity`].
-    pub fn check_validity(&self, now: SystemTime) -> Result<Option<String>, Error> {
-        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        match certificate::check(&self.certificate, &self.public, UnixTime::since_unix_epoch(since))
-        {
-            Ok(()) => {}
-            Err(webpki::Error::CertExpired { .. }) => return Err(Error::Validity("has expired")),
-            Err(webpki::Error::CertNotValidYet { .. }) => {
-                return Err(Error::Validity("is not valid yet"));
-            }
-            Err(e) => return Err(Error::Broken(e.to_string())),
-        }
-        let left = self.validity()?.end.duration_since(now).unwrap_or_default();
-        let days = left.as_secs() / DAY.as_secs();
-        Ok((left < SOON).then(|| {
-            format!("this host's certificate expires in {days} days; `vmm-lite identity renew` prolongs it")
-        }))
+    pub fn signing_key(&self) -> Result<Arc<dyn SigningKey>, Error> {
+        ring::sign::any_eddsa_type(&self.key).map_err(|e| Error::Broken(e.to_string()))
     }
 }
 
@@ -137,7 +119,7 @@ mod tests {
         let one = HostIdentity::generate(10).unwrap();
         let (key, certificate) = one.pem();
         let again = HostIdentity::from_pem(&key, &certificate).unwrap();
-        assert_eq!((again.public(), &again.certificate), (one.public(), &one.certificate));
+        assert_eq!(again.certificate(), one.certificate());
         assert!(!format!("{one:?}").contains(&key[40..60]), "keys are not printed");
     }
 
@@ -155,7 +137,7 @@ mod tests {
     fn it_is_said_when_a_certificate_ends_or_is_about_to() {
         let now = SystemTime::now();
         let of = |from: SystemTime, to: SystemTime| {
-            HostIdentity::generate_for(from..to).unwrap().check_validity(now)
+            HostIdentity::generate_for(from..to).unwrap().certificate().check_validity(now)
         };
         assert_eq!(of(now - DAY, now + DAY * 100).unwrap(), None);
         assert!(of(now - DAY, now + DAY * 10).unwrap().unwrap().contains("expires in"));
@@ -169,8 +151,8 @@ mod tests {
         let old = HostIdentity::generate_for(now - DAY * 9..now - DAY).unwrap();
         let new = old.renewed(100).unwrap();
         assert_eq!(new.public(), old.public());
-        assert_eq!(new.check_validity(now).unwrap(), None);
+        assert_eq!(new.certificate().check_validity(now).unwrap(), None);
         // A host whose clock is behind takes it too.
-        new.check_validity(now - Duration::from_secs(3600)).unwrap();
+        new.certificate().check_validity(now - Duration::from_secs(3600)).unwrap();
     }
 }

@@ -6,19 +6,29 @@
 //!
 //! - [`key`]: public keys as people copy them
 //! - [`certificate`]: certificates, and what is wrong with one
+//! - [`public`]: this host's certificate, which is no secret
 //! - [`host`]: this host's key pair and certificate
+//! - [`signer`]: the process that has the key while VMs move, so that no process with a VM has it
 //! - [`trust`]: the hosts that are trusted
-//! - [`dir`]: the directory that holds both
+//! - [`location`]: addresses that a host's key is bound to; [`expected`](mod@expected): which hosts may answer at one
+//! - [`dir`]: the directory that holds key, certificate and list
 
 pub mod certificate;
 pub mod dir;
+pub mod expected;
 pub mod host;
 pub mod key;
+pub mod location;
+pub mod public;
+pub mod signer;
 pub mod trust;
 
 pub use dir::IdentityDir;
+pub use expected::{Expected, expected};
 pub use host::HostIdentity;
 pub use key::PublicKey;
+pub use location::Location;
+pub use public::HostCertificate;
 pub use trust::{Role, TrustStore, Trusted};
 
 use std::{io, path::PathBuf};
@@ -65,6 +75,12 @@ pub enum Error {
     /// Key and certificate, from wherever they come, make no identity.
     #[error("key and certificate make no identity: {0}")]
     Broken(String),
+    /// The process that signs did not start.
+    #[error("cannot start the process that signs with this host's key")]
+    Start(#[source] io::Error),
+    /// The process that signs cannot use the key.
+    #[error("{0}")]
+    Signer(String),
     /// Not a key.
     #[error(
         "{0:?} is no host's key: it is the line that `vmm-lite identity show` prints there, such as ed25519:… NAME"
@@ -86,6 +102,43 @@ pub enum Error {
     /// More hosts than the file may have.
     #[error("{0} hosts are trusted already, and that is the most")]
     Full(usize),
+    /// Not where a host can be.
+    #[error(
+        "{0:?} is no place of a host: write HOST or HOST:PORT as in tcp://HOST:PORT, such as 10.9.0.2:7000"
+    )]
+    Location(String),
+    /// More addresses than one host may have.
+    #[error("a host can be bound to {0} addresses, and no more")]
+    Locations(usize),
+    /// No host may receive.
+    #[error(
+        "no host is trusted to receive VMs from here: run `vmm-lite identity show` on the other host, and here \
+         `vmm-lite identity trust` with the line that it prints"
+    )]
+    NoReceiver,
+    /// The key that was named is not trusted for that.
+    #[error(
+        "the key {0} that the address names is not trusted to receive VMs from here. If it should be, run: \
+         vmm-lite identity trust {0} NAME"
+    )]
+    NotReceiver(PublicKey),
+    /// All hosts that may receive are elsewhere.
+    #[error(
+        "no trusted host is expected at {0}: all that may receive VMs are bound to other addresses (`vmm-lite identity list`). \
+         Name the key, tcp://{0}#ed25519:…, or bind one to the address: vmm-lite identity trust KEY NAME --at {0}"
+    )]
+    NoneThere(String),
+    /// Several hosts could be meant.
+    #[error(
+        "which host is expected at {at} is not known, as several may receive VMs ({names}). Name its key, tcp://{at}#ed25519:…, or bind \
+         it to the address: vmm-lite identity trust KEY NAME --at {at}. (--trust-on-first-use takes any of them, and binds it)"
+    )]
+    AnyThere {
+        /// The address.
+        at: String,
+        /// Who could be meant.
+        names: String,
+    },
     /// Nothing to revoke.
     #[error("no host {0} is trusted; `vmm-lite identity list` shows those that are")]
     NotTrusted(String),

@@ -2,14 +2,19 @@
 //!
 //! ```text
 //! ed25519:3q2-7w… hosta send,receive
+//! ed25519:9Xh_Zq… hostb receive at=10.9.0.2:7000,hostb.example
 //! ```
 
-use super::{Error, PublicKey};
+use super::{Error, Location, PublicKey};
 use std::fmt;
 
 /// Most hosts that one trusts.
 pub const HOSTS_MAX: usize = 400;
 const NAME_MAX: usize = 64;
+/// Most addresses that a host is bound to.
+pub const LOCATIONS_MAX: usize = 8;
+/// What the addresses of a host begin with.
+const AT: &str = "at=";
 
 /// What a host may do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +36,8 @@ pub struct Trusted {
     pub send: bool,
     /// Whether it may receive VMs from here.
     pub receive: bool,
+    /// Where it is expected when it receives; empty: wherever no other host is.
+    pub at: Vec<Location>,
 }
 
 impl Trusted {
@@ -52,7 +59,11 @@ impl fmt::Display for Trusted {
             (false, true) => "receive",
             (false, false) => "nothing",
         };
-        write!(f, "{} {} {may}", self.key, self.name)
+        write!(f, "{} {} {may}", self.key, self.name)?;
+        for (n, at) in self.at.iter().enumerate() {
+            write!(f, "{}{at}", if n == 0 { " at=" } else { "," })?;
+        }
+        Ok(())
     }
 }
 
@@ -110,9 +121,12 @@ impl TrustStore {
     /// Adds one; a key that is there already gets the new name and rights.
     ///
     /// # Errors
-    /// [`Error::Full`], [`Error::Name`], [`Error::Taken`].
+    /// [`Error::Full`], [`Error::Name`], [`Error::Taken`], [`Error::Locations`].
     pub fn add(&mut self, new: Trusted) -> Result<(), Error> {
         check_name(&new.name)?;
+        if new.at.len() > LOCATIONS_MAX {
+            return Err(Error::Locations(LOCATIONS_MAX));
+        }
         if self.hosts.iter().any(|host| host.name == new.name && host.key != new.key) {
             return Err(Error::Taken { name: new.name });
         }
@@ -124,6 +138,23 @@ impl TrustStore {
             self.hosts.push(new);
         }
         Ok(())
+    }
+
+    /// Binds a host that is there to an address, beside those that it is bound to.
+    ///
+    /// # Errors
+    /// [`Error::NotTrusted`], [`Error::Locations`].
+    pub fn bind(&mut self, key: &PublicKey, at: Location) -> Result<&Trusted, Error> {
+        let Some(host) = self.hosts.iter_mut().find(|host| host.key == *key) else {
+            return Err(Error::NotTrusted(key.to_string()));
+        };
+        if !host.at.contains(&at) {
+            if host.at.len() == LOCATIONS_MAX {
+                return Err(Error::Locations(LOCATIONS_MAX));
+            }
+            host.at.push(at);
+        }
+        Ok(host)
     }
 
     /// Takes one out, by name or key.
@@ -152,13 +183,21 @@ impl fmt::Display for TrustStore {
 
 fn trusted(line: &str) -> Result<Trusted, String> {
     let mut words = line.split_whitespace();
-    let (Some(key), Some(name), Some(may), None) =
-        (words.next(), words.next(), words.next(), words.next())
+    let (Some(key), Some(name), Some(may), at, None) =
+        (words.next(), words.next(), words.next(), words.next(), words.next())
     else {
-        return Err("write KEY NAME send,receive".into());
+        return Err("write KEY NAME send,receive, and maybe at=HOST:PORT,…".into());
     };
     let key = key.parse().map_err(|e: Error| e.to_string())?;
-    let mut host = Trusted { key, name: name.to_owned(), send: false, receive: false };
+    let at = match at.map(|at| at.strip_prefix(AT)) {
+        None => Vec::new(),
+        Some(Some(at)) => {
+            let at = at.split(',').map(str::parse).collect::<Result<_, _>>();
+            at.map_err(|e: Error| e.to_string())?
+        }
+        Some(None) => return Err("after what it may there can only be at=HOST:PORT,…".into()),
+    };
+    let mut host = Trusted { key, name: name.to_owned(), send: false, receive: false, at };
     for right in may.split(',') {
         match right {
             "send" => host.send = true,
@@ -176,7 +215,7 @@ mod tests {
     use super::*;
 
     fn host(n: u8, name: &str, send: bool, receive: bool) -> Trusted {
-        Trusted { key: PublicKey([n; 32]), name: name.into(), send, receive }
+        Trusted { key: PublicKey([n; 32]), name: name.into(), send, receive, at: Vec::new() }
     }
 
     #[test]
@@ -185,6 +224,11 @@ mod tests {
         store.add(host(1, "a", true, true)).unwrap();
         store.add(host(2, "b.example", true, false)).unwrap();
         store.add(host(3, "c-3", false, true)).unwrap();
+        for at in ["10.9.0.2:7000", "hostc", "[fe80::1]:7000", "hostc"] {
+            store.bind(&PublicKey([3; 32]), at.parse().unwrap()).unwrap();
+        }
+        assert_eq!(store.get(&PublicKey([3; 32])).unwrap().at.len(), 3, "each is there once");
+        store.bind(&PublicKey([4; 32]), "hostd".parse().unwrap()).unwrap_err();
         let text = format!("# hosts\n\n  {store}");
         assert_eq!(TrustStore::parse(&text).unwrap(), store);
         let names = |role| store.that_may(role).map(|h| h.name.as_str()).collect::<Vec<_>>();
@@ -201,6 +245,10 @@ mod tests {
             format!("{key} a everything"),
             format!("{key} a send,"),
             format!("{key} a send receive"),
+            format!("{key} a send at="),
+            format!("{key} a send at=a,"),
+            format!("{key} a send at=a b"),
+            format!("{key} a send at={}", ["a"; LOCATIONS_MAX + 1].join(",")),
             format!("{key} -a send"),
             format!("{key} a send\n{} a send", PublicKey([2; 32])),
         ] {

@@ -1,7 +1,8 @@
-//! Where VMs are sent: `tcp://HOST:PORT`.
+//! Where VMs are sent: `tcp://HOST:PORT`, and with `#ed25519:…` to the host with that key only.
 //!
 //! Names are looked up by the verbs. The process of a VM, which opens no files and asks nobody, is told the addresses.
 
+use crate::identity::PublicKey;
 use std::{
     fmt,
     net::{SocketAddr, ToSocketAddrs},
@@ -15,6 +16,8 @@ const TCP: &str = "tcp://";
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Address {
     host_port: String,
+    /// The key that has to answer there, if one was named.
+    key: Option<PublicKey>,
     /// What its name stands for, once that was looked up.
     found: Vec<SocketAddr>,
 }
@@ -25,6 +28,9 @@ pub enum AddressError {
     /// Not of the form.
     #[error("{0:?} is no address to move to: write tcp://HOST:PORT, such as tcp://10.9.0.2:7000")]
     Form(String),
+    /// What follows `#` is no key.
+    #[error("the address names a key that is none")]
+    Key(#[source] Box<crate::identity::Error>),
     /// A name where only an address will do.
     #[error("{0} is a name: tell the VM its addresses too (`vmm-lite migrate` does)")]
     Name(String),
@@ -43,16 +49,36 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let wrong = || AddressError::Form(text.to_owned());
-        let host_port = text.strip_prefix(TCP).ok_or_else(wrong)?;
+        let rest = text.strip_prefix(TCP).ok_or_else(wrong)?;
+        let (host_port, key) = match rest.split_once('#') {
+            None => (rest, None),
+            Some((host_port, key)) => {
+                let key = key.parse().map_err(|e| AddressError::Key(Box::new(e)))?;
+                (host_port, Some(key))
+            }
+        };
         let (host, port) = host_port.rsplit_once(':').ok_or_else(wrong)?;
         if host.is_empty() || port.parse::<u16>().is_err() {
             return Err(wrong());
         }
-        Ok(Self { host_port: host_port.to_owned(), found: Vec::new() })
+        Ok(Self { host_port: host_port.to_owned(), key, found: Vec::new() })
     }
 }
 
 impl Address {
+    /// Host and port, as they were written.
+    #[must_use]
+    pub fn host_port(&self) -> (&str, u16) {
+        let (host, port) = self.host_port.rsplit_once(':').unwrap_or((&self.host_port, ""));
+        (host, port.parse().unwrap_or_default())
+    }
+
+    /// The key that has to answer there, if one was named.
+    #[must_use]
+    pub fn key(&self) -> Option<PublicKey> {
+        self.key
+    }
+
     /// Looks up the socket addresses it stands for.
     ///
     /// # Errors
@@ -104,6 +130,19 @@ mod tests {
         {
             let said = wrong.parse::<Address>().unwrap_err().to_string();
             assert!(said.contains("tcp://HOST:PORT"), "{said}");
+        }
+    }
+
+    #[test]
+    fn an_address_may_name_a_key_and_is_written_without_it() {
+        let key = PublicKey([7; 32]);
+        let address: Address = format!("tcp://[::1]:7000#{key}").parse().unwrap();
+        assert_eq!((address.key(), address.host_port()), (Some(key), ("[::1]", 7000)));
+        assert_eq!(address.to_string(), "tcp://[::1]:7000");
+        assert_eq!("tcp://a:7000".parse::<Address>().unwrap().key(), None);
+        for wrong in ["#", "#ed25519:", "#hostb", &format!("#{key}#{key}"), &format!("#{key}/")] {
+            let said = format!("tcp://a:7000{wrong}").parse::<Address>().unwrap_err();
+            assert!(said.to_string().contains("names a key that is none"), "{wrong}: {said}");
         }
     }
 

@@ -1,75 +1,91 @@
 //! Who this host is in a move.
 //!
-//! `receive` reads its directory itself. For `migrate` the verb does, with the rights of whoever called it, and hands what is needed for one move to the
-//! VM's process, which needs no right to read the directory.
+//! `receive` and the verb `migrate` read the identity's directory, with the rights of who called
+//! them, all but the private key: a [signer](crate::identity::signer) reads that. The process of a
+//! VM that moves away is told by a request what is needed for one move, and gets the signer's
+//! socket with it.
 
 use super::{Error, connection::Transport, tls::Credentials};
-use crate::identity::{HostIdentity, IdentityDir, PublicKey, Role, TrustStore, Trusted};
+use crate::identity::{
+    HostCertificate, IdentityDir, PublicKey, Role, TrustStore, Trusted,
+    signer::{RemoteKey, Side},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::{sync::Arc, time::SystemTime};
+use std::{fs::File, os::fd::OwnedFd, sync::Arc, time::SystemTime};
 
 /// Said where a move is not encrypted.
 pub const PLAINTEXT_WARNING: &str = "the move is neither encrypted nor authenticated (--plaintext): whoever reaches this network can read, change or take the VM";
 
-/// What a request brings of this host's identity.
+/// Most keys that are named apart from the hosts that may receive.
+const EXPECTED_MAX: usize = 8;
+
+/// What a request brings of this host's identity. The signer's socket comes beside it.
 #[derive(Serialize, Deserialize)]
 struct Brought {
-    key: String,
     certificate: String,
     /// The hosts that may receive VMs: key and name.
     receivers: Vec<(String, String)>,
+    /// Of these, the keys that may answer; without it, any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expected: Option<Vec<String>>,
+    /// What no request may bring.
+    #[serde(default, skip_serializing)]
+    key: Option<Value>,
 }
 
-/// Reads this host's identity and whom it trusts, and checks that others would take it. What people should know is logged.
+/// Checks that other hosts would accept a certificate now. What people should know is logged.
 ///
 /// # Errors
 /// [`Error::Identity`].
-pub fn read(dir: &IdentityDir) -> Result<Credentials, Error> {
-    let identity = dir.load()?;
-    if let Some(warning) = identity.check_validity(SystemTime::now())? {
+pub fn check(certificate: &HostCertificate) -> Result<(), Error> {
+    if let Some(warning) = certificate.check_validity(SystemTime::now())? {
         tracing::warn!("{warning}");
     }
-    Ok(Credentials { identity: Arc::new(identity), trusted: Arc::new(dir.trusted()?) })
+    Ok(())
 }
 
-/// The members of a `migrate` request that say how: `plaintext`, or `identity`.
+/// What `receive` proves, and whom it accepts, as the directory says now.
 ///
 /// # Errors
 /// [`Error::Identity`].
-pub fn to_request(dir: Option<&IdentityDir>) -> Result<(&'static str, Value), Error> {
-    let Some(dir) = dir else { return Ok(("plaintext", true.into())) };
-    let Credentials { identity, trusted } = read(dir)?;
-    let (key, certificate) = identity.pem();
-    let receivers = trusted.that_may(Role::Receive);
-    let receivers = receivers.map(|host| (host.key.to_string(), host.name.clone())).collect();
-    let brought = Brought { key, certificate, receivers };
-    let value = serde_json::to_value(brought).map_err(|e| Error::Transport(e.to_string()))?;
-    Ok(("identity", value))
+pub fn for_receiving(
+    dir: &IdentityDir,
+    certificate: HostCertificate,
+    key: RemoteKey,
+) -> Result<Credentials, Error> {
+    check(&certificate)?;
+    let trusted = Arc::new(dir.trusted()?);
+    Ok(Credentials { certificate, key: Arc::new(key), trusted, expected: None })
 }
 
-/// How a `migrate` request wants the move made.
+/// The member `identity` of a `migrate` request.
+///
+/// # Errors
+/// [`Error::Transport`].
+pub fn to_request(
+    certificate: &HostCertificate,
+    trusted: &TrustStore,
+    expected: &[PublicKey],
+) -> Result<Value, Error> {
+    // The others are there to be called by their names; a request has no room for many keys twice.
+    let few = expected.len() <= EXPECTED_MAX;
+    let receivers = trusted.that_may(Role::Receive);
+    let receivers = receivers.filter(|host| few || expected.contains(&host.key));
+    let receivers = receivers.map(|host| (host.key.to_string(), host.name.clone())).collect();
+    let expected = few.then(|| expected.iter().map(PublicKey::to_string).collect());
+    let brought = Brought { certificate: certificate.pem(), receivers, expected, key: None };
+    serde_json::to_value(brought).map_err(|e| Error::Transport(e.to_string()))
+}
+
+/// How a `migrate` request wants the move made. `files` came with it.
 ///
 /// # Errors
 /// [`Error::Transport`], [`Error::Identity`].
-pub fn from_request(request: &Map<String, Value>) -> Result<Transport, Error> {
-    let wrong =
-        |e: &dyn std::fmt::Display| Error::Transport(format!("the identity makes no sense: {e}"));
+pub fn from_request(request: &Map<String, Value>, files: Vec<File>) -> Result<Transport, Error> {
     match (request.get("identity"), request.get("plaintext")) {
-        (Some(brought), None | Some(Value::Bool(false))) => {
-            let brought = Brought::deserialize(brought).map_err(|e| wrong(&e))?;
-            let identity = HostIdentity::from_pem(&brought.key, &brought.certificate)?;
-            let mut trusted = TrustStore::default();
-            for (key, name) in brought.receivers {
-                let key: PublicKey = key.parse()?;
-                trusted.add(Trusted { key, name, send: false, receive: true })?;
-            }
-            Ok(Transport::Tls(Credentials {
-                identity: Arc::new(identity),
-                trusted: Arc::new(trusted),
-            }))
-        }
-        (None, Some(Value::Bool(true))) => {
+        (Some(brought), None | Some(Value::Bool(false))) => brings(brought, files),
+        (None, Some(Value::Bool(true))) if files.is_empty() => {
             tracing::warn!("{PLAINTEXT_WARNING}");
             Ok(Transport::Plaintext)
         }
@@ -80,9 +96,43 @@ pub fn from_request(request: &Map<String, Value>) -> Result<Transport, Error> {
     }
 }
 
+fn brings(brought: &Value, files: Vec<File>) -> Result<Transport, Error> {
+    let brought = Brought::deserialize(brought)
+        .map_err(|e| Error::Transport(format!("the identity makes no sense: {e}")))?;
+    if brought.key.is_some() {
+        return Err(Error::Transport(
+            "a private key does not come to a process that runs a guest: the socket of a process that signs does \
+             (see docs/control-socket.md, or use the `vmm-lite migrate` of this version)"
+                .into(),
+        ));
+    }
+    let [signer] = <[File; 1]>::try_from(files).map_err(|files| {
+        let n = files.len();
+        Error::Transport(format!(
+            "with an identity comes one descriptor, the socket of the process that signs, and not {n}"
+        ))
+    })?;
+    let certificate = HostCertificate::from_pem(&brought.certificate)?;
+    let mut trusted = TrustStore::default();
+    for (key, name) in brought.receivers {
+        let (key, at) = (key.parse()?, Vec::new());
+        trusted.add(Trusted { key, name, send: false, receive: true, at })?;
+    }
+    let expected = brought
+        .expected
+        .map(|keys| keys.iter().map(|key| key.parse()).collect::<Result<Arc<[PublicKey]>, _>>());
+    Ok(Transport::Tls(Credentials {
+        certificate,
+        key: Arc::new(RemoteKey::new(OwnedFd::from(signer), Side::Source)),
+        trusted: Arc::new(trusted),
+        expected: expected.transpose()?,
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn dir() -> (tempfile::TempDir, IdentityDir) {
         let top = tempfile::tempdir().unwrap();
@@ -90,13 +140,19 @@ mod tests {
         (top, dir)
     }
 
-    fn request(dir: Option<&IdentityDir>) -> Map<String, Value> {
-        let (member, value) = to_request(dir).unwrap();
-        Map::from_iter([(member.to_owned(), value)])
+    fn socket() -> Vec<File> {
+        let (socket, _) = std::os::unix::net::UnixStream::pair().unwrap();
+        vec![File::from(OwnedFd::from(socket))]
+    }
+
+    fn request(dir: &IdentityDir, expected: &[PublicKey]) -> Map<String, Value> {
+        let certificate = dir.load().unwrap().certificate().clone();
+        let identity = to_request(&certificate, &dir.trusted().unwrap(), expected).unwrap();
+        Map::from_iter([("identity".to_owned(), identity)])
     }
 
     #[test]
-    fn a_request_brings_the_identity_and_the_receivers() {
+    fn a_request_brings_the_certificate_the_receivers_and_no_key() {
         let (_top, dir) = dir();
         let made = dir.init(10).unwrap();
         let host = |n: u8, name: &str, send, receive| Trusted {
@@ -104,14 +160,35 @@ mod tests {
             name: name.into(),
             send,
             receive,
+            at: Vec::new(),
         };
         dir.change_trusted(|store| store.add(host(1, "a", true, false))).unwrap();
         dir.change_trusted(|store| store.add(host(2, "b", true, true))).unwrap();
-        let Transport::Tls(brought) = from_request(&request(Some(&dir))).unwrap() else {
+        let asked = request(&dir, &[PublicKey([2; 32])]);
+        let text = Value::from(asked.clone()).to_string();
+        assert!(!text.contains("PRIVATE") && !text.contains("\"key\""), "{text}");
+        let Transport::Tls(brought) = from_request(&asked, socket()).unwrap() else {
             panic!("plaintext")
         };
-        assert_eq!(brought.identity.public(), made.public());
+        assert_eq!(brought.certificate, *made.certificate());
         assert_eq!(brought.trusted.hosts(), [host(2, "b", false, true)]);
+        assert_eq!(brought.expected.as_deref(), Some(&[PublicKey([2; 32])][..]));
+    }
+
+    #[test]
+    fn a_private_key_is_refused_and_so_is_an_identity_without_its_socket() {
+        let (_top, dir) = dir();
+        let (key, _) = dir.init(10).unwrap().pem();
+        let mut asked = request(&dir, &[]);
+        let two = socket().into_iter().chain(socket()).collect();
+        for files in [Vec::new(), two] {
+            let said = from_request(&asked, files).unwrap_err().to_string();
+            assert!(said.contains("one descriptor"), "{said}");
+        }
+        asked["identity"]["key"] = json!(key);
+        let said = from_request(&asked, socket()).unwrap_err().to_string();
+        assert!(said.contains("a private key does not come"), "{said}");
+        assert!(!said.contains(&key[40..60]), "nor is it repeated");
     }
 
     #[test]
@@ -121,23 +198,38 @@ mod tests {
         dir.change_trusted(|store| {
             (0..crate::identity::trust::HOSTS_MAX).try_for_each(|n| {
                 let key = PublicKey(std::array::from_fn(|i| (n >> (8 * (i % 2))) as u8));
-                store.add(Trusted { key, name: format!("{n:0>64}"), send: true, receive: true })
+                let (name, at) = (format!("{n:0>64}"), Vec::new());
+                store.add(Trusted { key, name, send: true, receive: true, at })
             })
         })
         .unwrap();
-        let size = Value::from(request(Some(&dir))).to_string().len() + 1024;
-        assert!(size < crate::control::REQUEST_MAX, "{size}");
+        let all: Vec<PublicKey> = dir.trusted().unwrap().hosts().iter().map(|h| h.key).collect();
+        for expected in [&all[..1], &all[..EXPECTED_MAX], &all] {
+            let asked = request(&dir, expected);
+            let size = Value::from(asked.clone()).to_string().len() + 1024;
+            assert!(size < crate::control::REQUEST_MAX, "{size}");
+            let Transport::Tls(brought) = from_request(&asked, socket()).unwrap() else {
+                panic!("plaintext")
+            };
+            let may = |key: &PublicKey| {
+                let listed = brought.expected.as_deref().is_none_or(|keys| keys.contains(key));
+                listed && brought.trusted.get(key).is_some()
+            };
+            assert!(all.iter().all(|key| may(key) == expected.contains(key)));
+        }
     }
 
     #[test]
     fn plaintext_is_asked_for_or_not_there() {
-        assert!(matches!(from_request(&request(None)), Ok(Transport::Plaintext)));
+        let plaintext = Map::from_iter([("plaintext".to_owned(), true.into())]);
+        assert!(matches!(from_request(&plaintext, Vec::new()), Ok(Transport::Plaintext)));
+        from_request(&plaintext, socket()).unwrap_err();
         let (_top, dir) = dir();
         dir.init(10).unwrap();
-        let mut both = request(Some(&dir));
+        let mut both = request(&dir, &[]);
         both.insert("plaintext".into(), true.into());
         for wrong in [both, Map::new(), Map::from_iter([("plaintext".to_owned(), false.into())])] {
-            assert!(matches!(from_request(&wrong), Err(Error::Transport(_))));
+            assert!(matches!(from_request(&wrong, Vec::new()), Err(Error::Transport(_))));
         }
     }
 }

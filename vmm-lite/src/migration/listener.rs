@@ -5,8 +5,8 @@
 //! the address that has most: so strangers push out strangers, and a host that is trusted needs milliseconds to be none.
 
 use super::{
-    Error, connection::Transport, credentials, destination::Receiver, patience,
-    poll::wait_readable, tls::Credentials,
+    Error, connection::Transport, destination::Receiver, patience, poll::wait_readable,
+    tls::Credentials,
 };
 use crate::{
     confine::{self, Thread},
@@ -51,13 +51,10 @@ pub enum Door {
 }
 
 impl Door {
-    /// One that opens for hosts that are trusted. With `once` the directory is read now, and never again.
-    ///
-    /// # Errors
-    /// [`Error::Identity`].
-    pub fn tls(dir: IdentityDir, once: bool) -> Result<Self, Error> {
-        let credentials = credentials::read(&dir)?;
-        Ok(Self::Tls((!once).then_some(dir), Mutex::new(credentials)))
+    /// One that opens for hosts that are trusted: as `dir` says whenever one connects, or without it as `credentials` say.
+    #[must_use]
+    pub fn tls(credentials: Credentials, dir: Option<IdentityDir>) -> Self {
+        Self::Tls(dir, Mutex::new(credentials))
     }
 
     /// For the next connection. Whom the host trusts is read anew for as long as `fresh`; a directory that makes no sense now lets nobody in.

@@ -34,7 +34,7 @@ use connection::LinkError;
 use migrate::source::Failure;
 use serde_json::Value;
 use source::options::Options;
-use std::time::Duration;
+use std::{fs::File, time::Duration};
 
 /// How many addresses of a destination are tried.
 const ADDRESSES_MAX: usize = 8;
@@ -78,10 +78,10 @@ pub enum Error {
 }
 
 /// Serves the request `migrate` of the control socket: moves `vm` away, and answers when that is done or has failed.
-pub fn request(vm: &Vm, request: &Request, reply: &mut Reply) {
+pub fn request(vm: &Vm, request: &Request, files: Vec<File>, reply: &mut Reply) {
     let members = request.members();
     let moved = Options::from_request(members).map_err(Error::from).and_then(|options| {
-        let transport = credentials::from_request(members)?;
+        let transport = credentials::from_request(members, files)?;
         let to = address_in(request)?;
         source::migrate(vm, to, transport, options, reply)
     });

@@ -2,7 +2,7 @@
 
 use crate::{
     common::kvm,
-    process::{COPIES, Confined, Origin},
+    process::{COPIES, Confined, Origin, signing},
     trace::{Caught, make, put_call},
     verbs::Trapped,
 };
@@ -150,6 +150,41 @@ fn the_thread_that_loads_memory_is_confined() {
 }
 
 #[test]
+fn the_process_that_signs_is_confined() {
+    if !kvm() {
+        return;
+    }
+    let inet = [libc::AF_INET as u64, libc::SOCK_STREAM as u64, 0];
+    for (call, args) in [
+        (libc::SYS_getpid, [0; 3]),
+        (libc::SYS_openat, [0; 3]),
+        (libc::SYS_socket, inet),
+        (libc::SYS_clone, [libc::SIGCHLD as u64, 0, 0]),
+        (libc::SYS_execve, [0; 3]),
+        (libc::SYS_ptrace, [0; 3]),
+        (libc::SYS_ioctl, [0, 0xae80, 0]),
+        (libc::SYS_sendmsg, [0; 3]),
+    ] {
+        let (process, signer) = signing();
+        let before = put_call(signer, call, args);
+        if call == libc::SYS_getpid {
+            ptrace::step(signer, None).unwrap();
+            let stopped = waitpid(signer, Some(WaitPidFlag::__WALL)).unwrap();
+            assert!(matches!(stopped, WaitStatus::Stopped(_, Signal::SIGTRAP)), "{stopped:?}");
+            assert_eq!(ptrace::getregs(signer).unwrap().rax, signer.as_raw() as u64);
+            ptrace::setregs(signer, before).unwrap();
+            ptrace::detach(signer, None).unwrap();
+        } else {
+            ptrace::cont(signer, None).unwrap();
+            let ended = waitpid(signer, Some(WaitPidFlag::__WALL)).unwrap();
+            let killed = matches!(ended, WaitStatus::Signaled(_, Signal::SIGSYS, _));
+            assert!(killed, "call {call}: {ended:?}");
+        }
+        drop(process);
+    }
+}
+
+#[test]
 fn the_thread_that_announces_a_copy_is_confined() {
     let Some(Trapped { _site, vmms: [here, _], client }) = Trapped::new("announcing a copy") else {
         return;
@@ -180,8 +215,8 @@ fn what_kills_is_the_call_and_not_the_way_it_is_made() {
         return;
     }
     for kind in Thread::ALL {
-        // These do not wait; see `is_confined`.
-        if [Thread::Loader, Thread::Announce].contains(&kind) {
+        // These do not wait, see `is_confined`, or are another process.
+        if [Thread::Loader, Thread::Announce, Thread::Signer].contains(&kind) {
             continue;
         }
         let process = with_thread(kind);

@@ -246,6 +246,29 @@ impl Confined {
     }
 }
 
+/// A `receive` with an identity, and the process that signs for it.
+pub fn signing() -> (Confined, Pid) {
+    let dir = Confined::dir();
+    let id = dir.join("identity");
+    let id = id.to_str().unwrap().to_owned();
+    let init = Confined::command(&dir, &["identity", "init", "--identity", &id]).output().unwrap();
+    assert!(init.status.success());
+    let args = ["receive", "--listen", "tcp://127.0.0.1:0", "--identity", &id];
+    let mut child = Confined::command(&dir, &args).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.as_mut().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("listening")));
+    let is = |pid: &i32| {
+        let read = |name| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let own = String::from_utf8_lossy(&read("cmdline")).contains(&id);
+        own && read("comm") == b"vmm-lite-signer\n"
+    };
+    let all = fs::read_dir("/proc").unwrap();
+    let mut all = all.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let signer = Pid::from_raw(all.find(is).expect("a process that signs"));
+    let pid = Pid::from_raw(child.id().cast_signed());
+    (Confined { child, pid, dir, clients: Vec::new(), image: None }, signer)
+}
+
 /// How many filters a thread of that kind has at least, its own included, which it takes on last: each comes on top of those of the thread that started it.
 pub fn filters(kind: Thread) -> u32 {
     match kind {
@@ -254,7 +277,8 @@ pub fn filters(kind: Thread) -> u32 {
         | Thread::Accept
         | Thread::Metrics
         | Thread::Loader
-        | Thread::Announce => 1,
+        | Thread::Announce
+        | Thread::Signer => 1,
         Thread::Stdin | Thread::Control | Thread::Receive => 2,
         Thread::ConsoleIn => 3,
     }

@@ -13,7 +13,9 @@ const NOBODY: u32 = 65_534;
 const BECOME_NOBODY: [&str; 6] = ["--user", "65534", "--group", "65534", "--seccomp", "trap"];
 
 fn is_beginning(status: &BTreeMap<&str, &str>) -> bool {
-    let kind = Thread::ALL.into_iter().find(|kind| kind.name() == status["Name"]);
+    // The main thread has the program's name.
+    let name = if status["Name"] == "vmm-lite" { Thread::Main.name() } else { status["Name"] };
+    let kind = Thread::ALL.into_iter().find(|kind| kind.name() == name);
     let has: u32 = status["Seccomp_filters"].parse().unwrap();
     kind.is_some_and(|kind| has < filters(kind))
 }

@@ -83,10 +83,11 @@ impl State {
     fn lets_go_at_once(self, verb: &str) -> bool {
         match self {
             Self::Booting | Self::Restoring => true,
+            // The guest may wait for what is held.
             Self::Loading => matches!(verb, "pause" | "stop" | "SIGTERM"),
             // What ends the VM here waits for the request that is held.
             Self::Quiescing => matches!(verb, "migrate" | "stop" | "SIGTERM"),
-            _ => verb == "SIGTERM" && self != Self::HandedOver,
+            _ => false,
         }
     }
 }
@@ -223,6 +224,18 @@ impl Bed {
         serde_json::from_str(&line).unwrap()
     }
 
+    /// Whether the VM at the source has ended and answers no more, though its process waits for a thread that is held.
+    fn is_silent(&self) -> bool {
+        let runtime = self.vmms[0].identity();
+        let socket = runtime.with_file_name("vmm-lite").join("d.sock");
+        let Ok(mut stream) = UnixStream::connect(socket) else { return true };
+        stream.set_read_timeout(Some(20 * LOOK)).unwrap();
+        let asked = stream.write_all(b"{\"verb\":\"stats\"}\n");
+        let mut line = String::new();
+        let answered = BufReader::new(stream).read_line(&mut line);
+        asked.is_err() || answered.is_err() || line.is_empty() || line.contains(r#""state":"ended""#)
+    }
+
     /// What the VM of a host says of itself.
     fn stats(&self, host: usize) -> Option<Value> {
         self.vmms[host].json(&["stats", "d", "--json"]).ok()
@@ -259,6 +272,9 @@ impl Bed {
         }
         if verb == "SIGTERM" && state != State::Ended {
             scene.vm.signal(Signal::SIGTERM).unwrap();
+        }
+        if verb == "SIGTERM" && state.held_at().is_some() && !state.lets_go_at_once(verb) {
+            self.until("the VM ends", || self.is_silent());
         }
         if state == State::HandedOver && verb == "SIGTERM" {
             scene.vm.wait_for_line("not ended: ", PATIENCE).unwrap();

@@ -72,7 +72,8 @@ pub fn ended(stream: &mut TcpStream) -> bool {
 /// Lets the destination trust whoever the first host is now, as `name`.
 pub fn trust(of: &Vmm, who: &HostIdentity, name: &str) {
     let dir = IdentityDir::find(Some(of.identity()));
-    let host = Trusted { key: who.public(), name: name.into(), send: true, receive: true };
+    let host =
+        Trusted { key: who.public(), name: name.into(), send: true, receive: true, at: Vec::new() };
     dir.change_trusted(|store| store.add(host)).unwrap();
 }
 
@@ -80,8 +81,16 @@ pub fn trust(of: &Vmm, who: &HostIdentity, name: &str) {
 pub fn other_host(to: &Vmm, identity: HostIdentity) -> Transport {
     let there = IdentityDir::find(Some(to.identity())).load().unwrap().public();
     let mut trusted = TrustStore::default();
-    trusted.add(Trusted { key: there, name: "there".into(), send: true, receive: true }).unwrap();
-    Transport::Tls(Credentials { identity: Arc::new(identity), trusted: Arc::new(trusted) })
+    trusted
+        .add(Trusted {
+            key: there,
+            name: "there".into(),
+            send: true,
+            receive: true,
+            at: Vec::new(),
+        })
+        .unwrap();
+    Transport::Tls(Credentials::with_key(&identity, Arc::new(trusted)).unwrap())
 }
 
 /// What the destination tells one that begins like this.

@@ -31,9 +31,9 @@ fn host() -> Arc<HostIdentity> {
 fn trusting(me: &Arc<HostIdentity>, hosts: &[(PublicKey, bool, bool)]) -> Transport {
     let mut trusted = TrustStore::default();
     for (n, &(key, send, receive)) in hosts.iter().enumerate() {
-        trusted.add(Trusted { key, name: format!("h{n}"), send, receive }).unwrap();
+        trusted.add(Trusted { key, name: format!("h{n}"), send, receive, at: Vec::new() }).unwrap();
     }
-    Transport::Tls(Credentials { identity: Arc::clone(me), trusted: Arc::new(trusted) })
+    Transport::Tls(Credentials::with_key(me, Arc::new(trusted)).unwrap())
 }
 
 /// Two hosts as they should be: the first may send to the second.
@@ -102,7 +102,7 @@ fn hosts_that_trust_each_other_talk() {
     let (here, there) = greet(&source, &destination);
     let (here, there) = (here.unwrap(), there.unwrap());
     let key = |of: &Transport| match of {
-        Transport::Tls(credentials) => credentials.identity.public().0,
+        Transport::Tls(credentials) => credentials.certificate.public().0,
         Transport::Plaintext => panic!("not these"),
     };
     assert_eq!(here.peer(), Some(key(&destination)));

@@ -5,6 +5,7 @@ use super::{
 };
 use crate::{
     control::Reply,
+    identity::PublicKey,
     kvm,
     memory::{PageSet, Tables},
     migration::{
@@ -433,7 +434,7 @@ impl<'vm> Driver<'vm> {
         if let Some(report) = &mut report {
             report.bytes_left_out = held_by(self.vm.ram(), &self.source.left_out());
         }
-        reply.answer(&answer(&self.to, self.paused_there, report.as_ref()));
+        reply.answer(&answer(&self.to, self.peer, self.paused_there, report.as_ref()));
         // Packets may come late for longer than memory follows.
         while let (Some(late), Some(_)) = (&self.late, &self.connection) {
             let patience = late.due().saturating_duration_since(Instant::now());
@@ -449,10 +450,16 @@ impl<'vm> Driver<'vm> {
     }
 }
 
-fn answer(to: &Address, paused: bool, report: Option<&Report>) -> crate::control::server::Answer {
+fn answer(
+    to: &Address,
+    peer: Peer,
+    paused: bool,
+    report: Option<&Report>,
+) -> crate::control::server::Answer {
     let mut value = serde_json::to_value(report)?;
     value["to"] = to.to_string().into();
     value["paused"] = paused.into();
+    value["destination_key"] = peer.map(|key| PublicKey(key).to_string()).into();
     Ok(value)
 }
 

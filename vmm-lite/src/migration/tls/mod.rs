@@ -12,15 +12,17 @@ mod verifier;
 
 pub use records::Tls;
 
-use crate::identity::{HostIdentity, PublicKey, Role, TrustStore};
+use crate::identity::{
+    Error as IdentityError, HostCertificate, HostIdentity, PublicKey, Role, TrustStore,
+};
 use migrate::PROTOCOL_VERSION;
 use rustls::{
     AlertDescription, ClientConfig, ServerConfig,
     client::{Resumption, UnbufferedClientConnection},
     crypto::{CryptoProvider, ring},
-    pki_types::{PrivateKeyDer, ServerName},
+    pki_types::ServerName,
     server::{NoServerSessionStorage, UnbufferedServerConnection},
-    sign::{CertifiedKey, SingleCertAndKey},
+    sign::{CertifiedKey, SigningKey, SingleCertAndKey},
     version::TLS13,
 };
 use std::{
@@ -71,9 +73,24 @@ pub enum TlsError {
         /// With whom it was begun.
         began: PublicKey,
     },
+    /// A host that is trusted or not, and is not the one that is expected at that address.
+    #[error(
+        "another host answers there than the one that is expected: it has the key {key}{}, and not {}. Either the address leads to another \
+         host, or the host has a new key: if that is so and you have its key from the host itself (`vmm-lite identity show`), \
+         run: vmm-lite identity trust {key} NAME --at HOST:PORT", in_brackets(.name), keys(.expected)
+    )]
+    Unexpected {
+        /// Its key.
+        key: PublicKey,
+        /// Its name here, if it is trusted.
+        name: Option<String>,
+        /// The keys that are expected.
+        expected: Vec<PublicKey>,
+    },
     /// The other side does not know this host.
     #[error(
-        "the other host does not trust this one's key. If it should, run there: vmm-lite identity trust {0}"
+        "the other host does not trust this one's key, or expects another host's at this address. If it should trust it, run there: \
+         vmm-lite identity trust {0}"
     )]
     StrangerThere(PublicKey),
     /// The other side knows this host, but not for this.
@@ -108,32 +125,54 @@ pub enum TlsError {
     /// The rest.
     #[error("TLS with the other side failed")]
     Tls(#[from] rustls::Error),
-    /// The host's own key.
-    #[error("this host's key cannot be used: {0}")]
-    Key(String),
 }
 
-/// What a host proves, and whom it takes.
+fn in_brackets(name: &Option<String>) -> String {
+    name.as_ref().map_or(String::new(), |name| format!(" ({name})"))
+}
+
+fn keys(keys: &[PublicKey]) -> String {
+    keys.iter().map(PublicKey::to_string).collect::<Vec<_>>().join(" or ")
+}
+
+/// What a host proves, and which hosts it accepts.
 #[derive(Clone, Debug)]
 pub struct Credentials {
     /// Who this host is.
-    pub identity: Arc<HostIdentity>,
+    pub certificate: HostCertificate,
+    /// What signs for it: in a process that runs a guest never the key itself.
+    pub key: Arc<dyn SigningKey>,
     /// Whom it trusts.
     pub trusted: Arc<TrustStore>,
+    /// Of the hosts that may receive, those that may answer; `None`: any.
+    pub expected: Option<Arc<[PublicKey]>>,
 }
 
 impl Credentials {
+    /// With the private key in this process's memory: for processes that run no guest.
+    ///
+    /// # Errors
+    /// [`IdentityError::Broken`].
+    pub fn with_key(
+        identity: &HostIdentity,
+        trusted: Arc<TrustStore>,
+    ) -> Result<Self, IdentityError> {
+        let (certificate, key) = (identity.certificate().clone(), identity.signing_key()?);
+        Ok(Self { certificate, key, trusted, expected: None })
+    }
+
     /// For moving a VM to a host; with `pinned` to the one with that key only.
     pub(super) fn client(
         &self,
         pinned: Option<PublicKey>,
     ) -> Result<(UnbufferedClientConnection, Arc<Verifier>), TlsError> {
-        let verifier = Arc::new(Verifier::new(Arc::clone(&self.trusted), Role::Receive, pinned));
+        let verifier = Verifier::new(Arc::clone(&self.trusted), Role::Receive, pinned);
+        let verifier = Arc::new(verifier.expecting(self.expected.clone()));
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(Arc::clone(&verifier) as _)
-            .with_client_cert_resolver(self.certified()?);
+            .with_client_cert_resolver(self.certified());
         config.alpn_protocols = vec![protocol()];
         config.resumption = Resumption::disabled();
         config.enable_sni = false;
@@ -148,18 +187,16 @@ impl Credentials {
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(Arc::clone(&verifier) as _)
-            .with_cert_resolver(self.certified()?);
+            .with_cert_resolver(self.certified());
         config.alpn_protocols = vec![protocol()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok((UnbufferedServerConnection::new(Arc::new(config))?, verifier))
     }
 
-    fn certified(&self) -> Result<Arc<SingleCertAndKey>, TlsError> {
-        let key = PrivateKeyDer::Pkcs8(self.identity.key.clone_key());
-        let key = ring::sign::any_supported_type(&key).map_err(|e| TlsError::Key(e.to_string()))?;
-        let chain = vec![self.identity.certificate.clone()];
-        Ok(Arc::new(CertifiedKey::new(chain, key).into()))
+    fn certified(&self) -> Arc<SingleCertAndKey> {
+        let chain = vec![self.certificate.der().clone()];
+        Arc::new(CertifiedKey::new(chain, Arc::clone(&self.key)).into())
     }
 }
 

@@ -117,7 +117,7 @@ impl Tls {
         Self {
             session,
             verifier,
-            me: credentials.identity.public(),
+            me: credentials.certificate.public(),
             incoming: vec![0; INCOMING_FIRST],
             from: 0,
             to: 0,

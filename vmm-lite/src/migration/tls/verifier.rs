@@ -27,13 +27,19 @@ pub struct Verifier {
     trusted: Arc<TrustStore>,
     role: Role,
     pinned: Option<PublicKey>,
+    expected: Option<Arc<[PublicKey]>>,
     rejected: Mutex<Option<TlsError>>,
 }
 
 impl Verifier {
     /// One that takes hosts that may do what `role` says, and with `pinned` only the one with that key.
     pub fn new(trusted: Arc<TrustStore>, role: Role, pinned: Option<PublicKey>) -> Self {
-        Self { trusted, role, pinned, rejected: Mutex::new(None) }
+        Self { trusted, role, pinned, expected: None, rejected: Mutex::new(None) }
+    }
+
+    /// The same, which accepts only these keys.
+    pub fn expecting(self, expected: Option<Arc<[PublicKey]>>) -> Self {
+        Self { expected, ..self }
     }
 
     /// Why the other side was not taken, in words for people.
@@ -62,6 +68,13 @@ impl Verifier {
             && began != key
         {
             return Err((CertificateError::UnknownIssuer, Box::new(TlsError::Another { began })));
+        }
+        if let Some(expected) = &self.expected
+            && !expected.contains(&key)
+        {
+            let name = self.trusted.get(&key).map(|host| host.name.clone());
+            let error = TlsError::Unexpected { key, name, expected: expected.to_vec() };
+            return Err((CertificateError::UnknownIssuer, Box::new(error)));
         }
         let Some(host) = self.trusted.get(&key) else {
             return Err((CertificateError::UnknownIssuer, Box::new(TlsError::Stranger(key))));

@@ -1,0 +1,176 @@
+//! The process that has this host's private key while VMs move.
+//!
+//! A guest that breaks out of KVM reads all that is in the memory of its VMM. So no process that
+//! runs a guest, or is going to, ever has the key. What a TLS handshake needs of it is one
+//! signature, and that is made elsewhere: `migrate` and `receive` start a *signer*, a process
+//! with the key and one end of a socket, and the process of the VM has the other end.
+//!
+//! A signer is no oracle. A request is the hash of a handshake's transcript and nothing else; what
+//! is signed is TLS 1.3's CertificateVerify (RFC 8446, 4.4.3) for one side of a handshake, which
+//! the signer puts together itself, so that no other statement gets signed. It ends when the other
+//! end of its socket is closed, which `migrate` and `receive` do as soon as nothing more is to be
+//! signed, and when [`Leash`] says so.
+//!
+//! - `process`: starts one, and what it does
+//! - `remote`: the other end, as the TLS library takes it
+//! - `socket`: between the two
+
+mod process;
+mod remote;
+mod socket;
+
+pub use process::{Leash, Signing, Starting, serve, start};
+pub use remote::RemoteKey;
+
+/// Length of a signature.
+pub const SIGNATURE: usize = 64;
+/// Lengths of transcript hashes: SHA-256 and SHA-384.
+const HASHES: [usize; 2] = [32, 48];
+/// Longest request.
+const REQUEST_MAX: usize = HASHES[1];
+/// Longest answer: the hash again, so that an answer belongs to its request, and the signature.
+const ANSWER_MAX: usize = REQUEST_MAX + SIGNATURE;
+
+/// The side of the handshakes that a signer signs for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// The host that sends a VM, which is the client.
+    Source,
+    /// The host that receives one, which is the server.
+    Destination,
+}
+
+impl Side {
+    /// What is signed, up to the hash.
+    fn prefix(self) -> Vec<u8> {
+        let context: &[u8] = match self {
+            Self::Source => b"TLS 1.3, client CertificateVerify\0",
+            Self::Destination => b"TLS 1.3, server CertificateVerify\0",
+        };
+        [&[0x20; 64], context].concat()
+    }
+
+    /// What is signed for a transcript's hash; `None` if that is no such hash.
+    fn statement(self, hash: &[u8]) -> Option<Vec<u8>> {
+        HASHES.contains(&hash.len()).then(|| [&self.prefix(), hash].concat())
+    }
+
+    /// The transcript's hash in what is to be signed; `None` if that is anything else.
+    fn hash_in(self, statement: &[u8]) -> Option<&[u8]> {
+        statement.strip_prefix(&self.prefix()[..]).filter(|hash| HASHES.contains(&hash.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{HostIdentity, PublicKey};
+    use rustls::{SignatureScheme, sign::SigningKey};
+    use std::{os::fd::OwnedFd, thread};
+    use webpki::ring::ED25519;
+
+    /// A signer in a thread, and the other end of its socket.
+    fn signer(identity: HostIdentity, side: Side) -> (OwnedFd, thread::JoinHandle<()>) {
+        let (here, there) = socket::pair().unwrap();
+        let key = identity.signing_key().unwrap();
+        (here, thread::spawn(move || serve(&*key, side, &there, None)))
+    }
+
+    fn verifies(public: PublicKey, identity: &HostIdentity, message: &[u8], sig: &[u8]) -> bool {
+        assert_eq!(public, identity.public());
+        let certificate = webpki::EndEntityCert::try_from(identity.certificate().der()).unwrap();
+        certificate.verify_signature(ED25519, message, sig).is_ok()
+    }
+
+    #[test]
+    fn a_signature_is_for_the_handshake_that_was_asked_for() {
+        for (side, hash) in [(Side::Source, 32), (Side::Destination, 48)] {
+            let identity = HostIdentity::generate(10).unwrap();
+            let copy = HostIdentity::from_pem(&identity.pem().0, &identity.pem().1).unwrap();
+            let (socket, signer) = signer(copy, side);
+            let key = RemoteKey::new(socket, side);
+            let statement = [&side.prefix()[..], &vec![7; hash]].concat();
+            let sign = |offered| key.choose_scheme(offered).map(|s| s.sign(&statement));
+            assert!(sign(&[SignatureScheme::RSA_PSS_SHA256]).is_none());
+            let signature = sign(&[SignatureScheme::ED25519]).unwrap().unwrap();
+            assert!(verifies(identity.public(), &identity, &statement, &signature));
+            // Anything else is not even asked for.
+            let signs = key.choose_scheme(&[SignatureScheme::ED25519]).unwrap();
+            let other = match side {
+                Side::Source => Side::Destination,
+                Side::Destination => Side::Source,
+            };
+            for wrong in [
+                b"a will".to_vec(),
+                other.statement(&[7; 32]).unwrap(),
+                statement[1..].to_vec(),
+                [&statement[..], b"more"].concat(),
+                side.prefix(),
+            ] {
+                signs.sign(&wrong).unwrap_err();
+            }
+            drop((signs, key));
+            signer.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_no_hash_ends_the_signer_without_an_answer() {
+        for wrong in [&[][..], b"a will", &[0x20; 98], &[1; 33], &[1; 4096]] {
+            let (socket, signer) = signer(HostIdentity::generate(10).unwrap(), Side::Source);
+            if wrong.is_empty() {
+                drop(socket);
+            } else {
+                socket::put(&socket, wrong).unwrap();
+                let mut answer = [0; 256];
+                assert_eq!(socket::take(&socket, &mut answer).unwrap(), 0, "{wrong:?}");
+            }
+            signer.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn an_answer_that_belongs_to_another_request_is_passed_over() {
+        let (socket, there) = socket::pair().unwrap();
+        for byte in [1, 2] {
+            socket::put(&there, &[&[byte; 32][..], &[byte; SIGNATURE]].concat()).unwrap();
+        }
+        let key = RemoteKey::new(socket, Side::Source);
+        let signs = key.choose_scheme(&[SignatureScheme::ED25519]).unwrap();
+        let asked = Side::Source.statement(&[2; 32]).unwrap();
+        assert_eq!(signs.sign(&asked).unwrap(), [2; SIGNATURE]);
+    }
+
+    #[test]
+    fn a_signer_that_is_gone_is_an_error_that_says_so() {
+        let (socket, there) = socket::pair().unwrap();
+        let key = RemoteKey::new(socket, Side::Source);
+        drop(there);
+        let signs = key.choose_scheme(&[SignatureScheme::ED25519]).unwrap();
+        let asked = Side::Source.statement(&[2; 32]).unwrap();
+        let said = signs.sign(&asked).unwrap_err().to_string();
+        assert!(said.contains("the process that signs with this host's key has ended"), "{said}");
+    }
+
+    #[test]
+    fn the_leash_ends_a_signer_and_its_loss_does_not() {
+        let (leash, held) = socket::pair().unwrap();
+        let (here, there) = socket::pair().unwrap();
+        let key = HostIdentity::generate(10).unwrap().signing_key().unwrap();
+        let signer = thread::spawn(move || serve(&*key, Side::Source, &there, Some(&held)));
+        Leash(leash).release();
+        signer.join().unwrap();
+        drop(here);
+        let (leash, held) = socket::pair().unwrap();
+        let (here, there) = socket::pair().unwrap();
+        let identity = HostIdentity::generate(10).unwrap();
+        let key = identity.signing_key().unwrap();
+        let signer = thread::spawn(move || serve(&*key, Side::Source, &there, Some(&held)));
+        drop(Leash(leash));
+        let key = RemoteKey::new(here, Side::Source);
+        let signs = key.choose_scheme(&[SignatureScheme::ED25519]).unwrap();
+        signs.sign(&Side::Source.statement(&[2; 32]).unwrap()).unwrap();
+        drop((signs, key));
+        signer.join().unwrap();
+    }
+}

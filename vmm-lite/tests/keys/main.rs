@@ -1,0 +1,25 @@
+//! The host's private key: no process that runs a guest has it in its memory, whatever happens to
+//! a move; and a VM goes to the host that is expected, and to no other that is trusted.
+//!
+//! - [`memory`]: searches a process's memory for a key
+//! - [`moves`]: does so at every stage of moves
+//! - [`expected`]: which host a VM goes to
+//! - [`signers`]: processes that sign come and go
+
+mod expected;
+mod memory;
+mod moves;
+mod signers;
+
+/// Waits until a process has stopped at a fail point: it says so right before it does.
+#[cfg(debug_assertions)]
+fn stops_at(process: &vmm_lite_lab::process::Process, point: &str) {
+    use vmm_lite_lab::vmm::PATIENCE;
+    process.wait_for_line(&format!("fail point {point}: Stop"), PATIENCE).unwrap();
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let status = format!("/proc/{}/status", process.pid());
+    while !std::fs::read_to_string(&status).unwrap().contains("State:\tT") {
+        assert!(std::time::Instant::now() < deadline, "it does not stop at {point}");
+        std::thread::yield_now();
+    }
+}
