@@ -223,7 +223,7 @@ fn places(lab: &Lab, mode: &str) -> Vec<Place> {
         })
         // After that the move is over for the source.
         .filter(|(_, kind, n)| {
-            !(matches!(kind, Kind::LateEnd | Kind::Whole) || *n > 0 && often(*kind))
+            !(matches!(kind, Kind::LateEnd | Kind::Whole | Kind::Heard) || *n > 0 && often(*kind))
         })
         .collect()
 }

@@ -195,6 +195,7 @@ impl Seen {
                 self.next.push_back(message(Message::Late(state())));
                 self.next.push_back(Event::Fault(first as usize));
                 self.next.push_back(message(Message::LateEnd));
+                self.next.push_back(message(Message::Heard));
                 self.next.push_back(Event::Settled(settled(0, 1, 1, 1)));
             }
             // Whatever is lacked comes: what is there already is passed over.

@@ -66,11 +66,13 @@ pub enum Kind {
     Preparing = 26,
     /// Source: the guest is being stopped; its state comes next.
     Stopping = 27,
+    /// Source, last: it knows that the VM runs there with all its memory, and asks no more.
+    Heard = 28,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Hello,
         Self::Welcome,
         Self::Offer,
@@ -98,6 +100,7 @@ impl Kind {
         Self::Settled,
         Self::Preparing,
         Self::Stopping,
+        Self::Heard,
     ];
 
     /// Most bytes that a body of this kind may have: what a receiver must be ready to hold.
@@ -114,7 +117,7 @@ impl Kind {
             Self::Late => 128 << 10,
             Self::Accept | Self::RoundEnd | Self::RoundDone | Self::Running => 32,
             Self::Filled | Self::Whole | Self::Settled => 32,
-            Self::Ready | Self::LateEnd | Self::Preparing | Self::Stopping => 0,
+            Self::Ready | Self::LateEnd | Self::Preparing | Self::Stopping | Self::Heard => 0,
         }
     }
 }

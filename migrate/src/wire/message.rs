@@ -79,6 +79,8 @@ pub enum Message {
     Preparing,
     /// See [`Kind::Stopping`].
     Stopping,
+    /// See [`Kind::Heard`].
+    Heard,
 }
 
 /// Pages in a row: the first, and how many.
@@ -150,6 +152,7 @@ impl Message {
             Self::Settled(_) => Kind::Settled,
             Self::Preparing => Kind::Preparing,
             Self::Stopping => Kind::Stopping,
+            Self::Heard => Kind::Heard,
         }
     }
 
@@ -190,7 +193,9 @@ impl Message {
             Self::Running(started) => small(started),
             Self::Abort(why) => gist(why).into_bytes(),
             Self::Outcome(id, outcome) => small(&(id, outcome)),
-            Self::Ready | Self::LateEnd | Self::Preparing | Self::Stopping => Vec::new(),
+            Self::Ready | Self::LateEnd | Self::Preparing | Self::Stopping | Self::Heard => {
+                Vec::new()
+            }
         }
     }
 }
@@ -283,6 +288,7 @@ pub fn decode(header: &Header, body: &[u8], limit: usize) -> Result<Message, Wir
         Kind::LateEnd => Message::LateEnd,
         Kind::Preparing => Message::Preparing,
         Kind::Stopping => Message::Stopping,
+        Kind::Heard => Message::Heard,
         Kind::Abort => {
             let why = String::from_utf8(body.to_vec()).map_err(|_| WireError::Body("a reason"))?;
             plain(&why)?;

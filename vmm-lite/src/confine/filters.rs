@@ -3,7 +3,7 @@
 //! Written by what a thread does, in groups that say why they are there. What no thread may do has no entry: execute a program, trace another
 //! process, mount, load a module or a BPF program, become another user, map memory executable, start a process.
 
-use super::calls::{Calls, is, masked};
+use super::calls::{Arg, Calls, is, masked};
 use kvm_bindings as kvm;
 use libc as c;
 
@@ -30,13 +30,15 @@ pub enum Thread {
     Loader,
     /// Tells the network that a guest is here once it can be told.
     Announce,
+    /// Serves the source of a VM that has arrived: memory that follows, and what it asks.
+    Arrived,
     /// Signs with the host's key, in a process of its own that runs no guest.
     Signer,
 }
 
 impl Thread {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Main,
         Self::Vcpu,
         Self::Stdin,
@@ -47,6 +49,7 @@ impl Thread {
         Self::Metrics,
         Self::Loader,
         Self::Announce,
+        Self::Arrived,
         Self::Signer,
     ];
 
@@ -64,6 +67,7 @@ impl Thread {
             Self::Metrics => "metrics",
             Self::Loader => "loader",
             Self::Announce => "announce",
+            Self::Arrived => "arrived",
             Self::Signer => "vmm-lite-signer",
         }
     }
@@ -84,6 +88,12 @@ impl Thread {
                 .and(urgency()),
             Self::Loader => common().and(serve_faults()).any(&[c::SYS_pread64]),
             Self::Announce => common().and(ask_about_links()),
+            Self::Arrived => {
+                let calls = common().and(sockets()).and(hold_guest()).and(serve_faults());
+                // Their like serve the connections on which a source asks.
+                let calls = calls.and(urgency()).any(&[c::SYS_accept4, c::SYS_pread64]);
+                calls.when(c::SYS_clone, &[THREAD])
+            }
             Self::Signer => common().any(&[c::SYS_recvfrom, c::SYS_sendto]),
             Self::Metrics => common().and(sockets()).any(&[c::SYS_accept4]),
             Self::Receive => common()
@@ -141,6 +151,11 @@ fn common() -> Calls {
 
 /// Starting a thread of one kind, never a process, and so all that such a thread may do: it inherits the filter of the one that started it.
 fn start_thread(of: Thread) -> Calls {
+    of.calls().when(c::SYS_clone, &[THREAD])
+}
+
+/// Flags of `clone` that make a thread and nothing else.
+const THREAD: Arg = {
     let thread = (c::CLONE_VM | c::CLONE_SIGHAND | c::CLONE_THREAD) as u64;
     let other = c::CLONE_NEWNS
         | c::CLONE_NEWCGROUP
@@ -150,8 +165,8 @@ fn start_thread(of: Thread) -> Calls {
         | c::CLONE_NEWPID
         | c::CLONE_NEWNET
         | c::CLONE_PTRACE;
-    of.calls().when(c::SYS_clone, &[masked(0, thread | other as u64, thread)])
-}
+    masked(0, thread | other as u64, thread)
+};
 
 /// Running the guest. Frames go through the TAP by `readv` and `writev`, and a driver that starts says what it can take. Before a move the vCPU's state is read.
 fn run_guest() -> Calls {

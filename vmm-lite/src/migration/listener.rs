@@ -5,7 +5,11 @@
 //! the address that has most: so strangers push out strangers, and a host that is trusted needs milliseconds to be none.
 
 use super::{
-    Error, connection::Transport, destination::Receiver, patience, poll::wait_readable,
+    Error,
+    connection::Transport,
+    destination::{Receiver, Stage},
+    patience,
+    poll::{Watch, wait_any},
     tls::Credentials,
 };
 use crate::{
@@ -134,6 +138,11 @@ impl House {
         }
         None
     }
+
+    /// Shows out all strangers.
+    fn empty(&self) {
+        self.guests().strangers.drain(..).for_each(show_out);
+    }
 }
 
 /// Which of the strangers goes: the oldest from the address that has most.
@@ -214,7 +223,7 @@ impl Log {
     }
 }
 
-/// Serves every connection for as long as the process lives: a source may ask later what became of its VM.
+/// Serves connections until nobody has to ask any more: a source may ask later what became of its VM, until it has said that it knows.
 ///
 /// # Errors
 /// When there can be no thread for it.
@@ -229,12 +238,26 @@ pub fn serve(listener: TcpListener, receiver: Arc<Receiver>, door: Door) -> io::
             tracing::error!("nothing is received: {}", crate::cli::with_causes(&e));
             return;
         }
+        let mut stage = Stage::Open;
         loop {
             let patience = house.look_after().unwrap_or_else(|| patience(STRANGE));
-            match wait_readable(listener.as_raw_fd(), patience).and_then(|_| listener.accept()) {
+            let watched = [listener.as_raw_fd(), receiver.stage_fd()].map(Watch::Readable);
+            let came = wait_any(watched, patience);
+            match receiver.take_stage() {
+                Stage::Over => return house.empty(),
+                Stage::Arrived if stage == Stage::Open => {
+                    stage = Stage::Arrived;
+                    if let Err(e) = confine::enter(Thread::Arrived) {
+                        tracing::error!("{}", crate::cli::with_causes(&e));
+                        return house.empty();
+                    }
+                }
+                _ => {}
+            }
+            match came.and_then(|_| listener.accept()) {
                 Ok((stream, address)) => {
                     let address = Some(address.ip());
-                    if let Err(e) = meet(stream, address, &house, &receiver, &door) {
+                    if let Err(e) = meet(stream, address, stage, &house, &receiver, &door) {
                         say(&house, address, &e.to_string());
                     }
                 }
@@ -265,6 +288,7 @@ fn say(house: &House, address: Option<IpAddr>, why: &str) {
 fn meet(
     stream: TcpStream,
     address: Option<IpAddr>,
+    stage: Stage,
     house: &Arc<House>,
     receiver: &Arc<Receiver>,
     door: &Arc<Door>,
@@ -274,7 +298,11 @@ fn meet(
     let mut place = house.enter(&stream, address);
     let (receiver, door) = (Arc::clone(receiver), Arc::clone(door));
     let serve = move || {
-        if let Err(e) = confine::enter(Thread::Receive) {
+        let kind = match stage {
+            Stage::Open => Thread::Receive,
+            Stage::Arrived | Stage::Over => Thread::Arrived,
+        };
+        if let Err(e) = confine::enter(kind) {
             return say(&place.house, address, &crate::cli::with_causes(&e));
         }
         // A process that has become a VM may have given up the right to read; who asks then was let in before.

@@ -4,11 +4,13 @@
 //! - [`trace`]: has a thread make a call that is not its own
 //! - [`calls`] that a filter does not have
 //! - [`rights`]: users, capabilities, descriptors
+//! - [`arrived`]: a VM that was received has no more of these than one that was run
 //! - [`verbs`]: everything still works
 
 #[path = "../common/mod.rs"]
 mod common;
 
+mod arrived;
 mod calls;
 mod process;
 mod rights;

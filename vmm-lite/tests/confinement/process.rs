@@ -280,7 +280,7 @@ pub fn filters(kind: Thread) -> u32 {
         | Thread::Announce
         | Thread::Signer => 1,
         Thread::Stdin | Thread::Control | Thread::Receive => 2,
-        Thread::ConsoleIn => 3,
+        Thread::ConsoleIn | Thread::Arrived => 3,
     }
 }
 

@@ -127,6 +127,7 @@ fn a_signer_ends_with_what_it_signs_for() {
     a.migrate("d", &b.url(7000)).unwrap();
     assert!(vm.wait(PATIENCE).unwrap().success(), "{}", vm.output());
     there_are(a, 0, "after a move");
+    there_are(b, 0, "after a VM has arrived, and its source knows");
     drop(there);
 }
 
@@ -150,6 +151,7 @@ fn a_signer_outlives_migrate_when_a_move_does() {
         there.wait_for_line("all memory is here", PATIENCE).unwrap();
         assert!(vm.wait(PATIENCE).unwrap().success(), "{}", vm.output());
         there_are(a, 0, "after the move");
+        there_are(b, 0, "after the VM has arrived");
     }
 }
 

@@ -1,17 +1,20 @@
 //! One move, on a thread of its own.
 
 use super::{
-    Receiver, SILENCE,
+    Receiver, SILENCE, Stage,
     prepared::Prepared,
     preparing::while_telling,
     rejoin::Rejoin,
     waiting::{Waiting, say_whole},
 };
-use crate::migration::{
-    connection::{Connection, Incoming, LinkError},
-    destination::Arrived,
-    patience,
-    poll::{Watch, wait_any},
+use crate::{
+    confine::{self, Thread},
+    migration::{
+        connection::{Connection, Incoming, LinkError},
+        destination::Arrived,
+        patience,
+        poll::{Watch, wait_any},
+    },
 };
 use migrate::{
     MoveId,
@@ -54,6 +57,10 @@ pub(super) struct Attempt<'r> {
     before_switch: Instant,
     /// The guest runs, and the machine has yet to hear how it got to its speed.
     settles: bool,
+    /// This thread has given up what making a VM took.
+    narrow: bool,
+    /// The source has said its last word.
+    heard: bool,
     /// Why it came to nothing.
     discarded: Option<String>,
 }
@@ -78,6 +85,8 @@ impl<'r> Attempt<'r> {
             awake_until: epoch,
             before_switch: epoch,
             settles: false,
+            narrow: false,
+            heard: false,
             discarded: None,
         }
     }
@@ -92,6 +101,25 @@ impl<'r> Attempt<'r> {
                 for action in self.machine.handle(event, self.epoch.elapsed()) {
                     self.act(action);
                 }
+            }
+        }
+    }
+
+    /// Of a VM that runs: waits for the source's last word, if that can still come. `false`: it did not.
+    pub fn farewell(&mut self) -> bool {
+        if self.ran > self.epoch {
+            self.settle();
+            self.heard = self.heard || self.connection.as_mut().is_some_and(super::heard);
+        }
+        self.heard
+    }
+
+    /// The guest is at its speed, and nothing is in a hurry any more: this thread and those that take connections give up what making a VM took.
+    fn settle(&mut self) {
+        if !std::mem::replace(&mut self.narrow, true) {
+            self.receiver.enter(Stage::Arrived);
+            if let Err(e) = confine::enter(Thread::Arrived) {
+                tracing::error!("{}", crate::cli::with_causes(&e));
             }
         }
     }
@@ -162,6 +190,7 @@ impl<'r> Attempt<'r> {
         if let Some(settled) = prepared.look(self.machine.waited(self.epoch.elapsed())) {
             self.settles = false;
             self.events.push_back(Event::Settled(settled));
+            self.settle();
         }
     }
 
@@ -192,6 +221,10 @@ impl<'r> Attempt<'r> {
                     frame.iter().map(|(number, _)| (number as u64, 1)).collect()
                 };
                 (taken, Event::Pages(runs))
+            }
+            Ok(Incoming::Message(Message::Heard)) if machine.runs() => {
+                self.heard = true;
+                return;
             }
             Ok(Incoming::Message(message)) => {
                 let taken = match (&message, takes) {

@@ -22,6 +22,7 @@ use super::{
     connection::{Connection, Incoming, LinkError, Transport},
     draw,
     listener::Place,
+    patience,
 };
 use crate::{
     control::{Claim, RuntimeDir},
@@ -38,10 +39,11 @@ use migrate::{
 use rejoin::Rejoin;
 use std::{
     net::TcpStream,
-    os::fd::OwnedFd,
+    os::fd::{AsRawFd, OwnedFd, RawFd},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc::Sender},
-    time::Duration,
+    time::{Duration, Instant},
 };
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// How long a source may be silent before the commit, its first word included.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -84,6 +86,19 @@ pub struct Receiver {
     arrived: Sender<Arrived>,
     state: Mutex<State>,
     changed: Condvar,
+    /// Readable when [`Stage`] has changed.
+    event: EventFd,
+}
+
+/// What a process that receives still needs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Stage {
+    /// A VM may come: everything.
+    Open,
+    /// A VM is here: its source may come back, or ask what became of it.
+    Arrived,
+    /// Its source knows all there is to know: nothing.
+    Over,
 }
 
 #[derive(Debug)]
@@ -93,20 +108,23 @@ struct State {
     current: Option<(MoveId, Arc<Rejoin>)>,
     /// Whether the process has become a VM.
     taken: bool,
+    stage: Stage,
 }
 
 impl Receiver {
     /// One that sends what arrives to `arrived`.
     ///
     /// # Errors
-    /// [`Error::Random`].
+    /// [`Error::Random`], [`Error::Event`].
     pub fn new(offering: Offering, arrived: Sender<Arrived>) -> Result<Self, Error> {
         let me = draw()?;
-        let state = State { ledger: Ledger::new(me), current: None, taken: false };
+        let state =
+            State { ledger: Ledger::new(me), current: None, taken: false, stage: Stage::Open };
+        let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(Error::Event)?;
         let lost_after = offering.lost_after;
         let offering = Mutex::new(Some(Arc::new(offering)));
         let (state, changed) = (Mutex::new(state), Condvar::new());
-        Ok(Self { me, offering, lost_after, arrived, state, changed })
+        Ok(Self { me, offering, lost_after, arrived, state, changed, event })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -127,6 +145,31 @@ impl Receiver {
     #[must_use]
     pub fn taken(&self) -> bool {
         self.state().taken
+    }
+
+    /// What the process still needs. For the one thread that polls [`stage_fd`](Self::stage_fd).
+    #[must_use]
+    pub fn take_stage(&self) -> Stage {
+        // Readable or not: what counts is the stage.
+        let _ = self.event.read();
+        self.state().stage
+    }
+
+    /// Readable when the stage has changed.
+    #[must_use]
+    pub fn stage_fd(&self) -> RawFd {
+        self.event.as_raw_fd()
+    }
+
+    /// The stage is this from now on, if it was not further already.
+    fn enter(&self, stage: Stage) {
+        let mut state = self.state();
+        if state.stage < stage {
+            state.stage = stage;
+            drop(state);
+            // It holds far more than the stages there are.
+            let _ = self.event.write(1);
+        }
     }
 
     /// Serves a connection to its end. It gives up `place` among the strangers when it has said who it is and what it wants.
@@ -165,6 +208,9 @@ impl Receiver {
                     return thread.join(connection).map_err(Error::Event);
                 }
                 connection.send(&Message::Outcome(id, outcome))?;
+                if outcome == Outcome::Ran && heard(&mut connection) {
+                    self.enter(Stage::Over);
+                }
                 Ok(())
             }
             Message::Hello(id) => self.take_in(connection, id),
@@ -222,6 +268,9 @@ impl Receiver {
         be_patient();
         let mut attempt = Attempt::new(self, connection, rejoin);
         attempt.run(id);
+        if attempt.farewell() {
+            self.enter(Stage::Over);
+        }
         // A VM that did not get to run is gone, with its name and its TAP, before anybody can try again.
         let (prepared, why) = attempt.discard();
         if why.is_some() {
@@ -235,5 +284,23 @@ impl Receiver {
             eprintln!("vmm-lite: a VM did not arrive: {why}; waiting for the next");
         }
         Ok(())
+    }
+}
+
+/// Waits for the source's last word. `false`: it did not come.
+fn heard(connection: &mut Connection) -> bool {
+    let end = Instant::now() + patience(SILENCE);
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        match connection.wait(left) {
+            Ok(true) => {}
+            Ok(false) | Err(_) => return false,
+        }
+        match connection.receive(0) {
+            Ok(Incoming::Message(Message::Heard)) => return true,
+            // Packets may come late until then.
+            Ok(_) => {}
+            Err(_) => return false,
+        }
     }
 }

@@ -442,6 +442,8 @@ impl<'vm> Driver<'vm> {
             let _ = wait_readable(late.fd(), patience);
             self.hand_on();
         }
+        // Nothing is asked from now on, so that the destination need not listen any longer.
+        self.send(&Message::Heard);
         fail_point!("source.moved");
         if let Some(paused) = self.paused.take() {
             paused.moved()?;
