@@ -11,6 +11,7 @@
 //! - [`metrics`]: a VM's figures for Prometheus
 //! - [`snapshot`]: snapshots, restoring, clones, driven by the `migrate` crate's file format
 //! - [`build`]: making images
+//! - [`files`]: opening paths at which there may be something else than a file
 //! - [`confine`]: what a process with a VM gives up: privileges, system calls
 //! - [`cli`]: the verbs
 //! - `fail_point`: places at which tests have the process fail; only in builds with debug assertions
@@ -51,6 +52,7 @@ pub mod cpu_time;
 pub mod devices;
 #[cfg(debug_assertions)]
 pub mod fail_point;
+pub mod files;
 pub mod identity;
 pub mod kvm;
 pub mod memory;

@@ -1,6 +1,9 @@
 //! Images: what is checked before anything of one reaches a guest.
 
-use crate::memory::{self, GuestRam, PAGE};
+use crate::{
+    files,
+    memory::{self, GuestRam, PAGE},
+};
 use linux_loader::loader::{KernelLoader, elf::Elf};
 use object::{
     LittleEndian,
@@ -127,12 +130,9 @@ impl Image {
     /// What is wrong with it.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let read = |source| Error::Read { path: path.into(), source };
-        let mut file = File::open(path).map_err(read)?;
-        let length = file.metadata().map_err(read)?;
-        if !length.is_file() {
-            return Err(Error::NotElf(path.into()));
-        }
-        let found = Found::of(path, length.len(), &ReadCache::new(&mut file))?;
+        let mut file = files::open(path).map_err(read)?;
+        let length = file.metadata().map_err(read)?.len();
+        let found = Found::of(path, length, &ReadCache::new(&mut file))?;
         let note = found.note.ok_or_else(|| Error::NoNote(path.into()))?;
         if note.interface_version != INTERFACE_VERSION {
             return Err(Error::Interface { path: path.into(), image: note.interface_version });

@@ -19,6 +19,7 @@ pub mod toolchain;
 
 pub use error::Error;
 
+use crate::files;
 use compile::Parts;
 use select::Program;
 use std::{
@@ -212,6 +213,7 @@ fn deliver(linked: &Path, output: &Path, began: SystemTime) -> Result<u64, Error
     };
     let image = fs::read(linked).map_err(file("read", linked))?;
     let size = image.len() as u64;
+    files::may_replace(output).map_err(file("replace", output))?;
     if fs::read(output).is_ok_and(|there| there == image) {
         return Ok(size);
     }
@@ -265,5 +267,10 @@ mod tests {
             assert_eq!(fs::metadata(&to).unwrap().modified().unwrap(), began(dated));
         }
         assert_eq!(fs::read_dir(to.parent().unwrap()).unwrap().count(), 1, "nothing is left");
+        for (odd, _) in files::tests::odd_paths(dir.path()) {
+            let (from, to) = (from.clone(), odd.clone());
+            let delivered = files::tests::at_once(move || deliver(&from, &to, began(1)));
+            assert!(delivered.is_err(), "{}", odd.display());
+        }
     }
 }

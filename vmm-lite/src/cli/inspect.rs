@@ -1,12 +1,13 @@
 //! `vmm-lite inspect`.
 
 use crate::{
+    files,
     kvm::Host,
     snapshot::{guest::Guest, load, serve::hex},
 };
 use migrate::snapshot::{Error, MAJOR};
 use serde_json::json;
-use std::{fs::File, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 /// Tell what is in a snapshot, having checked all of it
 #[derive(clap::Args, Debug)]
@@ -27,7 +28,7 @@ pub struct Args {
 /// When the file is no snapshot, or damaged.
 pub fn run(args: Args) -> super::Result {
     let file =
-        File::open(&args.file).map_err(|e| format!("cannot read {}: {e}", args.file.display()))?;
+        files::open(&args.file).map_err(|e| format!("cannot read {}: {e}", args.file.display()))?;
     let snapshot = load::open(file)?;
     let (mut saved, mut zero) = (0_u64, 0_u64);
     snapshot.each(|_, content, _| {

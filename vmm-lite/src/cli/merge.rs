@@ -1,8 +1,11 @@
 //! `vmm-lite merge`.
 
-use crate::snapshot::{merge, new_file::NewFile};
+use crate::{
+    files,
+    snapshot::{merge, new_file::NewFile},
+};
 use serde_json::json;
-use std::{fs::File, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 /// Make a whole snapshot of one and the difference to it
 #[derive(clap::Args, Debug)]
@@ -26,7 +29,7 @@ pub struct Args {
 /// When they do not belong together, are damaged, or the new one cannot be written.
 pub fn run(args: Args) -> super::Result {
     let open = |path: &PathBuf| {
-        File::open(path).map_err(|e| format!("cannot read {}: {e}", path.display()))
+        files::open(path).map_err(|e| format!("cannot read {}: {e}", path.display()))
     };
     let (base, diff) = (open(&args.base)?, open(&args.diff)?);
     let cannot = |e| format!("cannot write {}: {e}", args.output.display());

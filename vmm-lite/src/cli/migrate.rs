@@ -146,6 +146,8 @@ fn moved(args: Args) -> super::Result {
         None => client.request(&request, progress),
         Some(Secured { dir, signing, expected, .. }) => {
             let Signing { socket, leash, .. } = signing;
+            // Once it is answered it has room for this client, and what follows is sent once.
+            client.call("stats")?;
             // The VM's process has the socket then, and no other: the signer ends with that use.
             let sent = client.send(&request, &[socket.as_fd()]);
             drop(socket);

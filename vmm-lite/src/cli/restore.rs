@@ -4,11 +4,12 @@ use super::{clone::Ready, confinement, fork::How, metrics::Figures, network, rep
 use crate::{
     control::{Server, server},
     devices::console::Console,
+    files,
     kvm::Host,
     snapshot::{clones::Template, lazy, load, start::Opened},
     vm::ResumeReason,
 };
-use std::{fs::File, io, os::fd::AsFd, path::PathBuf, process::ExitCode};
+use std::{io, os::fd::AsFd, path::PathBuf, process::ExitCode};
 
 const EXAMPLES: &str = "\
 One VM is this process, as with `vmm-lite run`. Several are processes of their own, which share the memory they have not written to; they are called NAME-1, NAME-2 and so on,
@@ -68,7 +69,7 @@ pub fn run(args: Args) -> super::Result {
     let mut ready = args.ready_fd.map(Ready::on).transpose()?;
     let signals = server::catch_signals()?;
     let file =
-        File::open(&args.file).map_err(|e| format!("cannot read {}: {e}", args.file.display()))?;
+        files::open(&args.file).map_err(|e| format!("cannot read {}: {e}", args.file.display()))?;
     let snapshot = load::open(file)?;
     let guest = load::guest(&snapshot)?;
     let host = Host::open()?;

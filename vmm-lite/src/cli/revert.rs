@@ -1,8 +1,8 @@
 //! `vmm-lite revert`.
 
-use crate::{control::Client, snapshot::load};
+use crate::{control::Client, files, snapshot::load};
 use serde_json::json;
-use std::{fs::File, os::fd::AsFd, path::PathBuf, process::ExitCode};
+use std::{os::fd::AsFd, path::PathBuf, process::ExitCode};
 
 const EXAMPLES: &str = "\
 The VM becomes what it was, in its place: same process, name, TAP device and addresses. What it did since is lost. Its program is told by its resume hooks, and its random
@@ -31,7 +31,7 @@ pub struct Args {
 pub fn run(args: Args) -> super::Result {
     let mut client = Client::connect(&args.name)?;
     let file =
-        File::open(&args.file).map_err(|e| format!("cannot read {}: {e}", args.file.display()))?;
+        files::open(&args.file).map_err(|e| format!("cannot read {}: {e}", args.file.display()))?;
     load::open(file.try_clone()?)?;
     let report = client.request_with(&json!({ "verb": "revert" }), &[file.as_fd()], |_| {})?;
     if args.json {

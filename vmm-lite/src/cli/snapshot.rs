@@ -3,10 +3,11 @@
 use super::call_off::CallOff;
 use crate::{
     control::{Client, server::catch_signals},
+    files,
     snapshot::{copy::Way, load, new_file::NewFile},
 };
 use serde_json::{Value, json};
-use std::{fs::File, io::IsTerminal, os::fd::AsFd, path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, os::fd::AsFd, path::PathBuf, process::ExitCode};
 
 const EXAMPLES: &str = "\
 The VM runs on, and stands for about as long as for a move. The file appears under its name when it is whole and on the disk; until then there is
@@ -49,7 +50,7 @@ pub fn run(args: Args) -> super::Result {
     let mut client = Client::connect(&args.name)?;
     let cannot = |e| format!("cannot write {}: {e}", args.file.display());
     let file = NewFile::at(&args.file).map_err(cannot)?;
-    let base = args.diff.as_ref().map(File::open).transpose();
+    let base = args.diff.as_deref().map(files::open).transpose();
     let base = base.map_err(|e| {
         format!("cannot read {}: {e}", args.diff.clone().unwrap_or_default().display())
     })?;

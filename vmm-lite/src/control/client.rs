@@ -11,6 +11,10 @@ use std::{
 /// Longest answer line that is read.
 const ANSWER_MAX: u64 = 4 << 20;
 
+/// How often a VM with too many clients is asked again, and how much longer the wait gets each time.
+const TRIES: u32 = 20;
+const RETRY: Duration = Duration::from_millis(10);
+
 /// Shows people what a verb waits for.
 pub fn waits(progress: Value) {
     if let Some(what) = progress["waiting_for"].as_str() {
@@ -138,22 +142,36 @@ impl Client {
         &mut self,
         request: &Value,
         files: &[BorrowedFd<'_>],
-        progress: impl FnMut(Value),
+        mut progress: impl FnMut(Value),
     ) -> Result<Value, Error> {
-        self.send(request, files)?;
-        self.answer(progress)
+        let mut tries = 0;
+        loop {
+            let sent = self.send_line(request, files);
+            let first = match sent {
+                Ok(()) => self.line()?,
+                // What closed the connection may have said why.
+                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
+                    self.line().map_err(|_| self.failed("write to")(e))?
+                }
+                Err(e) => return Err(self.failed("write to")(e)),
+            };
+            if first["retry"] != true || tries == TRIES {
+                return self.answer_from(Some(first), &mut progress);
+            }
+            // The VM had too many clients, and has done nothing yet for this one.
+            std::thread::sleep(tries * RETRY);
+            tries += 1;
+            self.connect_again()?;
+        }
     }
 
-    /// Sends a request with open files, whose answer is yet to be read.
+    /// Sends a request with open files, whose answer is yet to be read. For a connection that has been answered before:
+    /// the VM has room for it.
     ///
     /// # Errors
     /// What the connection says.
     pub fn send(&mut self, request: &Value, files: &[BorrowedFd<'_>]) -> Result<(), Error> {
-        let mut line = request.to_string();
-        line.push('\n');
-        let sent = descriptors::send(self.stream(), line.as_bytes(), files);
-        let rest = &line.as_bytes()[sent.map_err(self.failed("write to"))?..];
-        self.stream().write_all(rest).map_err(self.failed("write to"))
+        self.send_line(request, files).map_err(self.failed("write to"))
     }
 
     /// Reads the answer to what was [sent](Self::send); `progress` gets what comes before.
@@ -161,8 +179,19 @@ impl Client {
     /// # Errors
     /// As [`call`](Self::call).
     pub fn answer(&mut self, mut progress: impl FnMut(Value)) -> Result<Value, Error> {
+        self.answer_from(None, &mut progress)
+    }
+
+    fn answer_from(
+        &mut self,
+        mut first: Option<Value>,
+        progress: &mut dyn FnMut(Value),
+    ) -> Result<Value, Error> {
         loop {
-            let mut answer = self.line()?;
+            let mut answer = match first.take() {
+                Some(first) => first,
+                None => self.line()?,
+            };
             if let Some(step) = answer.get_mut("progress") {
                 progress(step.take());
             } else if let Some(ok) = answer.get_mut("ok") {
@@ -173,6 +202,26 @@ impl Client {
                 return Err(self.protocol(format!("{answer}")));
             }
         }
+    }
+
+    fn send_line(&self, request: &Value, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let line = format!("{request}\n");
+        let sent = descriptors::send(self.stream(), line.as_bytes(), files)?;
+        self.stream().write_all(&line.as_bytes()[sent..])
+    }
+
+    /// Replaces the connection by a new one to the same VM.
+    fn connect_again(&mut self) -> Result<(), Error> {
+        let connect = || {
+            let old = self.stream();
+            let new = UnixStream::connect_addr(&old.peer_addr()?)?;
+            new.set_write_timeout(old.write_timeout()?)?;
+            new.set_read_timeout(old.read_timeout()?)?;
+            Ok(new)
+        };
+        let new = connect().map_err(self.failed("connect to"))?;
+        self.lines = BufReader::new(new);
+        Ok(())
     }
 
     fn line(&mut self) -> Result<Value, Error> {

@@ -4,13 +4,14 @@
 //! removed by whoever next wants the name or lists the directory, under the lock of the directory itself, so that nobody removes what has just been made.
 
 use super::Error;
+use crate::files;
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File},
     io::{self, Write},
     os::{
         fd::AsRawFd,
         unix::{
-            fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+            fs::{DirBuilderExt, MetadataExt},
             net::UnixListener,
         },
     },
@@ -89,7 +90,7 @@ impl RuntimeDir {
     /// Serializes all who make and remove files here.
     fn lock(&self) -> Result<File, Error> {
         let failed = |source| Error::Directory { path: self.path.clone(), source };
-        let file = open_lock(&self.path.join(".lock")).map_err(failed)?;
+        let file = files::open_lock(&self.path.join(".lock")).map_err(failed)?;
         lock(&file).map_err(failed)?;
         Ok(file)
     }
@@ -115,7 +116,7 @@ impl RuntimeDir {
             move |source| Error::Socket { doing, name, source }
         };
         let directory = self.lock()?;
-        let lock = open_lock(&self.file(name, "lock")).map_err(failed("lock"))?;
+        let lock = files::open_lock(&self.file(name, "lock")).map_err(failed("lock"))?;
         if !try_lock(&lock).map_err(failed("lock"))? {
             return Err(Error::Taken(name.into()));
         }
@@ -145,7 +146,15 @@ impl RuntimeDir {
             if check_name(name).is_err() {
                 continue;
             }
-            let lock = open_lock(&self.file(name, "lock")).map_err(failed)?;
+            let path = self.file(name, "lock");
+            // One that is no lock is no VM, and keeps nobody from the others.
+            let lock = match files::open_lock(&path) {
+                Ok(lock) => lock,
+                Err(e) => {
+                    tracing::warn!("{} is passed over: {e}", path.display());
+                    continue;
+                }
+            };
             if try_lock(&lock).map_err(failed)? {
                 self.remove(name);
             } else {
@@ -172,17 +181,6 @@ impl RuntimeDir {
             }
         }
     }
-}
-
-fn open_lock(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW)
-        .open(path)
 }
 
 /// Writes this process's id into a file just opened, over what a dead one may have left, without making the file empty first: that would take a disk half a millisecond.

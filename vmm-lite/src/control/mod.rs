@@ -2,6 +2,7 @@
 //!
 //! One socket a VM, in a directory that only its user may enter; requests and answers are lines of JSON. See `docs/control-socket.md`.
 
+mod admission;
 pub mod client;
 pub mod descriptors;
 pub mod dir;

@@ -1,6 +1,11 @@
 //! The VM's side of the control socket.
 
-use super::{Claim, Error, PATIENCE, Request, descriptors::Incoming, request};
+use super::{
+    Claim, Error, PATIENCE, Request,
+    admission::{Admission, Session},
+    descriptors::Incoming,
+    request,
+};
 use crate::{
     confine::{self, Thread},
     metrics, migration, snapshot,
@@ -16,13 +21,11 @@ use std::{
     },
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::Duration,
 };
 
-/// Connections served at a time.
-const CONNECTIONS_MAX: usize = 32;
 /// How often a reader of the console looks whether its connection is still there.
 const CONSOLE_LOOK: Duration = Duration::from_millis(500);
 /// How long requests that are being answered may hold up the end of the process.
@@ -36,7 +39,7 @@ const STACK: usize = 512 << 10;
 #[derive(Debug)]
 pub struct Server {
     claim: Claim,
-    connections: Arc<AtomicUsize>,
+    admission: Admission,
     answering: Arc<Answering>,
 }
 
@@ -74,7 +77,7 @@ impl Server {
     /// A server for the name claimed.
     #[must_use]
     pub fn new(claim: Claim) -> Self {
-        Self { claim, connections: Arc::default(), answering: Arc::default() }
+        Self { claim, admission: Admission::default(), answering: Arc::default() }
     }
 
     /// The name.
@@ -93,13 +96,15 @@ impl Server {
     pub fn accept(&self, vm: &Vm) {
         if let Err(e) = self.try_accept(vm) {
             tracing::warn!("a control connection failed: {e}");
+            // Out of descriptors, most likely.
+            self.admission.make_room();
         }
     }
 
     fn try_accept(&self, vm: &Vm) -> io::Result<()> {
         let (stream, _) = self.claim.listener.accept()?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        let place = Place::take(&self.connections);
+        let Some(session) = self.admission.admit(&stream)? else { return Ok(()) };
         let (vm, answering) = (vm.clone(), Arc::clone(&self.answering));
         let thread =
             std::thread::Builder::new().name(Thread::Control.name().into()).stack_size(STACK);
@@ -109,31 +114,11 @@ impl Server {
                 reply.refuse(&crate::cli::with_causes(&e));
                 return;
             }
-            let Some(_place) = place else {
-                reply.refuse("too many connections to this VM");
-                return;
-            };
-            if let Err(e) = serve(&vm, &mut reply, &answering) {
+            if let Err(e) = serve(&vm, &mut reply, &answering, &session) {
                 tracing::debug!("a control connection ended: {e}");
             }
         })?;
         Ok(())
-    }
-}
-
-/// One of the connections that may be.
-struct Place(Arc<AtomicUsize>);
-
-impl Place {
-    fn take(of: &Arc<AtomicUsize>) -> Option<Self> {
-        of.fetch_update(SeqCst, SeqCst, |n| (n < CONNECTIONS_MAX).then_some(n + 1)).ok()?;
-        Some(Self(Arc::clone(of)))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
     }
 }
 
@@ -187,7 +172,7 @@ impl Reply {
 }
 
 /// Serves requests until the client goes.
-fn serve(vm: &Vm, reply: &mut Reply, answering: &Answering) -> io::Result<()> {
+fn serve(vm: &Vm, reply: &mut Reply, answering: &Answering, session: &Session) -> io::Result<()> {
     let mut lines = BufReader::new(Incoming::new(reply.stream.try_clone()?));
     loop {
         let request = match Request::read(&mut lines) {
@@ -198,6 +183,18 @@ fn serve(vm: &Vm, reply: &mut Reply, answering: &Answering) -> io::Result<()> {
                 reply.refuse(&e.to_string());
                 return Ok(());
             }
+        };
+        let _serving = match session.begin(&request) {
+            Ok(serving) => serving,
+            Err(refusal) => match refusal.answer() {
+                Some(answer) => {
+                    // What came with a request that is refused is not the next one's.
+                    lines.get_mut().take_files();
+                    reply.send(&answer)?;
+                    continue;
+                }
+                None => return Ok(()),
+            },
         };
         match request.verb() {
             "console" => return console(vm, reply, lines.buffer()),
@@ -264,6 +261,8 @@ fn console(vm: &Vm, reply: &mut Reply, ahead: &[u8]) -> io::Result<()> {
     reply.send(&json!({ "ok": { "raw": true } }))?;
     let mut input = reply.stream.try_clone()?;
     let feeder = vm.clone();
+    let gone = Arc::new(AtomicBool::new(false));
+    let left = Arc::clone(&gone);
     let ahead = ahead.to_vec();
     let thread = std::thread::Builder::new().name(Thread::ConsoleIn.name().into());
     thread.stack_size(STACK).spawn(move || {
@@ -272,29 +271,34 @@ fn console(vm: &Vm, reply: &mut Reply, ahead: &[u8]) -> io::Result<()> {
             return;
         }
         let mut buffer = [0; 1024];
-        feeder.console_input(&ahead);
+        feeder.console_input_unless(&ahead, &left);
         // The end of one client's input is not the end of the guest's.
         while let Ok(n @ 1..) = input.read(&mut buffer) {
-            feeder.console_input(&buffer[..n]);
+            feeder.console_input_unless(&buffer[..n], &left);
         }
     })?;
+    let sent = print_console(vm, reply);
+    // Ends the feeder's read, and its wait for a guest that takes no input.
+    let _ = reply.stream.shutdown(std::net::Shutdown::Both);
+    gone.store(true, SeqCst);
+    vm.console().look_again();
+    sent
+}
+
+/// Sends the client what the guest prints, until there is no more or the client is gone.
+fn print_console(vm: &Vm, reply: &mut Reply) -> io::Result<()> {
     let mut from = 0;
-    let sent = loop {
-        let Some(piece) = vm.console().read(from, CONSOLE_LOOK) else { break Ok(()) };
+    loop {
+        let Some(piece) = vm.console().read(from, CONSOLE_LOOK) else { return Ok(()) };
         if piece.missed > 0 && from > 0 {
             write!(reply.stream, "\n[{} bytes missed]\n", piece.missed)?;
         }
         from = piece.next;
         if piece.bytes.is_empty() && hung_up(&reply.stream) {
-            break Ok(());
+            return Ok(());
         }
-        if let Err(e) = reply.stream.write_all(&piece.bytes) {
-            break Err(e);
-        }
-    };
-    // Ends the feeder's read too.
-    let _ = reply.stream.shutdown(std::net::Shutdown::Both);
-    sent
+        reply.stream.write_all(&piece.bytes)?;
+    }
 }
 
 /// Whether the client has closed both directions; one that only ended its input still listens.

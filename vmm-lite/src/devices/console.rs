@@ -141,15 +141,21 @@ impl Console {
     }
 
     /// Hands input to the guest, waiting while it takes none. The caller nudges the vCPU after each call. `false` when the console is closed.
-    pub fn feed(&self, bytes: &[u8], mut nudge: impl FnMut()) -> bool {
+    pub fn feed(&self, bytes: &[u8], nudge: impl FnMut()) -> bool {
+        self.feed_unless(bytes, &AtomicBool::new(false), nudge)
+    }
+
+    /// As [`feed`](Self::feed); gives up, and returns `false`, when `gone` is set. After setting it call
+    /// [`look_again`](Self::look_again).
+    pub fn feed_unless(&self, bytes: &[u8], gone: &AtomicBool, mut nudge: impl FnMut()) -> bool {
         let mut rest = bytes;
         while !rest.is_empty() {
             let input = self.input();
             let mut input = self
                 .input_taken
-                .wait_while(input, |i| i.bytes.len() >= INPUT && !i.ended)
+                .wait_while(input, |i| i.bytes.len() >= INPUT && !i.ended && !gone.load(SeqCst))
                 .unwrap_or_else(PoisonError::into_inner);
-            if input.ended {
+            if input.ended || gone.load(SeqCst) {
                 return false;
             }
             let n = rest.len().min(INPUT - input.bytes.len());
@@ -162,9 +168,17 @@ impl Console {
         true
     }
 
+    /// Wakes all who wait in [`feed_unless`](Self::feed_unless), to see whether they are gone.
+    pub fn look_again(&self) {
+        // Locked, so that nobody is between the look and the wait.
+        let _input = self.input();
+        self.input_taken.notify_all();
+    }
+
     /// Says that no input will come any more.
     pub fn end_input(&self, nudge: impl FnOnce()) {
         self.input().ended = true;
+        self.input_taken.notify_all();
         self.has_input.store(true, SeqCst);
         nudge();
     }

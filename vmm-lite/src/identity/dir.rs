@@ -4,11 +4,12 @@
 //! is this host. Files are replaced whole, so that nobody ever reads half of one.
 
 use super::{Error, HostIdentity, TrustStore};
+use crate::files;
 use nix::fcntl::{Flock, FlockArg};
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File},
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -163,17 +164,14 @@ impl IdentityDir {
     /// Serializes those who change something here.
     fn lock(&self) -> Result<Flock<File>, Error> {
         let path = self.path.join(".lock");
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-        let file = options.open(&path).map_err(Self::failed("open", &path))?;
+        let file = files::open_lock(&path).map_err(Self::failed("open", &path))?;
         let locked = Flock::lock(file, FlockArg::LockExclusive);
         locked.map_err(|(_, e)| Self::failed("lock", &path)(e.into()))
     }
 
     fn read(&self, name: &str) -> Result<Option<String>, Error> {
         let path = self.path.join(name);
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path);
-        let file = match file {
+        let file = match files::open_here(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Self::failed("open", &path)(e)),
@@ -192,6 +190,7 @@ impl IdentityDir {
     fn write(&self, name: &str, text: &str) -> Result<(), Error> {
         let path = self.path.join(name);
         let write = || -> io::Result<()> {
+            files::may_replace(&path)?;
             // Made with mode 0600.
             let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
             file.write_all(text.as_bytes())?;

@@ -4,16 +4,23 @@
 //! takes another's place it has one that begins with a dot; what is left of a process that died in that instant is removed by the next that writes there. Where the file system
 //! cannot make files without a name, it has such a name from the beginning.
 
+use crate::files;
 use std::{
-    ffi::{CString, OsString},
+    ffi::{CString, OsStr, OsString},
     fs::{self, File, OpenOptions},
     io,
     os::{
         fd::AsRawFd,
-        unix::{ffi::OsStrExt, fs::OpenOptionsExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, OpenOptionsExt},
+        },
     },
     path::{Path, PathBuf},
 };
+
+/// How the names end that files have while they take another's place.
+const NEW: &str = ".vmm-lite-new";
 
 /// A file that does not have its name yet.
 #[derive(Debug)]
@@ -30,9 +37,10 @@ impl NewFile {
     /// # Errors
     /// When the directory is not there or cannot be written to, or `path` cannot be a file's.
     pub fn at(path: &Path) -> io::Result<Self> {
-        if path.file_name().is_none() || path.is_dir() {
+        if path.file_name().is_none() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
+        files::may_replace(path)?;
         let directory = directory(path);
         let file = OpenOptions::new()
             .read(true)
@@ -66,7 +74,10 @@ impl NewFile {
         self.file.sync_all()?;
         fail_point!("snapshot.synced");
         match self.named.take() {
-            Some(named) => named.persist(&self.path).map_err(|e| e.error)?,
+            Some(named) => {
+                files::may_replace(&self.path)?;
+                named.persist(&self.path).map_err(|e| e.error)?;
+            }
             None => self.link()?,
         }
         File::open(directory(&self.path))?.sync_all()
@@ -80,24 +91,16 @@ impl NewFile {
         }
         // Held until the file has its name, or this process is dead.
         self.file.lock()?;
-        remove_left(&self.path)?;
-        for attempt in 0_u32.. {
-            let mut name = dotted(&self.path);
-            name.push(format!("{}.{attempt}", std::process::id()));
-            let other = self.path.with_file_name(name);
-            match self.link_as(&other) {
-                Ok(()) => {
-                    fail_point!("snapshot.other-name");
-                    return fs::rename(&other, &self.path).inspect_err(|_| {
-                        // Nothing more can be done about it.
-                        let _ = fs::remove_file(&other);
-                    });
-                }
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Err(io::ErrorKind::AlreadyExists.into())
+        remove_left_over(&self.path)?;
+        let other = self.path.with_file_name(other_name(&self.path, self.file.metadata()?.ino()));
+        self.link_as(&other)?;
+        fail_point!("snapshot.other-name");
+        // What is there may have changed while the file was written.
+        let replaced = files::may_replace(&self.path).and_then(|()| fs::rename(&other, &self.path));
+        replaced.inspect_err(|_| {
+            // Nothing more can be done about it.
+            let _ = fs::remove_file(&other);
+        })
     }
 
     fn link_as(&self, path: &Path) -> io::Result<()> {
@@ -112,24 +115,39 @@ impl NewFile {
     }
 }
 
-/// Removes what others left that died while their file took the place of that at `path`: those that live hold theirs locked.
-fn remove_left(path: &Path) -> io::Result<()> {
-    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+/// Removes what processes left behind that died while their file took the place of that at `path`. Processes that
+/// run hold theirs locked. A file is removed only where its name has its own inode number, which the name of
+/// no copy, and of nothing that a user has made, does.
+fn remove_left_over(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory(path))? {
         let entry = entry?;
         let name = entry.file_name();
-        let rest = name.as_bytes().strip_prefix(dotted(path).as_bytes());
-        let rest = rest.and_then(|rest| str::from_utf8(rest).ok()?.split_once('.'));
-        if !rest.is_some_and(|(pid, attempt)| number(pid) && number(attempt)) {
-            continue;
-        }
-        // One that cannot be opened or locked is somebody's; one that is gone has its name, or was removed.
-        let left = File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
-        if left {
+        let Some(inode) = inode_in(&name, path) else { continue };
+        // One that cannot be opened or locked is in use; one that is gone has its name, or was removed.
+        let Ok(file) = files::open_here(&entry.path()) else { continue };
+        let own = file.metadata().is_ok_and(|found| {
+            found.ino() == inode
+                && found.nlink() == 1
+                && found.uid() == nix::unistd::geteuid().as_raw()
+        });
+        if own && file.try_lock().is_ok() {
             let _ = fs::remove_file(entry.path());
         }
     }
     Ok(())
+}
+
+/// The name that the file with the number `inode` has for the instant in which it takes the place of that at `path`.
+fn other_name(path: &Path, inode: u64) -> OsString {
+    let mut name = dotted(path);
+    name.push(format!("{inode}{NEW}"));
+    name
+}
+
+/// The number in a name like those of [`other_name`].
+fn inode_in(name: &OsStr, path: &Path) -> Option<u64> {
+    let rest = name.as_bytes().strip_prefix(dotted(path).as_bytes())?;
+    str::from_utf8(rest.strip_suffix(NEW.as_bytes())?).ok()?.parse().ok()
 }
 
 fn directory(path: &Path) -> &Path {
@@ -167,15 +185,67 @@ mod tests {
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
             assert_eq!(count(), 1);
         }
-        // What another left that died at the worst instant goes; what one that lives is about to publish does not.
-        let [left, living, other] =
-            [".kv.snap.1.0", ".kv.snap.1.1", ".kv.snap.bak"].map(|name| dir.path().join(name));
-        let files = [&left, &living, &other].map(|path| File::create(path).unwrap());
-        files[1].lock().unwrap();
-        NewFile::at(&path).unwrap().publish().unwrap();
-        assert!(!left.exists() && living.exists() && other.exists());
-        drop(files);
         assert!(NewFile::at(dir.path()).is_err(), "a directory");
         assert!(NewFile::at(&dir.path().join("none/kv.snap")).is_err());
+    }
+
+    /// Renames `file` to what it would be called by a process that takes the place of `path`.
+    fn leave(file: &Path, path: &Path) -> PathBuf {
+        let name = other_name(path, fs::symlink_metadata(file).unwrap().ino());
+        let to = path.with_file_name(name);
+        fs::rename(file, &to).unwrap();
+        to
+    }
+
+    #[test]
+    fn only_left_over_files_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kv.snap");
+        let make = |name: &str| {
+            let path = dir.path().join(name);
+            File::create(&path).unwrap();
+            path
+        };
+        make("kv.snap");
+        let left = leave(&make("left"), &path);
+        let in_use = leave(&make("in-use"), &path);
+        let locked = File::open(&in_use).unwrap();
+        locked.lock().unwrap();
+        let linked = leave(&make("linked"), &path);
+        fs::hard_link(&linked, dir.path().join("kept")).unwrap();
+        let users =
+            [".kv.snap.1.0", ".kv.snap.bak", ".kv.snap.7.vmm-lite-new", ".kv.snap.x.vmm-lite-new"];
+        let users = users.map(make);
+        // Things that hold up their opener, do something, or are somewhere else.
+        let mut odd = Vec::new();
+        for (path_of, _) in files::tests::odd_paths(dir.path()) {
+            odd.push(leave(&path_of, &path));
+        }
+        files::tests::at_once(move || NewFile::at(&path).unwrap().publish().unwrap());
+        assert!(!left.exists(), "what a dead process left goes");
+        let stay = users.iter().chain(&odd).chain([&in_use, &linked]);
+        for path in stay {
+            assert!(fs::symlink_metadata(path).is_ok(), "{} is gone", path.display());
+        }
+    }
+
+    #[test]
+    fn only_regular_files_are_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, _) in files::tests::odd_paths(dir.path()) {
+            let before = fs::symlink_metadata(&path).unwrap().ino();
+            let wrong = files::tests::at_once({
+                let path = path.clone();
+                move || NewFile::at(&path).is_err()
+            });
+            assert!(wrong, "{}", path.display());
+            assert_eq!(fs::symlink_metadata(&path).unwrap().ino(), before);
+        }
+        // What was put there while the file was written stays too.
+        let path = dir.path().join("late");
+        let new = NewFile::at(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(new.publish().is_err());
+        assert!(path.is_dir());
     }
 }

@@ -74,7 +74,10 @@ use std::{
     io,
     net::IpAddr,
     os::fd::AsRawFd,
-    sync::{Arc, atomic::Ordering::SeqCst},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -296,6 +299,11 @@ impl Vm {
     /// Hands console input to the guest, waiting while it takes none.
     pub fn console_input(&self, bytes: &[u8]) {
         self.shared.console.feed(bytes, || self.shared.nudge());
+    }
+
+    /// As [`console_input`](Self::console_input), for a client that may leave: see [`Console::feed_unless`].
+    pub fn console_input_unless(&self, bytes: &[u8], gone: &AtomicBool) {
+        self.shared.console.feed_unless(bytes, gone, || self.shared.nudge());
     }
 
     /// Says that no console input will come any more.

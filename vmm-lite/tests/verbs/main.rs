@@ -2,8 +2,10 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod crowds;
 mod identity;
 mod self_test;
+mod odd_files;
 
 use common::{Elf, control, guest, kvm};
 use serde_json::Value;

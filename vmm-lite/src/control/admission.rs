@@ -1,0 +1,234 @@
+//! Admission control: which connections to the control socket are served.
+//!
+//! A connection is *idle* until a request is whole, and again after its answer. A new connection evicts the
+//! one that has been idle longest when there are [`SESSIONS_MAX`], so that idle clients keep nobody out.
+//! Requests that may take long have [`LONG_MAX`] of these places and are refused beyond that, so that
+//! `stop`, `stats` (and so `ps`), `cancel`, `resume` and `metrics` are always served.
+
+use super::Request;
+use serde_json::{Value, json};
+use std::{
+    os::{fd::AsRawFd, unix::net::UnixStream},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Connections served at a time.
+pub const SESSIONS_MAX: usize = 32;
+/// Of these, connections with a request that may take long: consoles, moves, copies, pauses, watches.
+pub const LONG_MAX: usize = 20;
+/// A short request that is not answered after so long has a client that does not take the answer.
+const STUCK: Duration = Duration::from_secs(1);
+/// What a client is told whose request was not looked at.
+const EVICTED: &str = "the VM has too many clients and closed this connection, which was idle";
+const FULL: &str = "the VM has too many clients; try again";
+const TOO_MANY_LONG: &str = "too many requests that take long are under way at this VM (consoles, moves, copies); end one of them first";
+
+/// The sessions of one VM.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Admission(Arc<Mutex<Sessions>>);
+
+#[derive(Debug, Default)]
+struct Sessions {
+    next: u64,
+    open: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: u64,
+    stream: UnixStream,
+    state: State,
+    since: Instant,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Idle,
+    Short,
+    Long,
+}
+
+/// A connection that was admitted. Dropping it gives its place back.
+#[derive(Debug)]
+pub(super) struct Session {
+    admission: Admission,
+    id: u64,
+}
+
+/// A request under way. Dropping it makes its session idle.
+#[derive(Debug)]
+pub(super) struct Serving<'s>(&'s Session);
+
+/// Why a request is not served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Refusal {
+    /// The client was told already, and its connection is closed.
+    Evicted,
+    /// The connection stays.
+    TooManyLong,
+}
+
+/// The answer to a client that may ask again on another connection, as nothing was done.
+fn again(why: &str) -> Value {
+    json!({ "error": why, "retry": true })
+}
+
+impl Refusal {
+    /// The answer that is still to be sent.
+    pub fn answer(self) -> Option<Value> {
+        (self == Self::TooManyLong).then(|| json!({ "error": TOO_MANY_LONG }))
+    }
+}
+
+impl Admission {
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Admits a client, evicting another if it must; `None`, and the client was told, if it can evict none.
+    pub fn admit(&self, stream: &UnixStream) -> std::io::Result<Option<Session>> {
+        let own = stream.try_clone()?;
+        let mut sessions = self.sessions();
+        if sessions.open.len() >= SESSIONS_MAX && !sessions.evict() {
+            tell(&own, &again(FULL));
+            return Ok(None);
+        }
+        let id = sessions.next;
+        sessions.next += 1;
+        let since = Instant::now();
+        sessions.open.push(Entry { id, stream: own, state: State::Idle, since });
+        Ok(Some(Session { admission: self.clone(), id }))
+    }
+
+    /// Evicts an idle client, if there is one, to have its descriptors.
+    pub fn make_room(&self) {
+        self.sessions().evict();
+    }
+}
+
+impl Sessions {
+    /// Evicts the session that keeps its place with the least reason; whether there was one.
+    fn evict(&mut self) -> bool {
+        let oldest = |state: State, fits: &dyn Fn(&Entry) -> bool| {
+            let entries = self.open.iter().enumerate().filter(|(_, e)| e.state == state && fits(e));
+            entries.min_by_key(|(_, e)| e.since).map(|(at, _)| at)
+        };
+        let at = oldest(State::Idle, &|e| !has_input(&e.stream))
+            .or_else(|| oldest(State::Idle, &|_| true))
+            .or_else(|| oldest(State::Short, &|e| e.since.elapsed() >= STUCK));
+        let Some(at) = at else { return false };
+        let evicted = self.open.swap_remove(at);
+        if evicted.state == State::Idle {
+            tell(&evicted.stream, &again(EVICTED));
+        }
+        // Ends what its thread waits for.
+        let _ = evicted.stream.shutdown(std::net::Shutdown::Both);
+        true
+    }
+}
+
+impl Session {
+    /// Says that a request is whole and about to be done.
+    pub fn begin(&self, request: &Request) -> Result<Serving<'_>, Refusal> {
+        let mut sessions = self.admission.sessions();
+        let long = sessions.open.iter().filter(|e| e.state == State::Long).count();
+        let state = if short(request) { State::Short } else { State::Long };
+        let entry = sessions.open.iter_mut().find(|e| e.id == self.id);
+        let entry = entry.ok_or(Refusal::Evicted)?;
+        if state == State::Long && long >= LONG_MAX {
+            return Err(Refusal::TooManyLong);
+        }
+        (entry.state, entry.since) = (state, Instant::now());
+        Ok(Serving(self))
+    }
+}
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        let mut sessions = self.0.admission.sessions();
+        if let Some(entry) = sessions.open.iter_mut().find(|e| e.id == self.0.id) {
+            (entry.state, entry.since) = (State::Idle, Instant::now());
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.admission.sessions().open.retain(|e| e.id != self.id);
+    }
+}
+
+/// Whether a request is answered without waiting for anything.
+fn short(request: &Request) -> bool {
+    match request.verb() {
+        "metrics" | "resume" | "stop" | "cancel" => true,
+        "stats" => !request.members().contains_key("dirty_rate_ms"),
+        verb => !["console", "migrate", "pause", "snapshot", "fork", "revert"].contains(&verb),
+    }
+}
+
+/// Whether there is something that the session's thread is about to read.
+fn has_input(stream: &UnixStream) -> bool {
+    let mut poll = libc::pollfd { fd: stream.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one valid entry.
+    unsafe { libc::poll(&raw mut poll, 1, 0) > 0 && poll.revents == libc::POLLIN }
+}
+
+/// Sends a line if the socket takes it at once.
+fn tell(stream: &UnixStream, line: &Value) {
+    use nix::sys::socket::{MsgFlags, send};
+    let line = format!("{line}\n");
+    // A client that does not hear it finds its connection closed.
+    let _ =
+        send(stream.as_raw_fd(), line.as_bytes(), MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    fn request(text: &str) -> Request {
+        Request::read(&mut format!("{text}\n").as_bytes()).unwrap().unwrap()
+    }
+
+    fn admit(to: &Admission) -> (UnixStream, Option<Session>) {
+        let (client, server) = UnixStream::pair().unwrap();
+        let session = to.admit(&server).unwrap();
+        (client, session)
+    }
+
+    #[test]
+    fn the_longest_idle_session_is_evicted_and_told() {
+        let admission = Admission::default();
+        let mut open: Vec<_> = (0..SESSIONS_MAX).map(|_| admit(&admission)).collect();
+        // The oldest has a request that was not read yet, the next has one under way.
+        open[0].0.write_all(b"{}\n").unwrap();
+        let serving = open[1].1.as_ref().unwrap().begin(&request("{}")).unwrap();
+        let (_client, session) = admit(&admission);
+        assert!(session.is_some());
+        drop(serving);
+        let mut told = String::new();
+        open[2].0.read_to_string(&mut told).unwrap();
+        assert!(told.contains("\"retry\":true"), "{told}");
+        let begun = |n: usize| open[n].1.as_ref().unwrap().begin(&request("{}")).map(drop);
+        assert_eq!((begun(0), begun(1), begun(2)), (Ok(()), Ok(()), Err(Refusal::Evicted)));
+    }
+
+    #[test]
+    fn long_requests_leave_room_for_short_ones() {
+        let admission = Admission::default();
+        let open: Vec<_> = (0..SESSIONS_MAX).map(|_| admit(&admission)).collect();
+        let long = |n: usize| open[n].1.as_ref().unwrap().begin(&request(r#"{"verb":"console"}"#));
+        let mut serving: Vec<_> = (0..LONG_MAX).map(|n| long(n).unwrap()).collect();
+        assert_eq!(long(LONG_MAX).unwrap_err(), Refusal::TooManyLong);
+        for _ in 0..3 * SESSIONS_MAX {
+            let (_client, session) = admit(&admission);
+            drop(session.unwrap().begin(&request(r#"{"verb":"stop"}"#)).unwrap());
+        }
+        serving.pop();
+        let (_client, session) = admit(&admission);
+        drop(session.unwrap().begin(&request(r#"{"verb":"snapshot"}"#)).unwrap());
+    }
+}
