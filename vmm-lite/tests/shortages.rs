@@ -66,6 +66,36 @@ fn a_tap_that_is_not_to_be_had() {
     moves(&mut lab, taken);
 }
 
+#[test]
+fn a_tap_that_would_cut_the_clients_off() {
+    let Some(mut lab) = Lab::new("destinations whose TAP is no good", "kv", SIZE, &[], STORE)
+    else {
+        return;
+    };
+    let host = lab.there().host().clone();
+    host.tap("small0").unwrap();
+    let receive = |lab: &Lab, tap: &str| lab.there().receive(PORT, &["--tap", tap]).unwrap();
+
+    let small = receive(&lab, "small0");
+    host.ns.ip(["link", "set", "dev", "small0", "mtu", "1400"]).unwrap();
+    lacks(&lab, &small, "ip link set small0 mtu 1500");
+    drop(small);
+    let small = receive(&lab, "small0");
+    host.ns.ip(["link", "set", "dev", "small0", "down"]).unwrap();
+    lacks(&lab, &small, "ip link set small0 up");
+    host.ns.ip(["link", "set", "dev", "small0", "mtu", "1500", "up"]).unwrap();
+    moves(&mut lab, small);
+
+    // Packets may be longer than the guest's, and it is still the same guest when it goes back.
+    let host = lab.there().host().clone();
+    host.tap("large0").unwrap();
+    host.ns.ip(["link", "set", "dev", "large0", "mtu", "9000"]).unwrap();
+    let large = receive(&lab, "large0");
+    moves(&mut lab, large);
+    let back = receive(&lab, "tap0");
+    moves(&mut lab, back);
+}
+
 /// Bytes of address space that a process has.
 fn address_space(process: &Process) -> u64 {
     let sizes = fs::read_to_string(format!("/proc/{}/statm", process.pid())).unwrap();

@@ -139,6 +139,7 @@ pub fn run(args: Args) -> super::Result {
         beside: true,
     };
     let places = args.network.places(&guest.who.identity, wanted)?;
+    args.network.check_neighbours(&guest.who.identity, &places)?;
     let how = How { reason: ResumeReason::Forked, confinement, many: args.many };
     let clones = Clones::start(&template, &places, &how)?;
     drop(template);

@@ -1,6 +1,9 @@
 //! Network options for VMs that are copies: one of them or many.
 
-use super::arguments;
+use super::{
+    arguments,
+    neighbours::{self, Neighbour},
+};
 use crate::{
     boot::Cidr,
     snapshot::start::Change,
@@ -103,6 +106,27 @@ impl Network {
                 Ok(Place { change, tap: taps.get(n as usize).cloned() })
             })
             .collect()
+    }
+
+    /// Whether `places` have no address that another VM has here: an error where nobody has chosen it, else a warning.
+    ///
+    /// # Errors
+    /// A text for the user.
+    pub fn check_neighbours(&self, of: &Identity, places: &[Place]) -> Result<(), String> {
+        let had = of.net.as_ref().and_then(|net| net.ip);
+        let ip = |place: &Place| Some(place.change.ip.or(had)?.address);
+        let addresses: Vec<_> = places.iter().filter_map(ip).collect();
+        let own = places.first().and_then(|place| place.change.name.as_deref()).unwrap_or(&of.name);
+        if self.ip.is_some() {
+            neighbours::warn(own, &addresses);
+        } else if !self.keep_ip
+            && let Some(Neighbour { name, ip }) = neighbours::find(own, &addresses)
+        {
+            return Err(format!(
+                "{name} runs here with the address {ip}, which this VM had: give it another with --ip, or say --keep-ip if its TAP device is on another network"
+            ));
+        }
+        Ok(())
     }
 
     fn taps(&self, first: u32, count: u32) -> Result<Vec<String>, String> {

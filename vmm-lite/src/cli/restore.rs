@@ -15,7 +15,7 @@ const EXAMPLES: &str = "\
 One VM is this process, as with `vmm-lite run`. Several are processes of their own, which share the memory they have not written to; they are called NAME-1, NAME-2 and so on,
 and end with this one unless it is told to --detach.
 
-A VM that comes back has the address it had. Several need one each: --ip is the first's and the others' follow on, --tap tap%d stands for tap1, tap2 and so
+A VM that comes back has the address it had, unless another VM here has it: then give it one with --ip (or --keep-ip, on another network). Several need one each: --ip is the first's and the others' follow on, --tap tap%d stands for tap1, tap2 and so
 on. Ethernet addresses are made from name and address. A guest with a new address gives up the connections it had.
 
 Examples:
@@ -79,6 +79,7 @@ pub fn run(args: Args) -> super::Result {
     let numbers = args.count.map(|count| (args.many.first, count));
     let wanted = network::Wanted { name, numbers, beside: false };
     let places = args.network.places(&guest.who.identity, wanted)?;
+    args.network.check_neighbours(&guest.who.identity, &places)?;
     if let Some(count) = args.count {
         args.many.metrics(count as usize)?;
         let template = Template::new()?;

@@ -1,6 +1,6 @@
 //! `vmm-lite run`.
 
-use super::{arguments, confinement, metrics::Figures, report};
+use super::{arguments, confinement, metrics::Figures, neighbours, report};
 use crate::{
     boot::{Cidr, Image, Parameters},
     confine::{self, Thread},
@@ -90,6 +90,9 @@ pub fn run(args: Args) -> super::Result {
     let signals = server::catch_signals()?;
     let image = Image::open(&args.image)?;
     let claim = claim(args.name.as_deref(), &args.image)?;
+    if let Some(ip) = args.ip {
+        neighbours::warn(claim.name(), &[ip.address]);
+    }
     let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
     let resources = Resources::open(args.tap.as_deref())?;
     let test = resources.host().begin_self_test();

@@ -19,6 +19,7 @@ pub mod destination;
 mod handover;
 mod inbox;
 pub mod listener;
+pub mod offered;
 pub mod poll;
 pub mod progress;
 mod reach;

@@ -3,6 +3,10 @@
 mod clones;
 mod files;
 mod lab;
+#[allow(dead_code)]
+#[path = "../common/net.rs"]
+mod net;
+mod network;
 
 use files::damage;
 use lab::{KV, Lab, clocks_are_right, dirtier_is_whole, info};

@@ -18,7 +18,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     },
 };
 
@@ -40,6 +40,8 @@ pub struct Counters {
     pub tx_bytes: AtomicU64,
     /// Packets from the guest that the host would not take.
     pub tx_dropped: AtomicU64,
+    /// The MTU that the guest was told.
+    pub mtu: AtomicU16,
 }
 
 impl Counters {
@@ -103,6 +105,8 @@ pub struct Net {
     tap: Tap,
     /// What the TAP was last told that the driver takes.
     offload: Option<u32>,
+    /// The TAP's own, which a guest that comes may not exceed.
+    tap_mtu: u16,
     registers: Registers,
     buffers: Buffers,
     counters: Arc<Counters>,
@@ -126,10 +130,11 @@ impl Net {
     /// The same on a device that cannot be asked for its MTU, as one [over a socket](Tap::over).
     #[must_use]
     pub fn with_mtu(tap: Tap, mac: [u8; 6], mtu: u16) -> Self {
-        let (counters, late) = Default::default();
+        let (counters, late): (Arc<Counters>, _) = Default::default();
+        counters.mtu.store(mtu, Relaxed);
         let registers = Registers::new(mac, mtu);
         let (offload, buffers) = (None, Buffers::default());
-        Self { tap, offload, registers, buffers, counters, late }
+        Self { tap, offload, tap_mtu: mtu, registers, buffers, counters, late }
     }
 
     /// Its counters.
@@ -235,7 +240,12 @@ impl Net {
     /// # Errors
     /// What is wrong with the state; nothing has changed then.
     pub fn apply(&mut self, state: &NetState, ram: &GuestRam) -> Result<(), state::Error> {
+        if state.mtu > self.tap_mtu {
+            let device = self.tap.name().to_owned();
+            return Err(state::Error::Mtu { guest: state.mtu, tap: self.tap_mtu, device });
+        }
         self.registers.apply(state, ram)?;
+        self.counters.mtu.store(state.mtu, Relaxed);
         self.tell_offload(self.registers.offload());
         Ok(())
     }

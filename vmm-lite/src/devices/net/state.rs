@@ -22,6 +22,18 @@ pub enum Error {
     /// Tables that overlap: what is written to one would change another.
     #[error("tables of the network queues overlap in the guest's memory")]
     Overlap,
+    /// The guest's longest packets do not fit the TAP device.
+    #[error(
+        "the guest's packets have up to {guest} bytes (MTU), and those of TAP device {device} have {tap}: allow for longer ones with `ip link set {device} mtu {guest}`, on its bridge too, and try again"
+    )]
+    Mtu {
+        /// What the guest was told.
+        guest: u16,
+        /// What the device has.
+        tap: u16,
+        /// The device.
+        device: String,
+    },
 }
 
 /// The device's registers.

@@ -10,10 +10,9 @@ use super::{
 use crate::{
     control::Claim,
     devices::console::Console,
-    kvm::cpu::Features,
     memory::{PAGE, Tables},
-    migration::{brace::Brace, handover::Handover},
-    vm::{Identity, MoveOutcome, Resume, ResumeReason, Side, Urgent, Vm, VmPhase},
+    migration::{brace::Brace, handover::Handover, offered::Offered},
+    vm::{MoveOutcome, Resume, ResumeReason, Side, Urgent, Vm, VmPhase},
 };
 use migrate::{
     brownout::Settled,
@@ -57,8 +56,9 @@ impl Prepared {
     /// Judges an offer and makes a VM for it.
     pub fn new(offer: &Offer, offering: &Offering) -> Result<(Self, Accepted), Refusal> {
         let cannot = |e: &dyn std::error::Error| Refusal::Prepare(crate::cli::with_causes(e));
-        let (mut identity, features): (Identity, Features) = postcard::from_bytes(&offer.identity)
-            .map_err(|_| Refusal::Prepare("the offer says nothing of who the VM is".into()))?;
+        let offered = Offered::from_bytes(&offer.identity);
+        let Offered { mut identity, features, needs } = offered
+            .ok_or_else(|| Refusal::Prepare("the offer says nothing of who the VM is".into()))?;
         if identity.memory_size != offer.memory_size || identity.net.is_some() != offer.network {
             return Err(Refusal::Prepare("the offer contradicts itself".into()));
         }
@@ -81,6 +81,7 @@ impl Prepared {
         let console = Console::new(output.map_err(|e| cannot(&e))?);
         let vm = Vm::prepare_with(&offering.resources, identity, console, None)
             .map_err(|e| cannot(&e))?;
+        vm.check_link(needs.mtu).map_err(|e| cannot(&e))?;
         let apply = vm.hold().and_then(|mut held| held.warm_up()).map_err(|e| cannot(&e))?;
         let missing = Missing::able(vm.ram())
             .inspect_err(|e| tracing::info!("no memory can follow: {}", crate::cli::with_causes(e)))

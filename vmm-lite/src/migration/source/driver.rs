@@ -14,6 +14,7 @@ use crate::{
         brace::Brace,
         connection::{Connection, Incoming, LinkError, Transport},
         draw,
+        offered::Offered,
         poll::{Watch, wait_any, wait_readable},
         progress::Watcher,
         wanted::{ASKER_GONE, BY_CANCEL, VM_ENDED, Wanted},
@@ -85,15 +86,13 @@ impl<'vm> Driver<'vm> {
         asked: Instant,
     ) -> Result<Self, Error> {
         let identity = vm.identity();
-        let who = postcard::to_stdvec(&(identity, vm.features()))
-            .expect("an identity has nothing that postcard cannot write");
         let offer = Offer {
             receiver: ReceiverId::default(),
             name: identity.name.clone(),
             memory_size: identity.memory_size,
             interface_version: identity.interface_version,
             network: identity.net.is_some(),
-            identity: who,
+            identity: Offered::of(vm).to_bytes(),
         };
         let (source, actions) = Source::begin(draw()?, offer, options.settings(), asked.elapsed());
         Ok(Self {

@@ -1,0 +1,46 @@
+//! Addresses that VMs of this user have already.
+
+use crate::control::{Client, RuntimeDir};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+/// A VM that takes longer to answer is passed over; so are the others when all have taken this long.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// A VM that has an address.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Neighbour {
+    /// Its name.
+    pub name: String,
+    /// The address.
+    pub ip: IpAddr,
+}
+
+/// The first VM that runs here with one of `addresses` and is not called `own`.
+#[must_use]
+pub fn find(own: &str, addresses: &[IpAddr]) -> Option<Neighbour> {
+    if addresses.is_empty() {
+        return None;
+    }
+    let until = Instant::now() + PATIENCE;
+    let dir = RuntimeDir::open().ok()?;
+    let names = dir.names().ok()?.into_iter().filter(|name| name != own);
+    names.take_while(|_| Instant::now() < until).find_map(|name| {
+        let mut client = Client::connect_in(&dir, &name).ok()?;
+        client.set_patience(PATIENCE).ok()?;
+        let stats = client.call("stats").ok()?;
+        let ip = stats["net"]["ip"].as_str()?.split('/').next()?.parse().ok()?;
+        addresses.contains(&ip).then_some(Neighbour { name, ip })
+    })
+}
+
+/// Warns of a VM that has one of the `addresses` that the user has chosen.
+pub fn warn(own: &str, addresses: &[IpAddr]) {
+    if let Some(Neighbour { name, ip }) = find(own, addresses) {
+        eprintln!(
+            "vmm-lite: warning: {name} runs here with the address {ip} too: on one network, packets for it reach either"
+        );
+    }
+}

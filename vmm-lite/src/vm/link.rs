@@ -1,0 +1,53 @@
+//! Whether a machine's TAP device is good enough for a guest that is to come.
+
+use super::Vm;
+use crate::devices::tap;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Why it is not.
+#[derive(thiserror::Error, Debug)]
+pub enum LinkError {
+    /// It is set down.
+    #[error("TAP device {0} is down: set it up with `ip link set {0} up`, and try again")]
+    Down(String),
+    /// The guest's longest packets do not fit.
+    #[error(
+        "the guest's packets have up to {guest} bytes (MTU), and those of TAP device {device} have {tap}: allow for longer ones with `ip link set {device} mtu {guest}`, on its bridge too, and try again"
+    )]
+    Mtu {
+        /// What the guest was told.
+        guest: u16,
+        /// What the device has.
+        tap: u16,
+        /// The device.
+        device: String,
+    },
+    /// The host does not say.
+    #[error(transparent)]
+    Tap(#[from] tap::Error),
+}
+
+impl Vm {
+    /// The MTU that the guest was told; `None` without a network.
+    #[must_use]
+    pub fn mtu(&self) -> Option<u16> {
+        self.shared.net_counters.as_ref().map(|counters| counters.mtu.load(Relaxed))
+    }
+
+    /// Whether a guest that was told `mtu` elsewhere loses nothing by having this machine's TAP device. An MTU that
+    /// is not known is taken for good.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn check_link(&self, mtu: Option<u16>) -> Result<(), LinkError> {
+        let Some(device) = &self.shared.announcer else { return Ok(()) };
+        let (tap, up) = device.mtu_and_up()?;
+        if !up {
+            return Err(LinkError::Down(device.name().into()));
+        }
+        match mtu.filter(|guest| *guest > tap) {
+            Some(guest) => Err(LinkError::Mtu { guest, tap, device: device.name().into() }),
+            None => Ok(()),
+        }
+    }
+}
