@@ -103,20 +103,6 @@ pub fn run(args: Args) -> super::Result {
         Some(_) => Resources::open(tap)?,
         None => Resources::with_tap_later(tap)?,
     };
-    let door = match signing {
-        Some((dir, starting)) => {
-            let signing = starting.finish()?;
-            let certificate = signing.certificate.clone();
-            let key = signing.into_key(signer::Side::Destination);
-            let credentials = credentials::for_receiving(&dir, certificate, key)?;
-            // Another user may not be able to read the directory.
-            Door::tls(credentials, args.confinement.user.is_none().then_some(dir))
-        }
-        None => {
-            eprintln!("vmm-lite: warning: {PLAINTEXT_WARNING}");
-            Door::Plaintext
-        }
-    };
     // Before a source can give its VM up to a host that cannot run it.
     resources.host().self_test()?;
     let fault_cost = match resources.host().fault_cost() {
@@ -135,6 +121,21 @@ pub fn run(args: Args) -> super::Result {
         output: Some(io::stdout().as_fd().try_clone_to_owned()?),
         fault_cost,
         lost_after: args.lost_after,
+    };
+    // The signer has read its key meanwhile.
+    let door = match signing {
+        Some((dir, starting)) => {
+            let signing = starting.finish()?;
+            let certificate = signing.certificate.clone();
+            let key = signing.into_key(signer::Side::Destination);
+            let credentials = credentials::for_receiving(&dir, certificate, key)?;
+            // Another user may not be able to read the directory.
+            Door::tls(credentials, args.confinement.user.is_none().then_some(dir))
+        }
+        None => {
+            eprintln!("vmm-lite: warning: {PLAINTEXT_WARNING}");
+            Door::Plaintext
+        }
     };
     let listener = listen(&args.listen)?;
     let figures = Figures::serve_confined(args.metrics.as_ref(), &confinement)?;

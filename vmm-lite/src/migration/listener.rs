@@ -4,10 +4,15 @@
 //! time, each has a few seconds in all, however it spends them, and holds little memory. Where one too many comes, the oldest goes, of those from
 //! the address that has most: so strangers push out strangers, and a host that is trusted needs milliseconds to be none.
 
+mod log;
+
 use super::{
     Error,
     connection::Transport,
-    destination::{Receiver, Stage},
+    destination::{
+        Receiver,
+        stage::{Stage, narrow},
+    },
     patience,
     poll::{Watch, wait_any},
     tls::Credentials,
@@ -16,6 +21,7 @@ use crate::{
     confine::{self, Thread},
     identity::IdentityDir,
 };
+use log::Log;
 use std::{
     collections::HashMap,
     io::{self, Read},
@@ -42,8 +48,6 @@ const LINGER_BYTES: usize = 256 << 10;
 const LINGER: Duration = Duration::from_secs(1);
 /// How long nothing is accepted when the host has nothing left to accept with.
 const EXHAUSTED: Duration = Duration::from_millis(100);
-/// Strangers that are spoken of in a second; the rest are counted.
-const SPOKEN_OF: u32 = 10;
 
 /// How those who connect are met.
 #[derive(Debug)]
@@ -55,7 +59,8 @@ pub enum Door {
 }
 
 impl Door {
-    /// One that opens for hosts that are trusted: as `dir` says whenever one connects, or without it as `credentials` say.
+    /// One that opens for hosts that are trusted: as `dir` says whenever one connects, or without it
+    /// as `credentials` say.
     #[must_use]
     pub fn tls(credentials: Credentials, dir: Option<IdentityDir>) -> Self {
         Self::Tls(dir, Mutex::new(credentials))
@@ -196,34 +201,8 @@ impl Drop for Place {
     }
 }
 
-/// Says what came of connections, and no more of it than somebody reads.
-#[derive(Debug, Default)]
-struct Log {
-    second: Option<Instant>,
-    said: u32,
-    unsaid: u32,
-}
-
-impl Log {
-    fn say(&mut self, address: Option<IpAddr>, why: &str) {
-        let now = Instant::now();
-        if self.second.is_none_or(|began| now.duration_since(began) >= Duration::from_secs(1)) {
-            if self.unsaid > 0 {
-                tracing::warn!("{} more connections came to nothing", self.unsaid);
-            }
-            *self = Self { second: Some(now), ..Self::default() };
-        }
-        if self.said == SPOKEN_OF {
-            self.unsaid += 1;
-            return;
-        }
-        self.said += 1;
-        let from = address.map_or("somewhere".into(), |a| a.to_string());
-        tracing::warn!("a connection from {from} came to nothing: {why}");
-    }
-}
-
-/// Serves connections until nobody has to ask any more: a source may ask later what became of its VM, until it has said that it knows.
+/// Serves connections until no source asks any more: one may ask later what became of its VM,
+/// until it has said that it knows.
 ///
 /// # Errors
 /// When there can be no thread for it.
@@ -241,14 +220,13 @@ pub fn serve(listener: TcpListener, receiver: Arc<Receiver>, door: Door) -> io::
         let mut stage = Stage::Open;
         loop {
             let patience = house.look_after().unwrap_or_else(|| patience(STRANGE));
-            let watched = [listener.as_raw_fd(), receiver.stage_fd()].map(Watch::Readable);
+            let watched = [listener.as_raw_fd(), receiver.stages.fd()].map(Watch::Readable);
             let came = wait_any(watched, patience);
-            match receiver.take_stage() {
+            match receiver.stages.take() {
                 Stage::Over => return house.empty(),
                 Stage::Arrived if stage == Stage::Open => {
                     stage = Stage::Arrived;
-                    if let Err(e) = confine::enter(Thread::Arrived) {
-                        tracing::error!("{}", crate::cli::with_causes(&e));
+                    if !narrow() {
                         return house.empty();
                     }
                 }

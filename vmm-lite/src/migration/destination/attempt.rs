@@ -1,20 +1,21 @@
 //! One move, on a thread of its own.
+//!
+//! - `leaving`: what is given up once its VM runs
+
+mod leaving;
 
 use super::{
-    Receiver, SILENCE, Stage,
+    Receiver, SILENCE,
     prepared::Prepared,
     preparing::while_telling,
     rejoin::Rejoin,
     waiting::{Waiting, say_whole},
 };
-use crate::{
-    confine::{self, Thread},
-    migration::{
-        connection::{Connection, Incoming, LinkError},
-        destination::Arrived,
-        patience,
-        poll::{Watch, wait_any},
-    },
+use crate::migration::{
+    connection::{Connection, Incoming, LinkError},
+    destination::Arrived,
+    patience,
+    poll::{Watch, wait_any},
 };
 use migrate::{
     MoveId,
@@ -101,25 +102,6 @@ impl<'r> Attempt<'r> {
                 for action in self.machine.handle(event, self.epoch.elapsed()) {
                     self.act(action);
                 }
-            }
-        }
-    }
-
-    /// Of a VM that runs: waits for the source's last word, if that can still come. `false`: it did not.
-    pub fn farewell(&mut self) -> bool {
-        if self.ran > self.epoch {
-            self.settle();
-            self.heard = self.heard || self.connection.as_mut().is_some_and(super::heard);
-        }
-        self.heard
-    }
-
-    /// The guest is at its speed, and nothing is in a hurry any more: this thread and those that take connections give up what making a VM took.
-    fn settle(&mut self) {
-        if !std::mem::replace(&mut self.narrow, true) {
-            self.receiver.enter(Stage::Arrived);
-            if let Err(e) = confine::enter(Thread::Arrived) {
-                tracing::error!("{}", crate::cli::with_causes(&e));
             }
         }
     }

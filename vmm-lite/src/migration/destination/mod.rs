@@ -6,6 +6,7 @@
 //! - `settling`: how the guest gets to its speed
 //! - `warm`: KVM's own tables filled in before the guest runs
 //! - `rejoin`: the way back for a source that lost the link
+//! - [`stage`]: what the process still needs once a VM is here
 //! - `waiting`: what is said of a VM that waits for it
 
 mod attempt;
@@ -14,6 +15,7 @@ mod prepared;
 mod preparing;
 mod rejoin;
 mod settling;
+pub mod stage;
 mod waiting;
 mod warm;
 
@@ -22,7 +24,6 @@ use super::{
     connection::{Connection, Incoming, LinkError, Transport},
     draw,
     listener::Place,
-    patience,
 };
 use crate::{
     control::{Claim, RuntimeDir},
@@ -37,13 +38,13 @@ use migrate::{
     wire::{Message, Outcome},
 };
 use rejoin::Rejoin;
+use stage::{Stage, Stages, heard};
 use std::{
     net::TcpStream,
-    os::fd::{AsRawFd, OwnedFd, RawFd},
+    os::fd::OwnedFd,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc::Sender},
-    time::{Duration, Instant},
+    time::Duration,
 };
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// How long a source may be silent before the commit, its first word included.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -86,19 +87,8 @@ pub struct Receiver {
     arrived: Sender<Arrived>,
     state: Mutex<State>,
     changed: Condvar,
-    /// Readable when [`Stage`] has changed.
-    event: EventFd,
-}
-
-/// What a process that receives still needs.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Stage {
-    /// A VM may come: everything.
-    Open,
-    /// A VM is here: its source may come back, or ask what became of it.
-    Arrived,
-    /// Its source knows all there is to know: nothing.
-    Over,
+    /// What the process still needs.
+    pub stages: Stages,
 }
 
 #[derive(Debug)]
@@ -108,7 +98,6 @@ struct State {
     current: Option<(MoveId, Arc<Rejoin>)>,
     /// Whether the process has become a VM.
     taken: bool,
-    stage: Stage,
 }
 
 impl Receiver {
@@ -118,13 +107,11 @@ impl Receiver {
     /// [`Error::Random`], [`Error::Event`].
     pub fn new(offering: Offering, arrived: Sender<Arrived>) -> Result<Self, Error> {
         let me = draw()?;
-        let state =
-            State { ledger: Ledger::new(me), current: None, taken: false, stage: Stage::Open };
-        let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(Error::Event)?;
+        let state = State { ledger: Ledger::new(me), current: None, taken: false };
         let lost_after = offering.lost_after;
         let offering = Mutex::new(Some(Arc::new(offering)));
         let (state, changed) = (Mutex::new(state), Condvar::new());
-        Ok(Self { me, offering, lost_after, arrived, state, changed, event })
+        Ok(Self { me, offering, lost_after, arrived, state, changed, stages: Stages::new()? })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -145,31 +132,6 @@ impl Receiver {
     #[must_use]
     pub fn taken(&self) -> bool {
         self.state().taken
-    }
-
-    /// What the process still needs. For the one thread that polls [`stage_fd`](Self::stage_fd).
-    #[must_use]
-    pub fn take_stage(&self) -> Stage {
-        // Readable or not: what counts is the stage.
-        let _ = self.event.read();
-        self.state().stage
-    }
-
-    /// Readable when the stage has changed.
-    #[must_use]
-    pub fn stage_fd(&self) -> RawFd {
-        self.event.as_raw_fd()
-    }
-
-    /// The stage is this from now on, if it was not further already.
-    fn enter(&self, stage: Stage) {
-        let mut state = self.state();
-        if state.stage < stage {
-            state.stage = stage;
-            drop(state);
-            // It holds far more than the stages there are.
-            let _ = self.event.write(1);
-        }
     }
 
     /// Serves a connection to its end. It gives up `place` among the strangers when it has said who it is and what it wants.
@@ -209,7 +171,7 @@ impl Receiver {
                 }
                 connection.send(&Message::Outcome(id, outcome))?;
                 if outcome == Outcome::Ran && heard(&mut connection) {
-                    self.enter(Stage::Over);
+                    self.stages.enter(Stage::Over);
                 }
                 Ok(())
             }
@@ -269,7 +231,7 @@ impl Receiver {
         let mut attempt = Attempt::new(self, connection, rejoin);
         attempt.run(id);
         if attempt.farewell() {
-            self.enter(Stage::Over);
+            self.stages.enter(Stage::Over);
         }
         // A VM that did not get to run is gone, with its name and its TAP, before anybody can try again.
         let (prepared, why) = attempt.discard();
@@ -284,23 +246,5 @@ impl Receiver {
             eprintln!("vmm-lite: a VM did not arrive: {why}; waiting for the next");
         }
         Ok(())
-    }
-}
-
-/// Waits for the source's last word. `false`: it did not come.
-fn heard(connection: &mut Connection) -> bool {
-    let end = Instant::now() + patience(SILENCE);
-    loop {
-        let left = end.saturating_duration_since(Instant::now());
-        match connection.wait(left) {
-            Ok(true) => {}
-            Ok(false) | Err(_) => return false,
-        }
-        match connection.receive(0) {
-            Ok(Incoming::Message(Message::Heard)) => return true,
-            // Packets may come late until then.
-            Ok(_) => {}
-            Err(_) => return false,
-        }
     }
 }
