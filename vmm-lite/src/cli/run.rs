@@ -6,6 +6,7 @@ use crate::{
     confine::{self, Thread},
     control::{Claim, RuntimeDir, Server, server},
     devices::console::Console,
+    kvm::Host,
     metrics::At,
     vm::{Config, NetConfig, Resources, Resume, ResumeReason, Vm, mac_for},
 };
@@ -88,14 +89,16 @@ pub struct Args {
 pub fn run(args: Args) -> super::Result {
     let confinement = args.confinement.begin(&[])?;
     let signals = server::catch_signals()?;
+    // Beside what follows, which takes as long.
+    let host = Host::open()?;
+    let test = host.begin_self_test();
     let image = Image::open(&args.image)?;
     let claim = claim(args.name.as_deref(), &args.image)?;
     if let Some(ip) = args.ip {
         neighbours::warn(claim.name(), &[ip.address]);
     }
     let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
-    let resources = Resources::open(args.tap.as_deref())?;
-    let test = resources.host().begin_self_test();
+    let resources = Resources::on(host, args.tap.as_deref())?;
     let figures = Figures::serve_confined(args.metrics.as_ref(), &confinement)?;
     let vm = Vm::boot_with(&resources, &config(args, claim.name()), &image, console)?;
     drop(resources);
