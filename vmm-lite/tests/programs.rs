@@ -277,6 +277,51 @@ fn kv_passes_redis_benchmarks_default_tests() {
 }
 
 #[test]
+fn what_a_program_sent_leaves_however_it_ends() {
+    const TEST: &str = "last words";
+    let Some(image) = app(TEST, "std-check") else { return };
+    let site = match privilege::tun().and_then(|()| Site::new()) {
+        Ok(site) => site,
+        Err(e @ (vmm_lite_lab::Error::Privilege(_) | vmm_lite_lab::Error::Missing { .. })) => {
+            return skipped(TEST, e);
+        }
+        Err(e) => panic!("{e}"),
+    };
+    let host = Vmm::on(&site.hosts[0]).unwrap();
+    // A fault ends the kernel with the program: only what the device had been given leaves.
+    let ways =
+        [("exit=0", true), ("return=3", true), ("panic", true), ("abort", true), ("null", false)];
+    for (way, streams) in ways {
+        let (udp, tcp) = site
+            .client
+            .enter(|| {
+                let tcp = std::net::TcpListener::bind("10.0.0.100:0")?;
+                Ok::<_, std::io::Error>((UdpSocket::bind(tcp.local_addr()?)?, tcp))
+            })
+            .unwrap()
+            .unwrap();
+        udp.set_read_timeout(Some(PATIENCE)).unwrap();
+        let to = tcp.local_addr().unwrap().to_string();
+        let options = ["--name", "last", "--tap", "tap0", "--ip", "10.0.0.2/24", "--"];
+        let args = ["--send", &to, "--die", way];
+        let mut vm = host.run(&image, &[&options[..], &args].concat()).unwrap();
+        let (mut stream, _) = tcp.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        for number in 0..10 {
+            let mut buffer = [0; 9];
+            let n = udp.recv(&mut buffer).unwrap_or_else(|e| panic!("{way}: {number}: {e}"));
+            assert_eq!(&buffer[..n], &[number], "{way}");
+        }
+        if streams {
+            let mut got = Vec::new();
+            stream.read_to_end(&mut got).unwrap_or_else(|e| panic!("{way}: {e}"));
+            assert_eq!(got.len(), 200_000, "{way}");
+        }
+        vm.wait(PATIENCE).unwrap();
+    }
+}
+
+#[test]
 fn a_deadlock_is_noticed_on_a_network_too() {
     const TEST: &str = "a deadlock with a network";
     let args = ["--die", "deadlock"];

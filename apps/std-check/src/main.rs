@@ -7,10 +7,12 @@
 mod check;
 mod checks;
 mod die;
+mod last_words;
 mod runner;
 
 use check::Check;
 use runner::{Format, Options};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ Runs through what Rust's standard library promises, and reports by name what fai
 
 Usage: std-check [--only NAME]... [--skip NAME]... [--json] [--verbose] [--inline] [--limit SECONDS]
        std-check --list
-       std-check --die WAY
+       std-check [--send ADDRESS] --die WAY
 
 NAME is a check, such as `files.seek`, or an area, such as `files`.
 
@@ -31,6 +33,7 @@ NAME is a check, such as `files.seek`, or an area, such as `files`.
   --inline          run the checks on the main thread, where threads do not work yet
   --limit SECONDS   give up on a check after this time [default: 60]
   --die WAY         end the program in some way, to see what becomes of it; `--die list` tells how
+  --send ADDRESS    before that, send ten datagrams and a stream to this address and port
   --help            print this
 
 A line for each check: `ok NAME`, `skip NAME: why` or `FAIL NAME: why`, then a summary.
@@ -65,6 +68,13 @@ fn run() -> Result<ExitCode, lexopt::Error> {
             Long("verbose") => options.verbose = true,
             Long("inline") => options.inline = true,
             Long("limit") => options.limit = Duration::from_secs(parser.value()?.parse()?),
+            Long("send") => {
+                let to: SocketAddr = parser.value()?.parse()?;
+                if let Err(e) = last_words::send(to) {
+                    eprintln!("std-check: cannot send to {to}: {e}");
+                    return Ok(ExitCode::FAILURE);
+                }
+            }
             Long("die") => return end(&parser.value()?.string()?),
             Short('h') | Long("help") => {
                 println!("{HELP}");

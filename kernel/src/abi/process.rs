@@ -2,7 +2,7 @@
 
 use vmm_lite_interface::control::FaultKind;
 
-use crate::{fault, net, platform};
+use crate::{fault, mm, net, platform};
 
 /// Exit code of a program that panicked, as on other systems.
 const PANICKED: i32 = 101;
@@ -13,8 +13,16 @@ extern "C" fn sys_exit(code: i32) -> ! {
     platform::exit(code)
 }
 
+/// Memory that the kernel needs to send what is left.
+const FINISH_ROOM: usize = 256 << 10;
+
 #[unsafe(no_mangle)]
 extern "C" fn sys_abort() -> ! {
+    // As elsewhere, what was sent outlives the program, however that ends. Who aborts for want of
+    // memory leaves the kernel none to do it with: that is then the reason to be told.
+    if mm::usage().1 >= FINISH_ROOM {
+        net::finish();
+    }
     fault::end(FaultKind::Abort)
 }
 

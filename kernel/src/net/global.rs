@@ -32,8 +32,12 @@ static GLOBAL: KernelCell<Option<Global>> = KernelCell::new(None);
 const TRANSMIT: u16 = 1;
 /// Part of the memory that connections' buffers should take together.
 const BUFFERS_SHARE: usize = 4;
-/// How long the end of the program waits for what has been sent to arrive, ns.
-const LAST_WORDS: u64 = 500_000_000;
+/// How long the end of the program waits for what has been sent to leave, and what streams have sent
+/// to arrive, ns; and how long if nothing comes of it: as long as a neighbor is looked for.
+const LAST_WORDS: u64 = 10_000_000_000;
+const LAST_SILENCE: u64 = 3_000_000_000;
+/// How long the device then may take for the frames that it was given, ns.
+const DEVICE_TIME: u64 = 200_000_000;
 
 /// Sets the network device going, so that it says where it is, and answers its neighbors even for a program that does not use it.
 pub fn init() {
@@ -60,6 +64,8 @@ fn make() -> Global {
         gateway: params::gateway().and_then(v4),
         mac: device.as_ref().map_or([0; 6], VirtioNet::mac),
         seed: u64::from_ne_bytes(seed),
+        random: entropy::fill,
+        epoch: platform::epoch,
         buffers: {
             let (used, free) = mm::usage();
             (used + free) / BUFFERS_SHARE
@@ -143,17 +149,25 @@ pub fn waits(id: SocketId) -> Rc<Waits> {
     waits
 }
 
-/// Closes a socket.
+/// Closes a socket. Datagrams that were sent by it leave now, as far as the device and neighbors let them.
 pub fn close(id: SocketId) {
-    GLOBAL.with(|global| {
-        if let Some(global) = global {
-            if let Some(waits) = global.waits.get_mut(id.0 as usize) {
-                *waits = None;
-            }
-            global.network.close(id);
-            global.settle_up();
+    let full = GLOBAL.with(|global| {
+        let Some(global) = global else { return false };
+        if let Some(waits) = global.waits.get_mut(id.0 as usize) {
+            *waits = None;
         }
+        global.network.close(id);
+        if global.network.lingers() {
+            global.network.poll(time::now_ns());
+        }
+        global.settle_up();
+        global.network.lingering_is_full()
     });
+    if full {
+        // Rather than that the next one that is closed costs the oldest its place.
+        platform::poll();
+        poll(time::now_ns());
+    }
 }
 
 /// The scheduler's call: moves packets. When to be called again at the latest; now, if there is more to do.
@@ -208,25 +222,43 @@ pub fn socket_count() -> usize {
     GLOBAL.with(|global| global.as_ref().map_or(0, |global| global.network.socket_count()))
 }
 
+/// Closes the first socket that is open from number `n` on; its number.
+fn close_next(n: usize) -> Option<usize> {
+    let next = GLOBAL.with(|global| {
+        let waits = global.as_ref()?.waits.get(n..)?;
+        Some(n + waits.iter().position(Option::is_some)?)
+    })?;
+    close(SocketId(next as u32));
+    Some(next)
+}
+
 /// The program ends: what it has sent still goes out, and peers are told, if that does not take long.
 pub fn finish() {
-    let Some(ids) = GLOBAL.with(|global| {
-        let global = global.as_mut()?;
-        let open = global.waits.iter().enumerate().filter(|(_, waits)| waits.is_some());
-        Some(open.map(|(n, _)| SocketId(n as u32)).collect::<Vec<_>>())
-    }) else {
+    let mut next = 0;
+    while let Some(closed) = close_next(next) {
+        next = closed + 1;
+    }
+    if GLOBAL.with(|global| global.is_none()) {
         return;
-    };
-    ids.into_iter().for_each(close);
+    }
     let end = time::now_ns() + LAST_WORDS;
-    while with(|network| network.has_last_words(LinkId::Ethernet)) {
+    let (mut fewest, mut silence) = (usize::MAX, end);
+    loop {
         let now = time::now_ns();
-        if now >= end {
-            return;
-        }
         // Not by way of the scheduler: the program's threads are not to run any more.
         let next = poll(now).unwrap_or(u64::MAX);
-        platform::idle(Some(next.min(end)));
-        poll(time::now_ns());
+        let left = with(|network| network.last_words(LinkId::Ethernet));
+        if left < fewest {
+            (fewest, silence) = (left, now + LAST_SILENCE);
+        }
+        if left == 0 || now >= end.min(silence) {
+            break;
+        }
+        platform::idle(Some(next.min(end).min(silence)));
+    }
+    // A device that works beside the guest would end with it.
+    let end = time::now_ns() + DEVICE_TIME;
+    while !is_settled() && time::now_ns() < end {
+        platform::poll();
     }
 }

@@ -11,8 +11,8 @@ use super::{
 use alloc::{boxed::Box, vec, vec::Vec};
 use core::net::Ipv4Addr;
 use smoltcp::{
-    iface::{Config, Context, Interface, PollIngressSingleResult, SocketHandle, SocketSet},
-    phy::TxToken,
+    iface::{Config, Interface, PollIngressSingleResult, SocketHandle, SocketSet},
+    phy::{Medium, TxToken},
     socket::raw,
     time::Instant,
     wire::{
@@ -106,6 +106,15 @@ impl<D: NetDevice> Link<D> {
         Some(peek(frame.bytes, medium, frame.checksum_good))
     }
 
+    /// The IP packet of the next frame.
+    fn packet(&mut self) -> Option<Vec<u8>> {
+        let header = match self.device.capabilities().medium {
+            Medium::Ethernet => EthernetFrame::<&[u8]>::header_len(),
+            Medium::Ip => 0,
+        };
+        Some(self.device.peek()?.bytes.get(header..)?.to_vec())
+    }
+
     /// Hands the next frame to the sockets of `set`, or to none. `false` when it could not be taken yet.
     fn ingress(&mut self, now: Instant, set: Option<&mut SocketSet<'static>>) -> bool {
         let set = set.unwrap_or(&mut self.nobody);
@@ -144,9 +153,14 @@ impl<D: NetDevice> Link<D> {
         if watch.packets > 0 { Sent::Packet } else { Sent::Nothing }
     }
 
+    /// Whether some is left of a datagram that goes out in parts.
+    fn has_parts(&mut self, now: Instant) -> bool {
+        self.iface.poll_at(now, &self.nobody).is_some_and(|at| at <= now)
+    }
+
     /// Sends what is left of a datagram that goes out in parts. `false` while some is left.
     fn egress_parts(&mut self, now: Instant) -> bool {
-        while self.iface.poll_at(now, &self.nobody).is_some_and(|at| at <= now) {
+        while self.has_parts(now) {
             if !self.device.has_room() {
                 return false;
             }
@@ -185,6 +199,13 @@ impl<D: NetDevice> Links<D> {
         on!(self, id, None, link => Some(link.device.peek()?.bytes.get(start..end)?.to_vec()))
     }
 
+    /// Takes the next frame; its IP packet.
+    pub fn take_packet(&mut self, id: LinkId) -> Vec<u8> {
+        let packet = on!(self, id, None, link => link.packet());
+        self.discard(id);
+        packet.unwrap_or_default()
+    }
+
     pub fn discard(&mut self, id: LinkId) {
         on!(self, id, (), link => link.device.discard());
     }
@@ -206,6 +227,10 @@ impl<D: NetDevice> Links<D> {
         on!(self, id, Sent::Nothing, link => link.egress(now, set))
     }
 
+    pub fn has_parts(&mut self, id: LinkId, now: Instant) -> bool {
+        on!(self, id, false, link => link.has_parts(now))
+    }
+
     pub fn egress_parts(&mut self, id: LinkId, now: Instant) -> bool {
         on!(self, id, true, link => link.egress_parts(now))
     }
@@ -219,9 +244,9 @@ impl<D: NetDevice> Links<D> {
         on!(self, id, None, link => link.iface.poll_at(now, set))
     }
 
-    /// What smoltcp needs to open a connection; `None` without that link.
-    pub fn context(&mut self, id: LinkId) -> Option<&mut Context> {
-        on!(self, id, None, link => Some(link.iface.context()))
+    /// Whether there is that link.
+    pub fn is_there(&self, id: LinkId) -> bool {
+        id == LinkId::Loopback || self.ethernet.is_some()
     }
 
     /// Longest IP packet.

@@ -206,6 +206,9 @@ impl<D: NetDevice> Stack<D> {
             }
             Some(Socket::Udp(mut udp)) => {
                 self.timers.cancel(id, &mut udp.timer);
+                if udp.closed {
+                    self.lingering.retain(|&other| other != id);
+                }
                 if let Some(bound) = udp.bound {
                     self.udp_ports.release(id, bound.port());
                 }

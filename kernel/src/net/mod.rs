@@ -14,13 +14,16 @@ pub mod dns;
 pub mod error;
 #[cfg(target_os = "hermit")]
 mod global;
+mod lingering;
 mod link;
 mod lives;
 pub mod loopback;
+mod opener;
 pub mod options;
 pub mod peek;
 pub mod ports;
 mod readdress;
+mod sequence;
 mod slab;
 pub mod stack;
 mod tcp;

@@ -8,6 +8,8 @@ use hashbrown::HashMap;
 
 /// Ports given to sockets that ask for none in particular.
 const EPHEMERAL: core::ops::RangeInclusive<u16> = 32_768..=60_999;
+/// How often a port is drawn before the search goes on in order.
+const DRAWS: usize = 64;
 
 /// A socket that has been bound.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +28,7 @@ pub struct Bound {
 #[derive(Debug)]
 pub struct Ports {
     bound: HashMap<u16, Vec<Bound>, FixedState>,
-    next: u16,
+    random: fn(&mut [u8]),
 }
 
 fn overlap(a: Ipv4Addr, b: Ipv4Addr) -> bool {
@@ -34,11 +36,9 @@ fn overlap(a: Ipv4Addr, b: Ipv4Addr) -> bool {
 }
 
 impl Ports {
-    /// All free; where the search for an ephemeral port begins comes from `seed`.
-    pub fn new(seed: u64) -> Self {
-        let span = EPHEMERAL.end() - EPHEMERAL.start() + 1;
-        let next = EPHEMERAL.start() + (seed % u64::from(span)) as u16;
-        Self { bound: HashMap::with_hasher(FixedState::with_seed(seed)), next }
+    /// All free. Ephemeral ports come from `random`, the places in the table from `seed`.
+    pub fn new(seed: u64, random: fn(&mut [u8])) -> Self {
+        Self { bound: HashMap::with_hasher(FixedState::with_seed(seed)), random }
     }
 
     /// Takes `address` for `id`, or any free port if its port is 0; the port.
@@ -62,19 +62,30 @@ impl Ports {
         Ok(port)
     }
 
-    /// A port that nobody is bound to and that `free` agrees to.
+    /// A port that nobody is bound to and that `free` agrees to, hard to guess (RFC 6056): each try is
+    /// drawn anew. Where nearly all are taken, the search goes on in order from the last one drawn.
     ///
     /// # Errors
     /// [`Error::AddressInUse`] when there is none.
     pub fn ephemeral(&mut self, free: impl Fn(u16) -> bool) -> Result<u16, Error> {
-        for _ in EPHEMERAL {
-            let port = self.next;
-            self.next = if port == *EPHEMERAL.end() { *EPHEMERAL.start() } else { port + 1 };
-            if !self.bound.contains_key(&port) && free(port) {
-                return Ok(port);
+        let fits = |port: &u16| !self.bound.contains_key(port) && free(*port);
+        let mut drawn = self.draw();
+        for _ in 0..DRAWS {
+            if fits(&drawn) {
+                return Ok(drawn);
             }
+            drawn = self.draw();
         }
-        Err(Error::AddressInUse)
+        let others = (drawn..=*EPHEMERAL.end()).chain(*EPHEMERAL.start()..drawn);
+        others.into_iter().find(fits).ok_or(Error::AddressInUse)
+    }
+
+    fn draw(&self) -> u16 {
+        let mut bytes = [0; 8];
+        (self.random)(&mut bytes);
+        let span = u64::from(EPHEMERAL.end() - EPHEMERAL.start()) + 1;
+        // Of 2^64 values: which ports come once more often does not show.
+        EPHEMERAL.start() + (u64::from_ne_bytes(bytes) % span) as u16
     }
 
     /// Gives up `id`'s hold on `port`.
@@ -117,6 +128,7 @@ impl Ports {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::tests::wire::random;
 
     const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
     const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
@@ -127,7 +139,7 @@ mod tests {
 
     #[test]
     fn an_address_is_taken_once() {
-        let mut ports = Ports::new(1);
+        let mut ports = Ports::new(1, random);
         assert_eq!(ports.bind(SocketId(0), at(HERE, 80), false), Ok(80));
         assert_eq!(ports.bind(SocketId(1), at(ANY, 80), false), Err(Error::AddressInUse));
         assert_eq!(ports.bind(SocketId(1), at(Ipv4Addr::new(10, 0, 0, 2), 80), false), Ok(80));
@@ -138,7 +150,7 @@ mod tests {
 
     #[test]
     fn reuse_ends_where_one_listens() {
-        let mut ports = Ports::new(1);
+        let mut ports = Ports::new(1, random);
         for n in 0..3 {
             assert_eq!(ports.bind(SocketId(n), at(HERE, 80), true), Ok(80));
         }
@@ -149,7 +161,7 @@ mod tests {
 
     #[test]
     fn the_closer_listener_gets_it() {
-        let mut ports = Ports::new(1);
+        let mut ports = Ports::new(1, random);
         for (n, ip) in [(0, ANY), (1, HERE)] {
             ports.bind(SocketId(n), at(ip, 80), true).unwrap();
         }
@@ -163,7 +175,7 @@ mod tests {
 
     #[test]
     fn ephemeral_ports_run_out_and_come_back() {
-        let mut ports = Ports::new(77);
+        let mut ports = Ports::new(77, random);
         let mut n = 0;
         while let Ok(port) = ports.bind(SocketId(n), at(ANY, 0), false) {
             assert!(EPHEMERAL.contains(&port));
@@ -174,5 +186,16 @@ mod tests {
         let freed = ports.bound.iter().find(|(_, b)| b[0].id == SocketId(9)).map(|(&p, _)| p);
         ports.release(SocketId(9), freed.unwrap());
         assert_eq!(ports.bind(SocketId(9), at(ANY, 0), false).ok(), freed);
+    }
+
+    #[test]
+    fn ephemeral_ports_are_all_over_the_range() {
+        let ports: Vec<u16> =
+            (0..1000).map(|_| Ports::new(1, random).ephemeral(|_| true).unwrap()).collect();
+        let near = ports.windows(2).filter(|w| w[0].abs_diff(w[1]) < 100).count();
+        // 200 of 28,232 each: 7 of 1,000 are expected.
+        assert!(near < 40, "{near} of 1000 are near the one before");
+        let low = ports.iter().filter(|&&port| port < 46_884).count();
+        assert!((400..600).contains(&low), "{low} of 1000 in the lower half");
     }
 }

@@ -35,6 +35,19 @@ impl<D: NetDevice> Stack<D> {
         });
         if self.ip.replace(ip) != Some(ip) {
             self.give_up_connections();
+            self.drop_unsent();
+        }
+    }
+
+    /// Datagrams that wait to be sent say that they are from the old address.
+    fn drop_unsent(&mut self) {
+        let ids: Vec<SocketId> = self.sockets.iter().map(|(n, _)| SocketId(n)).collect();
+        for id in ids {
+            if let Some(Socket::Udp(udp)) = self.sockets.get_mut(id.0) {
+                udp.drop_unsent(LinkId::Ethernet);
+                self.touch(id);
+                self.forget_if_sent(id);
+            }
         }
     }
 

@@ -10,13 +10,16 @@ use super::{
     link::{Link, Links},
     lives::Cause,
     loopback::Loopback,
+    opener::Opener,
     peek::Peek,
     ports::Ports,
+    sequence::Sequence,
     slab::Slab,
     tcp::{Phase, Role, Tcp},
     timers::Timers,
     udp::Udp,
 };
+use crate::entropy::Epoch;
 use alloc::{
     collections::{BTreeSet, VecDeque},
     vec::Vec,
@@ -46,8 +49,12 @@ pub struct Config {
     pub gateway: Option<Ipv4Addr>,
     /// Ethernet address of the network device.
     pub mac: [u8; 6],
-    /// Something that differs from start to start: sequence numbers and ports come from it.
+    /// Something that differs from start to start: places in tables come from it, and numbers that need not be secret.
     pub seed: u64,
+    /// Fills with random bytes fit for keys: ports come from it, and the secret of sequence numbers.
+    pub random: fn(&mut [u8]),
+    /// Changes when secrets may have become known, so that new ones are to be drawn.
+    pub epoch: fn() -> Epoch,
     /// Bytes that all connections' buffers together should take.
     pub buffers: usize,
     /// Whether so many bytes of memory could be had in one piece.
@@ -72,6 +79,8 @@ pub struct Stack<D> {
     pub(super) sockets: Slab<Socket>,
     pub(super) tcp_ports: Ports,
     pub(super) udp_ports: Ports,
+    pub(super) sequence: Sequence,
+    pub(super) opener: Opener,
     pub(super) connections: HashMap<Pair, SocketId, FixedState>,
     pub(super) budget: Budget,
     pub(super) has_room: fn(usize) -> bool,
@@ -80,6 +89,8 @@ pub struct Stack<D> {
     pub(super) turn: VecDeque<SocketId>,
     /// Those whose neighbor is being looked for.
     pub(super) stuck: BTreeSet<SocketId>,
+    /// UDP sockets that were closed before all had left that was sent.
+    pub(super) lingering: VecDeque<SocketId>,
     pub(super) time_wait: VecDeque<SocketId>,
     pub(super) time_wait_bytes: usize,
     touched: Vec<SocketId>,
@@ -120,14 +131,17 @@ impl<D: NetDevice> Stack<D> {
             ip: config.ip.map(|(ip, _)| ip).filter(|_| ethernet.is_some()),
             links: Links { loopback, ethernet },
             sockets: Slab::new(),
-            tcp_ports: Ports::new(config.seed),
-            udp_ports: Ports::new(config.seed >> 16),
+            tcp_ports: Ports::new(config.seed, config.random),
+            udp_ports: Ports::new(config.seed >> 16, config.random),
+            sequence: Sequence::new(config.random, config.epoch),
+            opener: Opener::new(),
             connections: HashMap::with_hasher(FixedState::with_seed(config.seed)),
             budget: Budget::new(config.buffers),
             has_room: config.has_room,
             timers: Timers::default(),
             turn: VecDeque::new(),
             stuck: BTreeSet::new(),
+            lingering: VecDeque::new(),
             time_wait: VecDeque::new(),
             time_wait_bytes: 0,
             touched: Vec::new(),
@@ -276,11 +290,7 @@ impl<D: NetDevice> Stack<D> {
             match self.connection(id) {
                 Some(connection) if connection.link != link => target = None,
                 // The peer uses its port again before we have forgotten its last connection.
-                Some(connection)
-                    if opens
-                        && connection.phase == Phase::Orphan
-                        && connection.seen == State::TimeWait =>
-                {
+                Some(connection) if opens && connection.is_forgotten_by_peer() => {
                     self.remove_connection(id);
                     target = None;
                 }
@@ -289,6 +299,8 @@ impl<D: NetDevice> Stack<D> {
         }
         if target.is_none()
             && opens
+            // Not a group's or the network's.
+            && (link == LinkId::Loopback || Some(*to.ip()) == self.ip)
             && let Some(listener) = self.tcp_ports.listener(to)
         {
             match self.half_open(listener, link, to, from) {
@@ -307,7 +319,16 @@ impl<D: NetDevice> Stack<D> {
             self.links.discard(link);
             return true;
         };
-        let taken = self.links.ingress(link, self.now, Some(&mut connection.set));
+        let taken = if connection.seen == State::Listen {
+            // The first that it gets: smoltcp would draw its initial sequence number.
+            let first = self.sequence.first(self.now, to, from);
+            let packet = self.links.take_packet(link);
+            let mtu = self.links.mtu(link);
+            self.opener.accept(first, mtu, &packet, *to.ip(), self.now, &mut connection.set);
+            true
+        } else {
+            self.links.ingress(link, self.now, Some(&mut connection.set))
+        };
         self.look_at(id, Cause::Arrival);
         taken
     }

@@ -253,6 +253,17 @@ impl Connection {
             && socket.send_queue() == 0
     }
 
+    /// Whether a peer that asks for a connection anew has nothing to lose with this one: it is over, or only
+    /// our FIN is under way, of which such a peer wants to know nothing. smoltcp would not answer it.
+    pub fn is_forgotten_by_peer(&self) -> bool {
+        self.phase == Phase::Orphan
+            && match self.socket().state() {
+                State::TimeWait => true,
+                State::LastAck => self.socket().send_queue() == 0,
+                _ => false,
+            }
+    }
+
     /// Whether there is nothing left to be done for it.
     pub fn over(&self) -> bool {
         let socket = self.socket();

@@ -156,7 +156,10 @@ impl<D: NetDevice> Stack<D> {
                     outlet.queued = true;
                     result = Sent::Full;
                 }
-                None => self.touch(id),
+                None => {
+                    outlet.pending = false;
+                    self.touch(id);
+                }
                 Some(at) if at <= self.now && sent == Sent::Packet => {
                     outlet.queued = true;
                     self.turn.push_back(id);
@@ -174,6 +177,7 @@ impl<D: NetDevice> Stack<D> {
                 }
             }
         }
+        self.forget_if_sent(id);
         result
     }
 }

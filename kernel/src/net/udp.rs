@@ -51,6 +51,8 @@ pub struct Udp {
     outlets: [Option<Outlet>; 2],
     read_shut: bool,
     write_shut: bool,
+    /// The program has closed it; it stays until what was sent has left.
+    pub closed: bool,
 }
 
 /// The way out by one link.
@@ -59,6 +61,8 @@ pub struct Outlet {
     pub set: SocketSet<'static>,
     handle: SocketHandle,
     room: usize,
+    /// It holds datagrams that have not left, empty ones too: smoltcp counts only their bytes.
+    pub pending: bool,
     /// It is in the queue of those that may have something to send.
     pub queued: bool,
     /// Since when a neighbor has not been found.
@@ -78,16 +82,11 @@ impl Outlet {
         socket.bind(port).expect("a new socket, and a port that is not 0");
         let mut set = SocketSet::new(Vec::with_capacity(1));
         let handle = set.add(socket);
-        Some(Self { set, handle, room, queued: false, stuck_since: None })
+        Some(Self { set, handle, room, pending: false, queued: false, stuck_since: None })
     }
 
     pub fn socket(&self) -> &udp::Socket<'static> {
         self.set.get(self.handle)
-    }
-
-    /// Whether nothing waits to be sent.
-    pub fn is_empty(&self) -> bool {
-        self.socket().send_queue() == 0
     }
 }
 
@@ -102,14 +101,43 @@ impl Udp {
         self.error = Some(Error::HostUnreachable);
     }
 
+    /// Drops what has not left by `link`, without a word: the address that it is from is another machine's now.
+    pub fn drop_unsent(&mut self, link: LinkId) {
+        self.outlets[link as usize] = None;
+    }
+
     pub fn ready(&self) -> Ready {
         Ready {
             readable: !self.received.is_empty() || self.read_shut,
-            writable: self.outlets.iter().flatten().all(Outlet::is_empty),
+            writable: !self.is_sending(),
             peer_closed: self.read_shut,
             hung_up: self.read_shut && self.write_shut,
             error: false,
         }
+    }
+
+    /// The program lets go of it, and of what it has not received. Returns the port that is free now.
+    pub fn close(&mut self) -> Option<u16> {
+        self.closed = true;
+        self.received = VecDeque::new();
+        self.received_bytes = 0;
+        Some(self.bound.take()?.port())
+    }
+
+    /// Whether something that was sent has not left.
+    pub fn is_sending(&self) -> bool {
+        self.outlets.iter().flatten().any(|outlet| outlet.pending)
+    }
+
+    /// Bytes of buffers that it holds for sending.
+    pub fn send_room(&self) -> usize {
+        self.outlets.iter().flatten().map(|outlet| outlet.room).sum()
+    }
+
+    /// Bytes that were sent by `link` and have not left, and one more if there is anything.
+    pub fn unsent(&self, link: LinkId) -> usize {
+        let outlet = self.outlets[link as usize].as_ref().filter(|outlet| outlet.pending);
+        outlet.map_or(0, |outlet| outlet.socket().send_queue() + 1)
     }
 
     /// How well a datagram fits this socket; `None`: not at all.
@@ -178,7 +206,7 @@ impl Udp {
         let port = self.bound.ok_or(Error::Invalid)?.port();
         let ttl = self.options.ttl;
         let slot = &mut self.outlets[link as usize];
-        if slot.as_ref().is_none_or(|o| o.is_empty() && o.room < data.len()) {
+        if slot.as_ref().is_none_or(|o| !o.pending && o.room < data.len()) {
             let queued = slot.as_ref().is_some_and(|o| o.queued);
             let room = (2 * data.len()).clamp(SEND_MIN, SEND_MAX);
             let new = Outlet::new(room, port).ok_or(Error::NoMemory)?;
@@ -195,7 +223,9 @@ impl Udp {
         socket.send_slice(data, meta).map_err(|e| match e {
             udp::SendError::BufferFull => Error::WouldBlock,
             udp::SendError::Unaddressable => Error::Invalid,
-        })
+        })?;
+        outlet.pending = true;
+        Ok(())
     }
 
     pub fn shut_down(&mut self, read: bool, write: bool) {

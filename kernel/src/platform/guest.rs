@@ -5,7 +5,11 @@ use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 use vmm_lite_interface::control::{ControlPage, FaultReport};
 
 use super::{CONSOLE_READABLE, ConsoleRead, NETWORK_AWAITED, qemu, vmm_lite};
-use crate::{arch::cpu, entropy::Seed, time};
+use crate::{
+    arch::cpu,
+    entropy::{Epoch, Seed},
+    time,
+};
 
 static CONTROL: AtomicPtr<ControlPage> = AtomicPtr::new(core::ptr::null_mut());
 
@@ -107,12 +111,18 @@ pub fn generation() -> [u64; 2] {
     control().map_or([0; 2], |c| [0, 1].map(|n| c.generation[n].load(Relaxed)))
 }
 
+/// What the host has given for random numbers to begin with. It changes while the guest does not run.
+#[must_use]
+pub fn epoch() -> Epoch {
+    let host = control().map_or([0; 8], |c| core::array::from_fn(|n| c.entropy[n].load(Relaxed)));
+    Epoch { generation: generation(), host }
+}
+
 /// What random numbers begin with.
 #[must_use]
 pub fn seed(tsc: u64) -> Seed {
     let cpu = cpu::random().map(|word| word.unwrap_or_else(time::tsc));
-    let host = control().map_or([0; 8], |c| core::array::from_fn(|n| c.entropy[n].load(Relaxed)));
-    Seed { generation: generation(), host, cpu, tsc }
+    Seed { epoch: epoch(), cpu, tsc }
 }
 
 /// Ends the guest with the program's exit code.

@@ -1,7 +1,7 @@
 //! On the host there is no platform: the console takes everything and gives nothing, there is no device.
 
 use super::ConsoleRead;
-use crate::entropy::Seed;
+use crate::entropy::{Epoch, Seed};
 
 /// Prints nothing.
 pub fn console_write(_bytes: &[u8]) {}
@@ -30,6 +30,12 @@ pub fn notify_net(_queue: u16) {}
 #[must_use]
 pub fn generation() -> [u64; 2] {
     [0; 2]
+}
+
+/// The only one.
+#[must_use]
+pub fn epoch() -> Epoch {
+    Epoch::default()
 }
 
 /// Not random: for tests.

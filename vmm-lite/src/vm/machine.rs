@@ -131,11 +131,8 @@ impl Machine {
         control.net_mmio.store(if self.net.is_some() { NET_MMIO } else { 0 }, SeqCst);
         control.memory_size.store(self.ram.size(), SeqCst);
         if let Some(fresh) = fresh {
-            control
-                .generation
-                .iter()
-                .zip(&fresh.generation)
-                .for_each(|(to, n)| to.store(*n, SeqCst));
+            let generation = fresh.generation.iter().flatten();
+            control.generation.iter().zip(generation).for_each(|(to, n)| to.store(*n, SeqCst));
             control.entropy.iter().zip(&fresh.entropy).for_each(|(to, n)| to.store(*n, SeqCst));
         }
         self.ram.mark(CONTROL_PAGE, PAGE_SIZE as usize);
@@ -285,6 +282,10 @@ impl Machine {
         }
         if self.rang(Doorbell::FAULT) {
             let fault = GuestFault::copy(&self.ram.control_page().fault);
+            // What its program had sent before leaves, if its queues are in order; that they are not is not worth more than the report.
+            if let Some(Err(violation)) = self.net.as_mut().map(|net| net.flush(&self.ram)) {
+                tracing::debug!("a guest that failed leaves its queues broken: {violation}");
+            }
             self.flush(shared);
             return Ok(Served::Stop(Stop::Ended(End::Failed(fault))));
         }
@@ -377,21 +378,22 @@ impl Machine {
     }
 }
 
-/// Random numbers for a guest whose generation changes.
+/// Random numbers for a guest of whose memory there may be a copy.
 #[derive(Debug)]
 pub(super) struct Fresh {
-    generation: [u64; 2],
+    /// For a guest that is such a copy.
+    generation: Option<[u64; 2]>,
     entropy: [u64; 8],
 }
 
 impl Fresh {
-    pub(super) fn draw() -> Result<Self, Error> {
+    pub(super) fn draw(new_generation: bool) -> Result<Self, Error> {
         let failed = |source| Error::Host { doing: "draw random numbers", source };
         let bytes: [u8; 80] = random::bytes().map_err(failed)?;
         let mut words = bytes.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b));
         let mut next = || words.next().expect("ten words");
         Ok(Self {
-            generation: std::array::from_fn(|_| next()),
+            generation: new_generation.then(|| std::array::from_fn(|_| next())),
             entropy: std::array::from_fn(|_| next()),
         })
     }

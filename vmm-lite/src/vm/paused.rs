@@ -196,14 +196,17 @@ impl<'vm> Paused<'vm> {
     /// [`Error::Ended`] if it was stopped meanwhile, [`Error::HandedOver`]; random numbers may be missing too.
     pub fn resume(mut self, how: Resume) -> Result<(), Error> {
         self.vm.shared.may_end()?;
-        use ResumeReason::{Boot, Forked, Restored, Resumed, Reverted};
+        use ResumeReason::{Boot, Forked, Migrated, Restored, Resumed, Reverted};
         let reason = match (how.reason, self.machine.untold.take()) {
             (Resumed, Some(untold)) => untold,
             (Resumed, None) if self.vm.shared.stays_paused() => return Ok(()),
             (reason, _) => reason,
         };
         let new_generation = matches!(reason, Boot | Restored | Forked | Reverted);
-        let fresh = new_generation.then(Fresh::draw).transpose()?;
+        // What paused it may have copied its memory: a snapshot, a template of clones, a move that failed. A move that
+        // succeeds leaves no other copy.
+        let may_be_copied = reason != Migrated;
+        let fresh = may_be_copied.then(|| Fresh::draw(new_generation)).transpose()?;
         self.machine.before_resume(reason, how.away, fresh.as_ref());
         self.runs = self.vm.shared.run()?;
         if !self.runs {

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 checks!["udp": datagrams_keep_their_borders, empty_datagram, sizes, too_large, any_address, longer_than_the_buffer, connected, connected_filters, peek, read_timeout,
-    nonblocking, blocking_receive_wakes, many_sockets, address_in_use, addresses, clones_share, burst];
+    nonblocking, blocking_receive_wakes, many_sockets, address_in_use, addresses, clones_share, burst, closed_after_sending];
 
 fn bound() -> Result<(UdpSocket, SocketAddr), Failure> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -206,6 +206,25 @@ fn burst() -> Outcome {
     for n in 0..16u8 {
         b.recv(&mut buffer)?;
         ensure_eq!(buffer[0], n);
+    }
+    Ok(())
+}
+
+/// What was sent arrives, though the socket that sent it is gone before anybody looks.
+fn closed_after_sending() -> Outcome {
+    let (b, to) = bound()?;
+    let mut buffer = [0; 100];
+    for number in 0..200_u8 {
+        let a = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        a.send_to(&[number], to)?;
+        drop(a);
+        // One at a time, so that there is always room: and nothing else wakes who waits.
+        if number % 2 == 1 {
+            for expected in [number - 1, number] {
+                let (n, _) = b.recv_from(&mut buffer)?;
+                ensure_eq!(&buffer[..n], &[expected]);
+            }
+        }
     }
     Ok(())
 }

@@ -190,10 +190,10 @@ impl<D: NetDevice> Stack<D> {
         Ok(())
     }
 
-    /// The program lets go of it. What a stream has sent still arrives.
+    /// The program lets go of it. What it has sent still arrives, or leaves at least.
     pub fn close(&mut self, id: SocketId) {
         let Some(Socket::Tcp(tcp)) = self.sockets.get_mut(id.0) else {
-            self.forget(id);
+            self.close_datagram(id);
             return;
         };
         let (reset, bound) = (tcp.options.linger == Some(0), tcp.bound.take());
@@ -320,19 +320,5 @@ impl<D: NetDevice> Stack<D> {
     /// Whether it accepts connections.
     pub fn listens(&self, id: SocketId) -> bool {
         matches!(self.sockets.get(id.0), Some(Socket::Tcp(Tcp { role: Role::Listener(_), .. })))
-    }
-
-    /// Whether, of the connections by `link` that programs have let go of, one still has something to send, or to be acknowledged.
-    pub fn has_last_words(&self, link: LinkId) -> bool {
-        self.sockets.iter().any(|(_, socket)| {
-            let Socket::Tcp(Tcp { role: Role::Connection(connection), .. }) = socket else {
-                return false;
-            };
-            let state = connection.socket().state();
-            connection.link == link
-                && connection.phase == Phase::Orphan
-                && !connection.over()
-                && !matches!(state, State::FinWait2 | State::TimeWait)
-        })
     }
 }

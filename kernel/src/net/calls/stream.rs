@@ -92,8 +92,10 @@ impl<D: NetDevice> Stack<D> {
                 let connections = &self.connections;
                 self.tcp_ports.ephemeral(|port| {
                     let local = SocketAddrV4::new(source, port);
-                    // Nor may it meet itself.
-                    local != to && !connections.contains_key(&(local, to))
+                    // Nor may it meet itself, or what a connection within the machine has left at its other end.
+                    local != to
+                        && !connections.contains_key(&(local, to))
+                        && !connections.contains_key(&(to, local))
                 })?
             }
         };
@@ -101,7 +103,9 @@ impl<D: NetDevice> Stack<D> {
         if self.connections.contains_key(&(local, to)) {
             return Err(Error::AddressInUse);
         }
-        let context = self.links.context(link).ok_or(Error::NetworkUnreachable)?;
+        if !self.links.is_there(link) {
+            return Err(Error::NetworkUnreachable);
+        }
         // Who listens here could not say that it has no memory for its end: the attempt would go on for minutes.
         let ends = if link == LinkId::Loopback { 2 } else { 1 };
         let size = self.budget.take(ends, self.has_room)?;
@@ -112,6 +116,8 @@ impl<D: NetDevice> Stack<D> {
         connection.apply(&options);
         let from = IpListenEndpoint { addr: Some(IpAddress::Ipv4(source)), port };
         let remote = IpEndpoint::new(IpAddress::Ipv4(ip), to.port());
+        let first = self.sequence.first(self.now, local, to);
+        let context = self.opener.context(first, self.now);
         if connection.socket_mut().connect(context, remote, from).is_err() {
             self.budget.give_back(size);
             return Err(Error::Invalid);

@@ -1,7 +1,11 @@
 //! UDP between two machines.
 
 use super::wire::{A, B, Faults, World, at, noise};
-use crate::net::{Error, SocketId, calls::Kind};
+use crate::net::{
+    Error, LinkId, SocketId,
+    calls::{Kind, Shutdown},
+};
+use alloc::format;
 use core::net::Ipv4Addr;
 
 fn bound(world: &mut World) -> (SocketId, SocketId) {
@@ -106,4 +110,108 @@ fn what_nobody_reads_is_bounded() {
         kept += 1;
     }
     assert!((100..150).contains(&kept), "{kept}");
+}
+
+/// A world where `a` may know its neighbor, and whose wire may be full.
+fn closing(known: bool, room: usize, lose: u8) -> (World, SocketId) {
+    let mut world = World::with_room(Faults::default(), 1, room);
+    let (a, b) = bound(&mut world);
+    if known {
+        world.a.send_to(a, b"who are you", Some(at(B, 2000))).unwrap();
+        world.until(|w| w.b.receive(b, &mut [0; 20], false).ok());
+    }
+    world.a.close(a);
+    world.until(|w| (w.a.socket_count() == 0).then_some(()));
+    world.set_faults(Faults { lose, ..Faults::default() });
+    (world, b)
+}
+
+#[test]
+fn what_was_sent_leaves_though_its_socket_is_closed() {
+    for known in [false, true] {
+        for room in [1, 256] {
+            for (count, len) in [(1, 0), (1, 1), (10, 5), (30, 0), (20, 1472), (3, 9000)] {
+                for shut in [false, true] {
+                    let (mut world, b) = closing(known, room, 0);
+                    let case = format!("{known} {room} {count} {len} {shut}");
+                    let a = world.a.socket(Kind::Datagram);
+                    world.a.connect(a, at(B, 2000)).unwrap();
+                    let data = noise(len);
+                    let sent = (0..count).take_while(|_| world.a.send(a, &data).is_ok()).count();
+                    assert!(sent > 0, "{case}");
+                    if shut {
+                        let how = Shutdown { read: true, write: true };
+                        world.a.shut_down(a, how).unwrap();
+                    }
+                    let port = world.a.local_address(a);
+                    world.a.close(a);
+                    assert!(world.a.last_words(LinkId::Ethernet) > 0, "{case}");
+                    // The port is free, and who takes it next is not told of what this one sent.
+                    let next = world.a.socket(Kind::Datagram);
+                    world.a.bind(next, port).unwrap();
+                    for _ in 0..sent {
+                        let mut buffer = [0; 10_000];
+                        let n = world.until(|w| w.b.receive(b, &mut buffer, false).ok());
+                        assert_eq!(n, len, "{case}");
+                    }
+                    world.pass(1);
+                    assert_eq!(world.a.last_words(LinkId::Ethernet), 0, "{case}");
+                    assert_eq!(world.a.socket_count(), 1, "{case}: all but the new one are gone");
+                    assert_eq!(world.a.take_error(next), None, "{case}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_empty_datagram_that_waits_is_not_lost_to_a_larger_one() {
+    let (mut world, b) = closing(false, 256, 0);
+    let a = world.a.socket(Kind::Datagram);
+    world.a.send_to(a, &[], Some(at(B, 2000))).unwrap();
+    // That needs a larger buffer than the one in which the other waits.
+    let large = noise(9000);
+    assert_eq!(world.a.send_to(a, &large, Some(at(B, 2000))), Err(Error::WouldBlock));
+    assert!(!world.a.ready(a).writable);
+    world.until(|w| w.a.ready(a).writable.then_some(()));
+    assert_eq!(world.a.send_to(a, &large, Some(at(B, 2000))), Ok(9000));
+    for len in [0, 9000] {
+        let mut buffer = [0; 10_000];
+        assert_eq!(world.until(|w| w.b.receive(b, &mut buffer, false).ok()), len);
+    }
+}
+
+#[test]
+fn sockets_that_linger_are_few_and_end() {
+    // Nobody answers.
+    let (mut world, _) = closing(false, 256, 100);
+    for _ in 0..1000 {
+        let a = world.a.socket(Kind::Datagram);
+        world.a.send_to(a, &noise(1000), Some(at(B, 2000))).unwrap();
+        world.a.close(a);
+        assert!(world.a.lingers());
+        assert!(world.a.socket_count() <= 64);
+    }
+    let gone = world.within(5000, |w| (w.a.socket_count() == 0).then_some(()));
+    assert!(gone.is_some(), "{} linger", world.a.socket_count());
+    assert!(!world.a.lingers());
+}
+
+#[test]
+fn a_machine_with_a_new_address_sends_nothing_from_its_old_one() {
+    let (mut world, b) = closing(false, 256, 0);
+    let [open, closed] = [(); 2].map(|()| {
+        let a = world.a.socket(Kind::Datagram);
+        world.a.send_to(a, b"from the old one", Some(at(B, 2000))).unwrap();
+        a
+    });
+    world.a.close(closed);
+    let new = Ipv4Addr::new(10, 0, 0, 7);
+    world.a.readdress([2, 0, 0, 0, 0, 7], Some((new, 24)), None);
+    assert_eq!(world.a.socket_count(), 1);
+    world.a.send_to(open, b"from the new one", Some(at(B, 2000))).unwrap();
+    let mut buffer = [0; 20];
+    let (_, from) = world.until(|w| w.b.receive_from(b, &mut buffer, false).ok());
+    assert_eq!(&buffer[..16], b"from the new one");
+    assert_eq!(from.map(|from| *from.ip()), Some(new));
 }

@@ -5,5 +5,6 @@ mod datagrams;
 mod loopback;
 mod many;
 mod nic;
+mod openings;
 mod readdress;
-mod wire;
+pub(super) mod wire;

@@ -1,5 +1,6 @@
 //! A wire between two stacks that loses, doubles, delays and turns around frames, always the same way for the same seed.
 
+use crate::entropy::Epoch;
 use crate::net::{
     Error, SocketId,
     calls::Kind,
@@ -14,6 +15,7 @@ use core::{
 use smoltcp::{
     phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken},
     time::Instant,
+    wire::{Ipv4Packet, TcpPacket},
 };
 
 /// What a wire does to frames, in percent of them.
@@ -165,10 +167,23 @@ pub struct World {
     pub now: u64,
 }
 
+/// Not random, and the same in each test's thread: what tests need.
+pub fn random(to: &mut [u8]) {
+    use chacha20::{
+        ChaCha20Rng,
+        rand_core::{Rng, SeedableRng},
+    };
+    std::thread_local! {
+        static STREAM: RefCell<ChaCha20Rng> = RefCell::new(ChaCha20Rng::from_seed([7; 32]));
+    }
+    STREAM.with_borrow_mut(|stream| stream.fill_bytes(to));
+}
+
 pub fn config(ip: Ipv4Addr, seed: u64) -> Config {
     let mac = [2, 0, 0, 0, 0, ip.octets()[3]];
     let has_room = |_| true;
-    Config { ip: Some((ip, 24)), gateway: None, mac, seed, buffers: 8 << 20, has_room }
+    let (buffers, epoch) = (8 << 20, Epoch::default);
+    Config { ip: Some((ip, 24)), gateway: None, mac, seed, random, epoch, buffers, has_room }
 }
 
 impl World {
@@ -204,9 +219,37 @@ impl World {
         self.ways.iter().map(|way| way.borrow().frames).sum()
     }
 
+    /// The TCP segments on the wire that ask for a connection or grant one: from where, to where, and with
+    /// which sequence number they begin.
+    pub fn openings(&self) -> Vec<(SocketAddrV4, SocketAddrV4, u32)> {
+        let opening = |frame: &[u8]| {
+            let ip = Ipv4Packet::new_checked(frame.get(14..)?).ok()?;
+            let tcp = TcpPacket::new_checked(ip.payload()).ok()?;
+            let (from, to) = (at(ip.src_addr(), tcp.src_port()), at(ip.dst_addr(), tcp.dst_port()));
+            tcp.syn().then(|| (from, to, tcp.seq_number().0.cast_unsigned()))
+        };
+        let ways = self.ways.iter().map(|way| way.borrow());
+        ways.flat_map(|way| {
+            way.under_way.iter().filter_map(|(_, f)| opening(f)).collect::<Vec<_>>()
+        })
+        .collect()
+    }
+
     /// The frame that has been on the wire from `a` to `b` for longest.
     pub fn oldest_frame(&self) -> Option<Vec<u8>> {
         self.ways[0].borrow().under_way.front().map(|(_, frame)| frame.clone())
+    }
+
+    /// Has the frame that has been on the wire from `a` to `b` for longest go to another address.
+    pub fn readdress_oldest_frame(&mut self, to: Ipv4Addr) {
+        let mut way = self.ways[0].borrow_mut();
+        let (_, frame) = way.under_way.front_mut().expect("a frame is under way");
+        let mut ip = Ipv4Packet::new_checked(&mut frame[14..]).expect("an IP packet");
+        let from = ip.src_addr();
+        ip.set_dst_addr(to);
+        ip.fill_checksum();
+        let mut tcp = TcpPacket::new_checked(ip.payload_mut()).expect("a TCP segment");
+        tcp.fill_checksum(&from.into(), &to.into());
     }
 
     /// Lets both do what they can, and time go on to when something happens next, by 10 ms at most.

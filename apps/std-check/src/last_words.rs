@@ -1,0 +1,18 @@
+//! What a program sends just before it ends: `std-check --send ADDRESS --die WAY`.
+
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+
+/// How many datagrams; each holds its number.
+const DATAGRAMS: u8 = 10;
+/// Length of the stream, more than is under way at a time.
+const STREAM: usize = 200_000;
+
+/// Sends datagrams, each by a socket of its own, and a stream. Nothing waits for an answer, and nothing is left open.
+pub fn send(to: SocketAddr) -> io::Result<()> {
+    let mut stream = TcpStream::connect(to)?;
+    for number in 0..DATAGRAMS {
+        UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?.send_to(&[number], to)?;
+    }
+    stream.write_all(&vec![b'x'; STREAM])
+}
