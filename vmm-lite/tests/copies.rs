@@ -15,18 +15,18 @@ use std::{
 use vmm_lite::{
     devices::console::Console,
     kvm::Host,
-    memory::{PAGE, Userfault},
+    memory::{GuestRam, PAGE, Userfault},
     snapshot::{
-        Error,
+        Error, GuestClock,
         copy::{self, Copied, Mode},
         guest::{Guest, Who},
         load, revert,
         sink::{FileSink, Sink},
         start,
     },
-    vm::{End, Resume, ResumeReason, Vm, VmPhase, VmState},
+    vm::{Address, End, Resume, ResumeReason, Vm, VmPhase, VmState},
 };
-use vmm_lite_interface::INTERFACE_VERSION;
+use vmm_lite_interface::{INTERFACE_VERSION, control::ControlPage};
 
 type Way = fn(&Vm, &mut dyn Sink) -> Result<Copied, Error>;
 
@@ -62,7 +62,8 @@ fn run(file: File) -> i32 {
     let address = start::change(&mut guest, &start::Change::default()).unwrap();
     let vm = Vm::prepare(guest.who.identity.clone(), None, Console::new(None)).unwrap();
     load::memory(&snapshot, vm.ram()).unwrap();
-    start::run(vm.hold().unwrap(), &guest, &address, ResumeReason::Restored).unwrap();
+    let (held, clock) = (vm.hold().unwrap(), GuestClock::Continue);
+    start::run(held, &guest, &address, ResumeReason::Restored, clock).unwrap();
     match &*vm.wait_end() {
         End::Exited(code) => *code,
         other => panic!("{other}"),
@@ -177,7 +178,7 @@ fn refused(vm: &Vm) -> File {
 }
 
 fn put_back(vm: &Vm, file: &File) -> Result<revert::Report, Error> {
-    revert::revert(vm, file.try_clone().unwrap())
+    revert::revert(vm, file.try_clone().unwrap(), GuestClock::Continue)
 }
 
 #[test]
@@ -346,5 +347,78 @@ fn a_machine_is_told_why_it_runs_and_what_time_it_is() {
         let now = generation(&other);
         assert!(seen.iter().all(|(g, e)| *g != now.0 && *e != now.1), "new for each");
         seen.push(now);
+    }
+}
+
+#[test]
+fn the_original_of_a_copy_draws_new_random_numbers_and_stays_who_it_is() {
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+    if !kvm() {
+        return;
+    }
+    let of = |words: &[AtomicU64]| words.iter().map(|w| w.load(SeqCst)).collect::<Vec<_>>();
+    let vm = vm(2 << 20);
+    let control = vm.ram().control_page();
+    for way in [ON_WRITE, ROUNDS] {
+        counts_on(&vm);
+        let generation = of(&control.generation);
+        let (file, _) = snapshot(&vm, None, way);
+        assert_eq!(of(&control.generation), generation, "it is no copy");
+        let reader = load::open(file).unwrap();
+        let copy = GuestRam::new(vm.ram().size()).unwrap();
+        load::memory(&reader, &copy).unwrap();
+        let kept = copy.control_page();
+        assert_eq!(of(&kept.generation), generation);
+        let (kept, now) = (of(&kept.entropy), of(&control.entropy));
+        assert!(kept.iter().zip(&now).all(|(kept, now)| kept != now), "{kept:x?} {now:x?}");
+    }
+    // So is a pause: who asked for it may have looked.
+    let before = of(&control.entropy);
+    drop(vm.pause().unwrap());
+    vm.hold().unwrap().resume_here().unwrap();
+    assert_ne!(of(&control.entropy), before);
+    counts_on(&vm);
+}
+
+#[test]
+fn a_day_in_a_file_passes_for_the_guest_or_not_as_is_wanted() {
+    use std::sync::atomic::Ordering::SeqCst;
+    const DAY: Duration = Duration::from_secs(86_400);
+    if !kvm() {
+        return;
+    }
+    let source = vm(2 << 20);
+    counts_on(&source);
+    let mut then = 0;
+    let old = with_state(&source, |state| {
+        state.clock.wall_offset_ns -= DAY.as_nanos() as u64;
+        then = state.clock.mono_ns;
+    });
+    let begun = Instant::now();
+    let check = |control: &ControlPage, clock: GuestClock| {
+        let mono = control.clock.mono_base_ns.load(SeqCst);
+        let passed = Duration::from_nanos(mono.checked_sub(then).expect("never back"));
+        match clock {
+            GuestClock::Continue => assert!(passed <= begun.elapsed(), "{passed:?}"),
+            GuestClock::Jump => assert!(passed >= DAY, "{passed:?}"),
+        }
+        let away = Duration::from_nanos(control.away_ns.load(SeqCst));
+        assert!(away >= DAY, "it is told how long it was away: {away:?}");
+        let wall = Duration::from_nanos(mono + control.clock.wall_offset_ns.load(SeqCst));
+        let here = std::time::UNIX_EPOCH.elapsed().unwrap();
+        assert!(here.abs_diff(wall) < Duration::from_secs(600), "{here:?} here, {wall:?} there");
+    };
+    for clock in [GuestClock::Continue, GuestClock::Jump] {
+        let reader = load::open(old.try_clone().unwrap()).unwrap();
+        let guest = load::guest(&reader).unwrap();
+        let other = Vm::prepare(guest.who.identity.clone(), None, Console::new(None)).unwrap();
+        load::memory(&reader, other.ram()).unwrap();
+        let held = other.hold().unwrap();
+        start::run(held, &guest, &Address::default(), ResumeReason::Restored, clock).unwrap();
+        check(other.ram().control_page(), clock);
+        let other = vm(2 << 20);
+        counts_on(&other);
+        revert::revert(&other, old.try_clone().unwrap(), clock).unwrap();
+        check(other.ram().control_page(), clock);
     }
 }

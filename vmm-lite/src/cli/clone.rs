@@ -7,7 +7,7 @@ use crate::{
     devices::console::Console,
     kvm::Host,
     metrics::At,
-    snapshot::{clones, start::Opened},
+    snapshot::{GuestClock, clones, start::Opened},
     vm::{ResumeReason, Vm, mac_text},
 };
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,8 @@ pub struct Orders {
     pub ready: i32,
     /// Whether it is a fork of a VM that runs on, or comes from a file.
     pub forked: bool,
+    /// How its monotonic clock goes on.
+    pub clock: GuestClock,
     /// Whether it outlives the process that started it.
     pub detach: bool,
     /// That process.
@@ -172,7 +174,7 @@ fn start(orders: &Orders) -> Result<Started, Box<dyn std::error::Error>> {
         end_with(orders.parent)?;
     }
     let reason = if orders.forked { ResumeReason::Forked } else { ResumeReason::Restored };
-    let (vm, claim) = memory.start(opened, reason, console)?;
+    let (vm, claim) = memory.start(opened, reason, orders.clock, console)?;
     figures.show(&vm);
     Ok((vm, Server::new(claim), figures))
 }

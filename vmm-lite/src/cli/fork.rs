@@ -13,7 +13,7 @@ use crate::{
     },
     kvm::Host,
     metrics::{self, At},
-    snapshot::clones::Template,
+    snapshot::{GuestClock, clones::Template},
     vm::ResumeReason,
 };
 use nix::{
@@ -140,7 +140,8 @@ pub fn run(args: Args) -> super::Result {
     };
     let places = args.network.places(&guest.who.identity, wanted)?;
     args.network.check_neighbours(&guest.who.identity, &places)?;
-    let how = How { reason: ResumeReason::Forked, confinement, many: args.many };
+    let how =
+        How { reason: ResumeReason::Forked, clock: GuestClock::Jump, confinement, many: args.many };
     let clones = Clones::start(&template, &places, &how)?;
     drop(template);
     clones.go_on(Some(&report), &how.many, &signals)
@@ -151,6 +152,8 @@ pub fn run(args: Args) -> super::Result {
 pub struct How {
     /// Why they run, as they are told.
     pub reason: ResumeReason,
+    /// How their monotonic clocks go on.
+    pub clock: GuestClock,
     /// What each gives up.
     pub confinement: Confinement,
     /// Whether they are left alone, and how they are told about.
@@ -197,6 +200,7 @@ impl Clones {
                 seed: template.seed().as_raw_fd(),
                 ready: theirs.as_raw_fd(),
                 forked: how.reason == ResumeReason::Forked,
+                clock: how.clock,
                 detach: how.many.detach,
                 parent: std::process::id(),
                 confinement: how.confinement,

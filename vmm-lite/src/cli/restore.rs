@@ -6,7 +6,7 @@ use crate::{
     devices::console::Console,
     files,
     kvm::Host,
-    snapshot::{clones::Template, lazy, load, start::Opened},
+    snapshot::{GuestClock, clones::Template, lazy, load, start::Opened},
     vm::ResumeReason,
 };
 use std::{io, os::fd::AsFd, path::PathBuf, process::ExitCode};
@@ -21,6 +21,7 @@ on. Ethernet addresses are made from name and address. A guest with a new addres
 Examples:
   vmm-lite restore kv.snap --tap tap0
   vmm-lite restore kv.snap --lazy --tap tap0               its memory follows while it runs
+  vmm-lite restore kv.snap --clock jump --tap tap0         timeouts that ran out meanwhile have run out
   vmm-lite restore kv.snap --name kv2 --tap tap1 --ip 10.0.0.3/24
   vmm-lite restore kv.snap --count 20 --tap tap%d --ip 10.0.0.101/24 --detach
   vmm-lite restore kv.snap --tap tap0 --metrics 127.0.0.1:9464
@@ -41,6 +42,10 @@ pub struct Args {
     /// sealed before the first of them has it
     #[arg(long, conflicts_with = "count")]
     lazy: bool,
+
+    /// How its monotonic clock (`Instant`) goes on; the wall clock (`SystemTime`) is the host's, and neither goes back
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    clock: GuestClock,
 
     /// Start so many of them
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -87,7 +92,8 @@ pub fn run(args: Args) -> super::Result {
         template.plant(&guest)?;
         template.seal()?;
         test.passed()?;
-        let how = How { reason: ResumeReason::Restored, confinement, many: args.many };
+        let (reason, clock) = (ResumeReason::Restored, args.clock);
+        let how = How { reason, clock, confinement, many: args.many };
         return super::fork::run_all(template, &places, how, &signals);
     }
     let [place] = &places[..] else { return Err("one VM has one place".into()) };
@@ -103,7 +109,7 @@ pub fn run(args: Args) -> super::Result {
         drop(snapshot);
     }
     test.passed()?;
-    let server = Server::new(opened.run(&vm, ResumeReason::Restored)?);
+    let server = Server::new(opened.run(&vm, ResumeReason::Restored, args.clock)?);
     figures.show(&vm);
     if let Some(ready) = &mut ready {
         ready.tell(&vm, server.name())?;

@@ -1,6 +1,10 @@
 //! `vmm-lite revert`.
 
-use crate::{control::Client, files, snapshot::load};
+use crate::{
+    control::Client,
+    files,
+    snapshot::{GuestClock, load},
+};
 use serde_json::json;
 use std::{os::fd::AsFd, path::PathBuf, process::ExitCode};
 
@@ -19,6 +23,9 @@ pub struct Args {
     name: String,
     /// The snapshot
     file: PathBuf,
+    /// How its monotonic clock (`Instant`) goes on from the snapshot's; the wall clock (`SystemTime`) is the host's
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    clock: GuestClock,
     /// Print the report as one JSON object; times in nanoseconds
     #[arg(long)]
     json: bool,
@@ -33,7 +40,8 @@ pub fn run(args: Args) -> super::Result {
     let file =
         files::open(&args.file).map_err(|e| format!("cannot read {}: {e}", args.file.display()))?;
     load::open(file.try_clone()?)?;
-    let report = client.request_with(&json!({ "verb": "revert" }), &[file.as_fd()], |_| {})?;
+    let request = json!({ "verb": "revert", "clock": args.clock });
+    let report = client.request_with(&request, &[file.as_fd()], |_| {})?;
     if args.json {
         println!("{report}");
     } else {

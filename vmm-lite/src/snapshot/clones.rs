@@ -3,7 +3,7 @@
 //! A [`Template`] is the VM's memory as a sealed memfd, and beside it who it is and its state. Each clone maps the memory privately: what it does not write to is there
 //! once for all of them.
 
-use super::{Error, guest::Guest, start::Opened};
+use super::{Error, GuestClock, guest::Guest, start::Opened};
 use crate::{
     control::Claim,
     devices::console::Console,
@@ -111,12 +111,13 @@ impl Memory {
         self,
         opened: Opened,
         reason: ResumeReason,
+        clock: GuestClock,
         console: Console,
     ) -> Result<(Vm, Claim), Error> {
         let vm = opened.machine(console, Some(self.ram))?;
         // What the VMM has put there when it made the machine is not the guest's.
         vm.ram().write_page(CONTROL, &self.control)?;
-        let claim = opened.run(&vm, reason)?;
+        let claim = opened.run(&vm, reason, clock)?;
         Ok((vm, claim))
     }
 }

@@ -8,6 +8,7 @@
 //! - [`load`], [`lazy`]: memory from a file, before the guest runs or while it does
 //! - `pace`: how much a thread does behind a guest's back before it looks whether the guest waits for it
 //! - [`start`]: a VM from what was copied, as somebody else
+//! - `clock`: how the clock of such a VM goes on
 //! - [`clones`]: many of them, each in a process of its own
 //! - [`merge`](self::merge): a whole snapshot of one and the difference to it
 //! - [`revert`]: a VM that runs becomes what it was
@@ -15,6 +16,7 @@
 //!
 //! The VM's own process opens no file for any of this: whoever asks hands over descriptors, so that it works for a VM that may open none.
 
+mod clock;
 pub mod clones;
 pub mod copy;
 mod cow;
@@ -29,6 +31,8 @@ mod rounds;
 pub mod serve;
 pub mod sink;
 pub mod start;
+
+pub use clock::GuestClock;
 
 use crate::{confine, memory, vm};
 use std::io;

@@ -3,7 +3,7 @@
 //! The file is loaded beside the VM and checked whole while it runs, and its state is tried on a machine of its own. Only then is the VM stopped, and its memory
 //! exchanged for the other. Should the state be refused even so, the exchange is undone: the VM is as it was, and runs on unless it is paused.
 
-use super::{Error, load, start};
+use super::{Error, GuestClock, load, start};
 use crate::{
     memory::{GuestRam, PAGE, PageSet},
     vm::{Address, Paused, Resume, ResumeReason, Vm, VmState},
@@ -34,7 +34,7 @@ pub struct Report {
 ///
 /// # Errors
 /// [`Error`]: the VM is as it was before.
-pub fn revert(vm: &Vm, file: File) -> Result<Report, Error> {
+pub fn revert(vm: &Vm, file: File, clock: GuestClock) -> Result<Report, Error> {
     let begun = Instant::now();
     let snapshot = load::open(file)?;
     let mut guest = load::guest(&snapshot)?;
@@ -68,7 +68,7 @@ pub fn revert(vm: &Vm, file: File) -> Result<Report, Error> {
         }
     };
     let away = guest.age();
-    let pages = match before.replace(&mut paused, &guest.state, away, &address) {
+    let pages = match before.replace(&mut paused, &guest.state, clock.passes(away), &address) {
         Ok(pages) => pages,
         Err(e) => return Err(before.undo(paused, e)),
     };

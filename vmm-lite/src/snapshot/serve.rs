@@ -1,7 +1,7 @@
 //! The requests `snapshot`, `fork` and `revert` of the control socket.
 
 use super::{
-    Error,
+    Error, GuestClock,
     copy::{self, Copied, Way},
     guest::{Guest, Who},
     load, revert,
@@ -13,6 +13,7 @@ use crate::{
     vm::{InProgress, Operation, Vm, VmPhase},
 };
 use migrate::snapshot::Notes;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{
     fs::File,
@@ -124,10 +125,12 @@ fn fork(vm: &Vm, _: &Request, came: Vec<File>, reply: &mut Reply) -> Result<Valu
     Ok(report)
 }
 
-fn put_back(vm: &Vm, _: &Request, came: Vec<File>, _: &mut Reply) -> Result<Value, Error> {
+fn put_back(vm: &Vm, request: &Request, came: Vec<File>, _: &mut Reply) -> Result<Value, Error> {
     let [file] = files(came)?;
+    let clock = request.members().get("clock").map(GuestClock::deserialize).transpose();
+    let clock = clock.map_err(|e| Error::Options(format!("clock: {e}")))?.unwrap_or_default();
     let _reverting = vm.begin(Operation::Revert)?;
-    Ok(serde_json::to_value(revert::revert(vm, file)?).unwrap_or_default())
+    Ok(serde_json::to_value(revert::revert(vm, file, clock)?).unwrap_or_default())
 }
 
 fn report(copied: &Copied, total: Duration) -> Value {

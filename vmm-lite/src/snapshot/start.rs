@@ -1,6 +1,6 @@
 //! A VM from what was copied: the same, or somebody else.
 
-use super::{Error, guest::Guest};
+use super::{Error, GuestClock, guest::Guest};
 use crate::{
     boot::Cidr,
     confine::{self, Thread},
@@ -67,8 +67,8 @@ impl Opened {
     ///
     /// # Errors
     /// What the machine says; it is then to be dropped.
-    pub fn run(self, vm: &Vm, reason: ResumeReason) -> Result<Claim, Error> {
-        run(vm.hold()?, &self.guest, &self.address, reason)?;
+    pub fn run(self, vm: &Vm, reason: ResumeReason, clock: GuestClock) -> Result<Claim, Error> {
+        run(vm.hold()?, &self.guest, &self.address, reason, clock)?;
         vm.announce_when_up();
         confine::enter(Thread::Main)?;
         Ok(self.claim)
@@ -128,9 +128,10 @@ pub fn run(
     guest: &Guest,
     address: &Address,
     reason: ResumeReason,
+    clock: GuestClock,
 ) -> Result<(), Error> {
     let away = guest.age();
-    held.apply(&guest.state, away)?;
+    held.apply(&guest.state, clock.passes(away))?;
     held.readdress(address);
     Ok(held.resume(Resume { reason, away })?)
 }
