@@ -87,12 +87,12 @@ const fn drawn(state: u64) -> u32 {
 /// The seed with which an interface draws `first` after the number of its first IP packet, which is not 0.
 fn seed_for(first: u32) -> u64 {
     // With the three highest bits 0, the lowest 29 are free.
-    let states = (0..1 << SHIFT).map(|low| u64::from(first) << SHIFT | low);
+    let mut states = (0..1 << SHIFT).map(|low| u64::from(first) << SHIFT | low);
     let packet_number = |state| {
         let drawn = drawn(before(state));
         (drawn ^ drawn >> 16) as u16
     };
-    let state = states.into_iter().find(|state| packet_number(*state) != 0).unwrap_or_default();
+    let state = states.find(|state| packet_number(*state) != 0).unwrap_or_default();
     before(before(state))
 }
 

@@ -76,8 +76,8 @@ impl Ports {
             }
             drawn = self.draw();
         }
-        let others = (drawn..=*EPHEMERAL.end()).chain(*EPHEMERAL.start()..drawn);
-        others.into_iter().find(fits).ok_or(Error::AddressInUse)
+        let mut others = (drawn..=*EPHEMERAL.end()).chain(*EPHEMERAL.start()..drawn);
+        others.find(fits).ok_or(Error::AddressInUse)
     }
 
     fn draw(&self) -> u16 {
