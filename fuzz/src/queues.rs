@@ -292,7 +292,7 @@ impl<'r> Host<'r> {
         }
     }
 
-    fn bitmap(&self) -> &vm_memory::bitmap::AtomicBitmap {
+    fn bitmap(&self) -> &vmm_lite::memory::Marks {
         let region = self.ram.mmap().find_region(GuestAddress(0)).expect("one region");
         vm_memory::MmapRegion::bitmap(region)
     }

@@ -259,6 +259,13 @@ impl Source {
         self.numbers.zero += sent.zero;
     }
 
+    /// Pages that were not sent since they changed, as far as that is known: of these, and of what has
+    /// changed since, it has to be known whether the guest [cares](Stopped::dont_care) for them.
+    #[must_use]
+    pub fn unsent(&self) -> &Pages {
+        self.rounds.left()
+    }
+
     /// Pages that were not sent as the guest does not care for what is in them. Of a move that was made: before that the guest may change its mind.
     #[must_use]
     pub fn left_out(&self) -> Pages {

@@ -20,7 +20,7 @@ struct Copy(Vec<[u8; PAGE]>);
 impl Copy {
     fn of(vm: &Vm) -> Self {
         let mut copy = Self(vec![[0; PAGE]; vm.ram().pages()]);
-        copy.bring(vm, &PageSet::full(vm.ram().pages()));
+        copy.bring(vm, &PageSet::all(vm.ram().pages()));
         copy
     }
 
@@ -31,7 +31,7 @@ impl Copy {
         for first in (0..pages).step_by(piece) {
             let piece = first..(first + piece).min(pages);
             vm.dirty_log().leave_out(piece.clone()).unwrap();
-            let mut set = PageSet::new(pages);
+            let mut set = PageSet::none(pages);
             piece.for_each(|page| set.insert(page));
             copy.bring(vm, &set);
         }
@@ -46,7 +46,7 @@ impl Copy {
 
     /// Pages that are not as the machine has them.
     fn differing(&self, vm: &Vm) -> PageSet {
-        let mut set = PageSet::new(self.0.len());
+        let mut set = PageSet::none(self.0.len());
         let mut content = [0; PAGE];
         for (page, mine) in self.0.iter().enumerate() {
             vm.ram().read_page(page, &mut content).unwrap();
@@ -87,18 +87,18 @@ fn no_page_that_changes_is_missed_while_the_log_is_taken_under_a_guest() {
         vm.dirty_log().start_full().unwrap();
         // All memory at once, or piece by piece while the guest writes to what is not out of the log yet.
         let mut there = Copy::piecewise(&vm, if moves % 4 < 2 { vm.ram().pages() } else { 192 });
-        let mut named = PageSet::new(vm.ram().pages());
+        let mut named = PageSet::none(vm.ram().pages());
         let begun = Instant::now();
         // Rounds, until each page has certainly been rewritten: what the log says of them is checked against the memory, not believed.
-        let mut changed = PageSet::new(vm.ram().pages());
+        let mut changed = PageSet::none(vm.ram().pages());
         let mut before = Copy::of(&vm);
         while changed.len() < REWRITTEN {
             let round = vm.dirty_log().take().unwrap();
             there.bring(&vm, &round);
-            named.union_with(&round);
+            named.add(&round);
             let now = before.differing(&vm);
             before.bring(&vm, &now);
-            changed.union_with(&now);
+            changed.add(&now);
             assert!(
                 begun.elapsed() < PATIENCE,
                 "dirtier does not run: {} pages changed",
@@ -109,7 +109,7 @@ fn no_page_that_changes_is_missed_while_the_log_is_taken_under_a_guest() {
         let paused = if moves % 2 == 0 { vm.quiesce(PATIENCE) } else { vm.pause() }.unwrap();
         let last = vm.dirty_log().peek().unwrap();
         there.bring(&vm, &last);
-        named.union_with(&last);
+        named.add(&last);
         let missed: Vec<usize> = there.differing(&vm).iter().collect();
         assert!(missed.is_empty(), "move {moves}: pages {missed:?} changed and no set names them");
         assert!(changed.iter().all(|page| named.contains(page)), "move {moves}");

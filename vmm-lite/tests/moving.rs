@@ -302,7 +302,7 @@ fn output_that_nobody_reads_moves_with_the_guest() {
     let state = paused.capture().unwrap();
     assert_eq!(state.unserved, Doorbell::CONSOLE.0);
     let destination = Vm::prepare(source.identity().clone(), None, Console::new(None)).unwrap();
-    copy(&PageSet::full(source.ram().pages()), &source, &destination);
+    copy(&PageSet::all(source.ram().pages()), &source, &destination);
     let mut prepared = destination.hold().unwrap();
     prepared.apply(&state, Duration::ZERO).unwrap();
     paused.moved().unwrap();

@@ -66,7 +66,7 @@ pub fn drive(input: &mut Unstructured<'_>) -> Course {
 }
 
 fn event(what: &At<'_>, seen: &mut Seen, now: &mut Duration) -> Option<Event> {
-    let pages = |words: &Vec<u64>| Pages::from_words(words.clone(), PAGES);
+    let pages = |words: &Vec<u64>| Pages::from_words(words, PAGES);
     Some(match what {
         At::Said(said) => Event::Message(said.arrives()?),
         At::LinkLost => Event::LinkLost("gone".into()),

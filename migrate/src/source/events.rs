@@ -137,7 +137,8 @@ pub struct Stopped {
     pub quiescent: bool,
     /// Changed since the last time.
     pub dirty: Pages,
-    /// Pages whose content does not matter.
+    /// Pages whose content does not matter: those that are dirty or [unsent](super::Source::unsent), and maybe
+    /// others.
     pub dont_care: Pages,
     /// Pages that the destination's VMM itself needs before the guest runs, beside those below [`Settings::first_that_follows`]: they may not follow.
     pub needed: Vec<usize>,

@@ -12,7 +12,7 @@ impl GuestRam {
         let len = from.as_flattened().len();
         self.slice(address, len)?;
         // A page without a mark was not written since marks were last taken, so most likely never.
-        if from.len() > 1 && !self.bitmap().is_bit_set(first) {
+        if from.len() > 1 && !self.marks().has(first) {
             self.make_resident(first, from.len());
         }
         self.write(address, from.as_flattened())
@@ -31,7 +31,6 @@ impl GuestRam {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::PageSet;
 
     #[test]
     fn pages_are_written_and_marked() {
@@ -45,8 +44,7 @@ mod tests {
             ram.read_page(page, &mut content).unwrap();
             assert_eq!(content, [byte; PAGE], "page {page}");
         }
-        let mut marks = PageSet::new(ram.pages());
-        ram.take_marks(&mut marks);
+        let marks = ram.take_marks();
         assert!(marks.iter().eq((100..171).chain([500])));
     }
 

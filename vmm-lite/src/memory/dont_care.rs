@@ -1,7 +1,9 @@
 //! The guest's bitmap of pages whose content does not matter.
 
-use super::{GuestRam, PageSet};
-use std::sync::atomic::Ordering::Acquire;
+use super::{GuestRam, PageSet, looked_at};
+use migrate::pages::GROUP;
+use std::{array, sync::atomic::Ordering::Acquire};
+use vm_memory::Bytes;
 use vmm_lite_interface::{
     control::ControlPage,
     layout::{IMAGE_BASE, PAGE_SIZE},
@@ -13,22 +15,36 @@ impl GuestRam {
     /// Only a stopped guest's answer can be acted upon.
     #[must_use]
     pub fn dont_care(&self, control: &ControlPage) -> PageSet {
+        self.dont_care_in(control, 0..self.pages().div_ceil(GROUP))
+    }
+
+    /// Those of `pages` and of their neighbors: the part of the guest's bitmap is read that is about
+    /// them, however large the rest is.
+    #[must_use]
+    pub fn dont_care_near(&self, control: &ControlPage, pages: &PageSet) -> PageSet {
+        self.dont_care_in(control, pages.groups())
+    }
+
+    fn dont_care_in(&self, control: &ControlPage, groups: impl Iterator<Item = usize>) -> PageSet {
         let (address, len) = (control.dont_care.load(Acquire), control.dont_care_len.load(Acquire));
-        let mut set = PageSet::new(self.pages());
+        let mut set = PageSet::none(self.pages());
         let most = self.pages().div_ceil(8) as u64;
         if address == 0 || !address.is_multiple_of(PAGE_SIZE) || len == 0 || len > most {
             return set;
         }
-        let mut bytes = vec![0; len as usize];
-        if self.read(address, &mut bytes).is_err() {
-            return set;
+        let Ok(bitmap) = self.slice(address, len as usize) else { return set };
+        for group in groups {
+            let mut bytes = [0; GROUP / 8];
+            // It may end within a group, or before it.
+            let Ok(1..) = bitmap.read(&mut bytes, group * (GROUP / 8)) else { break };
+            looked_at(bytes.len() / 8);
+            let words = bytes.as_chunks::<8>().0;
+            set.insert_group(group, array::from_fn(|n| u64::from_le_bytes(words[n])));
         }
-        bytes.resize(bytes.len().next_multiple_of(8), 0);
-        let words = bytes.as_chunks::<8>().0.iter().map(|w| u64::from_le_bytes(*w)).collect();
-        set = PageSet::from_words(words, self.pages());
-        (0..IMAGE_BASE / PAGE_SIZE).for_each(|page| set.remove(page as usize));
-        let bitmap = address / PAGE_SIZE..(address + len).div_ceil(PAGE_SIZE);
-        bitmap.for_each(|page| set.remove(page as usize));
+        let mut never = PageSet::none(self.pages());
+        let own = (address / PAGE_SIZE, len.div_ceil(PAGE_SIZE));
+        never.insert_runs(&[(0, IMAGE_BASE / PAGE_SIZE), own]);
+        set.take_out(&never);
         set
     }
 }
@@ -55,6 +71,30 @@ mod tests {
         assert_eq!(pages.first(), Some(&256), "nothing below the image");
         assert!(!pages.contains(&512), "not the bitmap itself");
         assert_eq!(pages.len(), 1024 - 256 - 1);
+    }
+
+    /// A part of the guest's bitmap says of its pages what all of it says.
+    #[test]
+    fn a_part_says_the_same_as_the_whole() {
+        let ram = GuestRam::new(40 << 20).unwrap();
+        let control = ram.control_page();
+        // It ends within a group.
+        let bits: Vec<u8> =
+            (0..1001_u32).map(|n| (n.wrapping_mul(0x9e37_79b1) >> 24) as u8).collect();
+        ram.write(0x20_0000, &bits).unwrap();
+        control.dont_care.store(0x20_0000, Release);
+        control.dont_care_len.store(bits.len() as u64, Release);
+        let whole = ram.dont_care(control);
+        assert!(whole.len() > 3000);
+        for pages in [vec![], vec![0], vec![255, 513], vec![600, 5000, 7999, 8007, 8008, 9000]] {
+            let mut asked = PageSet::none(ram.pages());
+            pages.iter().for_each(|page| asked.insert(*page));
+            let mut part = ram.dont_care_near(control, &asked);
+            assert!(part.iter().all(|page| whole.contains(page)));
+            part.keep(&asked);
+            asked.keep(&whole);
+            assert_eq!(part, asked, "{pages:?}");
+        }
     }
 
     #[test]

@@ -6,26 +6,27 @@
 
 mod arrival;
 mod dont_care;
-mod page_set;
+mod marks;
 mod resident;
 mod tables;
 mod userfault;
 
-pub use page_set::PageSet;
+pub use marks::Marks;
+/// A set of pages of a VM.
+pub use migrate::pages::Pages as PageSet;
 pub use tables::Tables;
 pub use userfault::{Error as UserfaultError, Fault, Userfault, Watch, keep as keep_userfault};
 
 use std::{
     fs::File,
     io,
-    num::NonZeroUsize,
     os::fd::{AsRawFd, FromRawFd},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 use vm_memory::{
     Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
     GuestRegionMmap, MmapRegion, VolatileSlice,
-    bitmap::{AtomicBitmap, Bitmap, RefSlice},
+    bitmap::{Bitmap, RefSlice},
     mmap::MmapRegionBuilder,
 };
 use vmm_lite_interface::{
@@ -37,9 +38,9 @@ use vmm_lite_interface::{
 pub const PAGE: usize = PAGE_SIZE as usize;
 
 /// The `vm-memory` type underneath, for rust-vmm's crates.
-pub type Mmap = GuestMemoryMmap<AtomicBitmap>;
+pub type Mmap = GuestMemoryMmap<Marks>;
 /// A checked window into guest memory; writes through it are logged.
-pub type Slice<'a> = VolatileSlice<'a, RefSlice<'a, AtomicBitmap>>;
+pub type Slice<'a> = VolatileSlice<'a, RefSlice<'a, Marks>>;
 
 /// Why guest memory could not be had or used.
 #[derive(thiserror::Error, Debug)]
@@ -122,8 +123,8 @@ impl GuestRam {
 
     fn map(file: File, size: u64, how: libc::c_int) -> Result<Self, Error> {
         let allocate = |source| Error::Allocate { size, source };
-        let bitmap = AtomicBitmap::new(size as usize, const { NonZeroUsize::new(PAGE).unwrap() });
-        let region = MmapRegionBuilder::new_with_bitmap(size as usize, bitmap)
+        let marks = Marks::none(size as usize / PAGE);
+        let region = MmapRegionBuilder::new_with_bitmap(size as usize, marks)
             .with_file_offset(FileOffset::new(file, 0))
             .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
             .with_mmap_flags(how | libc::MAP_NORESERVE)
@@ -221,7 +222,7 @@ impl GuestRam {
     /// # Errors
     /// [`Error::Outside`].
     pub fn zero_page(&self, page: usize) -> Result<(), Error> {
-        if !self.forgot.load(Relaxed) && !self.bitmap().is_bit_set(page) && page < self.pages() {
+        if !self.forgot.load(Relaxed) && !self.marks().has(page) && page < self.pages() {
             return Ok(());
         }
         let mut content = [0; PAGE];
@@ -235,21 +236,25 @@ impl GuestRam {
     /// Says that the VMM wrote `len` bytes at `address` past `vm-memory`. Call it **after** the write: a set taken in
     /// between would otherwise lose the page.
     pub fn mark(&self, address: u64, len: usize) {
-        self.bitmap().mark_dirty(address as usize, len);
+        self.marks().mark_dirty(address as usize, len);
     }
 
-    /// The pages that the VMM wrote since the last time this was asked, or since [`forget_marks`](Self::forget_marks).
-    pub(crate) fn take_marks(&self, into: &mut PageSet) {
+    /// The pages that the VMM wrote since marks were last [taken](Self::take_marks) or
+    /// [forgotten](Self::forget_marks).
+    pub(crate) fn look_at_marks(&self) -> PageSet {
+        self.marks().look()
+    }
+
+    /// The same, and starts over.
+    pub(crate) fn take_marks(&self) -> PageSet {
         self.forgot.store(true, Relaxed);
-        for (word, mine) in into.words_mut().iter_mut().zip(self.bitmap().get_and_reset()) {
-            *word |= mine;
-        }
+        self.marks().take()
     }
 
     /// Puts pages back that were taken.
     pub(crate) fn put_marks_back(&self, pages: &PageSet) {
         for page in pages.iter() {
-            self.bitmap().set_bit(page);
+            self.marks().set(page);
         }
     }
 
@@ -261,7 +266,7 @@ impl GuestRam {
     /// Starts over with an empty set of marks.
     pub(crate) fn forget_marks(&self) {
         self.forgot.store(true, Relaxed);
-        self.bitmap().reset();
+        drop(self.marks().take());
     }
 
     /// The control page. What the VMM writes there must be marked with [`mark`](Self::mark); what the guest writes there is
@@ -273,10 +278,31 @@ impl GuestRam {
         unsafe { &*self.host.add(CONTROL_PAGE as usize).cast::<ControlPage>() }
     }
 
-    fn bitmap(&self) -> &AtomicBitmap {
+    fn marks(&self) -> &Marks {
         let region = self.mmap.find_region(GuestAddress(0)).expect("one region from 0");
         MmapRegion::bitmap(region)
     }
+}
+
+/// Takes note that so many words of bitmaps over all of the memory were looked at: see
+/// [`words_looked_at`].
+pub(crate) fn looked_at(words: usize) {
+    #[cfg(debug_assertions)]
+    LOOKED_AT.with(|count| count.set(count.get() + words as u64));
+    let _ = words;
+}
+
+#[cfg(debug_assertions)]
+thread_local! {
+    static LOOKED_AT: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// How many words of bitmaps with a bit or more for each page of the memory this thread has looked at
+/// so far. Tests see by it that what is done while a guest is stopped does not grow with its memory.
+#[cfg(debug_assertions)]
+#[must_use]
+pub fn words_looked_at() -> u64 {
+    LOOKED_AT.with(std::cell::Cell::get)
 }
 
 /// Guest-physical address of page number `page`.
@@ -320,15 +346,12 @@ mod tests {
         ram.write(5 * PAGE_SIZE - 1, &[1, 2]).unwrap();
         ram.slice(9 * PAGE_SIZE, 8).unwrap().copy_from(&[7u8; 8]);
         ram.mark(20 * PAGE_SIZE, 1);
-        let mut set = PageSet::new(ram.pages());
-        ram.take_marks(&mut set);
+        assert_eq!(ram.look_at_marks().iter().collect::<Vec<_>>(), [4, 5, 9, 20]);
+        let set = ram.take_marks();
         assert_eq!(set.iter().collect::<Vec<_>>(), [4, 5, 9, 20]);
-        let mut again = PageSet::new(ram.pages());
-        ram.take_marks(&mut again);
-        assert!(again.is_empty());
+        assert!(ram.look_at_marks().is_empty() && ram.take_marks().is_empty());
         ram.put_marks_back(&set);
-        ram.take_marks(&mut again);
-        assert_eq!(again, set);
+        assert_eq!(ram.take_marks(), set);
     }
 
     #[test]

@@ -25,11 +25,12 @@ impl GuestRam {
     /// # Errors
     /// What the host says.
     pub fn touched(&self) -> io::Result<PageSet> {
-        let mut set = PageSet::new(self.pages());
+        let mut set = PageSet::none(self.pages());
         let mut at = 0;
         while let Some(start) = self.seek(at, libc::SEEK_DATA)? {
             let end = self.seek(start, libc::SEEK_HOLE)?.unwrap_or(self.size);
-            (start / PAGE_SIZE..end.div_ceil(PAGE_SIZE)).for_each(|page| set.insert(page as usize));
+            let first = start / PAGE_SIZE;
+            set.insert_runs(&[(first, end.div_ceil(PAGE_SIZE) - first)]);
             at = end;
         }
         if let Some(pagemap) = &self.pagemap {

@@ -51,7 +51,11 @@ impl Tables {
         let page = usize::try_from(at / PAGE as u64).ok()?;
         match self.seen.entry(page) {
             Entry::Occupied(seen) => Some(seen.into_mut()),
-            Entry::Vacant(new) => Some(new.insert(read(ram, page)?)),
+            Entry::Vacant(new) => {
+                let mut table = Box::new([0; 512]);
+                read(ram, page, &mut table)?;
+                Some(new.insert(table))
+            }
         }
     }
 
@@ -73,19 +77,19 @@ impl Tables {
     /// Whether they are still what they were.
     #[must_use]
     pub fn unchanged(&self, ram: &GuestRam) -> bool {
-        self.seen.iter().all(|(page, table)| read(ram, *page).as_ref() == Some(table))
+        let mut now = [0; 512];
+        self.seen.iter().all(|(page, table)| read(ram, *page, &mut now).is_some() && now == **table)
     }
 }
 
-/// A table, without what the CPU sets in it.
-fn read(ram: &GuestRam, page: usize) -> Option<Box<Table>> {
+/// Reads a table, without what the CPU sets in it. `None` where there is no memory.
+fn read(ram: &GuestRam, page: usize, table: &mut Table) -> Option<()> {
     let mut bytes = [0; PAGE];
     ram.read_page(page, &mut bytes).ok()?;
-    let mut table = Box::new([0; 512]);
     for (entry, bytes) in table.iter_mut().zip(bytes.as_chunks::<8>().0) {
         *entry = u64::from_le_bytes(*bytes) & !ACCESSED_DIRTY;
     }
-    Some(table)
+    Some(())
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ impl Brace {
 
     /// The pages, of a VM that has so many.
     pub fn written(&self, pages: usize) -> PageSet {
-        let mut set = PageSet::new(pages);
+        let mut set = PageSet::none(pages);
         for &(first, count) in &self.written {
             let end = first.saturating_add(count).min(pages as u64);
             (first..end).for_each(|page| set.insert(page as usize));

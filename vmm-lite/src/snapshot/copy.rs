@@ -202,7 +202,7 @@ pub(super) fn touched(vm: &Vm) -> Result<PageSet, Error> {
 /// Takes what does not matter out of a set; how many that were.
 pub(super) fn take_out(pages: &mut PageSet, dont_care: &PageSet) -> usize {
     let before = pages.len();
-    pages.subtract(dont_care);
+    pages.take_out(dont_care);
     before - pages.len()
 }
 

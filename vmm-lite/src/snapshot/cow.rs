@@ -102,7 +102,7 @@ pub(super) fn copy(
     let cow = Cow {
         userfault,
         ram,
-        stage: Mutex::new(Stage::Before { let_go: PageSet::new(pages) }),
+        stage: Mutex::new(Stage::Before { let_go: PageSet::none(pages) }),
         event,
         ahead: AtomicUsize::new(0),
         done: AtomicUsize::new(0),
@@ -243,19 +243,19 @@ impl Cow {
         let control = (CONTROL_PAGE / PAGE_SIZE) as usize;
         let mut bare = match &mut *stage {
             Stage::Before { let_go } if before => {
-                let mut bare = std::mem::replace(let_go, PageSet::new(0));
+                let mut bare = std::mem::replace(let_go, PageSet::none(0));
                 bare.insert(control);
                 bare
             }
             _ => {
                 self.userfault.protect(0..self.ram.pages(), true)?;
                 self.userfault.protect(control..control + 1, false)?;
-                let mut bare = PageSet::new(self.ram.pages());
+                let mut bare = PageSet::none(self.ram.pages());
                 bare.insert(control);
                 bare
             }
         };
-        bare.subtract(&dont_care);
+        bare.take_out(&dont_care);
         let mut pages = bare.iter();
         let mut some = Vec::new();
         // The lowest first: the control page is one of them.

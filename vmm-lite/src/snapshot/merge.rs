@@ -48,6 +48,6 @@ pub fn merge(base: File, difference: File, output: File) -> Result<Header, Error
     // What the merged snapshot has no more use for must be right as well: it may be all that shows the file to be damaged.
     base.verify()?;
     let notes = difference.header().notes.unwrap_or_default();
-    let (header, _) = sink.finish(draw_id()?, &guest, &PageSet::new(pages as usize), notes)?;
+    let (header, _) = sink.finish(draw_id()?, &guest, &PageSet::none(pages as usize), notes)?;
     Ok(header)
 }

@@ -112,7 +112,7 @@ impl Before {
     ) -> Result<usize, Error> {
         let here = paused.vm().ram();
         let mut pages = touched(here)?;
-        pages.union_with(&touched(&self.other)?);
+        pages.add(&touched(&self.other)?);
         let count = exchange(here, &self.other, &pages)?;
         self.exchanged = Some(pages);
         fail_point!("revert.exchanged", else return Err(crate::vm::Error::Host { doing: "go on", source: crate::fail_point::injected() }.into()));

@@ -51,8 +51,8 @@ fn rounds(
     let log = vm.dirty_log();
     let mut late = copy::touched(vm)?;
     let mut left = late.clone();
-    left.subtract(&vm.dont_care());
-    late.subtract(&left);
+    left.take_out(&vm.dont_care());
+    late.take_out(&left);
     first(vm, &left, sink, alive)?;
     for _ in 0..ROUNDS {
         // Only looked at: a page that is taken out costs the guest a fault when it writes to it again.
@@ -105,7 +105,7 @@ fn pause(vm: &Vm, late: PageSet, sink: &mut dyn Sink) -> Result<Copied, Error> {
     let dont_care = paused.dont_care();
     let captured = (|| {
         let mut left = vm.dirty_log().peek().map_err(crate::vm::Error::from)?;
-        left.union_with(&late);
+        left.add(&late);
         let left_out = copy::take_out(&mut left, &dont_care);
         let last = contents(vm, left.iter())?;
         let memory = Instant::now();

@@ -84,7 +84,7 @@ impl FileSink {
             base,
             block: None,
             index: IndexBuilder::new(pages as u64),
-            came: PageSet::new(pages),
+            came: PageSet::none(pages),
             slots: 0,
             gathered: Vec::with_capacity(GATHER * PAGE),
             counts: Counts::default(),

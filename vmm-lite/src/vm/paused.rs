@@ -82,6 +82,14 @@ impl<'vm> Paused<'vm> {
         ram.dont_care(ram.control_page())
     }
 
+    /// Those of [`dont_care`](Self::dont_care) that are among `pages`, and maybe others: read in no
+    /// more time than there are pages.
+    #[must_use]
+    pub fn dont_care_near(&self, pages: &PageSet) -> PageSet {
+        let ram = self.vm.ram();
+        ram.dont_care_near(ram.control_page(), pages)
+    }
+
     /// The pages of the tables of the network queues, which the VMM reads and writes beside the guest.
     #[must_use]
     pub fn queue_pages(&self) -> Vec<usize> {

@@ -35,7 +35,7 @@ pub(super) struct Came {
 
 impl Came {
     pub fn none(pages: usize) -> Self {
-        Self { first: PageSet::new(pages), later: PageSet::new(pages), rounds: 0 }
+        Self { first: PageSet::none(pages), later: PageSet::none(pages), rounds: 0 }
     }
 
     pub fn page(&mut self, number: usize) {
@@ -50,10 +50,10 @@ impl Came {
     fn runs(&self, vm: &Vm, written: &PageSet, tables: &mut Tables) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
         let mut first = self.first.clone();
-        first.subtract(&self.later);
+        first.take_out(&self.later);
         let mut cold = first.clone();
-        cold.subtract(written);
-        first.subtract(&cold);
+        cold.take_out(written);
+        first.take_out(&cold);
         for set in [&self.later, &first, &cold] {
             for page in set.iter() {
                 let address = (page * PAGE) as u64;

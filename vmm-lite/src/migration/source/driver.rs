@@ -1,13 +1,19 @@
 //! Does what the source's machine says, and tells it what came of it.
 
 use super::{
-    STALLED, late::Late, left_out::held_by, options::Options, pace::Pace, send_pages::Packer,
+    STALLED,
+    last_look::{Looked, look},
+    late::Late,
+    left_out::held_by,
+    options::Options,
+    pace::Pace,
+    send_pages::Packer,
 };
 use crate::{
     control::Reply,
     identity::PublicKey,
     kvm,
-    memory::{PageSet, Tables},
+    memory::Tables,
     migration::{
         Error,
         address::Address,
@@ -141,7 +147,7 @@ impl<'vm> Driver<'vm> {
             if let Some(event) = event {
                 if let Event::Message(Message::Accept(_)) = event {
                     self.vm.wait_gave_up(GIVE_UP);
-                    let given_up = pages_of(&self.vm.dont_care());
+                    let given_up = self.vm.dont_care();
                     self.actions.extend(self.source.handle(Event::GivenUp(given_up), self.now()));
                 }
                 self.watcher.happened(&event, &self.source, now);
@@ -308,12 +314,11 @@ impl<'vm> Driver<'vm> {
     }
 
     /// What has changed is known.
-    fn looked(&mut self, dirty: Result<PageSet, kvm::Error>, event: fn(Pages, Pages) -> Event) {
+    fn looked(&mut self, dirty: Result<Pages, kvm::Error>, event: fn(Pages, Pages) -> Event) {
         match dirty {
             Ok(dirty) => {
-                self.written = pages_of(&dirty);
-                let dont_care = pages_of(&self.vm.dont_care());
-                self.events.push_back(event(self.written.clone(), dont_care));
+                self.written = dirty.clone();
+                self.events.push_back(event(dirty, self.vm.dont_care()));
             }
             Err(e) => self.failed(&e),
         }
@@ -346,18 +351,18 @@ impl<'vm> Driver<'vm> {
             Err(e) => return self.failed(&e),
         };
         let (requested, stopped) = paused.times();
-        let dont_care = pages_of(&paused.dont_care());
+        let looked = look(self.vm, &paused, self.source.unsent());
         let mut needed = paused.queue_pages();
         needed.append(&mut self.tables);
         let quiescent = paused.quiescent();
         self.paused = Some(paused);
         fail_point!("source.stopped", else return self.failed(&crate::fail_point::injected()));
-        match self.vm.dirty_log().peek() {
-            Ok(dirty) => self.events.push_back(Event::Stopped(Stopped {
+        match looked {
+            Ok(Looked { dirty, dont_care }) => self.events.push_back(Event::Stopped(Stopped {
                 requested: requested.saturating_duration_since(self.epoch),
                 stopped: stopped.saturating_duration_since(self.epoch),
                 quiescent,
-                dirty: pages_of(&dirty),
+                dirty,
                 dont_care,
                 needed,
             })),
@@ -462,8 +467,4 @@ fn answer(
     value["paused"] = paused.into();
     value["destination_key"] = peer.map(|key| PublicKey(key).to_string()).into();
     Ok(value)
-}
-
-pub(super) fn pages_of(set: &PageSet) -> Pages {
-    Pages::from_words(set.words().to_vec(), set.pages())
 }

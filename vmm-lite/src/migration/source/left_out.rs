@@ -1,6 +1,5 @@
 //! What the guest gave up, and so was not sent.
 
-use super::driver::pages_of;
 use crate::memory::{GuestRam, PAGE, is_zero};
 use migrate::pages::Pages;
 
@@ -8,7 +7,7 @@ use migrate::pages::Pages;
 pub(super) fn held_by(ram: &GuestRam, pages: &Pages) -> Option<u64> {
     let mut held = pages.clone();
     match ram.touched() {
-        Ok(touched) => held.keep(&pages_of(&touched)),
+        Ok(touched) => held.keep(&touched),
         Err(e) => {
             tracing::warn!("what was left out is not known: {e}");
             return None;

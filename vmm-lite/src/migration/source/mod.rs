@@ -4,9 +4,11 @@
 //! - `driver`: does what the machine says
 //! - `send`: memory, in pieces between which the move can be called off
 //! - `send_pages`, `pace`, `late`: pages into messages; how fast; packets that come late
+//! - [`last_look`]: at the memory of a guest that is stopped
 //! - `left_out`: what was not sent
 
 mod driver;
+pub mod last_look;
 mod late;
 mod left_out;
 pub mod options;

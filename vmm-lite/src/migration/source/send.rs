@@ -1,6 +1,6 @@
 //! Sends memory.
 
-use super::driver::{Driver, pages_of};
+use super::driver::Driver;
 use crate::{
     control::Reply,
     kvm::DirtyLog,
@@ -139,7 +139,7 @@ impl Driver<'_> {
     fn keep_touched(&mut self, pages: &mut Pages) -> bool {
         match self.vm.ram().touched() {
             Ok(touched) => {
-                pages.keep(&pages_of(&touched));
+                pages.keep(&touched);
                 true
             }
             Err(e) => {

@@ -105,7 +105,9 @@ impl<'a> Copier<'a> {
         let mut left = touched.map_err(host("find out which memory the guest uses"))?;
         let left_out = copy::take_out(&mut left, dont_care);
         cow.left_out.store(left_out, Relaxed);
-        copied.iter().for_each(|page| left.remove(*page));
+        for page in copied {
+            left.remove(*page);
+        }
         self.left = Some(left);
         self.began = Instant::now();
         self.wanted = self.began;

@@ -1,0 +1,220 @@
+//! What is done between the stop of a guest and the commit does not grow with its memory.
+//!
+//! A guest that writes to the same few pages is driven through a move up to the commit, at two sizes
+//! of memory; and what the source's thread does in the blackout is counted rather than timed: bytes
+//! that it allocates, and words of bitmaps that it looks at. A set of all pages that is made or
+//! cloned in there, or a bitmap that is read whole, fails this, on a busy host too.
+#![cfg(debug_assertions)]
+
+mod common;
+
+use common::{Elf, guest, kvm, start};
+use migrate::{
+    ReceiverId,
+    offer::Offer,
+    source::{Action, Event, Mode, Sent, Settings, Source, Stopped},
+    wire::{Accepted, Message},
+};
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    sync::atomic::Ordering::SeqCst,
+    time::{Duration, Instant},
+};
+use vmm_lite::{
+    boot::{Image, Parameters},
+    devices::console::Console,
+    memory::{PAGE, words_looked_at},
+    migration::source::last_look::look,
+    vm::{Config, Vm},
+};
+use vmm_lite_interface::doorbell::PORT;
+
+const COUNTER: u64 = 0x18_0000;
+const OTHER: u64 = 0x19_0000;
+/// Where the guest has its bitmap of pages whose content does not matter.
+const HINTS: u64 = 0x40_0000;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+guest!(
+    writes,
+    "2: inc dword ptr [{counter}]",
+    "inc dword ptr [{other}]",
+    "mov edx, {port}",
+    "jmp 2b",
+    counter = const COUNTER as u32,
+    other = const OTHER as u32,
+    port = const PORT as u32,
+);
+
+/// The system's allocator, and how many bytes each thread has asked it for.
+struct Counting;
+
+thread_local! {
+    static ALLOCATED: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: all is passed on to the system's allocator as it comes.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // A thread that is ending counts no more.
+        let _ = ALLOCATED.try_with(|bytes| bytes.set(bytes.get() + layout.size() as u64));
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// What the source's thread did in a blackout.
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    allocated: u64,
+    words: u64,
+    pages: usize,
+}
+
+fn done() -> (u64, u64) {
+    (ALLOCATED.with(Cell::get), words_looked_at())
+}
+
+fn vm(memory: u64) -> Vm {
+    let file = Elf::of(writes()).file();
+    let image = Image::open(file.path()).unwrap();
+    let parameters = Parameters { name: "test".into(), ..Default::default() };
+    Vm::boot(&Config { memory, net: None, parameters }, &image, Console::new(None)).unwrap()
+}
+
+/// Waits until the guest has written to both of its pages once more.
+fn written_again(vm: &Vm) {
+    let word = || {
+        let mut bytes = [0; 4];
+        vm.ram().read(OTHER, &mut bytes).unwrap();
+        u32::from_le_bytes(bytes)
+    };
+    let (before, deadline) = (word(), Instant::now() + PATIENCE);
+    while word().wrapping_sub(before) < 2 {
+        assert!(Instant::now() < deadline, "the guest does not run");
+        std::thread::yield_now();
+    }
+}
+
+/// Moves a guest with so much memory up to the commit.
+fn blackout(memory: u64, mode: Mode) -> Work {
+    let vm = vm(memory);
+    let pages = vm.ram().pages();
+    // The guest has given up some megabytes. (Its kernel gives up 69 MiB at most, so that they too
+    // are no more in a larger VM.)
+    let mut hints = vec![0; pages / 8];
+    hints[0x80_0000 / PAGE / 8..0xc0_0000 / PAGE / 8].fill(0xff);
+    vm.ram().write(HINTS, &hints).unwrap();
+    let control = vm.ram().control_page();
+    control.dont_care.store(HINTS, SeqCst);
+    control.dont_care_len.store(hints.len() as u64, SeqCst);
+    control.no_quiesce_hooks.store(1, SeqCst);
+    start(&vm);
+    written_again(&vm);
+
+    let offer = Offer {
+        receiver: ReceiverId::default(),
+        name: "test".into(),
+        memory_size: memory,
+        interface_version: 1,
+        network: false,
+        identity: Vec::new(),
+    };
+    // However slow this host is just now, and whatever it thinks of that.
+    let now = Duration::from_millis(1);
+    let settings = Settings { mode, max_blackout: PATIENCE, ..Settings::default() };
+    let (mut source, _) = Source::begin([1; 16], offer, settings, now);
+    let mut actions = source.handle(Event::Message(Message::Welcome([1; 16], [2; 16])), now);
+    let mut paused = None;
+    let mut began = (0, 0);
+    let mut last = 0;
+    loop {
+        let mut events = Vec::new();
+        for action in actions.drain(..) {
+            match action {
+                Action::Send(Message::Offer(_)) => {
+                    events.push(Event::GivenUp(vm.dont_care()));
+                    let accepted = Accepted { follow: true, apply_ns: 1000 };
+                    events.push(Event::Message(Message::Accept(accepted)));
+                }
+                Action::StartLog => vm.dirty_log().start_full().unwrap(),
+                Action::SendPages { round, .. } => {
+                    if round == 0 {
+                        vm.dirty_log().leave_out(0..pages).unwrap();
+                    }
+                    written_again(&vm);
+                    events.push(Event::Sent(Sent { bytes: 100, full: 1, ..Sent::default() }));
+                    events.push(Event::Message(Message::RoundDone(round)));
+                }
+                Action::Announce { round, .. } => {
+                    events.push(Event::Message(Message::RoundDone(round)));
+                }
+                Action::PeekDirty => {
+                    let (dirty, dont_care) = (vm.dirty_log().peek().unwrap(), vm.dont_care());
+                    events.push(Event::Peeked { dirty, dont_care });
+                }
+                Action::TakeDirty => {
+                    let (dirty, dont_care) = (vm.dirty_log().take().unwrap(), vm.dont_care());
+                    written_again(&vm);
+                    events.push(Event::Dirty { dirty, dont_care });
+                }
+                Action::Stop { patience } => {
+                    let stopped = vm.stop_for_move(patience).unwrap();
+                    began = done();
+                    let looked = look(&vm, &stopped, source.unsent()).unwrap();
+                    let (needed, quiescent) = (stopped.queue_pages(), stopped.quiescent());
+                    let (dirty, dont_care) = (looked.dirty, looked.dont_care);
+                    let (requested, stopped_at) = (now, now);
+                    events.push(Event::Stopped(Stopped {
+                        requested,
+                        stopped: stopped_at,
+                        quiescent,
+                        dirty,
+                        dont_care,
+                        needed,
+                    }));
+                    paused = Some(stopped);
+                }
+                Action::SendLast { pages, follow, .. } => {
+                    last = pages.iter().chain(follow.iter()).count();
+                    events.push(Event::Held);
+                }
+                Action::Commit(_) => {
+                    let (allocated, words) = done();
+                    assert!(paused.is_some() && last >= 2, "{last} pages");
+                    let (allocated, words) = (allocated - began.0, words - began.1);
+                    return Work { allocated, words, pages: last };
+                }
+                _ => {}
+            }
+        }
+        assert!(!events.is_empty(), "{} in the middle of a move", source.doing());
+        actions = events.into_iter().flat_map(|event| source.handle(event, now)).collect();
+    }
+}
+
+#[test]
+fn work_in_the_blackout_does_not_grow_with_memory() {
+    if !kvm() {
+        return;
+    }
+    for mode in [Mode::Auto, Mode::PreCopy, Mode::Hybrid] {
+        let (small, large) = (blackout(16 << 20, mode), blackout(4 << 30, mode));
+        eprintln!("{mode:?}: 16 MiB {small:?}, 4 GiB {large:?}");
+        // A page more or less, as the VMM writes some; a page of all of them would be far more.
+        assert!(large.pages <= small.pages + 8, "{mode:?}: {small:?}, {large:?}");
+        assert!(large.allocated <= small.allocated + 2048, "{mode:?}: {small:?}, {large:?}");
+        // What is left is a word that says of 128 MiB that nothing in it is marked.
+        let summaries = (4 << 30) / (128 << 20);
+        assert!(large.words <= small.words + summaries + 64, "{mode:?}: {small:?}, {large:?}");
+    }
+}
