@@ -3,6 +3,7 @@
 //! - [`moves`]: the same image under the same load, moved by vmm-lite and by QEMU, in turn
 //! - [`snapshots`]: how long the guest stands for one, how large it is, how soon it runs again, and clones; beside QEMU
 //! - [`cold_start`]: from exec to the first line of output, vmm-lite and QEMU microvm
+//! - [`sizes`]: the blackout by the size of the memory
 //! - [`bulk`]: 1 GiB of memory, moved and plainly copied over the same network, in turn
 //! - [`throughput`]: the key-value store as a unikernel, as a native process, and redis-server, over the same bridge
 //! - [`report`]: results.json, results.md and the plots
@@ -16,6 +17,7 @@ mod moves;
 mod options;
 mod plots;
 mod report;
+mod sizes;
 mod snapshots;
 mod system;
 mod throughput;
@@ -58,6 +60,9 @@ fn bench(options: &Options) -> Result<()> {
     }
     if options.wants("moves") {
         results.moves = moves::run(options)?;
+    }
+    if options.wants("sizes") {
+        results.sizes = sizes::run(options)?;
     }
     if options.wants("snapshots") {
         results.snapshots = Some(snapshots::run(options)?);

@@ -13,11 +13,11 @@ Measures vmm-lite side by side with QEMU, with the same program run natively, an
 Usage: bench [--only PART] [--scenario NAME] [--system NAME] [--moves N] [--snapshots N] [--clones N]
              [--starts N] [--requests N] [--bulk N] [--out DIR]
 
-  --only PART      moves, snapshots, cold-start, throughput or bulk (may repeat)  [default: all]
+  --only PART      moves, sizes, snapshots, cold-start, throughput or bulk (may repeat)  [default: all]
   --scenario NAME  kv-idle, kv-loaded, dirtier-64, dirtier-1024 or dirtier-4096, of moves and
                    snapshots (may repeat)  [default: all of moves, the first two and the fourth of snapshots]
   --system NAME    vmm-lite or qemu, of moves and snapshots (may repeat)    [default: both, in turn]
-  --moves N        moves of each system in each scenario                    [default: 100]
+  --moves N        moves of each system in each scenario, and at each size  [default: 100]
   --snapshots N    snapshots of each system in each scenario, and restores of each kind  [default: 100]
   --clones N       clones made with one fork                                [default: 100]
   --starts N       cold starts of each system                               [default: 100]
@@ -29,15 +29,16 @@ Everything runs in network namespaces that end with this program. Needs /dev/kvm
 
 Examples:
   bench --only snapshots
+  bench --only sizes --moves 1000
   bench --only moves --moves 1000 --scenario kv-idle --scenario kv-loaded
   bench --only moves --moves 1000 --scenario dirtier-4096 --system vmm-lite";
 
-const PARTS: [&str; 5] = ["moves", "snapshots", "cold-start", "throughput", "bulk"];
+const PARTS: [&str; 6] = ["moves", "sizes", "snapshots", "cold-start", "throughput", "bulk"];
 
 /// The options.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Moves of each system in each scenario.
+    /// Moves of each system in each scenario, and at each size of memory.
     pub moves: u32,
     /// Snapshots of each system in each scenario, and restores of each kind.
     pub snapshots: u32,

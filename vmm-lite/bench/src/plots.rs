@@ -1,11 +1,12 @@
-//! The plots: the spread of what guests and clients saw, of moves and of snapshots.
+//! The plots: the spread of what guests and clients saw, of moves and of snapshots; and the blackout
+//! by the size of the memory.
 
 use std::path::Path;
 
 use plotters::prelude::*;
 use vmm_lite_lab::{Error, Result};
 
-use crate::report::Results;
+use crate::{report::Results, sizes::Size};
 
 /// One picture among those above and below it.
 struct Panel {
@@ -24,6 +25,10 @@ pub fn draw(results: &Results, out: &Path) -> Result<()> {
         series: series(&scenario.figures, |f| (&f.system, &f.watch.gaps_ns)),
     });
     save(&out.join("blackout.svg"), &moves.collect::<Vec<_>>())?;
+    if !results.sizes.is_empty() {
+        let path = out.join("sizes.svg");
+        by_size(&path, &results.sizes).map_err(cannot_draw(&path))?;
+    }
     let Some(snapshots) = &results.snapshots else { return Ok(()) };
     let saves = snapshots.saves.iter().map(|scenario| Panel {
         caption: format!("{}: snapshot as seen by guest or client", scenario.name),
@@ -46,10 +51,50 @@ fn save(path: &Path, panels: &[Panel]) -> Result<()> {
     if panels.is_empty() {
         return Ok(());
     }
-    distributions(path, panels).map_err(|e| Error::Protocol {
-        what: format!("draw {}", path.display()),
-        said: e.to_string(),
-    })
+    distributions(path, panels).map_err(cannot_draw(path))
+}
+
+fn cannot_draw(path: &Path) -> impl FnOnce(Box<dyn std::error::Error>) -> Error {
+    let what = format!("draw {}", path.display());
+    |e| Error::Protocol { what, said: e.to_string() }
+}
+
+/// Median, p99 and greatest blackout over the size of the memory, both on logarithmic scales.
+fn by_size(path: &Path, sizes: &[Size]) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    type Figure = (&'static str, fn(&Size) -> u64, RGBColor);
+    const FIGURES: [Figure; 3] = [
+        ("median", |size| size.blackout_ns.median, BLUE),
+        ("p99", |size| size.blackout_ns.p99, GREEN),
+        ("greatest", |size| size.blackout_ns.max, RED),
+    ];
+    let mib = |size: &Size| f64::from(size.memory_mib);
+    let ends = sizes.first().map_or(1.0, mib)..sizes.last().map_or(1.0, mib) * 1.01;
+    let greatest = sizes.iter().map(|size| size.blackout_ns.max).max().unwrap_or_default();
+    let most = (greatest as f64 / 1e3 * 1.2).max(1000.0);
+    let root = SVGBackend::new(path, (900, 480)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&root)
+        .caption("kv under load: blackout by the size of the memory", ("sans-serif", 18))
+        .margin(10)
+        .x_label_area_size(36)
+        .y_label_area_size(60)
+        .build_cartesian_2d(ends.log_scale(), (10.0..most).log_scale())?;
+    chart.configure_mesh().x_desc("MiB").y_desc("µs").draw()?;
+    for (name, figure, colour) in FIGURES {
+        let points = sizes.iter().map(|size| (mib(size), figure(size) as f64 / 1e3));
+        chart
+            .draw_series(LineSeries::new(points, colour.stroke_width(2)).point_size(4))?
+            .label(name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE)
+        .border_style(BLACK)
+        .draw()?;
+    root.present()?;
+    Ok(())
 }
 
 /// Cumulative distributions on a logarithmic scale: a tail shows as a tail.

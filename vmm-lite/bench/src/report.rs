@@ -16,7 +16,7 @@ use vmm_lite_lab::{
 };
 
 use crate::{
-    bulk::Bulk, cold_start::ColdStart, moves::Scenario, options::Options, plots,
+    bulk::Bulk, cold_start::ColdStart, moves::Scenario, options::Options, plots, sizes::Size,
     snapshots::Snapshots, throughput::Throughput,
 };
 
@@ -42,6 +42,8 @@ pub struct Results {
     pub snapshots: Option<Snapshots>,
     /// See [`crate::throughput`].
     pub throughput: Vec<Throughput>,
+    /// See [`crate::sizes`].
+    pub sizes: Vec<Size>,
     /// See [`crate::bulk`].
     pub bulk: Vec<Bulk>,
 }
@@ -60,6 +62,7 @@ impl Results {
             moves: Vec::new(),
             snapshots: None,
             throughput: Vec::new(),
+            sizes: Vec::new(),
             bulk: Vec::new(),
         })
     }
@@ -92,6 +95,7 @@ impl Results {
         if !self.moves.is_empty() {
             self.write_moves(t)?;
         }
+        crate::sizes::write_markdown(&self.sizes, t)?;
         if let Some(snapshots) = &self.snapshots {
             snapshots.write(t)?;
         }
