@@ -10,6 +10,10 @@ const URGENT_MOST: usize = 512;
 const FEW: usize = 64;
 /// Most pages sent in the blackout when others follow: what the guest touches at once.
 const HOT_MAX: usize = 128;
+/// Urgent rounds go on after those of the settings, up to so many, …
+const URGENT_ROUNDS_MAX: u32 = 16;
+/// … until no more pages than this are left.
+const NEXT_TO_NOTHING: usize = 32;
 
 impl Source {
     /// Whether there are urgent rounds before the switch.
@@ -60,10 +64,12 @@ impl Source {
         }
         if self.settings.mode != Mode::Hybrid {
             let near = self.braced > 0 || all_in <= most || left.len() <= URGENT_MOST;
-            if near && self.braced < self.settings.urgent_rounds {
+            if near && self.braced < self.settings.urgent_rounds || self.leaves_less(left.len()) {
                 return self.urgent_round(now);
             }
-            if all_in <= most {
+            // The last pages may take longer than the rounds did. Where pages can follow that need
+            // not make the blackout longer than it may be.
+            if all_in <= if follow { most * 3 / 4 } else { most } {
                 return self.stop();
             }
         }
@@ -86,6 +92,16 @@ impl Source {
         self.announced = Some(pages.clone());
         let announce = Action::Announce { round: self.rounds.done(), pages };
         self.brace().into_iter().chain([announce]).collect()
+    }
+
+    /// Whether one more urgent round leaves less than the `left` pages of now, as the last one did:
+    /// how many it takes until next to nothing is left depends on how fast the guest writes, and on
+    /// how fast pages go. So it is the CPU's matter, and not for a number of rounds to say.
+    fn leaves_less(&self, left: usize) -> bool {
+        let sent = (self.last.full + self.last.zero) as usize;
+        (1..URGENT_ROUNDS_MAX).contains(&self.braced)
+            && left > NEXT_TO_NOTHING
+            && left.saturating_mul(16) <= sent.saturating_mul(15)
     }
 
     /// The blackout with so many pages in it.

@@ -32,7 +32,7 @@ pub struct Settings {
     /// Whether the commit may go with the state, when little is left to be sent, or always waits until the destination has applied it.
     pub together: bool,
     /// Rounds that go before everything else, right before the stop. In the first the destination gets warm, which takes it some milliseconds; the others send what the guest
-    /// wrote meanwhile, the last next to nothing.
+    /// wrote meanwhile, the last next to nothing. At least so many: they go on for as long as each leaves less than the one before.
     pub urgent_rounds: u32,
     /// How long everything up to the commit may take, by the clock whose time the machine is told: its zero is when the move was asked for, before there was a connection.
     pub timeout: Option<Duration>,
