@@ -31,6 +31,8 @@ use std::{
 
 /// For so long the state is awaited without sleep: several times what the last rounds and a guest that stands take.
 const AWAKE: Duration = Duration::from_millis(3);
+/// For so long it is at most, however many of these rounds there are.
+const AWAKE_MOST: Duration = Duration::from_millis(20);
 /// How often a VM that waits for its source is looked at: somebody may want to stop it.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -54,6 +56,8 @@ pub(super) struct Attempt<'r> {
     ran: Instant,
     /// Until when what is urgent is awaited without sleep.
     awake_until: Instant,
+    /// When that ends, whatever comes.
+    awake_most: Instant,
     /// When the last message before the state was sent: the source asked for the pause after it had come.
     before_switch: Instant,
     /// The guest runs, and the machine has yet to hear how it got to its speed.
@@ -84,6 +88,7 @@ impl<'r> Attempt<'r> {
             spoke: epoch,
             ran: epoch,
             awake_until: epoch,
+            awake_most: epoch,
             before_switch: epoch,
             settles: false,
             narrow: false,
@@ -269,6 +274,10 @@ impl<'r> Attempt<'r> {
                 if message == Message::Ready {
                     fail_point!("destination.ready");
                 }
+                if let Message::RoundDone(_) = message {
+                    // There may be one more of the last rounds.
+                    self.awake_until = (self.spoke + AWAKE).min(self.awake_most);
+                }
                 if let Some(prepared) = &mut self.prepared {
                     prepared.said(&message);
                 }
@@ -286,7 +295,11 @@ impl<'r> Attempt<'r> {
                 if let Some(prepared) = &mut self.prepared {
                     prepared.brace(&steady);
                 }
-                self.awake_until = Instant::now() + AWAKE;
+                let now = Instant::now();
+                // Not once more: a source that says this again and again gains nothing by it.
+                if self.awake_most == self.epoch {
+                    (self.awake_until, self.awake_most) = (now + AWAKE, now + AWAKE_MOST);
+                }
             }
             Action::Rouse => {
                 if let Some(prepared) = &self.prepared {
