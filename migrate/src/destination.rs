@@ -109,6 +109,19 @@ impl Destination {
         self.lacking.pages()
     }
 
+    /// How many pages are missing.
+    #[must_use]
+    pub fn lacks(&self) -> usize {
+        self.lacking.len()
+    }
+
+    /// Whether the VM runs here with all of its memory: only then may it be copied or moved on.
+    /// Until then what has not come looks like memory that is zero, and the source has it.
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        self.state == State::Running && self.lacking.is_empty()
+    }
+
     /// Whether the commit has come: this move's VM is here.
     #[must_use]
     pub fn runs(&self) -> bool {

@@ -92,7 +92,7 @@ fn moved(source: &Vm, quiesce: Option<Duration>, reason: ResumeReason) -> Vm {
     prepared.warm_up().unwrap();
     source.dirty_log().start_full().unwrap();
     source.dirty_log().leave_out(0..source.ram().pages()).unwrap();
-    copy(&source.ram().touched().unwrap(), source, &destination);
+    copy(&source.ram().complete().unwrap().touched().unwrap(), source, &destination);
     copy(&source.dirty_log().take().unwrap(), source, &destination);
     let mut paused = match quiesce {
         Some(patience) => source.quiesce(patience).unwrap(),

@@ -108,7 +108,7 @@ fn with_data() -> Vm {
 /// Takes all memory away, and returns what it was.
 fn emptied(ram: &GuestRam) -> BTreeMap<usize, [u8; PAGE]> {
     let mut all = BTreeMap::new();
-    for page in ram.touched().unwrap().iter() {
+    for page in ram.complete().unwrap().touched().unwrap().iter() {
         let mut content = [0; PAGE];
         ram.read_page(page, &mut content).unwrap();
         all.insert(page, content);

@@ -31,6 +31,10 @@ impl Lacking {
         }
     }
 
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }

@@ -13,6 +13,7 @@ use std::{
     net::{Shutdown, TcpListener, TcpStream},
     sync::{Arc, Mutex, PoisonError},
     thread,
+    time::Duration,
 };
 
 /// A message about to be passed on.
@@ -33,6 +34,8 @@ pub struct Passing {
 pub enum Fate {
     /// It arrives.
     Pass,
+    /// It arrives so much later, as do those behind it that way; the other way is as fast as before.
+    Delayed(Duration),
     /// The connection breaks before it.
     CutBefore,
     /// The connection breaks in the midst of it.
@@ -141,6 +144,10 @@ fn forward(
         };
         match fate {
             Fate::Pass => gone = gone || to.write_all(&message).is_err(),
+            Fate::Delayed(time) => {
+                thread::sleep(time);
+                gone = gone || to.write_all(&message).is_err();
+            }
             Fate::CutBefore => return Ok(()),
             Fate::CutWithin => {
                 to.write_all(&message[..message.len() / 2])?;

@@ -5,6 +5,7 @@ use super::{
     clone::{Orders, Running},
     confinement::{self, Confinement},
     network::{self, Place},
+    waiting::Wait,
 };
 use crate::{
     control::{
@@ -63,6 +64,9 @@ pub struct Args {
     /// What their names begin with [default: the VM's]
     #[arg(long, value_name = "NAME")]
     prefix: Option<String>,
+
+    #[command(flatten)]
+    wait: Wait,
 
     #[command(flatten)]
     many: Many,
@@ -125,8 +129,10 @@ pub fn run(args: Args) -> super::Result {
     let template = Template::new()?;
     let files = [template.memory().as_fd(), template.seed().as_fd()];
     let watch = super::snapshot::watch(args.many.json);
+    let mut request = json!({ "verb": "fork" });
+    args.wait.to_request(&mut request);
     call_off.asked(&client)?;
-    let report = match client.request_with(&json!({ "verb": "fork" }), &files, watch) {
+    let report = match client.request_with(&request, &files, watch) {
         Err(e) => return call_off.failed(e),
         Ok(report) => report,
     };

@@ -1,6 +1,6 @@
 //! `vmm-lite migrate`.
 
-use super::{arguments, call_off::CallOff, identity};
+use super::{arguments, call_off::CallOff, identity, waiting::Teller};
 use crate::{
     confine::Mode as Seccomp,
     control::{Client, server::catch_signals},
@@ -34,7 +34,7 @@ How memory goes over (--mode):
   pre-copy       all memory before the switch
   hybrid         one round, then the switch; the rest follows
   stop-and-copy  all memory while the guest stands: the fewest bytes, the longest blackout
-While memory follows, the VM needs both hosts; the report says for how long.
+While memory follows, the VM needs both hosts; the report says for how long. Moved on before all of it is there, it waits for the rest first.
 
 Which host is expected at the address is known by its key: the one named behind #, or the one bound to the address (`vmm-lite identity
 trust … --at`), or the only one that may receive VMs.
@@ -134,10 +134,11 @@ fn moved(args: Args) -> super::Result {
     let Args { mode, max_blackout, bandwidth, timeout, .. } = args;
     Options { mode, max_blackout, bandwidth, timeout }.to_request(&mut request);
     let live = !json && std::io::stderr().is_terminal();
+    let mut teller = Teller::default();
     let progress = |progress| {
         if json {
             line(&progress);
-        } else if live {
+        } else if !teller.tell(&progress) && live {
             show(progress);
         }
     };

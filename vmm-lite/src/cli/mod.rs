@@ -29,6 +29,7 @@ pub mod snapshot;
 pub mod stats;
 pub mod stop;
 pub mod symbols;
+pub mod waiting;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

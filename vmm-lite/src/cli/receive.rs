@@ -7,8 +7,8 @@ use crate::{
         RuntimeDir, Server,
         server::{self, Signals},
     },
-    kvm,
     identity::signer,
+    kvm,
     metrics::At,
     migration::{
         address::Address,

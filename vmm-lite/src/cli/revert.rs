@@ -1,5 +1,6 @@
 //! `vmm-lite revert`.
 
+use super::waiting::{Teller, Wait};
 use crate::{
     control::Client,
     files,
@@ -26,6 +27,8 @@ pub struct Args {
     /// How its monotonic clock (`Instant`) goes on from the snapshot's; the wall clock (`SystemTime`) is the host's
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     clock: GuestClock,
+    #[command(flatten)]
+    wait: Wait,
     /// Print the report as one JSON object; times in nanoseconds
     #[arg(long)]
     json: bool,
@@ -40,8 +43,12 @@ pub fn run(args: Args) -> super::Result {
     let file =
         files::open(&args.file).map_err(|e| format!("cannot read {}: {e}", args.file.display()))?;
     load::open(file.try_clone()?)?;
-    let request = json!({ "verb": "revert", "clock": args.clock });
-    let report = client.request_with(&request, &[file.as_fd()], |_| {})?;
+    let mut request = json!({ "verb": "revert", "clock": args.clock });
+    args.wait.to_request(&mut request);
+    let mut teller = Teller::default();
+    let report = client.request_with(&request, &[file.as_fd()], |progress| {
+        teller.tell(&progress);
+    })?;
     if args.json {
         println!("{report}");
     } else {

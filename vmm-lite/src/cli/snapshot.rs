@@ -1,6 +1,9 @@
 //! `vmm-lite snapshot`.
 
-use super::call_off::CallOff;
+use super::{
+    call_off::CallOff,
+    waiting::{Teller, Wait},
+};
 use crate::{
     control::{Client, server::catch_signals},
     files,
@@ -11,7 +14,7 @@ use std::{io::IsTerminal, os::fd::AsFd, path::PathBuf, process::ExitCode};
 
 const EXAMPLES: &str = "\
 The VM runs on, and stands for about as long as for a move. The file appears under its name when it is whole and on the disk; until then there is
-nothing, whatever happens. With --diff it holds what differs from another snapshot of the same VM; `vmm-lite merge` makes a whole one of the two.
+nothing, whatever happens. Memory that has not come yet, after a move in which it follows or a lazy restore, is waited for first. With --diff it holds what differs from another snapshot of the same VM; `vmm-lite merge` makes a whole one of the two.
 
 Examples:
   vmm-lite snapshot kv kv.snap
@@ -36,6 +39,8 @@ pub struct Args {
     /// Stop the VM once the file is there
     #[arg(long)]
     stop: bool,
+    #[command(flatten)]
+    wait: Wait,
     /// Print the report as one JSON object; times in nanoseconds
     #[arg(long)]
     json: bool,
@@ -58,7 +63,8 @@ pub fn run(args: Args) -> super::Result {
         // Found wrong here, before anything of the VM is touched.
         load::open(base.try_clone()?)?;
     }
-    let request = json!({ "verb": "snapshot", "stay_paused": args.stop, "mode": args.mode });
+    let mut request = json!({ "verb": "snapshot", "stay_paused": args.stop, "mode": args.mode });
+    args.wait.to_request(&mut request);
     let files: Vec<_> = [Some(file.file()), base.as_ref()].into_iter().flatten().collect();
     let files: Vec<_> = files.iter().map(|f| f.as_fd()).collect();
     call_off.asked(&client)?;
@@ -87,8 +93,9 @@ pub fn run(args: Args) -> super::Result {
 /// Shows how far a copy is, to people.
 pub(super) fn watch(json: bool) -> impl FnMut(Value) {
     let live = !json && std::io::stderr().is_terminal();
+    let mut teller = Teller::default();
     move |progress| {
-        if live {
+        if !teller.tell(&progress) && live {
             let number = |key: &str| progress[key].as_u64().unwrap_or_default();
             let percent = number("pages") * 100 / number("of").max(1);
             eprint!("\r\x1b[K{percent} %{}", if percent >= 100 { "\r\x1b[K" } else { "" });

@@ -7,6 +7,7 @@
 mod arrival;
 mod dont_care;
 mod marks;
+mod presence;
 mod resident;
 mod tables;
 mod userfault;
@@ -14,6 +15,7 @@ mod userfault;
 pub use marks::Marks;
 /// A set of pages of a VM.
 pub use migrate::pages::Pages as PageSet;
+pub use presence::{Absent, Arriving, Complete, Supply};
 pub use tables::Tables;
 pub use userfault::{Error as UserfaultError, Fault, Userfault, Watch, keep as keep_userfault};
 
@@ -78,6 +80,8 @@ pub struct GuestRam {
     pagemap: Option<File>,
     /// Whether marks were ever forgotten, or a guest ran; until then a page without one was never written.
     forgot: AtomicBool,
+    /// Whether all of it is here.
+    presence: presence::Presence,
 }
 
 // SAFETY: `host` points into `mmap`, which lives as long and is itself Send; all access through it is volatile or
@@ -137,7 +141,8 @@ impl GuestRam {
         // Now: later this process may open no file any more.
         let pagemap = private.then(|| File::open("/proc/self/pagemap")).transpose();
         let pagemap = pagemap.map_err(allocate)?;
-        Ok(Self { mmap, host, size, pagemap, forgot: AtomicBool::new(false) })
+        let (forgot, presence) = Default::default();
+        Ok(Self { mmap, host, size, pagemap, forgot, presence })
     }
 
     /// Size in bytes.

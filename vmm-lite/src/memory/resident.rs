@@ -20,11 +20,9 @@ impl GuestRam {
         Ok(self.file().metadata()?.blocks() * 512)
     }
 
-    /// The pages that somebody has touched; all others are zero. Looking at those would make them resident.
-    ///
-    /// # Errors
-    /// What the host says.
-    pub fn touched(&self) -> io::Result<PageSet> {
+    /// The pages that somebody has touched; all others are zero, or have not come yet: for
+    /// [`Complete::touched`](super::Complete::touched), which knows that there are none of these.
+    pub(super) fn touched(&self) -> io::Result<PageSet> {
         let mut set = PageSet::none(self.pages());
         let mut at = 0;
         while let Some(start) = self.seek(at, libc::SEEK_DATA)? {

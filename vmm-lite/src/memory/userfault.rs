@@ -175,7 +175,8 @@ impl Userfault {
     }
 
     /// Makes accesses to `pages` fault from now on. With [`Watch::Missing`], pages that are there already do not fault; with [`Watch::Writes`] nothing does
-    /// until it is protected.
+    /// until it is protected. With missing pages the memory is not
+    /// [complete](GuestRam::complete) any more, until an [`Arriving`](super::Arriving) says so.
     ///
     /// # Errors
     /// [`Error::Call`], [`Error::Outside`].
@@ -186,6 +187,9 @@ impl Userfault {
             Watch::MissingAndWrites => MODE_MISSING | MODE_WRITES,
         };
         let mut register = Register { range: self.range(&pages)?, mode, ioctls: 0 };
+        if watch != Watch::Writes {
+            self.ram.presence.watched_for_missing();
+        }
         // SAFETY: the structure that this call reads and fills; the range is of the guest's mapping. What a fault of it means is told above.
         let r = unsafe { ioctl_with_mut_ref(self, UFFDIO_REGISTER(), &mut register) };
         checked(r, "watch the guest's memory")

@@ -166,6 +166,12 @@ impl Connection {
         self.tls.as_ref()?.peer().map(|key| key.0)
     }
 
+    /// The address of the other end, for people.
+    #[must_use]
+    pub fn other_end(&self) -> String {
+        self.stream.peer_addr().map_or_else(|_| "its source".into(), |at| at.to_string())
+    }
+
     /// The stream, to end the connection from elsewhere.
     #[must_use]
     pub fn stream(&self) -> Arc<TcpStream> {

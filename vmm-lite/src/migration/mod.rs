@@ -76,6 +76,9 @@ pub enum Error {
     /// What was asked for makes no sense.
     #[error(transparent)]
     Options(#[from] source::options::Wrong),
+    /// Memory of the VM is not here, and does not come in time.
+    #[error(transparent)]
+    Incomplete(#[from] crate::vm::Incomplete),
 }
 
 /// Serves the request `migrate` of the control socket: moves `vm` away, and answers when that is done or has failed.

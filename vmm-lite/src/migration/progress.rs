@@ -2,13 +2,16 @@
 //!
 //! Events are kept back while the guest stands: telling them takes time, which would be blackout.
 
-use crate::control::Reply;
+use crate::{control::Reply, vm::Waiting};
 use migrate::{
     PAGE,
     source::{Event as Happened, Sent, Source},
 };
 use serde::{Deserialize, Serialize};
-use std::{io, time::Duration};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 /// Something that a move came to. Members only ever get added.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -46,11 +49,30 @@ pub enum Progress {
         /// The blackout that is expected, did the guest stop now.
         predicted_blackout_ns: u64,
     },
+    /// It has not begun: it waits for memory of the VM that is not here yet. Comes again and again.
+    Waiting {
+        /// What for, in words.
+        doing: String,
+        /// Since the verb began, ns.
+        at_ns: u64,
+        /// How much is missing.
+        bytes_missing: u64,
+    },
     /// The move came to nothing. The last event, where a report would be.
     Failed {
         /// Why, for people.
         error: String,
     },
+}
+
+/// That a verb that began then waits for this.
+#[must_use]
+pub fn waiting(waiting: &Waiting, begun: Instant) -> Progress {
+    Progress::Waiting {
+        doing: format!("waiting for {waiting}"),
+        at_ns: ns(begun.elapsed()),
+        bytes_missing: waiting.bytes,
+    }
 }
 
 /// Makes events out of what a source's machine goes through.

@@ -8,7 +8,7 @@ use super::{
     sink::{Page, Sink},
 };
 use crate::{
-    memory::{GuestRam, PAGE, PageSet, Userfault, UserfaultError},
+    memory::{Complete, GuestRam, PAGE, PageSet, Userfault, UserfaultError},
     vm::{Paused, Vm, VmPhase, VmState},
 };
 use serde::{Deserialize, Serialize};
@@ -87,12 +87,14 @@ pub struct Copied {
 /// Says how far a copy is, in pages; `false` ends it.
 pub type Alive<'a> = dyn FnMut(usize) -> bool + 'a;
 
-/// Copies `vm`. With `stay` it is paused afterwards; otherwise it runs on if it ran, and is copied that `way`.
+/// Copies `vm`, whose memory is all here. With `stay` it is paused afterwards; otherwise it runs on
+/// if it ran, and is copied that `way`.
 ///
 /// # Errors
 /// [`Error`]: the VM is as it was before.
 pub fn copy(
     vm: &Vm,
+    complete: Complete<'_>,
     stay: bool,
     way: Way,
     sink: &mut dyn Sink,
@@ -108,13 +110,13 @@ pub fn copy(
     }
     match vm.phase() {
         VmPhase::Ended(end) => Err(crate::vm::Error::Ended(end).into()),
-        VmPhase::Running if !stay => running(vm, way, sink, alive),
+        VmPhase::Running if !stay => running(vm, complete, way, sink, alive),
         VmPhase::Running | VmPhase::Paused => {
             let paused = vm.quiesce(QUIESCE)?;
             if stay {
                 paused.keep(true);
             }
-            let copied = standing(paused, sink, alive);
+            let copied = standing(paused, complete, sink, alive);
             if copied.is_err() {
                 undo_stay(vm, stay)?;
             }
@@ -134,7 +136,13 @@ pub(super) fn undo_stay(vm: &Vm, stay: bool) -> Result<(), Error> {
 }
 
 /// Copies a VM that runs on.
-fn running(vm: &Vm, way: Way, sink: &mut dyn Sink, alive: &mut Alive<'_>) -> Result<Copied, Error> {
+fn running(
+    vm: &Vm,
+    complete: Complete<'_>,
+    way: Way,
+    sink: &mut dyn Sink,
+    alive: &mut Alive<'_>,
+) -> Result<Copied, Error> {
     // Not needed in the end most of the time; but if it is, the guest is too fast to wait for what is missing.
     let userfault = match Userfault::open(vm.ram()) {
         Err(e) if way == Way::CopyOnWrite => return Err(e.into()),
@@ -146,23 +154,24 @@ fn running(vm: &Vm, way: Way, sink: &mut dyn Sink, alive: &mut Alive<'_>) -> Res
     };
     let to_the_end = way == Way::Rounds || userfault.is_none();
     if way != Way::CopyOnWrite
-        && let Some(copied) = rounds::copy(vm, to_the_end, sink, alive)?
+        && let Some(copied) = rounds::copy(vm, complete, to_the_end, sink, alive)?
     {
         return Ok(copied);
     }
     let userfault = userfault.expect("rounds go to the end without it");
-    cow::copy(vm, userfault, sink, alive)
+    cow::copy(vm, complete, userfault, sink, alive)
 }
 
 /// Copies a VM that stands.
 fn standing(
     mut paused: Paused<'_>,
+    complete: Complete<'_>,
     sink: &mut dyn Sink,
     alive: &mut Alive<'_>,
 ) -> Result<Copied, Error> {
     let state = paused.capture()?;
     let dont_care = paused.dont_care();
-    let mut pages = touched(paused.vm())?;
+    let mut pages = touched(complete)?;
     let left_out = take_out(&mut pages, &dont_care);
     write(paused.vm(), &pages, sink, alive)?;
     let quiescent = paused.quiescent();
@@ -195,8 +204,8 @@ pub(super) fn resume(paused: Paused<'_>, memory: Instant) -> Result<Phases, Erro
     })
 }
 
-pub(super) fn touched(vm: &Vm) -> Result<PageSet, Error> {
-    vm.ram().touched().map_err(super::host("find out which memory the guest uses"))
+pub(super) fn touched(memory: Complete<'_>) -> Result<PageSet, Error> {
+    memory.touched().map_err(super::host("find out which memory the guest uses"))
 }
 
 /// Takes what does not matter out of a set; how many that were.

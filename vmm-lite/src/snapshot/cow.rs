@@ -23,7 +23,7 @@ use super::{
     sink::{Page, Sink},
 };
 use crate::{
-    memory::{GuestRam, PageSet, Userfault, Watch},
+    memory::{Complete, GuestRam, PageSet, Userfault, Watch},
     vm::{Side, Urgent, Vm, be_patient},
 };
 use copier::Copier;
@@ -71,9 +71,10 @@ enum Stage {
 }
 
 /// What the threads share.
-struct Cow {
+struct Cow<'vm> {
     userfault: Userfault,
     ram: Arc<GuestRam>,
+    complete: Complete<'vm>,
     stage: Mutex<Stage>,
     /// Wakes the copier: the stage has changed, or the writer has caught up.
     event: EventFd,
@@ -90,6 +91,7 @@ struct Cow {
 /// Copies `vm`, which runs on.
 pub(super) fn copy(
     vm: &Vm,
+    complete: Complete<'_>,
     userfault: Userfault,
     sink: &mut dyn Sink,
     alive: &mut Alive<'_>,
@@ -102,6 +104,7 @@ pub(super) fn copy(
     let cow = Cow {
         userfault,
         ram,
+        complete,
         stage: Mutex::new(Stage::Before { let_go: PageSet::none(pages) }),
         event,
         ahead: AtomicUsize::new(0),
@@ -161,7 +164,7 @@ pub(super) fn copy(
 }
 
 /// Ends a copy that is not finished when it is dropped.
-struct Over<'a>(&'a Cow);
+struct Over<'a>(&'a Cow<'a>);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
@@ -170,7 +173,7 @@ impl Drop for Over<'_> {
     }
 }
 
-impl Cow {
+impl Cow<'_> {
     fn stage(&self) -> MutexGuard<'_, Stage> {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -185,7 +188,7 @@ impl Cow {
     /// Stops the VM, has its memory protected and its state captured, and lets it run on.
     fn take(&self, vm: &Vm, to_writer: &Sender<Vec<Page>>) -> Result<Copied, Error> {
         let pages = self.ram.pages();
-        let touched = copy::touched(vm)?.len();
+        let touched = copy::touched(self.complete)?.len();
         let before = touched + (pages - touched) / UNTOUCHED > IN_PAUSE;
         if before {
             self.userfault.protect(0..pages, true)?;

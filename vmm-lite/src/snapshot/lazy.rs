@@ -3,7 +3,8 @@
 //! Nothing is loaded before the guest starts. A page that somebody wants is read, checked, and put there; the others follow in the background, in order. So
 //! the start takes the same time however large the memory is. A page whose checksum is wrong is never put there: whoever wants it waits, and the VM ends.
 //!
-//! While pages are missing the VM counts as being loaded: it can neither be moved nor copied.
+//! While pages are missing the memory is not [complete](crate::memory::Complete): what copies the VM
+//! or moves it waits for the last.
 
 use super::{
     Error,
@@ -12,8 +13,8 @@ use super::{
 };
 use crate::{
     confine::{self, Thread},
-    memory::{Fault, GuestRam, PAGE, Userfault, Watch},
-    vm::{Operation, Vm},
+    memory::{Arriving, Fault, GuestRam, PAGE, Supply, Userfault, Watch},
+    vm::Vm,
 };
 use migrate::snapshot::{Block, Content, GROUP, Reader};
 use std::{os::fd::AsRawFd, thread};
@@ -25,18 +26,21 @@ use std::{os::fd::AsRawFd, thread};
 /// [`Error`]: nothing was begun.
 pub fn begin(vm: &Vm, snapshot: Reader<Input>) -> Result<(), Error> {
     let ram = vm.ram();
-    // Until all is there. One that is being moved has run.
-    let loading = vm.begin(Operation::Load)?;
+    let fresh = ram.complete().ok_or(Error::Loading)?;
     let userfault = Userfault::open(ram)?;
+    let touched = super::copy::touched(fresh)?;
+    let arriving = ram.expect(Supply::Snapshot, ram.pages());
+    let arriving = arriving.map_err(super::host("make an event descriptor"))?;
     let mut loader = Loader {
         blocks: vec![None; snapshot.groups()],
         snapshot,
         userfault,
+        arriving,
         next: 0,
         room: vec![[0; PAGE]; pace::MOST],
     };
     // What the VMM has written when it made the machine is there, and would be taken for the guest's.
-    for page in super::copy::touched(vm)?.iter() {
+    for page in touched.iter() {
         let content = loader.content(page)?;
         loader.read(page, content, 1)?;
         ram.write_page(page, &loader.room[0])?;
@@ -44,11 +48,11 @@ pub fn begin(vm: &Vm, snapshot: Reader<Input>) -> Result<(), Error> {
     loader.userfault.register(0..ram.pages(), Watch::Missing)?;
     let vm = vm.clone();
     let load = move || {
-        let _loading = loading;
         let confined = confine::enter(Thread::Loader).map_err(Error::from);
-        if let Err(e) = confined.and_then(|()| loader.serve(&vm)) {
+        match confined.and_then(|()| loader.serve(&vm)) {
+            Ok(()) => loader.end(),
             // What is missing reads as zero from then on, to a machine that has been stopped.
-            vm.fail(e, || drop(loader));
+            Err(e) => vm.fail(e, || drop(loader)),
         }
     };
     let thread = thread::Builder::new().name(Thread::Loader.name().into()).spawn(load);
@@ -59,6 +63,7 @@ struct Loader {
     snapshot: Reader<Input>,
     blocks: Vec<Option<Block>>,
     userfault: Userfault,
+    arriving: Arriving,
     /// The first page that the background has not come to.
     next: usize,
     room: Vec<[u8; PAGE]>,
@@ -67,6 +72,17 @@ struct Loader {
 impl Loader {
     fn ram(&self) -> &GuestRam {
         self.userfault.ram()
+    }
+
+    /// All is there, or the VM has ended before.
+    fn end(self) {
+        let whole = self.next >= self.ram().pages();
+        let Self { userfault, arriving, .. } = self;
+        // First, as there is only one where the process has given its rights up.
+        drop(userfault);
+        if whole {
+            arriving.complete();
+        }
     }
 
     /// Serves faults, and loads in between, until all is there or the VM has ended.
@@ -157,6 +173,7 @@ impl Loader {
         }
         self.userfault.unregister(first..end)?;
         self.next = end;
+        self.arriving.left(self.ram().pages() - end);
         Ok(())
     }
 }

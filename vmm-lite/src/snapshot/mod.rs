@@ -66,9 +66,15 @@ pub enum Error {
         /// What the host said.
         source: io::Error,
     },
+    /// Memory that it needs is not here, and does not come in time.
+    #[error(transparent)]
+    Incomplete(#[from] vm::Incomplete),
     /// Nobody waits for it any more.
     #[error("it was called off, or whoever asked for it went away")]
     Cancelled,
+    /// Memory that is not whole is loaded already.
+    #[error("the VM's memory is being loaded already")]
+    Loading,
     /// A part that only the VMM understands, and this one does not.
     #[error("the {0} in the snapshot makes no sense to this vmm-lite, or is newer than it")]
     Part(&'static str),

@@ -3,9 +3,9 @@
 //! The file is loaded beside the VM and checked whole while it runs, and its state is tried on a machine of its own. Only then is the VM stopped, and its memory
 //! exchanged for the other. Should the state be refused even so, the exchange is undone: the VM is as it was, and runs on unless it is paused.
 
-use super::{Error, GuestClock, load, start};
+use super::{Error, GuestClock, copy::touched, load, start};
 use crate::{
-    memory::{GuestRam, PAGE, PageSet},
+    memory::{Complete, GuestRam, PAGE, PageSet},
     vm::{Address, Paused, Resume, ResumeReason, Vm, VmState},
 };
 use serde::Serialize;
@@ -29,12 +29,17 @@ pub struct Report {
     pub pages: u64,
 }
 
-/// Puts `vm` back to what it was when the snapshot in `file` was taken. It keeps its name and its addresses, and runs on from
-/// there, unless it is paused: then it stays so.
+/// Puts `vm`, whose memory is all here, back to what it was when the snapshot in `file` was taken. It keeps its name and its
+/// addresses, and runs on from there, unless it is paused: then it stays so.
 ///
 /// # Errors
 /// [`Error`]: the VM is as it was before.
-pub fn revert(vm: &Vm, file: File, clock: GuestClock) -> Result<Report, Error> {
+pub fn revert(
+    vm: &Vm,
+    complete: Complete<'_>,
+    file: File,
+    clock: GuestClock,
+) -> Result<Report, Error> {
     let begun = Instant::now();
     let snapshot = load::open(file)?;
     let mut guest = load::guest(&snapshot)?;
@@ -68,7 +73,8 @@ pub fn revert(vm: &Vm, file: File, clock: GuestClock) -> Result<Report, Error> {
         }
     };
     let away = guest.age();
-    let pages = match before.replace(&mut paused, &guest.state, clock.passes(away), &address) {
+    let passes = clock.passes(away);
+    let pages = match before.replace(&mut paused, complete, &guest.state, passes, &address) {
         Ok(pages) => pages,
         Err(e) => return Err(before.undo(paused, e)),
     };
@@ -106,13 +112,15 @@ impl Before {
     fn replace(
         &mut self,
         paused: &mut Paused<'_>,
+        complete: Complete<'_>,
         state: &VmState,
         away: Duration,
         address: &Address,
     ) -> Result<usize, Error> {
-        let here = paused.vm().ram();
-        let mut pages = touched(here)?;
-        pages.add(&touched(&self.other)?);
+        let here = complete.ram();
+        let mut pages = touched(complete)?;
+        let there = self.other.complete().expect("it was loaded whole, and nothing is missing");
+        pages.add(&touched(there)?);
         let count = exchange(here, &self.other, &pages)?;
         self.exchanged = Some(pages);
         fail_point!("revert.exchanged", else return Err(crate::vm::Error::Host { doing: "go on", source: crate::fail_point::injected() }.into()));
@@ -144,10 +152,6 @@ impl Before {
             Err(e) => e.into(),
         }
     }
-}
-
-fn touched(ram: &GuestRam) -> Result<PageSet, Error> {
-    ram.touched().map_err(super::host("find out which memory the guest uses"))
 }
 
 /// Exchanges the content of pages of two memories of the same size; how many differed. Doing it again undoes it.

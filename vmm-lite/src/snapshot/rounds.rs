@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     kvm::DirtyLog,
-    memory::PageSet,
+    memory::{Complete, PageSet},
     vm::{Side, Urgent, Vm, be_patient},
 };
 use std::time::Instant;
@@ -23,6 +23,7 @@ const FEW: usize = 256;
 /// Copies `vm`, which runs on. `None`: it writes faster than it is copied, and not `to_the_end`, in which case what is left then is copied all the same while it stands.
 pub(super) fn copy(
     vm: &Vm,
+    complete: Complete<'_>,
     to_the_end: bool,
     sink: &mut dyn Sink,
     alive: &mut Alive<'_>,
@@ -30,7 +31,7 @@ pub(super) fn copy(
     be_patient();
     vm.dirty_log().start_full().map_err(crate::vm::Error::from)?;
     let copied = (|| {
-        let Some(late) = rounds(vm, to_the_end, sink, alive)? else { return Ok(None) };
+        let Some(late) = rounds(vm, complete, to_the_end, sink, alive)? else { return Ok(None) };
         vm.stop_is_near(true);
         pause(vm, late, sink).map(Some)
     })();
@@ -44,12 +45,13 @@ pub(super) fn copy(
 /// Copies until little is left; returns the pages that did not matter at the beginning, which may at the end.
 fn rounds(
     vm: &Vm,
+    complete: Complete<'_>,
     to_the_end: bool,
     sink: &mut dyn Sink,
     alive: &mut Alive<'_>,
 ) -> Result<Option<PageSet>, Error> {
     let log = vm.dirty_log();
-    let mut late = copy::touched(vm)?;
+    let mut late = copy::touched(complete)?;
     let mut left = late.clone();
     left.take_out(&vm.dont_care());
     late.take_out(&left);

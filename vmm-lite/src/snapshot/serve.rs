@@ -9,8 +9,9 @@ use super::{
 };
 use crate::{
     control::{Reply, Request},
-    migration::poll::wait_readable,
-    vm::{InProgress, Operation, Vm, VmPhase},
+    memory::Complete,
+    migration::{poll::wait_readable, progress},
+    vm::{InProgress, Incomplete, Operation, Vm, VmPhase, Waiter},
 };
 use migrate::snapshot::Notes;
 use serde::Deserialize;
@@ -45,10 +46,29 @@ fn progress<'a>(vm: &Vm, reply: &'a mut Reply) -> impl FnMut(usize) -> bool + us
 }
 
 fn note_cancelled<T>(operation: &InProgress, done: Result<T, Error>) -> Result<T, Error> {
-    if let Err(Error::Cancelled) = done {
+    if let Err(Error::Cancelled | Error::Incomplete(Incomplete::Cancelled(_))) = done {
         operation.cancelled();
     }
     done
+}
+
+/// Waits for memory that is not here yet; see [`Vm::wait_complete`].
+fn complete<'vm>(
+    vm: &'vm Vm,
+    request: &Request,
+    begun: Instant,
+    reply: &mut Reply,
+) -> Result<Complete<'vm>, Error> {
+    let timeout = request.members().get("timeout_ns").filter(|value| !value.is_null());
+    let nanoseconds = |value: &Value| value.as_u64().map(Duration::from_nanos);
+    let wrong = || Error::Options("timeout_ns is not a number".into());
+    let timeout = timeout.map(|value| nanoseconds(value).ok_or_else(wrong)).transpose()?;
+    let waiter = Waiter { asker: reply.fd(), within: timeout.map(|timeout| (begun, timeout)) };
+    let mut tell = |waiting: &_| reply.progress(&progress::waiting(waiting, begun)).is_ok();
+    vm.wait_complete(waiter, &mut tell).map_err(|e| match e {
+        Incomplete::Ended(end) => crate::vm::Error::Ended(end).into(),
+        e => e.into(),
+    })
 }
 
 fn files<const N: usize>(files: Vec<File>) -> Result<[File; N], Error> {
@@ -73,9 +93,10 @@ fn snapshot(
     let [file] = files(came)?;
     let who = Who::of(vm);
     let copying = vm.begin(Operation::Snapshot)?;
+    let complete = note_cancelled(&copying, complete(vm, request, begun, reply))?;
     let ran = matches!(vm.phase(), VmPhase::Running);
     let mut sink = FileSink::new(file, vm.ram().pages(), base)?;
-    let copied = copy::copy(vm, stay, way, &mut sink, &mut progress(vm, reply));
+    let copied = copy::copy(vm, complete, stay, way, &mut sink, &mut progress(vm, reply));
     let copied = note_cancelled(&copying, copied)?;
     let guest = Guest { who, state: copied.state.clone() };
     let clock = guest.state.clock;
@@ -106,13 +127,14 @@ fn snapshot(
 }
 
 /// Copies the VM into a template: the first file gets its memory, the second who it is and its state.
-fn fork(vm: &Vm, _: &Request, came: Vec<File>, reply: &mut Reply) -> Result<Value, Error> {
+fn fork(vm: &Vm, request: &Request, came: Vec<File>, reply: &mut Reply) -> Result<Value, Error> {
     let begun = Instant::now();
     let [memory, mut seed] = files(came)?;
     let who = Who::of(vm);
     let copying = vm.begin(Operation::Fork)?;
+    let complete = note_cancelled(&copying, complete(vm, request, begun, reply))?;
     let mut sink = TemplateSink::new(memory, vm.ram().pages())?;
-    let copied = copy::copy(vm, false, Way::Auto, &mut sink, &mut progress(vm, reply));
+    let copied = copy::copy(vm, complete, false, Way::Auto, &mut sink, &mut progress(vm, reply));
     let copied = note_cancelled(&copying, copied)?;
     if !copied.quiescent && who.identity.net.is_some() {
         // It may be in the middle of a packet, and its clones would send that as the one that they are copies of.
@@ -125,12 +147,19 @@ fn fork(vm: &Vm, _: &Request, came: Vec<File>, reply: &mut Reply) -> Result<Valu
     Ok(report)
 }
 
-fn put_back(vm: &Vm, request: &Request, came: Vec<File>, _: &mut Reply) -> Result<Value, Error> {
+fn put_back(
+    vm: &Vm,
+    request: &Request,
+    came: Vec<File>,
+    reply: &mut Reply,
+) -> Result<Value, Error> {
+    let begun = Instant::now();
     let [file] = files(came)?;
     let clock = request.members().get("clock").map(GuestClock::deserialize).transpose();
     let clock = clock.map_err(|e| Error::Options(format!("clock: {e}")))?.unwrap_or_default();
-    let _reverting = vm.begin(Operation::Revert)?;
-    Ok(serde_json::to_value(revert::revert(vm, file, clock)?).unwrap_or_default())
+    let reverting = vm.begin(Operation::Revert)?;
+    let complete = note_cancelled(&reverting, complete(vm, request, begun, reply))?;
+    Ok(serde_json::to_value(revert::revert(vm, complete, file, clock)?).unwrap_or_default())
 }
 
 fn report(copied: &Copied, total: Duration) -> Value {

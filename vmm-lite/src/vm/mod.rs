@@ -22,6 +22,7 @@
 
 mod address;
 mod announce;
+mod complete;
 mod config;
 mod effort;
 mod end;
@@ -45,6 +46,7 @@ mod urgent;
 mod wait;
 
 pub use address::Address;
+pub use complete::{Incomplete, Waiter, Waiting};
 pub use config::{Config, NetConfig, mac_for};
 pub use effort::Effort;
 pub use end::{End, GuestFault, StopReason};
@@ -52,9 +54,9 @@ pub use fault::Symbols;
 pub use history::{BOUNDS_NS, Histogram, History, MoveOutcome};
 pub use identity::{Identity, NetIdentity};
 pub use late::LatePackets;
+pub use link::LinkError;
 pub use operation::{InProgress, NotCancelled, Operation};
 pub use operator::Stopped;
-pub use link::LinkError;
 pub use patient::be_patient;
 pub use paused::{Paused, Resume};
 pub use resources::Resources;

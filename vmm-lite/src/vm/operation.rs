@@ -16,8 +16,6 @@ pub enum Operation {
     Fork,
     /// It becomes what a snapshot says.
     Revert,
-    /// Its memory is loaded while it runs.
-    Load,
 }
 
 impl Operation {
@@ -34,7 +32,6 @@ impl fmt::Display for Operation {
             Self::Snapshot => "being saved to a snapshot",
             Self::Fork => "being copied for clones",
             Self::Revert => "being put back to a snapshot",
-            Self::Load => "still loading its memory from a snapshot",
         })
     }
 }

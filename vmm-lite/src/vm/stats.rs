@@ -25,7 +25,7 @@ pub struct Stats {
     pub pid: u32,
     /// `running`, `paused` or `ended`.
     pub state: &'static str,
-    /// What is being done with it: `move`, `snapshot`, `fork`, `revert` or `load`.
+    /// What is being done with it: `move`, `snapshot`, `fork` or `revert`.
     pub operation: Option<Operation>,
     /// Where it was handed to, which runs it or may run it: it does not run here.
     pub handed_to: Option<String>,

@@ -82,9 +82,8 @@ impl State {
     /// Whether the verb may come before or after what is held goes on, and may wait for that.
     fn lets_go_at_once(self, verb: &str) -> bool {
         match self {
-            Self::Booting | Self::Restoring => true,
-            // The guest may wait for what is held.
-            Self::Loading => matches!(verb, "pause" | "stop" | "SIGTERM"),
+            // Verbs that need all of its memory wait for what is held, and so may the guest.
+            Self::Booting | Self::Restoring | Self::Loading => true,
             // What ends the VM here waits for the request that is held.
             Self::Quiescing => matches!(verb, "migrate" | "stop" | "SIGTERM"),
             _ => false,
@@ -233,7 +232,10 @@ impl Bed {
         let asked = stream.write_all(b"{\"verb\":\"stats\"}\n");
         let mut line = String::new();
         let answered = BufReader::new(stream).read_line(&mut line);
-        asked.is_err() || answered.is_err() || line.is_empty() || line.contains(r#""state":"ended""#)
+        asked.is_err()
+            || answered.is_err()
+            || line.is_empty()
+            || line.contains(r#""state":"ended""#)
     }
 
     /// What the VM of a host says of itself.

@@ -4,8 +4,8 @@
 mod common;
 mod crowds;
 mod identity;
-mod self_test;
 mod odd_files;
+mod self_test;
 
 use common::{Elf, control, guest, kvm};
 use serde_json::Value;

@@ -104,7 +104,11 @@ impl<'r> Attempt<'r> {
                 self.wait();
             }
             while let Some(event) = self.events.pop_front() {
-                for action in self.machine.handle(event, self.epoch.elapsed()) {
+                let actions = self.machine.handle(event, self.epoch.elapsed());
+                if let Some(prepared) = self.prepared.as_ref().filter(|_| self.machine.runs()) {
+                    prepared.lacks(self.machine.lacks());
+                }
+                for action in actions {
                     self.act(action);
                 }
             }
@@ -255,6 +259,9 @@ impl<'r> Attempt<'r> {
             eprintln!("vmm-lite: the source is back; the memory that follows goes on");
             self.waiting = None;
             self.connection = Some(connection);
+            if let Some(prepared) = &self.prepared {
+                prepared.source_is_away(None);
+            }
             fail_point!("destination.rejoined");
             self.events.push_back(Event::Rejoined);
         }
@@ -333,7 +340,7 @@ impl<'r> Attempt<'r> {
             Action::Complete => {
                 self.rejoin.set_lacking(false);
                 if let Some(prepared) = &mut self.prepared {
-                    prepared.missing = None;
+                    prepared.nothing_is_missing();
                 }
                 say_whole(self.ran.elapsed(), &self.machine.arrival());
                 fail_point!("destination.whole");
@@ -342,6 +349,9 @@ impl<'r> Attempt<'r> {
                 self.connection = None;
                 // Others hold the stream as well, and the source is to learn that it has to come back.
                 self.rejoin.shut_down();
+                if let Some(prepared) = &self.prepared {
+                    prepared.source_is_away(Some(&why));
+                }
                 let limit = self.receiver.lost_after;
                 self.waiting = Some(Waiting::begin(&why, self.machine.lacking(), limit));
             }
@@ -359,8 +369,11 @@ impl<'r> Attempt<'r> {
     /// Makes a VM for an offer.
     fn prepare(&mut self, offer: &Offer) {
         let offering = self.receiver.offering().clone();
-        let prepare =
-            || offering.ok_or(Refusal::Busy).and_then(|offering| Prepared::new(offer, &offering));
+        let source = self.connection.as_ref().map_or_else(String::new, Connection::other_end);
+        let prepare = || {
+            let offering = offering.ok_or(Refusal::Busy)?;
+            Prepared::new(offer, &offering, source)
+        };
         let (made, told) = match while_telling(self.connection.as_mut(), prepare) {
             Ok(done) => done,
             Err(e) => (Err(Refusal::Prepare(format!("cannot start a thread: {e}"))), Ok(())),

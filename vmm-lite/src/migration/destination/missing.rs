@@ -1,6 +1,8 @@
 //! Guest memory of which some pages are missing: whoever touches one waits until it has come.
 
-use crate::memory::{Fault, GuestRam, PAGE, Userfault, UserfaultError as Error, Watch, is_zero};
+use crate::memory::{
+    Arriving, Fault, GuestRam, PAGE, Supply, Userfault, UserfaultError as Error, Watch, is_zero,
+};
 use migrate::wire::Run;
 use std::{
     os::fd::{AsRawFd, RawFd},
@@ -15,19 +17,37 @@ const FIRST: usize = (IMAGE_BASE / PAGE_SIZE) as usize;
 #[derive(Debug)]
 pub(super) struct Missing {
     userfault: Userfault,
-    watching: bool,
+    /// Where the pages come from.
+    source: String,
+    /// Once pages may be missing. Dropped after nobody waits for one any more.
+    arriving: Option<Arriving>,
     faults: Vec<Fault>,
 }
 
 impl Missing {
     /// Able to, but nothing is watched yet.
-    pub fn able(ram: &Arc<GuestRam>) -> Result<Self, Error> {
-        Ok(Self { userfault: Userfault::open(ram)?, watching: false, faults: Vec::new() })
+    pub fn able(ram: &Arc<GuestRam>, source: String) -> Result<Self, Error> {
+        let userfault = Userfault::open(ram)?;
+        Ok(Self { userfault, source, arriving: None, faults: Vec::new() })
     }
 
     /// Whether pages may be missing.
     pub fn watching(&self) -> bool {
-        self.watching
+        self.arriving.is_some()
+    }
+
+    /// All pages have come: nobody who touches one waits from now on, and the memory is complete.
+    pub fn complete(self) {
+        let Self { userfault, arriving, .. } = self;
+        drop(userfault);
+        if let Some(arriving) = arriving {
+            arriving.complete();
+        }
+    }
+
+    /// What brings the pages, if any may be missing.
+    pub fn arriving(&self) -> Option<&Arriving> {
+        self.arriving.as_ref()
     }
 
     /// Makes these pages missing.
@@ -36,10 +56,12 @@ impl Missing {
             return Err("a page is to follow that this VMM needs".into());
         }
         let ram = self.userfault.ram();
-        if !self.watching {
+        if self.arriving.is_none() {
+            let supply = Supply::Source(self.source.clone());
+            let arriving = ram.expect(supply, ram.pages());
+            self.arriving = Some(arriving.map_err(|e| format!("no event descriptor: {e}"))?);
             let watch = self.userfault.register(FIRST..ram.pages(), Watch::Missing);
             watch.map_err(|e| crate::cli::with_causes(&e))?;
-            self.watching = true;
         }
         for &(first, count) in runs {
             ram.discard(first as usize, count as usize)

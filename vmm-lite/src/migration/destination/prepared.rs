@@ -54,7 +54,11 @@ pub(super) struct Prepared {
 
 impl Prepared {
     /// Judges an offer and makes a VM for it.
-    pub fn new(offer: &Offer, offering: &Offering) -> Result<(Self, Accepted), Refusal> {
+    pub fn new(
+        offer: &Offer,
+        offering: &Offering,
+        source: String,
+    ) -> Result<(Self, Accepted), Refusal> {
         let cannot = |e: &dyn std::error::Error| Refusal::Prepare(crate::cli::with_causes(e));
         let offered = Offered::from_bytes(&offer.identity);
         let Offered { mut identity, features, needs } = offered
@@ -83,7 +87,7 @@ impl Prepared {
             .map_err(|e| cannot(&e))?;
         vm.check_link(needs.mtu).map_err(|e| cannot(&e))?;
         let apply = vm.hold().and_then(|mut held| held.warm_up()).map_err(|e| cannot(&e))?;
-        let missing = Missing::able(vm.ram())
+        let missing = Missing::able(vm.ram(), source)
             .inspect_err(|e| tracing::info!("no memory can follow: {}", crate::cli::with_causes(e)))
             .ok();
         let accepted = Accepted { follow: missing.is_some(), apply_ns: apply.as_nanos() as u64 };
@@ -255,8 +259,22 @@ impl Prepared {
     /// All memory has come: nobody who touches some waits.
     pub fn nothing_is_missing(&mut self) {
         // One that watches nothing can wait for its end, which takes as long as much else here does, until the source knows that the guest runs.
-        if self.watched().is_some() {
-            self.missing = None;
+        if let Some(missing) = self.missing.take_if(|missing| missing.watching()) {
+            missing.complete();
+        }
+    }
+
+    /// So many pages are missing still, of a guest that runs.
+    pub fn lacks(&self, pages: usize) {
+        if let Some(arriving) = self.missing.as_ref().and_then(Missing::arriving) {
+            arriving.left(pages);
+        }
+    }
+
+    /// The source went away, for this reason, or is back (`None`).
+    pub fn source_is_away(&self, why: Option<&str>) {
+        if let Some(arriving) = self.missing.as_ref().and_then(Missing::arriving) {
+            why.map_or_else(|| arriving.back(), |why| arriving.away(why));
         }
     }
 

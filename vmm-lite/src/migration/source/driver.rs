@@ -13,7 +13,7 @@ use crate::{
     control::Reply,
     identity::PublicKey,
     kvm,
-    memory::Tables,
+    memory::{Complete, Tables},
     migration::{
         Error,
         address::Address,
@@ -50,6 +50,8 @@ const GIVE_UP: Duration = Duration::from_millis(10);
 /// A move under way.
 pub(super) struct Driver<'vm> {
     pub(super) vm: &'vm Vm,
+    /// All of its memory is here.
+    pub(super) complete: Complete<'vm>,
     to: Address,
     transport: Transport,
     /// Whom the move was begun with: nobody else can say what became of it.
@@ -85,6 +87,7 @@ pub(super) struct Driver<'vm> {
 impl<'vm> Driver<'vm> {
     pub(super) fn new(
         vm: &'vm Vm,
+        complete: Complete<'vm>,
         to: Address,
         transport: Transport,
         connection: Connection,
@@ -103,6 +106,7 @@ impl<'vm> Driver<'vm> {
         let (source, actions) = Source::begin(draw()?, offer, options.settings(), asked.elapsed());
         Ok(Self {
             vm,
+            complete,
             to,
             transport,
             peer: connection.peer(),
@@ -436,7 +440,7 @@ impl<'vm> Driver<'vm> {
         }
         let mut report = self.source.report();
         if let Some(report) = &mut report {
-            report.bytes_left_out = held_by(self.vm.ram(), &self.source.left_out());
+            report.bytes_left_out = held_by(self.complete, &self.source.left_out());
         }
         reply.answer(&answer(&self.to, self.peer, self.paused_there, report.as_ref()));
         // Packets may come late for longer than memory follows.

@@ -1,12 +1,12 @@
 //! What the guest gave up, and so was not sent.
 
-use crate::memory::{GuestRam, PAGE, is_zero};
+use crate::memory::{Complete, PAGE, is_zero};
 use migrate::pages::Pages;
 
 /// Bytes of those of `pages` that hold something: of a VM that stands, and when nobody waits for it any more, as all of it is read.
-pub(super) fn held_by(ram: &GuestRam, pages: &Pages) -> Option<u64> {
+pub(super) fn held_by(memory: Complete<'_>, pages: &Pages) -> Option<u64> {
     let mut held = pages.clone();
-    match ram.touched() {
+    match memory.touched() {
         Ok(touched) => held.keep(&touched),
         Err(e) => {
             tracing::warn!("what was left out is not known: {e}");
@@ -14,6 +14,7 @@ pub(super) fn held_by(ram: &GuestRam, pages: &Pages) -> Option<u64> {
         }
     }
     let mut page = [0; PAGE];
-    let mut holds = |number: &usize| ram.read_page(*number, &mut page).is_ok() && !is_zero(&page);
+    let mut holds =
+        |number: &usize| memory.ram().read_page(*number, &mut page).is_ok() && !is_zero(&page);
     Some(held.iter().filter(|number| holds(number)).count() as u64 * PAGE as u64)
 }

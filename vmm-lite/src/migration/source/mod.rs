@@ -21,11 +21,13 @@ use super::{
     address::Address,
     connection::{Connection, LinkError, Transport},
     progress::Progress,
-    wanted::{ASKER_GONE, Wanted},
+    progress::waiting,
+    wanted::{ASKER_GONE, BY_CANCEL, Wanted},
 };
 use crate::{
     control::Reply,
-    vm::{Operation, Vm, VmPhase, be_patient},
+    memory::Complete,
+    vm::{Incomplete, Operation, Vm, VmPhase, Waiter, be_patient},
 };
 use driver::Driver;
 use migrate::source::Failure;
@@ -66,12 +68,13 @@ fn begun(
     reply: &mut Reply,
 ) -> Result<(), Error> {
     let asked = Instant::now();
+    let within = options.timeout.map(|timeout| (asked, timeout));
+    let complete = complete(vm, asked, within, reply)?;
     // Whoever asked can call it off from now on.
     let connecting = Progress::Phase { doing: "connecting".into(), at_ns: 0 };
     reply.progress(&connecting).map_err(|_| Failure::Cancelled(ASKER_GONE.into()))?;
     vm.ask_to_give_up();
     be_patient();
-    let within = options.timeout.map(|timeout| (asked, timeout));
     let wanted = Wanted { cancel: vm.cancel_fd(), asker: reply.fd(), ended: vm.end_fd(), within };
     let connection =
         Connection::open(&to, &transport, None, STALLED, &wanted).map_err(|e| match e {
@@ -79,5 +82,27 @@ fn begun(
             e => e,
         })?;
     fail_point!("source.connected");
-    Driver::new(vm, to, transport, connection, options, asked)?.run(reply)
+    Driver::new(vm, complete, to, transport, connection, options, asked)?.run(reply)
+}
+
+/// Waits for memory that follows from where the VM was before: what has not come cannot be sent on,
+/// and the host that has it may end the VM there only once all of it is here.
+fn complete<'vm>(
+    vm: &'vm Vm,
+    asked: Instant,
+    within: Option<(Instant, Duration)>,
+    reply: &mut Reply,
+) -> Result<Complete<'vm>, Error> {
+    let waiter = Waiter { asker: reply.fd(), within };
+    let mut tell = |what: &_| reply.progress(&waiting(what, asked)).is_ok();
+    vm.wait_complete(waiter, &mut tell).map_err(|e| match e {
+        Incomplete::Ended(end) => crate::vm::Error::Ended(end).into(),
+        Incomplete::Cancelled(_) => Failure::Cancelled(BY_CANCEL.into()).into(),
+        Incomplete::AskerGone(_) => Failure::Cancelled(ASKER_GONE.into()).into(),
+        Incomplete::Timeout { timeout, .. } => {
+            let during = "waiting for memory of the VM that is not here yet";
+            Failure::Timeout { timeout, during }.into()
+        }
+        e => e.into(),
+    })
 }

@@ -137,7 +137,7 @@ impl Driver<'_> {
 
     /// What nobody ever touched is zero at both ends.
     fn keep_touched(&mut self, pages: &mut Pages) -> bool {
-        match self.vm.ram().touched() {
+        match self.complete.touched() {
             Ok(touched) => {
                 pages.keep(&touched);
                 true

@@ -21,7 +21,7 @@ const NEIGHBORS: usize = 8;
 
 /// See the module.
 pub(super) struct Copier<'a> {
-    cow: &'a Cow,
+    cow: &'a Cow<'a>,
     to_writer: &'a Sender<Vec<Page>>,
     /// What is to be copied still, once the copy has begun.
     left: Option<PageSet>,
@@ -36,7 +36,7 @@ pub(super) struct Copier<'a> {
 }
 
 impl<'a> Copier<'a> {
-    pub(super) fn new(cow: &'a Cow, to_writer: &'a Sender<Vec<Page>>) -> Self {
+    pub(super) fn new(cow: &'a Cow<'a>, to_writer: &'a Sender<Vec<Page>>) -> Self {
         Self {
             cow,
             to_writer,
@@ -101,7 +101,7 @@ impl<'a> Copier<'a> {
         let stage = cow.stage();
         let Stage::Copying { dont_care, copied } = &*stage else { return Ok(()) };
         // Pages that nobody has touched are zero, and stay so until their first write has gone through here.
-        let touched = cow.ram.touched();
+        let touched = cow.complete.touched();
         let mut left = touched.map_err(host("find out which memory the guest uses"))?;
         let left_out = copy::take_out(&mut left, dont_care);
         cow.left_out.store(left_out, Relaxed);

@@ -1,0 +1,143 @@
+//! What copies a VM or moves it on while its memory follows a move, or is being loaded: it waits for
+//! all of it, or fails and changes nothing. Every result is checked key by key.
+
+mod store;
+
+use nix::sys::signal::Signal;
+use store::{Lab, STORE};
+use vmm_lite_lab::{process::Process, vmm::PATIENCE};
+
+const HYBRID: [&str; 2] = ["--mode", "hybrid"];
+
+/// A verb is asked for while memory follows, says that it waits, and succeeds once the link is good.
+#[track_caller]
+fn waits_and_succeeds(lab: &Lab, mut verb: Process) {
+    let waits = verb.wait_for_line("of memory that still follows from", PATIENCE);
+    waits.unwrap_or_else(|e| panic!("it does not wait: {e}\n{}", verb.output()));
+    lab.release();
+    let status = verb.wait(PATIENCE * 3).unwrap();
+    assert!(status.success(), "{}", verb.output());
+}
+
+#[test]
+fn a_snapshot_while_memory_follows_has_all_of_it() {
+    let Some(mut lab) = Lab::new("a snapshot while memory follows") else { return };
+    let (mut there, mut migrate) = lab.follow(&HYBRID);
+    let least = lab.confirmed();
+    let file = lab.file("kv.snap");
+    waits_and_succeeds(&lab, lab.start(1, &["snapshot", "kv", &file, "--json"]));
+    assert!(migrate.wait(PATIENCE).unwrap().success(), "{}", migrate.output());
+    lab.stop_writing();
+    lab.is_whole(STORE, &lab.confirmed());
+    lab.vmms[1].json(&["stop", "kv", "--json"]).unwrap();
+    there.wait(PATIENCE).unwrap();
+    // A lazy restore lacks pages too, for a while: a copy that is asked for at once has all of them.
+    let mut lazy = lab.start(1, &["restore", &file, "--lazy", "--tap", "tap0"]);
+    let again = lab.file("again.snap");
+    let end = std::time::Instant::now() + PATIENCE;
+    while lab.vmms[1].json(&["stats", "kv", "--json"]).is_err() {
+        assert!(std::time::Instant::now() < end && lazy.is_running(), "{}", lazy.output());
+        std::thread::yield_now();
+    }
+    lab.vmms[1].json(&["snapshot", "kv", &again, "--json"]).unwrap();
+    lab.is_whole(STORE, &least);
+    lab.vmms[1].json(&["stop", "kv", "--json"]).unwrap();
+    lazy.wait(PATIENCE).unwrap();
+    let restored = lab.start(1, &["restore", &again, "--tap", "tap0"]);
+    lab.is_whole(STORE, &least);
+    drop(restored);
+}
+
+#[test]
+fn a_fork_while_memory_follows_has_all_of_it() {
+    let Some(mut lab) = Lab::new("a fork while memory follows") else { return };
+    let (_there, mut migrate) = lab.follow(&HYBRID);
+    let least = lab.confirmed();
+    let args = ["fork", "kv", "--tap", "tap1", "--ip", "10.0.0.21/24", "--json"];
+    let clones = lab.start(1, &args);
+    let waits = clones.wait_for_line("of memory that still follows from", PATIENCE);
+    waits.unwrap_or_else(|e| panic!("it does not wait: {e}\n{}", clones.output()));
+    lab.release();
+    clones.wait_for_line("\"clones\"", PATIENCE * 3).unwrap();
+    assert!(migrate.wait(PATIENCE).unwrap().success(), "{}", migrate.output());
+    lab.stop_writing();
+    lab.is_whole("10.0.0.21:6379", &least);
+    lab.is_whole(STORE, &lab.confirmed());
+}
+
+/// The second move waits for the first one's source, which may end only when all is there.
+#[test]
+fn a_move_while_memory_follows_takes_all_of_it_along() {
+    let Some(mut lab) = Lab::new("a move while memory follows") else { return };
+    let (mut there, mut migrate) = lab.follow(&HYBRID);
+    let args = ["--plaintext", "--tap", "tap1", "--name", "kv2"];
+    let home = lab.vmms[0].receive(7001, &args).unwrap();
+    let url = lab.vmms[0].url(7001);
+    let args = ["migrate", "kv", &url, "--plaintext", "--json"];
+    waits_and_succeeds(&lab, lab.start(1, &args));
+    assert!(migrate.wait(PATIENCE).unwrap().success(), "{}", migrate.output());
+    assert!(lab.source.wait(PATIENCE).unwrap().success(), "{}", lab.source.output());
+    assert!(there.wait(PATIENCE).unwrap().success(), "{}", there.output());
+    lab.stop_writing();
+    lab.is_whole(STORE, &lab.confirmed());
+    drop(home);
+}
+
+/// In the default mode, as soon as `migrate` has said that the VM is there.
+#[test]
+fn a_snapshot_right_after_a_move_has_all_of_it() {
+    let Some(mut lab) = Lab::new("a snapshot right after a move") else { return };
+    let (mut there, mut migrate) = lab.follow(&[]);
+    lab.release();
+    assert!(migrate.wait(PATIENCE * 3).unwrap().success(), "{}", migrate.output());
+    let (least, file) = (lab.confirmed(), lab.file("kv.snap"));
+    lab.vmms[1].json(&["snapshot", "kv", &file, "--json"]).unwrap();
+    lab.stop_writing();
+    lab.vmms[1].json(&["stop", "kv", "--json"]).unwrap();
+    there.wait(PATIENCE).unwrap();
+    let restored = lab.start(1, &["restore", &file, "--tap", "tap0"]);
+    lab.is_whole(STORE, &least);
+    drop(restored);
+}
+
+/// A verb fails, says this, and leaves the VM as it is.
+#[track_caller]
+fn fails(lab: &Lab, verb: &mut Process, why: &str) {
+    let status = verb.wait(PATIENCE * 2).unwrap();
+    assert_eq!(status.code(), Some(1), "{}", verb.output());
+    assert!(verb.output().contains(why), "not {why:?}: {}", verb.output());
+    let stats = lab.vmms[1].json(&["stats", "kv", "--json"]).unwrap();
+    assert_eq!(stats["state"], "running", "{why}");
+}
+
+#[test]
+fn a_wait_for_memory_that_follows_ends_in_time_when_cancelled_and_when_the_source_is_lost() {
+    let Some(lab) = Lab::new("waits for memory that follows") else { return };
+    let before = lab.file("before.snap");
+    lab.vmms[0].json(&["snapshot", "kv", &before, "--json"]).unwrap();
+    let (_there, _migrate) = lab.follow(&HYBRID);
+    let file = lab.file("kv.snap");
+    let url = lab.vmms[0].url(7001);
+    let snapshot = ["snapshot", "kv", &file];
+    let verbs: [&[&str]; 4] = [
+        &snapshot,
+        &["fork", "kv", "--tap", "tap1", "--ip", "10.0.0.21/24"],
+        &["revert", "kv", &before],
+        &["migrate", "kv", &url, "--plaintext"],
+    ];
+    for verb in verbs {
+        let mut verb = lab.start(1, &[verb, &["--timeout", "100ms"]].concat());
+        fails(&lab, &mut verb, "100ms it may take (--timeout)");
+    }
+    // Looking at how fast it writes takes nothing away.
+    lab.vmms[1].json(&["stats", "kv", "--json", "--dirty-rate", "10"]).unwrap();
+    let mut waiting = lab.start(1, &snapshot);
+    waiting.wait_for_line("of memory that still follows from", PATIENCE).unwrap();
+    lab.vmms[1].json(&["cancel", "kv", "--json"]).unwrap();
+    fails(&lab, &mut waiting, "cancelled");
+    // The source dies with what has not come.
+    lab.source.signal(Signal::SIGKILL).unwrap();
+    let mut lost = lab.start(1, &snapshot);
+    fails(&lab, &mut lost, "that only its source");
+    assert!(!std::path::Path::new(&file).exists());
+}
