@@ -267,7 +267,7 @@ impl<'r> Host<'r> {
         with_copies(|[before, after]| {
             self.ram.read(0, before).expect("all of it");
             let named = Named::of(&self.net.capture(), before);
-            self.bitmap().get_and_reset();
+            let _ = self.bitmap().take();
             let passed =
                 if both { self.net.pass(self.ram).map(drop) } else { self.net.flush(self.ram) };
             self.over |= passed.is_err();

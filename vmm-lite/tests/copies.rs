@@ -15,7 +15,7 @@ use std::{
 use vmm_lite::{
     devices::console::Console,
     kvm::Host,
-    memory::{GuestRam, PAGE, Userfault},
+    memory::{Complete, GuestRam, PAGE, Userfault},
     snapshot::{
         Error, GuestClock,
         copy::{self, Copied, Mode},
@@ -70,10 +70,17 @@ fn run(file: File) -> i32 {
     }
 }
 
-const AS_IT_GOES: Way = |vm, sink| copy::copy(vm, false, copy::Way::Auto, sink, &mut |_| true);
-const ROUNDS: Way = |vm, sink| copy::copy(vm, false, copy::Way::Rounds, sink, &mut |_| true);
+/// All of its memory is here.
+fn whole(vm: &Vm) -> Complete<'_> {
+    vm.ram().complete().unwrap()
+}
+
+const AS_IT_GOES: Way =
+    |vm, sink| copy::copy(vm, whole(vm), false, copy::Way::Auto, sink, &mut |_| true);
+const ROUNDS: Way =
+    |vm, sink| copy::copy(vm, whole(vm), false, copy::Way::Rounds, sink, &mut |_| true);
 const ON_WRITE: Way = |vm, sink| match Userfault::open(vm.ram()) {
-    Ok(_) => copy::copy(vm, false, copy::Way::CopyOnWrite, sink, &mut |_| true),
+    Ok(_) => copy::copy(vm, whole(vm), false, copy::Way::CopyOnWrite, sink, &mut |_| true),
     // Where the host forbids it the test of page faults says so.
     Err(_) => ROUNDS(vm, sink),
 };
@@ -110,8 +117,9 @@ fn every_way_of_copying_copies_one_instant() {
     vm.hold().unwrap().resume_here().unwrap();
     counts_on(&vm);
     // And one that is to stand afterwards.
-    let (file, _) =
-        snapshot(&vm, None, |vm, sink| copy::copy(vm, true, copy::Way::Auto, sink, &mut |_| true));
+    let (file, _) = snapshot(&vm, None, |vm, sink| {
+        copy::copy(vm, whole(vm), true, copy::Way::Auto, sink, &mut |_| true)
+    });
     assert_eq!(run(file), 5);
     vm.hold().unwrap().resume_here().unwrap();
     counts_on(&vm);
@@ -163,7 +171,7 @@ fn a_copy_that_is_given_up_leaves_the_machine_as_it_was() {
             (false, copy::Way::Rounds),
             (false, copy::Way::CopyOnWrite),
         ] {
-            let copied = copy::copy(&vm, stay, way, &mut Full, &mut wanted);
+            let copied = copy::copy(&vm, whole(&vm), stay, way, &mut Full, &mut wanted);
             assert!(matches!(copied, Err(Error::Write(_) | Error::Userfault(_))), "{copied:?}");
             counts_on(&vm);
         }
@@ -178,7 +186,7 @@ fn refused(vm: &Vm) -> File {
 }
 
 fn put_back(vm: &Vm, file: &File) -> Result<revert::Report, Error> {
-    revert::revert(vm, file.try_clone().unwrap(), GuestClock::Continue)
+    revert::revert(vm, whole(vm), file.try_clone().unwrap(), GuestClock::Continue)
 }
 
 #[test]
@@ -418,7 +426,7 @@ fn a_day_in_a_file_passes_for_the_guest_or_not_as_is_wanted() {
         check(other.ram().control_page(), clock);
         let other = vm(2 << 20);
         counts_on(&other);
-        revert::revert(&other, old.try_clone().unwrap(), clock).unwrap();
+        revert::revert(&other, whole(&other), old.try_clone().unwrap(), clock).unwrap();
         check(other.ram().control_page(), clock);
     }
 }
