@@ -24,7 +24,7 @@ use vmm_lite::{
         sink::{FileSink, Sink},
         start,
     },
-    vm::{Address, End, Resume, ResumeReason, Vm, VmPhase, VmState},
+    vm::{Address, End, Resume, ResumeReason, Slow, Vm, VmPhase, VmState},
 };
 use vmm_lite_interface::{INTERFACE_VERSION, control::ControlPage};
 
@@ -109,19 +109,22 @@ fn every_way_of_copying_copies_one_instant() {
             assert_eq!(run(file), 5);
         }
     }
-    // One that stands is copied as it stands, and stands still.
-    vm.quiesce(PATIENCE).unwrap();
+    // One that is paused is copied as it is, and stays paused.
+    vm.quiesce(PATIENCE).unwrap().hold_for_operator().unwrap();
     let (file, copied) = snapshot(&vm, None, AS_IT_GOES);
     assert_eq!((copied.mode, copied.phases), (Mode::Paused, None));
     assert_eq!(run(file), 5);
-    vm.hold().unwrap().resume_here().unwrap();
+    assert!(matches!(vm.phase(), VmPhase::Paused), "{:?}", vm.phase());
+    let mut waits = |what: &str| panic!("it waits for {what}");
+    vm.resume_for_operator(&mut Slow::new(&mut waits)).unwrap();
     counts_on(&vm);
-    // And one that is to stand afterwards.
+    // And one that is to stay paused afterwards.
     let (file, _) = snapshot(&vm, None, |vm, sink| {
         copy::copy(vm, whole(vm), true, copy::Way::Auto, sink, &mut |_| true)
     });
     assert_eq!(run(file), 5);
-    vm.hold().unwrap().resume_here().unwrap();
+    assert!(matches!(vm.phase(), VmPhase::Paused), "{:?}", vm.phase());
+    vm.resume_for_operator(&mut Slow::new(&mut waits)).unwrap();
     counts_on(&vm);
 }
 
@@ -224,7 +227,7 @@ fn a_revert_that_fails_half_way_leaves_a_machine_that_stands_as_it_was() {
     let vm = vm(2 << 20);
     let bad = refused(&vm);
     counts_on(&vm);
-    drop(vm.pause().unwrap());
+    vm.pause().unwrap().hold_for_operator().unwrap();
     let memory = || {
         let mut all = vec![0; vm.ram().size() as usize];
         vm.ram().read(0, &mut all).unwrap();
@@ -240,7 +243,8 @@ fn a_revert_that_fails_half_way_leaves_a_machine_that_stands_as_it_was() {
     assert!(u128::from(went) <= begun.elapsed().as_nanos() * 101 / 100, "its clock went on once");
     assert_eq!(VmState { clock: state.clock, ..now }, state);
     assert!(memory() == pages, "its memory is its own");
-    vm.hold().unwrap().resume_here().unwrap();
+    let mut waits = |what: &str| panic!("it waits for {what}");
+    vm.resume_for_operator(&mut Slow::new(&mut waits)).unwrap();
     counts_on(&vm);
 }
 

@@ -142,7 +142,9 @@ pub fn run(args: Args) -> super::Result {
     let (arrived, arrivals) = channel();
     let receiver = Arc::new(Receiver::new(offering, arrived)?);
     eprintln!("vmm-lite: listening on {}", args.listen);
-    listener::serve(listener, Arc::clone(&receiver), door)?;
+    // What serves the source has it, for as long as there is one to be served.
+    let moves = Arc::downgrade(&receiver);
+    listener::serve(listener, receiver, door)?;
     confine::enter(Thread::Main)?;
     let Some(Arrived { vm, claim }) = wait(&arrivals, &signals)? else {
         return Ok(ExitCode::from(128 + libc::SIGTERM as u8));
@@ -157,7 +159,9 @@ pub fn run(args: Args) -> super::Result {
     let server = Server::new(claim);
     let end = server::serve_until_end(&vm, &server, &signals)?;
     // A source whose memory was still to follow is told, as it would ask for ever.
-    receiver.wait_over(LAST_WORD);
+    if let Some(receiver) = moves.upgrade() {
+        receiver.wait_over(LAST_WORD);
+    }
     report::end(&end, None);
     Ok(ExitCode::from(end.exit_code()))
 }
