@@ -33,6 +33,10 @@ use crate::{
 };
 use lacking::Lacking;
 
+/// How often each page of a VM may become zero in a round. A source says it once; a few bytes of it are as much work here
+/// as the memory is large.
+const ZEROED_MOST: u64 = 2;
+
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum State {
     Greeting,
@@ -58,6 +62,10 @@ pub struct Destination {
     lost_at: Option<Duration>,
     patience: Patience,
     pages: usize,
+    /// Pages that were said to be zero in the round under way: of a VM's pages each can be once.
+    zeroed: u64,
+    /// Whether the source has said that the switch is near, which it does once.
+    braced: bool,
     lacking: Lacking,
     /// Whether late packets may still come.
     late: bool,
@@ -78,6 +86,8 @@ impl Destination {
             lost_at: None,
             patience,
             pages: 0,
+            zeroed: 0,
+            braced: false,
             lacking: Lacking::none(0),
             late: true,
             linked: true,
@@ -195,8 +205,18 @@ impl Destination {
                 let reason = why.to_string();
                 vec![Action::Send(Message::Refuse(why)), Action::Discard(reason), Action::End]
             }
-            (State::Receiving, Event::Pages(runs) | Event::Message(Message::Zero(runs))) => {
+            (State::Receiving, Event::Pages(runs)) => {
                 self.lacking.came(&runs);
+                Vec::new()
+            }
+            (State::Receiving, Event::Message(Message::Zero(runs))) => {
+                self.lacking.came(&runs);
+                let count = runs.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
+                self.zeroed = self.zeroed.saturating_add(count);
+                if self.zeroed > ZEROED_MOST * self.pages as u64 {
+                    return self
+                        .give_up("more pages became zero in a round than there are".into(), true);
+                }
                 Vec::new()
             }
             (State::Receiving, Event::Message(Message::Follow(runs))) => {
@@ -206,6 +226,7 @@ impl Destination {
             (State::Receiving, Event::Forgot(Ok(()))) => Vec::new(),
             (_, Event::Forgot(Err(why))) => self.give_up(why, true),
             (State::Receiving, Event::Message(Message::RoundEnd(n))) => {
+                self.zeroed = 0;
                 vec![Action::Send(Message::RoundDone(n))]
             }
             (State::Receiving, Event::Message(Message::State(state))) => {
@@ -213,7 +234,8 @@ impl Destination {
                 self.deadline = None;
                 vec![Action::Apply(state)]
             }
-            (State::Receiving, Event::Message(Message::Brace(steady))) => {
+            (State::Receiving, Event::Message(Message::Brace(steady))) if !self.braced => {
+                self.braced = true;
                 vec![Action::Brace(steady)]
             }
             (State::Receiving, Event::Message(Message::Stopping)) => vec![Action::Rouse],

@@ -6,12 +6,17 @@ mod net;
 
 use net::{Driver, MAC, QUEUE, Wire, buffer, frame, is_ours, namespace, no_fork, ring};
 use proptest::prelude::*;
-use std::time::{Duration, Instant};
+use std::{
+    net::IpAddr,
+    sync::atomic::Ordering::SeqCst,
+    time::{Duration, Instant},
+};
 use vmm_lite::{
     devices::{
         Violation,
         arp::announcements,
         console::Console,
+        net::Own,
         tap::{self, Tap},
     },
     vm::{Identity, NetIdentity, Vm},
@@ -232,6 +237,7 @@ fn a_machine_that_may_be_elsewhere_is_not_announced_here() {
         net: Some(NetIdentity { mac: MAC, ip: Some(ip) }),
     };
     let vm = Vm::prepare(identity, Some("vmmt4"), Console::new(None)).unwrap();
+    assert!(!vm.may_spoof(), "that is only so when it is asked for");
     let mut held = vm.hold().unwrap();
     held.warm_up().unwrap();
     let from_it = |frame: &[u8]| frame.get(6..12) == Some(&MAC);
@@ -244,6 +250,47 @@ fn a_machine_that_may_be_elsewhere_is_not_announced_here() {
         assert!(said.ends_with(&wire.expect(from_it)));
     }
     assert!(!wire.has(from_it), "it was announced once");
+}
+
+#[test]
+fn packets_from_addresses_of_others_are_dropped_and_counted() {
+    if !namespace("vmmt5") {
+        return;
+    }
+    let ip: IpAddr = "10.0.0.2".parse().unwrap();
+    let wire = Wire::on("vmmt5");
+    let mut driver = Driver::new("vmmt5");
+    driver.go().unwrap();
+    let mut send = |own: Option<Own>, packet: &[u8], split: u64| {
+        driver.net.restrict_to(own);
+        let len = packet.len() as u64;
+        driver.ram.write(buffer(1, 0), packet).unwrap();
+        // In two parts, wherever they meet.
+        driver.descriptor(1, 0, buffer(1, 0), split as u32, NEXT, 1);
+        driver.descriptor(1, 1, buffer(1, 0) + split, (len - split) as u32, 0, 0);
+        let before = driver.net.counters().tx_spoofed.load(SeqCst);
+        driver.offer(1, 0);
+        assert_eq!(driver.pass().unwrap().sent, 1, "the guest gets its buffers back");
+        driver.net.counters().tx_spoofed.load(SeqCst) - before
+    };
+    let own = Some(Own::new(MAC, Some(ip)));
+    let from = |mac: [u8; 6]| move |frame: &[u8]| frame.get(6..12) == Some(&mac);
+    let other = [2, 0, 0, 0, 0, 0x77];
+    for split in [1, 12, 13, 20, 26, 40, 53, 54, 60] {
+        for packet in announcements(MAC, Some(ip)) {
+            assert_eq!(send(own, &packet, split), 0, "{split}");
+            assert_eq!(wire.expect(from(MAC)), packet[HEADER..]);
+        }
+        let forged = announcements(MAC, Some("10.0.0.3".parse().unwrap()));
+        for packet in announcements(other, Some(ip)).iter().chain(&forged) {
+            assert_eq!(send(own, packet, split), 1, "{split}");
+        }
+        assert!(!wire.has(|frame| from(MAC)(frame) || from(other)(frame)), "{split}");
+    }
+    // Unless that is allowed.
+    let packet = announcements(other, Some(ip)).remove(0);
+    assert_eq!(send(None, &packet, 20), 0);
+    assert_eq!(wire.expect(from(other)), packet[HEADER..]);
 }
 
 #[test]

@@ -113,3 +113,41 @@ fn a_limit_to_the_wait_is_kept_and_counts_from_the_last_word() {
     let done = pass(&mut machine, 118 * SECOND);
     assert!(matches!(&done[..], [(at, Action::AwaitSource(_))] if *at == 64 * SECOND), "{done:?}");
 }
+
+/// One that takes memory.
+fn receiving() -> Destination {
+    let mut machine = machine(None);
+    for event in [offer(ME), Event::Prepared(Ok(Accepted { follow: true, apply_ns: 0 }))] {
+        machine.handle(event, Duration::ZERO);
+    }
+    assert!(machine.receives());
+    machine
+}
+
+#[test]
+fn a_source_says_once_that_the_switch_is_near() {
+    let mut machine = receiving();
+    let brace = || Event::Message(Message::Brace(Vec::new()));
+    assert_eq!(machine.handle(brace(), Duration::ZERO), [Action::Brace(Vec::new())]);
+    machine.handle(Event::Message(Message::RoundEnd(1)), Duration::ZERO);
+    machine.handle(brace(), Duration::ZERO);
+    assert!(machine.ended());
+}
+
+#[test]
+fn memory_becomes_zero_a_bounded_number_of_times() {
+    let mut machine = receiving();
+    let zero = || Event::Message(Message::Zero(vec![(0, 8)]));
+    for round in 0..100 {
+        machine.handle(zero(), Duration::ZERO);
+        machine.handle(Event::Message(Message::RoundEnd(round)), Duration::ZERO);
+        assert!(!machine.ended());
+    }
+    for _ in 0..ZEROED_MOST {
+        machine.handle(zero(), Duration::ZERO);
+        assert!(!machine.ended());
+    }
+    let actions = machine.handle(zero(), Duration::ZERO);
+    assert!(machine.ended());
+    assert!(matches!(&actions[..], [Action::Send(Message::Abort(_)), ..]), "{actions:?}");
+}

@@ -167,7 +167,8 @@ fn start(orders: &Orders) -> Result<Started, Box<dyn std::error::Error>> {
     let guest = clones::seed(&File::from(inherited(orders.seed)?))?;
     let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
     let Place { change, tap } = &orders.place;
-    let opened = Opened::new(Host::open()?, guest, change, tap.as_deref())?;
+    let mut opened = Opened::new(Host::open()?, guest, change, tap.as_deref())?;
+    opened.allow_spoofing(orders.confinement.allow_spoofing);
     let at = orders.metrics.as_deref().map(str::parse::<At>).transpose()?;
     let figures = Figures::serve_confined(at.as_ref(), &orders.confinement)?;
     if !orders.detach {

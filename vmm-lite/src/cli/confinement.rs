@@ -27,6 +27,11 @@ pub struct Args {
     /// Filter no system calls, as --seccomp off: for debuggers and profilers
     #[arg(long, conflicts_with = "seccomp")]
     no_seccomp: bool,
+
+    /// Let the guest send packets from any address. Otherwise frames are dropped, and counted, whose Ethernet or IPv4
+    /// source (in ARP the sender) is not the guest's own, and those of other protocols than IPv4 and ARP
+    #[arg(long)]
+    allow_spoofing: bool,
 }
 
 /// A process that is to be confined.
@@ -34,6 +39,8 @@ pub struct Args {
 pub struct Confinement {
     identity: Option<Identity>,
     mode: Mode,
+    /// Whether the guest may send from any address.
+    pub allow_spoofing: bool,
 }
 
 impl Args {
@@ -44,7 +51,8 @@ impl Args {
     pub fn begin(&self, keep: &[RawFd]) -> Result<Confinement, confine::Error> {
         files::close_inherited(keep)?;
         let identity = Identity::find(self.user.as_deref(), self.group.as_deref())?;
-        Ok(Confinement { identity, mode: if self.no_seccomp { Mode::Off } else { self.seccomp } })
+        let mode = if self.no_seccomp { Mode::Off } else { self.seccomp };
+        Ok(Confinement { identity, mode, allow_spoofing: self.allow_spoofing })
     }
 }
 

@@ -59,7 +59,7 @@ pub struct Args {
     /// Name for it here, taken from the start [default: the one it has]
     #[arg(long)]
     name: Option<String>,
-    /// Refuse a VM with more memory
+    /// Refuse a VM with more memory [default: what the host has available when this starts]
     #[arg(long, value_name = "SIZE", value_parser = arguments::size)]
     memory_max: Option<u64>,
     /// Give a VM up for lost whose memory still follows when its source was not heard of for so long. Without a limit it waits, as a host that is gone and
@@ -117,10 +117,11 @@ pub fn run(args: Args) -> super::Result {
         claim: args.name.map(|name| dir.reserve(&name)).transpose()?,
         dir,
         resources,
-        memory_max: args.memory_max.unwrap_or(MEMORY_MAX),
+        memory_max: args.memory_max.unwrap_or_else(memory_there_is),
         output: Some(io::stdout().as_fd().try_clone_to_owned()?),
         fault_cost,
         lost_after: args.lost_after,
+        allow_spoofing: confinement.allow_spoofing,
     };
     // The signer has read its key meanwhile.
     let door = match signing {
@@ -164,6 +165,14 @@ pub fn run(args: Args) -> super::Result {
     }
     report::end(&end, None);
     Ok(ExitCode::from(end.exit_code()))
+}
+
+/// The memory that the host could give out now, as far as it says, and what a VM can have at most.
+fn memory_there_is() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.map_or(MEMORY_MAX, |kib| MEMORY_MAX.min(kib << 10))
 }
 
 fn listen(at: &Address) -> Result<TcpListener, Box<dyn std::error::Error>> {

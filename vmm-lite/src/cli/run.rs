@@ -106,7 +106,11 @@ pub fn run(args: Args) -> super::Result {
     figures.show(&vm);
     let server = Server::new(claim);
     fail_point!("run.booting");
-    vm.hold()?.resume(Resume { reason: ResumeReason::Boot, away: Duration::ZERO })?;
+    let mut held = vm.hold()?;
+    if confinement.allow_spoofing {
+        held.allow_spoofing();
+    }
+    held.resume(Resume { reason: ResumeReason::Boot, away: Duration::ZERO })?;
     // The guest says so itself, but most often before the TAP carries packets.
     vm.announce_when_up();
     // A third of a millisecond, which the guest need not wait for: this thread takes nothing of the guest's, and has served nobody yet.

@@ -112,6 +112,9 @@ fn text(s: &Value) -> String {
                 ["packets", "bytes", "dropped"].map(|k| n(&net[format!("{key}_{k}")]));
             row(way, format!("{packets} packets, {}, {dropped} dropped", bytes(volume)));
         }
+        if let spoofed @ 1.. = n(&net["tx_spoofed"]) {
+            row("spoofed", format!("{spoofed} packets dropped, from addresses not its own"));
+        }
     }
     text
 }

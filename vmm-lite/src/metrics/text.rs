@@ -104,6 +104,11 @@ fn network(text: &mut Text, s: &Stats) {
         ("network_transmit_packets_total", "Packets from the guest.", n.tx_packets),
         ("network_transmit_bytes_total", "Bytes from the guest.", n.tx_bytes),
         ("network_transmit_dropped_total", "Packets that the host did not take.", n.tx_dropped),
+        (
+            "network_transmit_spoofed_total",
+            "Packets dropped because they came from addresses which are not the guest's.",
+            n.tx_spoofed,
+        ),
     ] {
         text.one(name, Kind::Counter, help, value);
     }

@@ -22,13 +22,15 @@ pub struct Offered {
 pub struct Needs {
     /// The longest packets that its guest may send and expect (MTU).
     pub mtu: Option<u16>,
+    /// Whether it may send packets from addresses that are not its own.
+    pub spoofs: bool,
 }
 
 impl Offered {
     /// What is said of `vm`.
     #[must_use]
     pub fn of(vm: &Vm) -> Self {
-        let needs = Needs { mtu: vm.mtu() };
+        let needs = Needs { mtu: vm.mtu(), spoofs: vm.may_spoof() };
         Self { identity: vm.identity().clone(), features: vm.features(), needs }
     }
 
@@ -68,7 +70,8 @@ mod tests {
         };
         let identity =
             Identity { name: "kv".into(), memory_size: 16 << 20, interface_version: 2, net: None };
-        let offered = Offered { identity, features, needs: Needs { mtu: Some(9000) } };
+        let offered =
+            Offered { identity, features, needs: Needs { mtu: Some(9000), spoofs: true } };
         let mut bytes = offered.to_bytes();
         assert_eq!(Offered::from_bytes(&bytes), Some(offered.clone()));
         bytes.extend([1, 2, 3]);

@@ -36,6 +36,7 @@ pub struct Opened {
     address: Address,
     claim: Claim,
     resources: Resources,
+    allow_spoofing: bool,
 }
 
 impl Opened {
@@ -51,7 +52,13 @@ impl Opened {
     ) -> Result<Self, Box<dyn std::error::Error>> {
         let address = self::change(&mut guest, change)?;
         let claim = RuntimeDir::open()?.claim(&guest.who.identity.name)?;
-        Ok(Self { guest, address, claim, resources: Resources::on(host, tap)? })
+        let resources = Resources::on(host, tap)?;
+        Ok(Self { guest, address, claim, resources, allow_spoofing: false })
+    }
+
+    /// Says whether the guest may send packets from addresses that are not its own.
+    pub fn allow_spoofing(&mut self, allow: bool) {
+        self.allow_spoofing = allow;
     }
 
     /// The machine, with this memory or else with one that is zero.
@@ -68,7 +75,11 @@ impl Opened {
     /// # Errors
     /// What the machine says; it is then to be dropped.
     pub fn run(self, vm: &Vm, reason: ResumeReason, clock: GuestClock) -> Result<Claim, Error> {
-        run(vm.hold()?, &self.guest, &self.address, reason, clock)?;
+        let mut held = vm.hold()?;
+        if self.allow_spoofing {
+            held.allow_spoofing();
+        }
+        run(held, &self.guest, &self.address, reason, clock)?;
         vm.announce_when_up();
         confine::enter(Thread::Main)?;
         Ok(self.claim)

@@ -34,6 +34,12 @@ impl Vm {
         self.shared.net_counters.as_ref().map(|counters| counters.mtu.load(Relaxed))
     }
 
+    /// Whether the guest may send packets from addresses that are not its own.
+    #[must_use]
+    pub fn may_spoof(&self) -> bool {
+        self.shared.net_counters.as_ref().is_some_and(|counters| counters.may_spoof.load(Relaxed))
+    }
+
     /// Whether a guest that was told `mtu` elsewhere loses nothing by having this machine's TAP device. An MTU that
     /// is not known is taken for good.
     ///

@@ -68,7 +68,12 @@ pub use vmm_lite_interface::control::ResumeReason;
 
 use crate::{
     boot::{self, Image},
-    devices::{console::Console, net::Net, tap, tap::Tap},
+    devices::{
+        console::Console,
+        net::{Net, Own},
+        tap,
+        tap::Tap,
+    },
     kvm::{self, DirtyLog, Host, cpu::Features},
     memory::{self, GuestRam, PageSet},
 };
@@ -253,7 +258,11 @@ impl Vm {
         let thread = thread::start()?;
         let (vcpu, log, cpuid) = host.create(&ram)?;
         let net = match (&identity.net, tap) {
-            (Some(net), Some(tap)) => Some(Net::new(tap, net.mac)?),
+            (Some(net), Some(tap)) => {
+                let mut device = Net::new(tap, net.mac)?;
+                device.restrict_to(Some(Own::new(net.mac, net.ip.map(|ip| ip.address))));
+                Some(device)
+            }
             _ => None,
         };
         let announcer = net.as_ref().map(|n| n.tap().try_clone()).transpose()?;

@@ -156,6 +156,13 @@ impl<'vm> Paused<'vm> {
         Ok(apply)
     }
 
+    /// Lets the guest send packets from addresses that are not its own.
+    pub fn allow_spoofing(&mut self) {
+        if let Some(net) = &mut self.machine.net {
+            net.restrict_to(None);
+        }
+    }
+
     /// Tells the guest who it is on the network from now on.
     pub fn readdress(&self, address: &Address) {
         let ram = self.vm.ram();

@@ -124,6 +124,10 @@ pub struct NetStats {
     pub tx_bytes: u64,
     /// Packets from it that the host did not take.
     pub tx_dropped: u64,
+    /// Packets from it that came from addresses which are not its own, and were dropped.
+    pub tx_spoofed: u64,
+    /// The longest packets that the guest was told of (MTU).
+    pub mtu: u16,
 }
 
 /// What the guest says of itself, unchecked.
@@ -180,6 +184,8 @@ impl Stats {
                     tx_packets: n(&c.tx_packets),
                     tx_bytes: n(&c.tx_bytes),
                     tx_dropped: n(&c.tx_dropped),
+                    tx_spoofed: n(&c.tx_spoofed),
+                    mtu: c.mtu.load(Relaxed),
                 }
             }),
             guest: GuestStats {

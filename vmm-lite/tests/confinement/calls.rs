@@ -31,6 +31,8 @@ fn forbidden() -> Vec<(Thread, i64, [u64; 3])> {
         (Thread::Stdin, libc::SYS_ioctl, [0, 0xae80, 0]),
         (Thread::Control, libc::SYS_openat, [0; 3]),
         (Thread::Control, libc::SYS_socket, [libc::AF_PACKET as u64, libc::SOCK_RAW as u64, 0]),
+        // Of another thread.
+        (Thread::Control, libc::SYS_sched_setattr, [1, 0, 0]),
         (Thread::ConsoleIn, libc::SYS_socket, inet),
         (Thread::Metrics, libc::SYS_openat, [0; 3]),
         (Thread::Accept, libc::SYS_clone, fork),

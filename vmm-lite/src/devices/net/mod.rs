@@ -5,9 +5,11 @@
 
 mod queues;
 mod registers;
+mod sources;
 mod state;
 
 pub use queues::Moved;
+pub use sources::Own;
 pub use state::NetState;
 
 use super::{Violation, tap, tap::Tap};
@@ -40,8 +42,12 @@ pub struct Counters {
     pub tx_bytes: AtomicU64,
     /// Packets from the guest that the host would not take.
     pub tx_dropped: AtomicU64,
+    /// Packets from it that came from addresses which are not its own.
+    pub tx_spoofed: AtomicU64,
     /// The MTU that the guest was told.
     pub mtu: AtomicU16,
+    /// Whether the guest may send from any address.
+    pub may_spoof: AtomicBool,
 }
 
 impl Counters {
@@ -107,6 +113,8 @@ pub struct Net {
     offload: Option<u32>,
     /// The TAP's own, which a guest that comes may not exceed.
     tap_mtu: u16,
+    /// What packets must come from.
+    own: Option<Own>,
     registers: Registers,
     buffers: Buffers,
     counters: Arc<Counters>,
@@ -132,9 +140,16 @@ impl Net {
     pub fn with_mtu(tap: Tap, mac: [u8; 6], mtu: u16) -> Self {
         let (counters, late): (Arc<Counters>, _) = Default::default();
         counters.mtu.store(mtu, Relaxed);
+        counters.may_spoof.store(true, Relaxed);
         let registers = Registers::new(mac, mtu);
         let (offload, buffers) = (None, Buffers::default());
-        Self { tap, offload, tap_mtu: mtu, registers, buffers, counters, late }
+        Self { tap, offload, tap_mtu: mtu, own: None, registers, buffers, counters, late }
+    }
+
+    /// Drops and counts packets from now on that do not come from these addresses; `None`: none.
+    pub fn restrict_to(&mut self, own: Option<Own>) {
+        self.own = own;
+        self.counters.may_spoof.store(own.is_none(), Relaxed);
     }
 
     /// Its counters.
@@ -197,12 +212,12 @@ impl Net {
     /// # Errors
     /// A [`Violation`].
     pub fn pass(&mut self, ram: &GuestRam) -> Result<Moved, Violation> {
-        let Self { tap, registers, buffers, counters, late, .. } = self;
+        let Self { tap, own, registers, buffers, counters, late, .. } = self;
         let room = registers::frame_max(registers.offload(), registers.mtu());
         let Some([receive, transmit]) = registers.live_queues() else {
             return Ok(Moved::default());
         };
-        let sent = queues::send(transmit, ram, tap, buffers, counters)?;
+        let sent = queues::send(transmit, ram, tap, *own, buffers, counters)?;
         let received = queues::receive(receive, ram, tap, buffers, counters, late, room)?;
         Ok(Moved {
             sent: sent.sent,
@@ -217,11 +232,11 @@ impl Net {
     /// # Errors
     /// A [`Violation`].
     pub fn flush(&mut self, ram: &GuestRam) -> Result<(), Violation> {
-        let Self { tap, registers, buffers, counters, .. } = self;
+        let Self { tap, own, registers, buffers, counters, .. } = self;
         let Some([_, transmit]) = registers.live_queues() else { return Ok(()) };
         // A queue that never empties is one that changes while it is served, which a guest that is stopped does not do.
         for _ in 0..=usize::from(registers::QUEUE_MAX) / queues::BATCH {
-            if !queues::send(transmit, ram, tap, buffers, counters)?.more {
+            if !queues::send(transmit, ram, tap, *own, buffers, counters)?.more {
                 return Ok(());
             }
         }

@@ -1,6 +1,6 @@
 //! Moving packets between the queues and the TAP, straight between guest memory and the kernel, without allocating.
 
-use super::{Counters, Late, Violation, registers::QUEUE_MAX};
+use super::{Counters, Late, Own, Violation, registers::QUEUE_MAX, sources::LOOKED_AT};
 use crate::{
     devices::tap::{Tap, VNET_HEADER},
     memory::{GuestRam, Mmap},
@@ -94,6 +94,17 @@ impl Buffers {
         }
     }
 
+    /// As much of the beginning of the chain gathered as `to` has room for.
+    fn beginning<'b>(&self, ram: &GuestRam, to: &'b mut [u8; LOOKED_AT]) -> &'b [u8] {
+        let mut len = 0;
+        for &(address, part) in &self.guest {
+            let now = part.min(LOOKED_AT - len);
+            ram.read(address, &mut to[len..len + now]).expect("checked when gathered");
+            len += now;
+        }
+        &to[..len]
+    }
+
     /// Logs that the first `written` bytes of the chain were written by the kernel.
     fn mark(&self, ram: &GuestRam, mut written: usize) {
         for &(address, len) in &self.guest {
@@ -125,6 +136,7 @@ pub(super) fn send(
     queue: &mut Queue,
     ram: &GuestRam,
     tap: &Tap,
+    own: Option<Own>,
     buffers: &mut Buffers,
     counters: &Counters,
 ) -> Result<Moved, Violation> {
@@ -136,6 +148,13 @@ pub(super) fn send(
         let len = buffers.gather(chain, ram, false).map_err(broken)?;
         if len < VNET_HEADER {
             return Err(broken(format!("a packet of {len} bytes, shorter than its header")));
+        }
+        // The guest does not run meanwhile: what is looked at is what is sent.
+        if own.is_some_and(|own| !own.sent(buffers.beginning(ram, &mut [0; LOOKED_AT]))) {
+            counters.tx_spoofed.fetch_add(1, Relaxed);
+            done(queue, ram, head, 0).map_err(broken)?;
+            moved.sent += 1;
+            continue;
         }
         // SAFETY: the buffers were just checked to lie in guest memory, which `ram` keeps mapped.
         match unsafe { tap.write_from(&buffers.iov) } {

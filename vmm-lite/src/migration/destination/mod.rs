@@ -66,6 +66,8 @@ pub struct Offering {
     pub fault_cost: Option<FaultCost>,
     /// How long a VM waits for a source that has memory of it, before it is given up for lost; `None`: for as long as it takes.
     pub lost_after: Option<Duration>,
+    /// Whether a guest may come that sends packets from addresses which are not its own.
+    pub allow_spoofing: bool,
 }
 
 /// A VM that has arrived and runs.

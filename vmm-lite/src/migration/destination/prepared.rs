@@ -30,6 +30,9 @@ use vmm_lite_interface::INTERFACE_VERSION;
 /// How long the vCPU may take to enter the guest before nothing is said about when it did.
 const ENTRY: Duration = Duration::from_secs(1);
 
+/// Why a VM is refused whose guest would be cut off without a word.
+const SPOOFS: &str = "the VM may send packets from addresses which are not its own: this needs `receive --allow-spoofing`";
+
 /// See the module.
 pub(super) struct Prepared {
     pub vm: Vm,
@@ -86,6 +89,11 @@ impl Prepared {
         let vm = Vm::prepare_with(&offering.resources, identity, console, None)
             .map_err(|e| cannot(&e))?;
         vm.check_link(needs.mtu).map_err(|e| cannot(&e))?;
+        match (needs.spoofs, offering.allow_spoofing) {
+            (true, true) => vm.hold().map_err(|e| cannot(&e))?.allow_spoofing(),
+            (true, false) => return Err(Refusal::Prepare(SPOOFS.into())),
+            (false, _) => {}
+        }
         let apply = vm.hold().and_then(|mut held| held.warm_up()).map_err(|e| cannot(&e))?;
         let missing = Missing::able(vm.ram(), source)
             .inspect_err(|e| tracing::info!("no memory can follow: {}", crate::cli::with_causes(e)))
