@@ -248,6 +248,41 @@ fn a_revert_that_fails_half_way_leaves_a_machine_that_stands_as_it_was() {
     counts_on(&vm);
 }
 
+/// What a failure lets go of, such as pages that did not pass their checksum, may be anything: no instruction runs on it,
+/// also where the VM is being resumed at that moment.
+#[test]
+fn no_instruction_runs_once_a_machine_has_failed() {
+    if !kvm() {
+        return;
+    }
+    for round in 0..60 {
+        let vm = vm(2 << 20);
+        counts_on(&vm);
+        let paused = (round % 3 > 0).then(|| vm.pause().unwrap());
+        let (mut then, failing) = (0, vm.clone());
+        let fails = || {
+            failing.fail(std::io::Error::other("its memory is bad"), || then = counted(&failing))
+        };
+        std::thread::scope(|scope| {
+            let failed = scope.spawn(fails);
+            if round % 3 == 1 {
+                while !vm.stop_wanted() {
+                    std::thread::yield_now();
+                }
+            }
+            if let Some(paused) = paused {
+                // Before or after it has failed; in the latter case it does not run.
+                let resumed = paused.resume_here();
+                assert!(round % 3 == 2 || resumed.is_err(), "a machine that has failed runs");
+            }
+            failed.join().unwrap();
+        });
+        let VmPhase::Ended(end) = vm.phase() else { panic!("{:?}", vm.phase()) };
+        assert!(matches!(*end, End::Vmm(_)), "{end}");
+        assert_eq!(counted(&vm), then, "it ran on");
+    }
+}
+
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }

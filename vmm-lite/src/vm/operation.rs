@@ -18,13 +18,6 @@ pub enum Operation {
     Revert,
 }
 
-impl Operation {
-    /// Whether `vmm-lite cancel` ends it.
-    const fn can_be_cancelled(self) -> bool {
-        matches!(self, Self::Move | Self::Snapshot | Self::Fork)
-    }
-}
-
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -110,9 +103,6 @@ pub enum NotCancelled {
     /// There is none.
     #[error("nothing is being done with the VM that could be called off")]
     Nothing,
-    /// One that cannot be.
-    #[error("the VM is {0}, which cannot be called off")]
-    Cannot(Operation),
     /// The commit of a move was sent.
     #[error("it is too late: the VM was handed to the other host, which runs it")]
     Committed,
@@ -126,9 +116,6 @@ impl Shared {
     pub(super) fn cancel(&self, slow: &mut Slow<'_>) -> Result<(), NotCancelled> {
         let mut control = self.lock_control();
         let current = control.operations.current.ok_or(NotCancelled::Nothing)?;
-        if !current.what.can_be_cancelled() {
-            return Err(NotCancelled::Cannot(current.what));
-        }
         // A counter that is full is readable too.
         let _ = self.cancel.write(1);
         loop {

@@ -102,12 +102,20 @@ pub struct Bed {
 }
 
 /// A VM in a state, what brought it there, and where it would move.
-struct Scene {
-    vm: Process,
-    operation: Option<Process>,
+pub struct Scene {
+    pub vm: Process,
+    pub operation: Option<Process>,
     destination: Process,
     /// Lets memory that follows pass.
     passes: Arc<AtomicBool>,
+}
+
+impl Scene {
+    /// Whether what was under way succeeded. Memory that follows passes from now on.
+    pub fn operation_ends(&mut self) -> bool {
+        self.passes.store(true, SeqCst);
+        self.operation.as_mut().unwrap().wait(PATIENCE).unwrap().success()
+    }
 }
 
 impl Bed {
@@ -161,7 +169,62 @@ impl Bed {
         relay.unwrap().url()
     }
 
-    fn bring(&self, state: State) -> Scene {
+    /// A path for a file.
+    pub fn file(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// Runs a verb at the source that succeeds with JSON.
+    pub fn json(&self, args: &[&str]) -> Value {
+        self.vmms[0].json(args).unwrap_or_else(|e| panic!("{args:?}: {e}"))
+    }
+
+    /// What a verb at the source says that is refused.
+    pub fn refused(&self, args: &[&str]) -> String {
+        let out = self.vmms[0].command(args).unwrap().output().unwrap();
+        assert!(!out.status.success(), "{args:?} succeeds");
+        String::from_utf8_lossy(&out.stderr).into_owned()
+    }
+
+    /// Stops the VM at the destination.
+    pub fn stop_there(&self) {
+        self.vmms[1].json(&["stop", "d", "--json"]).unwrap();
+    }
+
+    /// A VM whose commit was sent to a destination that died right after.
+    pub fn unreachable(&self) -> Scene {
+        let url = self.vmms[1].url(PORT);
+        let mut receive =
+            self.vmms[1].command(&["receive", "--listen", &url, "--plaintext"]).unwrap();
+        receive.env(CHOICE, "destination.written-down=kill");
+        let destination = Process::start(receive).unwrap();
+        destination.wait_for_line("listening", PATIENCE).unwrap();
+        let vm = self.run(&[], None);
+        let operation = Some(self.verb(&["migrate", "d", &url, "--plaintext", "--json"]));
+        vm.wait_for_line("asking tcp://", PATIENCE).unwrap();
+        Scene { vm, operation, destination, passes: Arc::default() }
+    }
+
+    /// The VM runs at the source.
+    pub fn runs_on(&self, scene: &mut Scene) {
+        self.is("it goes on", "runs", scene);
+    }
+
+    /// What was under way comes to an end, and the VM is this.
+    pub fn check_after(&self, what: &str, after: &str, scene: &mut Scene) {
+        scene.passes.store(true, SeqCst);
+        self.is(what, after, scene);
+    }
+
+    /// Moves the VM, and returns what it says of itself there.
+    pub fn moved_once_more(&self, scene: Scene) -> Value {
+        let _there = self.vmms[1].receive(PORT, &["--plaintext"]).unwrap();
+        let _vm = scene.vm;
+        self.json(&["migrate", "d", &self.vmms[1].url(PORT), "--plaintext", "--json"]);
+        self.stats(1).unwrap()
+    }
+
+    pub fn bring(&self, state: State) -> Scene {
         let destination = self.vmms[1].receive(PORT, &["--plaintext"]).unwrap();
         let url = self.vmms[1].url(PORT);
         let passes = Arc::new(AtomicBool::new(false));
@@ -212,7 +275,7 @@ impl Bed {
     }
 
     /// The answer to a request of the VM at the source.
-    fn ask(&self, request: &str) -> Value {
+    pub fn ask(&self, request: &str) -> Value {
         let runtime = self.vmms[0].identity();
         let socket = runtime.with_file_name("vmm-lite").join("d.sock");
         let mut stream = UnixStream::connect(socket).unwrap();
@@ -385,7 +448,6 @@ fn kind(success: bool, said: &str) -> &'static str {
         ("was handed to", "elsewhere"),
         ("is not paused", "no"),
         ("that could be called off", "no"),
-        ("cannot be called off", "no"),
         ("try again when that is done", "busy"),
     ];
     answers.iter().find(|(words, _)| said.contains(words)).map_or("an error", |(_, kind)| kind)

@@ -1,6 +1,7 @@
 //! Every verb in every state of a VM: the table of `docs/verbs.md`, cell by cell, with real processes.
 
 mod bed;
+mod outcomes;
 mod table;
 
 use bed::{Bed, State};

@@ -1,4 +1,5 @@
-//! A host whose KVM cannot run VMs starts none, and takes none from another host.
+//! A host whose KVM cannot run VMs takes on none that has something to lose: a fresh one is not tested for, as that
+//! costs its start half a millisecond.
 #![cfg(debug_assertions)]
 
 use crate::{Host, Running, common::Elf, kvm, says_hi_and_waits, text};
@@ -6,7 +7,7 @@ use std::process::Stdio;
 use vmm_lite::fail_point::CHOICE;
 
 #[test]
-fn every_verb_that_starts_a_vm_refuses_where_the_self_test_of_kvm_fails() {
+fn every_verb_that_takes_on_a_vm_refuses_where_the_self_test_of_kvm_fails() {
     if !kvm() {
         return;
     }
@@ -25,8 +26,7 @@ fn every_verb_that_starts_a_vm_refuses_where_the_self_test_of_kvm_fails() {
     host.json(&["snapshot", "vm", file, "--json"]);
     let listen = ["receive", "--listen", "tcp://127.0.0.1:0", "--plaintext"];
     for args in [
-        &["run", image, "--name", "other"][..],
-        &["restore", file, "--name", "other"],
+        &["restore", file, "--name", "other"][..],
         &["restore", file, "--name", "other", "--lazy"],
         &["restore", file, "--name", "other", "--count", "2"],
         &["fork", "vm", "--prefix", "other"],
