@@ -3,7 +3,7 @@
 use super::{arguments, call_off::CallOff, identity, waiting::Teller};
 use crate::{
     confine::Mode as Seccomp,
-    control::{Client, server::catch_signals},
+    control::{self, Client, server::catch_signals},
     identity::{
         Expected, IdentityDir, Location, PublicKey, expected,
         signer::{self, Signing},
@@ -153,7 +153,10 @@ fn moved(args: Args) -> super::Result {
             let sent = client.send(&request, &[socket.as_fd()]);
             drop(socket);
             let answer = sent.and_then(|()| client.answer(progress));
-            leash.release();
+            // Without an answer the move may go on, and its source may have to prove itself again.
+            if matches!(answer, Ok(_) | Err(control::Error::Refused(_))) {
+                leash.release();
+            }
             if let (Ok(answer), true) = (&answer, expected.first_use) {
                 bind(&dir, &args.to, answer)?;
             }

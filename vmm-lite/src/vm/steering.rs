@@ -336,11 +336,10 @@ impl Shared {
         loop {
             control.ended()?;
             match control.phase {
-                Phase::Paused { .. } if control.guarded => {
-                    if other == OtherGuard::Report {
-                        return Ok(Waited::Guarded);
-                    }
+                Phase::Paused { .. } if control.guarded && other == OtherGuard::Report => {
+                    return Ok(Waited::Guarded);
                 }
+                Phase::Paused { .. } if control.guarded => {}
                 Phase::Paused { .. } => {
                     drop(control);
                     if let Some(machine) = self.take_paused() {

@@ -73,7 +73,8 @@ fn a_store_is_saved_under_load_and_comes_back_the_same_each_time() {
     let mut drawn = HashSet::new();
     let mut up = up;
     for how in [&[][..], &["--lazy"], &[]] {
-        let vm = lab.start(&[&["restore", &file, "--tap", "tap0", "--clock", "jump"][..], how].concat());
+        let vm =
+            lab.start(&[&["restore", &file, "--tap", "tap0", "--clock", "jump"][..], how].concat());
         let mut connection = lab.client(KV);
         assert_eq!(connection.bulk("GET kept\r\n").unwrap().as_deref(), Some("8f1c29"));
         assert_eq!(connection.bulk("GET counter\r\n").unwrap().as_ref(), Some(&counter));

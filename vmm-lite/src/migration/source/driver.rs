@@ -73,6 +73,8 @@ pub(super) struct Driver<'vm> {
     pub(super) held: Vec<u8>,
     /// It is paused at the destination, as it was here.
     pub(super) paused_there: bool,
+    /// The destination was asked once more since an operator vouched for the VM.
+    asked_since_vouched: bool,
     /// Pages of the guest's page tables.
     tables: Vec<usize>,
     /// What had changed when that was last looked at.
@@ -122,6 +124,7 @@ impl<'vm> Driver<'vm> {
             packer: Packer::new(),
             held: Vec::new(),
             paused_there: false,
+            asked_since_vouched: false,
             tables: Vec::new(),
             written: Pages::none(0),
             pace: Pace::new(options.bandwidth),
@@ -389,31 +392,29 @@ impl<'vm> Driver<'vm> {
     }
 
     /// After the commit: connects again to ask, after a while if that was in vain before. The end of the VM ends the
-    /// waiting, and so does an operator who vouches for it.
+    /// waiting, and so does an operator who vouches for it, once the destination was asked in vain since.
     fn reconnect(&mut self, wait: bool) {
         self.connection = None;
         let (ended, vouched) = (self.vm.end_fd(), self.vm.vouched_fd());
-        if wait
-            && let Ok([over, said]) = wait_any([ended, vouched].map(Watch::Readable), ASK_AGAIN)
-            && (over || said)
-        {
+        let patience = if wait { ASK_AGAIN } else { Duration::ZERO };
+        // What cannot be looked at is asked about again.
+        let looked = wait_any([ended, vouched].map(Watch::Readable), patience);
+        let [over, said] = looked.unwrap_or_default();
+        if over || said && self.asked_since_vouched {
             return self.without_word(over);
         }
+        self.asked_since_vouched = said;
         tracing::warn!(
             "the connection broke after the commit: asking {} what became of the VM",
             self.to
         );
-        let wanted = Wanted { cancel: vouched, ended, ..Wanted::ALWAYS };
+        let wanted = Wanted { ended, ..Wanted::ALWAYS };
         match Connection::open(&self.to, &self.transport, self.peer, STALLED, &wanted) {
             Ok(mut connection) => {
                 connection.known();
                 self.connection = Some(connection);
                 fail_point!("source.asking");
                 self.events.push_back(Event::Reconnected);
-            }
-            Err(Error::Link(LinkError::GivenUp(_))) => {
-                let over = wait_readable(ended, Duration::ZERO).unwrap_or(false);
-                self.without_word(over);
             }
             Err(e) => self.events.push_back(Event::LinkLost(crate::cli::with_causes(&e))),
         }
