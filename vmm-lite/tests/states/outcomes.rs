@@ -31,6 +31,7 @@ fn an_operators_word_does_not_count_against_the_destinations() {
     let said = bed.refused(&["resume", "d", "--i-know-it-runs-nowhere-else"]);
     assert!(said.contains("the other host answers") || said.contains("has ended"), "{said}");
     bed.check_after("an operator's word", "runs there", &mut scene);
+    drop(scene);
     let mut scene = bed.bring(State::Running);
     let said = bed.refused(&["resume", "d", "--i-know-it-runs-nowhere-else"]);
     assert!(said.contains("was not handed to another host"), "{said}");
