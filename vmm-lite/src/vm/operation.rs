@@ -2,7 +2,7 @@
 
 use super::{Error, Slow, shared::Shared};
 use serde::Serialize;
-use std::{fmt, os::fd::AsRawFd, sync::Arc};
+use std::{fmt, sync::Arc};
 
 /// Something that needs the whole VM for a while. There is one at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -79,12 +79,6 @@ impl InProgress {
         if let Some(current) = &mut self.0.lock_control().operations.current {
             current.cancelled = true;
         }
-    }
-
-    /// Readable once it is to be called off.
-    #[must_use]
-    pub fn cancel_fd(&self) -> i32 {
-        self.0.cancel.as_raw_fd()
     }
 }
 
