@@ -154,7 +154,7 @@ fn the_verbs_work_on_a_vm_that_runs() {
     assert!(host.run(&["resume", "kv"]).status.success());
     let again = host.run(&["resume", "kv"]);
     assert_eq!(again.status.code(), Some(1));
-    assert!(text(&again.stderr).contains("it is not paused"), "{}", text(&again.stderr));
+    assert!(text(&again.stderr).contains("the VM is not paused"), "{}", text(&again.stderr));
 
     let quiesced = host.json(&["pause", "kv", "--quiesce", "5000", "--json"]);
     assert_eq!(quiesced["quiescent"], true);
