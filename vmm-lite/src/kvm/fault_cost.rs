@@ -165,7 +165,7 @@ fn touch(vcpu: &mut Vcpu, way: &Way, n: u64) -> Result<Duration, Error> {
         cpu_time::of(this_thread()).map_err(failed)
     };
     let began = age()?;
-    let exit = vcpu.run()?;
+    let exit = vcpu.run_to_exit()?;
     let took = age()?.saturating_sub(began);
     match exit {
         Exit::PortWrite { port: PORT, .. } => Ok(took),

@@ -4,7 +4,7 @@
 //! there. A KVM that cannot do this, as on some emulated CPUs, would end a VM with its first instruction after a move, when the source has
 //! given it up.
 
-use super::{Error, Exit, Host, Vcpu, failed, this_thread, user_mode};
+use super::{Error, Exit, Host, failed, user_mode};
 use crate::memory::{GuestRam, PAGE};
 use kvm_bindings::kvm_regs;
 use std::{arch::global_asm, sync::Arc, thread};
@@ -94,20 +94,12 @@ impl Host {
             ..Default::default()
         };
         vcpu.fd.set_regs(&regs).map_err(failed("set the registers"))?;
-        expect("code at CPL 3 that rings the doorbell", run(&mut vcpu)?, STEP)?;
+        expect("code at CPL 3 that rings the doorbell", vcpu.run_to_exit()?, STEP)?;
         let captured = vcpu.capture()?;
-        expect("the same code, let run on", run(&mut vcpu)?, 2 * STEP)?;
+        expect("the same code, let run on", vcpu.run_to_exit()?, 2 * STEP)?;
         vcpu.apply(&captured)?;
-        expect("the same code from a state that was captured", run(&mut vcpu)?, 2 * STEP)
+        expect("the same code from a state that was captured", vcpu.run_to_exit()?, 2 * STEP)
     }
-}
-
-fn run(vcpu: &mut Vcpu) -> Result<Exit, Error> {
-    let kick = vcpu.kick_handle();
-    kick.enter(this_thread(), || false);
-    let exit = vcpu.run();
-    kick.leave();
-    exit
 }
 
 fn expect(step: &'static str, exit: Exit, value: u32) -> Result<(), Error> {

@@ -3,6 +3,7 @@
 use super::{
     Error, Kick, PageFaults, SteadyState, VcpuState, cpu, entry, failed,
     state::{self, SYNC_ALL},
+    this_thread,
 };
 use crate::memory::GuestRam;
 use kvm_bindings::{
@@ -231,6 +232,22 @@ impl Vcpu {
         Ok(Exit::Cannot { what, rip })
     }
 
+    /// Runs code of the VMM's own until it exits of its own accord. Any signal to this thread ends
+    /// KVM_RUN, such as the one by which glibc has all threads change their user, and says nothing
+    /// about the code.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub(super) fn run_to_exit(&mut self) -> Result<Exit, Error> {
+        until_not_kicked(|| {
+            let kick = self.kick_handle();
+            kick.enter(this_thread(), || false);
+            let exit = self.run();
+            kick.leave();
+            exit
+        })
+    }
+
     fn internal_error(&mut self) -> String {
         // SAFETY: the exit reason says that this is the union's field; it has only integers.
         let suberror = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.internal.suberror };
@@ -269,5 +286,29 @@ fn use_host_tsc(fd: &VcpuFd) {
     if unsafe { ioctl_with_ref(fd, KVM_SET_DEVICE_ATTR(), &attr) } != 0 {
         let e = std::io::Error::last_os_error();
         tracing::debug!("the TSC offset stays as it is: {e}");
+    }
+}
+
+/// What the first run that was not interrupted came to, or the last of very many.
+fn until_not_kicked(mut run: impl FnMut() -> Result<Exit, Error>) -> Result<Exit, Error> {
+    const ATTEMPTS: usize = 10_000;
+    for _ in 1..ATTEMPTS {
+        match run()? {
+            Exit::Kicked => {}
+            exit => return Ok(exit),
+        }
+    }
+    run()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_is_interrupted_is_repeated() {
+        let mut exits = [Exit::Kicked, Exit::Kicked, Exit::Halted].into_iter();
+        assert_eq!(until_not_kicked(|| Ok(exits.next().unwrap())).unwrap(), Exit::Halted);
+        assert_eq!(until_not_kicked(|| Ok(Exit::Kicked)).unwrap(), Exit::Kicked, "it ends");
     }
 }

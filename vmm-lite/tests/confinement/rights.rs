@@ -114,10 +114,11 @@ fn copies_give_root_up_and_the_verbs_still_reach_them() {
     let (file, other) = (file("kv.snap"), file("other.snap"));
     let args = ["--name", "kv", "--memory", "16M", "--tap", "tap0", "--ip", "10.0.0.2/24"];
     let vm = here.run(&image("kv").unwrap(), &[&args[..], &BECOME_NOBODY].concat()).unwrap();
-    let reach = |address: &str| {
-        Connection::open_when_up(&client, address.parse().unwrap(), PATIENCE).unwrap()
+    let reach = |address: &str, vm: &Process| {
+        Connection::open_when_up(&client, address.parse().unwrap(), PATIENCE)
+            .unwrap_or_else(|e| panic!("{e}; the VM's process said:\n{}", vm.output()))
     };
-    assert_eq!(reach("10.0.0.2:6379").request("SET a kept\r\n").unwrap(), "+OK");
+    assert_eq!(reach("10.0.0.2:6379", &vm).request("SET a kept\r\n").unwrap(), "+OK");
     here.json(&["snapshot", "kv", &file, "--json"]).unwrap();
     for n in 1..=2 {
         site.hosts[0].tap(&format!("tap{n}")).unwrap();
@@ -131,7 +132,7 @@ fn copies_give_root_up_and_the_verbs_still_reach_them() {
         for n in 0..2 {
             let pid = report["clones"][n]["pid"].as_u64().unwrap() as u32;
             assert_eq!(rights_left(pid, NOBODY, NOBODY), [""; 0]);
-            let mut clone = reach(&format!("10.0.0.{}:6379", 21 + n));
+            let mut clone = reach(&format!("10.0.0.{}:6379", 21 + n), &clones);
             assert_eq!(clone.bulk("GET a\r\n").unwrap().as_deref(), Some("kept"));
         }
         let args = ["snapshot", "kv-1", &other, "--json", "--mode", "copy-on-write"];
@@ -147,7 +148,7 @@ fn copies_give_root_up_and_the_verbs_still_reach_them() {
     for how in [&[][..], &["--lazy"]] {
         let restore = [&["restore", &file, "--tap", "tap0"], how, &BECOME_NOBODY].concat();
         let vm = Process::start(here.command(&restore).unwrap()).unwrap();
-        let mut restored = reach("10.0.0.2:6379");
+        let mut restored = reach("10.0.0.2:6379", &vm);
         assert_eq!(restored.bulk("GET a\r\n").unwrap().as_deref(), Some("kept"));
         assert_eq!(rights_left(vm.pid(), NOBODY, NOBODY), [""; 0]);
         here.json(&["stop", "kv", "--json"]).unwrap();
