@@ -25,9 +25,15 @@ pub fn skipped(test: &str, why: impl Display) {
     }
 }
 
-/// One line, whatever `why` consists of.
+/// One line that is read at a glance, whatever `why` consists of.
 fn line(test: &str, why: impl Display) -> String {
-    format!("skipped: {test}: {why}").replace('\n', " ") + "\n"
+    const LONGEST: usize = 200;
+    let mut line = format!("skipped: {test}: {why}").replace('\n', " ");
+    if let Some((end, _)) = line.char_indices().nth(LONGEST) {
+        line.truncate(end);
+        line.push('…');
+    }
+    line + "\n"
 }
 
 /// In one write, so that the lines of processes that run at once do not mix.
@@ -48,6 +54,13 @@ mod tests {
         let text = fs::read_to_string(&log).unwrap();
         fs::remove_file(&log).unwrap();
         assert_eq!(text, "skipped: one: no KVM\nskipped: two: no network\n");
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        let line = line("one", "ä".repeat(300));
+        assert_eq!(line.chars().count(), 202, "{line}");
+        assert!(line.ends_with("ä…\n"), "{line}");
     }
 
     /// Source files below `dir`, without what was built.
