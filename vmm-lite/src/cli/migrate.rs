@@ -19,7 +19,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use migrate::{report::Report, source::Mode};
 use serde_json::{Value, json};
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     os::fd::AsFd,
     process::ExitCode,
     time::Duration,
@@ -137,7 +137,7 @@ fn moved(args: Args) -> super::Result {
     let mut teller = Teller::default();
     let progress = |progress| {
         if json {
-            line(&progress);
+            println!("{progress}");
         } else if !teller.tell(&progress) && live {
             show(progress);
         }
@@ -177,7 +177,7 @@ fn moved(args: Args) -> super::Result {
         eprint!("\r\x1b[K");
     }
     if json {
-        line(&answer);
+        println!("{answer}");
         return gone(&mut client);
     }
     let paused = answer["paused"] == true;
@@ -212,7 +212,7 @@ fn secured(args: &Args) -> Result<Option<Secured>, Box<dyn std::error::Error>> {
 
 /// The last event of a move that was not made.
 fn failed(why: &dyn std::error::Error) {
-    line(&json!(Progress::Failed { error: super::with_causes(why) }));
+    println!("{}", json!(Progress::Failed { error: super::with_causes(why) }));
 }
 
 /// Expects the host that took the VM at its address from now on.
@@ -231,12 +231,6 @@ fn modes() -> impl TypedValueParser<Value = Mode> {
         let known = MODES.into_iter().find(|(known, _)| *known == name);
         known.map(|(_, mode)| mode).expect("one of the possible values")
     })
-}
-
-/// Prints a line that is there at once, also in a pipe. Whoever reads it may have gone, which is no reason to call the move off.
-fn line(value: &Value) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{value}").and_then(|()| out.flush());
 }
 
 fn show(progress: Value) {

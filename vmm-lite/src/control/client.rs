@@ -229,7 +229,8 @@ impl Client {
         let mut line = Vec::new();
         let read = self.lines.by_ref().take(ANSWER_MAX).read_until(b'\n', &mut line);
         read.map_err(self.failed("read from"))?;
-        if line.is_empty() {
+        // A line that is not whole is none: what sent it ended meanwhile.
+        if !line.ends_with(b"\n") && (line.len() as u64) < ANSWER_MAX {
             return Err(Error::Closed(self.name.clone()));
         }
         serde_json::from_slice(&line).map_err(|e| self.protocol(e.to_string()))

@@ -4,6 +4,7 @@
 mod common;
 mod crowds;
 mod identity;
+mod messages;
 mod odd_files;
 mod self_test;
 
