@@ -8,7 +8,8 @@ use nix::{
 };
 use serde_json::Value;
 use std::{
-    os::fd::OwnedFd,
+    io::{Read, Write},
+    os::{fd::OwnedFd, unix::net::UnixListener},
     process::{Command, Stdio},
     thread,
 };
@@ -107,5 +108,28 @@ fn a_reader_that_has_gone_is_no_failure() {
         command.stdout(Stdio::from(to_out)).stderr(Stdio::from(to_err));
         drop((out, err));
         assert_eq!(command.status().unwrap().code(), Some(code), "{args:?}");
+    }
+}
+
+#[test]
+fn half_an_answer_is_the_end_of_the_connection() {
+    let host = Host::new("half-answers");
+    // Makes the directory.
+    assert!(host.run(&["ps"]).status.success());
+    let listener = UnixListener::bind(host.dir.join("vmm-lite/half.sock")).unwrap();
+    for half in ["", "{", r#"{"ok":{"blackout_ns":12"#] {
+        let verb = thread::spawn({
+            let mut command = host.command(&["stats", "half"]);
+            move || command.output().unwrap()
+        });
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = [0; 1024];
+        assert!(stream.read(&mut request).unwrap() > 0);
+        stream.write_all(half.as_bytes()).unwrap();
+        drop(stream);
+        let out = verb.join().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(said.contains("closed the connection without an answer"), "{half}: {said}");
+        assert_eq!(out.status.code(), Some(1));
     }
 }
