@@ -1,5 +1,6 @@
-//! Random numbers: ChaCha20, seeded by the host, the CPU and the clock, and seeded anew in each [`Epoch`]: so clones of a guest draw
-//! different numbers, and what a snapshot holds does not tell the numbers that its original draws after it.
+//! Random numbers: ChaCha20, seeded by the host, the CPU and the clock, and seeded anew in each
+//! [`Epoch`]: so clones of a guest draw different numbers, and what a snapshot holds does not tell
+//! the numbers that its original draws after it.
 
 use chacha20::ChaCha20Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
@@ -19,8 +20,9 @@ pub struct Seed {
     pub tsc: u64,
 }
 
-/// What the host has given for random numbers to begin with. Another one says that a copy of the guest's memory may exist that holds
-/// all secrets drawn before: the guest is a copy, or has been copied.
+/// What the host has given for random numbers to begin with. Another one says that a copy of the
+/// guest's memory may exist that holds all secrets drawn before: the guest is a copy, or has been
+/// copied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Epoch {
     /// Generation id.
@@ -104,7 +106,8 @@ mod tests {
 
     #[test]
     fn a_new_epoch_starts_a_new_stream_that_depends_on_the_old_one() {
-        // A copy has another generation too; the original of one has only other words of the host's.
+        // A copy has another generation too; the original of one has only other words of the
+        // host's.
         for new in [seed([1, 0], [0; 8]), seed([0, 0], [0, 0, 0, 0, 0, 0, 0, 1])] {
             let old = |tsc| Generator {
                 stream: Some((Seed { tsc, ..Seed::default() }.key([0; 32]), Epoch::default())),

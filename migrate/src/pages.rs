@@ -82,8 +82,8 @@ impl Pages {
         all
     }
 
-    /// From a bitmap: bit `n % 64` of word `n / 64` stands for page `n`, as in KVM's dirty log. Bits
-    /// at or past `limit` are dropped, missing words are zero.
+    /// From a bitmap: bit `n % 64` of word `n / 64` stands for page `n`, as in KVM's dirty log.
+    /// Bits at or past `limit` are dropped, missing words are zero.
     #[must_use]
     pub fn from_words(words: &[u64], limit: usize) -> Self {
         let mut pages = Self::none(limit);

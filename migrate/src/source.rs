@@ -196,7 +196,8 @@ impl Source {
         matches!(self.state, Committed | Unknown | Following | Rejoining | Settling)
     }
 
-    /// Whether it is the destination's word that it lacks: the commit has been given out and the link is lost.
+    /// Whether it is the destination's word that it lacks: the commit has been given out and the
+    /// link is lost.
     #[must_use]
     pub fn unknown(&self) -> bool {
         self.state == State::Unknown
@@ -259,8 +260,9 @@ impl Source {
         self.numbers.zero += sent.zero;
     }
 
-    /// Pages that were not sent since they changed, as far as that is known: of these, and of what has
-    /// changed since, it has to be known whether the guest [cares](Stopped::dont_care) for them.
+    /// Pages that were not sent since they changed, as far as that is known: of these, and of what
+    /// has changed since, it has to be known whether the guest [cares](Stopped::dont_care) for
+    /// them.
     #[must_use]
     pub fn unsent(&self) -> &Pages {
         self.rounds.left()

@@ -41,7 +41,7 @@ struct Moved {
     urgent: u64,
 }
 
-/// Until the vCPU stands, and how long of that the guest runs on.
+/// Until the vCPU is stopped, and how long of that the guest runs on.
 const QUIESCE: (u64, u64) = (80_000, 50_000);
 /// The destination's time to apply a state, to run it, and to get warm.
 const APPLY: u64 = 30_000;

@@ -121,7 +121,8 @@ fn a_failed_move_leaves_the_guest_running_at_the_source() {
     let uri = format!("unix:{}", dir.path().join("move").display());
     let options = Options { quiesce: Some(5), ..Options::new(uri) };
     let error = migrate(&mut source, &mut destination, &options).unwrap_err();
-    // Which of the two is noticed first is open: that the move failed, or that the destination is gone.
+    // Which of the two is noticed first is open: that the move failed, or that the destination is
+    // gone.
     assert!(matches!(error, Error::Migration { .. } | Error::Ended { .. }), "{error}");
     source.quiesce().unwrap().quiesce(6, LIMIT).unwrap();
     source.quiesce().unwrap().resume(6, ResumeReason::Resumed, LIMIT).unwrap();

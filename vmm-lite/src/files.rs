@@ -1,8 +1,9 @@
 //! Opening paths at which there may be something else than a regular file.
 //!
-//! A FIFO holds up its opener until the other end comes, a device may do anything when it is opened, and a
-//! rename puts a file in the place of either. Every path that vmm-lite finds by a pattern, or that a
-//! user names for a file, is opened or replaced by way of these functions, which never wait.
+//! A FIFO holds up its opener until the other end comes, a device may do anything when it is
+//! opened, and a rename puts a file in the place of either. Every path that vmm-lite finds by a
+//! pattern, or that a user names for a file, is opened or replaced by way of these functions, which
+//! never wait.
 
 use std::{
     fs::{self, File, FileType, OpenOptions},
@@ -14,9 +15,11 @@ use std::{
 /// Opens a regular file for reading. Symbolic links are followed.
 ///
 /// # Errors
-/// What the host says, and [`InvalidInput`](io::ErrorKind::InvalidInput) for anything but a regular file.
+/// What the host says, and [`InvalidInput`](io::ErrorKind::InvalidInput) for anything but a regular
+/// file.
 pub fn open(path: &Path) -> io::Result<File> {
-    // Before it is opened: opening a device is an action. Afterwards again: it may be another by then.
+    // Before it is opened: opening a device is an action. Afterwards again: it may be another by
+    // then.
     must_be_file(fs::metadata(path)?.file_type())?;
     open_with(OpenOptions::new().read(true), 0, path)
 }

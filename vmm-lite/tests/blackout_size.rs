@@ -1,9 +1,9 @@
 //! What is done between the stop of a guest and the commit does not grow with its memory.
 //!
-//! A guest that writes to the same few pages is driven through a move up to the commit, at two sizes
-//! of memory; and what the source's thread does in the blackout is counted rather than timed: bytes
-//! that it allocates, and words of bitmaps that it looks at. A set of all pages that is made or
-//! cloned in there, or a bitmap that is read whole, fails this, on a busy host too.
+//! A guest that writes to the same few pages is driven through a move up to the commit, at two
+//! sizes of memory; and what the source's thread does in the blackout is counted rather than timed:
+//! bytes that it allocates, and words of bitmaps that it looks at. A set of all pages that is made
+//! or cloned in there, or a bitmap that is read whole, fails this, on a busy host too.
 #![cfg(debug_assertions)]
 
 mod common;

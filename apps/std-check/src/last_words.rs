@@ -8,7 +8,8 @@ const DATAGRAMS: u8 = 10;
 /// Length of the stream, more than is under way at a time.
 const STREAM: usize = 200_000;
 
-/// Sends datagrams, each by a socket of its own, and a stream. Nothing waits for an answer, and nothing is left open.
+/// Sends datagrams, each by a socket of its own, and a stream. Nothing waits for an answer, and
+/// nothing is left open.
 pub fn send(to: SocketAddr) -> io::Result<()> {
     let mut stream = TcpStream::connect(to)?;
     for number in 0..DATAGRAMS {

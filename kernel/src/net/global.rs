@@ -32,8 +32,8 @@ static GLOBAL: KernelCell<Option<Global>> = KernelCell::new(None);
 const TRANSMIT: u16 = 1;
 /// Part of the memory that connections' buffers should take together.
 const BUFFERS_SHARE: usize = 4;
-/// How long the end of the program waits for what has been sent to leave, and what streams have sent
-/// to arrive, ns; and how long if nothing comes of it: as long as a neighbor is looked for.
+/// How long the end of the program waits for what has been sent to leave, and what streams have
+/// sent to arrive, ns; and how long if nothing comes of it: as long as a neighbor is looked for.
 const LAST_WORDS: u64 = 10_000_000_000;
 const LAST_SILENCE: u64 = 3_000_000_000;
 /// How long the device then may take for the frames that it was given, ns.
@@ -149,7 +149,8 @@ pub fn waits(id: SocketId) -> Rc<Waits> {
     waits
 }
 
-/// Closes a socket. Datagrams that were sent by it leave now, as far as the device and neighbors let them.
+/// Closes a socket. Datagrams that were sent by it leave now, as far as the device and neighbors
+/// let them.
 pub fn close(id: SocketId) {
     let full = GLOBAL.with(|global| {
         let Some(global) = global else { return false };

@@ -1,9 +1,10 @@
 //! Opens connections with initial sequence numbers of ours.
 //!
-//! smoltcp draws them itself, by a generator that is seeded when an interface is made, that cannot be
-//! seeded again, and whose next number can be told from a few that were seen. So an interface is made
-//! for each opening, with the one seed that makes it draw our number. Nothing else is left to it: the
-//! connection's packets go by its link's interface. Should smoltcp come to draw otherwise, a test says so.
+//! smoltcp draws them itself, by a generator that is seeded when an interface is made, that cannot
+//! be seeded again, and whose next number can be told from a few that were seen. So an interface is
+//! made for each opening, with the one seed that makes it draw our number. Nothing else is left to
+//! it: the connection's packets go by its link's interface. Should smoltcp come to draw otherwise,
+//! a test says so.
 
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
@@ -14,7 +15,8 @@ use smoltcp::{
     wire::{HardwareAddress, IpCidr, Ipv4Cidr},
 };
 
-/// smoltcp's generator: a multiplication and an addition, then a shift by 29 less the three highest bits.
+/// smoltcp's generator: a multiplication and an addition, then a shift by 29 less the three highest
+/// bits.
 const MULTIPLIER: u64 = 0xbb2e_fcec_3c39_611d;
 const ADDEND: u64 = 0x7590_ef39;
 const SHIFT: u32 = 29;
@@ -36,8 +38,8 @@ impl Opener {
         self.make(first, &mut Once { packet: None, mtu: MTU_LEAST }, now).context()
     }
 
-    /// Gives the listening socket of `set` the SYN `packet`, which came for `local`, by a link of this `mtu`. Its
-    /// answer begins with the sequence number `first`.
+    /// Gives the listening socket of `set` the SYN `packet`, which came for `local`, by a link of
+    /// this `mtu`. Its answer begins with the sequence number `first`.
     pub fn accept(
         &mut self,
         first: u32,
@@ -84,7 +86,8 @@ const fn drawn(state: u64) -> u32 {
     (state >> (SHIFT - (state >> 61) as u32)) as u32
 }
 
-/// The seed with which an interface draws `first` after the number of its first IP packet, which is not 0.
+/// The seed with which an interface draws `first` after the number of its first IP packet, which is
+/// not 0.
 fn seed_for(first: u32) -> u64 {
     // With the three highest bits 0, the lowest 29 are free.
     let mut states = (0..1 << SHIFT).map(|low| u64::from(first) << SHIFT | low);
@@ -141,7 +144,8 @@ impl RxToken for Packet<'_> {
     }
 }
 
-/// A socket that listens answers nothing to a SYN at once; what else smoltcp may have to say is not for the peer.
+/// A socket that listens answers nothing to a SYN at once; what else smoltcp may have to say is not
+/// for the peer.
 struct Nowhere;
 
 impl TxToken for Nowhere {

@@ -62,8 +62,9 @@ impl Ports {
         Ok(port)
     }
 
-    /// A port that nobody is bound to and that `free` agrees to, hard to guess (RFC 6056): each try is
-    /// drawn anew. Where nearly all are taken, the search goes on in order from the last one drawn.
+    /// A port that nobody is bound to and that `free` agrees to, hard to guess (RFC 6056): each try
+    /// is drawn anew. Where nearly all are taken, the search goes on in order from the last one
+    /// drawn.
     ///
     /// # Errors
     /// [`Error::AddressInUse`] when there is none.

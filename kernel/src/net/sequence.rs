@@ -1,6 +1,6 @@
-//! Initial sequence numbers of TCP connections (RFC 6528): a clock, so that a pair of addresses used again
-//! goes on after its last connection, and a keyed hash of the pair, so that nobody can tell those of one
-//! connection from those of another. The key is drawn anew in each [`Epoch`].
+//! Initial sequence numbers of TCP connections (RFC 6528): a clock, so that a pair of addresses
+//! used again goes on after its last connection, and a keyed hash of the pair, so that nobody can
+//! tell those of one connection from those of another. The key is drawn anew in each [`Epoch`].
 
 use crate::entropy::Epoch;
 use chacha20::{
@@ -10,7 +10,7 @@ use chacha20::{
 use core::net::SocketAddrV4;
 use smoltcp::time::Instant;
 
-/// The clock counts once in so many microseconds.
+/// Microseconds for which the clock counts once.
 const TICK: u64 = 4;
 
 /// See the module.
@@ -44,8 +44,8 @@ impl Sequence {
                 secret
             }
         };
-        // ChaCha20 is a pseudo-random function of its nonce: first a key for this pair of hosts, then
-        // a word for this pair of ports.
+        // ChaCha20 is a pseudo-random function of its nonce: first a key for this pair of hosts,
+        // then a word for this pair of ports.
         let word = |a: u32, b: u32| u64::from(a) << 32 | u64::from(b);
         let hosts = word(local.ip().to_bits(), remote.ip().to_bits());
         let ports = word(local.port().into(), remote.port().into());

@@ -49,9 +49,11 @@ pub struct Config {
     pub gateway: Option<Ipv4Addr>,
     /// Ethernet address of the network device.
     pub mac: [u8; 6],
-    /// Something that differs from start to start: places in tables come from it, and numbers that need not be secret.
+    /// Something that differs from start to start: places in tables come from it, and numbers that
+    /// need not be secret.
     pub seed: u64,
-    /// Fills with random bytes fit for keys: ports come from it, and the secret of sequence numbers.
+    /// Fills with random bytes fit for keys: ports come from it, and the secret of sequence
+    /// numbers.
     pub random: fn(&mut [u8]),
     /// Changes when secrets may have become known, so that new ones are to be drawn.
     pub epoch: fn() -> Epoch,

@@ -253,8 +253,9 @@ impl Connection {
             && socket.send_queue() == 0
     }
 
-    /// Whether a peer that asks for a connection anew has nothing to lose with this one: it is over, or only
-    /// our FIN is under way, of which such a peer wants to know nothing. smoltcp would not answer it.
+    /// Whether a peer that asks for a connection anew has nothing to lose with this one: it is
+    /// over, or only our FIN is under way, of which such a peer wants to know nothing. smoltcp
+    /// would not answer it.
     pub fn is_forgotten_by_peer(&self) -> bool {
         self.phase == Phase::Orphan
             && match self.socket().state() {

@@ -101,7 +101,8 @@ impl Udp {
         self.error = Some(Error::HostUnreachable);
     }
 
-    /// Drops what has not left by `link`, without a word: the address that it is from is another machine's now.
+    /// Drops what has not left by `link`, without a word: the address that it is from is another
+    /// machine's now.
     pub fn drop_unsent(&mut self, link: LinkId) {
         self.outlets[link as usize] = None;
     }
@@ -116,7 +117,8 @@ impl Udp {
         }
     }
 
-    /// The program lets go of it, and of what it has not received. Returns the port that is free now.
+    /// The program lets go of it, and of what it has not received. Returns the port that is free
+    /// now.
     pub fn close(&mut self) -> Option<u16> {
         self.closed = true;
         self.received = VecDeque::new();

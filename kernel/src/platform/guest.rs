@@ -111,7 +111,8 @@ pub fn generation() -> [u64; 2] {
     control().map_or([0; 2], |c| [0, 1].map(|n| c.generation[n].load(Relaxed)))
 }
 
-/// What the host has given for random numbers to begin with. It changes while the guest does not run.
+/// What the host has given for random numbers to begin with. It changes while the guest does not
+/// run.
 #[must_use]
 pub fn epoch() -> Epoch {
     let host = control().map_or([0; 8], |c| core::array::from_fn(|n| c.entropy[n].load(Relaxed)));

@@ -10,7 +10,7 @@ const URGENT_MOST: usize = 512;
 const FEW: usize = 64;
 /// Most pages sent in the blackout when others follow: what the guest touches at once.
 const HOT_MAX: usize = 128;
-/// Urgent rounds go on after those of the settings, up to so many, …
+/// Urgent rounds go on after those of the settings, up to this number, …
 const URGENT_ROUNDS_MAX: u32 = 16;
 /// … until no more pages than this are left.
 const NEXT_TO_NOTHING: usize = 32;

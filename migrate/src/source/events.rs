@@ -32,7 +32,8 @@ pub struct Settings {
     /// Whether the commit may go with the state, when little is left to be sent, or always waits until the destination has applied it.
     pub together: bool,
     /// Rounds that go before everything else, right before the stop. In the first the destination gets warm, which takes it some milliseconds; the others send what the guest
-    /// wrote meanwhile, the last next to nothing. At least so many: they go on for as long as each leaves less than the one before.
+    /// wrote meanwhile, the last next to nothing. This is their least number: they go on for as
+    /// long as each leaves less than the one before.
     pub urgent_rounds: u32,
     /// How long everything up to the commit may take, by the clock whose time the machine is told: its zero is when the move was asked for, before there was a connection.
     pub timeout: Option<Duration>,
@@ -137,8 +138,8 @@ pub struct Stopped {
     pub quiescent: bool,
     /// Changed since the last time.
     pub dirty: Pages,
-    /// Pages whose content does not matter: those that are dirty or [unsent](super::Source::unsent), and maybe
-    /// others.
+    /// Pages whose content does not matter: those that are dirty or
+    /// [unsent](super::Source::unsent), and maybe others.
     pub dont_care: Pages,
     /// Pages that the destination's VMM itself needs before the guest runs, beside those below [`Settings::first_that_follows`]: they may not follow.
     pub needed: Vec<usize>,
@@ -277,14 +278,18 @@ pub enum Failure {
         /// In which state.
         during: &'static str,
     },
-    /// The commit was sent, the destination has not said what became of the VM, and an operator let it run here.
+    /// The commit was sent, the destination has not said what became of the VM, and an operator let
+    /// it run here.
     #[error(
-        "the destination did not say what became of the VM, and an operator vouched that it runs nowhere else: it runs on here, as it was at the commit"
+        "the destination did not say what became of the VM, and an operator vouched that \
+         it runs nowhere else: it runs on here, as it was at the commit"
     )]
     Vouched,
-    /// The commit was sent, and the VM was ended here before the destination had said what became of it.
+    /// The commit was sent, and the VM was ended here before the destination had said what became
+    /// of it.
     #[error(
-        "the VM was handed over and then ended here by force: the destination had not said that it has all of it"
+        "the VM was handed over and then ended here by force: the destination had not said \
+         that it has all of it"
     )]
     Abandoned,
     /// The commit was sent, and the destination never ran the VM.

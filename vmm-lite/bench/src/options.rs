@@ -13,7 +13,8 @@ Measures vmm-lite side by side with QEMU, with the same program run natively, an
 Usage: bench [--only PART] [--scenario NAME] [--system NAME] [--moves N] [--snapshots N] [--clones N]
              [--starts N] [--requests N] [--bulk N] [--out DIR]
 
-  --only PART      moves, sizes, snapshots, cold-start, throughput or bulk (may repeat)  [default: all]
+  --only PART      moves, sizes, snapshots, cold-start, throughput or bulk (may repeat)
+                   [default: all]
   --scenario NAME  kv-idle, kv-loaded, dirtier-64, dirtier-1024 or dirtier-4096, of moves and
                    snapshots (may repeat)  [default: all of moves, the first two and the fourth of snapshots]
   --system NAME    vmm-lite or qemu, of moves and snapshots (may repeat)    [default: both, in turn]

@@ -1,5 +1,5 @@
-//! The plots: the spread of what guests and clients saw, of moves and of snapshots; and the blackout
-//! by the size of the memory.
+//! The plots: the spread of what guests and clients saw, of moves and of snapshots; and the
+//! blackout by the size of the memory.
 
 use std::path::Path;
 

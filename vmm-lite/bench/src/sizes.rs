@@ -1,5 +1,5 @@
-//! The blackout by the size of the memory: the key-value store under load in VMs of 16 MiB to 4 GiB,
-//! moved in turn.
+//! The blackout by the size of the memory: the key-value store under load in VMs of 16 MiB to 4
+//! GiB, moved in turn.
 //!
 //! The store holds the same little in all of them, so that what grows with the memory shows, and
 //! nothing else.
@@ -78,7 +78,8 @@ pub fn write_markdown(sizes: &[Size], t: &mut String) -> std::fmt::Result {
     let (Some(first), Some(last)) = (sizes.first(), sizes.last()) else { return Ok(()) };
     writeln!(
         t,
-        "| kv, redis-benchmark, {} moves at each size | blackout: median / p99 / max | whole move | KiB sent |",
+        "| kv, redis-benchmark, {} moves at each size | blackout: median / p99 / max \
+         | whole move | KiB sent |",
         first.blackout_ns.count
     )?;
     writeln!(t, "| --- | ---: | ---: | ---: |")?;

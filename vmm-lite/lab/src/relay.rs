@@ -34,7 +34,8 @@ pub struct Passing {
 pub enum Fate {
     /// It arrives.
     Pass,
-    /// It arrives so much later, as do those behind it that way; the other way is as fast as before.
+    /// It arrives so much later, as do those behind it that way; the other way is as fast as
+    /// before.
     Delayed(Duration),
     /// The connection breaks before it.
     CutBefore,

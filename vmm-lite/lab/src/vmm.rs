@@ -16,7 +16,8 @@ use crate::{
     site::{Host, Site},
 };
 
-/// How long anything may take before a test gives up. No test says by it how fast something is: hosts are busy, and some are emulated.
+/// How long anything may take before a test gives up. No test says by it how fast something is:
+/// hosts are busy, and some are emulated.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `vmm-lite` on one host. Each has its own runtime directory and its own identity, as machines would, and those of one site trust each other.

@@ -1,5 +1,6 @@
-//! Ctrl-C and SIGTERM while a verb waits for an operation of a VM: the first calls the operation off and waits for what
-//! becomes of that, so that the verb always says how it ended; the second leaves.
+//! Ctrl-C and SIGTERM while a verb waits for an operation of a VM: the first calls the operation
+//! off and waits for what becomes of that, so that the verb always says how it ended; the second
+//! leaves.
 
 use crate::{
     control::{Client, Error, server::Signals},
@@ -30,8 +31,8 @@ pub struct CallOff {
 }
 
 impl CallOff {
-    /// For an operation of the VM `name` that is about to be asked for. A signal that comes before that ends the process,
-    /// after `early`.
+    /// For an operation of the VM `name` that is about to be asked for. A signal that comes before
+    /// that ends the process, after `early`.
     ///
     /// # Errors
     /// What the host says.
@@ -63,7 +64,8 @@ impl CallOff {
         Ok(())
     }
 
-    /// What a verb ends with whose operation was not made: the signal's exit code, if one called it off.
+    /// What a verb ends with whose operation was not made: the signal's exit code, if one called it
+    /// off.
     ///
     /// # Errors
     /// The error, if none did.
@@ -124,7 +126,8 @@ impl Watcher {
             if let Err(e) = Client::connect(&name).and_then(|mut client| client.call("cancel")) {
                 eprintln!("vmm-lite: {}", super::with_causes(&e));
                 if let (Error::Refused(_), Ok(end)) = (e, end) {
-                    // It may be that it has yet to begin: it does not where nothing waits for it any more.
+                    // It may be that it has yet to begin: it does not where nothing waits for it
+                    // any more.
                     let _ = end.shutdown(Shutdown::Write);
                 }
             }

@@ -6,7 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A VM that takes longer to answer is passed over; so are the others when all have taken this long.
+/// A VM that takes longer to answer is passed over; so are the others when all have taken this
+/// long.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A VM that has an address.
@@ -40,7 +41,8 @@ pub fn find(own: &str, addresses: &[IpAddr]) -> Option<Neighbour> {
 pub fn warn(own: &str, addresses: &[IpAddr]) {
     if let Some(Neighbour { name, ip }) = find(own, addresses) {
         eprintln!(
-            "vmm-lite: warning: {name} runs here with the address {ip} too: on one network, packets for it reach either"
+            "vmm-lite: warning: {name} runs here with the address {ip} too: on one network, packets for \
+             it reach either"
         );
     }
 }

@@ -108,7 +108,8 @@ impl Network {
             .collect()
     }
 
-    /// Whether `places` have no address that another VM has here: an error where nobody has chosen it, else a warning.
+    /// Whether `places` have no address that another VM has here: an error where nobody has chosen
+    /// it, else a warning.
     ///
     /// # Errors
     /// A text for the user.
@@ -123,7 +124,8 @@ impl Network {
             && let Some(Neighbour { name, ip }) = neighbours::find(own, &addresses)
         {
             return Err(format!(
-                "{name} runs here with the address {ip}, which this VM had: give it another with --ip, or say --keep-ip if its TAP device is on another network"
+                "{name} runs here with the address {ip}, which this VM had: give it another with \
+                 --ip, or say --keep-ip if its TAP device is on another network"
             ));
         }
         Ok(())

@@ -11,9 +11,10 @@ use std::process::ExitCode;
 pub struct Args {
     /// Name of the VM
     name: String,
-    /// Let a VM run that was handed to another host which has not said what became of it since. YOU say that it does not
-    /// run there and never will: if it does, two of it run, with one address and two memories. It goes on as it was when
-    /// it was handed over, and `stats` says so from then on
+    /// Let a VM run that was handed to another host which has not said what became of it since. YOU
+    /// say that it does not run there and never will: if it does, two of it run, with one address
+    /// and two memories. It goes on as it was when it was handed over, and `stats` says so from
+    /// then on
     #[arg(long = "i-know-it-runs-nowhere-else")]
     runs_nowhere_else: bool,
     /// Print the answer as JSON
@@ -32,7 +33,8 @@ pub fn run(args: Args) -> super::Result {
     )?;
     if args.runs_nowhere_else {
         eprintln!(
-            "vmm-lite: WARNING: {} runs here on your word that it runs nowhere else, as it was when it was handed over",
+            "vmm-lite: WARNING: {} runs here on your word that it runs nowhere else, as it was \
+             when it was handed over",
             args.name
         );
     }

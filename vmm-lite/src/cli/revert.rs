@@ -24,7 +24,8 @@ pub struct Args {
     name: String,
     /// The snapshot
     file: PathBuf,
-    /// How its monotonic clock (`Instant`) goes on from the snapshot's; the wall clock (`SystemTime`) is the host's
+    /// How its monotonic clock (`Instant`) goes on from the snapshot's; the wall clock
+    /// (`SystemTime`) is the host's
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     clock: GuestClock,
     #[command(flatten)]

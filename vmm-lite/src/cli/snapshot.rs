@@ -14,7 +14,9 @@ use std::{io::IsTerminal, os::fd::AsFd, path::PathBuf, process::ExitCode};
 
 const EXAMPLES: &str = "\
 The VM runs on, and stands for about as long as for a move. The file appears under its name when it is whole and on the disk; until then there is
-nothing, whatever happens. Memory that has not come yet, after a move in which it follows or a lazy restore, is waited for first. With --diff it holds what differs from another snapshot of the same VM; `vmm-lite merge` makes a whole one of the two.
+nothing, whatever happens. Memory that has not come yet, after a move in which it follows or a lazy
+restore, is waited for first. With --diff it holds what differs from another snapshot of the same
+VM; `vmm-lite merge` makes a whole one of the two.
 
 Examples:
   vmm-lite snapshot kv kv.snap

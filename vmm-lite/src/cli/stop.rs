@@ -10,8 +10,8 @@ use std::process::ExitCode;
 pub struct Args {
     /// Name of the VM
     name: String,
-    /// End it also where another host may need what only this process has: a VM that was handed over, and whose memory may
-    /// still be on its way. That is lost
+    /// End it also where another host may need what only this process has: a VM that was handed
+    /// over, and whose memory may still be on its way. That is lost
     #[arg(long)]
     force: bool,
     /// Print the answer as JSON

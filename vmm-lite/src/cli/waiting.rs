@@ -14,8 +14,8 @@ const SAY: Duration = Duration::from_secs(10);
 /// How long to wait.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub struct Wait {
-    /// Give up if memory that still follows the VM from another host, or is still being loaded from a
-    /// snapshot, is not here by then; it is waited for first [default: none]
+    /// Give up if memory that still follows the VM from another host, or is still being loaded from
+    /// a snapshot, is not here by then; it is waited for first [default: none]
     #[arg(long, value_name = "TIME", value_parser = arguments::duration)]
     timeout: Option<Duration>,
 }

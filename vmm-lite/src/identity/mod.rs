@@ -10,7 +10,8 @@
 //! - [`host`]: this host's key pair and certificate
 //! - [`signer`]: the process that has the key while VMs move, so that no process with a VM has it
 //! - [`trust`]: the hosts that are trusted
-//! - [`location`]: addresses that a host's key is bound to; [`expected`](mod@expected): which hosts may answer at one
+//! - [`location`]: addresses that a host's key is bound to; [`expected`](mod@expected): which hosts
+//!   may answer at one
 //! - [`dir`]: the directory that holds key, certificate and list
 
 pub mod certificate;
@@ -104,7 +105,8 @@ pub enum Error {
     Full(usize),
     /// Not where a host can be.
     #[error(
-        "{0:?} is no place of a host: write HOST or HOST:PORT as in tcp://HOST:PORT, such as 10.9.0.2:7000"
+        "{0:?} is no place of a host: write HOST or HOST:PORT as in tcp://HOST:PORT, such as \
+         10.9.0.2:7000"
     )]
     Location(String),
     /// More addresses than one host may have.
@@ -112,26 +114,30 @@ pub enum Error {
     Locations(usize),
     /// No host may receive.
     #[error(
-        "no host is trusted to receive VMs from here: run `vmm-lite identity show` on the other host, and here \
+        "no host is trusted to receive VMs from here: run `vmm-lite identity show` on the other \
+         host, and here \
          `vmm-lite identity trust` with the line that it prints"
     )]
     NoReceiver,
     /// The key that was named is not trusted for that.
     #[error(
-        "the key {0} that the address names is not trusted to receive VMs from here. If it should be, run: \
+        "the key {0} that the address names is not trusted to receive VMs from here. If it should \
+         be, run: \
          vmm-lite identity trust {0} NAME"
     )]
     NotReceiver(PublicKey),
     /// All hosts that may receive are elsewhere.
     #[error(
-        "no trusted host is expected at {0}: all that may receive VMs are bound to other addresses (`vmm-lite identity list`). \
-         Name the key, tcp://{0}#ed25519:…, or bind one to the address: vmm-lite identity trust KEY NAME --at {0}"
+        "no trusted host is expected at {0}: all that may receive VMs are bound to other addresses \
+         (`vmm-lite identity list`). Name the key, tcp://{0}#ed25519:…, or bind one to the \
+         address: vmm-lite identity trust KEY NAME --at {0}"
     )]
     NoneThere(String),
     /// Several hosts could be meant.
     #[error(
-        "which host is expected at {at} is not known, as several may receive VMs ({names}). Name its key, tcp://{at}#ed25519:…, or bind \
-         it to the address: vmm-lite identity trust KEY NAME --at {at}. (--trust-on-first-use takes any of them, and binds it)"
+        "which host is expected at {at} is not known, as several may receive VMs ({names}). Name \
+         its key, tcp://{at}#ed25519:…, or bind it to the address: vmm-lite identity trust KEY NAME \
+         --at {at}. (--trust-on-first-use takes any of them, and binds it)"
     )]
     AnyThere {
         /// The address.

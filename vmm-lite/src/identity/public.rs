@@ -82,7 +82,10 @@ impl HostCertificate {
         let left = self.validity()?.end.duration_since(now).unwrap_or_default();
         let days = left.as_secs() / DAY.as_secs();
         Ok((left < SOON).then(|| {
-            format!("this host's certificate expires in {days} days; `vmm-lite identity renew` prolongs it")
+            format!(
+                "this host's certificate expires in {days} days; `vmm-lite identity renew` \
+                 prolongs it"
+            )
         }))
     }
 }

@@ -218,9 +218,9 @@ impl DirtyLog {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has KVM copy its bitmap: 4 µs for 4 GiB, and as much again for the words that are not zero to
-    /// be found. There is no narrower question to ask it, short of a ring that stops the guest when
-    /// it is full.
+    /// Has KVM copy its bitmap: 4 µs for 4 GiB, and as much again for the words that are not zero
+    /// to be found. There is no narrower question to ask it, short of a ring that stops the guest
+    /// when it is full.
     fn read(&self, reader: &mut Reader) -> Result<PageSet, Error> {
         let Reader { bitmap, .. } = reader;
         bitmap.resize(self.ram.pages().div_ceil(UNIT), 0);

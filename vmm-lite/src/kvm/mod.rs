@@ -68,7 +68,9 @@ pub enum Error {
     Tried(String),
     /// KVM fails at what every VM needs.
     #[error(
-        "this host's KVM fails its self-test, and would end a VM that runs here: {step} came to {came_to}. Another kernel may help, or where this host is itself virtual or emulated another version of what it runs on"
+        "this host's KVM fails its self-test, and would end a VM that runs here: {step} came to \
+         {came_to}. Another kernel may help, or where this host is itself virtual or emulated \
+         another version of what it runs on"
     )]
     SelfTest {
         /// What was tried.

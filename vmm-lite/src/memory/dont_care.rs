@@ -18,8 +18,8 @@ impl GuestRam {
         self.dont_care_in(control, 0..self.pages().div_ceil(GROUP))
     }
 
-    /// Those of `pages` and of their neighbors: the part of the guest's bitmap is read that is about
-    /// them, however large the rest is.
+    /// Those of `pages` and of their neighbors: the part of the guest's bitmap is read that is
+    /// about them, however large the rest is.
     #[must_use]
     pub fn dont_care_near(&self, control: &ControlPage, pages: &PageSet) -> PageSet {
         self.dont_care_in(control, pages.groups())

@@ -1,7 +1,8 @@
 //! Marks on the pages that the VMM has written.
 //!
-//! A summary says of which groups of pages any has a mark, so that taking the marks costs what there
-//! is of them: at 4 GiB a look at every word of the bitmap by itself took a tenth of a millisecond.
+//! A summary says of which groups of pages any has a mark, so that taking the marks costs what
+//! there is of them: at 4 GiB a look at every word of the bitmap by itself took a tenth of a
+//! millisecond.
 
 use super::PAGE;
 use migrate::pages::{GROUP, Pages};
@@ -23,7 +24,7 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// None on so many pages.
+    /// No mark on any of `pages` pages.
     #[must_use]
     pub fn none(pages: usize) -> Self {
         let groups = pages.div_ceil(GROUP);

@@ -302,8 +302,9 @@ thread_local! {
     static LOOKED_AT: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
-/// How many words of bitmaps with a bit or more for each page of the memory this thread has looked at
-/// so far. Tests see by it that what is done while a guest is stopped does not grow with its memory.
+/// How many words of bitmaps with a bit or more for each page of the memory this thread has looked
+/// at so far. Tests see by it that what is done while a guest is stopped does not grow with its
+/// memory.
 #[cfg(debug_assertions)]
 #[must_use]
 pub fn words_looked_at() -> u64 {

@@ -1,12 +1,13 @@
 //! Whether all of a guest's memory is here: the gate before everything that copies a VM.
 //!
-//! A VM may run before its memory has come: pages follow a move, or are loaded from a snapshot while
-//! it runs. Access through the mapping is no problem then, as it waits for the page. What looks past
-//! the mapping is: a page that has not come looks like one that nobody ever touched, which is zero,
-//! and a copy that takes it for that loses it. So the set of pages in use is only to be had from a
-//! [`Complete`], which only memory that is all here gives out. Memory that is complete once stays so.
+//! A VM may run before its memory has come: pages follow a move, or are loaded from a snapshot
+//! while it runs. Access through the mapping is no problem then, as it waits for the page. What
+//! looks past the mapping is: a page that has not come looks like one that nobody ever touched,
+//! which is zero, and a copy that takes it for that loses it. So the set of pages in use is only to
+//! be had from a [`Complete`], which only memory that is all here gives out. Memory that is
+//! complete once stays so.
 //!
-//! Whoever makes pages missing holds an [`Arriving`] until the last has come. One that is dropped
+//! Code that makes pages missing holds an [`Arriving`] until the last has come. One that is dropped
 //! before leaves the memory incomplete for good: it is never copied.
 
 use super::{GuestRam, PageSet};
@@ -31,7 +32,7 @@ impl<'ram> Complete<'ram> {
         self.0
     }
 
-    /// The pages that somebody has touched; all others are zero. Looking at those would make them
+    /// The pages that were ever touched; all others are zero. Looking at those would make them
     /// resident.
     ///
     /// # Errors
@@ -59,7 +60,7 @@ pub struct Absent {
     pub supply: Supply,
     /// Pages that are missing at most.
     pub pages: usize,
-    /// Since when nobody brings them, and why: the link to the source is down.
+    /// Since when nothing brings them, and why: the link to the source is down.
     pub away: Option<(Instant, String)>,
     /// It never comes.
     pub lost: bool,
@@ -80,7 +81,7 @@ impl Presence {
         self.absent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Pages are about to be missing, whoever brings them.
+    /// Pages are about to be missing. What brings them is not known yet.
     pub(super) fn watched_for_missing(&self) {
         let (away, lost, settled) = Default::default();
         let unknown = Absent { supply: Supply::Unknown, pages: 0, away, lost, settled };
@@ -102,7 +103,7 @@ impl GuestRam {
         self.presence.lock().clone().map(|absent| Absent { pages, ..absent })
     }
 
-    /// Says that pages are going to be missing, at most so many: before the first of them is.
+    /// Says that at most `pages` pages are going to be missing: before the first of them is.
     ///
     /// # Errors
     /// When the host has no event descriptor to give.
@@ -115,26 +116,26 @@ impl GuestRam {
     }
 }
 
-/// Pages arrive. To be held by whoever brings them.
+/// Pages arrive. To be held by what brings them.
 #[derive(Debug)]
 pub struct Arriving {
     ram: Arc<GuestRam>,
 }
 
 impl Arriving {
-    /// So many are missing still.
+    /// The number of pages that are still missing.
     pub fn left(&self, pages: usize) {
         self.ram.presence.pages.store(pages, Relaxed);
     }
 
-    /// Nobody brings them from now on, for this reason.
+    /// Nothing brings them from now on, for this reason.
     pub fn away(&self, why: &str) {
         if let Some(absent) = &mut *self.ram.presence.lock() {
             absent.away.get_or_insert_with(|| (Instant::now(), why.to_owned()));
         }
     }
 
-    /// Somebody does again.
+    /// They are brought again.
     pub fn back(&self) {
         if let Some(absent) = &mut *self.ram.presence.lock() {
             absent.away = None;
@@ -194,7 +195,7 @@ mod tests {
         assert!(ram.complete().is_none() && ram.absent().unwrap().lost);
     }
 
-    /// A page that is missing could be taken for zero, whoever made it so.
+    /// A page that is missing could be taken for zero, whatever made it so.
     #[test]
     fn pages_cannot_be_missing_without_the_memory_being_incomplete() {
         let ram = Arc::new(GuestRam::new(4 << 20).unwrap());

@@ -20,7 +20,7 @@ impl GuestRam {
         Ok(self.file().metadata()?.blocks() * 512)
     }
 
-    /// The pages that somebody has touched; all others are zero, or have not come yet: for
+    /// The pages that were ever touched; all others are zero, or have not come yet: for
     /// [`Complete::touched`](super::Complete::touched), which knows that there are none of these.
     pub(super) fn touched(&self) -> io::Result<PageSet> {
         let mut set = PageSet::none(self.pages());

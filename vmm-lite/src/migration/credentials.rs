@@ -101,15 +101,17 @@ fn brings(brought: &Value, files: Vec<File>) -> Result<Transport, Error> {
         .map_err(|e| Error::Transport(format!("the identity makes no sense: {e}")))?;
     if brought.key.is_some() {
         return Err(Error::Transport(
-            "a private key does not come to a process that runs a guest: the socket of a process that signs does \
-             (see docs/control-socket.md, or use the `vmm-lite migrate` of this version)"
+            "a private key does not come to a process that runs a guest: the socket of a process \
+             that signs does (see docs/control-socket.md, or use the `vmm-lite migrate` of this \
+             version)"
                 .into(),
         ));
     }
     let [signer] = <[File; 1]>::try_from(files).map_err(|files| {
         let n = files.len();
         Error::Transport(format!(
-            "with an identity comes one descriptor, the socket of the process that signs, and not {n}"
+            "with an identity comes one descriptor, the socket of the process that signs, and not \
+             {n}"
         ))
     })?;
     let certificate = HostCertificate::from_pem(&brought.certificate)?;

@@ -1,4 +1,4 @@
-//! The VM's state as it goes over the wire, and what an operator has decided about the VM.
+//! The VM's state as it is sent, and what an operator has decided about the VM.
 
 use crate::vm::VmState;
 
@@ -13,8 +13,8 @@ pub struct Handover {
     pub vouched_for: bool,
 }
 
-/// Bits of the byte behind the state. Without one none is set: a destination that knows of no such byte takes a VM
-/// with none, and refuses any other before it runs.
+/// Bits of the byte behind the state. Without one none is set: a destination that knows of no such
+/// byte takes a VM with none, and refuses any other before it runs.
 const PAUSED: u8 = 1;
 const VOUCHED_FOR: u8 = 2;
 

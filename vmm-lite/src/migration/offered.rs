@@ -17,7 +17,8 @@ pub struct Offered {
     pub needs: Needs,
 }
 
-/// What a VM needs of devices. Sources before this was sent end their offers where it begins; additions follow it.
+/// What a VM needs of devices. Sources before this was sent end their offers where it begins;
+/// additions follow it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Needs {
     /// The longest packets that its guest may send and expect (MTU).

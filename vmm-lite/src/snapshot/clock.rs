@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// How the monotonic clock of a guest goes on that comes from a file. The wall clock is the host's either way.
+/// How the monotonic clock of a guest goes on that comes from a file. The wall clock is the host's
+/// either way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum GuestClock {

@@ -125,7 +125,8 @@ pub fn copy(
     }
 }
 
-/// The VM need not stay paused for a copy that failed after all; what an operator wants of it counts.
+/// The VM need not stay paused for a copy that failed after all; what an operator wants of it
+/// counts.
 pub(super) fn undo_stay(vm: &Vm, stay: bool) -> Result<(), Error> {
     if stay {
         let paused = vm.pause()?;

@@ -115,15 +115,16 @@ impl NewFile {
     }
 }
 
-/// Removes what processes left behind that died while their file took the place of that at `path`. Processes that
-/// run hold theirs locked. A file is removed only where its name has its own inode number, which the name of
-/// no copy, and of nothing that a user has made, does.
+/// Removes what processes left behind that died while their file took the place of that at `path`.
+/// Processes that run hold theirs locked. A file is removed only where its name has its own inode
+/// number, which the name of no copy, and of nothing that a user has made, does.
 fn remove_left_over(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory(path))? {
         let entry = entry?;
         let name = entry.file_name();
         let Some(inode) = inode_in(&name, path) else { continue };
-        // One that cannot be opened or locked is in use; one that is gone has its name, or was removed.
+        // One that cannot be opened or locked is in use; one that is gone has its name, or was
+        // removed.
         let Ok(file) = files::open_here(&entry.path()) else { continue };
         let own = file.metadata().is_ok_and(|found| {
             found.ino() == inode
@@ -137,7 +138,8 @@ fn remove_left_over(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The name that the file with the number `inode` has for the instant in which it takes the place of that at `path`.
+/// The name that the file with the number `inode` has for the instant in which it takes the place
+/// of that at `path`.
 fn other_name(path: &Path, inode: u64) -> OsString {
     let mut name = dotted(path);
     name.push(format!("{inode}{NEW}"));

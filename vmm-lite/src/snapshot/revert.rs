@@ -1,7 +1,8 @@
 //! A VM that runs becomes what it was.
 //!
 //! The file is loaded beside the VM and checked whole while it runs, and its state is tried on a machine of its own. Only then is the VM stopped, and its memory
-//! exchanged for the other. Should the state be refused even so, the exchange is undone: the VM is as it was, and runs on unless it is paused.
+//! exchanged for the other. Should the state be refused even so, the exchange is undone: the VM is
+//! as it was, and runs on unless it is paused.
 
 use super::{Error, GuestClock, copy::touched, load, start};
 use crate::{
@@ -29,8 +30,9 @@ pub struct Report {
     pub pages: u64,
 }
 
-/// Puts `vm`, whose memory is all here, back to what it was when the snapshot in `file` was taken. It keeps its name and its
-/// addresses, and runs on from there, unless it is paused: then it stays so.
+/// Puts `vm`, whose memory is all here, back to what it was when the snapshot in `file` was taken.
+/// It keeps its name and its addresses, and runs on from there, unless it is paused: then it stays
+/// so.
 ///
 /// # Errors
 /// [`Error`]: the VM is as it was before.

@@ -1,5 +1,6 @@
-//! What an operator asks of a VM: to pause it, to resume it, to end it. Whatever else is being done with it, what was
-//! answered stays true: an operation that ends leaves a paused VM paused, and one that moves it takes that along.
+//! What an operator asks of a VM: to pause it, to resume it, to end it. Whatever else is being done
+//! with it, what was answered stays true: an operation that ends leaves a paused VM paused, and one
+//! that moves it takes that along.
 
 use super::{
     End, Error, StopReason, Vm, VmPhase,
@@ -17,8 +18,8 @@ pub struct Stopped {
 }
 
 impl Vm {
-    /// Pauses it until it is [resumed](Self::resume_for_operator), after the guest was asked to quiesce for at most
-    /// `quiesce`, if that is given.
+    /// Pauses it until it is [resumed](Self::resume_for_operator), after the guest was asked to
+    /// quiesce for at most `quiesce`, if that is given.
     ///
     /// # Errors
     /// [`Error::Ended`], [`Error::HandedOver`]: then it was not paused.
@@ -49,7 +50,8 @@ impl Vm {
         }
     }
 
-    /// Lets it run on that was paused; as soon as it is done where something else is being done with it.
+    /// Lets it run on that was paused; as soon as it is done where something else is being done
+    /// with it.
     ///
     /// # Errors
     /// [`Error::NotPaused`], [`Error::Ended`], [`Error::HandedOver`].
@@ -73,8 +75,8 @@ impl Vm {
         }
     }
 
-    /// Ends it as soon as the vCPU can be stopped. The guest is not asked. With `force` also where the other host may
-    /// need what only this process has.
+    /// Ends it as soon as the vCPU can be stopped. The guest is not asked. With `force` also where
+    /// the other host may need what only this process has.
     ///
     /// # Errors
     /// [`Error::HandedOver`].
@@ -86,11 +88,12 @@ impl Vm {
         Ok(())
     }
 
-    /// An operator says that a VM whose commit was sent runs nowhere else and never will: it goes on here, as it was at
-    /// the commit.
+    /// An operator says that a VM whose commit was sent runs nowhere else and never will: it goes
+    /// on here, as it was at the commit.
     ///
     /// # Errors
-    /// [`Error::NotHandedOver`]; [`Error::Answers`]: the other host says otherwise; [`Error::Ended`].
+    /// [`Error::NotHandedOver`]; [`Error::Answers`]: the other host says otherwise;
+    /// [`Error::Ended`].
     pub fn vouch(&self, slow: &mut Slow<'_>) -> Result<(), Error> {
         if self.shared.may_end().is_ok() {
             return Err(Error::NotHandedOver);

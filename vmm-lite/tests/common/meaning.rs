@@ -1,7 +1,8 @@
 //! What the state of a vCPU means, apart from how KVM has written it down.
 //!
-//! In an XSAVE area a component that is in its initial state may have its bit in XSTATE_BV or not, and CPUs and KVMs differ in when they set
-//! it. AMD's CPUs neither save nor restore the x87 pointers unless an x87 exception is pending.
+//! In an XSAVE area a component that is in its initial state may have its bit in XSTATE_BV or not,
+//! and CPUs and KVMs differ in when they set it. AMD's CPUs neither save nor restore the x87
+//! pointers unless an x87 exception is pending.
 
 use std::arch::x86_64::__cpuid_count;
 use vmm_lite::kvm::VcpuState;

@@ -1,4 +1,5 @@
-//! A store with large values that is being written to, moved over a slow link so that memory follows.
+//! A store with large values that is being written to, moved over a slow link so that memory
+//! follows.
 
 use migrate::wire::Kind;
 use std::{
@@ -44,7 +45,8 @@ fn version(key: usize, value: &str) -> Result<u64, String> {
 /// How often each key was written, as the store has confirmed.
 type Confirmed = Arc<Mutex<Vec<u64>>>;
 
-/// Two hosts, the store on the first, and a client that writes one key after the other all the time.
+/// Two hosts, the store on the first, and a client that writes one key after the other all the
+/// time.
 pub struct Lab {
     pub site: Site,
     pub vmms: [Vmm; 2],

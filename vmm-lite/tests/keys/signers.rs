@@ -26,7 +26,7 @@ fn signers(of: &Vmm) -> Vec<u32> {
     all.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).filter(is).collect()
 }
 
-/// Waits until there are so many.
+/// Waits until their number is `count`.
 #[track_caller]
 fn there_are(of: &Vmm, count: usize, when: &str) -> Vec<u32> {
     let deadline = Instant::now() + PATIENCE;

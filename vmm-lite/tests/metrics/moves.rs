@@ -63,7 +63,8 @@ fn a_look_at_the_dirty_rate_gives_way_to_a_move() {
     let began = Instant::now();
     let stats = here.json(&["stats", "d", "--json", "--dirty-rate", "500"]).unwrap();
     let rate = stats["dirty_rate"]["pages_per_second"].as_f64().unwrap();
-    // It writes its 64 pages all the time, and some of the kernel's, and each counts once: in half a second, or in as much longer as this host took.
+    // It writes its 64 pages all the time, and some of the kernel's, and each counts once: in half
+    // a second, or in as much longer as this host took.
     let (at_most, at_least) = (rate * 0.5, (rate + 1.0) * began.elapsed().as_secs_f64());
     assert!(at_least >= 64.0 && at_most <= 192.0, "{rate} pages a second in {:?}", began.elapsed());
     let mut look = here.command(&["stats", "d", "--json", "--dirty-rate", "10000"]).unwrap();

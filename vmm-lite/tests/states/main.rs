@@ -1,4 +1,5 @@
-//! Every verb in every state of a VM: the table of `docs/verbs.md`, cell by cell, with real processes.
+//! Every verb in every state of a VM: the table of `docs/verbs.md`, cell by cell, with real
+//! processes.
 
 mod bed;
 mod outcomes;

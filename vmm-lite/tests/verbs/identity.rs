@@ -35,11 +35,15 @@ fn hosts_get_to_know_each_other() {
     let key = |line: &str| line.split_whitespace().next().unwrap().to_owned();
     assert_eq!(
         list(&a),
-        serde_json::json!([{ "name": "b", "key": key(&line_b), "send": true, "receive": true, "at": [] }])
+        serde_json::json!([
+            { "name": "b", "key": key(&line_b), "send": true, "receive": true, "at": [] }
+        ])
     );
     assert_eq!(
         list(&b),
-        serde_json::json!([{ "name": "a", "key": key(&line_a), "send": true, "receive": false, "at": [] }])
+        serde_json::json!([
+            { "name": "a", "key": key(&line_a), "send": true, "receive": false, "at": [] }
+        ])
     );
     assert!(well(&b, &["list"]).contains("MAY SEND"));
     // Said when it ends soon; renewed, it is the same key.

@@ -92,7 +92,8 @@ impl<D: NetDevice> Stack<D> {
                 let connections = &self.connections;
                 self.tcp_ports.ephemeral(|port| {
                     let local = SocketAddrV4::new(source, port);
-                    // Nor may it meet itself, or what a connection within the machine has left at its other end.
+                    // Nor may it meet itself, or what a connection within the machine has left at
+                    // its other end.
                     local != to
                         && !connections.contains_key(&(local, to))
                         && !connections.contains_key(&(to, local))

@@ -5,7 +5,8 @@ use crate::net::{Error, calls::Kind};
 use alloc::vec::Vec;
 use std::time::{Duration, Instant};
 
-/// Opens `n` connections, then lets one of them do a request and its answer many times; the shortest time for one, which a busy host does not make longer.
+/// Opens `n` connections, then lets one of them do a request and its answer many times; the
+/// shortest time for one, which a busy host does not make longer.
 fn round_trip_among(n: usize) -> Duration {
     let mut world = World::new(Faults::default(), 1);
     let listener = world.b.socket(Kind::Stream);

@@ -1,4 +1,5 @@
-//! What cannot be guessed of a connection before it is seen: its first sequence numbers, and its port.
+//! What cannot be guessed of a connection before it is seen: its first sequence numbers, and its
+//! port.
 
 use super::wire::{A, B, Faults, World, at, config, random};
 use crate::{
@@ -19,8 +20,8 @@ fn listening(world: &mut World, port: u16) -> SocketId {
     listener
 }
 
-/// Connects `a`, from its port 999, to port 80 of `b`. The first numbers of both ends, and what both stacks would give
-/// to such a connection when these were sent.
+/// Connects `a`, from its port 999, to port 80 of `b`. The first numbers of both ends, and what
+/// both stacks would give to such a connection when these were sent.
 fn first_numbers(world: &mut World, listener: SocketId) -> [(u32, u32); 2] {
     let client = world.a.socket(Kind::Stream);
     let (from, to) = (at(A, 999), at(B, 80));
@@ -79,7 +80,8 @@ fn numbers_of_one_connection_tell_nothing_of_anothers() {
             assert_eq!(numbers.last(), Some(&sequence.first(Instant::ZERO, at(A, 80), to)));
         }
     }
-    // Each bit of the difference of neighbors is as often 1 as 0: in 999 it is 1 by 500, give or take 16.
+    // Each bit of the difference of neighbors is as often 1 as 0: in 999 it is 1 by 500, give or
+    // take 16.
     for bit in 0..32 {
         let ones = numbers.windows(2).filter(|w| w[1].wrapping_sub(w[0]) >> bit & 1 == 1).count();
         assert!((400..600).contains(&ones), "bit {bit} is 1 in {ones} of 999");
@@ -95,7 +97,8 @@ fn epoch() -> Epoch {
 
 #[test]
 fn a_new_epoch_has_new_numbers() {
-    // What changes is one word of the host's: an original that goes on after a snapshot has no other generation.
+    // What changes is one word of the host's: an original that goes on after a snapshot has no
+    // other generation.
     let mut sequence = Sequence::new(random, epoch);
     let mut first = || {
         let to = |port| at(B, port);

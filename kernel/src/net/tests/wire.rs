@@ -219,8 +219,8 @@ impl World {
         self.ways.iter().map(|way| way.borrow().frames).sum()
     }
 
-    /// The TCP segments on the wire that ask for a connection or grant one: from where, to where, and with
-    /// which sequence number they begin.
+    /// The TCP segments on the wire that ask for a connection or grant one: from where, to where,
+    /// and with which sequence number they begin.
     pub fn openings(&self) -> Vec<(SocketAddrV4, SocketAddrV4, u32)> {
         let opening = |frame: &[u8]| {
             let ip = Ipv4Packet::new_checked(frame.get(14..)?).ok()?;

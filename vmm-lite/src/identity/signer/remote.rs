@@ -77,7 +77,8 @@ enum NotSigned {
     #[error("only the proof in a TLS 1.3 handshake is signed")]
     NoHandshake,
     #[error(
-        "the process that signs with this host's key has ended: `vmm-lite migrate` and `receive` start it, \
+        "the process that signs with this host's key has ended: `vmm-lite migrate` and \
+         `receive` start it, \
          and it must run until the move is over"
     )]
     Gone(#[source] io::Error),

@@ -8,7 +8,7 @@ use std::{
 /// Strangers that are spoken of in a second; the rest are counted.
 const SPOKEN_OF: u32 = 10;
 
-/// Says what came of connections, and no more of it than somebody reads.
+/// Logs how connections ended, at a rate that people can read.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     second: Option<Instant>,

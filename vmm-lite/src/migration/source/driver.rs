@@ -164,7 +164,8 @@ impl<'vm> Driver<'vm> {
         }
     }
 
-    /// Waits for the destination, late packets, the deadline, the end of the VM, or word that the move is called off.
+    /// Waits for the destination, late packets, the deadline, the end of the VM, or word that the
+    /// move is called off.
     fn wait(&mut self, reply: &Reply) -> Option<Event> {
         let mut patience =
             self.source.deadline().map_or(STALLED, |at| at.saturating_sub(self.now()));
@@ -391,8 +392,9 @@ impl<'vm> Driver<'vm> {
         }
     }
 
-    /// After the commit: connects again to ask, after a while if that was in vain before. The end of the VM ends the
-    /// waiting, and so does an operator who vouches for it, once the destination was asked in vain since.
+    /// After the commit: connects again to ask, after a while if that was in vain before. The end
+    /// of the VM ends the waiting, and so does an operator who vouches for it, once the destination
+    /// was asked in vain since.
     fn reconnect(&mut self, wait: bool) {
         self.connection = None;
         let (ended, vouched) = (self.vm.end_fd(), self.vm.vouched_fd());
@@ -420,13 +422,15 @@ impl<'vm> Driver<'vm> {
         }
     }
 
-    /// The waiting for the destination's word is over: the VM was ended here, or an operator vouches for it.
+    /// The waiting for the destination's word is over: the VM was ended here, or an operator
+    /// vouches for it.
     fn without_word(&mut self, ended: bool) {
         self.events.push_back(if ended { Event::Abandoned } else { Event::Vouched });
         if !ended {
             self.vm.note_vouched_for();
             eprintln!(
-                "vmm-lite: WARNING: {} was handed to {} and goes on here, as it was then: an operator vouched that it runs nowhere else",
+                "vmm-lite: WARNING: {} was handed to {} and goes on here, as it was then: an \
+                 operator vouched that it runs nowhere else",
                 self.vm.identity().name,
                 self.to
             );

@@ -1,8 +1,8 @@
 //! The last look at a guest's memory, at what has changed: in the blackout.
 //!
-//! What is done here follows what the guest wrote of late and what it has given up, of which there is
-//! a bound, and not how large its memory is; but for KVM's own bitmap, which it gives only as a whole:
-//! see [`DirtyLog`](crate::kvm::DirtyLog).
+//! What is done here follows what the guest wrote of late and what it has given up, of which there
+//! is a bound, and not how large its memory is; but for KVM's own bitmap, which it gives only as a
+//! whole: see [`DirtyLog`](crate::kvm::DirtyLog).
 
 use crate::{
     kvm,
@@ -15,7 +15,8 @@ use migrate::pages::Pages;
 pub struct Looked {
     /// Pages that changed since the log was last taken.
     pub dirty: Pages,
-    /// Pages whose content does not matter: all of those that are left to be sent, and maybe others.
+    /// Pages whose content does not matter: all of those that are left to be sent, and maybe
+    /// others.
     pub dont_care: Pages,
 }
 

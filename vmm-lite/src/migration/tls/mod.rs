@@ -75,9 +75,12 @@ pub enum TlsError {
     },
     /// A host that is trusted or not, and is not the one that is expected at that address.
     #[error(
-        "another host answers there than the one that is expected: it has the key {key}{}, and not {}. Either the address leads to another \
-         host, or the host has a new key: if that is so and you have its key from the host itself (`vmm-lite identity show`), \
-         run: vmm-lite identity trust {key} NAME --at HOST:PORT", in_brackets(.name), keys(.expected)
+        "another host answers there than the one that is expected: it has the key {key}{}, and not \
+         {}. Either the address leads to another host, or the host has a new key: if that is so \
+         and you have its key from the host itself (`vmm-lite identity show`), run: vmm-lite identity \
+         trust {key} NAME --at HOST:PORT",
+        in_brackets(.name),
+        keys(.expected)
     )]
     Unexpected {
         /// Its key.
@@ -89,8 +92,8 @@ pub enum TlsError {
     },
     /// The other side does not know this host.
     #[error(
-        "the other host does not trust this one's key, or expects another host's at this address. If it should trust it, run there: \
-         vmm-lite identity trust {0}"
+        "the other host does not trust this one's key, or expects another host's at this address. \
+         If it should trust it, run there: vmm-lite identity trust {0}"
     )]
     StrangerThere(PublicKey),
     /// The other side knows this host, but not for this.
