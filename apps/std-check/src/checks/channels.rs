@@ -61,7 +61,7 @@ fn timeouts() -> Outcome {
     let start = Instant::now();
     ensure_eq!(receiver.recv_timeout(Duration::from_millis(20)), Err(RecvTimeoutError::Timeout));
     let took = start.elapsed();
-    ensure!((20..5000).contains(&took.as_millis()), "20 ms lasted {took:?}");
+    ensure!((20..60_000).contains(&took.as_millis()), "20 ms lasted {took:?}");
     drop(sender);
     ensure_eq!(receiver.recv_timeout(Duration::from_secs(30)), Err(RecvTimeoutError::Disconnected));
     Ok(())

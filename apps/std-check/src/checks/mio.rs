@@ -109,7 +109,7 @@ fn wakes_at_once() -> Outcome {
     });
     events.until(A, Event::is_readable)?;
     let took = start.elapsed();
-    ensure!((20..5000).contains(&took.as_millis()), "20 ms lasted {took:?}");
+    ensure!((20..60_000).contains(&took.as_millis()), "20 ms lasted {took:?}");
     let _client = join(writer)??;
     ensure_eq!(server.read(&mut [0; 8])?, 3);
     Ok(())

@@ -51,7 +51,7 @@ fn timeout() -> Outcome {
     let start = Instant::now();
     ensure_eq!(wait(&poller, Some(Duration::from_millis(25)))?, []);
     let took = start.elapsed();
-    ensure!((25..5000).contains(&took.as_millis()), "25 ms lasted {took:?}");
+    ensure!((25..60_000).contains(&took.as_millis()), "25 ms lasted {took:?}");
     ensure_eq!(wait(&poller, Some(Duration::ZERO))?, []);
     Ok(())
 }

@@ -77,7 +77,7 @@ fn condvar_timeout() -> Outcome {
         .map_err(|_| failed("poisoned"))?;
     ensure!(result.timed_out(), "it did not time out");
     let took = start.elapsed();
-    ensure!((30..5000).contains(&took.as_millis()), "30 ms lasted {took:?}");
+    ensure!((30..60_000).contains(&took.as_millis()), "30 ms lasted {took:?}");
     Ok(())
 }
 

@@ -60,7 +60,7 @@ fn read_timeout() -> Outcome {
     let start = Instant::now();
     ensure_error!(server.read(&mut [0; 4]), WouldBlock | TimedOut);
     let took = start.elapsed();
-    ensure!((25..5000).contains(&took.as_millis()), "30 ms lasted {took:?}");
+    ensure!((25..60_000).contains(&took.as_millis()), "30 ms lasted {took:?}");
     // Data in time is read, and the end of the stream is no timeout.
     (&client).write_all(b"in time")?;
     ensure_eq!(server.read(&mut [0; 7])?, 7);

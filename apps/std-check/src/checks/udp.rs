@@ -136,7 +136,7 @@ fn read_timeout() -> Outcome {
     let start = Instant::now();
     ensure_error!(a.recv_from(&mut [0; 4]), WouldBlock | TimedOut);
     let took = start.elapsed();
-    ensure!((35..5000).contains(&took.as_millis()), "40 ms lasted {took:?}");
+    ensure!((35..60_000).contains(&took.as_millis()), "40 ms lasted {took:?}");
     Ok(())
 }
 
