@@ -22,8 +22,8 @@ pub fn waits(progress: Value) {
     }
 }
 
-/// How long the process of a VM that has ended may take to be gone.
-const GONE: Duration = Duration::from_secs(10);
+/// How long the process of a VM that has ended may take to be gone, on a host that is very busy.
+const GONE: Duration = Duration::from_secs(60);
 
 /// A connection to a VM.
 #[derive(Debug)]
@@ -102,23 +102,28 @@ impl Client {
         Ok(answer)
     }
 
-    /// Waits until the VM's process, which is about to end, is gone: its name and its TAP device are free then. For at
-    /// most [`GONE`].
+    /// Waits until the VM's process, which is about to end, is gone: its name and its TAP device are free then.
     ///
     /// # Errors
-    /// What the connection says.
+    /// [`Error::Lingers`] if it is still there after a minute; what the connection says.
     pub fn wait_gone(&mut self) -> Result<(), Error> {
+        self.wait_gone_for(GONE)
+    }
+
+    fn wait_gone_for(&mut self, time: Duration) -> Result<(), Error> {
         use std::io::Read;
-        self.set_patience(GONE)?;
+        self.set_patience(time)?;
         // What it says in its last moments is not asked for.
         let read = io::copy(&mut self.lines.by_ref().take(ANSWER_MAX), &mut io::sink());
         match read {
-            Err(e) if e.kind() != io::ErrorKind::ConnectionReset => Err(Error::Socket {
-                doing: "wait for the end of",
-                name: self.name.clone(),
-                source: e,
-            }),
-            _ => Ok(()),
+            Ok(_) => Ok(()),
+            Err(e) => match e.kind() {
+                io::ErrorKind::ConnectionReset => Ok(()),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                    Err(Error::Lingers { name: self.name.clone(), time })
+                }
+                _ => Err(self.failed("wait for the end of")(e)),
+            },
         }
     }
 
@@ -244,5 +249,26 @@ impl Client {
     #[must_use]
     pub fn into_raw(self) -> (Vec<u8>, UnixStream) {
         (self.lines.buffer().to_vec(), self.lines.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Client, UnixStream) {
+        let (here, there) = UnixStream::pair().unwrap();
+        (Client { name: "kv".into(), lines: BufReader::new(here) }, there)
+    }
+
+    #[test]
+    fn a_process_that_does_not_end_is_named_as_that() {
+        let (mut client, vm) = pair();
+        let lingers = client.wait_gone_for(Duration::from_millis(10)).unwrap_err();
+        assert!(matches!(lingers, Error::Lingers { .. }), "{lingers:?}");
+        let said = lingers.to_string();
+        assert!(said.contains("kv") && said.contains("its name"), "{said}");
+        drop(vm);
+        client.wait_gone_for(Duration::from_millis(10)).unwrap();
     }
 }

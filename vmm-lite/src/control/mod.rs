@@ -61,6 +61,17 @@ pub enum Error {
     /// The VM went away in mid-conversation.
     #[error("{0} closed the connection without an answer; it has ended, or runs elsewhere now")]
     Closed(String),
+    /// The VM has ended, and its process has not.
+    #[error(
+        "the VM has ended, but the process that ran {name} has not within {} s: its name and its TAP device are not free yet",
+        time.as_secs()
+    )]
+    Lingers {
+        /// The VM.
+        name: String,
+        /// How long it was waited for.
+        time: std::time::Duration,
+    },
     /// It said no.
     #[error("{0}")]
     Refused(String),
