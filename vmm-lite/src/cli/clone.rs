@@ -169,6 +169,7 @@ fn start(orders: &Orders) -> Result<Started, Box<dyn std::error::Error>> {
     let Place { change, tap } = &orders.place;
     let mut opened = Opened::new(Host::open()?, guest, change, tap.as_deref())?;
     opened.allow_spoofing(orders.confinement.allow_spoofing);
+    opened.limit(orders.confinement.rates);
     let at = orders.metrics.as_deref().map(str::parse::<At>).transpose()?;
     let figures = Figures::serve_confined(at.as_ref(), &orders.confinement)?;
     if !orders.detach {

@@ -1,8 +1,12 @@
 //! How the process of a VM is confined, as the verbs that start one are told.
 
-use crate::confine::{
-    self, Mode, files,
-    privileges::{self, Identity},
+use super::rates;
+use crate::{
+    confine::{
+        self, Mode, files,
+        privileges::{self, Identity},
+    },
+    devices::throttle::Rates,
 };
 use serde::{Deserialize, Serialize};
 use std::os::fd::RawFd;
@@ -32,6 +36,9 @@ pub struct Args {
     /// source (in ARP the sender) is not the guest's own, and those of other protocols than IPv4 and ARP
     #[arg(long)]
     allow_spoofing: bool,
+
+    #[command(flatten)]
+    rates: rates::Args,
 }
 
 /// A process that is to be confined.
@@ -41,6 +48,8 @@ pub struct Confinement {
     mode: Mode,
     /// Whether the guest may send from any address.
     pub allow_spoofing: bool,
+    /// How fast its network and its console may be.
+    pub rates: Rates,
 }
 
 impl Args {
@@ -52,7 +61,8 @@ impl Args {
         files::close_inherited(keep)?;
         let identity = Identity::find(self.user.as_deref(), self.group.as_deref())?;
         let mode = if self.no_seccomp { Mode::Off } else { self.seccomp };
-        Ok(Confinement { identity, mode, allow_spoofing: self.allow_spoofing })
+        let (allow_spoofing, rates) = (self.allow_spoofing, self.rates.rates());
+        Ok(Confinement { identity, mode, allow_spoofing, rates })
     }
 }
 

@@ -19,6 +19,7 @@ pub mod neighbours;
 mod network;
 pub mod pause;
 pub mod ps;
+mod rates;
 pub mod receive;
 pub mod report;
 pub mod restore;

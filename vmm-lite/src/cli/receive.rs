@@ -122,6 +122,7 @@ pub fn run(args: Args) -> super::Result {
         fault_cost,
         lost_after: args.lost_after,
         allow_spoofing: confinement.allow_spoofing,
+        rates: confinement.rates,
     };
     // The signer has read its key meanwhile.
     let door = match signing {

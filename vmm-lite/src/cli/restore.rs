@@ -100,6 +100,7 @@ pub fn run(args: Args) -> super::Result {
     let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
     let mut opened = Opened::new(host, guest, &place.change, place.tap.as_deref())?;
     opened.allow_spoofing(confinement.allow_spoofing);
+    opened.limit(confinement.rates);
     let figures = Figures::serve_confined(args.many.metrics.as_ref(), &confinement)?;
     fail_point!("restore.loading");
     let vm = opened.machine(console, None)?;

@@ -107,6 +107,7 @@ pub fn run(args: Args) -> super::Result {
     if confinement.allow_spoofing {
         held.allow_spoofing();
     }
+    held.limit(&confinement.rates);
     held.resume(Resume { reason: ResumeReason::Boot, away: Duration::ZERO })?;
     // The guest says so itself, but most often before the TAP carries packets.
     vm.announce_when_up();

@@ -103,6 +103,7 @@ fn text(s: &Value) -> String {
             ),
         );
     }
+    throttled(&mut row, "console", s, "console");
     if net.is_null() {
         row("network", "none".into());
     } else {
@@ -112,11 +113,26 @@ fn text(s: &Value) -> String {
                 ["packets", "bytes", "dropped"].map(|k| n(&net[format!("{key}_{k}")]));
             row(way, format!("{packets} packets, {}, {dropped} dropped", bytes(volume)));
         }
+        for (way, key) in [("in", "rx"), ("out", "tx")] {
+            throttled(&mut row, way, net, key);
+        }
         if let spoofed @ 1.. = n(&net["tx_spoofed"]) {
             row("spoofed", format!("{spoofed} packets dropped, from addresses not its own"));
         }
     }
     text
+}
+
+/// A row on how often and for how long something was held back to its rate, if it was.
+fn throttled(row: &mut impl FnMut(&str, String), what: &str, of: &Value, key: &str) {
+    let n = |name: &str| of[format!("{key}_{name}")].as_u64().unwrap_or(0);
+    if let times @ 1.. = n("throttled") {
+        let time = duration(n("throttled_ns") / 1_000_000);
+        row(
+            "throttled",
+            format!("{what}: {times} times, for {time} in all, to the rate that it may have"),
+        );
+    }
 }
 
 /// A number of bytes for people.

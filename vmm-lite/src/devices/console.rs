@@ -7,6 +7,7 @@ mod rings;
 
 pub use rings::{ConsoleState, Drained, Rings};
 
+use super::throttle::HeldBack;
 use std::{
     collections::VecDeque,
     io,
@@ -33,6 +34,8 @@ pub struct Console {
     input: Mutex<Input>,
     has_input: AtomicBool,
     input_taken: Condvar,
+    /// Output that had to wait, as there was too much of it.
+    pub(crate) held: HeldBack,
 }
 
 #[derive(Debug, Default)]

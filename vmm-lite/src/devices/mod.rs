@@ -8,7 +8,9 @@ pub mod clock;
 pub mod console;
 pub mod link;
 pub mod net;
+pub mod rate;
 pub mod tap;
+pub mod throttle;
 
 /// What a guest did that no guest may do. It ends for it.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]

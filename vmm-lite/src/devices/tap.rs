@@ -241,6 +241,14 @@ impl Tap {
         unsafe { self.write_from(&iov) }
     }
 
+    /// Whether a frame waits to be read.
+    #[must_use]
+    pub fn has_frame(&self) -> bool {
+        let mut poll = libc::pollfd { fd: self.fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one valid entry; a call that fails leaves it without events.
+        unsafe { libc::poll(&raw mut poll, 1, 0) > 0 && poll.revents & libc::POLLIN != 0 }
+    }
+
     /// Throws away what waits to be read.
     pub fn drain(&self) {
         // A frame that does not fit is cut off, which is as good as read.

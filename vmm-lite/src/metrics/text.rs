@@ -57,6 +57,7 @@ fn all(text: &mut Text, s: &Stats) {
         s.resumes,
     );
     text.one("console_bytes_total", Counter, "What it printed in this process.", s.console_bytes);
+    text.throttled("console", "what it prints", s.console_throttled, s.console_throttled_ns);
     exits(text, s);
     network(text, s);
     moves(text, s);
@@ -112,6 +113,8 @@ fn network(text: &mut Text, s: &Stats) {
     ] {
         text.one(name, Kind::Counter, help, value);
     }
+    text.throttled("network_receive", "packets to it", n.rx_throttled, n.rx_throttled_ns);
+    text.throttled("network_transmit", "packets from it", n.tx_throttled, n.tx_throttled_ns);
 }
 
 fn moves(text: &mut Text, s: &Stats) {
@@ -180,6 +183,14 @@ impl Text {
     fn one(&mut self, name: &str, kind: Kind, help: &str, value: impl Display) {
         self.head(name, kind, help);
         self.sample(name, "", value);
+    }
+
+    /// How often and for how long something was held back to its rate.
+    fn throttled(&mut self, name: &str, what: &str, times: u64, ns: u64) {
+        let help = format!("How often {what} had to wait for the rate that it may have.");
+        self.one(&format!("{name}_throttled_total"), Kind::Counter, &help, times);
+        let help = format!("For how long {what} had to wait for that.");
+        self.one(&format!("{name}_throttled_seconds_total"), Kind::Counter, &help, seconds(ns));
     }
 
     fn histogram(&mut self, name: &str, help: &str, h: &Histogram) {

@@ -5,7 +5,7 @@ use crate::{
     boot::Cidr,
     confine::{self, Thread},
     control::{Claim, RuntimeDir},
-    devices::console::Console,
+    devices::{console::Console, throttle::Rates},
     kvm::Host,
     memory::GuestRam,
     vm::{Address, Identity, Paused, Resources, Resume, ResumeReason, Vm},
@@ -37,6 +37,7 @@ pub struct Opened {
     claim: Claim,
     resources: Resources,
     allow_spoofing: bool,
+    rates: Rates,
 }
 
 impl Opened {
@@ -53,12 +54,18 @@ impl Opened {
         let address = self::change(&mut guest, change)?;
         let claim = RuntimeDir::open()?.claim(&guest.who.identity.name)?;
         let resources = Resources::on(host, tap)?;
-        Ok(Self { guest, address, claim, resources, allow_spoofing: false })
+        let (allow_spoofing, rates) = (false, Rates::default());
+        Ok(Self { guest, address, claim, resources, allow_spoofing, rates })
     }
 
     /// Says whether the guest may send packets from addresses that are not its own.
     pub fn allow_spoofing(&mut self, allow: bool) {
         self.allow_spoofing = allow;
+    }
+
+    /// Says how fast its network and its console may be.
+    pub fn limit(&mut self, rates: Rates) {
+        self.rates = rates;
     }
 
     /// The machine, with this memory or else with one that is zero.
@@ -79,6 +86,7 @@ impl Opened {
         if self.allow_spoofing {
             held.allow_spoofing();
         }
+        held.limit(&self.rates);
         run(held, &self.guest, &self.address, reason, clock)?;
         vm.announce_when_up();
         confine::enter(Thread::Main)?;

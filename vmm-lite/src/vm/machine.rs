@@ -9,7 +9,7 @@ use crate::{
     devices::{
         Violation,
         clock::Clock,
-        console::{Drained, Rings},
+        console::Rings,
         net::{Counters, Late, Net},
     },
     kvm::{self, Exit, Kick, PageFaults, Vcpu},
@@ -64,6 +64,9 @@ pub(super) struct Machine {
     kick: Arc<Kick>,
     /// The guest waits, until this time by its clock at most.
     wait: Option<u64>,
+    /// It was made to wait although it asked to be woken at once, as it cannot send: not twice in
+    /// one wait.
+    pub(super) stuck: bool,
     /// Whether the entry after the last resume is noted.
     entry_noted: bool,
     /// Why it is to run, where it has not yet been let run since.
@@ -88,6 +91,7 @@ impl Machine {
             unserved: Doorbell::default(),
             kick,
             wait: None,
+            stuck: false,
             entry_noted: false,
             untold: None,
         })
@@ -235,11 +239,11 @@ impl Machine {
         }
         if self.rang(Doorbell::CONSOLE) {
             Exits::count(&shared.exits.console);
-            while self.rings.drain(&self.ram, &shared.console)? == Drained::Blocked {
+            while let Some(held) = self.print(shared)? {
                 if shared.pause_wanted() {
                     return Ok(Served::Stop(Stop::Paused { quiescent: false }));
                 }
-                wait::for_output(shared);
+                wait::for_output(shared, held);
             }
             self.done(Doorbell::CONSOLE);
         }
@@ -259,6 +263,7 @@ impl Machine {
             // However it ends, the guest looks for itself: also one that was paused in its wait.
             self.done(Doorbell::WAIT);
             if self.unserved == Doorbell::default() {
+                self.stuck = false;
                 self.wait = Some(self.ram.control_page().wake_deadline_ns.load(SeqCst));
             }
         }
@@ -282,15 +287,13 @@ impl Machine {
         }
         if self.rang(Doorbell::FAULT) {
             let fault = GuestFault::copy(&self.ram.control_page().fault);
-            // What its program had sent before leaves, if its queues are in order; that they are not is not worth more than the report.
-            if let Some(Err(violation)) = self.net.as_mut().map(|net| net.flush(&self.ram)) {
-                tracing::debug!("a guest that failed leaves its queues broken: {violation}");
-            }
+            self.send_rest();
             self.flush(shared);
             return Ok(Served::Stop(Stop::Ended(End::Failed(fault))));
         }
         if self.rang(Doorbell::EXIT) {
             let code = self.ram.control_page().exit_code.load(SeqCst);
+            self.send_rest();
             self.flush(shared);
             return Ok(Served::Stop(Stop::Ended(End::Exited(code))));
         }
@@ -308,16 +311,6 @@ impl Machine {
     fn broke(&mut self, violation: Violation, shared: &Shared) -> Stop {
         self.flush(shared);
         Stop::Ended(End::Broke(violation))
-    }
-
-    /// Prints what is left in the ring of a guest that has ended, as far as somebody takes it.
-    fn flush(&mut self, shared: &Shared) {
-        while matches!(self.rings.drain(&self.ram, &shared.console), Ok(Drained::Blocked)) {
-            if shared.pause_wanted() {
-                return;
-            }
-            wait::for_output(shared);
-        }
     }
 
     /// Captures the vCPU where it runs, so that it need not be loaded on another CPU for that. What fails here fails again for whoever needs it.

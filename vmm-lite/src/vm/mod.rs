@@ -34,6 +34,7 @@ mod link;
 mod machine;
 mod operation;
 mod operator;
+mod output;
 mod patient;
 mod paused;
 mod resources;

@@ -6,7 +6,7 @@ use super::{
     steering::Phase,
 };
 use crate::{
-    devices::link,
+    devices::{link, throttle::Rates},
     kvm::touch::{RUNS, Run},
     memory::PageSet,
 };
@@ -161,6 +161,15 @@ impl<'vm> Paused<'vm> {
         if let Some(net) = &mut self.machine.net {
             net.restrict_to(None);
         }
+    }
+
+    /// Holds its network and its console back to these rates from now on.
+    pub fn limit(&mut self, rates: &Rates) {
+        if let Some(net) = &mut self.machine.net {
+            net.limit(rates.net);
+        }
+        self.machine.rings.limit(rates.console);
+        *self.vm.shared.lock_rates() = *rates;
     }
 
     /// Tells the guest who it is on the network from now on.

@@ -1,7 +1,7 @@
 //! What the threads of one VM share. How they steer the vCPU's thread is in [`steering`](super::steering).
 //!
-//! Lock order: `machine`, then `control`; `fenced`, `history`, `steady` and `dirty_rate` are held alone or
-//! innermost.
+//! Lock order: `machine`, then `control`; `fenced`, `history`, `rates`, `steady` and `dirty_rate`
+//! are held alone or innermost.
 
 pub(super) use super::stats::Exits;
 use super::{
@@ -13,6 +13,7 @@ use crate::{
         console::Console,
         net::{Counters as NetCounters, Late},
         tap::Tap,
+        throttle::Rates,
     },
     kvm::{DirtyLog, Kick, PageFaults},
     memory::GuestRam,
@@ -44,6 +45,8 @@ pub(super) struct Shared {
     /// Pages a second that the guest wrote when somebody last looked, and when that was.
     pub dirty_rate: Mutex<Option<(u64, SystemTime)>>,
     history: Mutex<History>,
+    /// What its network and its console are held back to.
+    rates: Mutex<Rates>,
     pub resumes: AtomicU64,
     /// Readable when the operation in progress is to be called off.
     pub cancel: EventFd,
@@ -123,6 +126,7 @@ impl Shared {
             made: now,
             dirty_rate: Mutex::default(),
             history: Mutex::default(),
+            rates: Mutex::default(),
             resumes: AtomicU64::new(0),
             cancel,
             vouched,
@@ -156,6 +160,10 @@ impl Shared {
 
     pub(super) fn lock_history(&self) -> MutexGuard<'_, History> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn lock_rates(&self) -> MutexGuard<'_, Rates> {
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn lock_machine(&self) -> MutexGuard<'_, Machine> {

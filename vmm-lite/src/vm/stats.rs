@@ -1,7 +1,7 @@
 //! A machine in figures.
 
 use super::{Error, History, MoveOutcome, Operation, Vm, shared::Shared, steering::Phase};
-use crate::migration::poll::wait_readable;
+use crate::{devices::throttle::Rates, migration::poll::wait_readable};
 use migrate::brownout::Brownout;
 use serde::Serialize;
 use std::{
@@ -41,6 +41,12 @@ pub struct Stats {
     pub resumes: u64,
     /// Bytes printed.
     pub console_bytes: u64,
+    /// How often its printing was held back to its rate (`--console-rate`).
+    pub console_throttled: u64,
+    /// For how long in all.
+    pub console_throttled_ns: u64,
+    /// What its network and its console are held back to.
+    pub rates: Rates,
     /// Exits, by kind.
     pub exits: ExitCounts,
     /// The network, if there is one.
@@ -126,6 +132,14 @@ pub struct NetStats {
     pub tx_dropped: u64,
     /// Packets from it that came from addresses which are not its own, and were dropped.
     pub tx_spoofed: u64,
+    /// How often packets to the guest were held back to its rate (`--net-rate`).
+    pub rx_throttled: u64,
+    /// For how long in all.
+    pub rx_throttled_ns: u64,
+    /// How often packets from it were.
+    pub tx_throttled: u64,
+    /// For how long in all.
+    pub tx_throttled_ns: u64,
     /// The longest packets that the guest was told of (MTU).
     pub mtu: u16,
 }
@@ -164,6 +178,9 @@ impl Stats {
             memory_resident_bytes: shared.ram.resident().unwrap_or(0),
             resumes: n(&shared.resumes),
             console_bytes: shared.console.printed(),
+            console_throttled: shared.console.held.times(),
+            console_throttled_ns: shared.console.held.ns(),
+            rates: *shared.lock_rates(),
             exits: ExitCounts {
                 doorbell: n(&exits.doorbell),
                 wait: n(&exits.wait),
@@ -185,6 +202,10 @@ impl Stats {
                     tx_bytes: n(&c.tx_bytes),
                     tx_dropped: n(&c.tx_dropped),
                     tx_spoofed: n(&c.tx_spoofed),
+                    rx_throttled: c.rx_held.times(),
+                    rx_throttled_ns: c.rx_held.ns(),
+                    tx_throttled: c.tx_held.times(),
+                    tx_throttled_ns: c.tx_held.ns(),
                     mtu: c.mtu.load(Relaxed),
                 }
             }),

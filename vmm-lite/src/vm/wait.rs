@@ -5,7 +5,7 @@ use super::{
     shared::{Exits, Shared},
 };
 use crate::devices::Violation;
-use std::ptr;
+use std::{ptr, time::Duration};
 
 /// Serves the network and the console of a guest that waits. `None` if something reached it, its deadline is over, or it is to look at a request.
 pub(super) fn for_something(
@@ -24,6 +24,10 @@ pub(super) fn for_something(
     wait_for
 }
 
+/// How often a guest looks again that has more to send than its queue holds, while that is not
+/// emptied. It asks to be woken at once, and could do nothing.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
 /// What to wait for, when there is nothing to do.
 #[derive(Debug)]
 pub(super) struct WaitFor {
@@ -39,14 +43,18 @@ fn settle(
     shared: &Shared,
     deadline: u64,
 ) -> Result<Option<WaitFor>, Violation> {
-    let mut tap = None;
+    let (mut tap, mut refill, mut stuck) = (None, None, false);
     if let Some(net) = &mut machine.net {
         let moved = net.pass(&machine.ram)?;
         if moved.received > 0 || moved.more {
             return Ok(None);
         }
-        // Without a buffer to put it in, a packet is no reason to wake up: the guest must first give one.
-        let packets = if moved.no_buffers { 0 } else { libc::POLLIN };
+        // Without a buffer to put it in, a packet is no reason to wake up: the guest must first
+        // give one. Nor is one that it may not have yet.
+        let packets =
+            if moved.no_buffers || moved.receive_wait.is_some() { 0 } else { libc::POLLIN };
+        refill = [moved.send_wait, moved.receive_wait].into_iter().flatten().min();
+        stuck = moved.blocked || moved.send_wait.is_some();
         let room = if moved.blocked { libc::POLLOUT } else { 0 };
         tap = Some((net.tap().fd(), packets | room)).filter(|(_, events)| *events != 0);
     }
@@ -56,10 +64,19 @@ fn settle(
     if shared.pause_wanted() || shared.quiesce_wanted() || shared.look_wanted() {
         return Ok(None);
     }
-    match machine.clock.until(deadline) {
-        Some(0) => Ok(None),
-        timeout => Ok(Some(WaitFor { tap, timeout })),
-    }
+    let refill = refill.map(nanoseconds);
+    let timeout = match machine.clock.until(deadline) {
+        Some(0) if stuck && !std::mem::replace(&mut machine.stuck, true) => {
+            Some(nanoseconds(LOOK_AGAIN))
+        }
+        Some(0) => return Ok(None),
+        timeout => timeout,
+    };
+    Ok(Some(WaitFor { tap, timeout: [timeout, refill].into_iter().flatten().min() }))
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl WaitFor {
@@ -78,14 +95,20 @@ impl WaitFor {
     }
 }
 
-/// Waits until standard output takes more, or a nudge.
-pub(super) fn for_output(shared: &Shared) {
-    let Some(output) = shared.console.blocked_on() else { return };
+/// Waits until standard output takes more, or if the guest is `held` back until that is over, or a
+/// nudge.
+pub(super) fn for_output(shared: &Shared, held: Option<Duration>) {
+    let output = match (held, shared.console.blocked_on()) {
+        // A negative descriptor is one that poll passes over.
+        (Some(_), _) => -1,
+        (None, Some(output)) => output,
+        (None, None) => return,
+    };
     shared.set_waiting(true);
     if !shared.pause_wanted() {
         let entry = |fd, events| libc::pollfd { fd, events, revents: 0 };
         let mut fds = [entry(shared.wake_fd(), libc::POLLIN), entry(output, libc::POLLOUT)];
-        poll(&mut fds, None);
+        poll(&mut fds, held.map(nanoseconds));
         if fds[0].revents != 0 {
             shared.clear_wake();
         }

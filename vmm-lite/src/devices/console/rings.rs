@@ -1,9 +1,19 @@
 //! The rings in the control page, as the vCPU thread serves them.
 
 use super::Console;
-use crate::{devices::Violation, memory::GuestRam};
+use crate::{
+    devices::{
+        Violation,
+        rate::Rate,
+        throttle::{NetRate, Throttle},
+    },
+    memory::GuestRam,
+};
 use serde::{Deserialize, Serialize};
-use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
+use std::{
+    sync::atomic::Ordering::{Acquire, Release, SeqCst},
+    time::{Duration, Instant},
+};
 use vmm_lite_interface::layout::{
     CONSOLE_IN, CONSOLE_IN_SIZE, CONSOLE_OUT, CONSOLE_OUT_SIZE, CONTROL_PAGE, PAGE_SIZE,
 };
@@ -21,6 +31,7 @@ pub struct ConsoleState {
 #[derive(Debug, Default)]
 pub struct Rings {
     state: ConsoleState,
+    throttle: Throttle,
 }
 
 /// How far [`Rings::drain`] got.
@@ -30,6 +41,8 @@ pub enum Drained {
     All,
     /// Standard output takes no more for now.
     Blocked,
+    /// The guest prints faster than it may: the rest has to wait so long.
+    Held(Duration),
 }
 
 impl Rings {
@@ -44,7 +57,12 @@ impl Rings {
         self.state = state;
     }
 
-    /// Brings what the guest printed to `console`.
+    /// Brings no more than that many bytes a second to the console from now on.
+    pub fn limit(&mut self, rate: Option<Rate>) {
+        self.throttle = Throttle::new(NetRate { bytes: rate, packets: None });
+    }
+
+    /// Brings what the guest printed to `console`, as much of it as it may print.
     ///
     /// # Errors
     /// A ring that claims to hold more than it can.
@@ -57,8 +75,13 @@ impl Rings {
         if bytes > CONSOLE_OUT_SIZE {
             return Err(Violation::ConsoleRing { ring: "output", bytes });
         }
+        let now = Instant::now();
+        let may = u32::try_from(self.throttle.bytes(now)).unwrap_or(u32::MAX);
+        if may == 0 {
+            return Ok(Drained::Held(self.throttle.hold(now, &console.held)));
+        }
         let mut buffer = [0; CONSOLE_OUT_SIZE as usize];
-        let buffer = &mut buffer[..bytes as usize];
+        let buffer = &mut buffer[..bytes.min(may) as usize];
         for_each_part(self.state.out_tail, buffer.len(), CONSOLE_OUT_SIZE, |at, range| {
             ram.read(CONSOLE_OUT + at, &mut buffer[range]).expect("rings lie inside memory");
         });
@@ -66,7 +89,16 @@ impl Rings {
         self.state.out_tail = self.state.out_tail.wrapping_add(written as u32);
         ring.tail.store(self.state.out_tail, Release);
         mark_control(ram);
-        Ok(if written == buffer.len() { Drained::All } else { Drained::Blocked })
+        if written > 0 {
+            self.throttle.passed(written, now, &console.held);
+        }
+        Ok(if written < buffer.len() {
+            Drained::Blocked
+        } else if buffer.len() < bytes as usize {
+            Drained::Held(self.throttle.hold(now, &console.held))
+        } else {
+            Drained::All
+        })
     }
 
     /// Brings input to the guest; whether there was any, or its end.

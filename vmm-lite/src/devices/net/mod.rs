@@ -12,7 +12,11 @@ pub use queues::Moved;
 pub use sources::Own;
 pub use state::NetState;
 
-use super::{Violation, tap, tap::Tap};
+use super::{
+    Violation, tap,
+    tap::Tap,
+    throttle::{HeldBack, NetRate, Throttle},
+};
 use crate::memory::GuestRam;
 use queues::Buffers;
 use registers::Registers;
@@ -44,6 +48,10 @@ pub struct Counters {
     pub tx_dropped: AtomicU64,
     /// Packets from it that came from addresses which are not its own.
     pub tx_spoofed: AtomicU64,
+    /// Packets to the guest that had to wait, as they came too fast.
+    pub rx_held: HeldBack,
+    /// Packets from it that had to wait.
+    pub tx_held: HeldBack,
     /// The MTU that the guest was told.
     pub mtu: AtomicU16,
     /// Whether the guest may send from any address.
@@ -115,6 +123,8 @@ pub struct Net {
     tap_mtu: u16,
     /// What packets must come from.
     own: Option<Own>,
+    /// Of what it receives and of what it sends.
+    throttles: [Throttle; 2],
     registers: Registers,
     buffers: Buffers,
     counters: Arc<Counters>,
@@ -142,14 +152,29 @@ impl Net {
         counters.mtu.store(mtu, Relaxed);
         counters.may_spoof.store(true, Relaxed);
         let registers = Registers::new(mac, mtu);
-        let (offload, buffers) = (None, Buffers::default());
-        Self { tap, offload, tap_mtu: mtu, own: None, registers, buffers, counters, late }
+        let (buffers, throttles) = (Buffers::default(), Default::default());
+        Self {
+            tap,
+            offload: None,
+            tap_mtu: mtu,
+            own: None,
+            throttles,
+            registers,
+            buffers,
+            counters,
+            late,
+        }
     }
 
     /// Drops and counts packets from now on that do not come from these addresses; `None`: none.
     pub fn restrict_to(&mut self, own: Option<Own>) {
         self.own = own;
         self.counters.may_spoof.store(own.is_none(), Relaxed);
+    }
+
+    /// Lets packets through no faster than this from now on, each way.
+    pub fn limit(&mut self, rate: NetRate) {
+        self.throttles = [rate, rate].map(Throttle::new);
     }
 
     /// Its counters.
@@ -212,31 +237,35 @@ impl Net {
     /// # Errors
     /// A [`Violation`].
     pub fn pass(&mut self, ram: &GuestRam) -> Result<Moved, Violation> {
-        let Self { tap, own, registers, buffers, counters, late, .. } = self;
+        let Self { tap, own, throttles, registers, buffers, counters, late, .. } = self;
+        let [receiving, sending] = throttles;
         let room = registers::frame_max(registers.offload(), registers.mtu());
         let Some([receive, transmit]) = registers.live_queues() else {
             return Ok(Moved::default());
         };
-        let sent = queues::send(transmit, ram, tap, *own, buffers, counters)?;
-        let received = queues::receive(receive, ram, tap, buffers, counters, late, room)?;
+        let sent = queues::send(transmit, ram, tap, *own, sending, buffers, counters)?;
+        let received =
+            queues::receive(receive, ram, tap, receiving, buffers, counters, late, room)?;
         Ok(Moved {
             sent: sent.sent,
             blocked: sent.blocked,
+            send_wait: sent.send_wait,
             more: sent.more || received.more,
             ..received
         })
     }
 
-    /// Sends what the guest queued, and gives it nothing: for a guest that has just said that it does not care for its receive buffers.
+    /// Sends what the guest queued and may send, and gives it nothing: for a guest that has just
+    /// said that it does not care for its receive buffers.
     ///
     /// # Errors
     /// A [`Violation`].
     pub fn flush(&mut self, ram: &GuestRam) -> Result<(), Violation> {
-        let Self { tap, own, registers, buffers, counters, .. } = self;
+        let Self { tap, own, throttles: [_, sending], registers, buffers, counters, .. } = self;
         let Some([_, transmit]) = registers.live_queues() else { return Ok(()) };
         // A queue that never empties is one that changes while it is served, which a guest that is stopped does not do.
         for _ in 0..=usize::from(registers::QUEUE_MAX) / queues::BATCH {
-            if !queues::send(transmit, ram, tap, *own, buffers, counters)?.more {
+            if !queues::send(transmit, ram, tap, *own, sending, buffers, counters)?.more {
                 return Ok(());
             }
         }

@@ -2,10 +2,16 @@
 
 use super::{Counters, Late, Own, Violation, registers::QUEUE_MAX, sources::LOOKED_AT};
 use crate::{
-    devices::tap::{Tap, VNET_HEADER},
+    devices::{
+        tap::{Tap, VNET_HEADER},
+        throttle::Throttle,
+    },
     memory::{GuestRam, Mmap},
 };
-use std::sync::atomic::Ordering::Relaxed;
+use std::{
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 
 /// Offset of `num_buffers` in the virtio-net header. The TAP leaves it alone, and the standard has it be 1.
@@ -26,6 +32,10 @@ pub struct Moved {
     pub more: bool,
     /// The TAP takes no more packets for now, and there are some.
     pub blocked: bool,
+    /// The guest sends faster than it may, and the next packet has to wait so long.
+    pub send_wait: Option<Duration>,
+    /// Packets come faster than the guest may have them, and the next has to wait so long.
+    pub receive_wait: Option<Duration>,
 }
 
 /// The parts of one chain: where they are for the kernel, and where for the guest. Kept from packet to packet.
@@ -131,19 +141,25 @@ fn done(queue: &mut Queue, ram: &GuestRam, head: u16, len: usize) -> Result<(), 
     queue.add_used(ram.mmap(), head, len as u32).map_err(|e| e.to_string())
 }
 
-/// Sends what the guest has queued.
+/// Sends what the guest has queued, as much of it as it may send.
 pub(super) fn send(
     queue: &mut Queue,
     ram: &GuestRam,
     tap: &Tap,
     own: Option<Own>,
+    throttle: &mut Throttle,
     buffers: &mut Buffers,
     counters: &Counters,
 ) -> Result<Moved, Violation> {
     let broken = |what| Violation::Queue { queue: "transmit", what };
-    let mut moved = Moved::default();
+    let (mut moved, now) = (Moved::default(), Instant::now());
     while moved.sent < BATCH {
         let Some(chain) = next(queue, ram).map_err(broken)? else { return Ok(moved) };
+        if !throttle.admits(now) {
+            put_back(queue);
+            moved.send_wait = Some(throttle.hold(now, &counters.tx_held));
+            return Ok(moved);
+        }
         let head = chain.head_index();
         let len = buffers.gather(chain, ram, false).map_err(broken)?;
         if len < VNET_HEADER {
@@ -152,6 +168,7 @@ pub(super) fn send(
         // The guest does not run meanwhile: what is looked at is what is sent.
         if own.is_some_and(|own| !own.sent(buffers.beginning(ram, &mut [0; LOOKED_AT]))) {
             counters.tx_spoofed.fetch_add(1, Relaxed);
+            throttle.passed(len - VNET_HEADER, now, &counters.tx_held);
             done(queue, ram, head, 0).map_err(broken)?;
             moved.sent += 1;
             continue;
@@ -170,6 +187,8 @@ pub(super) fn send(
                 counters.tx_dropped.fetch_add(1, Relaxed);
             }
         }
+        // What is dropped has cost the host as much.
+        throttle.passed(len - VNET_HEADER, now, &counters.tx_held);
         done(queue, ram, head, 0).map_err(broken)?;
         moved.sent += 1;
     }
@@ -177,18 +196,21 @@ pub(super) fn send(
     Ok(moved)
 }
 
-/// Fills the guest's buffers: first with what comes after it from its old place, then with what the TAP has.
+/// Fills the guest's buffers: first with what comes after it from its old place, which has waited
+/// there, then with what the TAP has, as much of it as the guest may have.
+#[allow(clippy::too_many_arguments, reason = "the parts of one device, borrowed apart")]
 pub(super) fn receive(
     queue: &mut Queue,
     ram: &GuestRam,
     tap: &Tap,
+    throttle: &mut Throttle,
     buffers: &mut Buffers,
     counters: &Counters,
     late: &Late,
     room: usize,
 ) -> Result<Moved, Violation> {
     let broken = |what| Violation::Queue { queue: "receive", what };
-    let mut moved = Moved::default();
+    let (mut moved, now) = (Moved::default(), Instant::now());
     while moved.received < BATCH {
         let Some(chain) = next(queue, ram).map_err(broken)? else {
             moved.no_buffers = true;
@@ -203,6 +225,13 @@ pub(super) fn receive(
         }
         let len = match take_late(late, ram, buffers, capacity) {
             Some(len) => len,
+            None if !throttle.admits(now) => {
+                put_back(queue);
+                if tap.has_frame() {
+                    moved.receive_wait = Some(throttle.hold(now, &counters.rx_held));
+                }
+                return Ok(moved);
+            }
             // SAFETY: the buffers were just checked to lie in guest memory, which `ram` keeps mapped.
             None => match unsafe { tap.read_into(&mut buffers.iov) } {
                 Ok(Some(len)) => {
@@ -220,6 +249,7 @@ pub(super) fn receive(
                 }
             },
         };
+        throttle.passed(len.saturating_sub(VNET_HEADER), now, &counters.rx_held);
         if len > capacity {
             counters.rx_dropped.fetch_add(1, Relaxed);
             put_back(queue);

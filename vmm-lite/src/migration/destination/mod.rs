@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     control::{Claim, RuntimeDir},
+    devices::throttle::Rates,
     kvm::FaultCost,
     vm::{Resources, Vm, be_patient},
 };
@@ -68,6 +69,8 @@ pub struct Offering {
     pub lost_after: Option<Duration>,
     /// Whether a guest may come that sends packets from addresses which are not its own.
     pub allow_spoofing: bool,
+    /// How fast its network and its console may be here.
+    pub rates: Rates,
 }
 
 /// A VM that has arrived and runs.

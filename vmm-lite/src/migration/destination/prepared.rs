@@ -94,7 +94,11 @@ impl Prepared {
             (true, false) => return Err(Refusal::Prepare(SPOOFS.into())),
             (false, _) => {}
         }
-        let apply = vm.hold().and_then(|mut held| held.warm_up()).map_err(|e| cannot(&e))?;
+        let apply = vm.hold().and_then(|mut held| {
+            held.limit(&offering.rates);
+            held.warm_up()
+        });
+        let apply = apply.map_err(|e| cannot(&e))?;
         let missing = Missing::able(vm.ram(), source)
             .inspect_err(|e| tracing::info!("no memory can follow: {}", crate::cli::with_causes(e)))
             .ok();
