@@ -10,7 +10,7 @@ use std::{
     net::{Shutdown, TcpStream},
     sync::{
         Arc, Mutex, OnceLock, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+        atomic::{AtomicU32, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -81,6 +81,10 @@ pub const POINTS: &[Point] = &[
     at("run.booting"),
     at("vm.quiescing"),
     at("copy.begun"),
+    at("vcpu.stopping"),
+    at("control.accepting"),
+    at("control.serving"),
+    at("metrics.serving"),
     at("restore.loading"),
     at("lazy.loading"),
     at("revert.half-exchanged"),
@@ -142,10 +146,9 @@ struct Choice {
     left: AtomicU32,
 }
 
-/// Threads that are held go on.
-static GOES_ON: AtomicBool = AtomicBool::new(false);
-/// How often one that is held looks.
-const LOOK: Duration = Duration::from_millis(2);
+/// Threads that are held go on: not 0. A futex, which every thread may wait for, and which is waited
+/// for without ever waking up, as a thread would that hangs.
+static GOES_ON: AtomicU32 = AtomicU32::new(0);
 static CHOICES: OnceLock<Vec<Choice>> = OnceLock::new();
 static SILENCE: OnceLock<Option<Duration>> = OnceLock::new();
 static LINKS: Mutex<Vec<Weak<TcpStream>>> = Mutex::new(Vec::new());
@@ -168,11 +171,15 @@ pub fn arm() -> Result<(), String> {
     let holds = |choice: &Choice| choice.action == Action::Hold;
     if CHOICES.get().is_some_and(|choices| choices.iter().any(holds)) {
         extern "C" fn goes_on(_: libc::c_int) {
-            GOES_ON.store(true, SeqCst);
+            GOES_ON.store(1, SeqCst);
+            // SAFETY: wakes whoever waits for a static.
+            unsafe {
+                libc::syscall(libc::SYS_futex, GOES_ON.as_ptr(), libc::FUTEX_WAKE, libc::c_int::MAX)
+            };
         }
         let action =
             SigAction::new(SigHandler::Handler(goes_on), SaFlags::SA_RESTART, SigSet::empty());
-        // SAFETY: the handler stores to an atomic, and does nothing else.
+        // SAFETY: the handler stores to an atomic and makes a system call, both of which may be done there.
         unsafe { sigaction(Signal::SIGCONT, &action) }.map_err(|e| e.to_string())?;
     }
     Ok(())
@@ -226,9 +233,12 @@ pub fn happen(point: usize, action: Action) -> bool {
         Action::Kill => raise(Signal::SIGKILL),
         Action::Stop => raise(Signal::SIGSTOP),
         Action::Hold => {
-            while !GOES_ON.load(SeqCst) {
-                // A futex, which every thread may wait for.
-                std::thread::park_timeout(LOOK);
+            while GOES_ON.load(SeqCst) == 0 {
+                let forever = std::ptr::null::<libc::timespec>();
+                // SAFETY: waits for a static, as long as it is 0.
+                unsafe {
+                    libc::syscall(libc::SYS_futex, GOES_ON.as_ptr(), libc::FUTEX_WAIT, 0, forever)
+                };
             }
         }
         Action::Cut => {

@@ -13,6 +13,7 @@
 //! - [`build`]: making images
 //! - [`files`]: opening paths at which there may be something else than a file
 //! - [`confine`]: what a process with a VM gives up: privileges, system calls
+//! - [`watchdog`]: notices threads that do not answer
 //! - [`cli`]: the verbs
 //! - `fail_point`: places at which tests have the process fail; only in builds with debug assertions
 
@@ -65,3 +66,4 @@ pub mod migration;
 mod random;
 pub mod snapshot;
 pub mod vm;
+pub mod watchdog;

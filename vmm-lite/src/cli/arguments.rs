@@ -1,5 +1,7 @@
 //! How values are written on the command line.
 
+use crate::watchdog::LIMIT_MIN;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// A size of memory: bytes, or with K, M or G (also KiB, MiB, GiB) for powers of 1024.
@@ -41,6 +43,25 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         Ok(time) if !time.is_zero() => Ok(time),
         _ => Err(wrong()),
     }
+}
+
+/// How long a thread may take to answer before the watchdog warns; `None`: for ever.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Watchdog(pub Option<Duration>);
+
+/// A limit of the watchdog, or `off`.
+///
+/// # Errors
+/// A text for the user.
+pub fn watchdog(text: &str) -> Result<Watchdog, String> {
+    if text == "off" {
+        return Ok(Watchdog(None));
+    }
+    let time = duration(text).map_err(|e| format!("{e}, or off"))?;
+    if time < LIMIT_MIN {
+        return Err("at least 1s: on a busy host a thread may have to wait for a CPU".into());
+    }
+    Ok(Watchdog(Some(time)))
 }
 
 /// An address, in hexadecimal with or without `0x`.
@@ -135,6 +156,16 @@ mod tests {
         assert_eq!(duration("1min"), Ok(Duration::from_secs(60)));
         for wrong in ["", "1", "ms", "0s", "-1s", "1h", "1..2s", "99999999999999999999999s"] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn limits_of_the_watchdog() {
+        assert_eq!(watchdog("5s"), Ok(Watchdog(Some(crate::watchdog::LIMIT))));
+        assert_eq!(watchdog("1min"), Ok(Watchdog(Some(Duration::from_secs(60)))));
+        assert_eq!(watchdog("off"), Ok(Watchdog(None)));
+        for wrong in ["", "5", "999ms", "0s", "none"] {
+            assert!(watchdog(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -154,6 +154,7 @@ pub fn run(args: Args) -> super::Result {
         }
     };
     ready.tell(&vm, server.name())?;
+    orders.confinement.watch()?;
     let end = server::serve_until_end(&vm, &server, &signals)?;
     report::end(&end, None);
     Ok(ExitCode::from(end.exit_code()))

@@ -1,15 +1,19 @@
 //! How the process of a VM is confined, as the verbs that start one are told.
 
-use super::rates;
+use super::{
+    arguments::{self, Watchdog},
+    rates,
+};
 use crate::{
     confine::{
         self, Mode, files,
         privileges::{self, Identity},
     },
     devices::throttle::Rates,
+    watchdog,
 };
 use serde::{Deserialize, Serialize};
-use std::os::fd::RawFd;
+use std::{io, os::fd::RawFd};
 
 /// Who the process becomes, and what it may then do.
 #[derive(clap::Args, Debug)]
@@ -39,6 +43,10 @@ pub struct Args {
 
     #[command(flatten)]
     rates: rates::Args,
+    /// Warn when a thread of this process that is to answer does not for so long, and hangs; `off`: never. See docs/watchdog.md
+    #[arg(long, value_name = "TIME|off", default_value = "5s", value_parser = arguments::watchdog)]
+    #[arg(help_heading = "Supervision")]
+    watchdog: Watchdog,
 }
 
 /// A process that is to be confined.
@@ -50,6 +58,8 @@ pub struct Confinement {
     pub allow_spoofing: bool,
     /// How fast its network and its console may be.
     pub rates: Rates,
+    /// How long a thread may take to answer.
+    watchdog: Watchdog,
 }
 
 impl Args {
@@ -62,7 +72,7 @@ impl Args {
         let identity = Identity::find(self.user.as_deref(), self.group.as_deref())?;
         let mode = if self.no_seccomp { Mode::Off } else { self.seccomp };
         let (allow_spoofing, rates) = (self.allow_spoofing, self.rates.rates());
-        Ok(Confinement { identity, mode, allow_spoofing, rates })
+        Ok(Confinement { identity, mode, allow_spoofing, rates, watchdog: self.watchdog })
     }
 }
 
@@ -71,6 +81,14 @@ impl Confinement {
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Begins to watch the process's threads. To be called once the calling thread is confined.
+    ///
+    /// # Errors
+    /// When there can be no thread for it.
+    pub fn watch(&self) -> io::Result<()> {
+        watchdog::start(self.watchdog.0)
     }
 
     /// Gives up what the process does not need once everything is open, and makes [`confine::enter`] do its part from now on. To be called while there is

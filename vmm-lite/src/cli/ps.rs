@@ -51,9 +51,13 @@ fn ask(dir: &RuntimeDir, name: &str) -> Option<Value> {
     }
 }
 
-/// What it does; of one that was handed to another host, that.
+/// What it does; of one that was handed to another host, that; of one that hangs, that.
 fn state(vm: &Value) -> &str {
-    if vm["handed_to"].is_string() { "handed over" } else { vm["state"].as_str().unwrap_or("-") }
+    match &vm["stalled"] {
+        Value::Array(stalled) if !stalled.is_empty() => "stalled",
+        _ if vm["handed_to"].is_string() => "handed over",
+        _ => vm["state"].as_str().unwrap_or("-"),
+    }
 }
 
 fn line(vm: &Value) -> String {

@@ -148,6 +148,7 @@ pub fn run(args: Args) -> super::Result {
     let moves = Arc::downgrade(&receiver);
     listener::serve(listener, receiver, door)?;
     confine::enter(Thread::Main)?;
+    confinement.watch()?;
     let Some(Arrived { vm, claim }) = wait(&arrivals, &signals)? else {
         return Ok(ExitCode::from(128 + libc::SIGTERM as u8));
     };

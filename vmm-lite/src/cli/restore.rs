@@ -112,6 +112,7 @@ pub fn run(args: Args) -> super::Result {
     }
     test.passed()?;
     let server = Server::new(opened.run(&vm, ResumeReason::Restored, args.clock)?);
+    confinement.watch()?;
     figures.show(&vm);
     if let Some(ready) = &mut ready {
         ready.tell(&vm, server.name())?;

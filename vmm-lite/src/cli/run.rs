@@ -113,6 +113,7 @@ pub fn run(args: Args) -> super::Result {
     vm.announce_when_up();
     // A third of a millisecond, which the guest need not wait for: this thread takes nothing of the guest's, and has served nobody yet.
     confine::enter(Thread::Main)?;
+    confinement.watch()?;
     feed_standard_input(&vm)?;
     let end = server::serve_until_end(&vm, &server, &signals)?;
     report::end(&end, Some(&image));

@@ -1,6 +1,6 @@
 //! `vmm-lite stats`.
 
-use crate::control::Client;
+use crate::{control::Client, watchdog::hang};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -57,6 +57,12 @@ fn text(s: &Value) -> String {
         n(&s["resumes"]).saturating_sub(1),
     );
     let mut row = |what: &str, value: String| text += &format!("  {what:<10} {value}\n");
+    for stalled in s["stalled"].as_array().into_iter().flatten() {
+        row("stalled", hang::stalled(n(&s["pid"]), stalled));
+    }
+    if let stalls @ 1.. = n(&s["stalls"]) {
+        row("stalls", format!("{stalls} time(s) a thread did not answer in time"));
+    }
     row(
         "memory",
         format!(

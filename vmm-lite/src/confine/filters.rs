@@ -34,11 +34,13 @@ pub enum Thread {
     Arrived,
     /// Signs with the host's key, in a process of its own that runs no guest.
     Signer,
+    /// Notices threads that do not answer.
+    Watchdog,
 }
 
 impl Thread {
     /// All kinds.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Main,
         Self::Vcpu,
         Self::Stdin,
@@ -51,6 +53,7 @@ impl Thread {
         Self::Announce,
         Self::Arrived,
         Self::Signer,
+        Self::Watchdog,
     ];
 
     /// The thread's name, as the host shows it (but for the main thread, which has the program's).
@@ -69,13 +72,15 @@ impl Thread {
             Self::Announce => "announce",
             Self::Arrived => "arrived",
             Self::Signer => "vmm-lite-signer",
+            Self::Watchdog => "watchdog",
         }
     }
 
     pub(super) fn calls(self) -> Calls {
         match self {
             Self::Vcpu => common().and(run_guest()),
-            Self::Stdin => common(),
+            // The watchdog reads the CPU time of other threads of this process, by a clock.
+            Self::Stdin | Self::Watchdog => common(),
             Self::ConsoleIn => common().any(&[c::SYS_recvfrom]),
             Self::Control => common()
                 .and(start_thread(Self::ConsoleIn))

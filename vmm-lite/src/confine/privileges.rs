@@ -116,7 +116,8 @@ pub(super) fn drop_thread_capabilities(thread: Thread) -> Result<(), Error> {
         | Thread::Metrics
         | Thread::Loader
         | Thread::Announce
-        | Thread::Signer => 0,
+        | Thread::Signer
+        | Thread::Watchdog => 0,
     };
     set_capabilities(keep & permitted().map_err(failed)?).map_err(failed)
 }

@@ -1,6 +1,6 @@
 //! The verbs' side of the control socket.
 
-use super::{Error, PATIENCE, RuntimeDir, descriptors, dir};
+use super::{Error, PATIENCE, RuntimeDir, descriptors, dir, silence};
 use serde_json::{Value, json};
 use std::{
     io::{self, BufRead, BufReader, Write},
@@ -231,6 +231,9 @@ impl Client {
 
     fn line(&mut self) -> Result<Value, Error> {
         use std::io::Read;
+        if self.lines.buffer().is_empty() && matches!(self.stream().read_timeout(), Ok(None)) {
+            silence::wait(self.stream(), &mut |what| waits(json!({ "waiting_for": what })));
+        }
         let mut line = Vec::new();
         let read = self.lines.by_ref().take(ANSWER_MAX).read_until(b'\n', &mut line);
         read.map_err(self.failed("read from"))?;

@@ -10,6 +10,7 @@ use crate::{
     confine::{self, Thread},
     metrics, migration, snapshot,
     vm::{End, Slow, StopReason, Vm},
+    watchdog::{self, Doing},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -101,6 +102,39 @@ impl Server {
         }
     }
 
+    /// Ends the VM for a signal, on a thread of its own: it waits for the vCPU, and clients are to be
+    /// served meanwhile, should that hang.
+    fn end(&self, vm: &Vm, reason: StopReason) {
+        let (owner, answering) = (vm.clone(), Arc::clone(&self.answering));
+        let name = self.name().to_owned();
+        let end = move |vm: &Vm| {
+            // A second one changes nothing of what may be lost; `stop --force` does.
+            if let Err(e) = vm.end_for_operator(reason, false) {
+                eprintln!(
+                    "vmm-lite: not ended: {e}; `vmm-lite stop --force {name}` ends it all the same"
+                );
+            }
+        };
+        let thread =
+            std::thread::Builder::new().name(Thread::Control.name().into()).stack_size(STACK);
+        let spawned = thread.spawn({
+            let end = end.clone();
+            move || {
+                if let Err(e) = confine::enter(Thread::Control) {
+                    tracing::error!("not ended: {}", crate::cli::with_causes(&e));
+                    return;
+                }
+                let _attends = watchdog::attend(Thread::Control.name());
+                let _owes = watchdog::owe(Doing::Stop);
+                answering.during(|| end(&owner));
+            }
+        });
+        if spawned.is_err() {
+            // Out of threads.
+            end(vm);
+        }
+    }
+
     fn try_accept(&self, vm: &Vm) -> io::Result<()> {
         let (stream, _) = self.claim.listener.accept()?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -114,6 +148,7 @@ impl Server {
                 reply.refuse(&crate::cli::with_causes(&e));
                 return;
             }
+            let _attends = watchdog::attend(Thread::Control.name());
             if let Err(e) = serve(&vm, &mut reply, &answering, &session) {
                 tracing::debug!("a control connection ended: {e}");
             }
@@ -150,7 +185,8 @@ impl Reply {
     fn send(&mut self, line: &Value) -> io::Result<()> {
         let mut line = line.to_string();
         line.push('\n');
-        self.stream.write_all(line.as_bytes())
+        // For a client that may take its time, up to the timeout.
+        watchdog::waits(|| self.stream.write_all(line.as_bytes()))
     }
 
     fn refuse(&mut self, why: &str) {
@@ -196,8 +232,13 @@ fn serve(vm: &Vm, reply: &mut Reply, answering: &Answering, session: &Session) -
                 None => return Ok(()),
             },
         };
+        // A console is there for its client, and nobody else waits for it.
+        if request.verb() == "console" {
+            return console(vm, reply, lines.buffer());
+        }
+        let _owes = watchdog::owe(Doing::verb(request.verb()));
+        fail_point!("control.serving");
         match request.verb() {
-            "console" => return console(vm, reply, lines.buffer()),
             "migrate" => {
                 let files = lines.get_mut().take_files();
                 answering.during(|| migration::request(vm, &request, files, reply));
@@ -318,6 +359,7 @@ fn hung_up(stream: &UnixStream) -> bool {
 pub fn serve_until_end(vm: &Vm, server: &Server, signals: &Signals) -> Result<Arc<End>, Error> {
     let failed = |source| Error::Socket { doing: "serve", name: server.name().into(), source };
     server.listener().set_nonblocking(true).map_err(failed)?;
+    let _attends = watchdog::attend(Thread::Main.name());
     loop {
         let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         let mut fds =
@@ -329,6 +371,7 @@ pub fn serve_until_end(vm: &Vm, server: &Server, signals: &Signals) -> Result<Ar
                 e => return Err(failed(e)),
             }
         }
+        let _owes = watchdog::owe(Doing::Accept);
         if fds[0].revents != 0 {
             server.answering.wait_for_none();
             return Ok(vm.wait_end());
@@ -336,15 +379,10 @@ pub fn serve_until_end(vm: &Vm, server: &Server, signals: &Signals) -> Result<Ar
         if fds[1].revents != 0
             && let Some(reason) = signals.take()
         {
-            // A second one changes nothing of what may be lost; `stop --force` does.
-            if let Err(e) = vm.end_for_operator(reason, false) {
-                eprintln!(
-                    "vmm-lite: not ended: {e}; `vmm-lite stop --force {}` ends it all the same",
-                    server.name()
-                );
-            }
+            server.end(vm, reason);
         }
         if fds[2].revents != 0 {
+            fail_point!("control.accepting");
             server.accept(vm);
         }
     }

@@ -67,6 +67,11 @@ impl Kick {
         self.inside.store(OUTSIDE, SeqCst);
     }
 
+    /// Whether a thread is in the guest, or on its way into it or out of it.
+    pub(crate) fn is_inside(&self) -> bool {
+        self.inside.load(SeqCst) != OUTSIDE
+    }
+
     /// Makes the next `KVM_RUN` return before it enters the guest, having completed what the last exit left open.
     pub(super) fn exit_at_once(&self) {
         self.immediate_exit().store(1, SeqCst);

@@ -7,6 +7,7 @@ use super::{At, Error, text};
 use crate::{
     confine::{self, Thread},
     vm::Vm,
+    watchdog::{self, Doing},
 };
 use std::{
     fs,
@@ -176,6 +177,7 @@ impl Connection {
 
 fn serve(listener: &Listener, vm: &OnceLock<Vm>) {
     let mut connections: Vec<Connection> = Vec::new();
+    let _attends = watchdog::attend(Thread::Metrics.name());
     loop {
         let mut fds = vec![entry(listener.fd(), libc::POLLIN)];
         fds.extend(connections.iter().map(|c| {
@@ -186,6 +188,8 @@ fn serve(listener: &Listener, vm: &OnceLock<Vm>) {
         let timeout = left.map_or(-1, |ms| ms.min(1 << 20) as libc::c_int + 1);
         // SAFETY: valid entries; after a failure none has events, and all are looked at again.
         unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout) };
+        let _owes = watchdog::owe(Doing::Scrape);
+        fail_point!("metrics.serving");
         let now = Instant::now();
         let mut events = fds[1..].iter().map(|fd| fd.revents != 0);
         connections.retain_mut(|connection| {

@@ -58,6 +58,13 @@ fn all(text: &mut Text, s: &Stats) {
     );
     text.one("console_bytes_total", Counter, "What it printed in this process.", s.console_bytes);
     text.throttled("console", "what it prints", s.console_throttled, s.console_throttled_ns);
+    text.one(
+        "stalls_total",
+        Counter,
+        "How often a thread of this process did not answer in time.",
+        s.stalls,
+    );
+    text.one("stalled_threads", Gauge, "Threads that do not answer now.", s.stalled.len());
     exits(text, s);
     network(text, s);
     moves(text, s);

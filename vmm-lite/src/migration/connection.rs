@@ -9,7 +9,7 @@ use super::{
     tls::{Credentials, Tls, TlsError},
     wanted::Wanted,
 };
-use crate::identity::PublicKey;
+use crate::{identity::PublicKey, watchdog::waits};
 use migrate::{
     Peer,
     wire::{HEADER_SIZE, Header, Kind, Message, PageFrame, WireError, decode},
@@ -213,10 +213,11 @@ impl Connection {
     /// # Errors
     /// [`LinkError::Io`], [`LinkError::Tls`].
     pub fn send_raw(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
-        match &mut self.tls {
-            Some(tls) => tls.send(&self.stream, &mut self.inbox, bytes)?,
-            None => (&mut &*self.stream).write_all(bytes)?,
-        }
+        // For a peer that may take its time, up to the timeout.
+        waits(|| match &mut self.tls {
+            Some(tls) => tls.send(&self.stream, &mut self.inbox, bytes).map_err(LinkError::from),
+            None => Ok((&mut &*self.stream).write_all(bytes)?),
+        })?;
         self.sent += bytes.len() as u64;
         Ok(())
     }
@@ -279,7 +280,7 @@ impl Connection {
     fn fill(&mut self, wanted: usize, flags: MsgFlags) -> Result<(), LinkError> {
         let fd = self.fd();
         let read = |room: &mut [u8]| loop {
-            match recv(fd, room, flags) {
+            match waits(|| recv(fd, room, flags)) {
                 Ok(0) => return Err(LinkError::Closed),
                 Ok(n) => return Ok(n),
                 Err(nix::Error::EINTR) => {}

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     confine::{self, Thread},
     identity::IdentityDir,
+    watchdog::{self, Doing},
 };
 use log::Log;
 use std::{
@@ -217,11 +218,13 @@ pub fn serve(listener: TcpListener, receiver: Arc<Receiver>, door: Door) -> io::
             tracing::error!("nothing is received: {}", crate::cli::with_causes(&e));
             return;
         }
+        let _attends = watchdog::attend(Thread::Accept.name());
         let mut stage = Stage::Open;
         loop {
             let patience = house.look_after().unwrap_or_else(|| patience(STRANGE));
             let watched = [listener.as_raw_fd(), receiver.stages.fd()].map(Watch::Readable);
             let came = wait_any(watched, patience);
+            let _owes = watchdog::owe(Doing::AcceptHosts);
             match receiver.stages.take() {
                 Stage::Over => return house.empty(),
                 Stage::Arrived if stage == Stage::Open => {

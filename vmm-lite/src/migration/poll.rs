@@ -51,8 +51,10 @@ fn wait(entries: &mut [libc::pollfd], patience: Duration) -> io::Result<()> {
         tv_nsec: patience.subsec_nanos().into(),
     };
     let count = entries.len() as libc::nfds_t;
-    // SAFETY: that many valid entries, a valid time, no signal mask.
-    let n = unsafe { libc::ppoll(entries.as_mut_ptr(), count, &raw const time, std::ptr::null()) };
+    let n = crate::watchdog::waits(|| {
+        // SAFETY: that many valid entries, a valid time, no signal mask.
+        unsafe { libc::ppoll(entries.as_mut_ptr(), count, &raw const time, std::ptr::null()) }
+    });
     match n {
         -1 => match io::Error::last_os_error() {
             // Nothing was written: no entry is ready.

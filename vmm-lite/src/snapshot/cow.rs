@@ -25,6 +25,7 @@ use super::{
 use crate::{
     memory::{Complete, GuestRam, PageSet, Userfault, Watch},
     vm::{Side, Urgent, Vm, be_patient},
+    watchdog::{self, Doing},
 };
 use copier::Copier;
 use std::{
@@ -120,6 +121,8 @@ pub(super) fn copy(
         let copies = thread::Builder::new().name("copier".into()).spawn_scoped(scope, {
             let (cow, to_writer) = (&cow, to_writer.clone());
             move || {
+                let _attends = watchdog::attend("copier");
+                let _owes = watchdog::owe(Doing::Copy);
                 let result = cow.serve(&to_writer);
                 // Whoever waits looks at the result.
                 let _ = done.send(());
@@ -135,6 +138,8 @@ pub(super) fn copy(
                 let cow = &cow;
                 move || {
                     be_patient();
+                    let _attends = watchdog::attend("writer");
+                    let _owes = watchdog::owe(Doing::Write);
                     cow.write(from_copier, sink)
                 }
             })
@@ -152,8 +157,9 @@ pub(super) fn copy(
         drop(over);
         // A thread that panicked has said why.
         let panicked = || super::host("copy the VM")(std::io::ErrorKind::Other.into());
-        let copied = copies.join().unwrap_or_else(|_| Err(panicked()));
-        let written = writes.join().unwrap_or_else(|_| Err(panicked()));
+        let (copied, written) = watchdog::waits(|| (copies.join(), writes.join()));
+        let copied = copied.unwrap_or_else(|_| Err(panicked()));
+        let written = written.unwrap_or_else(|_| Err(panicked()));
         let mut taken = watched?;
         written?;
         copied?;
@@ -287,7 +293,7 @@ impl Cow<'_> {
     /// Writes what comes until nothing does any more.
     fn write(&self, from: Receiver<Vec<Page>>, sink: &mut dyn Sink) -> Result<(), Error> {
         let mut result = Ok(());
-        for pages in from {
+        while let Ok(pages) = watchdog::waits(|| from.recv()) {
             if result.is_ok() {
                 result = sink.pages(&pages);
                 if result.is_err() {

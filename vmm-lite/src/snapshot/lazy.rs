@@ -15,6 +15,7 @@ use crate::{
     confine::{self, Thread},
     memory::{Arriving, Fault, GuestRam, PAGE, Supply, Userfault, Watch},
     vm::Vm,
+    watchdog::{self, Doing},
 };
 use migrate::snapshot::{Block, Content, GROUP, Reader};
 use std::{os::fd::AsRawFd, thread};
@@ -49,6 +50,8 @@ pub fn begin(vm: &Vm, snapshot: Reader<Input>) -> Result<(), Error> {
     let vm = vm.clone();
     let load = move || {
         let confined = confine::enter(Thread::Loader).map_err(Error::from);
+        let _attends = watchdog::attend(Thread::Loader.name());
+        let _owes = watchdog::owe(Doing::Load);
         match confined.and_then(|()| loader.serve(&vm)) {
             Ok(()) => loader.end(),
             // What is missing reads as zero from then on, to a machine that has been stopped.

@@ -27,6 +27,7 @@ mod config;
 mod effort;
 mod end;
 mod fault;
+mod health;
 mod history;
 mod identity;
 mod late;
@@ -270,6 +271,7 @@ impl Vm {
         let machine = Machine::new(vcpu, net, ram.clone())?;
         let shared = Arc::new(Shared::new(identity, ram, log, cpuid, machine, console, announcer)?);
         let thread = Some(thread.take(&shared));
+        health::watch(&shared);
         let owner = Owner { shared: Arc::clone(&shared), thread };
         Ok(Self { shared, _owner: Arc::new(owner), host: host.clone() })
     }

@@ -1,7 +1,11 @@
 //! A machine in figures.
 
 use super::{Error, History, MoveOutcome, Operation, Vm, shared::Shared, steering::Phase};
-use crate::{devices::throttle::Rates, migration::poll::wait_readable};
+use crate::{
+    devices::throttle::Rates,
+    migration::poll::wait_readable,
+    watchdog::{self, Stalled},
+};
 use migrate::brownout::Brownout;
 use serde::Serialize;
 use std::{
@@ -57,6 +61,10 @@ pub struct Stats {
     pub history: History,
     /// How fast it wrote when somebody last looked.
     pub dirty_rate: Option<DirtyRate>,
+    /// How often a thread of this process did not answer in time.
+    pub stalls: u64,
+    /// Those that do not now.
+    pub stalled: Vec<Stalled>,
 }
 
 /// How fast a guest wrote to its memory.
@@ -215,6 +223,8 @@ impl Stats {
                 heap_free: n(&guest.heap_free),
                 sockets: n(&guest.sockets),
             },
+            stalls: watchdog::stalls(),
+            stalled: watchdog::stalled(),
             history: *shared.lock_history(),
             dirty_rate: {
                 let rate = shared.dirty_rate.lock().unwrap_or_else(PoisonError::into_inner);

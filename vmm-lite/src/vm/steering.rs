@@ -6,7 +6,7 @@
 //! thread that added them and by no other: a resume in between cannot lose a pause.
 
 use super::{End, Error, Machine, Operation, operation::Operations, shared::Shared};
-use crate::devices::clock;
+use crate::{devices::clock, watchdog};
 use std::{
     os::fd::AsRawFd,
     sync::{
@@ -275,13 +275,14 @@ impl Shared {
         control: MutexGuard<'s, Control>,
         timeout: Option<Duration>,
     ) -> MutexGuard<'s, Control> {
-        match timeout {
+        // For a thread that is watched itself.
+        watchdog::waits(|| match timeout {
             None => self.changed.wait(control).unwrap_or_else(PoisonError::into_inner),
             Some(timeout) => {
                 let waited = self.changed.wait_timeout(control, timeout);
                 waited.unwrap_or_else(PoisonError::into_inner).0
             }
-        }
+        })
     }
 
     /// Waits for something that takes a moment as a rule, and says so where it takes longer.

@@ -22,6 +22,7 @@ use vmm_lite_lab::{images::image, probe::Connection, vmm::PATIENCE};
 fn forbidden() -> Vec<(Thread, i64, [u64; 3])> {
     let inet = [libc::AF_INET as u64, libc::SOCK_STREAM as u64, 0];
     let fork = [libc::SIGCHLD as u64, 0, 0];
+    let thread = [(libc::CLONE_VM | libc::CLONE_SIGHAND | libc::CLONE_THREAD) as u64, 0, 0];
     let executable = [0, 4096, (libc::PROT_READ | libc::PROT_EXEC) as u64];
     let mut all = vec![
         (Thread::Main, libc::SYS_clone, fork),
@@ -35,6 +36,9 @@ fn forbidden() -> Vec<(Thread, i64, [u64; 3])> {
         (Thread::Control, libc::SYS_sched_setattr, [1, 0, 0]),
         (Thread::ConsoleIn, libc::SYS_socket, inet),
         (Thread::Metrics, libc::SYS_openat, [0; 3]),
+        (Thread::Watchdog, libc::SYS_openat, [0; 3]),
+        (Thread::Watchdog, libc::SYS_accept4, [0; 3]),
+        (Thread::Watchdog, libc::SYS_clone, thread),
         (Thread::Accept, libc::SYS_clone, fork),
         (Thread::Receive, libc::SYS_socket, inet),
         (Thread::Receive, libc::SYS_ioctl, [0, libc::TIOCSTI, 0]),

@@ -279,7 +279,7 @@ pub fn filters(kind: Thread) -> u32 {
         | Thread::Loader
         | Thread::Announce
         | Thread::Signer => 1,
-        Thread::Stdin | Thread::Control | Thread::Receive => 2,
+        Thread::Stdin | Thread::Control | Thread::Receive | Thread::Watchdog => 2,
         Thread::ConsoleIn | Thread::Arrived => 3,
     }
 }

@@ -60,8 +60,18 @@ fn run(test: &str, cases: &[Case]) {
 }
 
 /// Where threads are held, so that verbs come meanwhile: see `tests/states`.
-const HELD: [&str; 5] =
-    ["run.booting", "vm.quiescing", "copy.begun", "restore.loading", "lazy.loading"];
+const HELD: [&str; 9] = [
+    "run.booting",
+    "vm.quiescing",
+    "copy.begun",
+    "restore.loading",
+    "lazy.loading",
+    // By tests/stalls.
+    "vcpu.stopping",
+    "control.accepting",
+    "control.serving",
+    "metrics.serving",
+];
 
 #[test]
 fn every_fail_point_is_in_the_matrix() {

@@ -42,7 +42,7 @@ pub(super) fn wait(
     let mut entries: Vec<PollFd<'_>> = fds.into_iter().map(readable).collect();
     let timeout = most
         .map_or(PollTimeout::NONE, |most| PollTimeout::try_from(most).unwrap_or(PollTimeout::MAX));
-    match poll(&mut entries, timeout) {
+    match crate::watchdog::waits(|| poll(&mut entries, timeout)) {
         Ok(_) => {}
         Err(nix::Error::EINTR) => return Ok([false; 2]),
         Err(e) => return Err(e.into()),

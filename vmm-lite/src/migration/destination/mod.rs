@@ -26,10 +26,12 @@ use super::{
     listener::Place,
 };
 use crate::{
+    confine::Thread,
     control::{Claim, RuntimeDir},
     devices::throttle::Rates,
     kvm::FaultCost,
     vm::{Resources, Vm, be_patient},
+    watchdog::{self, Doing},
 };
 use attempt::Attempt;
 use migrate::{
@@ -232,6 +234,8 @@ impl Receiver {
             state.current = Some((id, Arc::clone(&rejoin)));
         }
         fail_point!("destination.greeted");
+        let _attends = watchdog::attend(Thread::Receive.name());
+        let _owes = watchdog::owe(Doing::Receive);
         be_patient();
         let mut attempt = Attempt::new(self, connection, rejoin);
         attempt.run(id);

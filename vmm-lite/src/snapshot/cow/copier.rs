@@ -5,6 +5,7 @@ use crate::{
     memory::{Fault, PageSet},
     snapshot::{Error, copy, host, pace::Pace, sink::Page},
     vm::{Side, Urgent},
+    watchdog,
 };
 use std::{
     ops::Range,
@@ -118,8 +119,10 @@ impl<'a> Copier<'a> {
         let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         let fault = if faults { self.cow.userfault.as_raw_fd() } else { -1 };
         let mut fds = [entry(self.cow.event.as_raw_fd()), entry(fault)];
-        // SAFETY: two valid entries; whatever the outcome, everything is looked at again.
-        unsafe { libc::poll(fds.as_mut_ptr(), 2, timeout) };
+        watchdog::waits(|| {
+            // SAFETY: two valid entries; whatever the outcome, everything is looked at again.
+            unsafe { libc::poll(fds.as_mut_ptr(), 2, timeout) }
+        });
         if fds[0].revents != 0 {
             // Who writes to it after this has made its change before.
             let _ = self.cow.event.read();

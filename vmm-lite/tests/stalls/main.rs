@@ -1,0 +1,162 @@
+//! The watchdog: a thread that hangs is named wherever somebody may look, and so is that it goes on; and
+//! what does not hang is not said to.
+#![cfg(debug_assertions)]
+
+mod bed;
+#[path = "../common/mod.rs"]
+mod common;
+mod false_alarms;
+
+use bed::Bed;
+use nix::sys::signal::Signal;
+use std::{io::Write, os::unix::net::UnixStream};
+use vmm_lite_lab::{process::Process, vmm::PATIENCE};
+
+/// A thread that hangs.
+struct Case {
+    /// Where it is held.
+    point: &'static str,
+    /// Its name.
+    thread: &'static str,
+    /// What it is said to be at.
+    doing: &'static str,
+    /// Starts the VM, whose first thread at the point is held.
+    start: fn(&Bed, &str) -> Process,
+    /// What has the thread get there, and waits for it.
+    provoke: fn(&Bed) -> Option<Process>,
+}
+
+const CASES: &[Case] = &[
+    Case {
+        point: "vcpu.stopping",
+        thread: "vcpu",
+        doing: "was asked to stop, and is still serving the guest",
+        start: Bed::run,
+        provoke: |bed| Some(bed.verb(&["pause", "d"])),
+    },
+    Case {
+        point: "control.serving",
+        thread: "control",
+        doing: "serves `stats`",
+        start: Bed::run,
+        provoke: |bed| Some(bed.verb(&["stats", "d", "--prometheus"])),
+    },
+    Case {
+        point: "copy.begun",
+        thread: "control",
+        doing: "serves `snapshot`",
+        start: Bed::run,
+        provoke: |bed| Some(bed.verb(&["snapshot", "d", &bed.file("d.snap")])),
+    },
+    Case {
+        point: "source.in-round",
+        thread: "control",
+        doing: "serves `migrate`",
+        start: Bed::run,
+        provoke: |bed| Some(bed.migrate()),
+    },
+    Case {
+        point: "metrics.serving",
+        thread: "metrics",
+        doing: "serves --metrics",
+        start: Bed::run,
+        provoke: |bed| {
+            let mut scraper = UnixStream::connect(bed.file("metrics")).unwrap();
+            scraper.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+            None
+        },
+    },
+    Case {
+        point: "lazy.loading",
+        thread: "loader",
+        doing: "loads memory from a snapshot",
+        start: Bed::restore_lazily,
+        provoke: |_| None,
+    },
+];
+
+/// Has a thread hang, looks everywhere, and lets it go on.
+fn check(case: &Case) {
+    let Case { point, thread, doing, start, provoke } = case;
+    let Some(bed) = Bed::new(point) else { return };
+    let vm = start(&bed, &format!("{point}=hold"));
+    let mut verb = provoke(&bed);
+    vm.wait_for_line(&format!("fail point {point}"), PATIENCE).unwrap();
+    let line = vm.wait_for_line("has not answered", PATIENCE).unwrap();
+    let named = format!("thread {thread} (");
+    assert!(line.contains(&named) && line.contains(doing), "{point}: {line}");
+    // Whoever looks is told.
+    let stats = bed.json(&["stats", "d", "--json"]);
+    let stalled = stats["stalled"].as_array().unwrap();
+    let found = stalled.iter().find(|s| s["thread"] == *thread);
+    let found = found.unwrap_or_else(|| panic!("{point}: {stats}"));
+    assert_eq!(found["doing"], *doing, "{point}: {stats}");
+    assert!(found["for_ms"].as_u64() >= Some(1000), "{point}: {stats}");
+    assert!(stats["stalls"].as_u64() >= Some(1), "{point}: {stats}");
+    let text = bed.text(&["stats", "d"]);
+    // With its place in the kernel.
+    assert!(text.contains(&named) && text.contains("system call futex"), "{point}: {text}");
+    assert!(bed.text(&["ps"]).contains(" stalled "), "{point}");
+    assert!(bed.text(&["stats", "d", "--prometheus"]).contains("stalled_threads{vm=\"d\"} 1\n"));
+    // And whoever waits for it.
+    if let Some(verb) = &mut verb {
+        let line = verb.wait_for_line("waiting for thread", PATIENCE).unwrap();
+        assert!(line.contains(&named) && line.contains(doing), "{point}: {line}");
+        assert!(verb.is_running(), "{point}: {}", verb.output());
+    }
+    vm.signal(Signal::SIGCONT).unwrap();
+    let line = vm.wait_for_line("answers again", PATIENCE).unwrap();
+    assert!(line.contains(&named), "{point}: {line}");
+    if let Some(mut verb) = verb {
+        assert!(verb.wait(PATIENCE).unwrap().success(), "{point}: {}", verb.output());
+    }
+    bed.goes_on();
+}
+
+#[test]
+fn a_thread_that_hangs_is_named_wherever_one_looks_and_so_is_its_end() {
+    CASES.iter().for_each(check);
+}
+
+#[test]
+fn a_process_whose_main_thread_hangs_is_said_to_answer_nobody() {
+    let Some(bed) = Bed::new("control.accepting") else { return };
+    let vm = bed.run("control.accepting=hold");
+    let mut verb = bed.verb(&["stats", "d"]);
+    let line = vm.wait_for_line("has not answered", PATIENCE).unwrap();
+    assert!(line.contains("thread main (") && line.contains("takes clients"), "{line}");
+    let said = verb.wait_for_line("which answers nobody", PATIENCE).unwrap();
+    assert!(said.contains(&format!("process {}", vm.pid())), "{said}");
+    let figures = bed.scrape();
+    assert!(figures.contains("stalled_threads{vm=\"d\"} 1\n"), "{figures}");
+    assert!(figures.contains("stalls_total{vm=\"d\"} 1\n"), "{figures}");
+    vm.signal(Signal::SIGCONT).unwrap();
+    vm.wait_for_line("answers again", PATIENCE).unwrap();
+    assert!(verb.wait(PATIENCE).unwrap().success(), "{}", verb.output());
+    bed.goes_on();
+}
+
+#[test]
+fn a_process_that_is_stopped_is_said_to_be() {
+    let Some(bed) = Bed::new("a process that is stopped") else { return };
+    let vm = bed.run("");
+    vm.signal(Signal::SIGSTOP).unwrap();
+    let mut verb = bed.verb(&["stats", "d"]);
+    let said = verb.wait_for_line("which answers nobody", PATIENCE).unwrap();
+    assert!(said.contains("T (stopped)"), "{said}");
+    vm.signal(Signal::SIGCONT).unwrap();
+    assert!(verb.wait(PATIENCE).unwrap().success(), "{}", verb.output());
+    bed.goes_on();
+}
+
+#[test]
+fn a_vm_that_cannot_be_ended_as_its_vcpu_hangs_still_answers() {
+    let Some(bed) = Bed::new("a signal while the vCPU hangs") else { return };
+    let mut vm = bed.run("vcpu.stopping=hold");
+    vm.signal(Signal::SIGTERM).unwrap();
+    vm.wait_for_line("has not answered", PATIENCE).unwrap();
+    let stats = bed.json(&["stats", "d", "--json"]);
+    assert_eq!(stats["stalled"][0]["thread"], "vcpu", "{stats}");
+    vm.signal(Signal::SIGCONT).unwrap();
+    assert_eq!(vm.wait(PATIENCE).unwrap().code(), Some(143), "{}", vm.output());
+}
