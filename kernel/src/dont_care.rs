@@ -1,11 +1,16 @@
 //! The bitmap of pages whose content does not matter while the guest is quiescent; see
 //! [`ControlPage::dont_care`](vmm_lite_interface::control::ControlPage::dont_care).
 
+use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
 const PAGE: usize = 4096;
 
 /// One bit a page of RAM.
-#[derive(Debug)]
-pub struct Bitmap<'a>(pub &'a mut [u8]);
+///
+/// A stack may grow, and take a mark off, while the kernel sets others: bytes that both have a part
+/// in change by one instruction.
+#[derive(Clone, Copy, Debug)]
+pub struct Bitmap<'a>(pub &'a [AtomicU8]);
 
 impl Bitmap<'_> {
     /// Bytes that the bitmap of so much RAM takes.
@@ -15,32 +20,32 @@ impl Bitmap<'_> {
     }
 
     /// Marks the pages that lie in `[from, to)` as a whole.
-    pub fn mark(&mut self, from: usize, to: usize) {
+    pub fn mark(self, from: usize, to: usize) {
         let last = (to / PAGE).min(self.0.len() * 8);
         let mut page = from.div_ceil(PAGE);
         while page < last {
             if page.is_multiple_of(8) && last - page >= 8 {
                 let whole = (last - page) / 8;
-                self.0[page / 8..page / 8 + whole].fill(0xff);
+                self.0[page / 8..][..whole].iter().for_each(|b| b.store(0xff, Relaxed));
                 page += whole * 8;
             } else {
-                self.0[page / 8] |= 1 << (page % 8);
+                self.0[page / 8].fetch_or(1 << (page % 8), Relaxed);
                 page += 1;
             }
         }
     }
 
     /// Takes the mark off pages that have any part in `[from, to)`.
-    pub fn unmark(&mut self, from: usize, to: usize) {
+    pub fn unmark(self, from: usize, to: usize) {
         let last = to.div_ceil(PAGE).min(self.0.len() * 8);
         let mut page = from / PAGE;
         while page < last {
             if page.is_multiple_of(8) && last - page >= 8 {
                 let whole = (last - page) / 8;
-                self.0[page / 8..page / 8 + whole].fill(0);
+                self.0[page / 8..][..whole].iter().for_each(|b| b.store(0, Relaxed));
                 page += whole * 8;
             } else {
-                self.0[page / 8] &= !(1 << (page % 8));
+                self.0[page / 8].fetch_and(!(1 << (page % 8)), Relaxed);
                 page += 1;
             }
         }
@@ -58,8 +63,8 @@ mod tests {
             ranges in proptest::collection::vec((0..400_000_usize, 0..400_000_usize), 0..5)
         ) {
             let pages = 80;
-            let mut bytes = [0; 10];
-            let mut bitmap = Bitmap(&mut bytes);
+            let bytes = [const { AtomicU8::new(0) }; 10];
+            let bitmap = Bitmap(&bytes);
             for (a, b) in &ranges {
                 bitmap.mark(*a.min(b), *a.max(b));
             }
@@ -67,13 +72,13 @@ mod tests {
                 let inside = |(a, b): &(usize, usize)| {
                     *a.min(b) <= page * PAGE && (page + 1) * PAGE <= *a.max(b)
                 };
-                let marked = bitmap.0[page / 8] & 1 << (page % 8) != 0;
+                let marked = bitmap.0[page / 8].load(Relaxed) & 1 << (page % 8) != 0;
                 prop_assert_eq!(marked, ranges.iter().any(inside), "page {}", page);
             }
             for (a, b) in &ranges {
                 bitmap.unmark(*a.min(b), *a.max(b));
             }
-            prop_assert_eq!(bytes, [0; 10]);
+            prop_assert!(bytes.iter().all(|b| b.load(Relaxed) == 0));
         }
     }
 

@@ -81,6 +81,25 @@ impl<T: Linked> List<T> {
         }
     }
 
+    /// Puts `member` at the front.
+    ///
+    /// # Safety
+    /// As for [`push_back`](Self::push_back).
+    pub unsafe fn push_front(&self, member: NonNull<T>) {
+        // SAFETY: members are alive.
+        let links = unsafe { member.as_ref() }.links();
+        debug_assert!(links.list.get().is_none(), "in a list already");
+        let first = self.first.replace(Some(member));
+        links.previous.set(None);
+        links.next.set(first);
+        links.list.set(Some(NonNull::from(self)));
+        match first {
+            // SAFETY: members are alive.
+            Some(first) => unsafe { first.as_ref() }.links().previous.set(Some(member)),
+            None => self.last.set(Some(member)),
+        }
+    }
+
     /// Takes the first.
     pub fn pop_front(&self) -> Option<NonNull<T>> {
         let first = self.first.get()?;
@@ -160,7 +179,7 @@ mod tests {
     proptest! {
         /// Two lists and a model of each; members come, go from the front, and are taken out anywhere.
         #[test]
-        fn keeps_order(steps in proptest::collection::vec((0..4_u8, 0..12_usize), 0..200)) {
+        fn keeps_order(steps in proptest::collection::vec((0..5_u8, 0..12_usize), 0..200)) {
             let nodes: Vec<Node> = (0..12).map(|n| Node(n, Links::new())).collect();
             let lists = [List::new(), List::new()];
             let mut models = [Vec::new(), Vec::new()];
@@ -183,6 +202,11 @@ mod tests {
                         // SAFETY: alive.
                         unsafe { List::remove(node) };
                         models.iter_mut().for_each(|m| m.retain(|k| *k != n));
+                    }
+                    4 if !models.concat().contains(&n) => {
+                        // SAFETY: as for those that come at the end.
+                        unsafe { lists[n % 2].push_front(node) };
+                        models[n % 2].insert(0, n);
                     }
                     _ => {}
                 }

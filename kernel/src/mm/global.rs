@@ -9,14 +9,15 @@ use core::{
 use super::{
     heap::{Heap, Source},
     stacks,
-    zone::Zone,
+    zone::{CHUNK, PAGE, Zone},
 };
 use crate::{arch::cpu, cell::KernelCell, quiesce};
 
 static ZONE: KernelCell<Zone> = KernelCell::new(Zone::empty());
 static HEAP: KernelCell<Heap<TheZone>> = KernelCell::new(Heap::new(TheZone));
 
-/// What the program's heap does not grow into: stacks grow there, and the kernel does its work when the program has used up all else.
+/// What is left when the program's heap has used up all else: stacks grow there, and the kernel
+/// does its work.
 static KEPT: AtomicUsize = AtomicUsize::new(0);
 const KEEP_LEAST: usize = 64 << 10;
 const KEEP_MOST: usize = 1 << 20;
@@ -30,8 +31,12 @@ impl Source for TheZone {
         zone(f)
     }
 
-    fn wanted_again(&self, from: usize, to: usize) {
-        quiesce::wanted_again(from, to);
+    fn taken(&self, from: usize, to: usize) {
+        quiesce::taken(from, to);
+    }
+
+    fn given(&self, from: usize, to: usize) {
+        quiesce::given(from, to);
     }
 }
 
@@ -54,9 +59,27 @@ pub fn zone<R>(f: impl FnOnce(&mut Zone) -> R) -> R {
     ZONE.with(f)
 }
 
-/// Lends the heap to `f`, which does not allocate.
-pub(crate) fn heap<R>(f: impl FnOnce(&mut Heap<TheZone>) -> R) -> R {
-    HEAP.with(f)
+/// Takes a chunk for a stack.
+pub(super) fn take_chunk() -> Option<usize> {
+    let chunk = zone(Zone::take)?;
+    quiesce::taken(chunk, chunk + CHUNK);
+    Some(chunk)
+}
+
+/// Takes a stack's chunk back.
+///
+/// # Safety
+/// It came from [`take_chunk`], and nobody uses it any more.
+pub(super) unsafe fn give_chunk(chunk: usize) {
+    // Before it can be taken again.
+    quiesce::given(chunk, chunk + CHUNK);
+    // SAFETY: as the caller promises.
+    zone(|z| unsafe { z.give(chunk, CHUNK / PAGE) });
+}
+
+/// Gives back what the heap has and does not use; says whether that was anything.
+pub fn shrink() -> bool {
+    HEAP.with(Heap::shrink)
 }
 
 /// Allocates for the program, or returns null. What is of size 0 is not null either.
@@ -146,5 +169,5 @@ static GLOBAL: Global = Global;
 #[must_use]
 pub fn usage() -> (usize, usize) {
     let unused = zone(|z| z.unused());
-    heap(|h| (h.used(), h.list_free() + unused))
+    HEAP.with(|h| (h.used(), h.free_bytes() + unused))
 }

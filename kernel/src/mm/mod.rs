@@ -1,5 +1,7 @@
-//! Memory: the heap that grows up, the chunks of stacks that are taken from the top down, and the stacks themselves.
+//! Memory: the zone that has all of it by pages, the heap that takes the lowest of them, and the
+//! stacks, which take the highest.
 
+mod arena;
 mod classes;
 pub mod heap;
 mod slab;

@@ -24,8 +24,6 @@ pub struct Slab {
     uncut: Cell<u32>,
     /// Blocks in use.
     live: Cell<u32>,
-    /// Whether it is made of a chunk of the zone rather than of the list allocator's memory.
-    pub chunk: bool,
 }
 
 #[derive(Debug)]
@@ -115,18 +113,27 @@ impl Slabs {
         Given::Kept
     }
 
+    /// A slab that is kept though it is empty; it is the caller's again. Only the first can be: it
+    /// was alone when it became empty, and what comes later comes behind it.
+    pub fn release_empty(&self) -> Option<NonNull<Slab>> {
+        // SAFETY: slabs in the list are alive.
+        let first = self.0.first().filter(|first| unsafe { first.as_ref() }.live.get() == 0)?;
+        // SAFETY: as above.
+        unsafe { List::remove(first) };
+        Some(first)
+    }
+
     /// Adds memory to cut blocks off.
     ///
     /// # Safety
     /// `memory` is of [`slab_size`], aligned to it, and the caller's until it is given back as empty.
-    pub unsafe fn add(&self, memory: NonNull<u8>, chunk: bool) {
+    pub unsafe fn add(&self, memory: NonNull<u8>) {
         let slab = memory.cast::<Slab>();
         let header = Slab {
             links: Links::new(),
             free: Cell::new(None),
             uncut: Cell::new(size_of::<Slab>() as u32),
             live: Cell::new(0),
-            chunk,
         };
         // SAFETY: as the caller promises.
         unsafe {

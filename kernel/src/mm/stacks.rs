@@ -6,10 +6,7 @@
 use alloc::vec::Vec;
 use core::cell::Cell;
 
-use super::{
-    zone,
-    zone::{CHUNK, Zone},
-};
+use super::{give_chunk, shrink, take_chunk, zone::CHUNK};
 use crate::{
     arch::{
         map_chunk,
@@ -59,11 +56,14 @@ impl Stack {
     pub fn new(size: usize) -> Option<Self> {
         let size = size.max(LEAST).checked_next_power_of_two()?;
         let stack = Self::reused(size).or_else(|| Self::fresh(size))?;
-        if stack.committed.get() == stack.top && !stack.commit(stack.top - CHUNK) {
-            stack.retire();
-            return None;
+        if stack.committed.get() < stack.top || stack.commit(stack.top - CHUNK) {
+            return Some(stack);
         }
-        Some(stack)
+        if (shrink() | cool()) && stack.commit(stack.top - CHUNK) {
+            return Some(stack);
+        }
+        stack.retire();
+        None
     }
 
     fn reused(size: usize) -> Option<Self> {
@@ -116,12 +116,12 @@ impl Stack {
             return false;
         }
         while self.committed.get() > address {
-            let Some(frames) = zone(Zone::take) else { return false };
+            let Some(frames) = take_chunk() else { return false };
             let chunk = self.committed.get() - CHUNK;
             // SAFETY: the frames were just taken and are nobody else's.
             if !unsafe { map_chunk(chunk, frames) } {
                 // SAFETY: not mapped, so not used.
-                zone(|z| unsafe { z.give(frames) });
+                unsafe { give_chunk(frames) };
                 return false;
             }
             self.committed.set(chunk);
@@ -149,7 +149,7 @@ impl Stack {
             // SAFETY: nothing runs on this stack.
             if let Some(frames) = unsafe { unmap_chunk(chunk) } {
                 // SAFETY: unmapped, so not used.
-                zone(|z| unsafe { z.give(frames) });
+                unsafe { give_chunk(frames) };
             }
             self.committed.set(chunk + CHUNK);
         }

@@ -1,27 +1,48 @@
-//! The memory between the image and the end of RAM: the heap grows into it from below, chunks for stacks come from above.
+//! The memory between the image and the end of RAM, page by page. All that the heap and the stacks
+//! have comes from here, and comes back here as soon as it is free.
+//!
+//! The maps lie at the zone's start and nothing is written into a free page, so that free pages
+//! are adjacent as soon as they are free, and their content never matters. The heap takes the
+//! lowest pages that serve, stacks take the highest: what is in use for long comes to lie apart
+//! from what comes and goes.
 
-/// Size of a chunk: what a stack is committed by. Four pages, so that most threads never fault a second time.
+use core::ops::Range;
+
+/// Size of a page.
+pub const PAGE: usize = 4096;
+/// Size of a chunk: what a stack is committed by. Four pages, so that most threads never fault a
+/// second time.
 pub const CHUNK: usize = 16 << 10;
 
-/// What is neither the heap's nor a stack's, and the chunks that were given back.
+const BITS: usize = u64::BITS as usize;
+/// What a word of the map stands for.
+const WORD: usize = BITS * PAGE;
+
+/// Which pages are free.
 ///
-/// Its methods call nothing, so that their need of stack is known; see [`super::zone`].
+/// Its methods do not recurse and have small frames, so that their need of stack is known; see
+/// [`super::zone`].
 #[derive(Debug)]
 pub struct Zone {
-    /// Where the heap ends.
-    heap_end: usize,
-    /// The lowest chunk ever handed out, or the end of RAM.
-    floor: usize,
-    /// The first free chunk; each holds the address of the next, 0 ends the list.
-    free: usize,
-    free_count: usize,
+    /// Address of the page that bit 0 stands for: a multiple of [`WORD`].
+    base: usize,
+    /// Pages that are free.
+    free: &'static mut [u64],
+    /// First pages of the runs that stand in for a slab or an arena.
+    stand_ins: &'static mut [u64],
+    /// How many pages are free.
+    unused: usize,
+    /// The words below this one have no free page.
+    low: usize,
+    /// The words above this one have no free chunk.
+    high: usize,
 }
 
 impl Zone {
     /// None.
     #[must_use]
     pub const fn empty() -> Self {
-        Self { heap_end: 0, floor: 0, free: 0, free_count: 0 }
+        Self { base: 0, free: &mut [], stand_ins: &mut [], unused: 0, low: 0, high: 0 }
     }
 
     /// The memory `[start, end)`.
@@ -29,179 +50,219 @@ impl Zone {
     /// # Safety
     /// It is writable, and nobody else's for good.
     #[must_use]
-    pub const unsafe fn new(start: usize, end: usize) -> Self {
-        Self { heap_end: start, floor: end & !(CHUNK - 1), free: 0, free_count: 0 }
+    pub unsafe fn new(start: usize, end: usize) -> Self {
+        let base = start & !(WORD - 1);
+        let start = start.next_multiple_of(size_of::<u64>());
+        let words = (end - base).div_ceil(WORD);
+        let first = (start + 2 * words * size_of::<u64>()).next_multiple_of(PAGE);
+        if first >= end {
+            return Self::empty();
+        }
+        let map = |n: usize| {
+            let at = core::ptr::with_exposed_provenance_mut::<u64>(start).wrapping_add(n * words);
+            // SAFETY: aligned, below `first`, so inside, and apart from the other map.
+            unsafe {
+                at.write_bytes(0, words);
+                core::slice::from_raw_parts_mut(at, words)
+            }
+        };
+        let mut zone =
+            Self { base, free: map(0), stand_ins: map(1), unused: 0, low: 0, high: words - 1 };
+        zone.set(zone.page(first)..zone.page(end & !(PAGE - 1)));
+        zone
     }
 
-    /// Gives the next `size` bytes to the heap, if `keep` bytes are left behind them; returns where they start.
-    pub fn grow_heap(&mut self, size: usize, keep: usize) -> Option<usize> {
-        let start = self.heap_end;
-        let end = start.checked_add(size)?;
-        let needed = end.checked_add(keep)?;
-        if needed > self.floor {
-            self.raise_floor();
+    /// Takes `pages` pages, the lowest that are adjacent, free, and begin at a multiple of `align`
+    /// bytes, a power of two; returns where they start. `None` when there are none, or when less
+    /// than `keep` bytes would be left; the highest adjacent ones are kept, if there are as many.
+    pub fn take_run(&mut self, pages: usize, align: usize, keep: usize) -> Option<usize> {
+        let keep = keep.div_ceil(PAGE);
+        if pages.checked_add(keep)? > self.unused {
+            return None;
         }
-        (needed <= self.floor).then(|| {
-            self.heap_end = end;
-            start
-        })
+        let kept = self.highest(keep);
+        let align = align.max(PAGE);
+        let enough = pages.checked_add(align / PAGE - 1)?;
+        let mut from = self.low * BITS;
+        loop {
+            let mut run = self.run_from(from, enough)?;
+            if from == self.low * BITS {
+                self.low = run.start / BITS;
+            }
+            from = run.end;
+            if kept.contains(&run.start) {
+                from = kept.end;
+                continue;
+            }
+            if run.start < kept.start {
+                run.end = run.end.min(kept.start);
+            }
+            let start = self.page(self.address(run.start).checked_next_multiple_of(align)?);
+            if start < run.end && run.end - start >= pages {
+                self.clear(start..start + pages);
+                return Some(self.address(start));
+            }
+        }
     }
 
-    /// Gives up chunks that were given back, as far as they are the lowest of all.
-    fn raise_floor(&mut self) {
-        let mut rest = sorted(self.free, self.free_count);
-        while rest != 0 && rest == self.floor {
-            // SAFETY: a chunk on the list is the zone's, and holds the address of the next.
-            rest = unsafe { link(rest).read() };
-            self.floor += CHUNK;
-            self.free_count -= 1;
-        }
-        // The highest first, so that the lowest are taken last.
-        self.free = 0;
-        while rest != 0 {
-            // SAFETY: as above.
-            let next = unsafe { link(rest).replace(self.free) };
-            self.free = rest;
-            rest = next;
-        }
-    }
-
-    /// Takes a chunk: one that was given back, or the next from above.
+    /// Takes a chunk: the highest that is free.
     pub fn take(&mut self) -> Option<usize> {
-        if self.free != 0 {
-            let chunk = self.free;
-            // SAFETY: a chunk on the list is the zone's, and holds the address of the next.
-            self.free = unsafe { link(chunk).read() };
-            self.free_count -= 1;
-            return Some(chunk);
+        while let Some(word) = self.free.get(self.high).copied() {
+            let chunks = word & (word >> 1) & (word >> 2) & (word >> 3) & 0x1111_1111_1111_1111;
+            if chunks != 0 {
+                let page = self.high * BITS + chunks.ilog2() as usize;
+                self.clear(page..page + CHUNK / PAGE);
+                return Some(self.address(page));
+            }
+            self.high = self.high.checked_sub(1)?;
         }
-        let chunk = self.floor.checked_sub(CHUNK).filter(|chunk| *chunk >= self.heap_end)?;
-        self.floor = chunk;
-        Some(chunk)
+        None
     }
 
-    /// Takes a chunk back.
+    /// Takes `pages` pages back that start at `address`.
     ///
     /// # Safety
-    /// It came from [`take`](Self::take), and nobody uses it any more.
-    pub unsafe fn give(&mut self, chunk: usize) {
-        // SAFETY: as the caller promises.
-        unsafe { link(chunk).write(self.free) };
-        self.free = chunk;
-        self.free_count += 1;
+    /// They came from [`take_run`](Self::take_run) or [`take`](Self::take), and nobody uses them
+    /// any more.
+    pub unsafe fn give(&mut self, address: usize, pages: usize) {
+        let start = self.page(address);
+        self.set(start..start + pages);
+        self.low = self.low.min(start / BITS);
+        self.high = self.high.max((start + pages - 1) / BITS);
+    }
+
+    /// Notes that the run at `address` stands in for a slab or an arena.
+    pub fn note_stand_in(&mut self, address: usize) {
+        let page = self.page(address);
+        self.stand_ins[page / BITS] |= 1 << (page % BITS);
+    }
+
+    /// Whether the page at `address` begins such a run; it is noted no longer.
+    pub fn was_stand_in(&mut self, address: usize) -> bool {
+        let page = self.page(address);
+        let (word, bit) = (&mut self.stand_ins[page / BITS], 1 << (page % BITS));
+        let was = *word & bit != 0;
+        *word &= !bit;
+        was
     }
 
     /// Bytes that neither the heap nor a stack has.
     #[must_use]
     pub fn unused(&self) -> usize {
-        self.floor - self.heap_end + self.free_count * CHUNK
+        self.unused * PAGE
     }
 
-    /// What has never been used: between the heap and the chunks.
-    #[must_use]
-    pub fn untouched(&self) -> (usize, usize) {
-        (self.heap_end, self.floor)
+    /// The free memory, from the lowest address up, as adjacent pages: from, to.
+    pub fn runs(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let next = |from: usize| self.run_from(from, usize::MAX);
+        core::iter::successors(next(self.low * BITS), move |run| next(run.end))
+            .map(|run| (self.address(run.start), self.address(run.end)))
     }
 
-    /// The free chunks. All but the first 8 bytes of each are content that does not matter.
-    pub fn free_chunks(&self) -> impl Iterator<Item = usize> + '_ {
-        let first = (self.free != 0).then_some(self.free);
-        core::iter::successors(first, |chunk| {
-            // SAFETY: a chunk on the list is the zone's, and holds the address of the next.
-            let next = unsafe { link(*chunk).read() };
-            (next != 0).then_some(next)
-        })
+    fn page(&self, address: usize) -> usize {
+        (address - self.base) / PAGE
+    }
+
+    fn address(&self, page: usize) -> usize {
+        self.base + page * PAGE
+    }
+
+    fn set(&mut self, pages: Range<usize>) {
+        self.unused += pages.len();
+        for (word, mask) in words(pages) {
+            debug_assert_eq!(self.free[word] & mask, 0, "free already");
+            self.free[word] |= mask;
+        }
+    }
+
+    fn clear(&mut self, pages: Range<usize>) {
+        self.unused -= pages.len();
+        for (word, mask) in words(pages) {
+            debug_assert_eq!(self.free[word] & mask, mask, "not free");
+            self.free[word] &= !mask;
+        }
+    }
+
+    /// The first free pages from page `from` on, `enough` of them at most.
+    fn run_from(&self, from: usize, enough: usize) -> Option<Range<usize>> {
+        let start = self.next(from, usize::MAX, false)?;
+        let limit = start.saturating_add(enough).min(self.free.len() * BITS);
+        Some(start..self.next(start, limit, true).unwrap_or(limit))
+    }
+
+    /// The first page from `from` on and below `limit` that is free, or that is in use.
+    fn next(&self, from: usize, limit: usize, in_use: bool) -> Option<usize> {
+        let flip = if in_use { u64::MAX } else { 0 };
+        let mut mask = u64::MAX << (from % BITS);
+        for (n, word) in self.free.iter().enumerate().skip(from / BITS) {
+            if n * BITS >= limit {
+                break;
+            }
+            let found = (word ^ flip) & mask;
+            if found != 0 {
+                let page = n * BITS + found.trailing_zeros() as usize;
+                return (page < limit).then_some(page);
+            }
+            mask = u64::MAX;
+        }
+        None
+    }
+
+    /// The highest `count` adjacent free pages; none if there are not as many.
+    fn highest(&self, count: usize) -> Range<usize> {
+        let mut end = 0;
+        let mut length = 0;
+        if count == 0 {
+            return 0..0;
+        }
+        for (n, word) in self.free.iter().enumerate().rev() {
+            match *word {
+                0 => length = 0,
+                u64::MAX => {
+                    if length == 0 {
+                        end = (n + 1) * BITS;
+                    }
+                    length += BITS;
+                }
+                word => {
+                    let mut left = BITS;
+                    while left > 0 {
+                        // What is above has been looked at.
+                        let rest = word << (BITS - left);
+                        let used = (rest.leading_zeros() as usize).min(left);
+                        if used > 0 {
+                            left -= used;
+                            length = 0;
+                            continue;
+                        }
+                        let free = (rest.leading_ones() as usize).min(left);
+                        if length == 0 {
+                            end = n * BITS + left;
+                        }
+                        length += free;
+                        left -= free;
+                        if length >= count {
+                            break;
+                        }
+                    }
+                }
+            }
+            if length >= count {
+                return end - count..end;
+            }
+        }
+        0..0
     }
 }
 
-/// Where a free chunk holds the address of the next.
-fn link(chunk: usize) -> *mut usize {
-    core::ptr::with_exposed_provenance_mut(chunk)
-}
-
-/// Sorts a list of `count` free chunks, the lowest first, by merging halves.
-fn sorted(list: usize, count: usize) -> usize {
-    if count < 2 {
-        return list;
-    }
-    let mut before = list;
-    for _ in 1..count / 2 {
-        // SAFETY: a chunk on the list is the zone's, and holds the address of the next; likewise below.
-        before = unsafe { link(before).read() };
-    }
-    // SAFETY: as above.
-    let second = unsafe { link(before).replace(0) };
-    let (mut a, mut b) = (sorted(list, count / 2), sorted(second, count - count / 2));
-    let mut first = 0;
-    let mut last = &raw mut first;
-    while a != 0 || b != 0 {
-        let lower = if b == 0 || (a != 0 && a < b) { &mut a } else { &mut b };
-        // SAFETY: `last` is `first`, or in a chunk of the list.
-        unsafe { last.write(*lower) };
-        last = link(*lower);
-        // SAFETY: as above.
-        *lower = unsafe { last.read() };
-    }
-    first
+/// The words that `pages` have a part in, and which bits of each.
+fn words(pages: Range<usize>) -> impl Iterator<Item = (usize, u64)> {
+    (pages.start / BITS..pages.end.div_ceil(BITS)).map(move |word| {
+        let from = pages.start.max(word * BITS) % BITS;
+        let count = pages.end.min((word + 1) * BITS) - pages.start.max(word * BITS);
+        (word, u64::MAX >> (BITS - count) << from)
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::{alloc::alloc, vec::Vec};
-    use core::alloc::Layout;
-    use proptest::prelude::*;
-
-    fn memory(chunks: usize) -> usize {
-        let layout = Layout::from_size_align(chunks * CHUNK, CHUNK).unwrap();
-        // SAFETY: not of size 0. Leaked: tests are short.
-        unsafe { alloc(layout) }.expose_provenance()
-    }
-
-    proptest! {
-        /// Heap and chunks never overlap, no chunk is handed out twice, and nothing is lost.
-        #[test]
-        fn every_byte_has_one_owner(steps in proptest::collection::vec((0..3_u8, 0..64_usize), 0..120)) {
-            let start = memory(16);
-            let end = start + 16 * CHUNK;
-            // SAFETY: just allocated.
-            let mut zone = unsafe { Zone::new(start, end) };
-            let mut heap_end = start;
-            let mut chunks: Vec<usize> = Vec::new();
-            for (what, n) in steps {
-                match what {
-                    0 => {
-                        let (size, keep) = (n * 512, n % 3 * CHUNK);
-                        // What is free above the heap and below the lowest chunk in use is the heap's if it wants.
-                        let lowest = chunks.iter().copied().min().unwrap_or(end);
-                        match zone.grow_heap(size, keep) {
-                            Some(at) => {
-                                prop_assert_eq!(at, heap_end);
-                                heap_end += size;
-                                prop_assert!(heap_end + keep <= lowest);
-                            }
-                            None => prop_assert!(heap_end + size + keep > lowest),
-                        }
-                    }
-                    1 => match zone.take() {
-                        Some(chunk) => {
-                            prop_assert!(chunk >= heap_end && chunk + CHUNK <= end);
-                            prop_assert!(!chunks.contains(&chunk));
-                            chunks.push(chunk);
-                        }
-                        None => prop_assert!(zone.unused() < CHUNK),
-                    },
-                    _ if !chunks.is_empty() => {
-                        let chunk = chunks.swap_remove(n % chunks.len());
-                        // SAFETY: taken above.
-                        unsafe { zone.give(chunk) };
-                    }
-                    _ => {}
-                }
-                prop_assert_eq!(zone.unused(), end - heap_end - chunks.len() * CHUNK);
-                prop_assert_eq!(zone.free_chunks().count(), zone.free_count);
-                prop_assert!(zone.free_chunks().all(|c| !chunks.contains(&c)));
-            }
-        }
-    }
-}
+mod tests;

@@ -1,108 +1,104 @@
-//! Which pages do not matter: memory that nobody has, for as long as nobody needs it; and, while the guest is quiescent, stacks below what is in use of them and
-//! network buffers without a packet.
+//! Which pages do not matter: memory that is free, at all times; and, while the guest is quiescent,
+//! stacks below what is in use of them and network buffers without a packet.
 
 use alloc::alloc::alloc_zeroed;
 use core::{
     alloc::Layout,
-    ptr::NonNull,
-    slice,
-    sync::atomic::Ordering::{Relaxed, SeqCst},
+    ptr, slice,
+    sync::atomic::{
+        AtomicPtr, AtomicU8, AtomicUsize,
+        Ordering::{Relaxed, SeqCst},
+    },
 };
 
 use vmm_lite_interface::control::ControlPage;
 
-use crate::{
-    cell::KernelCell,
-    dont_care::Bitmap,
-    mm::{self, zone::CHUNK},
-    net, sched,
-};
+use crate::{cell::KernelCell, dont_care::Bitmap, mm, net, sched};
 
 const PAGE: usize = 4096;
 
-/// Most ranges that are marked for as long as the guest is quiescent; what is beyond is sent though it need not be.
+/// Most ranges that are marked for as long as the guest is quiescent; what is beyond is sent though
+/// it need not be.
 const MOST: usize = 256;
 
+/// What [`clear`] is to unmark.
 struct Marks {
-    bitmap: Option<NonNull<u8>>,
-    len: usize,
-    /// What [`clear`] is to unmark.
     ranges: [(usize, usize); MOST],
     count: usize,
 }
 
-// SAFETY: memory of the kernel's own, for good.
-unsafe impl Send for Marks {}
+static MARKS: KernelCell<Marks> = KernelCell::new(Marks { ranges: [(0, 0); MOST], count: 0 });
 
-static MARKS: KernelCell<Marks> =
-    KernelCell::new(Marks { bitmap: None, len: 0, ranges: [(0, 0); MOST], count: 0 });
+/// The bitmap, null if there is none. Not in a cell: a stack may grow whatever the kernel does.
+static BITMAP: AtomicPtr<AtomicU8> = AtomicPtr::new(ptr::null_mut());
+static LEN: AtomicUsize = AtomicUsize::new(0);
 
 /// Makes the bitmap. Without memory for it, pages are sent that need not be.
 pub(super) fn init(control: &ControlPage) {
     let len = Bitmap::len_for(control.memory_size.load(Relaxed) as usize);
     let Ok(layout) = Layout::from_size_align(len.next_multiple_of(PAGE), PAGE) else { return };
     // SAFETY: not of size 0: the guest has memory.
-    let bitmap = NonNull::new(unsafe { alloc_zeroed(layout) });
-    MARKS.with(|m| {
-        m.bitmap = bitmap;
-        m.len = len;
+    let at = unsafe { alloc_zeroed(layout) };
+    if at.is_null() {
+        return;
+    }
+    // Nothing is taken meanwhile.
+    mm::zone(|zone| {
+        LEN.store(len, Relaxed);
+        BITMAP.store(at.cast(), Relaxed);
+        with_bitmap(|bitmap| zone.runs().for_each(|(from, to)| bitmap.mark(from, to)));
     });
-    if let Some(at) = bitmap {
-        control.dont_care_len.store(len as u64, SeqCst);
-        control.dont_care.store(at.as_ptr().addr() as u64, SeqCst);
+    control.dont_care_len.store(len as u64, SeqCst);
+    control.dont_care.store(at.addr() as u64, SeqCst);
+}
+
+fn with_bitmap(f: impl FnOnce(Bitmap<'_>)) {
+    let at = BITMAP.load(Relaxed);
+    if !at.is_null() {
+        // SAFETY: allocated by `init` for this alone, zeroed, and for good.
+        f(Bitmap(unsafe { slice::from_raw_parts(at, LEN.load(Relaxed)) }));
     }
 }
 
-fn with_bitmap(f: impl FnOnce(&mut Bitmap<'_>, &mut Marks)) {
-    MARKS.with(|m| {
-        let Some(at) = m.bitmap else { return };
-        // SAFETY: allocated by `init` for this alone.
-        f(&mut Bitmap(unsafe { slice::from_raw_parts_mut(at.as_ptr(), m.len) }), m);
-    });
+/// Memory that was free is about to be used.
+pub(super) fn taken(from: usize, to: usize) {
+    with_bitmap(|bitmap| bitmap.unmark(from, to));
 }
 
-/// Puts free memory aside until it is needed, and marks it.
-pub(super) fn give_up() {
-    with_bitmap(|bitmap, _| mm::heap(|heap| heap.give_up(|from, to| bitmap.mark(from, to))));
+/// Memory is about to be free.
+pub(super) fn given(from: usize, to: usize) {
+    with_bitmap(|bitmap| bitmap.mark(from, to));
 }
 
-/// Memory that was given up is about to be used.
-pub(super) fn wanted_again(from: usize, to: usize) {
-    with_bitmap(|bitmap, _| bitmap.unmark(from, to));
-}
-
-/// Marks what does not matter from now until [`clear`].
+/// Marks what else does not matter from now until [`clear`].
 pub(super) fn set() {
-    with_bitmap(|bitmap, m| {
-        let (ranges, count) = (&mut m.ranges, &mut m.count);
-        let mut mark = |from: usize, to: usize| {
-            if *count < MOST {
-                bitmap.mark(from, to);
-                ranges[*count] = (from.next_multiple_of(PAGE), to & !(PAGE - 1));
-                *count += 1;
-            }
-        };
-        mm::zone(|zone| {
-            let (from, to) = zone.untouched();
-            mark(from, to);
-            // A free chunk begins with the address of the next.
-            zone.free_chunks().for_each(|chunk| mark(chunk + 8, chunk + CHUNK));
+    with_bitmap(|bitmap| {
+        MARKS.with(|Marks { ranges, count }| {
+            let mut mark = |from: usize, to: usize| {
+                if *count < MOST {
+                    bitmap.mark(from, to);
+                    ranges[*count] = (from.next_multiple_of(PAGE), to & !(PAGE - 1));
+                    *count += 1;
+                }
+            };
+            // What lies below a waiting thread's stack pointer is used by nobody.
+            sched::each_waiting_stack(|stack, sp| stack.each_frame_below(sp, &mut mark));
+            mm::stacks::each_idle(|stack| {
+                stack.each_frame_below(stack.top(), &mut mark);
+            });
+            net::empty_pages(|page| mark(page, page + PAGE));
         });
-        // What lies below a waiting thread's stack pointer is used by nobody.
-        sched::each_waiting_stack(|stack, sp| stack.each_frame_below(sp, &mut mark));
-        mm::stacks::each_idle(|stack| {
-            stack.each_frame_below(stack.top(), &mut mark);
-        });
-        net::empty_pages(|page| mark(page, page + PAGE));
     });
 }
 
 /// Takes the marks of [`set`] back.
 pub(super) fn clear() {
-    with_bitmap(|bitmap, m| {
-        for (from, to) in &m.ranges[..m.count] {
-            bitmap.unmark(*from, (*to).max(*from));
-        }
-        m.count = 0;
+    with_bitmap(|bitmap| {
+        MARKS.with(|m| {
+            for (from, to) in &m.ranges[..m.count] {
+                bitmap.unmark(*from, (*to).max(*from));
+            }
+            m.count = 0;
+        });
     });
 }

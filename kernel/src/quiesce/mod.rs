@@ -9,7 +9,8 @@
 //!
 //! Without hooks a request is answered where it is seen; and a guest that is to be moved is not even asked.
 //!
-//! Before all that the guest can be asked to give up memory that it does not use: it puts it aside, says so, and runs on.
+//! Memory that is free is marked all the time. Before all that the guest can be asked to give up
+//! what it keeps for later use: it frees it, says so, and runs on.
 
 mod hooks;
 mod marks;
@@ -26,7 +27,7 @@ use vmm_lite_interface::control::ControlPage;
 use crate::{
     arch::{cpu, touch},
     cell::KernelCell,
-    net, platform, time,
+    mm, net, platform, time,
 };
 
 /// How far the request has come that is being answered.
@@ -94,7 +95,8 @@ pub fn poll() {
         after_resume(control);
     }
     if asked_to_give_up(control) {
-        marks::give_up();
+        // What is free is marked already.
+        mm::shrink();
         control.give_up_answer.store(control.give_up_request.load(Relaxed), SeqCst);
         platform::gave_up();
     }
@@ -169,9 +171,14 @@ fn after_resume(control: &ControlPage) {
     });
 }
 
-/// Memory that was given up is about to be used again.
-pub fn wanted_again(from: usize, to: usize) {
-    marks::wanted_again(from, to);
+/// Memory that was free is about to be used.
+pub fn taken(from: usize, to: usize) {
+    marks::taken(from, to);
+}
+
+/// Memory is free as soon as this returns: what is in it does not matter.
+pub fn given(from: usize, to: usize) {
+    marks::given(from, to);
 }
 
 /// What the kernel knows before the first thread runs: the boot is no resume.
