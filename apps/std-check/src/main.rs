@@ -8,10 +8,12 @@ mod check;
 mod checks;
 mod die;
 mod last_words;
+mod repeat;
 mod runner;
 
 use check::Check;
 use runner::{Format, Options};
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -20,6 +22,7 @@ const HELP: &str = "\
 Runs through what Rust's standard library promises, and reports by name what fails.
 
 Usage: std-check [--only NAME]... [--skip NAME]... [--json] [--verbose] [--inline] [--limit SECONDS]
+                 [--for SECONDS [--seed N]]
        std-check --list
        std-check [--send ADDRESS] --die WAY
 
@@ -32,6 +35,9 @@ NAME is a check, such as `files.seek`, or an area, such as `files`.
   --verbose         say which check begins, so that one that stops the machine is known
   --inline          run the checks on the main thread, where threads do not work yet
   --limit SECONDS   give up on a check after this time [default: 60]
+  --for SECONDS     run them again and again in an order that changes, and tell after each round
+                    what is the largest block that there is memory for
+  --seed N          the order that a run with this number had [default: another each time]
   --die WAY         end the program in some way, to see what becomes of it; `--die list` tells how
   --send ADDRESS    before that, send ten datagrams and a stream to this address and port
   --help            print this
@@ -58,6 +64,7 @@ fn run() -> Result<ExitCode, lexopt::Error> {
         limit: Duration::from_secs(60),
     };
     let (mut only, mut without, mut list) = (Vec::new(), Vec::new(), false);
+    let (mut time, mut seed) = (None, None);
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
@@ -68,6 +75,8 @@ fn run() -> Result<ExitCode, lexopt::Error> {
             Long("verbose") => options.verbose = true,
             Long("inline") => options.inline = true,
             Long("limit") => options.limit = Duration::from_secs(parser.value()?.parse()?),
+            Long("for") => time = Some(Duration::from_secs(parser.value()?.parse()?)),
+            Long("seed") => seed = Some(parser.value()?.parse()?),
             Long("send") => {
                 let to: SocketAddr = parser.value()?.parse()?;
                 if let Err(e) = last_words::send(to) {
@@ -98,10 +107,16 @@ fn run() -> Result<ExitCode, lexopt::Error> {
         chosen.iter().for_each(|check| println!("{}", check.name));
         return Ok(ExitCode::SUCCESS);
     }
-    match runner::run(&chosen, &options) {
-        Ok(summary) => {
-            Ok(if summary.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let passed = match time {
+        None => runner::run(&chosen, &options).map(|summary| summary.failed.is_empty()),
+        Some(time) => {
+            let seed = seed.unwrap_or_else(|| RandomState::new().hash_one(0));
+            repeat::run(&chosen, &options, time, seed)
         }
+    };
+    match passed {
+        Ok(true) => Ok(ExitCode::SUCCESS),
+        Ok(false) => Ok(ExitCode::FAILURE),
         Err(error) => {
             eprintln!("std-check: results could not be written: {error}");
             Ok(ExitCode::FAILURE)

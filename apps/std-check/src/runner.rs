@@ -38,12 +38,8 @@ pub struct Summary {
 pub fn run(checks: &[Check], options: &Options) -> io::Result<Summary> {
     let mut summary = Summary::default();
     for check in checks {
-        if options.verbose {
-            announce(check.name, options.format)?;
-        }
         let start = Instant::now();
-        let outcome =
-            if options.inline { (check.run)() } else { on_a_thread(check, options.limit) };
+        let outcome = outcome(check, options)?;
         let took = start.elapsed();
         match &outcome {
             Ok(()) => summary.passed += 1,
@@ -54,6 +50,14 @@ pub fn run(checks: &[Check], options: &Options) -> io::Result<Summary> {
     }
     conclude(&summary, options.format)?;
     Ok(summary)
+}
+
+/// Runs one check, and says before that it begins if `options` ask for that.
+pub fn outcome(check: &Check, options: &Options) -> io::Result<Outcome> {
+    if options.verbose {
+        announce(check.name, options.format)?;
+    }
+    Ok(if options.inline { (check.run)() } else { on_a_thread(check, options.limit) })
 }
 
 fn on_a_thread(check: &Check, limit: Duration) -> Outcome {
@@ -84,7 +88,8 @@ fn announce(name: &str, format: Format) -> io::Result<()> {
     out.flush()
 }
 
-fn tell(name: &str, outcome: &Outcome, took: Duration, format: Format) -> io::Result<()> {
+/// Writes how a check ended.
+pub fn tell(name: &str, outcome: &Outcome, took: Duration, format: Format) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let (word, why) = match outcome {
         Ok(()) => ("ok", ""),

@@ -41,6 +41,17 @@ fn some_can_be_chosen_and_json_is_one_object_a_line() {
 }
 
 #[test]
+fn repeats_for_as_long_as_told_and_tells_the_seed() {
+    let output = std_check(&["--only", "alloc", "--for", "1", "--seed", "5"]);
+    assert!(output.status.success());
+    let text = text(&output.stdout);
+    assert!(text.starts_with("std-check: --seed 5\nround 1: "), "{text}");
+    assert!(text.lines().skip(1).all(|l| l.contains(" 0 failed, largest block ")), "{text}");
+    let json = std_check(&["--only", "env.consts", "--for", "1", "--json"]).stdout;
+    assert!(json.split(|b| *b == b'\n').all(|l| l.is_empty() || l.starts_with(b"{")));
+}
+
+#[test]
 fn inline_needs_no_thread_for_the_check_itself() {
     let output = std_check(&["--inline", "--only", "alloc.sizes"]);
     assert!(output.status.success());
