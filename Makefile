@@ -4,13 +4,14 @@
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build images demo test hosts faults bench fuzz lint clean
+.PHONY: help setup build images demo test hosts faults soak bench fuzz lint clean
 
 help:
 	@echo 'make demo    show the main job: a key-value store moves between two hosts under load'
 	@echo 'make test    run every test'
 	@echo 'make hosts   run tests on ordinary KVM (AMD-V, VT-x) in emulation, with and without nested paging, on one and two CPUs (short: .ci/hosts short)'
 	@echo 'make faults  let moves fail at every fail point in random order, RUNS=300 times (SEED=n: those of a run before)'
+	@echo 'make soak    run all of std-check in one VM, in random order, for SECONDS=1800; prints heap figures'
 	@echo 'make bench   measure, side by side with QEMU; results in out/bench'
 	@echo 'make fuzz    feed hostile input to every parser, SECONDS=60 each; results in out/fuzz'
 	@echo 'make images  build a unikernel image of each application, into target/release/images'
@@ -43,6 +44,9 @@ hosts:
 	cargo test --workspace --profile checked --no-run
 	@.ci/images checked
 	@.ci/hosts long
+
+soak: setup
+	@.ci/soak $(SECONDS)
 
 faults: setup
 	@.ci/faults $(RUNS) $(SEED)

@@ -1,5 +1,8 @@
 //! The applications' images under vmm-lite, as a user runs them: what reaches them, what they say, how they end, whom they serve.
 
+#[path = "programs/heap.rs"]
+mod heap;
+
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream, UdpSocket},
