@@ -125,13 +125,6 @@ impl Destination {
         self.lacking.len()
     }
 
-    /// Whether the VM runs here with all of its memory: only then may it be copied or moved on.
-    /// Until then what has not come looks like memory that is zero, and the source has it.
-    #[must_use]
-    pub fn complete(&self) -> bool {
-        self.state == State::Running && self.lacking.is_empty()
-    }
-
     /// Whether the commit has come: this move's VM is here.
     #[must_use]
     pub fn runs(&self) -> bool {

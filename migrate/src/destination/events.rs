@@ -61,7 +61,8 @@ pub enum Action {
     Deliver(Vec<u8>),
     /// The page is not one of those that follow: make it zero, if it is not there, and let the guest go on.
     Supply(usize),
-    /// Nothing is missing any more: no access waits from now on.
+    /// Nothing is missing any more: no access waits from now on, and the VM may be copied or moved on.
+    /// A VM that lacks nothing when it runs may be at once, and does not get this.
     Complete,
     /// The link is gone, or silent for too long, while pages are missing: wait for the source to come back on a new one.
     AwaitSource(String),

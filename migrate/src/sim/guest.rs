@@ -15,13 +15,19 @@ pub struct Guest {
     /// Changed since the log was taken.
     pub dirty: Pages,
     random: u64,
+    /// Whether it writes.
+    writes: bool,
 }
 
 impl Guest {
+    /// One that has this memory and only reads it.
+    pub fn idle(memory: Vec<u64>) -> Self {
+        Self { memory, dirty: Pages::none(PAGES), random: 1, writes: false }
+    }
+
     /// One that writes differently for each seed.
     pub fn busy(seed: u64) -> Self {
-        let mut guest =
-            Self { memory: vec![0; PAGES], dirty: Pages::none(PAGES), random: seed | 1 };
+        let mut guest = Self { random: seed | 1, writes: true, ..Self::idle(vec![0; PAGES]) };
         for page in 0..PAGES / 2 {
             guest.memory[page] = page as u64 + 1;
         }
@@ -30,7 +36,8 @@ impl Guest {
 
     /// Runs for a moment: writes some pages.
     pub fn run(&mut self) {
-        for _ in 0..3 {
+        let writes = if self.writes { 3 } else { 0 };
+        for _ in 0..writes {
             let page = self.pick();
             self.memory[page] = self.random;
             self.dirty.insert(page);

@@ -40,6 +40,8 @@ pub struct World {
     ledger: Ledger,
     prepared: Option<Vec<u64>>,
     there: Option<Vec<u64>>,
+    /// Whether the VM there has all of its memory, as the driver knows from the machine's actions.
+    complete: bool,
     state_there: Option<Vec<u8>>,
     stopped_memory: Option<Vec<u64>>,
     /// The state that goes with the commit.
@@ -92,6 +94,7 @@ impl World {
             ledger: Ledger::new(RECEIVER),
             prepared: None,
             there: None,
+            complete: false,
             state_there: None,
             stopped_memory: None,
             held: Vec::new(),
@@ -132,6 +135,26 @@ impl World {
     /// Whether the VM at the destination lacks pages.
     pub fn lacks(&self) -> bool {
         self.there.is_some() && self.destination.as_ref().is_some_and(|d| !d.lacking().is_empty())
+    }
+
+    /// Whether the VM at the destination may be copied or moved on: all of its memory is there.
+    pub fn complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Whether the source has ended its VM and dropped the memory.
+    pub fn source_let_go(&self) -> bool {
+        self.ended == Some(Ended::Moved)
+    }
+
+    /// The memory of the VM at the destination, and what the guest had when it left the source.
+    pub fn memories(&self) -> Option<(&[u64], &[u64])> {
+        self.there.as_deref().zip(self.stopped_memory.as_deref())
+    }
+
+    /// The VM has left the destination for a third host.
+    pub fn leaves(&mut self) {
+        self.destination_event(destination::Event::VmEnded);
     }
 
     pub fn try_again(&mut self) {

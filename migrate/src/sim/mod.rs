@@ -3,6 +3,7 @@
 mod guest;
 mod hosts;
 mod link;
+mod onward;
 
 use crate::source::Mode;
 use guest::Guest;

@@ -114,7 +114,10 @@ impl World {
                     self.destination_event(Event::Forgot(Ok(())));
                 }
                 Action::Supply(page) => panic!("page {page} is neither there nor missing"),
-                Action::Complete => self.check_memory("complete"),
+                Action::Complete => {
+                    self.complete = true;
+                    self.check_memory("complete");
+                }
                 Action::AwaitSource(_) => assert!(self.lacks()),
                 Action::Lost(_) => panic!("a source that is there was taken for dead"),
                 Action::Brace(_) | Action::Rouse => {}
@@ -138,6 +141,7 @@ impl World {
                     );
                     self.ledger.ran(id.expect("a move that committed said its number"));
                     self.there = self.prepared.take();
+                    self.complete = lacking.is_some_and(|lacking| lacking.is_empty());
                     self.destination_event(Event::Runs(Started::default()));
                     self.settle_in = 3;
                 }
