@@ -5,6 +5,7 @@
 
 mod link;
 mod mutation;
+mod onward;
 mod properties;
 mod receiver;
 mod source;
@@ -15,6 +16,7 @@ use std::{io::Write, time::Instant};
 
 use migrate::source::Mode;
 use mutation::Mutation;
+use onward::{Gate, Hops};
 use properties::{ANSWERS, BACK, FENCE, KEPT, ONE, WHOLE, WORD};
 use stateright::{Checker, HasDiscoveries, Model};
 use world::{Bounds, Harsh, Moves, Reach};
@@ -30,6 +32,7 @@ const TCP: Bounds = Bounds {
     dont_care: true,
     mode: Mode::PreCopy,
     together: false,
+    breaks: true,
     harsh: Harsh::NONE,
 };
 
@@ -50,6 +53,7 @@ const HARSH: Bounds = Bounds {
     dont_care: false,
     mode: Mode::PreCopy,
     together: false,
+    breaks: true,
     harsh: Harsh { losses: 1, copies: 1, reach: Reach::AnyConnection },
 };
 
@@ -132,6 +136,73 @@ fn a_network_that_repeats_and_loses_packets() {
 fn a_network_that_repeats_and_loses_more_packets() {
     let harsh = Harsh { losses: 2, copies: 2, reach: Reach::AnyConnection };
     holds("one try, harsher network", Bounds { tries: 1, restarts: 1, harsh, ..HARSH });
+}
+
+/// A move while pages follow, and a second one that is asked for meanwhile.
+const HOPS: Hops = {
+    let few = Bounds { restarts: 0, failures: false, dont_care: false, ..TOGETHER };
+    let few = Bounds { questions: 1, source_dies: false, ..few };
+    let first = Bounds { mode: Mode::Hybrid, writes: 1, restarts: 1, ..few };
+    let second = Bounds { questions: 0, writes: 0, ..few };
+    Hops {
+        first: Moves { bounds: first, mutation: Mutation::None },
+        second: Moves { bounds: second, mutation: Mutation::None },
+        gate: Gate::Waits,
+    }
+};
+
+#[test]
+fn a_second_move_while_pages_follow() {
+    let began = Instant::now();
+    let checker = HOPS.checker().threads(2).spawn_bfs().join();
+    say(format_args!(
+        "a second move while pages follow: {} states and {} steps, which is all there are; \
+         depth {}; {:.1} s",
+        checker.unique_state_count(),
+        checker.state_count(),
+        checker.max_depth(),
+        began.elapsed().as_secs_f32(),
+    ));
+    checker.assert_properties();
+}
+
+/// A wrong variant is found, within bounds in which that takes a second or a few.
+fn found_onward(what: &str, hops: Hops, property: &'static str) {
+    let until = HasDiscoveries::AnyOf([property].into());
+    let checker = hops.checker().finish_when(until).spawn_bfs().join();
+    let states = checker.unique_state_count();
+    let path = checker.discovery(property);
+    let path = path.unwrap_or_else(|| panic!("{what}: not found among {states} states"));
+    let hops = path.into_actions();
+    say(format_args!("{what}: found after {states} states, in {} steps", hops.len()));
+    println!("{what} breaks \"{property}\": {hops:?}");
+}
+
+/// A gate that does not wait, over connections that do not break.
+fn open_gate() -> Hops {
+    let mut hops = Hops { gate: Gate::Open, ..HOPS };
+    hops.first.bounds = Bounds { restarts: 0, questions: 0, breaks: false, ..hops.first.bounds };
+    hops.second.bounds.breaks = false;
+    hops
+}
+
+#[test]
+fn a_second_move_that_does_not_wait_for_pages_is_found() {
+    found_onward("a second move that does not wait", open_gate(), onward::WHOLE);
+}
+
+#[test]
+fn the_last_good_copy_dropped_for_a_second_move_that_does_not_wait_is_found() {
+    found_onward("the last good copy dropped", open_gate(), onward::KEPT);
+}
+
+/// B's process has died, another answers in its place, and the VM runs at C.
+#[test]
+fn a_first_source_that_takes_unknown_for_never_after_a_second_move_is_found() {
+    let mut hops = HOPS;
+    hops.first.mutation = Mutation::TakesUnknownForNever;
+    hops.second.bounds.breaks = false;
+    found_onward("a first source that takes unknown for never", hops, onward::ONE);
 }
 
 /// The checker finds what is wrong, as the property that says so.

@@ -25,6 +25,9 @@ pub struct Receiver {
     pub taken: bool,
     /// Whether the VM's instructions are run.
     pub vm: bool,
+    /// Whether the VM has all of its memory, as the driver knows from the machine's actions. In
+    /// vmm-lite nothing copies a VM or moves it on before (`memory::Complete`).
+    pub complete: bool,
     /// The attempt under way.
     pub attempt: Option<Attempt>,
     /// Questions that wait for an attempt to end: connection, move and receiver.
@@ -57,6 +60,7 @@ impl Receiver {
             ledger: Ledger::new(receiver_id(number)),
             taken: false,
             vm: false,
+            complete: false,
             attempt: None,
             questions: Vec::new(),
         }
@@ -233,6 +237,20 @@ impl World {
         self.receiver.as_ref().and_then(|r| r.attempt.as_ref()).is_some_and(lacks)
     }
 
+    /// Whether the VM runs at the receiver with all of its memory.
+    pub fn complete_at_receiver(&self) -> bool {
+        self.receiver.as_ref().is_some_and(|r| r.vm && r.complete)
+    }
+
+    /// Memory of the VM that runs at the receiver; what is missing there is zero.
+    pub fn memory_there(&self) -> Option<Memory> {
+        match &self.receiver.as_ref().filter(|r| r.vm)?.attempt {
+            Some(attempt) => attempt.memory,
+            // The attempt has ended with nothing missing; its last step compared the memory.
+            None => Some(self.tries.last()?.stopped?.map(Option::unwrap_or_default)),
+        }
+    }
+
     pub fn receiver_event(&mut self, model: &Moves, event: Event) {
         let attempt = self.attempt();
         let now = match &event {
@@ -257,7 +275,10 @@ impl World {
                 }
                 Action::Brace(_) | Action::Rouse => {}
                 Action::Run => self.run(model, &id),
-                Action::Complete => self.compare(model, &id),
+                Action::Complete => {
+                    self.host().complete = true;
+                    self.compare(model, &id);
+                }
                 Action::Deliver(_) => {}
                 Action::Supply(_) => self.broken = Some("the guest waits for a page that is there"),
                 Action::AwaitSource(_) => self.receiver_hangs_up(),
@@ -297,6 +318,8 @@ impl World {
         host.ledger.ran(*id);
         (host.taken, host.vm) = (true, true);
         self.tries[number].ran = true;
+        let nothing_follows = self.attempt().machine.lacking().is_empty();
+        self.host().complete = nothing_follows;
         if !self.attempt().applied {
             self.broken = Some("it runs without its state");
         }

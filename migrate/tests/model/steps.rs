@@ -206,7 +206,9 @@ impl Moves {
         for (at, connection) in world.connections.iter().enumerate() {
             for way in [Way::ToReceiver, Way::ToSource] {
                 let pipe = connection.way(way);
-                steps.extend(pipe.prefixes().map(|keep| Step::Breaks(at, way, keep)));
+                if self.bounds.breaks {
+                    steps.extend(pipe.prefixes().map(|keep| Step::Breaks(at, way, keep)));
+                }
                 if world.losses < harsh.losses {
                     steps.extend((0..pipe.len()).map(|n| Step::Loses(at, way, n)));
                 }

@@ -30,6 +30,8 @@ pub struct Bounds {
     pub mode: Mode,
     /// Whether the commit goes with the state, rather than when the receiver has applied it.
     pub together: bool,
+    /// Whether connections break.
+    pub breaks: bool,
     /// What a network does that is no TCP.
     pub harsh: Harsh,
 }
