@@ -42,15 +42,17 @@ fn memory_serves_whatever_comes_next_in_any_order() {
     }
 }
 
-/// `VMM_LITE_SOAK_SECONDS` of all that std-check does, in random order, in the memory that a VM has
-/// by default. Prints what the guest has in use and free, and its largest block, after each round.
+/// `VMM_LITE_SOAK_SECONDS` of all that std-check does, in random order. Prints what the guest has in
+/// use and free, and its largest block, after each round.
 #[test]
 #[ignore = "takes long: make soak"]
 fn a_mixed_load_goes_on_in_the_memory_that_it_began_in() {
     let Some(image) = app("a mixed load for long", "std-check") else { return };
     let seconds = std::env::var("VMM_LITE_SOAK_SECONDS").unwrap_or_else(|_| "1800".to_owned());
     let time = Duration::from_secs(seconds.parse().unwrap());
-    let (mut command, runtime) = command(&image, &["--name", "soak"], &["--for", &seconds]);
+    // Two thousand stacks and the buffers of a thousand sockets, at once, do not fit into 64 MiB.
+    let options = ["--name", "soak", "--memory", "128M"];
+    let (mut command, runtime) = command(&image, &options, &["--for", &seconds]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut vm = Process::start(command).unwrap();
     let begin = Instant::now();
@@ -75,5 +77,5 @@ fn a_mixed_load_goes_on_in_the_memory_that_it_began_in() {
     // In one piece, however long it ran: an eighth of the VM's memory. What lives long and was
     // allocated while little was free may lie anywhere, so it is not all that is free.
     let least = largest.iter().min().unwrap();
-    assert!(*least >= 8 << 10, "the largest block had {least} KiB at the end of a round");
+    assert!(*least >= 16 << 10, "the largest block had {least} KiB at the end of a round");
 }
