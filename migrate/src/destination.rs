@@ -11,9 +11,11 @@
 //! back on a new connection. Only if somebody has set a limit to that the source is taken for dead when it is over.
 //!
 //! - [`events`]: what goes in and comes out
+//! - `bounds`: how much a source may say
 //! - `lacking`: pages that are missing
 //! - `ledger`: what became of moves
 
+mod bounds;
 pub mod events;
 mod lacking;
 mod ledger;
@@ -31,11 +33,8 @@ use crate::{
     pages::Pages,
     wire::{Arrival, Message, Outcome},
 };
+use bounds::Said;
 use lacking::Lacking;
-
-/// How often each page of a VM may become zero in a round. A source says it once; a few bytes of it are as much work here
-/// as the memory is large.
-const ZEROED_MOST: u64 = 2;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum State {
@@ -62,10 +61,7 @@ pub struct Destination {
     lost_at: Option<Duration>,
     patience: Patience,
     pages: usize,
-    /// Pages that were said to be zero in the round under way: of a VM's pages each can be once.
-    zeroed: u64,
-    /// Whether the source has said that the switch is near, which it does once.
-    braced: bool,
+    said: Said,
     lacking: Lacking,
     /// Whether late packets may still come.
     late: bool,
@@ -86,8 +82,7 @@ impl Destination {
             lost_at: None,
             patience,
             pages: 0,
-            zeroed: 0,
-            braced: false,
+            said: Said::default(),
             lacking: Lacking::none(0),
             late: true,
             linked: true,
@@ -198,40 +193,37 @@ impl Destination {
                 let reason = why.to_string();
                 vec![Action::Send(Message::Refuse(why)), Action::Discard(reason), Action::End]
             }
-            (State::Receiving, Event::Pages(runs)) => {
+            (State::Receiving, Event::Pages(runs) | Event::Message(Message::Zero(runs))) => {
                 self.lacking.came(&runs);
-                Vec::new()
-            }
-            (State::Receiving, Event::Message(Message::Zero(runs))) => {
-                self.lacking.came(&runs);
-                let count = runs.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
-                self.zeroed = self.zeroed.saturating_add(count);
-                if self.zeroed > ZEROED_MOST * self.pages as u64 {
-                    return self
-                        .give_up("more pages became zero in a round than there are".into(), true);
+                match self.said.named(&runs, self.pages) {
+                    Ok(()) => Vec::new(),
+                    Err(why) => self.give_up(why, true),
                 }
-                Vec::new()
             }
             (State::Receiving, Event::Message(Message::Follow(runs))) => {
                 self.lacking.add(&runs);
-                vec![Action::Forget(runs)]
+                match self.said.named(&runs, self.pages) {
+                    Ok(()) => vec![Action::Forget(runs)],
+                    Err(why) => self.give_up(why, true),
+                }
             }
             (State::Receiving, Event::Forgot(Ok(()))) => Vec::new(),
             (_, Event::Forgot(Err(why))) => self.give_up(why, true),
-            (State::Receiving, Event::Message(Message::RoundEnd(n))) => {
-                self.zeroed = 0;
-                vec![Action::Send(Message::RoundDone(n))]
-            }
+            (State::Receiving, Event::Message(Message::RoundEnd(n))) => match self.said.round() {
+                Ok(()) => vec![Action::Send(Message::RoundDone(n))],
+                Err(why) => self.give_up(why, true),
+            },
             (State::Receiving, Event::Message(Message::State(state))) => {
                 self.state = State::Applying;
                 self.deadline = None;
                 vec![Action::Apply(state)]
             }
-            (State::Receiving, Event::Message(Message::Brace(steady))) if !self.braced => {
-                self.braced = true;
+            (State::Receiving, Event::Message(Message::Brace(steady))) if self.said.brace() => {
                 vec![Action::Brace(steady)]
             }
-            (State::Receiving, Event::Message(Message::Stopping)) => vec![Action::Rouse],
+            (State::Receiving, Event::Message(Message::Stopping)) if self.said.stopping() => {
+                vec![Action::Rouse]
+            }
             (State::Receiving, Event::Message(Message::Commit(id, state)))
                 if self.id == Some(id) && !state.is_empty() =>
             {

@@ -20,6 +20,11 @@ impl Default for Policy {
     }
 }
 
+/// Most rounds of a move, that in which pages are named that follow among them. A source sends no
+/// more, whatever it goes by, and a destination takes no more: what a peer does is bounded (rule
+/// R4).
+pub const ROUNDS_MAX: u32 = 64;
+
 /// How many of the latest sets of changed pages are remembered, to tell which pages change all the time.
 const REMEMBERED: usize = 4;
 
@@ -104,6 +109,12 @@ impl Rounds {
             room = most - hot.len();
         }
         hot
+    }
+
+    /// Whether there may be one more, with room left for that which names what follows.
+    #[must_use]
+    pub fn may_go_on(&self) -> bool {
+        self.done + 1 < ROUNDS_MAX
     }
 
     /// Rounds sent while the guest ran.

@@ -9,9 +9,11 @@ use migrate::{
     ReceiverId,
     offer::Offer,
     pages::Pages,
-    source::{Action, Event, Sent, Settings, Source, Stopped},
+    rounds::{Policy, ROUNDS_MAX},
+    source::{Action, Event, Mode, Sent, Settings, Source, Stopped},
     wire::{Accepted, Message},
 };
+use proptest::prelude::*;
 use std::time::Duration;
 
 /// Pages that the guest rewrites, one after the other, and all that it has.
@@ -37,7 +39,8 @@ struct Moved {
     blackout: u64,
     last: usize,
     follow: usize,
-    rounds: u32,
+    /// Rounds, and that in which pages are named that follow, as the destination counts them.
+    ended: u32,
     urgent: u64,
 }
 
@@ -62,7 +65,7 @@ impl Guest {
     }
 }
 
-fn moved(hosts: Hosts) -> Moved {
+fn moved(hosts: Hosts, settings: Settings) -> Moved {
     let offer = Offer {
         receiver: ReceiverId::default(),
         name: String::new(),
@@ -74,12 +77,12 @@ fn moved(hosts: Hosts) -> Moved {
     let mut now = 0;
     let ns = Duration::from_nanos;
     let mut guest = Guest { next: 0, dirty: Pages::none(PAGES) };
-    let (mut source, _) = Source::begin([1; 16], offer, Settings::default(), ns(now));
+    let (mut source, _) = Source::begin([1; 16], offer, settings, ns(now));
     let welcome = Event::Message(Message::Welcome([1; 16], [2; 16]));
     now += hosts.trip;
     let mut actions = source.handle(welcome, ns(now));
     let (mut warms, mut braced, mut blackout) = (0, None, 0);
-    let (mut last, mut following) = (0, 0);
+    let (mut last, mut following, mut ended) = (0, 0, 0);
     loop {
         let mut events = Vec::new();
         for action in actions.drain(..) {
@@ -93,6 +96,7 @@ fn moved(hosts: Hosts) -> Moved {
                     braced = Some(now);
                 }
                 Action::SendPages { round, pages } => {
+                    ended += 1;
                     let full = pages.len() as u64;
                     let bytes = full * migrate::PAGE as u64 + 20;
                     events.push((Event::Sent(Sent { bytes, full, ..Sent::default() }), 0));
@@ -100,6 +104,7 @@ fn moved(hosts: Hosts) -> Moved {
                     events.push((Event::Message(Message::RoundDone(round)), took));
                 }
                 Action::Announce { round, pages } => {
+                    ended += 1;
                     following = pages.len();
                     let took = hosts.trip + std::mem::take(&mut warms);
                     events.push((Event::Message(Message::RoundDone(round)), took));
@@ -137,8 +142,8 @@ fn moved(hosts: Hosts) -> Moved {
             }
         }
         if blackout > 0 {
-            let (rounds, urgent) = (source.rounds(), now - braced.unwrap_or(now));
-            return Moved { blackout, last, follow: following, rounds, urgent };
+            let urgent = now - braced.unwrap_or(now);
+            return Moved { blackout, last, follow: following, ended, urgent };
         }
         assert!(!events.is_empty(), "{} in the middle of a move", source.doing());
         for (event, after) in events {
@@ -170,7 +175,7 @@ fn all_hosts(last: u64) -> impl Iterator<Item = Hosts> {
 #[test]
 fn no_blackout_is_longer_than_a_millisecond_whatever_the_hosts_speed() {
     for hosts in all_hosts(125) {
-        let moved = moved(hosts);
+        let moved = moved(hosts, Settings::default());
         assert!(moved.blackout <= 1_000_000, "{hosts:?}: {moved:?}");
     }
 }
@@ -179,7 +184,7 @@ fn no_blackout_is_longer_than_a_millisecond_whatever_the_hosts_speed() {
 #[test]
 fn what_is_left_shrinks_as_long_as_it_can() {
     for hosts in all_hosts(100).filter(|hosts| hosts.page * 10 <= hosts.write * 7) {
-        let moved = moved(hosts);
+        let moved = moved(hosts, Settings::default());
         // Where sending what the guest writes meanwhile settles: and what it writes as it is stopped.
         let settles = hosts.trip / (hosts.write - hosts.page) + QUIESCE.1 / hosts.write;
         assert_eq!(moved.follow, 0, "{hosts:?}: {moved:?}");
@@ -191,7 +196,26 @@ fn what_is_left_shrinks_as_long_as_it_can() {
 #[test]
 fn urgent_rounds_come_to_an_end() {
     for hosts in all_hosts(100) {
-        let moved = moved(hosts);
-        assert!(moved.urgent < 100_000_000 && moved.rounds < 30, "{hosts:?}: {moved:?}");
+        let moved = moved(hosts, Settings::default());
+        assert!(moved.urgent < 100_000_000 && moved.ended <= 29, "{hosts:?}: {moved:?}");
+    }
+}
+
+proptest! {
+    /// A destination gives up a move with more rounds than that.
+    #[test]
+    fn a_source_makes_no_more_rounds_than_a_destination_takes(
+        write in 1..20_000_u64,
+        page in 1..20_000_u64,
+        trip in 1..500_000_u64,
+        urgent_rounds in 0..1000_u32,
+        rounds_max in 0..1000_u32,
+        mode in prop::sample::select(vec![Mode::Auto, Mode::PreCopy, Mode::Hybrid]),
+        last_round in 0..1000_u64,
+    ) {
+        let policy = Policy { last_round: Duration::from_nanos(last_round), rounds_max };
+        let settings = Settings { urgent_rounds, policy, mode, ..Settings::default() };
+        let moved = moved(Hosts { write, page, trip, last: 100 }, settings);
+        prop_assert!(moved.ended <= ROUNDS_MAX, "{moved:?}");
     }
 }

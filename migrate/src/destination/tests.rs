@@ -1,5 +1,5 @@
-use super::*;
-use crate::{offer::Offer, wire::Accepted};
+use super::{bounds::NAMED_MOST, *};
+use crate::{offer::Offer, rounds::ROUNDS_MAX, wire::Accepted};
 
 const ME: ReceiverId = [7; 16];
 const SECOND: Duration = Duration::from_secs(1);
@@ -124,30 +124,63 @@ fn receiving() -> Destination {
     machine
 }
 
-#[test]
-fn a_source_says_once_that_the_switch_is_near() {
-    let mut machine = receiving();
-    let brace = || Event::Message(Message::Brace(Vec::new()));
-    assert_eq!(machine.handle(brace(), Duration::ZERO), [Action::Brace(Vec::new())]);
-    machine.handle(Event::Message(Message::RoundEnd(1)), Duration::ZERO);
-    machine.handle(brace(), Duration::ZERO);
-    assert!(machine.ended());
+/// What the machine does with a message; whether it has given up.
+fn takes(machine: &mut Destination, message: Message) -> bool {
+    let actions = machine.handle(Event::Message(message), Duration::ZERO);
+    let gave_up = matches!(&actions[..], [Action::Send(Message::Abort(_)), ..]);
+    assert_eq!(machine.ended(), gave_up, "{actions:?}");
+    !gave_up
 }
 
 #[test]
-fn memory_becomes_zero_a_bounded_number_of_times() {
+fn what_a_source_says_once_it_says_once() {
+    for message in [Message::Brace(Vec::new()), Message::Stopping] {
+        let mut machine = receiving();
+        assert!(takes(&mut machine, message.clone()));
+        assert!(takes(&mut machine, Message::RoundEnd(1)));
+        assert!(!takes(&mut machine, message));
+    }
+}
+
+#[test]
+fn a_source_makes_a_bounded_number_of_rounds() {
     let mut machine = receiving();
-    let zero = || Event::Message(Message::Zero(vec![(0, 8)]));
-    for round in 0..100 {
-        machine.handle(zero(), Duration::ZERO);
-        machine.handle(Event::Message(Message::RoundEnd(round)), Duration::ZERO);
-        assert!(!machine.ended());
+    for round in 0..ROUNDS_MAX {
+        assert!(takes(&mut machine, Message::RoundEnd(round)));
     }
-    for _ in 0..ZEROED_MOST {
-        machine.handle(zero(), Duration::ZERO);
-        assert!(!machine.ended());
+    assert!(!takes(&mut machine, Message::RoundEnd(ROUNDS_MAX)));
+}
+
+#[test]
+fn pages_are_named_a_bounded_number_of_times_in_a_round() {
+    fn all() -> Vec<(u64, u64)> {
+        vec![(0, 8)]
     }
-    let actions = machine.handle(zero(), Duration::ZERO);
-    assert!(machine.ended());
-    assert!(matches!(&actions[..], [Action::Send(Message::Abort(_)), ..]), "{actions:?}");
+    let pages = |machine: &mut Destination| {
+        machine.handle(Event::Pages(all()), Duration::ZERO);
+        !machine.ended()
+    };
+    type Way = Box<dyn Fn(&mut Destination) -> bool>;
+    let ways: [Way; 3] = [
+        Box::new(pages),
+        Box::new(|machine| takes(machine, Message::Zero(all()))),
+        Box::new(|machine| takes(machine, Message::Follow(all()))),
+    ];
+    for first in &ways {
+        for then in &ways {
+            let mut machine = receiving();
+            for round in 0..ROUNDS_MAX {
+                assert!(first(&mut machine) && then(&mut machine));
+                assert!(takes(&mut machine, Message::RoundEnd(round)));
+            }
+            assert!(first(&mut machine) && then(&mut machine), "in the last pages too");
+            assert!(!first(&mut machine));
+        }
+    }
+    // Nothing is something that is to be read.
+    for nothing in [Message::Zero(Vec::new()), Message::Follow(Vec::new())] {
+        let mut machine = receiving();
+        let said = (0..).take_while(|_| takes(&mut machine, nothing.clone())).count() as u64;
+        assert_eq!(said, NAMED_MOST * 8);
+    }
 }

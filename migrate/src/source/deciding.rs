@@ -35,7 +35,7 @@ impl Source {
         let soon = 2 * self.settings.max_blackout;
         let soon = self.measured.time_for(left.len()).is_some_and(|time| time <= soon);
         self.numbers.predicted = self.expected(left.len());
-        if left.len() > URGENT_MOST || !soon {
+        if left.len() > URGENT_MOST || !soon || !self.rounds.may_go_on() {
             return self.take_dirty();
         }
         self.dont_care = dont_care;
@@ -59,12 +59,14 @@ impl Source {
         left.take_out(&self.dont_care);
         let all_in = self.expected(left.len());
         self.numbers.predicted = all_in;
-        if more && self.braced == 0 && self.settings.mode != Mode::Hybrid {
+        let may = self.rounds.may_go_on();
+        if more && may && self.braced == 0 && self.settings.mode != Mode::Hybrid {
             return self.next_round(now);
         }
         if self.settings.mode != Mode::Hybrid {
             let near = self.braced > 0 || all_in <= most || left.len() <= URGENT_MOST;
-            if near && self.braced < self.settings.urgent_rounds || self.leaves_less(left.len()) {
+            let due = near && self.braced < self.settings.urgent_rounds;
+            if may && (due || self.leaves_less(left.len())) {
                 return self.urgent_round(now);
             }
             // The last pages may take longer than the rounds did. Where pages can follow that need
