@@ -168,11 +168,12 @@ fn start(orders: &Orders) -> Result<Started, Box<dyn std::error::Error>> {
     let guest = clones::seed(&File::from(inherited(orders.seed)?))?;
     let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
     let Place { change, tap } = &orders.place;
+    let size = guest.who.identity.memory_size;
     let mut opened = Opened::new(Host::open()?, guest, change, tap.as_deref())?;
     opened.allow_spoofing(orders.confinement.allow_spoofing);
     opened.limit(orders.confinement.rates);
     let at = orders.metrics.as_deref().map(str::parse::<At>).transpose()?;
-    let figures = Figures::serve_confined(at.as_ref(), &orders.confinement)?;
+    let figures = Figures::serve_confined(at.as_ref(), &orders.confinement, size)?;
     if !orders.detach {
         end_with(orders.parent)?;
     }

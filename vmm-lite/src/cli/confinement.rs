@@ -2,11 +2,12 @@
 
 use super::{
     arguments::{self, Watchdog},
-    rates,
+    jail, rates,
 };
 use crate::{
     confine::{
         self, Mode, files,
+        jail::Jail,
         privileges::{self, Identity},
     },
     devices::throttle::Rates,
@@ -42,6 +43,9 @@ pub struct Args {
     allow_spoofing: bool,
 
     #[command(flatten)]
+    jail: jail::Args,
+
+    #[command(flatten)]
     rates: rates::Args,
     /// Warn when a thread of this process that is to answer does not for so long, and hangs; `off`: never. See docs/watchdog.md
     #[arg(long, value_name = "TIME|off", default_value = "5s", value_parser = arguments::watchdog)]
@@ -50,9 +54,10 @@ pub struct Args {
 }
 
 /// A process that is to be confined.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Confinement {
     identity: Option<Identity>,
+    jail: Option<Jail>,
     mode: Mode,
     /// Whether the guest may send from any address.
     pub allow_spoofing: bool,
@@ -72,7 +77,14 @@ impl Args {
         let identity = Identity::find(self.user.as_deref(), self.group.as_deref())?;
         let mode = if self.no_seccomp { Mode::Off } else { self.seccomp };
         let (allow_spoofing, rates) = (self.allow_spoofing, self.rates.rates());
-        Ok(Confinement { identity, mode, allow_spoofing, rates, watchdog: self.watchdog })
+        Ok(Confinement {
+            identity,
+            jail: self.jail.jail(),
+            mode,
+            allow_spoofing,
+            rates,
+            watchdog: self.watchdog,
+        })
     }
 }
 
@@ -91,13 +103,23 @@ impl Confinement {
         watchdog::start(self.watchdog.0)
     }
 
+    /// Whether the process can open nothing any more once it is confined.
+    #[must_use]
+    pub fn opens_nothing(&self) -> bool {
+        self.identity.is_some() || self.jail.is_some()
+    }
+
     /// Gives up what the process does not need once everything is open, and makes [`confine::enter`] do its part from now on. To be called while there is
-    /// only one thread.
+    /// only one thread, for a VM with at most so much memory.
     ///
     /// # Errors
     /// What the host says: then nothing may go on.
-    pub fn enter(&self) -> Result<(), confine::Error> {
-        privileges::drop_to(self.identity)?;
+    pub fn enter(&self, memory: u64) -> Result<(), confine::Error> {
+        let jail = self.jail.as_ref().map(|jail| jail.enter(memory, self.identity)).transpose()?;
+        privileges::drop_to(jail.as_ref().map_or(self.identity, |jail| jail.user))?;
+        if let Some(jail) = jail {
+            jail.finish()?;
+        }
         confine::arm(self.mode)
     }
 }

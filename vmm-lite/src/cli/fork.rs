@@ -209,7 +209,7 @@ impl Clones {
                 clock: how.clock,
                 detach: how.many.detach,
                 parent: std::process::id(),
-                confinement: how.confinement,
+                confinement: how.confinement.clone(),
                 place: place.clone(),
                 metrics,
             };

@@ -11,17 +11,19 @@ use crate::{
 pub struct Figures(Option<Endpoint>);
 
 impl Figures {
-    /// Confines the process, and serves figures `at` that place from then on: to listen there may take rights, and to serve takes a thread, of which there may be
-    /// no other before.
+    /// Confines the process, whose VM has at most so much `memory`, and serves figures `at` that
+    /// place from then on: to listen there may take rights, and to serve takes a thread, of which
+    /// there may be no other before.
     ///
     /// # Errors
     /// When the place cannot be had, or what the host says: then nothing may go on.
     pub fn serve_confined(
         at: Option<&At>,
         confinement: &Confinement,
+        memory: u64,
     ) -> Result<Self, Box<dyn std::error::Error>> {
         let mut endpoint = at.map(Endpoint::listen).transpose()?;
-        confinement.enter()?;
+        confinement.enter(memory)?;
         if let Some(endpoint) = &mut endpoint {
             endpoint.serve()?;
         }

@@ -10,6 +10,7 @@ use crate::{
     },
     migration::{
         address::Address,
+        connector::Connector,
         credentials::{self, PLAINTEXT_WARNING},
         progress::Progress,
         source::options::{MODES, Options},
@@ -20,6 +21,7 @@ use migrate::{report::Report, source::Mode};
 use serde_json::{Value, json};
 use std::{
     io::{self, IsTerminal},
+    net::SocketAddr,
     os::fd::AsFd,
     process::ExitCode,
     time::Duration,
@@ -117,6 +119,7 @@ fn moved(args: Args) -> super::Result {
     let signals = catch_signals()?;
     // While there is no other thread: it makes a process.
     let mut secured = secured(&args)?;
+    let connector = Connector::start()?;
     let early = move || {
         if json {
             failed(&io::Error::from(io::ErrorKind::Interrupted));
@@ -143,15 +146,18 @@ fn moved(args: Args) -> super::Result {
         }
     };
     call_off.asked(&client)?;
+    let connector = connects(&mut client, connector, &addresses)?;
+    let handed: Vec<_> = connector.iter().map(Connector::socket).collect();
+    if !handed.is_empty() {
+        request["connector"] = true.into();
+    }
     let answer = match secured {
-        None => client.request(&request, progress),
+        None => client.request_with(&request, &handed, progress),
         Some(Secured { dir, signing, expected, .. }) => {
             let Signing { socket, leash, .. } = signing;
-            // Once it is answered it has room for this client, and what follows is sent once.
-            client.call("stats")?;
             // The VM's process has the socket then, and no other: the signer ends with that use.
-            let sent = client.send(&request, &[socket.as_fd()]);
-            drop(socket);
+            let sent = client.send(&request, &[&[socket.as_fd()][..], &handed].concat());
+            drop((socket, connector));
             let answer = sent.and_then(|()| client.answer(progress));
             // Without an answer the move may go on, and its source may have to prove itself again.
             if matches!(answer, Ok(_) | Err(control::Error::Refused(_))) {
@@ -187,6 +193,21 @@ fn moved(args: Args) -> super::Result {
         Err(_) => println!("{} {}", args.name, arrived(&args.to, paused)),
     }
     gone(&mut client)
+}
+
+/// What connects for a VM whose process has no network.
+fn connects(
+    client: &mut Client,
+    connector: Connector,
+    addresses: &[SocketAddr],
+) -> Result<Option<Connector>, Box<dyn std::error::Error>> {
+    // Once this is answered the VM has room for this client, and what follows is sent once.
+    let stats = client.call("stats")?;
+    if stats["jail"]["network"] != true {
+        return Ok(None);
+    }
+    connector.allow(addresses)?;
+    Ok(Some(connector))
 }
 
 /// Once the VM runs there: what it had here, its name and its TAP device, is free when this returns.

@@ -12,6 +12,7 @@ pub mod console;
 pub mod fork;
 pub mod identity;
 pub mod inspect;
+mod jail;
 pub mod merge;
 pub mod metrics;
 pub mod migrate;

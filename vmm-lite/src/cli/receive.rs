@@ -80,13 +80,13 @@ pub struct Args {
 /// # Errors
 /// When nothing can be received here.
 pub fn run(args: Args) -> super::Result {
-    if args.confinement.user.is_some() && args.name.is_none() {
-        return Err("with --user, give the VM's name here too (--name): only now can this process take one in this user's directory".into());
-    }
     if args.listen.key().is_some() {
         return Err("this host proves its own key, and which others may send is said by `vmm-lite identity trust`: leave #KEY out of --listen".into());
     }
     let confinement = args.confinement.begin(&[])?;
+    if confinement.opens_nothing() && args.name.is_none() {
+        return Err("with --user or --jail, give the VM's name here too (--name): only now can this process take one in this user's directory".into());
+    }
     // While there is one thread, and before anything is open that a signer has no use for.
     let signing = match args.security.dir() {
         Some(dir) => {
@@ -99,9 +99,10 @@ pub fn run(args: Args) -> super::Result {
     let dir = RuntimeDir::open()?;
     let tap = args.tap.as_deref();
     // Another user may not be able to take these when a VM comes.
-    let resources = match args.confinement.user {
-        Some(_) => Resources::open(tap)?,
-        None => Resources::with_tap_later(tap)?,
+    let resources = if confinement.opens_nothing() {
+        Resources::open(tap)?
+    } else {
+        Resources::with_tap_later(tap)?
     };
     // Before a source can give its VM up to a host that cannot run it.
     resources.host().self_test()?;
@@ -113,11 +114,12 @@ pub fn run(args: Args) -> super::Result {
         }
         Err(e) => return Err(e.into()),
     };
+    let memory_max = args.memory_max.unwrap_or_else(memory_there_is);
     let offering = Offering {
         claim: args.name.map(|name| dir.reserve(&name)).transpose()?,
         dir,
         resources,
-        memory_max: args.memory_max.unwrap_or_else(memory_there_is),
+        memory_max,
         output: Some(io::stdout().as_fd().try_clone_to_owned()?),
         fault_cost,
         lost_after: args.lost_after,
@@ -132,7 +134,7 @@ pub fn run(args: Args) -> super::Result {
             let key = signing.into_key(signer::Side::Destination);
             let credentials = credentials::for_receiving(&dir, certificate, key)?;
             // Another user may not be able to read the directory.
-            Door::tls(credentials, args.confinement.user.is_none().then_some(dir))
+            Door::tls(credentials, (!confinement.opens_nothing()).then_some(dir))
         }
         None => {
             eprintln!("vmm-lite: warning: {PLAINTEXT_WARNING}");
@@ -140,7 +142,7 @@ pub fn run(args: Args) -> super::Result {
         }
     };
     let listener = listen(&args.listen)?;
-    let figures = Figures::serve_confined(args.metrics.as_ref(), &confinement)?;
+    let figures = Figures::serve_confined(args.metrics.as_ref(), &confinement, memory_max)?;
     let (arrived, arrivals) = channel();
     let receiver = Arc::new(Receiver::new(offering, arrived)?);
     eprintln!("vmm-lite: listening on {}", args.listen);

@@ -98,10 +98,11 @@ pub fn run(args: Args) -> super::Result {
     }
     let [place] = &places[..] else { return Err("one VM has one place".into()) };
     let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
+    let memory = guest.who.identity.memory_size;
     let mut opened = Opened::new(host, guest, &place.change, place.tap.as_deref())?;
     opened.allow_spoofing(confinement.allow_spoofing);
     opened.limit(confinement.rates);
-    let figures = Figures::serve_confined(args.many.metrics.as_ref(), &confinement)?;
+    let figures = Figures::serve_confined(args.many.metrics.as_ref(), &confinement, memory)?;
     fail_point!("restore.loading");
     let vm = opened.machine(console, None)?;
     if args.lazy {

@@ -97,7 +97,7 @@ pub fn run(args: Args) -> super::Result {
     }
     let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
     let resources = Resources::on(host, args.tap.as_deref())?;
-    let figures = Figures::serve_confined(args.metrics.as_ref(), &confinement)?;
+    let figures = Figures::serve_confined(args.metrics.as_ref(), &confinement, args.memory)?;
     let vm = Vm::boot_with(&resources, &config(args, claim.name()), &image, console)?;
     drop(resources);
     figures.show(&vm);

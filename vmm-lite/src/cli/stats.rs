@@ -109,6 +109,13 @@ fn text(s: &Value) -> String {
             ),
         );
     }
+    if let Some(jail) = s["jail"].as_object() {
+        let user = jail["user"].as_u64().map_or("not its own".into(), |user| user.to_string());
+        let files = if jail["files"] == true { "none" } else { "as any" };
+        let network = if jail["network"] == true { "none" } else { "as any" };
+        let cgroup = jail["cgroup"].as_str().unwrap_or("none");
+        row("jail", format!("user {user}, files {files}, network {network}, cgroup {cgroup}"));
+    }
     throttled(&mut row, "console", s, "console");
     if net.is_null() {
         row("network", "none".into());

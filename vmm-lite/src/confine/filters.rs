@@ -36,6 +36,9 @@ pub enum Thread {
     Signer,
     /// Notices threads that do not answer.
     Watchdog,
+    /// Connects to where a VM moves whose own process has no network, in a process of its own that
+    /// runs no guest.
+    Connector,
 }
 
 impl Thread {
@@ -54,6 +57,7 @@ impl Thread {
         Self::Arrived,
         Self::Signer,
         Self::Watchdog,
+        Self::Connector,
     ];
 
     /// The thread's name, as the host shows it (but for the main thread, which has the program's).
@@ -73,6 +77,7 @@ impl Thread {
             Self::Arrived => "arrived",
             Self::Signer => "vmm-lite-signer",
             Self::Watchdog => "watchdog",
+            Self::Connector => "vmm-connector",
         }
     }
 
@@ -100,6 +105,9 @@ impl Thread {
                 calls.when(c::SYS_clone, &[THREAD])
             }
             Self::Signer => common().any(&[c::SYS_recvfrom, c::SYS_sendto]),
+            Self::Connector => {
+                common().and(connect()).any(&[c::SYS_recvfrom, c::SYS_sendto, c::SYS_sendmsg])
+            }
             Self::Metrics => common().and(sockets()).any(&[c::SYS_accept4]),
             Self::Receive => common()
                 .and(start_thread(Self::Vcpu))
@@ -259,6 +267,7 @@ fn ask_about_links() -> Calls {
             &[is(0, c::AF_UNIX as u64), masked(1, SOCK_TYPE, c::SOCK_DGRAM as u64)],
         )
         .when(c::SYS_socket, &[is(0, c::AF_NETLINK as u64), is(2, c::NETLINK_ROUTE as u64)])
+        .when(c::SYS_setsockopt, &[is(1, c::SOL_NETLINK as u64)])
         .any(&[c::SYS_bind, c::SYS_recvfrom])
 }
 

@@ -2,6 +2,7 @@
 //!
 //! - [`files`]: descriptors that it inherited and does not know
 //! - [`privileges`]: the user it was started by, capabilities, the way back to either
+//! - [`jail`]: more than that, where it is asked for
 //! - [`filters`]: the system calls that each of its threads may make, and with which arguments; any other kills the process ([`Mode`])
 //!
 //! A thread takes its filter on by [`enter`], first thing. Filters are inherited and can only get narrower, so that a thread which starts others may do
@@ -13,6 +14,7 @@
 mod calls;
 pub mod files;
 pub mod filters;
+pub mod jail;
 pub mod privileges;
 mod trap;
 
@@ -56,6 +58,14 @@ pub enum Error {
         doing: &'static str,
         /// What the host says.
         source: io::Error,
+    },
+    /// A part of a jail that this host does not give.
+    #[error("cannot jail the VM ({part}); --jail-without {part} leaves that out")]
+    Jail {
+        /// Which.
+        part: &'static str,
+        /// What it lacks.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A user or a group that is not there.
     #[error("{0}")]

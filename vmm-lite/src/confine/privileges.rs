@@ -69,6 +69,20 @@ impl Identity {
     }
 }
 
+impl Identity {
+    /// A user with a group of the same number, whether or not the host knows it.
+    #[must_use]
+    pub fn numbered(id: u32) -> Self {
+        Self { uid: id, gid: id }
+    }
+
+    /// The user's number.
+    #[must_use]
+    pub fn uid(self) -> u32 {
+        self.uid
+    }
+}
+
 fn find_group(name: &str) -> Result<Gid, Error> {
     if let Ok(gid) = name.parse() {
         return Ok(Gid::from_raw(gid));
@@ -117,7 +131,8 @@ pub(super) fn drop_thread_capabilities(thread: Thread) -> Result<(), Error> {
         | Thread::Loader
         | Thread::Announce
         | Thread::Signer
-        | Thread::Watchdog => 0,
+        | Thread::Watchdog
+        | Thread::Connector => 0,
     };
     set_capabilities(keep & permitted().map_err(failed)?).map_err(failed)
 }

@@ -19,8 +19,8 @@ use std::{
 /// What the host says.
 pub fn wait_running(tap: &Tap, patience: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + patience;
-    // Events from before the first look are not missed, as the socket is older.
-    let events = events()?;
+    // From before the first look on, so that none is missed.
+    let events = Listening::to(tap.events()?)?;
     loop {
         if tap.running()? {
             return Ok(true);
@@ -29,24 +29,57 @@ pub fn wait_running(tap: &Tap, patience: Duration) -> io::Result<bool> {
         if left.is_zero() {
             return Ok(false);
         }
-        let mut poll = libc::pollfd { fd: events.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut poll = libc::pollfd { fd: events.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let left = left.as_millis().clamp(1, i32::MAX as u128) as i32;
         // SAFETY: one valid entry; whatever the outcome, the flags are looked at again.
         unsafe { libc::poll(&raw mut poll, 1, left) };
         // What the events say does not matter, only that there were some.
         let mut buffer = [0; 8192];
-        while recv(events.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT).is_ok() {}
+        while recv(events.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT).is_ok() {}
     }
 }
 
-/// A socket that is readable when any link of this network namespace has changed.
-fn events() -> io::Result<OwnedFd> {
+/// A socket for changes of the links of this network namespace, of which it hears none yet.
+pub(super) fn events() -> io::Result<OwnedFd> {
     let fd = socket(
         AddressFamily::Netlink,
         SockType::Raw,
         SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
         SockProtocol::NetlinkRoute,
     )?;
-    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, libc::RTMGRP_LINK as u32))?;
+    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
     Ok(fd)
+}
+
+/// A socket that hears of changes until this is dropped.
+struct Listening<'s>(&'s OwnedFd);
+
+impl<'s> Listening<'s> {
+    fn to(socket: &'s OwnedFd) -> io::Result<Self> {
+        membership(socket, libc::NETLINK_ADD_MEMBERSHIP)?;
+        Ok(Self(socket))
+    }
+}
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        // What it goes on to hear is thrown away when it is full, and by the next who listens.
+        let _ = membership(self.0, libc::NETLINK_DROP_MEMBERSHIP);
+    }
+}
+
+fn membership(socket: &OwnedFd, what: libc::c_int) -> io::Result<()> {
+    let group = libc::RTNLGRP_LINK as libc::c_int;
+    // SAFETY: a valid integer of the size that is said.
+    let r = unsafe {
+        let size = size_of_val(&group) as libc::socklen_t;
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_NETLINK,
+            what,
+            (&raw const group).cast(),
+            size,
+        )
+    };
+    if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -1,5 +1,6 @@
 //! TAP devices: the host's end of a guest's network.
 
+use super::link;
 use std::{
     ffi::CString,
     fs::{File, OpenOptions},
@@ -8,6 +9,7 @@ use std::{
         fd::{AsRawFd, OwnedFd, RawFd},
         unix::fs::OpenOptionsExt,
     },
+    sync::Arc,
 };
 
 /// Size of the virtio-net header that precedes each frame on the descriptor.
@@ -74,6 +76,17 @@ pub enum Error {
 pub struct Tap {
     file: File,
     name: String,
+    /// None where there is no device.
+    network: Option<Arc<Network>>,
+}
+
+/// Sockets in the device's network namespace, which this process may leave.
+#[derive(Debug)]
+struct Network {
+    /// For questions.
+    asks: OwnedFd,
+    /// For what changes.
+    events: OwnedFd,
 }
 
 impl Tap {
@@ -100,7 +113,12 @@ impl Tap {
                 io::ErrorKind::PermissionDenied => Error::NoPermission(name.into()),
                 _ => Error::NoTun(e),
             })?;
-        let tap = Self { file, name: name.into() };
+        let network = Network::here().map_err(|source| Error::Call {
+            doing: "make a socket to ask about",
+            name: name.into(),
+            source,
+        })?;
+        let tap = Self { file, name: name.into(), network: Some(Arc::new(network)) };
         let mut request = tap.request();
         request.ifr_ifru.ifru_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
         // SAFETY: the request is valid and outlives the call.
@@ -126,7 +144,7 @@ impl Tap {
     /// guests do to their queues.
     #[must_use]
     pub fn over(descriptor: OwnedFd) -> Self {
-        Self { file: descriptor.into(), name: "none".into() }
+        Self { file: descriptor.into(), name: "none".into(), network: None }
     }
 
     fn request(&self) -> libc::ifreq {
@@ -186,10 +204,19 @@ impl Tap {
         Ok(unsafe { flags.ifr_ifru.ifru_flags }.into())
     }
 
-    /// Asks the kernel about this interface; any socket does.
+    /// A socket that is readable when any link of the device's network namespace has changed, for
+    /// as long as it [listens](link).
+    pub(super) fn events(&self) -> io::Result<&OwnedFd> {
+        Ok(&self.network()?.events)
+    }
+
+    fn network(&self) -> io::Result<&Network> {
+        self.network.as_deref().ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+
+    /// Asks the kernel about this interface; any socket in its network namespace does.
     fn ask(&self, what: libc::c_ulong) -> io::Result<libc::ifreq> {
-        use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-        let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+        let socket = &self.network()?.asks;
         let mut request = self.request();
         // SAFETY: the request is valid and outlives the call.
         match unsafe { libc::ioctl(socket.as_raw_fd(), what, &raw mut request) } {
@@ -217,7 +244,7 @@ impl Tap {
     pub fn try_clone(&self) -> Result<Self, Error> {
         let file = self.file.try_clone();
         let file = file.map_err(|source| self.failed("get another handle on", source))?;
-        Ok(Self { file, name: self.name.clone() })
+        Ok(Self { file, name: self.name.clone(), network: self.network.clone() })
     }
 
     /// Reads one frame with its header; `None` when none is waiting.
@@ -298,6 +325,15 @@ impl Tap {
                 e => return Err(e),
             }
         }
+    }
+}
+
+impl Network {
+    /// Of the namespace that this thread is in.
+    fn here() -> io::Result<Self> {
+        use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+        let asks = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+        Ok(Self { asks, events: link::events()? })
     }
 }
 

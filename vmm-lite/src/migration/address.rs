@@ -2,6 +2,7 @@
 //!
 //! Names are looked up by the verbs. The process of a VM, which opens no files and asks nobody, is told the addresses.
 
+use super::connector::Dialer;
 use crate::identity::PublicKey;
 use std::{
     fmt,
@@ -20,6 +21,8 @@ pub struct Address {
     key: Option<PublicKey>,
     /// What its name stands for, once that was looked up.
     found: Vec<SocketAddr>,
+    /// What connects there, where this process cannot.
+    dialer: Option<Dialer>,
 }
 
 /// What is wrong with an address.
@@ -61,7 +64,7 @@ impl FromStr for Address {
         if host.is_empty() || port.parse::<u16>().is_err() {
             return Err(wrong());
         }
-        Ok(Self { host_port: host_port.to_owned(), key, found: Vec::new() })
+        Ok(Self { host_port: host_port.to_owned(), key, found: Vec::new(), dialer: None })
     }
 }
 
@@ -95,6 +98,18 @@ impl Address {
     #[must_use]
     pub fn found_at(self, found: Vec<SocketAddr>) -> Self {
         Self { found, ..self }
+    }
+
+    /// The same, where `dialer` connects, which knows the addresses that were looked up.
+    #[must_use]
+    pub fn through(self, dialer: Option<Dialer>) -> Self {
+        Self { dialer, ..self }
+    }
+
+    /// What connects there, where this process cannot.
+    #[must_use]
+    pub fn dialer(&self) -> Option<&Dialer> {
+        self.dialer.as_ref()
     }
 
     /// The socket addresses it stands for, without looking anything up.

@@ -112,7 +112,7 @@ impl Connection {
         patience: Duration,
         wanted: &Wanted,
     ) -> Result<Self, Error> {
-        let stream = reach(&to.known()?, wanted).map_err(|e| match e {
+        let stream = reach(&to.known()?, to.dialer(), wanted).map_err(|e| match e {
             LinkError::Io(source) => LinkError::Unreachable { to: to.clone(), source },
             e => e,
         })?;

@@ -4,6 +4,7 @@
 //! - [`destination`]: takes one in, for `vmm-lite receive`
 //! - [`connection`]: messages over TCP, encrypted or not; [`tls`]: between hosts that trust each other's keys
 //! - [`credentials`]: who this host is in a move, from its identity's directory or from a request
+//! - [`connector`]: connects for a VM in a jail
 //! - [`listener`]: who may come in, and how many
 //! - `handover`: the VM's state, and what goes with it
 //! - `brace`: what can be got ready before the guest stands
@@ -14,6 +15,7 @@
 pub mod address;
 mod brace;
 pub mod connection;
+pub mod connector;
 pub mod credentials;
 pub mod destination;
 mod handover;
@@ -28,10 +30,12 @@ pub mod tls;
 pub mod wanted;
 
 use crate::{
+    confine::jail::jailed,
     control::{Reply, Request},
     vm::{Error as VmError, MoveOutcome, Vm},
 };
 use connection::LinkError;
+use connector::Dialer;
 use migrate::source::Failure;
 use serde_json::Value;
 use source::options::Options;
@@ -82,11 +86,12 @@ pub enum Error {
 }
 
 /// Serves the request `migrate` of the control socket: moves `vm` away, and answers when that is done or has failed.
-pub fn request(vm: &Vm, request: &Request, files: Vec<File>, reply: &mut Reply) {
+pub fn request(vm: &Vm, request: &Request, mut files: Vec<File>, reply: &mut Reply) {
     let members = request.members();
     let moved = Options::from_request(members).map_err(Error::from).and_then(|options| {
+        let dialer = dialer_in(request, &mut files)?;
         let transport = credentials::from_request(members, files)?;
-        let to = address_in(request)?;
+        let to = address_in(request)?.through(dialer);
         source::migrate(vm, to, transport, options, reply)
     });
     if let Err(e) = moved {
@@ -100,6 +105,17 @@ pub fn request(vm: &Vm, request: &Request, files: Vec<File>, reply: &mut Reply) 
         }
         reply.answer(&Err(Box::new(e)));
     }
+}
+
+/// What connects for a process that cannot: the last of the files that came with the request.
+fn dialer_in(request: &Request, files: &mut Vec<File>) -> Result<Option<Dialer>, Error> {
+    let dialer = if request.flag("connector") { files.pop().map(Dialer::new) } else { None };
+    if dialer.is_none() && jailed().is_some_and(|jailed| jailed.network) {
+        let why = "the VM is in a jail without a network, and nothing came with the request that connects for it: \
+                   `vmm-lite migrate` of the same version sends that";
+        return Err(Error::Transport(why.into()));
+    }
+    Ok(dialer)
 }
 
 /// Where to, as the request has it: `to`, and in `addresses` what that stands for.

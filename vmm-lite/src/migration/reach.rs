@@ -2,7 +2,7 @@
 //!
 //! A name may stand for an address that nothing comes back from, such as one of IPv6 where only IPv4 gets through. So each has a head start and no more, as RFC 8305 has it.
 
-use super::{connection::LinkError, poll::Watch, wanted::Wanted};
+use super::{connection::LinkError, connector::Dialer, poll::Watch, wanted::Wanted};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, connect, getsockopt, socket,
     sockopt::SocketError,
@@ -19,19 +19,24 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// How long an address is tried alone before the next is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// Connects to the first of `addresses` that answers, for as long as that is `wanted`.
+/// Connects to the first of `addresses` that answers, for as long as that is `wanted`; by `dialer`
+/// where this process has no network.
 ///
 /// # Errors
 /// [`LinkError::Io`]: what the network says of the last that failed. [`LinkError::GivenUp`].
-pub fn reach(addresses: &[SocketAddr], wanted: &Wanted) -> Result<TcpStream, LinkError> {
+pub fn reach(
+    addresses: &[SocketAddr],
+    dialer: Option<&Dialer>,
+    wanted: &Wanted,
+) -> Result<TcpStream, LinkError> {
     let end = Instant::now() + CONNECT;
-    let mut left = addresses.iter();
+    let mut left = addresses.iter().enumerate();
     let mut trying: Vec<OwnedFd> = Vec::new();
     let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
     loop {
         let mut patience = end.saturating_duration_since(Instant::now());
-        if let Some(address) = left.next() {
-            match begin(*address) {
+        if let Some((place, address)) = left.next() {
+            match dialer.map_or_else(|| begin(*address), |dialer| dialer.begin(place)) {
                 Ok(socket) => trying.push(socket),
                 Err(e) => {
                     failed = e;
@@ -63,7 +68,7 @@ pub fn reach(addresses: &[SocketAddr], wanted: &Wanted) -> Result<TcpStream, Lin
 }
 
 /// Begins to connect.
-fn begin(to: SocketAddr) -> io::Result<OwnedFd> {
+pub(super) fn begin(to: SocketAddr) -> io::Result<OwnedFd> {
     let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let socket = socket(family, SockType::Stream, flags, None)?;
@@ -113,25 +118,26 @@ mod tests {
         // That is not long enough to wait until one that says nothing is given up.
         let within = Some((Instant::now(), CONNECT - Duration::from_millis(500)));
         let wanted = Wanted { within, ..Wanted::ALWAYS };
-        let stream = reach(&[silent, refuses, silent, right], &wanted).expect("the last answers");
+        let stream =
+            reach(&[silent, refuses, silent, right], None, &wanted).expect("the last answers");
         assert_eq!(stream.peer_addr().unwrap(), right);
     }
 
     #[test]
     fn if_none_answers_the_network_says_why() {
         let refuses = SocketAddr::from(([127, 0, 0, 1], 1));
-        match reach(&[refuses, refuses], &Wanted::ALWAYS) {
+        match reach(&[refuses, refuses], None, &Wanted::ALWAYS) {
             Err(LinkError::Io(e)) => assert_eq!(e.kind(), io::ErrorKind::ConnectionRefused),
             other => panic!("{other:?}"),
         }
-        assert!(matches!(reach(&[], &Wanted::ALWAYS), Err(LinkError::Io(_))));
+        assert!(matches!(reach(&[], None, &Wanted::ALWAYS), Err(LinkError::Io(_))));
     }
 
     #[test]
     fn while_nobody_answers_the_move_can_run_out_of_time() {
         let (_full, silent) = silent();
         let within = Some((Instant::now(), Duration::from_millis(20)));
-        let came = reach(&[silent, silent], &Wanted { within, ..Wanted::ALWAYS });
+        let came = reach(&[silent, silent], None, &Wanted { within, ..Wanted::ALWAYS });
         assert!(matches!(came, Err(LinkError::GivenUp(_))), "{came:?}");
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Error, History, MoveOutcome, Operation, Vm, shared::Shared, steering::Phase};
 use crate::{
+    confine::jail::{self, Jailed},
     devices::throttle::Rates,
     migration::poll::wait_readable,
     watchdog::{self, Stalled},
@@ -49,6 +50,8 @@ pub struct Stats {
     pub console_throttled: u64,
     /// For how long in all.
     pub console_throttled_ns: u64,
+    /// What its process is jailed by, if it is.
+    pub jail: Option<Jailed>,
     /// What its network and its console are held back to.
     pub rates: Rates,
     /// Exits, by kind.
@@ -188,6 +191,7 @@ impl Stats {
             console_bytes: shared.console.printed(),
             console_throttled: shared.console.held.times(),
             console_throttled_ns: shared.console.held.ns(),
+            jail: jail::jailed().cloned(),
             rates: *shared.lock_rates(),
             exits: ExitCounts {
                 doorbell: n(&exits.doorbell),

@@ -222,7 +222,8 @@ fn what_kills_is_the_call_and_not_the_way_it_is_made() {
     }
     for kind in Thread::ALL {
         // These do not wait, see `is_confined`, or are of a VM that moved, or another process.
-        let others = [Thread::Loader, Thread::Announce, Thread::Arrived, Thread::Signer];
+        let others =
+            [Thread::Loader, Thread::Announce, Thread::Arrived, Thread::Signer, Thread::Connector];
         if others.contains(&kind) {
             continue;
         }

@@ -55,6 +55,11 @@ pub struct Confined {
     image: Option<TempFile>,
 }
 
+/// The image of its guest.
+pub fn image() -> TempFile {
+    Elf::of(says_hi_and_waits()).file()
+}
+
 /// How a VM comes to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Origin {
@@ -102,7 +107,7 @@ impl Confined {
     }
 
     fn run(args: &[&str]) -> Self {
-        let (dir, image) = (Self::dir(), Elf::of(says_hi_and_waits()).file());
+        let (dir, image) = (Self::dir(), image());
         let path = image.path().to_str().unwrap();
         let metrics = format!("unix:{}", dir.join("metrics").display());
         let run = ["run", path, "--name", "kv", "--memory", "2M", "--metrics", &metrics];
@@ -278,7 +283,8 @@ pub fn filters(kind: Thread) -> u32 {
         | Thread::Metrics
         | Thread::Loader
         | Thread::Announce
-        | Thread::Signer => 1,
+        | Thread::Signer
+        | Thread::Connector => 1,
         Thread::Stdin | Thread::Control | Thread::Receive | Thread::Watchdog => 2,
         Thread::ConsoleIn | Thread::Arrived => 3,
     }

@@ -2,6 +2,7 @@
 
 use crate::{
     common::kvm,
+    jail,
     process::{COPIES, Confined, Origin, fields, filters},
     verbs::{Trapped, lacking},
 };
@@ -69,19 +70,39 @@ pub fn rights_left(pid: u32, uid: u32, gid: u32) -> Vec<String> {
     left
 }
 
+/// Options with which a process becomes another user, and which user that is of a process.
+type Become = (Vec<&'static str>, fn(u32) -> u32);
+
+fn nobody() -> Become {
+    (BECOME_NOBODY.to_vec(), |_| NOBODY)
+}
+
+fn jailed(test: &str) -> Become {
+    ([&jail::options(test)[..], &["--seccomp", "trap"]].concat(), jail::user_of)
+}
+
 #[test]
 fn root_is_given_up_and_the_verbs_still_reach_the_vm() {
-    const TEST: &str = "becoming another user";
+    root_is_given_up("becoming another user", |_| nobody());
+}
+
+#[test]
+fn root_is_given_up_in_a_jail_and_the_verbs_still_reach_the_vm() {
+    root_is_given_up("another user in a jail", jailed);
+}
+
+fn root_is_given_up(test: &str, how: fn(&str) -> Become) {
     if !nix::unistd::geteuid().is_root() {
-        return skipped(TEST, "only root can become another user");
+        return skipped(test, "only root can become another user");
     }
-    let Some(Trapped { _site, vmms: [here, there], client }) = Trapped::new(TEST) else { return };
-    let user = BECOME_NOBODY;
+    let Some(Trapped { _site, vmms: [here, there], client }) = Trapped::new(test) else { return };
+    let (user, number) = how(test);
+    let left = |pid: u32| rights_left(pid, number(pid), number(pid));
     let args = ["--name", "kv", "--memory", "16M", "--tap", "tap0", "--ip", "10.0.0.2/24"];
     let vm = here.run(&image("kv").unwrap(), &[&args[..], &user].concat()).unwrap();
     let guest: SocketAddr = "10.0.0.2:6379".parse().unwrap();
     let mut connection = Connection::open_when_up(&client, guest, PATIENCE).unwrap();
-    assert_eq!(rights_left(vm.pid(), NOBODY, NOBODY), [""; 0]);
+    assert_eq!(left(vm.pid()), [""; 0]);
     let unnamed = there.receive(7000, &user).unwrap_err().to_string();
     assert!(unnamed.contains("give the VM's name here too"), "{unnamed}");
     let args = ["--name", "moved", "--tap", "tap0"];
@@ -92,7 +113,7 @@ fn root_is_given_up_and_the_verbs_still_reach_the_vm() {
     here.migrate("kv", &there.url(7000)).unwrap();
     assert_eq!(lacking(vm), [""; 0]);
     assert_eq!(connection.request("PING\r\n").unwrap(), "+PONG");
-    assert_eq!(rights_left(next.pid(), NOBODY, NOBODY), [""; 0]);
+    assert_eq!(left(next.pid()), [""; 0]);
     assert_eq!(there.json(&["stats", "moved", "--json"]).unwrap()["state"], "running");
     there.json(&["stop", "moved", "--json"]).unwrap();
     assert_eq!(lacking(next), [""; 0]);
@@ -104,16 +125,26 @@ fn root_is_given_up_and_the_verbs_still_reach_the_vm() {
 
 #[test]
 fn copies_give_root_up_and_the_verbs_still_reach_them() {
-    const TEST: &str = "copies becoming another user";
+    copies_give_root_up("copies becoming another user", |_| nobody());
+}
+
+#[test]
+fn copies_in_jails_give_root_up_and_the_verbs_still_reach_them() {
+    copies_give_root_up("copies in jails", jailed);
+}
+
+fn copies_give_root_up(test: &str, how: fn(&str) -> Become) {
     if !nix::unistd::geteuid().is_root() {
-        return skipped(TEST, "only root can become another user");
+        return skipped(test, "only root can become another user");
     }
-    let Some(Trapped { _site: site, vmms: [here, _], client }) = Trapped::new(TEST) else { return };
+    let Some(Trapped { _site: site, vmms: [here, _], client }) = Trapped::new(test) else { return };
+    let (user, number) = how(test);
+    let left = |pid: u32| rights_left(pid, number(pid), number(pid));
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let (file, other) = (file("kv.snap"), file("other.snap"));
     let args = ["--name", "kv", "--memory", "16M", "--tap", "tap0", "--ip", "10.0.0.2/24"];
-    let vm = here.run(&image("kv").unwrap(), &[&args[..], &BECOME_NOBODY].concat()).unwrap();
+    let vm = here.run(&image("kv").unwrap(), &[&args[..], &user].concat()).unwrap();
     let reach = |address: &str, vm: &Process| {
         Connection::open_when_up(&client, address.parse().unwrap(), PATIENCE)
             .unwrap_or_else(|e| panic!("{e}; the VM's process said:\n{}", vm.output()))
@@ -125,13 +156,13 @@ fn copies_give_root_up_and_the_verbs_still_reach_them() {
     }
     let network = ["--tap", "tap%d", "--ip", "10.0.0.21/24"];
     for from in [["fork", "kv"], ["restore", &file]] {
-        let verb = [&from[..], &["--count", "2", "--json"], &network, &BECOME_NOBODY].concat();
+        let verb = [&from[..], &["--count", "2", "--json"], &network, &user].concat();
         let clones = Process::start(here.command(&verb).unwrap()).unwrap();
         let report = clones.wait_for_line("\"clones\"", PATIENCE).unwrap();
         let report: serde_json::Value = serde_json::from_str(&report).unwrap();
         for n in 0..2 {
             let pid = report["clones"][n]["pid"].as_u64().unwrap() as u32;
-            assert_eq!(rights_left(pid, NOBODY, NOBODY), [""; 0]);
+            assert_eq!(left(pid), [""; 0]);
             let mut clone = reach(&format!("10.0.0.{}:6379", 21 + n), &clones);
             assert_eq!(clone.bulk("GET a\r\n").unwrap().as_deref(), Some("kept"));
         }
@@ -146,11 +177,11 @@ fn copies_give_root_up_and_the_verbs_still_reach_them() {
     here.json(&["stop", "kv", "--json"]).unwrap();
     assert_eq!(lacking(vm), [""; 0]);
     for how in [&[][..], &["--lazy"]] {
-        let restore = [&["restore", &file, "--tap", "tap0"], how, &BECOME_NOBODY].concat();
+        let restore = [&["restore", &file, "--tap", "tap0"], how, &user].concat();
         let vm = Process::start(here.command(&restore).unwrap()).unwrap();
         let mut restored = reach("10.0.0.2:6379", &vm);
         assert_eq!(restored.bulk("GET a\r\n").unwrap().as_deref(), Some("kept"));
-        assert_eq!(rights_left(vm.pid(), NOBODY, NOBODY), [""; 0]);
+        assert_eq!(left(vm.pid()), [""; 0]);
         here.json(&["stop", "kv", "--json"]).unwrap();
         assert_eq!(lacking(vm), [""; 0]);
     }

@@ -1,5 +1,6 @@
 //! Everything that a VM is for works with the calls that are left.
 
+use crate::jail;
 use std::{fs, io::Write, net::SocketAddr};
 use vmm_lite_lab::{
     images::image,
@@ -34,13 +35,20 @@ pub fn lacking(mut process: Process) -> Vec<String> {
 /// The developer's test: all verbs, with the calls that are missing in the filters named in the end.
 #[test]
 fn all_verbs_work_with_the_calls_that_are_left() {
-    let Some(Trapped { _site, vmms: [here, there], client }) = Trapped::new("all verbs, confined")
-    else {
-        return;
-    };
+    all_verbs_work("all verbs, confined", &[]);
+}
+
+#[test]
+fn all_verbs_work_with_a_vm_in_a_jail() {
+    const TEST: &str = "all verbs, jailed";
+    all_verbs_work(TEST, &jail::options(TEST));
+}
+
+fn all_verbs_work(test: &str, confined: &[&'static str]) {
+    let Some(Trapped { _site, vmms: [here, there], client }) = Trapped::new(test) else { return };
     let mut missing = Vec::new();
     let kv = image("kv").unwrap();
-    let trap = ["--seccomp", "trap"];
+    let trap = [&["--seccomp", "trap"], confined].concat();
     let with = |args: &[&'static str]| [args, &trap[..]].concat();
     // A move there and back, under way the other verbs.
     let args = ["--name", "kv", "--memory", "16M", "--tap", "tap0", "--ip", "10.0.0.2/24"];
@@ -61,7 +69,7 @@ fn all_verbs_work_with_the_calls_that_are_left() {
                 verb(&["resume", "kv", "--json"]);
                 verb(&["pause", "kv", "--quiesce", "100", "--json"]);
                 verb(&["resume", "kv", "--json"]);
-                let next = to.receive(7000, &with(&["--tap", "tap0"])).unwrap();
+                let next = to.receive(7000, &with(&["--tap", "tap0", "--name", "kv"])).unwrap();
                 from.migrate("kv", &to.url(7999)).unwrap_err();
                 verb(&["migrate", "kv", &to.url(7000), "--json"]);
                 if let Ok(answer) = connection.request("SET a b\r\n") {
@@ -88,13 +96,17 @@ fn all_verbs_work_with_the_calls_that_are_left() {
     if let Err(e) = console.wait_for_line("nonce", PATIENCE) {
         verbs.push(format!("console: {e}"));
     }
-    let file = std::env::temp_dir().join(format!("vmm-lite-confined-{}.snap", std::process::id()));
+    let file = std::env::temp_dir().join(format!(
+        "vmm-lite-confined-{}-{}.snap",
+        std::process::id(),
+        confined.len()
+    ));
     let path = file.to_str().unwrap();
     for args in [
         &["snapshot", "d", path, "--mode", "copy-on-write", "--json"][..],
         &["snapshot", "d", path, "--mode", "rounds", "--json"],
         &["revert", "d", path, "--json"],
-        &["fork", "d", "--count", "1", "--detach", "--json"],
+        &[&["fork", "d", "--count", "1", "--detach", "--json"], confined].concat(),
         &["stop", "d-1", "--json"],
         &["stop", "d", "--json"],
     ] {
@@ -118,14 +130,14 @@ fn all_verbs_work_with_the_calls_that_are_left() {
             &["snapshot", name, other, "--mode", "copy-on-write", "--json"],
             &["snapshot", name, other, "--mode", "rounds", "--json"],
             &["revert", name, other, "--json"],
-            &["fork", name, "--count", "1", "--detach", "--json"],
+            &[&["fork", name, "--count", "1", "--detach", "--json"], confined].concat(),
             &["stop", clone, "--json"],
         ] {
             if let Err(e) = here.json(args) {
                 verbs.push(format!("{how:?}: {args:?}: {e}"));
             }
         }
-        let next = there.receive(7000, &trap).unwrap();
+        let next = there.receive(7000, &[&["--name", name], &trap[..]].concat()).unwrap();
         let hybrid = ["--mode", "hybrid", "--bandwidth", "40MB"];
         let url = there.url(7000);
         let moved = [&["migrate", name, &url, "--json"], &hybrid[..]].concat();

@@ -17,9 +17,10 @@
 
 mod process;
 mod remote;
-mod socket;
+pub(crate) mod socket;
 
 pub use process::{Leash, Signing, Starting, serve, start};
+pub(crate) use process::{beside, leave_behind};
 pub use remote::RemoteKey;
 
 /// Length of a signature.

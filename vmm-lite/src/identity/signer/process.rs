@@ -14,14 +14,15 @@ use nix::{
 };
 use rustls::{SignatureScheme, sign::SigningKey};
 use std::{
+    ffi::CStr,
     fs::{self, OpenOptions},
     io,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
 /// The process's name, as the host shows it.
-const NAME: &std::ffi::CStr = c"vmm-lite-signer";
+const NAME: &CStr = c"vmm-lite-signer";
 /// Longest word of how the start went: a certificate, or what is wrong.
 const WORD_MAX: usize = 8 << 10;
 /// What that word begins with.
@@ -66,7 +67,9 @@ pub struct Starting {
 /// [`Error::None`], [`Error::Unsafe`], [`Error::Start`].
 pub fn start(dir: &IdentityDir, side: Side, mode: Mode) -> Result<Starting, Error> {
     dir.check_files()?;
-    begin(dir, side, mode).map_err(Error::Start)
+    let begun = beside(|socket, leash| run(dir, side, mode, socket, leash));
+    let (socket, leash) = begun.map_err(Error::Start)?;
+    Ok(Starting { socket, leash: Leash(leash) })
 }
 
 impl Starting {
@@ -98,7 +101,9 @@ impl Signing {
     }
 }
 
-fn begin(dir: &IdentityDir, side: Side, mode: Mode) -> io::Result<Starting> {
+/// Starts a process that is nobody's child, does `run` with its ends of two sockets, and ends.
+/// Returns the other ends. To be called while there is only one thread.
+pub(crate) fn beside(run: impl FnOnce(&OwnedFd, &OwnedFd)) -> io::Result<(OwnedFd, OwnedFd)> {
     if fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("there are other threads already"));
     }
@@ -109,30 +114,30 @@ fn begin(dir: &IdentityDir, side: Side, mode: Mode) -> io::Result<Starting> {
         ForkResult::Parent { child } => {
             drop((theirs, held));
             wait_for(child)?;
-            Ok(Starting { socket, leash: Leash(leash) })
+            Ok((socket, leash))
         }
         ForkResult::Child => {
             // The child's child is nobody's to wait for. Neither comes back from here.
-            let become_signer = || {
+            let become_another = || {
                 drop((socket, leash));
                 // SAFETY: as above.
                 match unsafe { fork() } {
                     Ok(ForkResult::Parent { .. }) => 0,
                     Ok(ForkResult::Child) => {
-                        run(dir, side, mode, &theirs, &held);
+                        run(&theirs, &held);
                         0
                     }
                     Err(e) => e as i32,
                 }
             };
-            let code = catch_unwind(AssertUnwindSafe(become_signer)).unwrap_or(libc::EINVAL);
+            let code = catch_unwind(AssertUnwindSafe(become_another)).unwrap_or(libc::EINVAL);
             // SAFETY: ends the process, with nothing of its parent's run or flushed.
             unsafe { libc::_exit(code) }
         }
     }
 }
 
-/// Waits for the process that started the signer.
+/// Waits for the process that started the other.
 fn wait_for(child: Pid) -> io::Result<()> {
     loop {
         return match waitpid(child, None) {
@@ -147,7 +152,9 @@ fn wait_for(child: Pid) -> io::Result<()> {
 
 /// What the signer's process does, start to end.
 fn run(dir: &IdentityDir, side: Side, mode: Mode, socket: &OwnedFd, leash: &OwnedFd) {
-    let ready = prepare(mode, socket, leash).and_then(|()| {
+    let keep = [socket.as_raw_fd(), leash.as_raw_fd()];
+    let left = leave_behind(NAME, mode, &keep);
+    let ready = left.map_err(|e| crate::cli::with_causes(&e)).and_then(|()| {
         let identity = dir.load().map_err(|e| crate::cli::with_causes(&e))?;
         let key = identity.signing_key().map_err(|e| crate::cli::with_causes(&e))?;
         confine(mode).map_err(|e| crate::cli::with_causes(&e))?;
@@ -164,12 +171,12 @@ fn run(dir: &IdentityDir, side: Side, mode: Mode, socket: &OwnedFd, leash: &Owne
     }
 }
 
-/// Leaves behind what the other process has, before there is a key.
-fn prepare(mode: Mode, socket: &OwnedFd, leash: &OwnedFd) -> Result<(), String> {
+/// Leaves behind what the other process has, but for the descriptors to `keep`.
+pub(crate) fn leave_behind(name: &CStr, mode: Mode, keep: &[RawFd]) -> Result<(), confine::Error> {
     let go = || -> io::Result<()> {
         // No other process of this user reads its memory, and none gets it as a core.
         nix::sys::prctl::set_dumpable(false)?;
-        nix::sys::prctl::set_name(NAME)?;
+        nix::sys::prctl::set_name(name)?;
         // Ctrl-C and a terminal that is closed are for the other process.
         setsid()?;
         let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
@@ -181,9 +188,8 @@ fn prepare(mode: Mode, socket: &OwnedFd, leash: &OwnedFd) -> Result<(), String> 
         }
         Ok(())
     };
-    go().map_err(|e| e.to_string())?;
-    let keep = [socket.as_raw_fd(), leash.as_raw_fd()];
-    files::close_inherited(&keep).map_err(|e| crate::cli::with_causes(&e))
+    go().map_err(|source| confine::Error::Call { doing: "leave a process behind", source })?;
+    files::close_inherited(keep)
 }
 
 fn confine(mode: Mode) -> Result<(), confine::Error> {

@@ -11,19 +11,19 @@ use std::{
 };
 
 /// Two ends of a socket that keeps messages apart.
-pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SockFlag::SOCK_CLOEXEC;
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?)
 }
 
 /// Sends a message. A socket that is full is an error: nobody has that much under way.
-pub(super) fn put(socket: &OwnedFd, message: &[u8]) -> io::Result<()> {
+pub(crate) fn put(socket: &OwnedFd, message: &[u8]) -> io::Result<()> {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     Ok(send(socket.as_raw_fd(), message, flags).map(drop)?)
 }
 
 /// The next message; 0 at the end. Of one that is longer there is as much as fits.
-pub(super) fn take(socket: &OwnedFd, to: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn take(socket: &OwnedFd, to: &mut [u8]) -> io::Result<usize> {
     loop {
         match recv(socket.as_raw_fd(), to, MsgFlags::empty()) {
             Err(nix::Error::EINTR) => {}
@@ -33,7 +33,7 @@ pub(super) fn take(socket: &OwnedFd, to: &mut [u8]) -> io::Result<usize> {
 }
 
 /// Waits until one of two can be read, for at most that long. A signal may end the wait early.
-pub(super) fn wait(
+pub(crate) fn wait(
     sockets: [Option<&OwnedFd>; 2],
     most: Option<Duration>,
 ) -> io::Result<[bool; 2]> {
