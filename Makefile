@@ -9,7 +9,7 @@ SHELL := /bin/bash
 help:
 	@echo 'make demo    show the main job: a key-value store moves between two hosts under load'
 	@echo 'make test    run every test'
-	@echo 'make hosts   run tests on ordinary KVM (AMD-V, VT-x) in emulation, with and without nested paging, on one and two CPUs (short: .ci/hosts short)'
+	@echo 'make hosts   run tests on ordinary KVM (AMD-V) in emulation, with and without nested paging, on one and two CPUs (short: .ci/hosts short)'
 	@echo 'make faults  let moves fail at every fail point in random order, RUNS=300 times (SEED=n: those of a run before)'
 	@echo 'make soak    run all of std-check in one VM, in random order, for SECONDS=1800; prints heap figures'
 	@echo 'make bench   measure, side by side with QEMU; results in out/bench'
@@ -39,8 +39,7 @@ bench: images
 test: setup
 	@.ci/test
 
-hosts:
-	@.ci/setup hosts
+hosts: setup
 	cargo test --workspace --profile checked --no-run
 	@.ci/images checked
 	@.ci/hosts long
