@@ -265,10 +265,12 @@ fn memory_follows_to_a_process_that_has_given_root_up() {
         let url = vmms[1].url(7000);
         let args = ["migrate", "d", &url, "--json"];
         // One that fails first leaves what the next needs.
-        vmms[0]
-            .json(&[&args[..], &["--timeout", "500ms", "--bandwidth", "1MB"]].concat())
-            .unwrap_err();
+        let crawling = [&args[..], &["--mode", "pre-copy", "--bandwidth", "400KB"]].concat();
+        let mut fails = Process::start(vmms[0].command(&crawling).unwrap()).unwrap();
+        fails.wait_for_line("copying", PATIENCE).unwrap();
+        vmms[0].json(&["cancel", "d", "--json"]).unwrap();
         there.wait_for_line("waiting for the next", PATIENCE).unwrap();
+        assert!(!fails.wait(PATIENCE).unwrap().success(), "{}", fails.output());
         let hybrid = [&args[..], &["--mode", "hybrid"], &SLOWLY].concat();
         let report = vmms[0].json(&hybrid).unwrap();
         assert!(number(&report, "pages_following") > 100, "{report}");
