@@ -115,6 +115,18 @@ fn a_console_client_that_leaves_while_input_is_full_leaves_nothing() {
     let vm = start(&host, takes_no_input());
     let count =
         |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", vm.0.id())).unwrap().count();
+    // The guest may have said hi before the last of them was there.
+    let threads = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", vm.0.id())).unwrap();
+        let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm"));
+        tasks.filter_map(|task| name(task.unwrap()).ok()).collect::<Vec<_>>()
+    };
+    let there = |name: &&str| threads().iter().any(|thread| thread == name);
+    let begun = Instant::now();
+    while !["stdin\n", "watchdog\n"].iter().all(there) {
+        assert!(begun.elapsed() < PATIENCE, "{:?}", threads());
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let before = (count("task"), count("fd"));
     for _ in 0..3 {
         let clients: Vec<_> = (0..10)
