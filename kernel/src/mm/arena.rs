@@ -64,7 +64,7 @@ impl Arenas {
         let arenas = core::iter::successors(self.with_room.first(), |a| unsafe { List::after(*a) });
         for arena in arenas.take(LOOKS) {
             // SAFETY: as above, and nobody else has its heap.
-            let heap = unsafe { &mut *(&raw mut (*arena.as_ptr()).heap) };
+            let heap = unsafe { &mut (*arena.as_ptr()).heap };
             let before = heap.free();
             if let Ok(block) = heap.allocate_first_fit(layout) {
                 let after = heap.free();
@@ -87,7 +87,7 @@ impl Arenas {
         let at = block.as_ptr().map_addr(|a| a & !(SIZE - 1)).cast::<Arena>();
         // SAFETY: the block lies in an arena, which begins there, is alive while a block of it is
         // in use, and nobody else has its heap.
-        let (arena, heap) = unsafe { (NonNull::new_unchecked(at), &mut *(&raw mut (*at).heap)) };
+        let (arena, heap) = unsafe { (NonNull::new_unchecked(at), &mut (*at).heap) };
         let before = heap.free();
         // SAFETY: as the caller promises.
         unsafe { heap.deallocate(block, layout) };

@@ -215,7 +215,7 @@ impl Connection {
     pub fn send_raw(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
         // For a peer that may take its time, up to the timeout.
         waits(|| match &mut self.tls {
-            Some(tls) => tls.send(&self.stream, &mut self.inbox, bytes).map_err(LinkError::from),
+            Some(tls) => tls.send(&self.stream, &mut self.inbox, bytes),
             None => Ok((&mut &*self.stream).write_all(bytes)?),
         })?;
         self.sent += bytes.len() as u64;

@@ -3,7 +3,6 @@
 mod clones;
 mod files;
 mod lab;
-#[allow(dead_code)]
 #[path = "../common/net.rs"]
 mod net;
 mod network;

@@ -4,9 +4,9 @@
 //! or network, and limits for what it may use. Each part is there or it is an error: none is left
 //! out without a word, as a jail that is none would be worse than none.
 //!
-//! - [`cgroup`]: limits
-//! - [`files`]: Landlock
-//! - [`network`]: a network namespace
+//! - [`cgroup`][]: limits
+//! - [`files`][]: Landlock
+//! - [`network`][]: a network namespace
 
 pub mod cgroup;
 pub mod files;
