@@ -1,7 +1,19 @@
 //! A VM in a jail, as the kernel sees it.
 
-use crate::{common::kvm, process::Confined};
+use crate::{
+    common::kvm,
+    process::{Confined, Origin},
+    trace::put_call,
+};
+use nix::{
+    sys::{
+        ptrace,
+        wait::{WaitPidFlag, waitpid},
+    },
+    unistd::Pid,
+};
 use std::{fs, path::PathBuf};
+use vmm_lite::confine::Thread;
 use vmm_lite_lab::skipped;
 
 /// The first of the users that jails have.
@@ -36,6 +48,77 @@ pub fn options(test: &str) -> Vec<&'static str> {
         options.extend(["--jail-without", "user"]);
     }
     options
+}
+
+/// Has a thread open the root directory, and returns what the kernel says. The thread goes on as
+/// before.
+fn opens_root(thread: Pid) -> i64 {
+    let before = put_call(thread, libc::SYS_getpid, [0; 3]);
+    // The path goes where the stack has not got to.
+    let at = before.rsp - 4096;
+    ptrace::write(thread, at as ptrace::AddressType, i64::from(b'/')).unwrap();
+    let call = libc::user_regs_struct {
+        rax: libc::SYS_openat.cast_unsigned(),
+        // Not looked at where the path is absolute.
+        rdi: 0,
+        rsi: at,
+        rdx: (libc::O_RDONLY | libc::O_DIRECTORY) as u64,
+        ..ptrace::getregs(thread).unwrap()
+    };
+    ptrace::setregs(thread, call).unwrap();
+    // Into the call and out of it.
+    for _ in 0..2 {
+        ptrace::syscall(thread, None).unwrap();
+        waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+    }
+    let opened = ptrace::getregs(thread).unwrap().rax.cast_signed();
+    ptrace::setregs(thread, before).unwrap();
+    ptrace::detach(thread, None).unwrap();
+    opened
+}
+
+#[test]
+fn a_jailed_process_opens_no_file_and_has_its_own_user_network_and_cgroup() {
+    const TEST: &str = "a jail from outside";
+    if !kvm() {
+        return;
+    }
+    let jail = options(TEST);
+    for origin in [Origin::Run, Origin::Restored, Origin::Lazily, Origin::Forked, Origin::Counted] {
+        // Without what the jail has to do with it: filters would kill the process.
+        let free = Confined::with(origin, &["--seccomp", "log"]);
+        let opened = opens_root(free.thread(Thread::Main));
+        assert!(opened >= 0, "{origin:?}: the probe itself does not work: {opened}");
+        drop(free);
+        let jailed = Confined::with(origin, &[&jail[..], &["--seccomp", "log"]].concat());
+        let main = jailed.thread(Thread::Main);
+        let pid = jailed.pid.as_raw().cast_unsigned();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let status = crate::process::fields(&status);
+        if nix::unistd::geteuid().is_root() {
+            let user = user_of(pid).to_string();
+            for field in ["Uid", "Gid"] {
+                let all: Vec<_> = status[field].split_whitespace().collect();
+                assert_eq!(all, [&user; 4], "{origin:?} {field}");
+            }
+        }
+        let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+        assert_ne!(network(&pid.to_string()), network("self"), "{origin:?}");
+        if let Some(root) = hierarchy() {
+            let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+            let own = own.lines().find_map(|l| l.strip_prefix("0::/")).unwrap().to_owned();
+            assert!(own.ends_with(&format!("vm-{pid}")), "{origin:?}: {own}");
+            let limit = |name: &str| fs::read_to_string(root.join(&own).join(name)).unwrap();
+            // The guest's 2 MiB, and 128 beside.
+            assert_eq!(limit("memory.max").trim(), (130_u64 << 20).to_string());
+            assert_eq!(limit("cpu.max").trim(), "200000 100000");
+            assert_eq!(limit("pids.max").trim(), "256");
+        }
+        for thread in [main, jailed.thread(Thread::Control)] {
+            let opened = opens_root(thread);
+            assert_eq!(opened, -i64::from(libc::EACCES), "{origin:?}");
+        }
+    }
 }
 
 #[test]
