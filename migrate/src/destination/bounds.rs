@@ -57,6 +57,6 @@ impl Said {
 /// goes on depends on them only where the destination gives up, which it may do at any time.
 impl Hash for Said {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.braced.hash(state);
+        (self.braced, self.stopping).hash(state);
     }
 }
