@@ -15,7 +15,7 @@ use std::{
 use vmm_lite::{
     devices::console::Console,
     kvm::Host,
-    memory::{Complete, GuestRam, PAGE, Userfault},
+    memory::{Complete, GuestRam, PAGE, Supply, Userfault},
     snapshot::{
         Error, GuestClock,
         copy::{self, Copied, Mode},
@@ -24,7 +24,7 @@ use vmm_lite::{
         sink::{FileSink, Sink},
         start,
     },
-    vm::{Address, End, Resume, ResumeReason, Slow, Vm, VmPhase, VmState},
+    vm::{Address, End, Incomplete, Resume, ResumeReason, Slow, Vm, VmPhase, VmState, Waiter},
 };
 use vmm_lite_interface::{INTERFACE_VERSION, control::ControlPage};
 
@@ -248,20 +248,37 @@ fn a_revert_that_fails_half_way_leaves_a_machine_that_stands_as_it_was() {
     counts_on(&vm);
 }
 
-/// What a failure lets go of, such as pages that did not pass their checksum, may be anything: no instruction runs on it,
-/// also where the VM is being resumed at that moment.
+/// What a failure lets go of, such as pages that did not pass their checksum, may be anything: no
+/// instruction runs on it, also where the VM is being resumed at that moment.
 #[test]
 fn no_instruction_runs_once_a_machine_has_failed() {
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    /// How long an instruction is waited for that must not run; one that runs is seen at once.
+    const LOOK: Duration = Duration::from_millis(300);
     if !kvm() {
         return;
     }
-    for round in 0..60 {
+    for round in 0..12 {
         let vm = vm(2 << 20);
         counts_on(&vm);
         let paused = (round % 3 > 0).then(|| vm.pause().unwrap());
-        let (mut then, failing) = (0, vm.clone());
+        let (resuming, failing) = (AtomicBool::new(paused.is_none()), vm.clone());
+        let ran_on = || {
+            let then = counted(&failing);
+            let end = Instant::now() + LOOK;
+            while counted(&failing) == then && Instant::now() < end {
+                std::thread::yield_now();
+            }
+            counted(&failing) != then
+        };
+        let mut ran = None;
         let fails = || {
-            failing.fail(std::io::Error::other("its memory is bad"), || then = counted(&failing))
+            failing.fail(std::io::Error::other("its memory is bad"), || {
+                while !resuming.load(SeqCst) {
+                    std::thread::yield_now();
+                }
+                ran = Some(ran_on());
+            });
         };
         std::thread::scope(|scope| {
             let failed = scope.spawn(fails);
@@ -271,15 +288,16 @@ fn no_instruction_runs_once_a_machine_has_failed() {
                 }
             }
             if let Some(paused) = paused {
+                resuming.store(true, SeqCst);
                 // Before or after it has failed; in the latter case it does not run.
                 let resumed = paused.resume_here();
                 assert!(round % 3 == 2 || resumed.is_err(), "a machine that has failed runs");
             }
             failed.join().unwrap();
         });
+        assert_eq!(ran, Some(false), "round {round}: it ran on what was let go of");
         let VmPhase::Ended(end) = vm.phase() else { panic!("{:?}", vm.phase()) };
         assert!(matches!(*end, End::Vmm(_)), "{end}");
-        assert_eq!(counted(&vm), then, "it ran on");
     }
 }
 
@@ -395,6 +413,51 @@ fn a_machine_is_told_why_it_runs_and_what_time_it_is() {
         assert!(seen.iter().all(|(g, e)| *g != now.0 && *e != now.1), "new for each");
         seen.push(now);
     }
+}
+
+/// Where what brings its memory has ended before all of it came, no wait for that has a point.
+#[test]
+fn a_machine_whose_memory_is_lost_is_not_waited_for() {
+    if !kvm() {
+        return;
+    }
+    let vm = vm(2 << 20);
+    counts_on(&vm);
+    drop(vm.ram().expect(Supply::Snapshot, 3).unwrap());
+    let within = Some((Instant::now(), PATIENCE));
+    let waited = vm.wait_complete(Waiter { asker: -1, within }, &mut |_| true);
+    assert!(matches!(waited, Err(Incomplete::Lost(_))), "{waited:?}");
+}
+
+/// As one that is paused while it is restored, or that moves while it is paused.
+#[test]
+fn a_machine_that_is_paused_before_it_runs_is_told_why_it_runs_once_it_does() {
+    use std::sync::atomic::Ordering::SeqCst;
+    if !kvm() {
+        return;
+    }
+    let vm = vm(2 << 20);
+    counts_on(&vm);
+    let (file, _) = snapshot(&vm, None, ROUNDS);
+    let reader = load::open(file).unwrap();
+    let mut guest = load::guest(&reader).unwrap();
+    let address = start::change(&mut guest, &start::Change::default()).unwrap();
+    let other = Vm::prepare(guest.who.identity.clone(), None, Console::new(None)).unwrap();
+    load::memory(&reader, other.ram()).unwrap();
+    let (held, clock) = (other.hold().unwrap(), GuestClock::Continue);
+    held.hold_for_operator().unwrap();
+    start::run(held, &guest, &address, ResumeReason::Restored, clock).unwrap();
+    // An operation that ends meanwhile is not why it runs.
+    other.pause().unwrap().resume_here().unwrap();
+    assert!(matches!(other.phase(), VmPhase::Paused), "{:?}", other.phase());
+    let mut waits = |what: &str| panic!("it waits for {what}");
+    other.resume_for_operator(&mut Slow::new(&mut waits)).unwrap();
+    let reason = other.ram().control_page().resume_reason.load(SeqCst);
+    assert_eq!(reason, ResumeReason::Restored as u32);
+    // So does the guest find out, which ends with this.
+    assert!(matches!(*other.wait_end(), End::Exited(5)));
+    let word = |vm: &Vm| vm.ram().control_page().generation[0].load(SeqCst);
+    assert_ne!(word(&other), word(&vm), "it is another");
 }
 
 #[test]
