@@ -41,9 +41,10 @@ impl Lab {
 
     /// What a verb says that fails.
     pub fn said(&self, args: &[&str]) -> String {
-        let out = self.vmm.command(args).unwrap().output().unwrap();
-        assert!(!out.status.success(), "{args:?} succeeds");
-        String::from_utf8_lossy(&out.stderr).into_owned()
+        let mut verb = self.start(args);
+        let status = verb.wait(PATIENCE).unwrap_or_else(|e| panic!("{args:?} goes on: {e}"));
+        assert!(!status.success(), "{args:?} succeeds");
+        verb.output()
     }
 
     pub fn start(&self, args: &[&str]) -> Process {

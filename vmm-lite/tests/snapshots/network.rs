@@ -84,3 +84,50 @@ fn the_network_is_told_of_a_vm_that_is_restored() {
         lab.stop("kv", vm);
     }
 }
+
+/// The VM may send under addresses of others: it is refused where that is not allowed.
+#[track_caller]
+fn may_spoof(lab: &Lab, name: &str) {
+    let there = lab.vmm.receive(7000, &["--plaintext", "--name", "spoofs", "--tap", "tap3"]);
+    let said = lab.said(&["migrate", name, &lab.vmm.url(7000), "--plaintext"]);
+    assert!(said.contains("`receive --allow-spoofing`"), "{name}: {said}");
+    drop(there.unwrap());
+}
+
+/// It keeps that right, gets it by no other way, and is not cut off by a move without a word.
+#[test]
+fn what_may_send_from_any_address_says_so_wherever_it_goes() {
+    let Some(lab) = Lab::new("VMs that may spoof", "kv") else { return };
+    (1..=3).for_each(|n| lab.site.hosts[0].tap(&format!("tap{n}")).unwrap());
+    let url = lab.vmm.url(7001);
+    let may = "--allow-spoofing";
+    let args = ["--name", "kv", "--memory", "16M", "--tap", "tap0", "--ip", "10.0.0.2/24", may];
+    let vm = lab.vmm.run(&lab.image, &args).unwrap();
+    may_spoof(&lab, "kv");
+    let file = lab.file("kv.snap");
+    lab.snapshot("kv", &file);
+    let fork = ["fork", "kv", "--prefix", "fork", "--detach", "--json", "--tap", "tap1"];
+    lab.json(&[&fork[..], &["--ip", "10.0.0.5/24", may]].concat());
+    may_spoof(&lab, "fork-1");
+    lab.json(&["stop", "fork-1", "--json"]);
+
+    let args = ["--plaintext", "--name", "moved", "--tap", "tap1", may];
+    let moved = lab.vmm.receive(7001, &args).unwrap();
+    lab.json(&["migrate", "kv", &url, "--plaintext", "--json"]);
+    drop(vm);
+    may_spoof(&lab, "moved");
+    lab.stop("moved", moved);
+
+    let restore = ["restore", &file, "--name", "again", "--tap", "tap1"];
+    let again = lab.start(&[&restore[..], &[may]].concat());
+    lab.client(KV);
+    may_spoof(&lab, "again");
+    lab.stop("again", again);
+    // What a snapshot was taken of does not give that right.
+    let again = lab.start(&restore);
+    lab.client(KV);
+    let there = lab.vmm.receive(7001, &["--plaintext", "--name", "there", "--tap", "tap2"]);
+    lab.json(&["migrate", "again", &url, "--plaintext", "--json"]);
+    lab.stop("there", there.unwrap());
+    drop(again);
+}
