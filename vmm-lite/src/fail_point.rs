@@ -81,6 +81,7 @@ pub const POINTS: &[Point] = &[
     at("run.booting"),
     at("vm.quiescing"),
     at("copy.begun"),
+    at("vcpu.entering"),
     at("vcpu.stopping"),
     at("control.accepting"),
     at("control.serving"),

@@ -8,6 +8,7 @@ pub mod descriptors;
 pub mod dir;
 pub mod request;
 pub mod server;
+mod signals;
 mod silence;
 
 pub use client::Client;

@@ -1,5 +1,6 @@
 //! The VM's side of the control socket.
 
+pub use super::signals::{Signals, catch_signals};
 use super::{
     Claim, Error, PATIENCE, Request,
     admission::{Admission, Session},
@@ -373,7 +374,7 @@ pub fn serve_until_end(vm: &Vm, server: &Server, signals: &Signals) -> Result<Ar
         }
         let _owes = watchdog::owe(Doing::Accept);
         if fds[0].revents != 0 {
-            server.answering.wait_for_none();
+            watchdog::waits(|| server.answering.wait_for_none());
             return Ok(vm.wait_end());
         }
         if fds[1].revents != 0
@@ -385,49 +386,5 @@ pub fn serve_until_end(vm: &Vm, server: &Server, signals: &Signals) -> Result<Ar
             fail_point!("control.accepting");
             server.accept(vm);
         }
-    }
-}
-
-/// SIGINT, SIGTERM and SIGHUP, as something to be polled.
-#[derive(Debug)]
-pub struct Signals {
-    fd: nix::sys::signalfd::SignalFd,
-}
-
-/// Blocks the signals that end a process, in this thread and those it starts, and makes them readable instead.
-///
-/// # Errors
-/// What the host says.
-pub fn catch_signals() -> io::Result<Signals> {
-    use nix::sys::{
-        signal::{SigSet, Signal},
-        signalfd::{SfdFlags, SignalFd},
-    };
-    let mut set = SigSet::empty();
-    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|s| set.add(s));
-    set.thread_block()?;
-    // A snapshot that grows past the limit of file sizes is an error, not the end of the VM.
-    // SAFETY: sets how this process takes a signal; nobody else does.
-    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
-    let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-    Ok(Signals { fd })
-}
-
-impl Signals {
-    /// Readable when one has come.
-    #[must_use]
-    pub fn fd(&self) -> i32 {
-        self.fd.as_raw_fd()
-    }
-
-    /// The next that has come.
-    #[must_use]
-    pub fn take(&self) -> Option<StopReason> {
-        let info = self.fd.read_signal().ok().flatten()?;
-        Some(match info.ssi_signo as i32 {
-            libc::SIGINT => StopReason::Interrupt,
-            libc::SIGHUP => StopReason::Hangup,
-            _ => StopReason::Stop,
-        })
     }
 }

@@ -167,7 +167,6 @@ impl Machine {
                 if near {
                     self.capture_early();
                 }
-                fail_point!("vcpu.stopping");
                 return Stop::Paused { quiescent: false };
             }
             if !self.entry_noted {

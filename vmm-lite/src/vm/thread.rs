@@ -60,6 +60,7 @@ pub(super) fn start() -> Result<Starting, Error> {
             while shared.park() {
                 // Somebody may have taken hold of it meanwhile.
                 let Some(mut machine) = shared.lock_running() else { continue };
+                fail_point!("vcpu.entering");
                 let run = AssertUnwindSafe(|| machine.run(&shared));
                 let stop =
                     catch_unwind(run).unwrap_or_else(|_| Stop::Ended(End::Vmm(Arc::new(Panicked))));
@@ -70,6 +71,7 @@ pub(super) fn start() -> Result<Starting, Error> {
                         continue;
                     }
                     Stop::Paused { quiescent } => {
+                        fail_point!("vcpu.stopping");
                         Phase::Paused { quiescent, since: Instant::now() }
                     }
                     Stop::Ended(end) => Phase::Ended(Arc::new(end)),

@@ -60,13 +60,14 @@ fn run(test: &str, cases: &[Case]) {
 }
 
 /// Where threads are held, so that verbs come meanwhile: see `tests/states`.
-const HELD: [&str; 9] = [
+const HELD: [&str; 10] = [
     "run.booting",
     "vm.quiescing",
     "copy.begun",
     "restore.loading",
     "lazy.loading",
     // By tests/stalls.
+    "vcpu.entering",
     "vcpu.stopping",
     "control.accepting",
     "control.serving",

@@ -52,8 +52,8 @@ impl Bed {
         self.dir.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// Starts a guest that writes its memory all the time, and waits until it does.
-    pub fn busy(&self, args: &[&str], choice: &str) -> Process {
+    /// Starts a guest that writes its memory all the time.
+    fn start(&self, args: &[&str], choice: &str) -> Process {
         let image = image("dirtier").unwrap();
         let run = ["run", image.to_str().unwrap(), "--name", "d", "--memory", "8M"];
         let own = ["--", "--pages", "64"];
@@ -61,7 +61,12 @@ impl Bed {
         if !choice.is_empty() {
             command.env(CHOICE, choice);
         }
-        let vm = Process::start(command).unwrap();
+        Process::start(command).unwrap()
+    }
+
+    /// The same, and waits until it does.
+    pub fn busy(&self, args: &[&str], choice: &str) -> Process {
+        let vm = self.start(args, choice);
         vm.wait_for_line("passes=", PATIENCE).unwrap();
         vm
     }
@@ -70,6 +75,11 @@ impl Bed {
     pub fn run(&self, choice: &str) -> Process {
         let metrics = format!("unix:{}", self.file("metrics"));
         self.busy(&["--watchdog", LIMIT, "--metrics", &metrics], choice)
+    }
+
+    /// The same, which may never get to run.
+    pub fn begin(&self, choice: &str) -> Process {
+        self.start(&["--watchdog", LIMIT], choice)
     }
 
     /// The same VM, restored while it runs.
