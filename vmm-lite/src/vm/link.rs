@@ -1,7 +1,7 @@
 //! Whether a machine's TAP device is good enough for a guest that is to come.
 
 use super::Vm;
-use crate::devices::tap;
+use crate::devices::{net::MtuTooSmall, tap};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Why it is not.
@@ -11,17 +11,8 @@ pub enum LinkError {
     #[error("TAP device {0} is down: set it up with `ip link set {0} up`, and try again")]
     Down(String),
     /// The guest's longest packets do not fit.
-    #[error(
-        "the guest's packets have up to {guest} bytes (MTU), and those of TAP device {device} have {tap}: allow for longer ones with `ip link set {device} mtu {guest}`, on its bridge too, and try again"
-    )]
-    Mtu {
-        /// What the guest was told.
-        guest: u16,
-        /// What the device has.
-        tap: u16,
-        /// The device.
-        device: String,
-    },
+    #[error(transparent)]
+    Mtu(#[from] MtuTooSmall),
     /// The host does not say.
     #[error(transparent)]
     Tap(#[from] tap::Error),
@@ -40,8 +31,8 @@ impl Vm {
         self.shared.net_counters.as_ref().is_some_and(|counters| counters.may_spoof.load(Relaxed))
     }
 
-    /// Whether a guest that was told `mtu` elsewhere loses nothing by having this machine's TAP device. An MTU that
-    /// is not known is taken for good.
+    /// Whether a guest that was told `mtu` elsewhere loses nothing by having this machine's TAP
+    /// device. An MTU that is not known is taken for good.
     ///
     /// # Errors
     /// [`LinkError`].
@@ -52,7 +43,7 @@ impl Vm {
             return Err(LinkError::Down(device.name().into()));
         }
         match mtu.filter(|guest| *guest > tap) {
-            Some(guest) => Err(LinkError::Mtu { guest, tap, device: device.name().into() }),
+            Some(guest) => Err(MtuTooSmall { guest, tap, device: device.name().into() }.into()),
             None => Ok(()),
         }
     }

@@ -10,7 +10,7 @@ mod state;
 
 pub use queues::Moved;
 pub use sources::Own;
-pub use state::NetState;
+pub use state::{MtuTooSmall, NetState};
 
 use super::{
     Violation, tap,
@@ -286,7 +286,7 @@ impl Net {
     pub fn apply(&mut self, state: &NetState, ram: &GuestRam) -> Result<(), state::Error> {
         if state.mtu > self.tap_mtu {
             let device = self.tap.name().to_owned();
-            return Err(state::Error::Mtu { guest: state.mtu, tap: self.tap_mtu, device });
+            return Err(MtuTooSmall { guest: state.mtu, tap: self.tap_mtu, device }.into());
         }
         self.registers.apply(state, ram)?;
         self.counters.mtu.store(state.mtu, Relaxed);

@@ -17,23 +17,35 @@ pub enum Error {
     #[error("network queue {0} does not fit this guest's memory")]
     Queue(usize),
     /// A queue with buffers in flight, which no device of ours leaves behind.
-    #[error("network queue {0} has taken {taken} buffers and given back {given}, where both should be the same", taken = .1, given = .2)]
+    #[error(
+        "network queue {0} has taken {taken} buffers and given back {given}, where both should be \
+         the same",
+        taken = .1,
+        given = .2
+    )]
     Indices(usize, u16, u16),
     /// Tables that overlap: what is written to one would change another.
     #[error("tables of the network queues overlap in the guest's memory")]
     Overlap,
     /// The guest's longest packets do not fit the TAP device.
-    #[error(
-        "the guest's packets have up to {guest} bytes (MTU), and those of TAP device {device} have {tap}: allow for longer ones with `ip link set {device} mtu {guest}`, on its bridge too, and try again"
-    )]
-    Mtu {
-        /// What the guest was told.
-        guest: u16,
-        /// What the device has.
-        tap: u16,
-        /// The device.
-        device: String,
-    },
+    #[error(transparent)]
+    Mtu(#[from] MtuTooSmall),
+}
+
+/// A TAP device whose packets are shorter than a guest's.
+#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
+#[error(
+    "the guest's packets have up to {guest} bytes (MTU), and those of TAP device {device} have \
+     {tap}: allow for longer ones with `ip link set {device} mtu {guest}`, on its bridge too, and \
+     try again"
+)]
+pub struct MtuTooSmall {
+    /// What the guest was told.
+    pub guest: u16,
+    /// What the device has.
+    pub tap: u16,
+    /// The device.
+    pub device: String,
 }
 
 /// The device's registers.
@@ -151,8 +163,14 @@ impl NetState {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{Net, Own, Violation},
+        *,
+    };
+    use crate::{devices::tap::Tap, files::tests::at_once};
     use proptest::prelude::*;
+    use std::os::unix::net::UnixDatagram;
+    use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_DRIVER_OK;
 
     fn queue(at: u64) -> QueueState {
         QueueState {
@@ -195,6 +213,45 @@ mod tests {
         assert_eq!(refused(|s| s.queues[0].avail_ring = 0x10_0ffe), Error::Overlap);
     }
 
+    fn device(mtu: u16) -> Net {
+        // What is sent stays in the other end.
+        let (device, other) = UnixDatagram::pair().unwrap();
+        std::mem::forget(other);
+        device.set_nonblocking(true).unwrap();
+        Net::with_mtu(Tap::over(device.into()), [2; 6], mtu)
+    }
+
+    #[test]
+    fn longer_packets_than_the_devices_are_refused() {
+        let ram = GuestRam::new(4 << 20).unwrap();
+        let mut net = device(1499);
+        let before = net.capture();
+        let device = "none".into();
+        let refused = Error::Mtu(MtuTooSmall { guest: 1500, tap: 1499, device });
+        assert_eq!(net.apply(&state(), &ram), Err(refused));
+        assert_eq!(net.capture(), before, "nothing has changed");
+        net.apply(&NetState { mtu: 1499, ..state() }, &ram).unwrap();
+    }
+
+    /// As a state that is refused would have it, or a mistake of ours.
+    #[test]
+    fn a_transmit_queue_that_never_empties_is_a_violation() {
+        let ram = GuestRam::new(4 << 20).unwrap();
+        let mut net = device(1500);
+        net.restrict_to(Some(Own::new([2; 6], None)));
+        let live = NetState { status: VIRTIO_CONFIG_S_DRIVER_OK, ..state() };
+        net.apply(&live, &ram).unwrap();
+        let [_, transmit] = net.registers.live_queues().unwrap();
+        // What is given back counts as offered anew.
+        transmit.set_next_used(live.queues[1].next_used + 1);
+        transmit.set_used_ring_address(Some(live.queues[1].avail_ring as u32), None);
+        ram.write(live.queues[1].desc_table + 8, &64_u32.to_le_bytes()).unwrap();
+        ram.write(live.queues[1].desc_table, &0x12_0000_u64.to_le_bytes()).unwrap();
+        ram.write(live.queues[1].avail_ring + 2, &8_u16.to_le_bytes()).unwrap();
+        let flushed = at_once(move || net.flush(&ram));
+        assert!(matches!(flushed, Err(Violation::Queue { queue: "transmit", .. })), "{flushed:?}");
+    }
+
     proptest! {
         /// What is accepted has tables apart from each other and no buffer in flight.
         #[test]
@@ -205,7 +262,8 @@ mod tests {
             let ram = GuestRam::new(4 << 20).unwrap();
             let mut state = state();
             for (n, q) in state.queues.iter_mut().enumerate() {
-                (q.desc_table, q.avail_ring, q.used_ring) = (ats[3 * n], ats[3 * n + 1], ats[3 * n + 2]);
+                let [desc, avail, used] = [0, 1, 2].map(|table| ats[3 * n + table]);
+                (q.desc_table, q.avail_ring, q.used_ring) = (desc, avail, used);
                 (q.next_avail, q.next_used) = (indices[2 * n], indices[2 * n + 1]);
             }
             if state.check(&ram).is_ok() {
