@@ -1,9 +1,10 @@
 //! Admission control: which connections to the control socket are served.
 //!
-//! A connection is *idle* until a request is whole, and again after its answer. A new connection evicts the
-//! one that has been idle longest when there are [`SESSIONS_MAX`], so that idle clients keep nobody out.
-//! Requests that may take long have [`LONG_MAX`] of these places and are refused beyond that, so that
-//! `stop`, `stats` (and so `ps`), `cancel`, `resume` and `metrics` are always served.
+//! A connection is *idle* until a request is whole, and again after its answer. A new connection
+//! evicts the one that has been idle longest when there are [`SESSIONS_MAX`], so that idle clients
+//! keep nobody out. Requests that may take long have [`LONG_MAX`] of these places and are refused
+//! beyond that, so that `stop`, `stats` (and so `ps`), `cancel`, `resume` and `metrics` are always
+//! served.
 
 use super::Request;
 use serde_json::{Value, json};
@@ -15,14 +16,16 @@ use std::{
 
 /// Connections served at a time.
 pub const SESSIONS_MAX: usize = 32;
-/// Of these, connections with a request that may take long: consoles, moves, copies, pauses, watches.
+/// Of these, connections with a request that may take long: consoles, moves, copies, pauses,
+/// watches.
 pub const LONG_MAX: usize = 20;
 /// A short request that is not answered after so long has a client that does not take the answer.
 const STUCK: Duration = Duration::from_secs(1);
 /// What a client is told whose request was not looked at.
 const EVICTED: &str = "the VM has too many clients and closed this connection, which was idle";
 const FULL: &str = "the VM has too many clients; try again";
-const TOO_MANY_LONG: &str = "too many requests that take long are under way at this VM (consoles, moves, copies); end one of them first";
+const TOO_MANY_LONG: &str = "too many requests that take long are under way at this VM \
+                             (consoles, moves, copies); end one of them first";
 
 /// The sessions of one VM.
 #[derive(Clone, Debug, Default)]
@@ -86,7 +89,8 @@ impl Admission {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Admits a client, evicting another if it must; `None`, and the client was told, if it can evict none.
+    /// Admits a client, evicting another if it must; `None`, and the client was told, if it can
+    /// evict none.
     pub fn admit(&self, stream: &UnixStream) -> std::io::Result<Option<Session>> {
         let own = stream.try_clone()?;
         let mut sessions = self.sessions();
@@ -210,7 +214,8 @@ mod tests {
         assert!(session.is_some());
         drop(serving);
         let mut told = String::new();
-        open[2].0.read_to_string(&mut told).unwrap();
+        open[2].0.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        open[2].0.read_to_string(&mut told).expect("it is evicted");
         assert!(told.contains("\"retry\":true"), "{told}");
         let begun = |n: usize| open[n].1.as_ref().unwrap().begin(&request("{}")).map(drop);
         assert_eq!((begun(0), begun(1), begun(2)), (Ok(()), Ok(()), Err(Refusal::Evicted)));

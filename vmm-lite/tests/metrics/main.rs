@@ -2,10 +2,13 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/greeting.rs"]
+mod greeting;
 mod moves;
 mod text;
 
-use common::{Elf, TempFile, control, guest, kvm};
+use common::{Elf, TempFile, kvm};
+use greeting::greets;
 use std::{
     io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
@@ -15,25 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 use text::{valid, value};
-use vmm_lite_interface::{
-    doorbell::{Doorbell, PORT},
-    layout::CONSOLE_OUT,
-};
 use vmm_lite_lab::{process::Process, vmm::PATIENCE};
-
-guest!(
-    says_hi_and_waits,
-    "mov dword ptr [{ring}], 0x0a216968", // "hi!\n"
-    "mov dword ptr [{head}], 4",
-    "mov edx, {port}",
-    "2: mov eax, {bits}",
-    "out dx, eax",
-    "jmp 2b",
-    ring = const CONSOLE_OUT as u32,
-    head = const control!(console_out.head),
-    port = const PORT as u32,
-    bits = const Doorbell::CONSOLE.0 | Doorbell::WAIT.0,
-);
 
 /// A VM named kv with an endpoint.
 struct Served {
@@ -47,7 +32,7 @@ impl Served {
         let dir =
             std::env::temp_dir().join(format!("vmm-lite-metrics-{of}-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
-        let image = Elf::of(says_hi_and_waits()).file();
+        let image = Elf::of(greets()).file();
         let path = image.path().to_str().unwrap();
         let args = ["run", path, "--name", "kv", "--memory", "2M", "--metrics", metrics];
         let mut child = Self::command(&dir, &args).stdout(Stdio::piped()).spawn().unwrap();
@@ -137,7 +122,8 @@ fn strangers_at_the_endpoint_do_no_harm() {
     }
     let began = Instant::now();
     valid(&get(TcpStream::connect(address).unwrap(), "/metrics").1);
-    // Some of those that are idle are connected still: the scraper did not wait for their time to be over.
+    // Some of those that are idle are connected still: the scraper did not wait for their time to
+    // be over.
     let connected = idle.iter().any(|stream| {
         stream.set_nonblocking(true).unwrap();
         stream.peek(&mut [0]).is_err_and(|e| e.kind() == ErrorKind::WouldBlock)

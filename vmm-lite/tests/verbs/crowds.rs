@@ -1,45 +1,22 @@
 //! Clients of the control socket that are many, idle, or gone.
 
-use super::{Elf, Host, Running, control, guest, kvm, says_hi_and_waits, text};
+use super::{Host, greeting::greets, kvm, says_hi_and_waits, text};
 use std::{
+    fs::{self, DirEntry},
     io::{BufRead, BufReader, Write},
-    os::unix::net::UnixStream,
+    os::unix::{
+        fs::DirBuilderExt,
+        net::{UnixListener, UnixStream},
+    },
     path::Path,
     process::Stdio,
     time::{Duration, Instant},
-};
-use vmm_lite_interface::{
-    doorbell::{Doorbell, PORT},
-    layout::CONSOLE_OUT,
 };
 
 /// More than a VM serves at a time.
 const CROWD: usize = 100;
 /// For what happens as soon as the host gets to it.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-guest!(
-    takes_no_input,
-    "mov dword ptr [{ring}], 0x0a216968", // "hi!\n"
-    "mov dword ptr [{head}], 4",
-    "mov edx, {port}",
-    "2: mov eax, {bits}",
-    "out dx, eax",
-    "jmp 2b",
-    ring = const CONSOLE_OUT as u32,
-    head = const control!(console_out.head),
-    port = const PORT as u32,
-    bits = const Doorbell::CONSOLE.0 | Doorbell::WAIT.0,
-);
-
-fn start(host: &Host, code: &[u8]) -> Running {
-    let image = Elf::of(code).file();
-    let mut command = host.command(&["run", image.path().to_str().unwrap(), "--name", "kv"]);
-    command.args(["--memory", "2M"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut vm = Running(command.spawn().unwrap());
-    assert_eq!(vm.first_line(), "hi!\n");
-    vm
-}
 
 /// Connects and writes `bytes`; a connection that was evicted meanwhile is as good.
 fn client(socket: &Path, bytes: &[u8]) -> UnixStream {
@@ -65,7 +42,7 @@ fn verbs_are_served_whatever_other_clients_do() {
         ("answers not taken", &b"{\"verb\":\"metrics\"}\n".repeat(500)),
     ];
     for (what, bytes) in crowds {
-        let mut vm = start(&host, says_hi_and_waits());
+        let mut vm = host.start(says_hi_and_waits());
         let crowd: Vec<_> = (0..CROWD)
             .map(|_| {
                 let stream = UnixStream::connect(&socket).unwrap();
@@ -90,7 +67,7 @@ fn too_many_long_requests_are_refused_with_the_reason() {
     }
     let host = Host::new("consoles");
     let socket = host.dir.join("vmm-lite/kv.sock");
-    let _vm = start(&host, says_hi_and_waits());
+    let _vm = host.start(says_hi_and_waits());
     let lines: Vec<_> = (0..CROWD)
         .map(|_| {
             let mut lines = BufReader::new(client(&socket, b"{\"verb\":\"console\"}\n"));
@@ -105,6 +82,77 @@ fn too_many_long_requests_are_refused_with_the_reason() {
     assert_eq!(served + refused, CROWD);
 }
 
+/// The names of a process's threads, in order.
+fn tasks(pid: u32) -> Vec<String> {
+    let of = |task: std::io::Result<DirEntry>| {
+        // One that has just ended has none.
+        fs::read_to_string(task.unwrap().path().join("comm")).ok()
+    };
+    let mut names: Vec<_> =
+        fs::read_dir(format!("/proc/{pid}/task")).unwrap().filter_map(of).collect();
+    names.sort_unstable();
+    names
+}
+
+/// A VM with too many clients says to some that they may try again, which the verbs do.
+#[test]
+fn a_verb_tries_again_where_the_vm_says_that_it_may() {
+    let host = Host::new("again");
+    let dir = host.dir.join("vmm-lite");
+    fs::DirBuilder::new().mode(0o700).create(&dir).unwrap();
+    let listener = UnixListener::bind(dir.join("kv.sock")).unwrap();
+    let again = b"{\"error\":\"too many clients\",\"retry\":true}\n";
+    let serve = move || {
+        // One that it does not read from, and some whose request it has read.
+        for reads in [false, true, true] {
+            let (mut stream, _) = listener.accept().unwrap();
+            if reads {
+                BufReader::new(&stream).read_line(&mut String::new()).unwrap();
+            }
+            stream.write_all(again).unwrap();
+        }
+        let (mut stream, _) = listener.accept().unwrap();
+        BufReader::new(&stream).read_line(&mut String::new()).unwrap();
+        stream.write_all(b"{\"ok\":{\"state\":\"running\"}}\n").unwrap();
+        // Nor for ever.
+        for stream in listener.incoming() {
+            let _ = stream.unwrap().write_all(again);
+        }
+    };
+    std::thread::spawn(serve);
+    assert_eq!(host.json(&["stats", "kv", "--json"])["state"], "running");
+    let out = host.run(&["stats", "kv"]);
+    assert!(!out.status.success());
+    assert!(text(&out.stderr).contains("too many clients"), "{}", text(&out.stderr));
+}
+
+/// A signal that comes before the VM was asked for anything is the end of a move too.
+#[test]
+fn a_move_that_is_interrupted_before_it_is_asked_for_ends_with_an_event() {
+    let host = Host::new("early");
+    let dir = host.dir.join("vmm-lite");
+    fs::DirBuilder::new().mode(0o700).create(&dir).unwrap();
+    let path = dir.join("kv.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+    // There is room for one, and the verb waits for room.
+    let first = UnixStream::connect(&path).unwrap();
+    let args = ["migrate", "kv", "tcp://127.0.0.1:7000", "--plaintext", "--json"];
+    let mut command = host.command(&args);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while !tasks(child.id()).iter().any(|name| name.trim() == "signals") {
+        assert!(Instant::now() < deadline, "it does not look for signals");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(130));
+    assert!(text(&out.stdout).contains(r#""event":"failed""#), "{}", text(&out.stdout));
+    drop((first, listener));
+}
+
 #[test]
 fn a_console_client_that_leaves_while_input_is_full_leaves_nothing() {
     if !kvm() {
@@ -112,22 +160,25 @@ fn a_console_client_that_leaves_while_input_is_full_leaves_nothing() {
     }
     let host = Host::new("left");
     let socket = host.dir.join("vmm-lite/kv.sock");
-    let vm = start(&host, takes_no_input());
-    let count =
-        |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", vm.0.id())).unwrap().count();
-    // The guest may have said hi before the last of them was there.
-    let threads = || {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", vm.0.id())).unwrap();
-        let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm"));
-        tasks.filter_map(|task| name(task.unwrap()).ok()).collect::<Vec<_>>()
+    let vm = host.start(greets());
+    let count = |what: &str| fs::read_dir(format!("/proc/{}/{what}", vm.0.id())).unwrap().count();
+    let deadline = Instant::now() + PATIENCE;
+    let wait_until = |so: &dyn Fn() -> bool| {
+        while !so() {
+            let tasks = tasks(vm.0.id());
+            assert!(Instant::now() < deadline, "{tasks:?}, {} descriptors", count("fd"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
     };
-    let there = |name: &&str| threads().iter().any(|thread| thread == name);
-    let begun = Instant::now();
-    while !["stdin\n", "watchdog\n"].iter().all(there) {
-        assert!(begun.elapsed() < PATIENCE, "{:?}", threads());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let before = (count("task"), count("fd"));
+    let serves = |tasks: &[String]| tasks.iter().any(|name| name.contains("con"));
+    // When it has answered, all is there that a VM begins with, but for the thread that is last.
+    host.json(&["stats", "kv", "--json"]);
+    let is_there = |tasks: &[String]| tasks.iter().any(|name| name.trim() == "watchdog");
+    wait_until(&|| {
+        let tasks = tasks(vm.0.id());
+        !serves(&tasks) && is_there(&tasks)
+    });
+    let before = (tasks(vm.0.id()), count("fd"));
     for _ in 0..3 {
         let clients: Vec<_> = (0..10)
             .map(|_| {
@@ -144,13 +195,8 @@ fn a_console_client_that_leaves_while_input_is_full_leaves_nothing() {
                 client
             })
             .collect();
-        assert!(count("task") > before.0);
+        assert!(serves(&tasks(vm.0.id())));
         drop(clients);
     }
-    let deadline = Instant::now() + PATIENCE;
-    while (count("task"), count("fd")) != before {
-        let now = (count("task"), count("fd"));
-        assert!(Instant::now() < deadline, "{before:?} threads and descriptors, then {now:?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_until(&|| (tasks(vm.0.id()), count("fd")) == before);
 }

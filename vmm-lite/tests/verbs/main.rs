@@ -3,6 +3,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod crowds;
+#[path = "../common/greeting.rs"]
+mod greeting;
 mod identity;
 mod messages;
 mod odd_files;
@@ -42,6 +44,16 @@ impl Host {
 
     fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
+    }
+
+    /// A VM named kv, whose guest says `hi!` first.
+    fn start(&self, code: &[u8]) -> Running {
+        let image = Elf::of(code).file();
+        let mut command = self.command(&["run", image.path().to_str().unwrap(), "--name", "kv"]);
+        command.args(["--memory", "2M"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut vm = Running(command.spawn().unwrap());
+        assert_eq!(vm.first_line(), "hi!\n");
+        vm
     }
 
     /// The answer of a verb, which must succeed.

@@ -16,13 +16,17 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs a verb that must not wait for another process.
 fn at_once(host: &Host, args: &[&str]) -> Output {
-    let mut command = host.command(args);
+    ends(host.command(args))
+}
+
+/// Runs a command that must end by itself.
+pub fn ends(mut command: Command) -> Output {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let deadline = Instant::now() + PATIENCE;
     while child.try_wait().unwrap().is_none() {
         if Instant::now() > deadline {
             child.kill().unwrap();
-            panic!("{args:?} waits");
+            panic!("{command:?} waits");
         }
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -40,11 +44,7 @@ fn every_verb_refuses_at_once_what_is_no_regular_file() {
     std::os::unix::fs::symlink(at("fifo"), at("link")).unwrap();
     std::os::unix::fs::symlink("/dev/null", at("device")).unwrap();
     drop(UnixListener::bind(at("socket")).unwrap());
-    let image = Elf::of(says_hi_and_waits()).file();
-    let image = image.path().to_str().unwrap();
-    let mut command = host.command(&["run", image, "--name", "kv", "--memory", "2M"]);
-    let mut vm = Running(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
-    assert_eq!(vm.first_line(), "hi!\n");
+    let _vm = host.start(says_hi_and_waits());
     let good = at("good.snap");
     assert!(at_once(&host, &["snapshot", "kv", &good]).status.success());
     for name in ["fifo", "link", "device", "socket"] {
@@ -80,11 +80,7 @@ fn a_fifo_named_like_a_left_over_file_does_not_hold_up_a_snapshot() {
         return;
     }
     let host = Host::new("left-over");
-    let image = Elf::of(says_hi_and_waits()).file();
-    let image = image.path().to_str().unwrap();
-    let mut command = host.command(&["run", image, "--name", "kv", "--memory", "2M"]);
-    let mut vm = Running(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
-    assert_eq!(vm.first_line(), "hi!\n");
+    let _vm = host.start(says_hi_and_waits());
     let path = host.dir.join("kv.snap");
     let snapshot = || at_once(&host, &["snapshot", "kv", path.to_str().unwrap()]);
     assert!(snapshot().status.success());
@@ -139,7 +135,14 @@ fn identities_and_names_do_not_wait_for_fifos() {
     let sockets = host.dir.join("vmm-lite");
     mkfifo(&sockets.join("kv.lock"));
     assert!(!run().status.success());
-    let _ = at_once(&host, &["ps"]);
+    // It keeps nobody from the others.
+    let image = Elf::of(says_hi_and_waits()).file();
+    let mut command = host.command(&["run", image.path().to_str().unwrap(), "--name", "other"]);
+    let mut other = Running(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+    assert_eq!(other.first_line(), "hi!\n");
+    let out = at_once(&host, &["ps"]);
+    assert!(text(&out.stdout).contains("other"), "{}", text(&out.stderr));
+    drop(other);
     fs::remove_file(sockets.join("kv.lock")).unwrap();
     let _ = fs::remove_file(sockets.join(".lock"));
     mkfifo(&sockets.join(".lock"));

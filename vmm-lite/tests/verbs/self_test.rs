@@ -1,8 +1,8 @@
-//! A host whose KVM cannot run VMs takes on none that has something to lose: a fresh one is not tested for, as that
-//! costs its start half a millisecond.
+//! A host whose KVM cannot run VMs takes on none that has something to lose: a fresh one is not
+//! tested for, as that costs its start half a millisecond.
 #![cfg(debug_assertions)]
 
-use crate::{Host, Running, common::Elf, kvm, says_hi_and_waits, text};
+use crate::{Host, Running, common::Elf, kvm, odd_files::ends, says_hi_and_waits, text};
 use std::process::Stdio;
 use vmm_lite::fail_point::CHOICE;
 
@@ -33,7 +33,8 @@ fn every_verb_that_takes_on_a_vm_refuses_where_the_self_test_of_kvm_fails() {
         &listen,
     ] {
         let mut command = host.command(args);
-        let out = command.env(CHOICE, "kvm.self-test=error").output().unwrap();
+        command.env(CHOICE, "kvm.self-test=error");
+        let out = ends(command);
         let said = text(&out.stderr);
         assert!(!out.status.success(), "{args:?}: {said}");
         assert!(said.contains("fails its self-test") && said.contains("code at CPL 3"), "{said}");
