@@ -74,6 +74,7 @@ pub const POINTS: &[Point] = &[
     errs("destination.filling"),
     at("destination.rejoined"),
     at("destination.whole"),
+    at("destination.vm-ended"),
     errs("snapshot.copying"),
     at("snapshot.copied"),
     at("snapshot.synced"),

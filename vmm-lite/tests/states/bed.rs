@@ -13,7 +13,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use vmm_lite::fail_point::CHOICE;
+use vmm_lite::fail_point::{self, CHOICE};
 use vmm_lite_lab::{
     images::image,
     process::Process,
@@ -79,6 +79,17 @@ impl State {
         })
     }
 
+    /// What is being done with the VM, in words.
+    fn doing(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Moving | Self::Switching | Self::HandedOver => "being moved",
+            Self::Saving => "being saved to a snapshot",
+            Self::Forking => "being copied for clones",
+            Self::Reverting => "being put back to a snapshot",
+            _ => return None,
+        })
+    }
+
     /// Whether the verb may come before or after what is held goes on, and may wait for that.
     fn lets_go_at_once(self, verb: &str) -> bool {
         match self {
@@ -105,7 +116,7 @@ pub struct Bed {
 pub struct Scene {
     pub vm: Process,
     pub operation: Option<Process>,
-    destination: Process,
+    pub destination: Process,
     /// Lets memory that follows pass.
     passes: Arc<AtomicBool>,
 }
@@ -152,8 +163,24 @@ impl Bed {
         vm
     }
 
-    fn verb(&self, args: &[&str]) -> Process {
+    /// Begins a verb at the source.
+    pub fn verb(&self, args: &[&str]) -> Process {
         Process::start(self.vmms[0].command(args).unwrap()).unwrap()
+    }
+
+    /// Begins to stop the VM at the destination.
+    pub fn stops_there(&self) -> Process {
+        Process::start(self.vmms[1].command(&["stop", "d"]).unwrap()).unwrap()
+    }
+
+    /// Where a VM could go.
+    pub fn there(&self) -> String {
+        self.vmms[1].url(PORT)
+    }
+
+    /// A destination that waits for a VM.
+    pub fn receives(&self) -> Process {
+        self.vmms[1].receive(PORT, &["--plaintext"]).unwrap()
     }
 
     /// A relay that loses what follows the commit until it is let pass.
@@ -203,6 +230,70 @@ impl Bed {
         let operation = Some(self.verb(&["migrate", "d", &url, "--plaintext", "--json"]));
         vm.wait_for_line("asking tcp://", PATIENCE).unwrap();
         Scene { vm, operation, destination, passes: Arc::default() }
+    }
+
+    /// A VM that was handed over, memory of which follows, to a destination that was started with
+    /// these fail points and as much patience as a test has.
+    pub fn handed_over(&self, fail_points: &str) -> Scene {
+        let url = self.vmms[1].url(PORT);
+        let mut receive =
+            self.vmms[1].command(&["receive", "--listen", &url, "--plaintext"]).unwrap();
+        receive.env(CHOICE, fail_points).env(fail_point::PATIENCE, "60s");
+        let destination = Process::start(receive).unwrap();
+        destination.wait_for_line("listening", PATIENCE).unwrap();
+        let passes = Arc::new(AtomicBool::new(false));
+        let vm = self.run(&[], None);
+        let url = self.relay(&passes);
+        let migrate = ["migrate", "d", &url, "--plaintext", "--json", "--mode", "hybrid"];
+        let operation = Some(self.verb(&migrate));
+        destination.wait_for_line("here now", PATIENCE).unwrap();
+        Scene { vm, operation, destination, passes }
+    }
+
+    /// A VM with these fail points whose link breaks after the commit, and once more when its
+    /// source has come back to ask; then it holds.
+    pub fn cut_off(&self, fail_points: &str) -> Scene {
+        let destination = self.receives();
+        let vm = self.failing(fail_points);
+        let (mut committed, mut cuts) = (false, 0);
+        let to = format!("{}:{PORT}", self.vmms[1].host().migration_ip);
+        let relay = Relay::start(&self.site.hosts[0].ns, to, move |passing| {
+            let after = committed;
+            committed |= passing.kind == migrate::wire::Kind::Commit;
+            // Not the same connection twice.
+            if after && cuts < 2 && (cuts == 0 || passing.to_destination) {
+                cuts += 1;
+                return Fate::CutBefore;
+            }
+            Fate::Pass
+        });
+        let url = relay.unwrap().url();
+        // After the commit of such a move the source says nothing by itself.
+        let migrate = ["migrate", "d", &url, "--plaintext", "--json", "--mode", "pre-copy"];
+        let operation = Some(self.verb(&migrate));
+        destination.wait_for_line("here now", PATIENCE).unwrap();
+        Scene { vm, operation, destination, passes: Arc::default() }
+    }
+
+    /// A VM with these fail points.
+    pub fn failing(&self, fail_points: &str) -> Process {
+        let image = self.image.to_str().unwrap();
+        let mut command = self.command(&["run", image, "--name", "d", "--memory", "8M"], None);
+        command.args(["--", "--pages", "256"]).env(CHOICE, fail_points);
+        let vm = Process::start(command).unwrap();
+        is_whole(&vm);
+        vm
+    }
+
+    /// Whether the name of the VM is free at the source: another can have it.
+    pub fn name_is_free(&self) -> bool {
+        let image = self.image.to_str().unwrap();
+        let mut other = self.verb(&["run", image, "--name", "d", "--", "--pages", "16"]);
+        let line = other.wait_for_line("passes=", PATIENCE);
+        // It ends with this.
+        other.signal(Signal::SIGTERM).unwrap_or_default();
+        other.wait(PATIENCE).unwrap();
+        line.is_ok()
     }
 
     /// The VM runs at the source.
@@ -276,17 +367,23 @@ impl Bed {
 
     /// The answer to a request of the VM at the source.
     pub fn ask(&self, request: &str) -> Value {
-        let runtime = self.vmms[0].identity();
-        let socket = runtime.with_file_name("vmm-lite").join("d.sock");
-        let mut stream = UnixStream::connect(socket).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(format!("{request}\n").as_bytes()).unwrap();
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap()
+        self.try_ask(request).unwrap_or_else(|| panic!("no answer to {request}"))
     }
 
-    /// Whether the VM at the source has ended and answers no more, though its process waits for a thread that is held.
+    /// The same; `None` if there is none in time.
+    pub fn try_ask(&self, request: &str) -> Option<Value> {
+        let runtime = self.vmms[0].identity();
+        let socket = runtime.with_file_name("vmm-lite").join("d.sock");
+        let mut stream = UnixStream::connect(socket).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(format!("{request}\n").as_bytes()).ok()?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).ok()?;
+        serde_json::from_str(&line).ok()
+    }
+
+    /// Whether the VM at the source has ended and answers no more, though its process waits for a
+    /// thread that is held.
     fn is_silent(&self) -> bool {
         let runtime = self.vmms[0].identity();
         let socket = runtime.with_file_name("vmm-lite").join("d.sock");
@@ -367,6 +464,10 @@ impl Bed {
                 asked.output()
             );
         }
+        if let (Some(asked), Some(doing), "busy") = (&asked, state.doing(), answer) {
+            let said = asked.output();
+            assert!(said.contains(&format!("the VM is {doing};")), "{what}: {said}");
+        }
         let ended = scene.operation.as_mut().map(|operation| operation.wait(PATIENCE).unwrap());
         let said = scene.operation.as_ref().map(Process::output).unwrap_or_default();
         // What it was that was under way has an end that says which.
@@ -428,7 +529,7 @@ impl Bed {
 }
 
 /// Waits until a thread of the VM's process is held.
-fn held(vm: &Process, point: &str) {
+pub fn held(vm: &Process, point: &str) {
     vm.wait_for_line(&format!("fail point {point}: Hold"), PATIENCE).unwrap();
 }
 

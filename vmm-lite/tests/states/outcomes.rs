@@ -1,8 +1,30 @@
-//! What the table has no cell for: a destination that is gone, or is stopped; a source that is ended by force; verbs that race.
+//! What the table has no cell for: a destination that is gone, or is stopped; a source that is
+//! ended by force; verbs that race.
 
-use super::bed::{Bed, State};
-use std::{sync::Barrier, thread};
-use vmm_lite_lab::vmm::PATIENCE;
+use super::bed::{Bed, State, held};
+use nix::sys::signal::Signal;
+use std::{
+    sync::{
+        Barrier,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+use vmm_lite_lab::{process::Process, vmm::PATIENCE};
+
+/// How long it is looked whether a process ends that must not.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A process does not end before it is let go on.
+#[track_caller]
+fn does_not_end(process: &mut Process) {
+    let end = Instant::now() + LOOK;
+    while Instant::now() < end {
+        assert!(process.is_running(), "it has ended: {}", process.output());
+        thread::sleep(Duration::from_millis(20));
+    }
+}
 
 #[test]
 fn a_vm_whose_destination_is_dead_goes_on_where_it_was_on_an_operators_word_only() {
@@ -38,6 +60,23 @@ fn an_operators_word_does_not_count_against_the_destinations() {
     bed.check_after("an operator's word", "runs", &mut scene);
 }
 
+/// Where it can be asked, and has not been since: however long ago the link was lost.
+#[test]
+fn a_destination_is_asked_once_more_before_an_operators_word_counts() {
+    let Some(bed) = Bed::new("a destination that can be asked again") else { return };
+    let mut scene = bed.cut_off("source.asking=hold");
+    held(&scene.vm, "source.asking");
+    let mut resume = bed.verb(&["resume", "d", "--i-know-it-runs-nowhere-else"]);
+    resume.wait_for_line("waiting for the other host", PATIENCE).unwrap();
+    // What is being asked already comes to nothing.
+    scene.vm.signal(Signal::SIGCONT).unwrap();
+    let status = resume.wait(PATIENCE).unwrap();
+    let said = resume.output();
+    assert!(!status.success(), "it runs in two places: {said}");
+    assert!(said.contains("the other host answers") || said.contains("has ended"), "{said}");
+    bed.check_after("an operator's word", "runs there", &mut scene);
+}
+
 #[test]
 fn a_source_is_told_that_its_destination_was_stopped_while_memory_followed() {
     let Some(bed) = Bed::new("a destination that is stopped") else { return };
@@ -46,6 +85,59 @@ fn a_source_is_told_that_its_destination_was_stopped_while_memory_followed() {
     assert!(scene.operation_ends(), "it had moved");
     let status = scene.vm.wait(PATIENCE).unwrap();
     assert!(status.success(), "{}", scene.vm.output());
+}
+
+/// However long the thread takes that tells it.
+#[test]
+fn a_destination_that_is_stopped_does_not_end_before_its_source_is_told() {
+    let Some(bed) = Bed::new("a destination that takes its time to end") else { return };
+    let mut scene = bed.handed_over("destination.vm-ended=hold");
+    let mut stop = bed.stops_there();
+    held(&scene.destination, "destination.vm-ended");
+    does_not_end(&mut scene.destination);
+    scene.destination.signal(Signal::SIGCONT).unwrap();
+    assert!(stop.wait(PATIENCE).unwrap().success(), "{}", stop.output());
+    assert!(scene.operation_ends(), "it had moved");
+    assert!(scene.vm.wait(PATIENCE).unwrap().success(), "{}", scene.vm.output());
+}
+
+#[test]
+fn a_move_that_cannot_begin_as_the_vm_ends_says_so() {
+    let Some(bed) = Bed::new("the end of a VM that is about to move") else { return };
+    let mut scene = bed.bring(State::Running);
+    // No host is there.
+    let mut migrate = bed.verb(&["migrate", "d", "tcp://10.9.0.99:7000", "--plaintext", "--json"]);
+    migrate.wait_for_line("connecting", PATIENCE).unwrap();
+    bed.json(&["stop", "d", "--json"]);
+    assert!(!migrate.wait(PATIENCE).unwrap().success());
+    let said = migrate.output();
+    assert!(said.contains(r#""event":"failed""#) && said.contains("the VM has ended"), "{said}");
+    scene.vm.wait(PATIENCE).unwrap();
+}
+
+/// What a VM had is free for the next when the verb returns after which it is gone.
+#[test]
+fn migrate_and_stop_return_when_the_vms_process_is_gone() {
+    let Some(bed) = Bed::new("names of VMs that are gone") else { return };
+    let mut vm = bed.failing("source.moved=hold");
+    let there = bed.receives();
+    let mut migrate = bed.verb(&["migrate", "d", &bed.there(), "--plaintext", "--json"]);
+    held(&vm, "source.moved");
+    does_not_end(&mut migrate);
+    vm.signal(Signal::SIGCONT).unwrap();
+    assert!(migrate.wait(PATIENCE).unwrap().success(), "{}", migrate.output());
+    assert!(bed.name_is_free(), "after migrate");
+    drop((vm.wait(PATIENCE).unwrap(), there));
+
+    // Its process waits for a request that is held, for as long as it waits for any.
+    let mut vm = bed.failing("copy.begun=hold");
+    let file = bed.file("held.snap");
+    let snapshot = bed.verb(&["snapshot", "d", &file]);
+    held(&vm, "copy.begun");
+    bed.json(&["stop", "d", "--json"]);
+    assert!(bed.name_is_free(), "after stop");
+    vm.wait(PATIENCE).unwrap();
+    drop(snapshot);
 }
 
 #[test]
@@ -63,19 +155,27 @@ fn verbs_that_race_all_come_to_an_end() {
     const ROUNDS: usize = 200;
     let Some(bed) = Bed::new("verbs that race") else { return };
     let mut scene = bed.bring(State::Running);
-    let together = Barrier::new(3);
+    let (together, silent) = (Barrier::new(3), AtomicBool::new(false));
     thread::scope(|scope| {
         for verb in ["pause", "resume", "pause"] {
-            let (bed, together) = (&bed, &together);
+            let (bed, together, silent) = (&bed, &together, &silent);
             scope.spawn(move || {
                 for _ in 0..ROUNDS {
                     together.wait();
-                    // Each is answered, one way or the other.
-                    bed.ask(&format!(r#"{{"verb":"{verb}"}}"#));
+                    // Each is answered, one way or the other. Where one is not, none is asked for
+                    // any more, but no thread leaves the others alone.
+                    if !silent.load(SeqCst) && bed.try_ask(&verb_request(verb)).is_none() {
+                        silent.store(true, SeqCst);
+                    }
                 }
             });
         }
     });
-    bed.ask(r#"{"verb":"resume"}"#);
+    assert!(!silent.into_inner(), "a verb was not answered: {}", scene.vm.output());
+    bed.ask(&verb_request("resume"));
     bed.check_after("races", "runs", &mut scene);
+}
+
+fn verb_request(verb: &str) -> String {
+    format!(r#"{{"verb":"{verb}"}}"#)
 }

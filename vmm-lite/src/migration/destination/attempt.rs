@@ -156,6 +156,7 @@ impl<'r> Attempt<'r> {
                     self.faults();
                 }
                 if ended {
+                    fail_point!("destination.vm-ended");
                     self.events.push_back(Event::VmEnded);
                 }
             }

@@ -24,6 +24,7 @@ use super::{
     connection::{Connection, Incoming, LinkError, Transport},
     draw,
     listener::Place,
+    patience,
 };
 use crate::{
     confine::Thread,
@@ -130,9 +131,9 @@ impl Receiver {
     }
 
     /// Waits, for at most so long, until the move that brought the VM is over.
-    pub fn wait_over(&self, patience: Duration) {
+    pub fn wait_over(&self, most: Duration) {
         let waits = |state: &mut State| state.current.is_some();
-        drop(self.changed.wait_timeout_while(self.state(), patience, waits));
+        drop(self.changed.wait_timeout_while(self.state(), patience(most), waits));
     }
 
     /// Whether the process has become a VM.
