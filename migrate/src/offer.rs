@@ -63,7 +63,10 @@ pub enum Refusal {
     #[error("the destination's CPU lacks features that the guest has seen: {}", .0.join(", "))]
     Features(Vec<String>),
     /// Not enough memory.
-    #[error("the VM needs {needed} bytes of memory, and the destination gives at most {available}")]
+    #[error(
+        "the VM needs {needed} bytes of memory, and the destination gives at most {available} \
+         (--memory-max)"
+    )]
     Memory {
         /// The VM's.
         needed: u64,

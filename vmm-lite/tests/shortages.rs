@@ -8,9 +8,12 @@ mod lab;
 use client::Talk;
 use lab::{Lab, PORT};
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+use vmm_lite_interface::layout::MEMORY_MAX;
 use vmm_lite_lab::{
     images::image,
     process::Process,
+    site::Site,
+    skipped,
     vmm::{PATIENCE, Vmm},
 };
 
@@ -94,6 +97,37 @@ fn a_tap_that_would_cut_the_clients_off() {
     moves(&mut lab, large);
     let back = receive(&lab, "tap0");
     moves(&mut lab, back);
+}
+
+/// A destination takes no VM by default that is larger than what its host has to give.
+#[test]
+fn a_vm_that_is_larger_than_the_host() {
+    const TEST: &str = "a VM that is larger than the host";
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap();
+    let gib = total.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / (1 << 20) + 1;
+    if gib > MEMORY_MAX >> 30 {
+        return skipped(TEST, format!("it would have {gib} GiB, which no VM can"));
+    }
+    let Some(site) = Site::for_test(TEST) else { return };
+    let [here, there] = Vmm::on_both(&site).unwrap();
+    let (size, image) = (format!("{gib}G"), image("dirtier").unwrap());
+    let args = ["--name", "d", "--memory", &size, "--", "--pages", "16"];
+    let mut vm = here.run(&image, &args).unwrap();
+    if let Err(e) = vm.wait_for_line("passes=", PATIENCE) {
+        assert!(!vm.is_running(), "{e}");
+        return skipped(TEST, format!("this host promises no {size}: {}", vm.output()));
+    }
+    let receives = there.receive(PORT, &["--plaintext"]).unwrap();
+    let url = there.url(PORT);
+    let migrate = ["migrate", "d", &url, "--plaintext", "--json"];
+    let said = here.json(&migrate).unwrap_err().to_string();
+    assert!(said.contains("--memory-max"), "{said}");
+    drop(receives);
+    // Unless that is what is wanted.
+    let receives = there.receive(PORT, &["--plaintext", "--memory-max", &size]).unwrap();
+    here.json(&migrate).unwrap();
+    receives.wait_for_line("passes=", PATIENCE).unwrap();
 }
 
 /// Bytes of address space that a process has.
