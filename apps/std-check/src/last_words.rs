@@ -8,12 +8,14 @@ const DATAGRAMS: u8 = 10;
 /// Length of the stream, more than is under way at a time.
 const STREAM: usize = 200_000;
 
-/// Sends datagrams, each by a socket of its own, and a stream. Nothing waits for an answer, and
+/// Sends a stream, and datagrams, each by a socket of its own. Nothing waits for an answer, and
 /// nothing is left open.
 pub fn send(to: SocketAddr) -> io::Result<()> {
     let mut stream = TcpStream::connect(to)?;
+    stream.write_all(&vec![b'x'; STREAM])?;
+    // Last, so that the program waits for nothing between these and its end.
     for number in 0..DATAGRAMS {
         UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?.send_to(&[number], to)?;
     }
-    stream.write_all(&vec![b'x'; STREAM])
+    Ok(())
 }
