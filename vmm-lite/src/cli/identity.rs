@@ -21,10 +21,10 @@ Both hosts of a move must know each other. Once on each: `init`, which prints a 
 A host that only ever sends, or only ever receives, needs no more: `trust KEY NAME --receive` where VMs are sent from, `--send` where
 they are received.
 
-Where several hosts may receive VMs, `migrate` has to know which is meant. Bind each to its addresses, as they are written in
-tcp://HOST:PORT, or name the key in the move:
+Where several hosts may receive VMs, `migrate` has to know which is meant. Bind each to its
+addresses, as they are written in tcp://HOST:PORT, or name the key in the move:
 
-  hosta# vmm-lite identity trust $(ssh hostb vmm-lite identity show) --at 10.9.0.2 --at hostb.example:7000
+  hosta# vmm-lite identity trust $(ssh hostb vmm-lite identity show) --at 10.9.0.2 --at hostb:7000
   hosta# vmm-lite migrate kv tcp://10.9.0.2:7000
   hosta# vmm-lite migrate kv tcp://10.9.0.3:7000#ed25519:…
 
@@ -75,7 +75,8 @@ enum Verb {
         /// It may receive VMs from here [default: both]
         #[arg(long)]
         receive: bool,
-        /// `migrate` expects it at this address, and no other host; several times for several addresses [default: as it was]
+        /// `migrate` expects it at this address, and no other host; several times for several
+        /// addresses [default: as it was]
         #[arg(long, value_name = "HOST[:PORT]")]
         at: Vec<Location>,
         /// Bind it to no address, and forget those it was bound to

@@ -1,5 +1,5 @@
-//! Waiting until all of a machine's memory is here: what every verb does first that copies the VM or
-//! moves it on. See [`memory`](crate::memory) for the proof that comes of it.
+//! Waiting until all of a machine's memory is here: what every verb does first that copies the VM
+//! or moves it on. See [`memory`](crate::memory) for the proof that comes of it.
 
 use super::{End, Vm};
 use crate::{
@@ -38,7 +38,7 @@ pub enum Incomplete {
     #[error("it was cancelled while it waited for {0}")]
     Cancelled(Waiting),
     /// The client that asked has gone.
-    #[error("whoever asked for it went away while it waited for {0}")]
+    #[error("the client that asked for it went away while it waited for {0}")]
     AskerGone(Waiting),
     /// It took too long.
     #[error(
@@ -52,7 +52,8 @@ pub enum Incomplete {
     },
     /// The source has been away for too long.
     #[error(
-        "the VM lacks {:.1} MiB of memory that only its source {} has, which is away ({why}): try again when it is back, or end the VM with `vmm-lite stop`",
+        "the VM lacks {:.1} MiB of memory that only its source {} has, which is away ({why}): try \
+         again when it is back, or end the VM with `vmm-lite stop`",
         waiting.mib(), waiting.supplier()
     )]
     Away {
@@ -126,8 +127,8 @@ impl Vm {
         self.absent().is_some_and(|absent| absent.supply == Supply::Snapshot)
     }
 
-    /// Waits until all memory is here, which what brings it goes on to do meanwhile, and so does the
-    /// guest. `tell` is told now and then what is waited for; `false` from it ends the wait.
+    /// Waits until all memory is here, which what brings it goes on to do meanwhile, and so does
+    /// the guest. `tell` is told now and then what is waited for; `false` from it ends the wait.
     ///
     /// # Errors
     /// [`Incomplete`]; [`Vm::cancel_move`] ends the wait too.
