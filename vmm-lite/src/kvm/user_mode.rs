@@ -11,9 +11,7 @@ const EFER: u64 = 1 << 8 | 1 << 10 | 1 << 11;
 
 /// The flags with which guests run at CPL 3. IOPL 3: `out` asks no TSS for its map of ports. A KVM without hardware virtualization takes no notice and
 /// asks it all the same; some emulated CPUs take a TSS that is busy, as that of a CPU that runs is, for none.
-/// IF: nothing interrupts the guest itself, but Bochs' VT-x does not deliver the host's interrupts
-/// to a CPU that entered a guest without it.
-pub(super) const RFLAGS: u64 = 3 << 12 | 1 << 9 | 2;
+pub(super) const RFLAGS: u64 = 3 << 12 | 2;
 
 /// System registers for code that runs with the tables at `root` and has the TSS at `tss` of `tss_size` bytes. It has no handler for any
 /// fault: one ends the run with [`Exit::TripleFault`](super::Exit::TripleFault).

@@ -25,9 +25,6 @@ macro_rules! guest {
             ".code32",
             concat!(".global vmm_lite_guest_", stringify!($name)),
             concat!("vmm_lite_guest_", stringify!($name), ":"),
-            // As real guests have it: emulated VT-x does not interrupt a guest without it, see
-            // docs/control-page.md.
-            "sti",
             $($asm,)+
             concat!(".global vmm_lite_guest_end_", stringify!($name)),
             concat!("vmm_lite_guest_end_", stringify!($name), ":"),

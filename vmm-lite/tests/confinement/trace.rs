@@ -105,6 +105,14 @@ impl Caught {
         let (leader, mut of_thread) = (self.leader(), None);
         loop {
             match next() {
+                // Threads that begin meanwhile. One that has just been killed cannot go on.
+                WaitStatus::PtraceEvent(thread, ..) | WaitStatus::PtraceSyscall(thread) => {
+                    let _ = ptrace::cont(thread, None);
+                }
+                WaitStatus::Stopped(thread, signal) if thread != self.thread => {
+                    let signal = Some(signal).filter(|signal| *signal != Signal::SIGSTOP);
+                    let _ = ptrace::cont(thread, signal);
+                }
                 status if status.pid() == Some(leader) => {
                     return [of_thread.expect("ends before the process"), status];
                 }

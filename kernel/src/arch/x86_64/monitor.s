@@ -69,7 +69,7 @@ _start:
     movl $boot_stack_top, %esp
     pushq $0x2b
     pushq $(boot_stack_top - 8)
-    pushq $0x3202                   # IOPL 3 and IF: see docs/control-page.md
+    pushq $0x3002                   # IOPL 3: see docs/control-page.md
     pushq $0x33
     pushq $kernel_main
     iretq
