@@ -88,7 +88,8 @@ fn is_whole(vm: &Process) -> Result<()> {
 
 /// What `vmm-lite migrate` says to a stranger who wants to move the VM of `host`.
 fn refused(host: &Vmm, stranger: &Vmm, to: &str) -> Result<String> {
-    let mut command: Command = host.command(&["migrate", "dirtier", to])?;
+    // It takes the destination for what it says it is: it is the destination that refuses.
+    let mut command: Command = host.command(&["migrate", "dirtier", to, "--trust-on-first-use"])?;
     let out = command
         .env("VMM_LITE_IDENTITY", stranger.identity())
         .stdin(Stdio::null())
