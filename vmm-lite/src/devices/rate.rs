@@ -18,6 +18,13 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// One of numbers that are not 0.
+    #[cfg(test)]
+    pub fn of(per_second: u64, burst: u64) -> Self {
+        let number = |n| NonZeroU64::new(n).unwrap();
+        Self { per_second: number(per_second), burst: number(burst) }
+    }
+
     /// Tokens that come in `time`, at least 1 and no more than the bucket holds.
     #[must_use]
     pub fn tokens_in(&self, time: Duration) -> u64 {
@@ -89,16 +96,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn rate(per_second: u64, burst: u64) -> Rate {
-        let number = |n| NonZeroU64::new(n).unwrap();
-        Rate { per_second: number(per_second), burst: number(burst) }
-    }
-
     #[test]
     fn it_is_full_at_first_and_fills_up_to_its_size() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut bucket = Bucket::new(rate(1000, 50));
+        let mut bucket = Bucket::new(Rate::of(1000, 50));
         assert_eq!((bucket.tokens(start), bucket.wait(50, start)), (50, Duration::ZERO));
         bucket.take(50, start);
         assert_eq!(bucket.tokens(start), 0);
@@ -111,7 +113,7 @@ mod tests {
     #[test]
     fn debt_is_paid_before_there_is_a_token() {
         let start = Instant::now();
-        let mut bucket = Bucket::new(rate(1000, 10));
+        let mut bucket = Bucket::new(Rate::of(1000, 10));
         bucket.take(110, start);
         assert_eq!(bucket.wait(1, start), Duration::from_millis(101));
         assert_eq!(bucket.tokens(start + Duration::from_millis(100)), 0);
@@ -121,7 +123,7 @@ mod tests {
     #[test]
     fn time_that_goes_back_gives_nothing() {
         let start = Instant::now() + Duration::from_secs(9);
-        let mut bucket = Bucket::new(rate(10, 10));
+        let mut bucket = Bucket::new(Rate::of(10, 10));
         bucket.take(10, start);
         assert_eq!(bucket.tokens(start - Duration::from_secs(5)), 0);
         bucket.take(1, start - Duration::from_secs(5));
@@ -129,7 +131,7 @@ mod tests {
     }
 
     fn rates() -> impl Strategy<Value = Rate> {
-        (1..40_000_000_000_u64, 1..100_000_000_u64).prop_map(|(r, b)| rate(r, b))
+        (1..40_000_000_000_u64, 1..100_000_000_u64).prop_map(|(r, b)| Rate::of(r, b))
     }
 
     proptest! {

@@ -111,12 +111,6 @@ impl Throttle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::num::NonZeroU64;
-
-    fn rate(per_second: u64, burst: u64) -> Option<Rate> {
-        let number = |n| NonZeroU64::new(n).unwrap();
-        Some(Rate { per_second: number(per_second), burst: number(burst) })
-    }
 
     #[test]
     fn without_rates_nothing_is_held() {
@@ -133,7 +127,8 @@ mod tests {
     fn the_scarcer_of_two_rates_holds_and_is_accounted_for() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let net = NetRate { bytes: rate(1_000_000, 100_000), packets: rate(100, 2) };
+        let net =
+            NetRate { bytes: Some(Rate::of(1_000_000, 100_000)), packets: Some(Rate::of(100, 2)) };
         let (mut throttle, account) = (Throttle::new(net), HeldBack::default());
         throttle.passed(60, start, &account);
         assert!(throttle.admits(start));

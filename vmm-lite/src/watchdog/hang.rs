@@ -25,9 +25,7 @@ pub fn of(pid: u64, tid: u64, name: &str) -> Option<String> {
     if comm.trim_end() != name && pid != tid {
         return None;
     }
-    let status = read("status").ok()?;
-    let state = status.lines().find_map(|line| line.strip_prefix("State:"))?.trim();
-    let mut text = format!("state {state}");
+    let mut text = format!("state {}", state_in(&read("status").ok()?)?);
     if let Some(wchan) = read("wchan").ok().filter(|w| !w.is_empty() && w != "0") {
         text += &format!(", in {wchan}");
     }
@@ -42,7 +40,10 @@ pub fn of(pid: u64, tid: u64, name: &str) -> Option<String> {
 /// What the kernel says of a process: the letter and the word of its state.
 #[must_use]
 pub fn state(pid: u32) -> Option<String> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    state_in(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
+fn state_in(status: &str) -> Option<String> {
     let state = status.lines().find_map(|line| line.strip_prefix("State:"))?;
     Some(state.trim().to_owned())
 }

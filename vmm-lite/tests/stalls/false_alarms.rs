@@ -1,33 +1,12 @@
 //! What takes long, or does nothing for long, and yet does not hang.
 
-use super::{
-    bed::Bed,
-    common::{Elf, control, guest},
-};
+use super::{bed::Bed, common::Elf, greeting::greets};
 use nix::sys::signal::Signal;
 use std::{
     fs, thread,
     time::{Duration, Instant},
 };
-use vmm_lite_interface::{
-    doorbell::{Doorbell, PORT},
-    layout::CONSOLE_OUT,
-};
 use vmm_lite_lab::{process::Process, vmm::PATIENCE};
-
-guest!(
-    says_hi_and_waits,
-    "mov dword ptr [{ring}], 0x0a216968", // "hi!\n"
-    "mov dword ptr [{head}], 4",
-    "mov edx, {port}",
-    "2: mov eax, {bits}",
-    "out dx, eax",
-    "jmp 2b",
-    ring = const CONSOLE_OUT as u32,
-    head = const control!(console_out.head),
-    port = const PORT as u32,
-    bits = const Doorbell::CONSOLE.0 | Doorbell::WAIT.0,
-);
 
 /// How long a thread may take: what happens as soon as a busy host gets to it takes less.
 const LIMIT: &str = "2s";
@@ -66,7 +45,7 @@ fn a_guest_that_computes_without_end_does_not_hang() {
 #[test]
 fn a_guest_that_waits_without_end_does_not_hang() {
     let Some(bed) = Bed::new("an idle guest") else { return };
-    let image = Elf::of(says_hi_and_waits()).file();
+    let image = Elf::of(greets()).file();
     let run = ["run", image.path().to_str().unwrap(), "--name", "d", "--memory", "2M"];
     let vm = bed.verb(&[&run[..], &["--watchdog", LIMIT]].concat());
     vm.wait_for_line("hi!", PATIENCE).unwrap();
