@@ -35,8 +35,9 @@ use vmm_lite_interface::layout::MEMORY_MAX;
 /// How often the waiting process looks for a signal. Arrivals and connections wake it at once.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// How long the source of a VM that has ended may take to be told so.
-const LAST_WORD: Duration = Duration::from_secs(2);
+/// How long the source of a VM that has ended is waited for if it has not heard what became of the
+/// VM: one that lives asks about twice a second.
+const LAST_WORD: Duration = Duration::from_secs(5);
 
 const EXAMPLES: &str = "\
 The process waits for one VM, becomes it, and ends as it ends. A move that fails leaves it waiting for the next. Only hosts that
@@ -163,7 +164,7 @@ pub fn run(args: Args) -> super::Result {
     figures.show(&vm);
     let server = Server::new(claim);
     let end = server::serve_until_end(&vm, &server, &signals)?;
-    // A source whose memory was still to follow is told, as it would ask for ever.
+    // A source that does not know would ask for ever.
     if let Some(receiver) = moves.upgrade() {
         receiver.wait_over(LAST_WORD);
     }

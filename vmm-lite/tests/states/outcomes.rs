@@ -89,7 +89,6 @@ fn a_source_is_told_that_its_destination_was_stopped_while_memory_followed() {
 
 /// However long the thread takes that tells it.
 #[test]
-#[ignore = "fails: where the destination is held for seconds, migrate goes on waiting at the source"]
 fn a_destination_that_is_stopped_does_not_end_before_its_source_is_told() {
     let Some(bed) = Bed::new("a destination that takes its time to end") else { return };
     let mut scene = bed.handed_over("destination.vm-ended=hold");

@@ -130,10 +130,13 @@ impl Receiver {
         self.offering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits, for at most so long, until the move that brought the VM is over.
+    /// For a VM that has ended: waits until its source knows what became of it, for at most so
+    /// long. One that does not would ask for ever.
     pub fn wait_over(&self, most: Duration) {
+        // The thread of the move tells it, if it can: it has its own limits.
         let waits = |state: &mut State| state.current.is_some();
-        drop(self.changed.wait_timeout_while(self.state(), patience(most), waits));
+        drop(self.changed.wait_while(self.state(), waits));
+        self.stages.wait_over(patience(most));
     }
 
     /// Whether the process has become a VM.
@@ -173,9 +176,12 @@ impl Receiver {
             Message::Query(id, receiver) => {
                 let outcome = self.outcome(&id, &receiver, &connection.peer());
                 if outcome == Outcome::Ran
-                    && let Some(thread) = self.lacking(&id)
+                    && let Some(thread) = self.thread_of(&id)
                 {
-                    return thread.join(connection).map_err(Error::Event);
+                    connection = match thread.join(connection) {
+                        Ok(()) => return Ok(()),
+                        Err(connection) => connection,
+                    };
                 }
                 connection.send(&Message::Outcome(id, outcome))?;
                 if outcome == Outcome::Ran && heard(&mut connection) {
@@ -211,11 +217,11 @@ impl Receiver {
         state.ledger.outcome(id, receiver)
     }
 
-    /// The thread of a move whose VM runs here and lacks pages: that one answers.
-    fn lacking(&self, id: &MoveId) -> Option<Arc<Rejoin>> {
+    /// The thread of a move: that one answers while its VM lacks pages.
+    fn thread_of(&self, id: &MoveId) -> Option<Arc<Rejoin>> {
         let state = self.state();
         let (_, thread) = state.current.as_ref().filter(|(current, _)| current == id)?;
-        thread.is_lacking().then(|| Arc::clone(thread))
+        Some(Arc::clone(thread))
     }
 
     fn take_in(self: &Arc<Self>, mut connection: Connection, id: MoveId) -> Result<(), Error> {

@@ -2,13 +2,9 @@
 
 use crate::migration::{Error, connection::Connection};
 use std::{
-    io,
     net::{Shutdown, TcpStream},
     os::fd::{AsRawFd, RawFd},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -17,17 +13,22 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 pub(super) struct Rejoin {
     /// The move's connection, to be ended from elsewhere.
     stream: Mutex<Arc<TcpStream>>,
-    /// The VM runs and lacks pages: a source may come back.
-    lacking: AtomicBool,
-    back: Mutex<Option<Connection>>,
+    back: Mutex<Back>,
     event: EventFd,
+}
+
+#[derive(Default, Debug)]
+struct Back {
+    /// The VM runs and lacks pages: a source may come back.
+    lacking: bool,
+    /// On which it has, and which the move's thread has yet to take.
+    connection: Option<Connection>,
 }
 
 impl Rejoin {
     pub fn new(stream: Arc<TcpStream>) -> Result<Self, Error> {
         let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(Error::Event)?;
-        let (lacking, back) = Default::default();
-        Ok(Self { stream: Mutex::new(stream), lacking, back, event })
+        Ok(Self { stream: Mutex::new(stream), back: Mutex::default(), event })
     }
 
     /// Ends the move's connection, whose thread sees that.
@@ -36,28 +37,31 @@ impl Rejoin {
         let _ = lock(&self.stream).shutdown(Shutdown::Both);
     }
 
-    /// Whether pages are missing.
+    /// Whether pages are missing: for as long as they are, the move's thread takes a source that is
+    /// back. One that came before they were not is still to be [taken](Self::take).
     pub fn set_lacking(&self, lacking: bool) {
-        self.lacking.store(lacking, SeqCst);
+        lock(&self.back).lacking = lacking;
     }
 
-    /// Whether the thread of the move waits for pages, and takes a source that is back.
-    pub fn is_lacking(&self) -> bool {
-        self.lacking.load(SeqCst)
-    }
-
-    /// The source is back on `connection`, on which it has asked.
-    pub fn join(&self, connection: Connection) -> io::Result<()> {
+    /// The source is back on `connection`, on which it has asked. Handed back where no page is
+    /// missing: the move's thread may have looked for the last time.
+    pub fn join(&self, connection: Connection) -> Result<(), Connection> {
+        let mut back = lock(&self.back);
+        if !back.lacking {
+            return Err(connection);
+        }
         self.shut_down();
-        *lock(&self.back) = Some(connection);
-        self.event.write(1)
+        back.connection = Some(connection);
+        // It holds far more than the sources there are.
+        let _ = self.event.write(1);
+        Ok(())
     }
 
     /// The connection on which the source is back.
     pub fn take(&self) -> Option<Connection> {
         // Readable or not: what counts is whether one is there.
         let _ = self.event.read();
-        let connection = lock(&self.back).take()?;
+        let connection = lock(&self.back).connection.take()?;
         *lock(&self.stream) = connection.stream();
         Some(connection)
     }

@@ -12,8 +12,8 @@ use crate::{
 use migrate::wire::Message;
 use std::{
     os::fd::{AsRawFd, RawFd},
-    sync::{Mutex, PoisonError},
-    time::Instant,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -32,6 +32,7 @@ pub enum Stage {
 #[derive(Debug)]
 pub struct Stages {
     stage: Mutex<Stage>,
+    changed: Condvar,
     /// Readable when the stage has changed.
     event: EventFd,
 }
@@ -39,7 +40,7 @@ pub struct Stages {
 impl Stages {
     pub(super) fn new() -> Result<Self, Error> {
         let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(Error::Event)?;
-        Ok(Self { stage: Mutex::new(Stage::Open), event })
+        Ok(Self { stage: Mutex::new(Stage::Open), changed: Condvar::new(), event })
     }
 
     /// The stage now. For the one thread that polls [`fd`](Self::fd).
@@ -47,7 +48,17 @@ impl Stages {
     pub fn take(&self) -> Stage {
         // Readable or not: what counts is the stage.
         let _ = self.event.read();
-        *self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.stage()
+    }
+
+    /// Waits for the last stage, for at most so long.
+    pub(super) fn wait_over(&self, most: Duration) {
+        let waits = |stage: &mut Stage| *stage != Stage::Over;
+        drop(self.changed.wait_timeout_while(self.stage(), most, waits));
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Readable when the stage has changed.
@@ -58,11 +69,12 @@ impl Stages {
 
     /// The stage is this from now on, if it was not further already.
     pub(super) fn enter(&self, next: Stage) {
-        let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stage = self.stage();
         if *stage < next {
             *stage = next;
             // It holds far more than the stages there are.
             let _ = self.event.write(1);
+            self.changed.notify_all();
         }
     }
 }

@@ -4,6 +4,7 @@ use super::{
     super::stage::{Stage, heard, narrow},
     Attempt,
 };
+use migrate::wire::{Message, Outcome};
 
 impl Attempt<'_> {
     /// Of a VM that runs: waits for the source's last word. `false`: it did not come.
@@ -11,8 +12,18 @@ impl Attempt<'_> {
         if self.ran > self.epoch {
             self.settle();
             self.heard = self.heard || self.connection.as_mut().is_some_and(heard);
+            self.heard = self.heard || self.answered();
         }
         self.heard
+    }
+
+    /// Answers a source that came back just when no page was missing any more, as the last came or
+    /// the VM ended. `false`: there is none, or it did not hear the answer.
+    fn answered(&mut self) -> bool {
+        let (Some(mut connection), Some(id)) = (self.rejoin.take(), self.machine.id()) else {
+            return false;
+        };
+        connection.send(&Message::Outcome(id, Outcome::Ran)).is_ok() && heard(&mut connection)
     }
 
     /// Nothing is in a hurry any more: what making a VM took is given up, by all threads.
