@@ -10,7 +10,7 @@ use vmm_lite_lab::{
 use crate::{
     load::Load,
     options::Options,
-    system::{Guest, Moved, System},
+    system::{Guest, Moved, PHASES, System},
     watch::{self, Watch},
 };
 
@@ -24,6 +24,8 @@ pub struct Figures {
     pub system: String,
     /// By the system's own account.
     pub blackout_ns: Summary,
+    /// Of that, by phase, in the order of [`PHASES`]; zeros where the system does not tell.
+    pub phases_ns: [Summary; PHASES.len()],
     /// What guest or client saw.
     #[serde(flatten)]
     pub watch: watch::Figures,
@@ -96,11 +98,14 @@ fn block(
 
 impl Samples {
     fn figures(&self, system: &str) -> Figures {
-        let of =
-            |figure: fn(&Moved) -> u64| summary(&self.moved.iter().map(figure).collect::<Vec<_>>());
+        let each = |figure: &dyn Fn(&Moved) -> u64| {
+            summary(&self.moved.iter().map(figure).collect::<Vec<_>>())
+        };
+        let of = |figure: fn(&Moved) -> u64| each(&figure);
         Figures {
             system: system.to_owned(),
             blackout_ns: of(|m| m.blackout_ns),
+            phases_ns: std::array::from_fn(|n| each(&|m| m.phases_ns[n])),
             watch: self.watch.figures(),
             total_ns: of(|m| m.total_ns),
             bytes_sent: of(|m| m.bytes_sent),

@@ -17,7 +17,7 @@ use crate::{
     load::Load,
     options::Options,
     report::three,
-    system::{Guest, System, VmmLite},
+    system::{Guest, Moved, PHASES, System, VmmLite},
 };
 
 /// The sizes, in MiB.
@@ -34,6 +34,10 @@ pub struct Size {
     pub memory_mib: u32,
     /// Request to pause to first instruction, ns.
     pub blackout_ns: Summary,
+    /// Of that, by phase, in the order of [`PHASES`], ns.
+    pub phases_ns: [Summary; PHASES.len()],
+    /// Pages sent in the blackout.
+    pub last_pages: Summary,
     /// The whole move, ns.
     pub total_ns: Summary,
     /// Bytes sent.
@@ -62,10 +66,14 @@ pub fn run(options: &Options) -> Result<Vec<Size>> {
         eprintln!("sizes: {} of {}", options.moves - left, options.moves);
     }
     let figures = samples.map(|(memory_mib, moved)| {
-        let of = |figure: fn(&_) -> u64| summary(&moved.iter().map(figure).collect::<Vec<_>>());
+        let each =
+            |figure: &dyn Fn(&Moved) -> u64| summary(&moved.iter().map(figure).collect::<Vec<_>>());
+        let of = |figure: fn(&Moved) -> u64| each(&figure);
         Size {
             memory_mib,
             blackout_ns: of(|m| m.blackout_ns),
+            phases_ns: std::array::from_fn(|n| each(&|m| m.phases_ns[n])),
+            last_pages: of(|m| m.last_pages),
             total_ns: of(|m| m.total_ns),
             bytes_sent: of(|m| m.bytes_sent),
         }
@@ -79,16 +87,19 @@ pub fn write_markdown(sizes: &[Size], t: &mut String) -> std::fmt::Result {
     writeln!(
         t,
         "| kv, redis-benchmark, {} moves at each size | blackout: median / p99 / max \
-         | whole move | KiB sent |",
+         | of it quiesce / last pages and state / transfer and apply / commit and run, median \
+         | last pages | whole move | KiB sent |",
         first.blackout_ns.count
     )?;
-    writeln!(t, "| --- | ---: | ---: | ---: |")?;
+    writeln!(t, "| --- | ---: | ---: | ---: | ---: | ---: |")?;
     for size in sizes {
         writeln!(
             t,
-            "| {} MiB | {} | {} | {} |",
+            "| {} MiB | {} | {} | {} | {} | {} |",
             size.memory_mib,
             three(size.blackout_ns),
+            size.phases_ns.map(|phase| human_ns(phase.median)).join(" / "),
+            size.last_pages.median,
             human_ns(size.total_ns.median),
             size.bytes_sent.median / 1024,
         )?;

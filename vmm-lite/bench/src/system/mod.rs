@@ -77,7 +77,15 @@ pub struct Moved {
     pub bytes_sent: u64,
     /// Rounds.
     pub rounds: u64,
+    /// The blackout by phase, ns, in the order of [`PHASES`]; zeros where the system does not tell.
+    pub phases_ns: [u64; PHASES.len()],
+    /// Pages sent in the blackout; 0 where the system does not tell.
+    pub last_pages: u64,
 }
+
+/// The phases of the blackout, as the report of a move names them.
+pub const PHASES: [&str; 4] =
+    ["quiesce_ns", "last_pages_and_state_ns", "transfer_and_apply_ns", "commit_and_run_ns"];
 
 /// What a system says of one snapshot.
 #[derive(Clone, Debug, Default)]

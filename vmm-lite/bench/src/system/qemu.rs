@@ -114,6 +114,7 @@ impl System for Qemu {
             total_ns,
             bytes_sent: report.transferred,
             rounds: report.rounds,
+            ..Moved::default()
         })
     }
 

@@ -15,7 +15,7 @@ use vmm_lite_lab::{
     vmm::{PATIENCE, Vmm},
 };
 
-use super::{GUEST_IP, GUEST_MAC, Guest, Moved, Restore, Saved, Started, System};
+use super::{GUEST_IP, GUEST_MAC, Guest, Moved, PHASES, Restore, Saved, Started, System};
 
 const NAME: &str = "bench";
 const PORT: u16 = 7000;
@@ -89,6 +89,8 @@ impl System for VmmLite {
             total_ns: figure(&report, "total_ns")?,
             bytes_sent: figure(&report, "bytes_sent")?,
             rounds: figure(&report, "rounds")?,
+            phases_ns: PHASES.map(|phase| report["phases"][phase].as_u64().unwrap_or_default()),
+            last_pages: figure(&report, "last_pages")?,
         })
     }
 
