@@ -1,7 +1,11 @@
 //! The bitmap of pages whose content does not matter while the guest is quiescent; see
 //! [`ControlPage::dont_care`](vmm_lite_interface::control::ControlPage::dont_care).
 
-use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use core::sync::atomic::{
+    AtomicU8,
+    Ordering::{Relaxed, SeqCst},
+    compiler_fence,
+};
 
 const PAGE: usize = 4096;
 
@@ -49,6 +53,9 @@ impl Bitmap<'_> {
                 page += 1;
             }
         }
+        // The VMM is to find the mark gone before what is written to the page from now on. The CPU
+        // keeps stores in their order.
+        compiler_fence(SeqCst);
     }
 }
 

@@ -33,6 +33,8 @@ const REMEMBERED: usize = 4;
 pub struct Rounds {
     policy: Policy,
     left: Pages,
+    /// Not sent, and not left either: see [`leave_out`](Self::leave_out).
+    out: Pages,
     done: u32,
     /// What changed, the latest first.
     changed: VecDeque<Pages>,
@@ -47,6 +49,7 @@ impl Rounds {
         Self {
             policy,
             left: Pages::all(pages),
+            out: Pages::none(pages),
             done: 0,
             changed: VecDeque::new(),
             last_dirty: usize::MAX,
@@ -59,7 +62,25 @@ impl Rounds {
         let mut now = self.left.clone();
         now.take_out(dont_care);
         self.left.keep(dont_care);
+        self.out.take_out(&now);
         now
+    }
+
+    /// Pages that lost their content before they were sent: they matter again only when they
+    /// change, and are not looked at before.
+    pub fn leave_out(&mut self, pages: &Pages) {
+        let mut out = self.left.clone();
+        out.keep(pages);
+        self.left.take_out(&out);
+        self.out.add(&out);
+    }
+
+    /// Pages that were not sent since they changed, or ever.
+    #[must_use]
+    pub fn unsent(&self) -> Pages {
+        let mut pages = self.left.clone();
+        pages.add(&self.out);
+        pages
     }
 
     /// A round has been sent.
@@ -80,7 +101,8 @@ impl Rounds {
         !stuck && self.done < self.policy.rounds_max && time > self.policy.last_round
     }
 
-    /// What is left: pages that changed since they were sent, or were not sent.
+    /// What is left: pages that changed since they were sent, or were not sent nor [left
+    /// out](Self::leave_out).
     #[must_use]
     pub fn left(&self) -> &Pages {
         &self.left
@@ -142,13 +164,23 @@ mod tests {
         #[test]
         fn nothing_that_matters_stays_behind(
             steps in prop::collection::vec((prop::collection::vec(0..LIMIT, 0..40), prop::collection::vec(0..LIMIT, 0..40)), 1..10),
+            lost in prop::collection::vec(0..LIMIT, 0..40),
         ) {
             let mut rounds = Rounds::new(LIMIT, Policy::default());
             let mut version = [1_u32; LIMIT];
             let mut there = [0_u32; LIMIT];
             let (last, running) = steps.split_last().unwrap();
-            for (dirty, dont_care) in running {
+            for (n, (dirty, dont_care)) in running.iter().enumerate() {
                 for page in rounds.next(&set(dont_care)).iter() { there[page] = version[page]; }
+                if n == 0 {
+                    // What they held is lost, so that it is right whatever is there.
+                    let mut lost = set(&lost);
+                    lost.keep(&set(dont_care));
+                    rounds.leave_out(&lost);
+                    lost.iter().for_each(|page| there[page] = version[page]);
+                    prop_assert!(lost.iter().all(|page| !rounds.left().contains(page)));
+                    prop_assert!(lost.iter().all(|page| rounds.unsent().contains(page)));
+                }
                 rounds.sent();
                 dirty.iter().for_each(|n| version[*n] += 1);
                 let _ = rounds.changed(&set(dirty), Duration::ZERO);

@@ -260,9 +260,9 @@ impl Source {
         self.numbers.zero += sent.zero;
     }
 
-    /// Pages that were not sent since they changed, as far as that is known: of these, and of what
-    /// has changed since, it has to be known whether the guest [cares](Stopped::dont_care) for
-    /// them.
+    /// Pages that were not sent since they changed, as far as that is known, but for those that
+    /// were [left out](Event::LeftOut): of these, and of what has changed since, it has to be known
+    /// whether the guest [cares](Stopped::dont_care) for them.
     #[must_use]
     pub fn unsent(&self) -> &Pages {
         self.rounds.left()
@@ -271,7 +271,7 @@ impl Source {
     /// Pages that were not sent as the guest does not care for what is in them. Of a move that was made: before that the guest may change its mind.
     #[must_use]
     pub fn left_out(&self) -> Pages {
-        let mut pages = self.rounds.left().clone();
+        let mut pages = self.rounds.unsent();
         if let Some(announced) = &self.announced {
             // Those went when they had been promised.
             pages.take_out(announced);

@@ -109,10 +109,9 @@ fn written_again(vm: &Vm) {
 fn blackout(memory: u64, mode: Mode) -> Work {
     let vm = vm(memory);
     let pages = vm.ram().pages();
-    // The guest has given up some megabytes. (Its kernel gives up 69 MiB at most, so that they too
-    // are no more in a larger VM.)
+    // The guest has given up all that it does not use, as its kernel would.
     let mut hints = vec![0; pages / 8];
-    hints[0x80_0000 / PAGE / 8..0xc0_0000 / PAGE / 8].fill(0xff);
+    hints[0x80_0000 / PAGE / 8..].fill(0xff);
     vm.ram().write(HINTS, &hints).unwrap();
     let control = vm.ram().control_page();
     control.dont_care.store(HINTS, SeqCst);
@@ -135,6 +134,7 @@ fn blackout(memory: u64, mode: Mode) -> Work {
     let (mut source, _) = Source::begin([1; 16], offer, settings, now);
     let mut actions = source.handle(Event::Message(Message::Welcome([1; 16], [2; 16])), now);
     let mut paused = None;
+    let mut gave_up = None;
     let mut began = (0, 0);
     let mut last = 0;
     loop {
@@ -142,6 +142,9 @@ fn blackout(memory: u64, mode: Mode) -> Work {
         for action in actions.drain(..) {
             match action {
                 Action::Send(Message::Offer(_)) => {
+                    vm.ask_to_give_up();
+                    control.give_up_answer.store(control.give_up_request.load(SeqCst), SeqCst);
+                    gave_up = vm.wait_gave_up(PATIENCE);
                     events.push(Event::GivenUp(vm.dont_care()));
                     let accepted = Accepted { follow: true, apply_ns: 1000 };
                     events.push(Event::Message(Message::Accept(accepted)));
@@ -150,6 +153,9 @@ fn blackout(memory: u64, mode: Mode) -> Work {
                 Action::SendPages { round, .. } => {
                     if round == 0 {
                         vm.dirty_log().leave_out(0..pages).unwrap();
+                    }
+                    if let Some(gave_up) = gave_up.filter(|_| round == 0) {
+                        events.push(Event::LeftOut(vm.lost_content(gave_up)));
                     }
                     written_again(&vm);
                     events.push(Event::Sent(Sent { bytes: 100, full: 1, ..Sent::default() }));

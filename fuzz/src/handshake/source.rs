@@ -21,6 +21,7 @@ enum At<'a> {
     Failed,
     Held,
     GivenUp(Vec<u64>),
+    LeftOut(Vec<u64>),
     Sent(u64, u64, u64),
     Peeked(Vec<u64>, Vec<u64>),
     Dirty(Vec<u64>, Vec<u64>),
@@ -75,6 +76,7 @@ fn event(what: &At<'_>, seen: &mut Seen, now: &mut Duration) -> Option<Event> {
         At::Failed => Event::Failed("no".into()),
         At::Held => Event::Held,
         At::GivenUp(words) => Event::GivenUp(pages(words)),
+        At::LeftOut(words) => Event::LeftOut(pages(words)),
         // What this host measured itself: large, but not absurd.
         At::Sent(bytes, full, zero) => Event::Sent(Sent {
             bytes: bytes >> 16,

@@ -45,6 +45,10 @@ impl Source {
                 self.dont_care = pages;
                 Vec::new()
             }
+            (State::Copying, Event::LeftOut(pages)) => {
+                self.rounds.leave_out(&pages);
+                Vec::new()
+            }
             (State::Copying, Event::Sent(sent)) => {
                 self.count(sent);
                 self.to(State::Confirming, Some(now + self.settings.answer));

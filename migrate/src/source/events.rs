@@ -92,6 +92,9 @@ pub enum Event {
     Held,
     /// Pages whose content does not matter, before anything is sent.
     GivenUp(Pages),
+    /// Pages that lost their content before the first round was sent, and that changes are logged
+    /// of since before that was seen: they need not be sent unless they change.
+    LeftOut(Pages),
     /// What [`Action::PeekDirty`] found.
     Peeked {
         /// Changed since the last time it was taken.

@@ -102,7 +102,8 @@ pub fn copy(
 ) -> Result<Copied, Error> {
     if let VmPhase::Running = vm.phase() {
         vm.ask_to_give_up();
-        vm.wait_gave_up(QUIESCE);
+        // Without an answer more is copied.
+        let _ = vm.wait_gave_up(QUIESCE);
     }
     fail_point!("copy.begun");
     if !alive(0) {

@@ -256,18 +256,21 @@ impl Shared {
         self.nudge();
     }
 
-    /// Waits until the guest has answered [`ask_to_give_up`](Self::ask_to_give_up), does not run, or `deadline`.
-    pub(super) fn wait_gave_up(&self, deadline: Instant) {
+    /// Waits until the guest has answered [`ask_to_give_up`](Self::ask_to_give_up), does not run,
+    /// or `deadline`. If it has answered: the number of the quiesce request before.
+    pub(super) fn wait_gave_up(&self, deadline: Instant) -> Option<u32> {
         let page = self.ram.control_page();
+        let number = self.quiesce_number();
         let answered = || page.give_up_answer.load(SeqCst) == page.give_up_request.load(SeqCst);
         let mut control = self.lock_control();
         while matches!(control.phase, Phase::Running) && !answered() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return;
+                break;
             }
             control = self.wait_changed(control, Some(left));
         }
+        answered().then_some(number)
     }
 
     fn wait_changed<'s>(

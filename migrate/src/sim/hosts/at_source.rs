@@ -43,6 +43,9 @@ impl World {
                 Action::SendPages { round, pages } => {
                     let (full, zero) = self.send_pages(&pages);
                     self.send_to_destination(&Message::RoundEnd(round));
+                    if round == 0 {
+                        self.source_event(Event::LeftOut(self.guest.dont_care()));
+                    }
                     self.sent(full, zero);
                 }
                 Action::Announce { round, pages } => {

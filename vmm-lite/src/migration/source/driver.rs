@@ -25,7 +25,7 @@ use crate::{
         progress::Watcher,
         wanted::{ASKER_GONE, BY_CANCEL, VM_ENDED, Wanted},
     },
-    vm::{Paused, Side, Urgent, Vm, VmPhase},
+    vm::{GaveUp, Paused, Side, Urgent, Vm, VmPhase},
 };
 use migrate::{
     Peer, ReceiverId,
@@ -75,6 +75,8 @@ pub(super) struct Driver<'vm> {
     pub(super) paused_there: bool,
     /// The destination was asked once more since an operator vouched for the VM.
     asked_since_vouched: bool,
+    /// The guest has given up memory for this move.
+    pub(super) gave_up: Option<GaveUp>,
     /// Pages of the guest's page tables.
     tables: Vec<usize>,
     /// What had changed when that was last looked at.
@@ -125,6 +127,7 @@ impl<'vm> Driver<'vm> {
             held: Vec::new(),
             paused_there: false,
             asked_since_vouched: false,
+            gave_up: None,
             tables: Vec::new(),
             written: Pages::none(0),
             pace: Pace::new(options.bandwidth),
@@ -153,7 +156,7 @@ impl<'vm> Driver<'vm> {
             let now = self.now();
             if let Some(event) = event {
                 if let Event::Message(Message::Accept(_)) = event {
-                    self.vm.wait_gave_up(GIVE_UP);
+                    self.gave_up = self.vm.wait_gave_up(GIVE_UP);
                     let given_up = self.vm.dont_care();
                     self.actions.extend(self.source.handle(Event::GivenUp(given_up), self.now()));
                 }
