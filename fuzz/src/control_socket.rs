@@ -2,10 +2,8 @@
 //!
 //! Input: what comes through the socket.
 
-use vmm_lite::{
-    control::{Request, request::Error},
-    migration::address::Address,
-};
+use api::{Request, request::Error};
+use vmm::migration::address::Address;
 
 /// Most levels of nesting that are gone into; the parser has a limit of its own.
 const DEEP: usize = 200;

@@ -16,7 +16,7 @@ use object::{
     elf::{FileHeader64, PT_LOAD},
     read::elf::{FileHeader, ProgramHeader},
 };
-use vmm_lite::{
+use vmm::{
     boot::{Image, Parameters, load},
     memory::{GuestRam, PAGE},
     vm::Symbols,

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use vmm_lite::memory::GuestRam;
+use vmm::memory::GuestRam;
 use vmm_lite_interface::layout::IMAGE_BASE;
 
 /// Size of the guest's memory, in bytes: the least there can be.

@@ -17,7 +17,7 @@ use nix::{
     sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair},
 };
 use vm_memory::{GuestAddress, GuestMemoryBackend, bitmap::Bitmap};
-use vmm_lite::{
+use vmm::{
     devices::{
         net::{Net, NetState},
         tap::Tap,
@@ -292,7 +292,7 @@ impl<'r> Host<'r> {
         }
     }
 
-    fn bitmap(&self) -> &vmm_lite::memory::Marks {
+    fn bitmap(&self) -> &vmm::memory::Marks {
         let region = self.ram.mmap().find_region(GuestAddress(0)).expect("one region");
         vm_memory::MmapRegion::bitmap(region)
     }

@@ -1,5 +1,16 @@
 //! The `vmm-lite` program. See `vmm-lite --help`.
+//!
+//! - [`cli`]: the verbs
+//! - [`control`]: the socket through which other processes talk to a running VM
+//! - [`metrics`]: a VM's figures for Prometheus
+
+#[macro_use(eprint, eprintln, fail_point, print, println)]
+extern crate vmm;
+
+mod cli;
+mod control;
+mod metrics;
 
 fn main() -> std::process::ExitCode {
-    vmm_lite::cli::main()
+    cli::main()
 }

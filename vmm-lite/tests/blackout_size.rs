@@ -21,7 +21,7 @@ use std::{
     sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
 };
-use vmm_lite::{
+use vmm::{
     boot::{Image, Parameters},
     devices::console::Console,
     memory::{PAGE, words_looked_at},

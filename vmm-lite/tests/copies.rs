@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
-use vmm_lite::{
+use vmm::{
     devices::console::Console,
     kvm::Host,
     memory::{Complete, GuestRam, PAGE, Supply, Userfault},
@@ -161,7 +161,7 @@ fn a_copy_that_is_given_up_leaves_the_machine_as_it_was() {
     }
     struct Full;
     impl Sink for Full {
-        fn pages(&mut self, _: &[vmm_lite::snapshot::sink::Page]) -> Result<(), Error> {
+        fn pages(&mut self, _: &[vmm::snapshot::sink::Page]) -> Result<(), Error> {
             Err(Error::Write(std::io::ErrorKind::StorageFull.into()))
         }
     }

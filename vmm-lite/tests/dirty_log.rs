@@ -2,7 +2,7 @@
 //! sets. A page that was missed would be old at a move's destination (rule R2).
 
 use std::time::{Duration, Instant};
-use vmm_lite::{
+use vmm::{
     boot::{Image, Parameters},
     devices::console::Console,
     memory::{PAGE, PageSet},

@@ -196,7 +196,7 @@ fn a_source_that_falls_silent_while_memory_follows_is_waited_for() {
     let mut source = dirtier(&vmms[0], &image);
     let url = vmms[1].url(7000);
     let mut receive = vmms[1].command(&["receive", "--listen", &url, "--plaintext"]).unwrap();
-    receive.env(vmm_lite::fail_point::PATIENCE, "1s");
+    receive.env(vmm::fail_point::PATIENCE, "1s");
     let there = Process::start(receive).unwrap();
     there.wait_for_line("listening", PATIENCE).unwrap();
     let pid = Pid::from_raw(source.pid().cast_signed());

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Elf, TempFile};
-use vmm_lite::{
+use vmm::{
     boot::{self, Image, ImageError, Parameters},
     memory::GuestRam,
 };

@@ -12,7 +12,7 @@ use std::{
     path::PathBuf,
     time::Duration,
 };
-use vmm_lite::kvm::Host;
+use vmm::kvm::Host;
 use vmm_lite_lab::{
     accept::accept,
     images::image,

@@ -11,7 +11,7 @@ use std::{
     sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
 };
-use vmm_lite::{
+use vmm::{
     devices::console::Console,
     memory::{PAGE, PageSet},
     vm::{End, Error, Identity, Resume, ResumeReason, StopReason, Vm, VmPhase, VmState},

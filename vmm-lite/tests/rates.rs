@@ -19,7 +19,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use vmm_lite::devices::{
+use vmm::devices::{
     rate::Rate,
     throttle::{NetRate, Rates},
 };

@@ -13,7 +13,7 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
-use vmm_lite::{
+use vmm::{
     memory::{Fault, GuestRam, PAGE, Userfault, UserfaultError, Watch},
     vm::{End, Vm},
 };

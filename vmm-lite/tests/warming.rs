@@ -8,7 +8,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use vmm_lite::{
+use vmm::{
     boot::{Image, Parameters},
     devices::console::Console,
     kvm::{Alarm, touch::RUNS},

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use vmm_lite::devices::net::NetState;
+use vmm::devices::net::NetState;
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;

@@ -18,6 +18,7 @@
 pub mod accept;
 pub mod error;
 pub mod exec;
+pub mod files;
 pub mod images;
 pub mod message;
 pub mod net;

@@ -1,8 +1,8 @@
 //! How values are written on the command line.
 
-use crate::watchdog::LIMIT_MIN;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+use vmm::host::watchdog::LIMIT_MIN;
 
 /// A size of memory: bytes, or with K, M or G (also KiB, MiB, GiB) for powers of 1024.
 ///
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn limits_of_the_watchdog() {
-        assert_eq!(watchdog("5s"), Ok(Watchdog(Some(crate::watchdog::LIMIT))));
+        assert_eq!(watchdog("5s"), Ok(Watchdog(Some(vmm::host::watchdog::LIMIT))));
         assert_eq!(watchdog("1min"), Ok(Watchdog(Some(Duration::from_secs(60)))));
         assert_eq!(watchdog("off"), Ok(Watchdog(None)));
         for wrong in ["", "5", "999ms", "0s", "none"] {

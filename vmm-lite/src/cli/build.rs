@@ -1,7 +1,8 @@
 //! `vmm-lite build`.
 
-use crate::build::{self, Built, Error, Request};
+use image_builder::{Built, Error, Request};
 use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode};
+use vmm::boot::Image;
 
 const EXAMPLES: &str = r#"Examples:
   vmm-lite build                          the crate in this directory → NAME.img
@@ -97,7 +98,7 @@ pub fn run(args: Args) -> super::Result {
         }
     };
     if print_env {
-        for (name, value) in build::environment(&request, tell)? {
+        for (name, value) in image_builder::environment(&request, tell)? {
             writeln!(std::io::stdout(), "export {name}={}", shell_quoted(&value))?;
         }
         return Ok(ExitCode::SUCCESS);
@@ -109,7 +110,8 @@ pub fn run(args: Args) -> super::Result {
             printed = writeln!(std::io::stdout(), "{text}");
         }
     };
-    match build::build(&request, tell, report) {
+    let accepts = |path: &std::path::Path| Ok(Image::open(path).map(drop)?);
+    match image_builder::build(&request, &accepts, tell, report) {
         Ok(()) => {
             printed?;
             Ok(ExitCode::SUCCESS)

@@ -2,11 +2,9 @@
 //! off and waits for what becomes of that, so that the verb always says how it ended; the second
 //! leaves.
 
-use crate::{
-    control::{Client, Error, server::Signals},
-    migration::poll::{Watch, wait_any},
-    vm::StopReason,
-};
+use super::exit;
+use crate::control::server::Signals;
+use api::{Client, Error};
 use std::{
     io,
     net::Shutdown,
@@ -15,6 +13,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
+};
+use vmm::{
+    host::poll::{Watch, wait_any},
+    vm::StopReason,
 };
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -71,7 +73,7 @@ impl CallOff {
     /// The error, if none did.
     pub fn failed(&self, error: Error) -> super::Result {
         let Some(code) = self.code() else { return Err(error.into()) };
-        eprintln!("vmm-lite: {}", super::with_causes(&error));
+        eprintln!("vmm-lite: {}", vmm::host::with_causes(&error));
         Ok(code)
     }
 
@@ -82,7 +84,7 @@ impl CallOff {
     }
 
     fn code(&self) -> Option<ExitCode> {
-        lock(&self.caught).map(|reason| ExitCode::from(reason.exit_code()))
+        lock(&self.caught).map(|reason| ExitCode::from(exit::of_stop(reason)))
     }
 }
 
@@ -115,7 +117,7 @@ impl Watcher {
         let Some(stream) = asked.as_ref().and_then(|stream| stream.try_clone().ok()) else {
             early();
             // Held until then, so that nothing is asked for any more.
-            std::process::exit(reason.exit_code().into());
+            std::process::exit(exit::of_stop(reason).into());
         };
         drop(asked);
         *lock(&self.caught) = Some(reason);
@@ -123,8 +125,8 @@ impl Watcher {
         let (name, end) = (self.name.clone(), stream.try_clone());
         // On a thread of its own: the answer may take longer than it is until the second signal.
         let asks = thread::Builder::new().name("cancel".into()).spawn(move || {
-            if let Err(e) = Client::connect(&name).and_then(|mut client| client.call("cancel")) {
-                eprintln!("vmm-lite: {}", super::with_causes(&e));
+            if let Err(e) = super::connect(&name).and_then(|mut client| client.call("cancel")) {
+                eprintln!("vmm-lite: {}", vmm::host::with_causes(&e));
                 if let (Error::Refused(_), Ok(end)) = (e, end) {
                     // It may be that it has yet to begin: it does not where nothing waits for it
                     // any more.

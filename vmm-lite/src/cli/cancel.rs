@@ -1,6 +1,5 @@
 //! `vmm-lite cancel`.
 
-use crate::control::Client;
 use std::process::ExitCode;
 
 /// Call off the move of a VM that is under way
@@ -20,7 +19,7 @@ pub struct Args {
 /// # Errors
 /// When there is no such VM, or it is not being moved.
 pub fn run(args: Args) -> super::Result {
-    let answer = Client::connect(&args.name)?.call("cancel")?;
+    let answer = super::connect(&args.name)?.call("cancel")?;
     if args.json {
         println!("{answer}");
     }

@@ -2,13 +2,8 @@
 
 use super::{confinement::Confinement, metrics::Figures, network::Place, report};
 use crate::{
-    confine::files,
     control::{Server, server},
-    devices::console::Console,
-    kvm::Host,
     metrics::At,
-    snapshot::{GuestClock, clones, start::Opened},
-    vm::{ResumeReason, Vm, mac_text},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -17,6 +12,13 @@ use std::{
     os::fd::{AsFd, FromRawFd, OwnedFd},
     process::ExitCode,
     time::{Duration, Instant},
+};
+use vmm::{
+    devices::console::Console,
+    host::confine::files,
+    kvm::Host,
+    snapshot::{GuestClock, clones, start::Opened},
+    vm::{ResumeReason, Vm, mac_text},
 };
 
 /// How long the vCPU may take to enter the guest.
@@ -148,7 +150,7 @@ pub fn run(args: Args) -> super::Result {
     let (vm, server, _figures) = match started {
         Ok(started) => started,
         Err(e) => {
-            let error = Some(super::with_causes(&*e));
+            let error = Some(vmm::host::with_causes(&*e));
             let _ = ready.say(&Running { error, ..Running::default() });
             return Err(e);
         }
@@ -157,7 +159,7 @@ pub fn run(args: Args) -> super::Result {
     orders.confinement.watch()?;
     let end = server::serve_until_end(&vm, &server, &signals)?;
     report::end(&end, None);
-    Ok(ExitCode::from(end.exit_code()))
+    Ok(ExitCode::from(super::exit::of_end(&end)))
 }
 
 /// The clone, and what serves it: the control socket, and its figures.
@@ -169,6 +171,7 @@ fn start(orders: &Orders) -> Result<Started, Box<dyn std::error::Error>> {
     let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
     let Place { change, tap } = &orders.place;
     let size = guest.who.identity.memory_size;
+    let claim = super::restore::name_of(&guest, change)?;
     let mut opened = Opened::new(Host::open()?, guest, change, tap.as_deref())?;
     opened.allow_spoofing(orders.confinement.allow_spoofing);
     opened.limit(orders.confinement.rates);
@@ -178,7 +181,7 @@ fn start(orders: &Orders) -> Result<Started, Box<dyn std::error::Error>> {
         end_with(orders.parent)?;
     }
     let reason = if orders.forked { ResumeReason::Forked } else { ResumeReason::Restored };
-    let (vm, claim) = memory.start(opened, reason, orders.clock, console)?;
+    let vm = memory.start(opened, reason, orders.clock, console)?;
     figures.show(&vm);
     Ok((vm, Server::new(claim), figures))
 }

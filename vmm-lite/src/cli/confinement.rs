@@ -4,17 +4,17 @@ use super::{
     arguments::{self, Watchdog},
     jail, rates,
 };
-use crate::{
-    confine::{
+use serde::{Deserialize, Serialize};
+use std::{io, os::fd::RawFd};
+use vmm::{
+    devices::throttle::Rates,
+    host::confine::{
         self, Mode, files,
         jail::Jail,
         privileges::{self, Identity},
     },
-    devices::throttle::Rates,
-    watchdog,
+    host::watchdog,
 };
-use serde::{Deserialize, Serialize};
-use std::{io, os::fd::RawFd};
 
 /// Who the process becomes, and what it may then do.
 #[derive(clap::Args, Debug)]
@@ -30,7 +30,7 @@ pub struct Args {
     group: Option<String>,
 
     /// What becomes of a thread that makes a system call which it has no business to make
-    #[arg(long, value_enum, value_name = "MODE", default_value_t)]
+    #[arg(long, value_parser = super::choices::seccomp(), value_name = "MODE", default_value = "kill")]
     seccomp: Mode,
 
     /// Filter no system calls, as --seccomp off: for debuggers and profilers

@@ -1,6 +1,5 @@
 //! `vmm-lite console`.
 
-use crate::control::Client;
 use serde_json::json;
 use std::{
     io::{self, Read, Write},
@@ -28,7 +27,7 @@ pub struct Args {
 /// # Errors
 /// When there is no such VM, or the connection fails.
 pub fn run(args: Args) -> super::Result {
-    let mut client = Client::connect(&args.name)?;
+    let mut client = super::connect(&args.name)?;
     client.call("console")?;
     let (ahead, mut output) = client.into_raw();
     let mut input = output.try_clone()?;

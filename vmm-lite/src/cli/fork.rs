@@ -8,14 +8,8 @@ use super::{
     waiting::Wait,
 };
 use crate::{
-    control::{
-        Client,
-        server::{self, Signals},
-    },
-    kvm::Host,
+    control::server::{self, Signals},
     metrics::{self, At},
-    snapshot::{GuestClock, clones::Template},
-    vm::ResumeReason,
 };
 use nix::{
     fcntl::OFlag,
@@ -29,6 +23,11 @@ use std::{
     os::fd::{AsFd, AsRawFd, OwnedFd},
     process::{Child, Command, ExitCode, Stdio},
     time::Instant,
+};
+use vmm::{
+    kvm::Host,
+    snapshot::{GuestClock, clones::Template},
+    vm::ResumeReason,
 };
 
 /// Most bytes of what a clone says of itself.
@@ -121,7 +120,7 @@ pub fn run(args: Args) -> super::Result {
     let confinement = args.confinement.begin(&[])?;
     let signals = server::catch_signals()?;
     let call_off = CallOff::on(server::catch_signals()?, &args.name, || {})?;
-    let mut client = Client::connect(&args.name)?;
+    let mut client = super::connect(&args.name)?;
     // What cannot be is said before the VM is disturbed.
     args.many.metrics(args.count as usize)?;
     // Once for all clones, and before the VM is disturbed.

@@ -1,12 +1,12 @@
 //! `vmm-lite identity`, and the options of `migrate` and `receive` that choose one.
 
-use crate::identity::{IdentityDir, Location, PublicKey, Role, Trusted, trust::check_name};
 use serde_json::{Value, json};
 use std::{
     path::PathBuf,
     process::ExitCode,
     time::{SystemTime, UNIX_EPOCH},
 };
+use vmm::identity::{IdentityDir, Location, PublicKey, Role, Trusted, trust::check_name};
 
 /// Days that a certificate is valid.
 const DAYS: u32 = 365;
@@ -184,7 +184,7 @@ fn trust(
     let (key, named) = match words[..] {
         [key] => (key, None),
         [key, named] => (key, Some(named.to_owned())),
-        _ => return Err(crate::identity::Error::Key(line.join(" ")).into()),
+        _ => return Err(vmm::identity::Error::Key(line.join(" ")).into()),
     };
     let key: PublicKey = key.parse()?;
     if dir.load().is_ok_and(|me| me.public() == key) {

@@ -1,13 +1,12 @@
 //! `vmm-lite inspect`.
 
-use crate::{
-    files,
-    kvm::Host,
-    snapshot::{guest::Guest, load, serve::hex},
-};
 use migrate::snapshot::{Error, MAJOR};
 use serde_json::json;
 use std::{path::PathBuf, process::ExitCode};
+use vmm::{
+    kvm::Host,
+    snapshot::{guest::Guest, load, operations::hex},
+};
 
 /// Tell what is in a snapshot, having checked all of it
 #[derive(clap::Args, Debug)]
@@ -57,7 +56,7 @@ pub fn run(args: Args) -> super::Result {
         "pages_zero": header.notes.map(|n| n.pages_zero),
         "pages_dont_care": header.notes.map(|n| n.pages_dont_care),
         "interface_version": identity.interface_version,
-        "mac": identity.net.as_ref().map(|n| crate::vm::mac_text(n.mac)),
+        "mac": identity.net.as_ref().map(|n| vmm::vm::mac_text(n.mac)),
         "ip": identity.net.as_ref().and_then(|n| n.ip).map(|ip| ip.to_string()),
         "uptime_ns": guest.state.clock.mono_ns,
         "missing_features": missing,

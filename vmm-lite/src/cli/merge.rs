@@ -1,11 +1,8 @@
 //! `vmm-lite merge`.
 
-use crate::{
-    files,
-    snapshot::{merge, new_file::NewFile},
-};
 use serde_json::json;
 use std::{path::PathBuf, process::ExitCode};
+use vmm::snapshot::{merge, new_file::NewFile};
 
 /// Make a whole snapshot of one and the difference to it
 #[derive(clap::Args, Debug)]
@@ -36,7 +33,7 @@ pub fn run(args: Args) -> super::Result {
     let output = NewFile::at(&args.output).map_err(cannot)?;
     let header = merge::merge(base, diff, output.file().try_clone()?)?;
     output.publish().map_err(cannot)?;
-    let id = crate::snapshot::serve::hex(&header.id);
+    let id = vmm::snapshot::operations::hex(&header.id);
     if args.json {
         println!(
             "{}",

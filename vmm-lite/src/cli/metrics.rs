@@ -1,10 +1,8 @@
 //! Where the verbs that start a VM serve its figures (`--metrics`).
 
 use super::confinement::Confinement;
-use crate::{
-    metrics::{At, Endpoint},
-    vm::Vm,
-};
+use crate::metrics::{At, Endpoint};
+use vmm::vm::Vm;
 
 /// The figures of a process's one VM, if they are served anywhere. Dropping it takes a Unix socket out of the file system.
 #[derive(Debug)]

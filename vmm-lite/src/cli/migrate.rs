@@ -1,9 +1,20 @@
 //! `vmm-lite migrate`.
 
 use super::{arguments, call_off::CallOff, identity, waiting::Teller};
-use crate::{
-    confine::Mode as Seccomp,
-    control::{self, Client, server::catch_signals},
+use crate::control::{moves, server::catch_signals};
+use api::Client;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use migrate::{report::Report, source::Mode};
+use serde_json::{Value, json};
+use std::{
+    io::{self, IsTerminal},
+    net::SocketAddr,
+    os::fd::AsFd,
+    process::ExitCode,
+    time::Duration,
+};
+use vmm::{
+    host::confine::Mode as Seccomp,
     identity::{
         Expected, IdentityDir, Location, PublicKey, expected,
         signer::{self, Signing},
@@ -15,16 +26,6 @@ use crate::{
         progress::Progress,
         source::options::{MODES, Options},
     },
-};
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use migrate::{report::Report, source::Mode};
-use serde_json::{Value, json};
-use std::{
-    io::{self, IsTerminal},
-    net::SocketAddr,
-    os::fd::AsFd,
-    process::ExitCode,
-    time::Duration,
 };
 
 const EXAMPLES: &str = "\
@@ -96,7 +97,7 @@ impl Secured {
         let expected = expected(&trusted, args.to.host_port(), key, args.trust_on_first_use)?;
         let signing = signer.finish()?;
         credentials::check(&signing.certificate)?;
-        let member = credentials::to_request(&signing.certificate, &trusted, &expected.keys)?;
+        let member = moves::identity::to_request(&signing.certificate, &trusted, &expected.keys)?;
         Ok(Self { dir, signing, expected, member })
     }
 }
@@ -126,7 +127,7 @@ fn moved(args: Args) -> super::Result {
         }
     };
     let call_off = CallOff::on(signals, &args.name, early)?;
-    let mut client = Client::connect(&args.name)?;
+    let mut client = super::connect(&args.name)?;
     let addresses = args.to.look_up()?;
     let mut request =
         json!({ "verb": "migrate", "to": args.to.to_string(), "addresses": addresses });
@@ -135,7 +136,8 @@ fn moved(args: Args) -> super::Result {
         None => request["plaintext"] = true.into(),
     }
     let Args { mode, max_blackout, bandwidth, timeout, .. } = args;
-    Options { mode, max_blackout, bandwidth, timeout }.to_request(&mut request);
+    let options = Options { mode, max_blackout, bandwidth, timeout };
+    moves::options::to_request(options, &mut request);
     let live = !json && std::io::stderr().is_terminal();
     let mut teller = Teller::default();
     let progress = |progress| {
@@ -160,7 +162,7 @@ fn moved(args: Args) -> super::Result {
             drop((socket, connector));
             let answer = sent.and_then(|()| client.answer(progress));
             // Without an answer the move may go on, and its source may have to prove itself again.
-            if matches!(answer, Ok(_) | Err(control::Error::Refused(_))) {
+            if matches!(answer, Ok(_) | Err(api::Error::Refused(_))) {
                 leash.release();
             }
             if let (Ok(answer), true) = (&answer, expected.first_use) {
@@ -214,7 +216,7 @@ fn connects(
 /// Where it is not, the move has succeeded all the same.
 fn gone(client: &mut Client) -> super::Result {
     if let Err(e) = client.wait_gone() {
-        eprintln!("vmm-lite: warning: {}", super::with_causes(&e));
+        eprintln!("vmm-lite: warning: {}", vmm::host::with_causes(&e));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -236,11 +238,11 @@ fn secured(args: &Args) -> Result<Option<Secured>, Box<dyn std::error::Error>> {
 
 /// The last event of a move that was not made.
 fn failed(why: &dyn std::error::Error) {
-    println!("{}", json!(Progress::Failed { error: super::with_causes(why) }));
+    println!("{}", json!(Progress::Failed { error: vmm::host::with_causes(why) }));
 }
 
 /// Expects the host that took the VM at its address from now on.
-fn bind(dir: &IdentityDir, to: &Address, answer: &Value) -> Result<(), crate::identity::Error> {
+fn bind(dir: &IdentityDir, to: &Address, answer: &Value) -> Result<(), vmm::identity::Error> {
     let key: PublicKey = answer["destination_key"].as_str().unwrap_or_default().parse()?;
     let (host, port) = to.host_port();
     let name = dir.change_trusted(|store| {

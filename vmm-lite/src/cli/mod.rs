@@ -6,9 +6,11 @@ pub mod arguments;
 pub mod build;
 pub mod call_off;
 pub mod cancel;
+mod choices;
 pub mod clone;
 pub mod confinement;
 pub mod console;
+pub mod exit;
 pub mod fork;
 pub mod identity;
 pub mod inspect;
@@ -33,16 +35,12 @@ pub mod stop;
 pub mod symbols;
 pub mod waiting;
 
+use api::Client;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 /// What a verb ends with.
 pub type Result = std::result::Result<ExitCode, Box<dyn std::error::Error>>;
-
-/// Exit code of `run`, `receive` and `restore` when vmm-lite itself failed, told apart from the guest's own codes.
-pub const EXIT_VMM: u8 = 125;
-/// Exit code of `run`, `receive` and `restore` when the guest broke the interface and was ended for it.
-pub const EXIT_GUEST_VIOLATION: u8 = 126;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -72,7 +70,7 @@ Exit codes:
 #[derive(Parser, Debug)]
 #[command(name = "vmm-lite", version, after_help = EXAMPLES, max_term_width = 100)]
 struct Cli {
-    /// What to log on standard error, as in RUST_LOG: error, debug, vmm_lite::devices=trace, … [default: warn]
+    /// What to log on standard error, as in RUST_LOG: error, debug, vmm::devices=trace, … [default: warn]
     #[arg(long, global = true, value_name = "FILTER")]
     log: Option<String>,
 
@@ -107,17 +105,17 @@ enum Verb {
 
 /// Parses the command line, runs the verb, prints what went wrong.
 pub fn main() -> ExitCode {
-    crate::confine::one_arena();
+    vmm::host::confine::one_arena();
     let cli = Cli::parse();
     start_logging(cli.log.as_deref());
     #[cfg(debug_assertions)]
-    if let Err(e) = crate::fail_point::arm() {
+    if let Err(e) = vmm::fail_point::arm(arguments::duration) {
         eprintln!("vmm-lite: {e}");
         return ExitCode::from(2);
     }
     let (result, failed) = match cli.verb {
         Verb::Build(args) => (build::run(args), 1),
-        Verb::Run(args) => (run::run(args), EXIT_VMM),
+        Verb::Run(args) => (run::run(args), exit::EXIT_VMM),
         Verb::Ps(args) => (ps::run(args), 1),
         Verb::Stats(args) => (stats::run(args), 1),
         Verb::Console(args) => (console::run(args), 1),
@@ -126,38 +124,33 @@ pub fn main() -> ExitCode {
         Verb::Stop(args) => (stop::run(args), 1),
         Verb::Migrate(args) => (migrate::run(args), 1),
         Verb::Cancel(args) => (cancel::run(args), 1),
-        Verb::Receive(args) => (receive::run(args), EXIT_VMM),
+        Verb::Receive(args) => (receive::run(args), exit::EXIT_VMM),
         Verb::Identity(args) => (identity::run(args), 1),
         Verb::Snapshot(args) => (snapshot::run(args), 1),
-        Verb::Restore(args) => (restore::run(args), EXIT_VMM),
+        Verb::Restore(args) => (restore::run(args), exit::EXIT_VMM),
         Verb::Fork(args) => (fork::run(args), 1),
-        Verb::Clone(args) => (clone::run(args), EXIT_VMM),
+        Verb::Clone(args) => (clone::run(args), exit::EXIT_VMM),
         Verb::Revert(args) => (revert::run(args), 1),
         Verb::Inspect(args) => (inspect::run(args), 1),
         Verb::Merge(args) => (merge::run(args), 1),
         Verb::Symbols(args) => (symbols::run(args), 1),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("vmm-lite: {}", with_causes(&*error));
+        eprintln!("vmm-lite: {}", vmm::host::with_causes(&*error));
         ExitCode::from(failed)
     })
 }
 
-/// An error and what caused it, on one line.
-#[must_use]
-pub fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        // Errors that quote their cause in their own text are not repeated.
-        if !text.ends_with(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
+/// Connects to the VM `name`; what a verb waits for is said on standard error.
+fn connect(name: &str) -> std::result::Result<Client, api::Error> {
+    Ok(Client::connect(name)?.telling(|what| eprintln!("vmm-lite: waiting for {what}")))
+}
+
+/// Says what a VM waits for, if its progress is that.
+fn show_wait(progress: serde_json::Value) {
+    if let Some(what) = progress["waiting_for"].as_str() {
+        eprintln!("vmm-lite: waiting for {what}");
     }
-    text
 }
 
 /// Logs go to standard error. Setting up a filter costs a millisecond of the cold start, so a run that did not ask

@@ -1,6 +1,6 @@
 //! Addresses that VMs of this user have already.
 
-use crate::control::{Client, RuntimeDir};
+use api::{Client, RuntimeDir};
 use std::{
     net::IpAddr,
     time::{Duration, Instant},

@@ -4,15 +4,15 @@ use super::{
     arguments,
     neighbours::{self, Neighbour},
 };
-use crate::{
-    boot::Cidr,
-    snapshot::start::Change,
-    vm::{Identity, mac_for},
-};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::HashSet,
     net::{IpAddr, Ipv4Addr},
+};
+use vmm::{
+    boot::Cidr,
+    snapshot::start::Change,
+    vm::{Identity, mac_for},
 };
 
 /// Network options.
@@ -185,7 +185,7 @@ fn mac_after(mac: [u8; 6], n: u32) -> Result<[u8; 6], String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vm::NetIdentity;
+    use vmm::vm::NetIdentity;
 
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xff];
 

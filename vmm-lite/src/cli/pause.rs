@@ -1,6 +1,5 @@
 //! `vmm-lite pause`.
 
-use crate::control::{Client, client};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -31,7 +30,7 @@ pub fn run(args: Args) -> super::Result {
     if let Some(ms) = args.quiesce {
         request["quiesce_ms"] = Value::from(ms);
     }
-    let answer = Client::connect(&args.name)?.request(&request, client::waits)?;
+    let answer = super::connect(&args.name)?.request(&request, super::show_wait)?;
     if args.json {
         println!("{answer}");
     }

@@ -1,6 +1,6 @@
 //! `vmm-lite ps`.
 
-use crate::control::{Client, Error, RuntimeDir};
+use api::{Client, Error, RuntimeDir};
 use serde_json::{Value, json};
 use std::{process::ExitCode, time::Duration};
 

@@ -1,11 +1,11 @@
 //! How fast a guest may be on its network and its console, as it is written on the command line.
 
 use super::arguments;
-use crate::devices::{
+use std::{num::NonZeroU64, time::Duration};
+use vmm::devices::{
     rate::Rate,
     throttle::{NetRate, Rates},
 };
-use std::{num::NonZeroU64, time::Duration};
 
 /// What passes at once by default: what comes in this time,
 const BURST: Duration = Duration::from_millis(100);
@@ -99,17 +99,22 @@ fn number(n: u64) -> Result<NonZeroU64, String> {
 mod tests {
     use super::*;
 
+    fn rate(per_second: u64, burst: u64) -> Rate {
+        let number = |n| NonZeroU64::new(n).unwrap();
+        Rate { per_second: number(per_second), burst: number(burst) }
+    }
+
     #[test]
     fn a_rate_has_a_burst_of_its_own_or_a_tenth_of_a_second() {
         let net = net_rate("100Mbit/s").unwrap();
-        assert_eq!((net.bytes, net.packets), (Some(Rate::of(12_500_000, 1_250_000)), None));
+        assert_eq!((net.bytes, net.packets), (Some(rate(12_500_000, 1_250_000)), None));
         let net = net_rate("8Mbit,burst=2M,packets=500").unwrap();
-        let packets = Some(Rate::of(500, 64));
-        assert_eq!((net.bytes, net.packets), (Some(Rate::of(1_000_000, 2 << 20)), packets));
+        let packets = Some(rate(500, 64));
+        assert_eq!((net.bytes, net.packets), (Some(rate(1_000_000, 2 << 20)), packets));
         let net = net_rate("packets=20000/s").unwrap();
-        assert_eq!((net.bytes, net.packets), (None, Some(Rate::of(20_000, 2000))));
-        assert_eq!(console_rate("10kB"), Ok(Rate::of(10_000, 64 << 10)));
-        assert_eq!(console_rate("10kB/s,burst=1K"), Ok(Rate::of(10_000, 1024)));
+        assert_eq!((net.bytes, net.packets), (None, Some(rate(20_000, 2000))));
+        assert_eq!(console_rate("10kB"), Ok(rate(10_000, 64 << 10)));
+        assert_eq!(console_rate("10kB/s,burst=1K"), Ok(rate(10_000, 1024)));
     }
 
     #[test]

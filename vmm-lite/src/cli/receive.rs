@@ -2,33 +2,38 @@
 
 use super::{arguments, confinement, identity, metrics::Figures, report};
 use crate::{
-    confine::{self, Thread},
     control::{
-        RuntimeDir, Server,
+        Server,
         server::{self, Signals},
     },
-    identity::signer,
-    kvm,
     metrics::At,
-    migration::{
-        address::Address,
-        credentials::{self, PLAINTEXT_WARNING},
-        destination::{Arrived, Offering, Receiver},
-        listener::{self, Door},
-        poll::wait_readable,
-    },
-    vm::{Resources, VmPhase},
 };
+use api::{Claim, RuntimeDir};
 use std::{
     io,
     net::TcpListener,
     os::fd::AsFd,
     process::ExitCode,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver as Queue, channel},
     },
     time::Duration,
+};
+use vmm::{
+    host::{
+        confine::{self, Thread},
+        poll::wait_readable,
+    },
+    identity::signer,
+    kvm,
+    migration::{
+        address::Address,
+        credentials::{self, PLAINTEXT_WARNING},
+        destination::{NameError, Names, Offering, Receiver},
+        listener::{self, Door},
+    },
+    vm::{Resources, Vm, VmPhase},
 };
 use vmm_lite_interface::layout::MEMORY_MAX;
 
@@ -116,9 +121,9 @@ pub fn run(args: Args) -> super::Result {
         Err(e) => return Err(e.into()),
     };
     let memory_max = args.memory_max.unwrap_or_else(memory_there_is);
+    let naming = Arc::new(Naming::new(dir, args.name.as_deref())?);
     let offering = Offering {
-        claim: args.name.map(|name| dir.reserve(&name)).transpose()?,
-        dir,
+        names: Arc::clone(&naming) as Arc<dyn Names>,
         resources,
         memory_max,
         output: Some(io::stdout().as_fd().try_clone_to_owned()?),
@@ -152,9 +157,10 @@ pub fn run(args: Args) -> super::Result {
     listener::serve(listener, receiver, door)?;
     confine::enter(Thread::Main)?;
     confinement.watch()?;
-    let Some(Arrived { vm, claim }) = wait(&arrivals, &signals)? else {
+    let Some(vm) = wait(&arrivals, &signals)? else {
         return Ok(ExitCode::from(128 + libc::SIGTERM as u8));
     };
+    let claim = naming.take().ok_or("the VM that came has no name here")?;
     let (name, paused) = (claim.name(), matches!(vm.phase(), VmPhase::Paused));
     eprintln!(
         "vmm-lite: {name} {} here now{}",
@@ -169,7 +175,7 @@ pub fn run(args: Args) -> super::Result {
         receiver.wait_over(LAST_WORD);
     }
     report::end(&end, None);
-    Ok(ExitCode::from(end.exit_code()))
+    Ok(ExitCode::from(super::exit::of_end(&end)))
 }
 
 /// The memory that the host could give out now, as far as it says, and what a VM can have at most.
@@ -194,13 +200,59 @@ fn listen(at: &Address) -> Result<TcpListener, Box<dyn std::error::Error>> {
 }
 
 /// Waits for a VM; `None` when a signal ends the waiting.
-fn wait(arrivals: &Queue<Arrived>, signals: &Signals) -> io::Result<Option<Arrived>> {
+fn wait(arrivals: &Queue<Vm>, signals: &Signals) -> io::Result<Option<Vm>> {
     loop {
-        if let Ok(arrived) = arrivals.recv_timeout(LOOK) {
-            return Ok(Some(arrived));
+        if let Ok(vm) = arrivals.recv_timeout(LOOK) {
+            return Ok(Some(vm));
         }
         if wait_readable(signals.fd(), Duration::ZERO)? && signals.take().is_some() {
             return Ok(None);
         }
+    }
+}
+
+/// The name of the VM that comes.
+#[derive(Debug)]
+struct Naming {
+    dir: RuntimeDir,
+    /// Reserved from the start, for whatever VM comes.
+    fixed: bool,
+    claim: Mutex<Option<Claim>>,
+}
+
+impl Naming {
+    fn new(dir: RuntimeDir, name: Option<&str>) -> Result<Self, api::Error> {
+        let claim = name.map(|name| dir.reserve(name)).transpose()?;
+        Ok(Self { dir, fixed: claim.is_some(), claim: Mutex::new(claim) })
+    }
+
+    fn claim(&self) -> MutexGuard<'_, Option<Claim>> {
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The name, once the VM runs.
+    fn take(&self) -> Option<Claim> {
+        self.claim().take()
+    }
+}
+
+impl Names for Naming {
+    fn reserve(&self, name: &str) -> Result<String, NameError> {
+        let mut claim = self.claim();
+        if !self.fixed {
+            *claim = Some(self.dir.reserve(name)?);
+        }
+        let name = claim.as_ref().map(|claim| claim.name().to_owned());
+        name.ok_or_else(|| "the name went to a VM that came before".into())
+    }
+
+    fn release(&self) {
+        if !self.fixed {
+            *self.claim() = None;
+        }
+    }
+
+    fn open(&self) -> Result<(), NameError> {
+        self.claim().as_ref().map_or(Ok(()), Claim::listen).map_err(Into::into)
     }
 }

@@ -1,6 +1,6 @@
 //! What the user is told when a machine has ended.
 
-use crate::{
+use vmm::{
     boot::Image,
     vm::{End, GuestFault, Symbols},
 };

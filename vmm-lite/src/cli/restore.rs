@@ -1,15 +1,21 @@
 //! `vmm-lite restore`.
 
 use super::{clone::Ready, confinement, fork::How, metrics::Figures, network, report};
-use crate::{
-    control::{Server, server},
+use crate::control::{Server, server};
+use api::{Claim, RuntimeDir};
+use std::{io, os::fd::AsFd, path::PathBuf, process::ExitCode};
+use vmm::{
     devices::console::Console,
-    files,
     kvm::Host,
-    snapshot::{GuestClock, clones::Template, lazy, load, start::Opened},
+    snapshot::{
+        GuestClock,
+        clones::Template,
+        guest::Guest,
+        lazy, load,
+        start::{Change, Opened},
+    },
     vm::ResumeReason,
 };
-use std::{io, os::fd::AsFd, path::PathBuf, process::ExitCode};
 
 const EXAMPLES: &str = "\
 One VM is this process, as with `vmm-lite run`. Several are processes of their own, which share the memory they have not written to; they are called NAME-1, NAME-2 and so on,
@@ -44,7 +50,7 @@ pub struct Args {
     lazy: bool,
 
     /// How its monotonic clock (`Instant`) goes on; the wall clock (`SystemTime`) is the host's, and neither goes back
-    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    #[arg(long, value_name = "HOW", value_parser = super::choices::clock(), default_value = "continue")]
     clock: GuestClock,
 
     /// Start so many of them
@@ -99,6 +105,7 @@ pub fn run(args: Args) -> super::Result {
     let [place] = &places[..] else { return Err("one VM has one place".into()) };
     let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
     let memory = guest.who.identity.memory_size;
+    let claim = name_of(&guest, &place.change)?;
     let mut opened = Opened::new(host, guest, &place.change, place.tap.as_deref())?;
     opened.allow_spoofing(confinement.allow_spoofing);
     opened.limit(confinement.rates);
@@ -112,7 +119,8 @@ pub fn run(args: Args) -> super::Result {
         drop(snapshot);
     }
     test.passed()?;
-    let server = Server::new(opened.run(&vm, ResumeReason::Restored, args.clock)?);
+    opened.run(&vm, ResumeReason::Restored, args.clock)?;
+    let server = Server::new(claim);
     confinement.watch()?;
     figures.show(&vm);
     if let Some(ready) = &mut ready {
@@ -121,5 +129,14 @@ pub fn run(args: Args) -> super::Result {
     super::run::feed_standard_input(&vm)?;
     let end = server::serve_until_end(&vm, &server, &signals)?;
     report::end(&end, None);
-    Ok(ExitCode::from(end.exit_code()))
+    Ok(ExitCode::from(super::exit::of_end(&end)))
+}
+
+/// Claims the name that a copy of `guest` is going to have.
+///
+/// # Errors
+/// When another VM has it.
+pub(super) fn name_of(guest: &Guest, change: &Change) -> Result<Claim, api::Error> {
+    let name = change.name.as_ref().unwrap_or(&guest.who.identity.name);
+    RuntimeDir::open()?.claim(name)
 }

@@ -1,6 +1,5 @@
 //! `vmm-lite resume`.
 
-use crate::control::{Client, client};
 use serde_json::json;
 use std::process::ExitCode;
 
@@ -27,9 +26,9 @@ pub struct Args {
 /// # Errors
 /// When there is no such VM, or it refuses.
 pub fn run(args: Args) -> super::Result {
-    let answer = Client::connect(&args.name)?.request(
+    let answer = super::connect(&args.name)?.request(
         &json!({ "verb": "resume", "runs_nowhere_else": args.runs_nowhere_else }),
-        client::waits,
+        super::show_wait,
     )?;
     if args.runs_nowhere_else {
         eprintln!(

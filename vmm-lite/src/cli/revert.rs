@@ -1,13 +1,9 @@
 //! `vmm-lite revert`.
 
 use super::waiting::{Teller, Wait};
-use crate::{
-    control::Client,
-    files,
-    snapshot::{GuestClock, load},
-};
 use serde_json::json;
 use std::{os::fd::AsFd, path::PathBuf, process::ExitCode};
+use vmm::snapshot::{GuestClock, load};
 
 const EXAMPLES: &str = "\
 The VM becomes what it was, in its place: same process, name, TAP device and addresses. What it did since is lost. Its program is told by its resume hooks, and its random
@@ -26,7 +22,7 @@ pub struct Args {
     file: PathBuf,
     /// How its monotonic clock (`Instant`) goes on from the snapshot's; the wall clock
     /// (`SystemTime`) is the host's
-    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    #[arg(long, value_name = "HOW", value_parser = super::choices::clock(), default_value = "continue")]
     clock: GuestClock,
     #[command(flatten)]
     wait: Wait,
@@ -40,7 +36,7 @@ pub struct Args {
 /// # Errors
 /// When there is no such VM, or the file is not one to revert to: then the VM runs on.
 pub fn run(args: Args) -> super::Result {
-    let mut client = Client::connect(&args.name)?;
+    let mut client = super::connect(&args.name)?;
     let file =
         files::open(&args.file).map_err(|e| format!("cannot read {}: {e}", args.file.display()))?;
     load::open(file.try_clone()?)?;

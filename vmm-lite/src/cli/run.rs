@@ -2,14 +2,10 @@
 
 use super::{arguments, confinement, metrics::Figures, neighbours, report};
 use crate::{
-    boot::{Cidr, Image, Parameters},
-    confine::{self, Thread},
-    control::{Claim, RuntimeDir, Server, server},
-    devices::console::Console,
-    kvm::Host,
+    control::{Server, server},
     metrics::At,
-    vm::{Config, NetConfig, Resources, Resume, ResumeReason, Vm, mac_for},
 };
+use api::{Claim, RuntimeDir};
 use std::{
     ffi::OsString,
     io::{self, Read},
@@ -18,6 +14,13 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
+};
+use vmm::{
+    boot::{Cidr, Image, Parameters},
+    devices::console::Console,
+    host::confine::{self, Thread},
+    kvm::Host,
+    vm::{Config, NetConfig, Resources, Resume, ResumeReason, Vm, mac_for},
 };
 
 const EXAMPLES: &str = "\
@@ -117,7 +120,7 @@ pub fn run(args: Args) -> super::Result {
     feed_standard_input(&vm)?;
     let end = server::serve_until_end(&vm, &server, &signals)?;
     report::end(&end, Some(&image));
-    Ok(ExitCode::from(end.exit_code()))
+    Ok(ExitCode::from(super::exit::of_end(&end)))
 }
 
 fn config(args: Args, name: &str) -> Config {
@@ -137,7 +140,7 @@ fn config(args: Args, name: &str) -> Config {
     }
 }
 
-fn claim(name: Option<&str>, image: &Path) -> Result<Claim, crate::control::Error> {
+fn claim(name: Option<&str>, image: &Path) -> Result<Claim, api::Error> {
     let dir = RuntimeDir::open()?;
     match name {
         Some(name) => dir.claim(name),
@@ -164,7 +167,7 @@ pub fn feed_standard_input(vm: &Vm) -> io::Result<()> {
     let vm = vm.clone();
     let feed = move || {
         if let Err(e) = confine::enter(Thread::Stdin) {
-            tracing::error!("standard input is not read: {}", super::with_causes(&e));
+            tracing::error!("standard input is not read: {}", vmm::host::with_causes(&e));
             return;
         }
         let mut buffer = [0; 4096];

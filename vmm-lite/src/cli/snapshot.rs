@@ -4,13 +4,10 @@ use super::{
     call_off::CallOff,
     waiting::{Teller, Wait},
 };
-use crate::{
-    control::{Client, server::catch_signals},
-    files,
-    snapshot::{copy::Way, load, new_file::NewFile},
-};
+use crate::control::server::catch_signals;
 use serde_json::{Value, json};
 use std::{io::IsTerminal, os::fd::AsFd, path::PathBuf, process::ExitCode};
+use vmm::snapshot::{copy::Way, load, new_file::NewFile};
 
 const EXAMPLES: &str = "\
 The VM runs on, and stands for about as long as for a move. The file appears under its name when it is whole and on the disk; until then there is
@@ -36,7 +33,7 @@ pub struct Args {
     #[arg(long, value_name = "BASE")]
     diff: Option<PathBuf>,
     /// How to copy a VM that runs
-    #[arg(long, value_name = "MODE", default_value = "auto")]
+    #[arg(long, value_name = "MODE", value_parser = super::choices::way(), default_value = "auto")]
     mode: Way,
     /// Stop the VM once the file is there
     #[arg(long)]
@@ -54,7 +51,7 @@ pub struct Args {
 /// When there is no such VM, or the file cannot be written: then the VM runs on.
 pub fn run(args: Args) -> super::Result {
     let call_off = CallOff::on(catch_signals()?, &args.name, || {})?;
-    let mut client = Client::connect(&args.name)?;
+    let mut client = super::connect(&args.name)?;
     let cannot = |e| format!("cannot write {}: {e}", args.file.display());
     let file = NewFile::at(&args.file).map_err(cannot)?;
     let base = args.diff.as_deref().map(files::open).transpose();

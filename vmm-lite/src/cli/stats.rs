@@ -1,6 +1,6 @@
 //! `vmm-lite stats`.
 
-use crate::{control::Client, watchdog::hang};
+use api::hang;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -28,7 +28,7 @@ pub struct Args {
 /// # Errors
 /// When there is no such VM, or it does not answer.
 pub fn run(args: Args) -> super::Result {
-    let mut client = Client::connect(&args.name)?;
+    let mut client = super::connect(&args.name)?;
     let mut request = json!({ "verb": "stats" });
     if let Some(ms) = args.dirty_rate {
         request["dirty_rate_ms"] = ms.into();

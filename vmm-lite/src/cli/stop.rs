@@ -1,6 +1,5 @@
 //! `vmm-lite stop`.
 
-use crate::control::Client;
 use std::process::ExitCode;
 
 /// Stop a VM
@@ -24,7 +23,7 @@ pub struct Args {
 /// # Errors
 /// When there is no such VM, or it refuses.
 pub fn run(args: Args) -> super::Result {
-    let answer = Client::connect(&args.name)?.stop(args.force)?;
+    let answer = super::connect(&args.name)?.stop(args.force)?;
     if args.json {
         println!("{answer}");
     }

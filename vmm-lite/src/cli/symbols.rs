@@ -1,8 +1,8 @@
 //! `vmm-lite symbols`.
 
 use super::arguments;
-use crate::{boot::Image, vm::Symbols};
 use std::{path::PathBuf, process::ExitCode};
+use vmm::{boot::Image, vm::Symbols};
 
 const EXAMPLES: &str = "\
 The report of a guest that failed names functions where its image is. A VM that was moved, restored or forked has none: its report ends with the command that names

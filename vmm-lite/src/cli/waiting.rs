@@ -1,12 +1,12 @@
 //! Memory of a VM that is not here yet, which a verb waits for.
 
 use super::arguments;
-use crate::migration::progress::Progress;
 use serde_json::{Value, json};
 use std::{
     io::IsTerminal,
     time::{Duration, Instant},
 };
+use vmm::migration::progress::Progress;
 
 /// How often it is said on what is no terminal.
 const SAY: Duration = Duration::from_secs(10);

@@ -6,7 +6,7 @@
 //! beyond that, so that `stop`, `stats` (and so `ps`), `cancel`, `resume` and `metrics` are always
 //! served.
 
-use super::Request;
+use api::Request;
 use serde_json::{Value, json};
 use std::{
     os::{fd::AsRawFd, unix::net::UnixStream},

@@ -2,17 +2,11 @@
 
 pub use super::signals::{Signals, catch_signals};
 use super::{
-    Claim, Error, PATIENCE, Request,
     admission::{Admission, Session},
-    descriptors::Incoming,
-    request,
+    copies, moves,
 };
-use crate::{
-    confine::{self, Thread},
-    metrics, migration, snapshot,
-    vm::{End, Slow, StopReason, Vm},
-    watchdog::{self, Doing},
-};
+use crate::metrics;
+use api::{Claim, Error, PATIENCE, Request, descriptors::Incoming, request};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::{
@@ -26,6 +20,11 @@ use std::{
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::Duration,
+};
+use vmm::{
+    host::confine::{self, Thread},
+    host::watchdog::{self, Doing},
+    vm::{End, Slow, StopReason, Vm},
 };
 
 /// How often a reader of the console looks whether its connection is still there.
@@ -91,7 +90,7 @@ impl Server {
     /// Where clients come in: readable when one waits for [`accept`](Self::accept).
     #[must_use]
     pub fn listener(&self) -> &UnixListener {
-        &self.claim.listener
+        self.claim.listener()
     }
 
     /// Takes a client that waits, and serves it on a thread of its own.
@@ -122,7 +121,7 @@ impl Server {
             let end = end.clone();
             move || {
                 if let Err(e) = confine::enter(Thread::Control) {
-                    tracing::error!("not ended: {}", crate::cli::with_causes(&e));
+                    tracing::error!("not ended: {}", vmm::host::with_causes(&e));
                     return;
                 }
                 let _attends = watchdog::attend(Thread::Control.name());
@@ -137,7 +136,7 @@ impl Server {
     }
 
     fn try_accept(&self, vm: &Vm) -> io::Result<()> {
-        let (stream, _) = self.claim.listener.accept()?;
+        let (stream, _) = self.claim.listener().accept()?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let Some(session) = self.admission.admit(&stream)? else { return Ok(()) };
         let (vm, answering) = (vm.clone(), Arc::clone(&self.answering));
@@ -146,7 +145,7 @@ impl Server {
         thread.spawn(move || {
             let mut reply = Reply { stream };
             if let Err(e) = confine::enter(Thread::Control) {
-                reply.refuse(&crate::cli::with_causes(&e));
+                reply.refuse(&vmm::host::with_causes(&e));
                 return;
             }
             let _attends = watchdog::attend(Thread::Control.name());
@@ -169,7 +168,7 @@ impl Reply {
     ///
     /// # Errors
     /// When the client is gone or takes nothing.
-    pub fn progress(&mut self, what: &impl Serialize) -> io::Result<()> {
+    pub fn tell(&mut self, what: &impl Serialize) -> io::Result<()> {
         self.send(&json!({ "progress": what }))
     }
 
@@ -177,7 +176,7 @@ impl Reply {
     pub fn answer(&mut self, answer: &Answer) {
         let sent = match answer {
             Ok(value) => self.send(&json!({ "ok": value })),
-            Err(e) => self.send(&json!({ "error": crate::cli::with_causes(&**e) })),
+            Err(e) => self.send(&json!({ "error": vmm::host::with_causes(&**e) })),
         };
         // A client that does not hear it is gone.
         let _ = sent;
@@ -195,15 +194,9 @@ impl Reply {
         let _ = self.send(&json!({ "error": why }));
     }
 
-    /// Whether the client has gone away.
-    #[must_use]
-    pub fn closed(&self) -> bool {
-        hung_up(&self.stream)
-    }
-
     /// Hangs up when the client has gone away.
     #[must_use]
-    pub fn fd(&self) -> RawFd {
+    pub(super) fn stream_fd(&self) -> RawFd {
         self.stream.as_raw_fd()
     }
 }
@@ -242,13 +235,13 @@ fn serve(vm: &Vm, reply: &mut Reply, answering: &Answering, session: &Session) -
         match request.verb() {
             "migrate" => {
                 let files = lines.get_mut().take_files();
-                answering.during(|| migration::request(vm, &request, files, reply));
+                answering.during(|| moves::serve(vm, &request, files, reply));
             }
-            verb => answering.during(|| match snapshot::serve::verb(verb) {
+            verb => answering.during(|| match copies::verb(verb) {
                 Some(serve) => {
                     let files = lines.get_mut().take_files();
                     let answer = serve(vm, &request, files, reply);
-                    reply.answer(&answer.map_err(Into::into));
+                    reply.answer(&answer);
                 }
                 None => {
                     let answer = answer(vm, &request, reply);
@@ -261,7 +254,7 @@ fn serve(vm: &Vm, reply: &mut Reply, answering: &Answering, session: &Session) -
 
 fn answer(vm: &Vm, request: &Request, reply: &mut Reply) -> Answer {
     // A client that is gone does not hear it.
-    let mut say = |what: &str| drop(reply.progress(&json!({ "waiting_for": what })));
+    let mut say = |what: &str| drop(reply.tell(&json!({ "waiting_for": what })));
     let slow = &mut Slow::new(&mut say);
     match request.verb() {
         "stats" => {
@@ -309,7 +302,7 @@ fn console(vm: &Vm, reply: &mut Reply, ahead: &[u8]) -> io::Result<()> {
     let thread = std::thread::Builder::new().name(Thread::ConsoleIn.name().into());
     thread.stack_size(STACK).spawn(move || {
         if let Err(e) = confine::enter(Thread::ConsoleIn) {
-            tracing::error!("input from a console is not taken: {}", crate::cli::with_causes(&e));
+            tracing::error!("input from a console is not taken: {}", vmm::host::with_causes(&e));
             return;
         }
         let mut buffer = [0; 1024];

@@ -1,7 +1,7 @@
 //! Signals that end a process with a VM.
 
-use crate::vm::StopReason;
 use std::{io, os::fd::AsRawFd};
+use vmm::vm::StopReason;
 
 /// SIGINT, SIGTERM and SIGHUP, as something to be polled.
 #[derive(Debug)]

@@ -4,11 +4,6 @@
 //! can hold the others up for long, or make the process grow.
 
 use super::{At, Error, text};
-use crate::{
-    confine::{self, Thread},
-    vm::Vm,
-    watchdog::{self, Doing},
-};
 use std::{
     fs,
     io::{self, ErrorKind, Read, Write},
@@ -23,6 +18,11 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
+};
+use vmm::{
+    host::confine::{self, Thread},
+    host::watchdog::{self, Doing},
+    vm::Vm,
 };
 
 /// Connections served at a time.
@@ -80,7 +80,7 @@ impl Endpoint {
         let vm = Arc::clone(&self.vm);
         let serve = move || {
             if let Err(e) = confine::enter(Thread::Metrics) {
-                tracing::error!("metrics are not served: {}", crate::cli::with_causes(&e));
+                tracing::error!("metrics are not served: {}", vmm::host::with_causes(&e));
                 return;
             }
             serve(&listener, &vm);

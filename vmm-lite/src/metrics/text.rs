@@ -1,7 +1,7 @@
 //! A VM's figures as Prometheus reads them: text format 0.0.4.
 
-use crate::vm::{BOUNDS_NS, Histogram, Stats};
 use std::fmt::{Display, Write};
+use vmm::vm::{BOUNDS_NS, Histogram, Stats};
 
 /// What the format is called in HTTP.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -2,7 +2,7 @@
 
 use crate::common::{self, Elf, control, guest};
 use std::time::Instant;
-use vmm_lite::{
+use vmm::{
     boot::{Image, Parameters},
     devices::console::Console,
     vm::{Config, ResumeReason, Vm},

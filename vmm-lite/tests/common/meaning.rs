@@ -5,7 +5,7 @@
 //! pointers unless an x87 exception is pending.
 
 use std::arch::x86_64::__cpuid_count;
-use vmm_lite::kvm::VcpuState;
+use vmm::kvm::VcpuState;
 
 /// XSTATE_BV's place, behind the legacy area.
 const HEADER: usize = 512;

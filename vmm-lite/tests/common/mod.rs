@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use vmm_lite::{
+use vmm::{
     boot::{Image, Parameters},
     devices::console::Console,
     kvm::Host,

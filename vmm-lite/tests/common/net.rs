@@ -8,7 +8,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use vmm_lite::{
+use vmm::{
     devices::{
         Violation,
         link::wait_running,

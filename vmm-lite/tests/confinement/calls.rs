@@ -15,7 +15,7 @@ use std::{
     io::{BufRead, BufReader},
     os::unix::process::ExitStatusExt,
 };
-use vmm_lite::confine::Thread;
+use vmm::host::confine::Thread;
 use vmm_lite_lab::{images::image, probe::Connection, vmm::PATIENCE};
 
 /// The kinds of thread, and for each a call that others may make, so that it is the thread's own filter which forbids it.

@@ -13,7 +13,7 @@ use nix::{
     unistd::Pid,
 };
 use std::{fs, path::PathBuf};
-use vmm_lite::confine::Thread;
+use vmm::host::confine::Thread;
 use vmm_lite_lab::skipped;
 
 /// The first of the users that jails have.

@@ -12,7 +12,7 @@ use std::{
     process::{Child, Command, Stdio},
     time::Instant,
 };
-use vmm_lite::confine::Thread;
+use vmm::host::confine::Thread;
 use vmm_lite_interface::{
     doorbell::{Doorbell, PORT},
     layout::{CONSOLE_IN, CONSOLE_OUT},

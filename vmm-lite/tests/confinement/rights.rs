@@ -7,7 +7,7 @@ use crate::{
     verbs::{Trapped, lacking},
 };
 use std::{collections::BTreeMap, fs, net::SocketAddr, time::Instant};
-use vmm_lite::confine::Thread;
+use vmm::host::confine::Thread;
 use vmm_lite_lab::{images::image, probe::Connection, process::Process, skipped, vmm::PATIENCE};
 
 const NOBODY: u32 = 65_534;

@@ -15,7 +15,7 @@ use std::{
     process::{Child, Command},
     time::Instant,
 };
-use vmm_lite::confine::Thread;
+use vmm::host::confine::Thread;
 use vmm_lite_lab::vmm::PATIENCE;
 
 /// Stops a thread that waits in a system call and has it make another one instead, as one would that a guest has got hold of.

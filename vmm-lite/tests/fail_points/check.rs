@@ -8,7 +8,7 @@ use crate::{
         When,
     },
 };
-use vmm_lite::fail_point::Action;
+use vmm::fail_point::Action;
 use vmm_lite_lab::vmm::PATIENCE;
 
 /// The words of a destination that gives a move up: of one that had begun, and of one that never did.

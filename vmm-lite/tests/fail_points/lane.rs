@@ -21,7 +21,7 @@ use std::{
     process::Command,
     time::{Duration, Instant},
 };
-use vmm_lite::fail_point::{Action, CHOICE, PATIENCE as SILENCE};
+use vmm::fail_point::{Action, CHOICE, PATIENCE as SILENCE};
 use vmm_lite_lab::{
     images::image,
     process::Process,

@@ -20,7 +20,7 @@ use std::{
     time::Instant,
 };
 use table::{Case, ROWS, cases};
-use vmm_lite::fail_point::POINTS;
+use vmm::fail_point::POINTS;
 
 /// Moves at a time. Most of the time each waits until somebody has lost patience.
 const LANES: usize = 4;

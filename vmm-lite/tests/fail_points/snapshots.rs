@@ -9,7 +9,7 @@ use nix::{
     unistd::Pid,
 };
 use std::path::PathBuf;
-use vmm_lite::fail_point::CHOICE;
+use vmm::fail_point::CHOICE;
 use vmm_lite_lab::{
     images::image,
     process::Process,

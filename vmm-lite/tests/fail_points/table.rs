@@ -2,7 +2,7 @@
 
 use Side::{Destination, Source};
 use When::{After, Before, Either};
-use vmm_lite::fail_point::{ACTIONS, Action, POINTS};
+use vmm::fail_point::{ACTIONS, Action, POINTS};
 
 /// Whose process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

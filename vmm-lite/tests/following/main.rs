@@ -41,7 +41,7 @@ fn a_snapshot_while_memory_follows_has_all_of_it() {
 #[test]
 #[cfg(debug_assertions)]
 fn a_snapshot_while_memory_is_loaded_has_all_of_it() {
-    use vmm_lite::fail_point::CHOICE;
+    use vmm::fail_point::CHOICE;
     let Some(mut lab) = Lab::new("a snapshot while memory is loaded") else { return };
     lab.stop_writing();
     let (least, [file, again]) = (lab.confirmed(), ["kv.snap", "again.snap"].map(|f| lab.file(f)));

@@ -133,7 +133,7 @@ impl Needles {
 /// In whatever form a key is there. `signers` has the test that a key is found in a process.
 #[test]
 fn a_key_that_is_there_is_found() {
-    use vmm_lite::identity::IdentityDir;
+    use vmm::identity::IdentityDir;
     let top = tempfile::tempdir().unwrap();
     let path = top.path().join("identity");
     let dir = IdentityDir::find(Some(path.clone()));

@@ -2,7 +2,7 @@
 
 use crate::memory::Needles;
 use std::path::PathBuf;
-use vmm_lite::identity::IdentityDir;
+use vmm::identity::IdentityDir;
 use vmm_lite_lab::{
     images::image,
     process::Process,
@@ -109,7 +109,7 @@ fn no_process_with_a_vm_has_a_key_before_during_and_after_moves() {
 #[cfg(debug_assertions)]
 fn no_process_with_a_vm_has_a_key_at_any_point_of_a_move() {
     use nix::sys::signal::Signal;
-    use vmm_lite::fail_point::POINTS;
+    use vmm::fail_point::POINTS;
     let Some(lab) = Lab::new("keys in memory at every point") else { return };
     let cut = "source.following=cut@2";
     let mut reached = Vec::new();

@@ -3,7 +3,7 @@
 use crate::text::{valid, value};
 use serde_json::Value;
 use std::{process::Stdio, time::Instant};
-use vmm_lite::kvm::Host;
+use vmm::kvm::Host;
 use vmm_lite_lab::{
     images::image,
     process::Process,

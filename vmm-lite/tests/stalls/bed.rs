@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
-use vmm_lite::{
+use vmm::{
     fail_point::{CHOICE, PATIENCE as SILENCE},
     kvm::Host,
 };

@@ -13,7 +13,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use vmm_lite::fail_point::{self, CHOICE};
+use vmm::fail_point::{self, CHOICE};
 use vmm_lite_lab::{
     images::image,
     process::Process,

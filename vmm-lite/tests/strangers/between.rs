@@ -66,7 +66,7 @@ fn a_move_that_was_recorded_runs_nowhere_else() {
 #[test]
 #[cfg(debug_assertions)]
 fn a_source_that_lost_the_link_at_the_commit_asks_over_tls() {
-    use vmm_lite::fail_point::CHOICE;
+    use vmm::fail_point::CHOICE;
     let Some(mut place) = place("a late question") else { return };
     let there = &place.vmms[1];
     let mut receive = there.command(&["receive", "--listen", &there.url(7000)]).unwrap();

@@ -11,7 +11,7 @@ use std::{
     path::Path,
     time::{Duration, SystemTime},
 };
-use vmm_lite::{
+use vmm::{
     identity::{HostIdentity, IdentityDir},
     migration::{
         connection::{Connection, Incoming, Transport},

@@ -2,7 +2,7 @@
 
 use migrate::wire::Message;
 use std::{io::Read, net::TcpStream, sync::Arc};
-use vmm_lite::{
+use vmm::{
     identity::{HostIdentity, IdentityDir, TrustStore, Trusted},
     migration::{
         connection::{Connection, Incoming, Transport},

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
     thread,
 };
-use vmm_lite::migration::{
+use vmm::migration::{
     Error,
     connection::{Connection, Incoming, LinkError, Transport},
     tls::TlsError,

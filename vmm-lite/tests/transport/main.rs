@@ -10,10 +10,9 @@ use std::{
     thread,
     time::{Duration, Instant, SystemTime},
 };
-use vmm_lite::{
+use vmm::{
     identity::{HostIdentity, PublicKey, TrustStore, Trusted},
     migration::{
-        Error,
         connection::{Connection, Incoming, LinkError, Transport},
         tls::Credentials,
         wanted::Wanted,
@@ -46,7 +45,7 @@ fn friends() -> (Transport, Transport) {
 fn greet(
     source: &Transport,
     destination: &Transport,
-) -> (Result<Connection, Error>, Result<Connection, LinkError>) {
+) -> (Result<Connection, Box<dyn std::error::Error>>, Result<Connection, LinkError>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = format!("tcp://{}", listener.local_addr().unwrap()).parse().unwrap();
     let destination = destination.clone();
@@ -71,16 +70,16 @@ fn greet(
         }
         answered
     });
-    let here = Connection::open(&to, source, None, PATIENCE, &Wanted::ALWAYS).and_then(
-        |mut connection| {
-            connection.send(&Message::Hello([1; 16]))?;
-            match connection.receive(0)? {
-                Incoming::Message(Message::Welcome(..)) => Ok(connection),
-                Incoming::Message(Message::Abort(why)) => Err(Error::Transport(why)),
-                other => panic!("{other:?}"),
-            }
-        },
-    );
+    let open = || {
+        let mut connection = Connection::open(&to, source, None, PATIENCE, &Wanted::ALWAYS)?;
+        connection.send(&Message::Hello([1; 16]))?;
+        match connection.receive(0)? {
+            Incoming::Message(Message::Welcome(..)) => Ok(connection),
+            Incoming::Message(Message::Abort(why)) => Err(why.into()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let here = open();
     (here, there.join().unwrap())
 }
 

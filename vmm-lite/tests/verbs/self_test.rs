@@ -4,7 +4,7 @@
 
 use crate::{Host, Running, common::Elf, kvm, odd_files::ends, says_hi_and_waits, text};
 use std::process::Stdio;
-use vmm_lite::fail_point::CHOICE;
+use vmm::fail_point::CHOICE;
 
 #[test]
 fn every_verb_that_takes_on_a_vm_refuses_where_the_self_test_of_kvm_fails() {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use vm_memory::ReadVolatile;
-use vmm_lite::memory::GuestRam;
+use vmm::memory::GuestRam;
 use vmm_lite_lab::{Error, Result, site::Site};
 
 use super::{
@@ -81,7 +81,7 @@ impl<'s> PlainCopy<'s> {
 }
 
 fn memory(size: u64, into: Memory) -> Result<GuestRam> {
-    let failed = |e: vmm_lite::memory::Error| Error::Protocol {
+    let failed = |e: vmm::memory::Error| Error::Protocol {
         what: "memory to copy into".into(),
         said: e.to_string(),
     };

@@ -1,0 +1,73 @@
+//! Where in the kernel a thread of another process waits. For verbs: a process with a VM may not open
+//! files of `/proc`.
+
+use serde_json::Value;
+use std::fs;
+
+/// A thread that stalls, as `stats` tells of it, in words, and where it is in the kernel.
+#[must_use]
+pub fn stalled(pid: u64, stalled: &Value) -> String {
+    let (name, doing) = (stalled["thread"].as_str(), stalled["doing"].as_str());
+    let (name, doing) = (name.unwrap_or_default(), doing.unwrap_or_default());
+    let tid = stalled["tid"].as_u64().unwrap_or(0);
+    let seconds = stalled["for_ms"].as_u64().unwrap_or(0) as f64 / 1e3;
+    let kernel = of(pid, tid, name).map_or_else(String::new, |at| format!(" ({at})"));
+    format!("thread {name} ({tid}), which has not answered for {seconds:.1} s: it {doing}{kernel}")
+}
+
+/// What the kernel has thread `tid` of process `pid` wait for, in words, as far as this user may know.
+/// `None` if there is no such thread of that name.
+#[must_use]
+pub fn of(pid: u64, tid: u64, name: &str) -> Option<String> {
+    let read = |file| fs::read_to_string(format!("/proc/{pid}/task/{tid}/{file}"));
+    let comm = read("comm").ok()?;
+    // The main thread has the program's name. Another PID namespace has other numbers.
+    if comm.trim_end() != name && pid != tid {
+        return None;
+    }
+    let mut text = format!("state {}", state_in(&read("status").ok()?)?);
+    if let Some(wchan) = read("wchan").ok().filter(|w| !w.is_empty() && w != "0") {
+        text += &format!(", in {wchan}");
+    }
+    let syscall = read("syscall").unwrap_or_default();
+    let number = syscall.split(' ').next().and_then(|n| n.parse::<usize>().ok());
+    if let Some(call) = number.and_then(syscalls::Sysno::new) {
+        text += &format!(", system call {call}");
+    }
+    Some(text)
+}
+
+/// What the kernel says of a process: the letter and the word of its state.
+#[must_use]
+pub fn state(pid: u32) -> Option<String> {
+    state_in(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
+fn state_in(status: &str) -> Option<String> {
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"))?;
+    Some(state.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_sleeps_is_said_to() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let sleeps = move || {
+            tell.send(nix::unistd::gettid().as_raw()).unwrap();
+            let _ = gone.recv();
+        };
+        let thread = std::thread::Builder::new().name("sleeps".into()).spawn(sleeps).unwrap();
+        let (pid, tid) = (u64::from(std::process::id()), told.recv().unwrap() as u64);
+        while !of(pid, tid, "sleeps").unwrap().contains("state S (sleeping)") {
+            std::thread::yield_now();
+        }
+        assert_eq!(of(pid, tid, "another"), None);
+        assert!(state(std::process::id()).is_some());
+        drop(go);
+        thread.join().unwrap();
+    }
+}

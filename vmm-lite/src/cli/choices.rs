@@ -1,0 +1,78 @@
+//! Options whose values are words of which one is to be chosen.
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use vmm::{
+    host::confine::{Mode, jail::Part},
+    snapshot::{GuestClock, copy::Way},
+};
+
+/// A word, what it stands for, and what `--help` says of it.
+type Choice<T> = (&'static str, T, &'static str);
+
+fn one_of<T: Copy + Send + Sync + 'static, const N: usize>(
+    choices: [Choice<T>; N],
+) -> impl TypedValueParser<Value = T> {
+    let value = |(word, _, help): Choice<T>| PossibleValue::new(word).help(help);
+    PossibleValuesParser::new(choices.map(value)).map(move |chosen| {
+        let known = choices.into_iter().find(|(word, ..)| *word == chosen);
+        known.map(|(_, value, _)| value).expect("one of the possible values")
+    })
+}
+
+/// `--clock`.
+pub fn clock() -> impl TypedValueParser<Value = GuestClock> {
+    one_of([
+        (
+            "continue",
+            GuestClock::Continue,
+            "From where it was: no timeout runs out and no tick comes due while the guest is in a \
+             file",
+        ),
+        (
+            "jump",
+            GuestClock::Jump,
+            "As if the guest had waited: all that has come due meanwhile is due when it runs",
+        ),
+    ])
+}
+
+/// `--mode` of `snapshot`.
+pub fn way() -> impl TypedValueParser<Value = Way> {
+    one_of([
+        ("auto", Way::Auto, "In rounds, or on write if the guest writes faster than that"),
+        (
+            "rounds",
+            Way::Rounds,
+            "In rounds while it runs, and what is left then while it is stopped, however much",
+        ),
+        (
+            "copy-on-write",
+            Way::CopyOnWrite,
+            "Pages are copied when the guest wants to write to them, and others meanwhile",
+        ),
+    ])
+}
+
+/// `--seccomp`.
+pub fn seccomp() -> impl TypedValueParser<Value = Mode> {
+    one_of([
+        ("kill", Mode::Kill, "The kernel kills the process at once, with SIGSYS"),
+        ("trap", Mode::Trap, "As kill, after the call's name was printed"),
+        ("log", Mode::Log, "The call is made, and the kernel's audit log has its number"),
+        ("off", Mode::Off, "No filters"),
+    ])
+}
+
+/// `--jail-without`.
+pub fn part() -> impl TypedValueParser<Value = Part> {
+    let help = |part: Part| match part {
+        Part::User => "A user of its own, where --user names none",
+        Part::Files => "No file can be opened, and no TCP port be listened on (Landlock)",
+        Part::Network => {
+            "No network but the TAP device and what is listened on (network namespace)"
+        }
+        Part::Cgroup => "Limits for memory, CPU time and threads (cgroup v2)",
+    };
+    let parts = [Part::User, Part::Files, Part::Network, Part::Cgroup];
+    one_of(parts.map(|part| (part.name(), part, help(part))))
+}

@@ -1,0 +1,8 @@
+//! The calling thread.
+
+/// Its id, as the kernel counts threads.
+#[must_use]
+pub fn this_thread() -> i32 {
+    // SAFETY: no arguments, cannot fail.
+    unsafe { libc::gettid() }
+}

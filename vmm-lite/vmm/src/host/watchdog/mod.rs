@@ -1,0 +1,134 @@
+//! The watchdog: notices threads of a VM's process that owe an answer and do not give one.
+//!
+//! A thread that others wait for [attends](attend), and says while it works for one of them what it
+//! does ([`owe`]), and around calls that may rightly block for long that it waits ([`waits`]). Each
+//! is a store to an atomic. The vCPU's thread says nothing: what it owes is seen in how it is
+//! steered ([`Watched`]). A guest that computes for ever owes nothing; a vCPU that was asked to stop
+//! and does not come out of it does.
+//!
+//! One thread looks, once in a fifth of the limit and only while something is owed. A thread that
+//! owes something *stalls* when it has done nothing for as long as the limit: it has not got to
+//! another step, and has used no CPU time. So a long loop needs no care, and a thread that is blocked
+//! in a system call or on a lock is found. If the watchdog itself was not run for a while (the
+//! process was stopped, the host was suspended), everything gets a new start.
+//!
+//! What is found is logged, counted in `stats` and the metrics, and told to clients that wait. The
+//! watchdog ends nothing by itself.
+
+mod duty;
+mod judge;
+mod thread;
+
+pub use duty::{Attends, Doing, Owes, attend, owe, waits};
+pub use thread::start;
+
+use duty::Slot;
+use serde::Serialize;
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
+    },
+    time::{Duration, Instant},
+};
+
+/// The limit unless another is chosen.
+pub const LIMIT: Duration = Duration::from_secs(5);
+/// The shortest limit: on a busy host a thread may have to wait for a CPU.
+pub const LIMIT_MIN: Duration = Duration::from_secs(1);
+
+/// A thread that owes something, as a look at it finds it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Look {
+    /// The thread's name.
+    pub thread: &'static str,
+    /// Its id.
+    pub tid: i32,
+    /// What it does, or was asked to do, in words.
+    pub doing: &'static str,
+    /// Differs from one look to the next if it got on.
+    pub progress: u64,
+}
+
+/// A thread that does not say what it owes, but of which that can be seen.
+pub trait Watched: Send + Sync {
+    /// What it owes; `None`: nothing. Must not wait for the thread.
+    fn look(&self) -> Option<Look>;
+}
+
+/// A thread that stalls.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Stalled {
+    /// The thread's name.
+    pub thread: &'static str,
+    /// Its id.
+    pub tid: i32,
+    /// What it does, or was asked to do, in words.
+    pub doing: &'static str,
+    /// For how long it has, in milliseconds.
+    pub for_ms: u64,
+}
+
+#[derive(Debug)]
+struct Stall {
+    look: Look,
+    since: Instant,
+}
+
+/// What all threads of the process share with the watchdog's.
+struct State {
+    slots: Mutex<Vec<Arc<Slot>>>,
+    watched: Mutex<Vec<Weak<dyn Watched>>>,
+    thread: OnceLock<std::thread::Thread>,
+    asleep: AtomicBool,
+    stalls: AtomicU64,
+    stalled: Mutex<Vec<Stall>>,
+}
+
+static STATE: State = State {
+    slots: Mutex::new(Vec::new()),
+    watched: Mutex::new(Vec::new()),
+    thread: OnceLock::new(),
+    asleep: AtomicBool::new(false),
+    stalls: AtomicU64::new(0),
+    stalled: Mutex::new(Vec::new()),
+};
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    /// Something is owed from now on.
+    fn wake(&self) {
+        if self.asleep.load(SeqCst) && self.asleep.swap(false, SeqCst) {
+            self.thread.get().inspect(|thread| thread.unpark());
+        }
+    }
+}
+
+/// Watches one more thread, for as long as it is there.
+pub fn watch(watched: Weak<dyn Watched>) {
+    lock(&STATE.watched).push(watched);
+}
+
+/// The threads that stall now.
+#[must_use]
+pub fn stalled() -> Vec<Stalled> {
+    let stalled = |stall: &Stall| Stalled {
+        thread: stall.look.thread,
+        tid: stall.look.tid,
+        doing: stall.look.doing,
+        for_ms: stall.since.elapsed().as_millis() as u64,
+    };
+    lock(&STATE.stalled).iter().map(stalled).collect()
+}
+
+/// How often a thread stalled in this process.
+#[must_use]
+pub fn stalls() -> u64 {
+    STATE.stalls.load(Relaxed)
+}

@@ -1,0 +1,225 @@
+//! Starts a signer, and what it does until it ends.
+
+use super::{
+    REQUEST_MAX, RemoteKey, Side,
+    socket::{pair, put, take, wait},
+};
+use crate::{
+    host::confine::{self, Mode, Thread, files, privileges},
+    identity::{Error, HostCertificate, IdentityDir},
+};
+use nix::{
+    sys::wait::{WaitStatus, waitpid},
+    unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid},
+};
+use rustls::{SignatureScheme, sign::SigningKey};
+use std::{
+    ffi::CStr,
+    fs::{self, OpenOptions},
+    io,
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+/// The process's name, as the host shows it.
+const NAME: &CStr = c"vmm-lite-signer";
+/// Longest word of how the start went: a certificate, or what is wrong.
+const WORD_MAX: usize = 8 << 10;
+/// What that word begins with.
+const STARTED: u8 = 0;
+const FAILED: u8 = 1;
+
+/// A signer, as the process that started it has it.
+#[derive(Debug)]
+pub struct Signing {
+    /// Whom it signs for.
+    pub certificate: HostCertificate,
+    /// Its socket. The signer ends when no process has it any more.
+    pub socket: OwnedFd,
+    /// What ends it earlier.
+    pub leash: Leash,
+}
+
+/// Ends a signer whose socket another process has. A leash that is dropped without a word ends
+/// nothing: after the commit a move goes on when `migrate` is interrupted.
+#[derive(Debug)]
+pub struct Leash(pub(super) OwnedFd);
+
+impl Leash {
+    /// Nothing more is to be signed.
+    pub fn release(self) {
+        // A signer that has ended already does not hear it.
+        let _ = put(&self.0, &[0]);
+    }
+}
+
+/// A signer that has been started and reads its key.
+#[derive(Debug)]
+pub struct Starting {
+    socket: OwnedFd,
+    leash: Leash,
+}
+
+/// Starts a signer with the key in `dir`, a process that is nobody's child. The calling process
+/// does not read the key. To be called while there is only one thread.
+///
+/// # Errors
+/// [`Error::None`], [`Error::Unsafe`], [`Error::Start`].
+pub fn start(dir: &IdentityDir, side: Side, mode: Mode) -> Result<Starting, Error> {
+    dir.check_files()?;
+    let begun = beside(|socket, leash| run(dir, side, mode, socket, leash));
+    let (socket, leash) = begun.map_err(Error::Start)?;
+    Ok(Starting { socket, leash: Leash(leash) })
+}
+
+impl Starting {
+    /// Waits until it can sign.
+    ///
+    /// # Errors
+    /// [`Error::Signer`], [`Error::Start`].
+    pub fn finish(self) -> Result<Signing, Error> {
+        let Self { socket, leash } = self;
+        let mut word = vec![0; WORD_MAX];
+        let n = take(&socket, &mut word).map_err(Error::Start)?;
+        word.truncate(n);
+        match word.split_first() {
+            Some((&STARTED, certificate)) => {
+                let certificate = HostCertificate::from_der(certificate.to_vec().into())?;
+                Ok(Signing { certificate, socket, leash })
+            }
+            Some((_, why)) => Err(Error::Signer(String::from_utf8_lossy(why).into_owned())),
+            None => Err(Error::Start(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+}
+
+impl Signing {
+    /// The key, for a process that uses the signer itself.
+    #[must_use]
+    pub fn into_key(self, side: Side) -> RemoteKey {
+        RemoteKey::new(self.socket, side)
+    }
+}
+
+/// Starts a process that is nobody's child, does `run` with its ends of two sockets, and ends.
+/// Returns the other ends. To be called while there is only one thread.
+pub(crate) fn beside(run: impl FnOnce(&OwnedFd, &OwnedFd)) -> io::Result<(OwnedFd, OwnedFd)> {
+    if fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("there are other threads already"));
+    }
+    let (socket, theirs) = pair()?;
+    let (leash, held) = pair()?;
+    // SAFETY: there is one thread, as was just checked, so that no lock is held in the copy.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => {
+            drop((theirs, held));
+            wait_for(child)?;
+            Ok((socket, leash))
+        }
+        ForkResult::Child => {
+            // The child's child is nobody's to wait for. Neither comes back from here.
+            let become_another = || {
+                drop((socket, leash));
+                // SAFETY: as above.
+                match unsafe { fork() } {
+                    Ok(ForkResult::Parent { .. }) => 0,
+                    Ok(ForkResult::Child) => {
+                        run(&theirs, &held);
+                        0
+                    }
+                    Err(e) => e as i32,
+                }
+            };
+            let code = catch_unwind(AssertUnwindSafe(become_another)).unwrap_or(libc::EINVAL);
+            // SAFETY: ends the process, with nothing of its parent's run or flushed.
+            unsafe { libc::_exit(code) }
+        }
+    }
+}
+
+/// Waits for the process that started the other.
+fn wait_for(child: Pid) -> io::Result<()> {
+    loop {
+        return match waitpid(child, None) {
+            Ok(WaitStatus::Exited(_, 0)) => Ok(()),
+            Ok(WaitStatus::Exited(_, code)) => Err(io::Error::from_raw_os_error(code)),
+            Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(nix::Error::EINTR) => continue,
+            Err(e) => Err(e.into()),
+        };
+    }
+}
+
+/// What the signer's process does, start to end.
+fn run(dir: &IdentityDir, side: Side, mode: Mode, socket: &OwnedFd, leash: &OwnedFd) {
+    let keep = [socket.as_raw_fd(), leash.as_raw_fd()];
+    let left = leave_behind(NAME, mode, &keep);
+    let ready = left.map_err(|e| crate::host::with_causes(&e)).and_then(|()| {
+        let identity = dir.load().map_err(|e| crate::host::with_causes(&e))?;
+        let key = identity.signing_key().map_err(|e| crate::host::with_causes(&e))?;
+        confine(mode).map_err(|e| crate::host::with_causes(&e))?;
+        Ok((identity.certificate().clone(), key))
+    });
+    let (word, key) = match ready {
+        Ok((certificate, key)) => ([&[STARTED], &certificate.der()[..]].concat(), Some(key)),
+        Err(why) => ([&[FAILED], why.as_bytes()].concat(), None),
+    };
+    // A process that does not hear it is gone, and so is what it had of the socket.
+    let told = put(socket, &word[..word.len().min(WORD_MAX)]);
+    if let (Ok(()), Some(key)) = (told, key) {
+        serve(&*key, side, socket, Some(leash));
+    }
+}
+
+/// Leaves behind what the other process has, but for the descriptors to `keep`.
+pub(crate) fn leave_behind(name: &CStr, mode: Mode, keep: &[RawFd]) -> Result<(), confine::Error> {
+    let go = || -> io::Result<()> {
+        // No other process of this user reads its memory, and none gets it as a core.
+        nix::sys::prctl::set_dumpable(false)?;
+        nix::sys::prctl::set_name(name)?;
+        // Ctrl-C and a terminal that is closed are for the other process.
+        setsid()?;
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        dup2_stdin(&null)?;
+        dup2_stdout(&null)?;
+        // Who waits for the end of the other's output need not wait for this one's.
+        if mode != Mode::Trap {
+            dup2_stderr(&null)?;
+        }
+        Ok(())
+    };
+    go().map_err(|source| confine::Error::Call { doing: "leave a process behind", source })?;
+    files::close_inherited(keep)
+}
+
+fn confine(mode: Mode) -> Result<(), confine::Error> {
+    privileges::drop_to(None)?;
+    confine::arm(mode)?;
+    confine::enter(Thread::Signer)
+}
+
+/// Signs what is asked for on `socket`, until that is closed, or something else is asked for, or
+/// `leash` says that it is over.
+pub fn serve(key: &dyn SigningKey, side: Side, socket: &OwnedFd, mut leash: Option<&OwnedFd>) {
+    let Some(signer) = key.choose_scheme(&[SignatureScheme::ED25519]) else { return };
+    loop {
+        let Ok([asked, told]) = wait([Some(socket), leash], None) else { return };
+        if told && let Some(held) = leash {
+            match take(held, &mut [0; 1]) {
+                // Its owner was killed or interrupted.
+                Ok(0) => leash = None,
+                _ => return,
+            }
+        }
+        if !asked {
+            continue;
+        }
+        let mut hash = [0; REQUEST_MAX + 1];
+        let Ok(n) = take(socket, &mut hash) else { return };
+        let Some(statement) = side.statement(&hash[..n]) else { return };
+        let Ok(signature) = signer.sign(&statement) else { return };
+        if put(socket, &[&hash[..n], &signature].concat()).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The socket between a signer and who has it sign.
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair},
+};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    time::Duration,
+};
+
+/// Two ends of a socket that keeps messages apart.
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?)
+}
+
+/// Sends a message. A socket that is full is an error: nobody has that much under way.
+pub(crate) fn put(socket: &OwnedFd, message: &[u8]) -> io::Result<()> {
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    Ok(send(socket.as_raw_fd(), message, flags).map(drop)?)
+}
+
+/// The next message; 0 at the end. Of one that is longer there is as much as fits.
+pub(crate) fn take(socket: &OwnedFd, to: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match recv(socket.as_raw_fd(), to, MsgFlags::empty()) {
+            Err(nix::Error::EINTR) => {}
+            taken => return Ok(taken?),
+        }
+    }
+}
+
+/// Waits until one of two can be read, for at most that long. A signal may end the wait early.
+pub(crate) fn wait(
+    sockets: [Option<&OwnedFd>; 2],
+    most: Option<Duration>,
+) -> io::Result<[bool; 2]> {
+    let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+    let fds: Vec<BorrowedFd<'_>> = sockets.iter().flatten().map(|s| s.as_fd()).collect();
+    let mut entries: Vec<PollFd<'_>> = fds.into_iter().map(readable).collect();
+    let timeout = most
+        .map_or(PollTimeout::NONE, |most| PollTimeout::try_from(most).unwrap_or(PollTimeout::MAX));
+    match crate::host::watchdog::waits(|| poll(&mut entries, timeout)) {
+        Ok(_) => {}
+        Err(nix::Error::EINTR) => return Ok([false; 2]),
+        Err(e) => return Err(e.into()),
+    }
+    let mut ready = entries.iter().map(|entry| entry.any().unwrap_or(true));
+    Ok(sockets.map(|socket| socket.is_some() && ready.next().unwrap_or(false)))
+}

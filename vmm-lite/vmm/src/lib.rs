@@ -1,0 +1,61 @@
+//! The VMM: VMs on KVM that move between hosts.
+//!
+//! Each folder uses only those below it:
+//!
+//! - [`snapshot`]: snapshots, restoring, clones, driven by the `migrate` crate's file format
+//! - [`migration`]: moving a VM, driven by the `migrate` crate's state machines
+//! - [`identity`]: who this host is, and which hosts it trusts
+//! - [`vm`]: a virtual machine as a whole: the object that everything else holds
+//! - [`boot`]: an image from its file into guest memory
+//! - [`devices`]: control page, network device, TAP
+//! - [`kvm`]: VM, vCPU, its registers, the dirty log
+//! - [`memory`]: guest memory and what is known of each of its pages
+//! - [`host`]: the process and its threads: confinement, watchdog, scheduling, waiting
+//! - `fail_point`: places at which tests have the process fail; only in builds with debug
+//!   assertions
+
+/// A place at which a test can have the process fail: see `fail_point`. In builds without debug
+/// assertions it is nothing.
+///
+/// `else` says what to do where something cannot be done, `after` what comes first if something
+/// happens here.
+#[macro_export]
+macro_rules! fail_point {
+    ($name:literal) => {{
+        #[cfg(debug_assertions)]
+        $crate::fail_point!(@reach $name, false, (), ())
+    }};
+    ($name:literal, after $first:expr) => {{
+        #[cfg(debug_assertions)]
+        $crate::fail_point!(@reach $name, false, $first, ())
+    }};
+    ($name:literal, else $error:expr) => {{
+        #[cfg(debug_assertions)]
+        $crate::fail_point!(@reach $name, true, (), $error)
+    }};
+    (@reach $name:literal, $errs:literal, $first:expr, $error:expr) => {{
+        const POINT: usize = $crate::fail_point::number($name, $errs);
+        if let Some(action) = $crate::fail_point::chosen(POINT) {
+            $first;
+            if $crate::fail_point::happen(POINT, action) {
+                $error
+            }
+        }
+    }};
+}
+
+// First: its macros take the place of the standard library's in all that follows.
+#[macro_use]
+pub mod say;
+
+pub mod boot;
+pub mod devices;
+#[cfg(debug_assertions)]
+pub mod fail_point;
+pub mod host;
+pub mod identity;
+pub mod kvm;
+pub mod memory;
+pub mod migration;
+pub mod snapshot;
+pub mod vm;

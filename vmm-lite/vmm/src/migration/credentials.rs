@@ -1,0 +1,37 @@
+//! Who this host is in a move.
+//!
+//! A process that receives reads the identity's directory, all but the private key: a
+//! [signer](crate::identity::signer) has that. The process of a VM that moves away is told what is
+//! needed for one move, and gets the signer's socket with it.
+
+use super::{Error, tls::Credentials};
+use crate::identity::{HostCertificate, IdentityDir, signer::RemoteKey};
+use std::{sync::Arc, time::SystemTime};
+
+/// Said where a move is not encrypted.
+pub const PLAINTEXT_WARNING: &str = "the move is neither encrypted nor authenticated (--plaintext): whoever reaches this network can read, change or take the VM";
+
+/// Checks that other hosts would accept a certificate now. What people should know is logged.
+///
+/// # Errors
+/// [`Error::Identity`].
+pub fn check(certificate: &HostCertificate) -> Result<(), Error> {
+    if let Some(warning) = certificate.check_validity(SystemTime::now())? {
+        tracing::warn!("{warning}");
+    }
+    Ok(())
+}
+
+/// What `receive` proves, and whom it accepts, as the directory says now.
+///
+/// # Errors
+/// [`Error::Identity`].
+pub fn for_receiving(
+    dir: &IdentityDir,
+    certificate: HostCertificate,
+    key: RemoteKey,
+) -> Result<Credentials, Error> {
+    check(&certificate)?;
+    let trusted = Arc::new(dir.trusted()?);
+    Ok(Credentials { certificate, key: Arc::new(key), trusted, expected: None })
+}

@@ -1,0 +1,420 @@
+//! One move, on a thread of its own.
+//!
+//! - `leaving`: what is given up once its VM runs
+
+mod leaving;
+
+use super::{
+    Receiver, SILENCE,
+    prepared::Prepared,
+    preparing::while_telling,
+    rejoin::Rejoin,
+    waiting::{Waiting, say_whole},
+};
+use crate::{
+    host::poll::{Watch, wait_any},
+    migration::{
+        connection::{Connection, Incoming, LinkError},
+        patience,
+    },
+};
+use migrate::{
+    MoveId,
+    destination::{Action, Destination, Event, Patience},
+    offer::{Offer, Refusal},
+    wire::Message,
+};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// For so long the state is awaited without sleep: several times what the last rounds and a guest that stands take.
+const AWAKE: Duration = Duration::from_millis(3);
+/// For so long it is at most, however many of these rounds there are.
+const AWAKE_MOST: Duration = Duration::from_millis(20);
+/// How often a VM that waits for its source is looked at: somebody may want to stop it.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// See the module.
+pub(super) struct Attempt<'r> {
+    receiver: &'r Receiver,
+    connection: Option<Connection>,
+    rejoin: Arc<Rejoin>,
+    /// The source went away while pages are missing.
+    waiting: Option<Waiting>,
+    machine: Destination,
+    epoch: Instant,
+    events: VecDeque<Event>,
+    prepared: Option<Prepared>,
+    pages: usize,
+    /// When the message being handled came.
+    came: Instant,
+    /// When the last message was sent.
+    spoke: Instant,
+    /// When the guest began to run, once it has.
+    ran: Instant,
+    /// Until when what is urgent is awaited without sleep.
+    awake_until: Instant,
+    /// When that ends, whatever comes.
+    awake_most: Instant,
+    /// When the last message before the state was sent: the source asked for the pause after it had come.
+    before_switch: Instant,
+    /// The guest runs, and the machine has yet to hear how it got to its speed.
+    settles: bool,
+    /// This thread has given up what making a VM took.
+    narrow: bool,
+    /// The source has said its last word.
+    heard: bool,
+    /// Why it came to nothing.
+    discarded: Option<String>,
+}
+
+impl<'r> Attempt<'r> {
+    pub fn new(receiver: &'r Receiver, connection: Connection, rejoin: Arc<Rejoin>) -> Self {
+        let epoch = Instant::now();
+        let patience = Patience { silence: patience(SILENCE), lost: receiver.lost_after };
+        Self {
+            receiver,
+            connection: Some(connection),
+            rejoin,
+            waiting: None,
+            machine: Destination::new(receiver.me, patience, Duration::ZERO),
+            epoch,
+            events: VecDeque::new(),
+            prepared: None,
+            pages: 0,
+            came: epoch,
+            spoke: epoch,
+            ran: epoch,
+            awake_until: epoch,
+            awake_most: epoch,
+            before_switch: epoch,
+            settles: false,
+            narrow: false,
+            heard: false,
+            discarded: None,
+        }
+    }
+
+    pub fn run(&mut self, id: MoveId) {
+        self.events.push_back(Event::Message(Message::Hello(id)));
+        while !self.machine.ended() {
+            if self.events.is_empty() {
+                self.wait();
+            }
+            while let Some(event) = self.events.pop_front() {
+                let actions = self.machine.handle(event, self.epoch.elapsed());
+                if let Some(prepared) = self.prepared.as_ref().filter(|_| self.machine.runs()) {
+                    prepared.lacks(self.machine.lacks());
+                }
+                for action in actions {
+                    self.act(action);
+                }
+            }
+        }
+    }
+
+    /// A VM that did not get to run, and why not.
+    pub fn discard(self) -> (Option<Prepared>, Option<String>) {
+        (self.prepared, self.discarded)
+    }
+
+    /// Waits for whatever concerns this move.
+    fn wait(&mut self) {
+        let now = self.epoch.elapsed();
+        let mut patience = self.machine.deadline().map_or(SILENCE, |at| at.saturating_sub(now));
+        // While pages are missing, others can have something to say as well.
+        let running = self.prepared.as_ref().filter(|_| self.machine.runs());
+        let mut watched = [Watch::Readable(-1); 4];
+        if let Some(connection) = &self.connection {
+            watched[0] = Watch::Readable(connection.fd());
+        }
+        if let Some(prepared) = running {
+            watched[1] = Watch::Readable(prepared.missing.as_ref().map_or(-1, |m| m.fd()));
+            watched[2] = Watch::Readable(self.rejoin.fd());
+            watched[3] = Watch::Readable(prepared.vm.end_fd());
+            patience = patience.min(LOOK);
+            if let Some(due) = prepared.look_due() {
+                patience = patience.min(due.saturating_duration_since(Instant::now()));
+            }
+        }
+        if let Some(connection) = &mut self.connection
+            && connection.stay_awake(self.awake_until)
+        {
+            return self.receive();
+        }
+        let buffered = self.connection.as_ref().is_some_and(Connection::has_buffered);
+        let patience = if buffered { Duration::ZERO } else { patience };
+        match wait_any(watched, patience) {
+            Ok([_, faults, back, ended]) => {
+                // First: a source that is back is answered before anything else is said to it.
+                if back {
+                    self.take_back();
+                }
+                if faults {
+                    self.faults();
+                }
+                if ended {
+                    fail_point!("destination.vm-ended");
+                    self.events.push_back(Event::VmEnded);
+                }
+            }
+            Err(e) => return self.events.push_back(Event::LinkLost(e.to_string())),
+        }
+        self.look();
+        self.receive();
+        if self.events.is_empty() {
+            self.events.push_back(Event::Tick);
+            if let Some(waiting) = &mut self.waiting {
+                waiting.go_on();
+            }
+            if let Some(prepared) = self.prepared.as_mut().filter(|p| p.vm.stop_wanted()) {
+                // Its thread may be waiting for a page.
+                drop(prepared.missing.take());
+            }
+        }
+    }
+
+    /// Looks how fast the guest is, until that is known.
+    fn look(&mut self) {
+        let Some(prepared) = self.prepared.as_mut().filter(|_| self.settles) else { return };
+        if let Some(settled) = prepared.look(self.machine.waited(self.epoch.elapsed())) {
+            self.settles = false;
+            self.events.push_back(Event::Settled(settled));
+            self.settle();
+        }
+    }
+
+    /// Takes what has come, if something has.
+    fn receive(&mut self) {
+        let Some(connection) = &mut self.connection else { return };
+        match connection.wait(Duration::ZERO) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(e) => return self.lost(&e),
+        }
+        self.came = Instant::now();
+        let (machine, prepared) = (&self.machine, self.prepared.as_ref());
+        let takes = prepared.filter(|_| machine.receives());
+        let lacking = machine.lacking();
+        let (taken, event) = match connection.receive(self.pages) {
+            Ok(Incoming::Pages(frame)) => {
+                let taken = takes.map_or(Ok(()), |prepared| {
+                    if machine.runs() {
+                        prepared.fill(frame.iter(), lacking)
+                    } else {
+                        prepared.write(&frame)
+                    }
+                });
+                let runs = if lacking.is_empty() {
+                    Vec::new()
+                } else {
+                    frame.iter().map(|(number, _)| (number as u64, 1)).collect()
+                };
+                (taken, Event::Pages(runs))
+            }
+            Ok(Incoming::Message(Message::Heard)) if machine.runs() => {
+                self.heard = true;
+                return;
+            }
+            Ok(Incoming::Message(message)) => {
+                let taken = match (&message, takes) {
+                    (Message::Zero(runs), Some(prepared)) if machine.runs() => {
+                        prepared.fill_zero(runs, lacking)
+                    }
+                    (Message::Zero(runs), Some(prepared)) => prepared.clear(runs),
+                    _ => Ok(()),
+                };
+                (taken, Event::Message(message))
+            }
+            Err(e) => return self.lost(&e),
+        };
+        match taken {
+            Ok(()) => self.events.push_back(event),
+            // Pages that could not be put in place have not come.
+            Err(why) => {
+                self.connection = None;
+                self.events.push_back(Event::LinkLost(why));
+            }
+        }
+    }
+
+    fn lost(&mut self, e: &LinkError) {
+        self.connection = None;
+        self.events.push_back(Event::LinkLost(crate::host::with_causes(e)));
+    }
+
+    /// Somebody waits for a page.
+    fn faults(&mut self) {
+        let Some(missing) = self.prepared.as_mut().and_then(|p| p.missing.as_mut()) else { return };
+        match missing.waited_for() {
+            Ok(pages) => self.events.extend(pages.into_iter().map(Event::Fault)),
+            Err(e) => tracing::error!("{e}"),
+        }
+    }
+
+    /// The source is back.
+    fn take_back(&mut self) {
+        if let Some(connection) = self.rejoin.take() {
+            eprintln!("vmm-lite: the source is back; the memory that follows goes on");
+            self.waiting = None;
+            self.connection = Some(connection);
+            if let Some(prepared) = &self.prepared {
+                prepared.source_is_away(None);
+            }
+            fail_point!("destination.rejoined");
+            self.events.push_back(Event::Rejoined);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Send(mut message) => {
+                let Some(connection) = &mut self.connection else { return };
+                self.spoke = Instant::now();
+                if let Message::Running(started) = &mut message {
+                    started.told_ns = (self.spoke - self.ran).as_nanos() as u64;
+                }
+                if let Err(e) = connection.send(&message) {
+                    return self.lost(&e);
+                }
+                if message == Message::Ready {
+                    fail_point!("destination.ready");
+                }
+                if let Message::RoundDone(_) = message {
+                    // There may be one more of the last rounds.
+                    self.awake_until = (self.spoke + AWAKE).min(self.awake_most);
+                }
+                if let Some(prepared) = &mut self.prepared {
+                    prepared.said(&message);
+                }
+            }
+            Action::Prepare(offer) => self.prepare(&offer),
+            Action::Forget(runs) => {
+                let missing = self.prepared.as_mut().and_then(|p| p.missing.as_mut());
+                let forgot = match missing {
+                    Some(missing) => missing.forget(&runs),
+                    None => Err("no memory can follow to this host".into()),
+                };
+                self.events.push_back(Event::Forgot(forgot));
+            }
+            Action::Brace(steady) => {
+                if let Some(prepared) = &mut self.prepared {
+                    prepared.brace(&steady);
+                }
+                let now = Instant::now();
+                // Not once more: a source that says this again and again gains nothing by it.
+                if self.awake_most == self.epoch {
+                    (self.awake_until, self.awake_most) = (now + AWAKE, now + AWAKE_MOST);
+                }
+            }
+            Action::Rouse => {
+                if let Some(prepared) = &self.prepared {
+                    prepared.vm.rouse();
+                }
+            }
+            Action::Apply(state) => {
+                self.before_switch = self.spoke;
+                let lacking = self.machine.lacking();
+                let applied = match &mut self.prepared {
+                    Some(prepared) => prepared.apply(&state, self.came, lacking),
+                    None => Err("no VM was prepared".into()),
+                };
+                self.events.push_back(Event::Applied(applied));
+            }
+            Action::Run => self.start(),
+            Action::Deliver(frame) => {
+                if let Some(prepared) = &self.prepared
+                    && !prepared.vm.deliver_late(frame)
+                {
+                    tracing::debug!("a late packet found no room");
+                }
+            }
+            Action::Supply(page) => {
+                if let Some(missing) = self.prepared.as_ref().and_then(|p| p.missing.as_ref())
+                    && let Err(e) = missing.zero(page, 1)
+                {
+                    tracing::error!("{e}");
+                }
+            }
+            Action::Complete => {
+                self.rejoin.set_lacking(false);
+                if let Some(prepared) = &mut self.prepared {
+                    prepared.nothing_is_missing();
+                }
+                say_whole(self.ran.elapsed(), &self.machine.arrival());
+                fail_point!("destination.whole");
+            }
+            Action::AwaitSource(why) => {
+                self.connection = None;
+                // Others hold the stream as well, and the source is to learn that it has to come back.
+                self.rejoin.shut_down();
+                if let Some(prepared) = &self.prepared {
+                    prepared.source_is_away(Some(&why));
+                }
+                let limit = self.receiver.lost_after;
+                self.waiting = Some(Waiting::begin(&why, self.machine.lacking(), limit));
+            }
+            Action::Lost(pages) => {
+                self.rejoin.set_lacking(false);
+                if let Some(prepared) = &mut self.prepared {
+                    prepared.lost(&pages);
+                }
+            }
+            Action::Discard(why) => self.discarded = Some(why),
+            Action::End => self.rejoin.set_lacking(false),
+        }
+    }
+
+    /// Makes a VM for an offer.
+    fn prepare(&mut self, offer: &Offer) {
+        let offering = self.receiver.offering().clone();
+        let source = self.connection.as_ref().map_or_else(String::new, Connection::other_end);
+        let prepare = || {
+            let offering = offering.ok_or(Refusal::Busy)?;
+            Prepared::new(offer, &offering, source)
+        };
+        let (made, told) = match while_telling(self.connection.as_mut(), prepare) {
+            Ok(done) => done,
+            Err(e) => (Err(Refusal::Prepare(format!("cannot start a thread: {e}"))), Ok(())),
+        };
+        self.events.push_back(Event::Prepared(made.map(|(prepared, accepted)| {
+            self.pages = prepared.vm.ram().pages();
+            self.prepared = Some(prepared);
+            accepted
+        })));
+        if let Err(e) = told {
+            self.lost(&e);
+        }
+    }
+
+    /// The commit has come: the VM runs here, and its process is its.
+    fn start(&mut self) {
+        let (Some(id), Some(prepared)) = (self.machine.id(), &mut self.prepared) else { return };
+        fail_point!("destination.commit-came");
+        let lacks = !self.machine.lacking().is_empty();
+        if !lacks {
+            prepared.nothing_is_missing();
+        }
+        {
+            let mut state = self.receiver.state();
+            self.rejoin.set_lacking(lacks);
+            state.ledger.ran(id);
+            state.taken = true;
+        }
+        self.receiver.changed.notify_all();
+        fail_point!("destination.written-down");
+        let started;
+        (started, self.ran) = prepared.start(self.came, self.before_switch);
+        // A VM runs here: what another would need is closed.
+        drop(self.receiver.offering().take());
+        prepared.name.open();
+        // What waits for it waits for as long as the process lives.
+        let _ = self.receiver.arrived.send(prepared.vm.clone());
+        fail_point!("destination.announced");
+        self.events.push_back(Event::Runs(started));
+        self.settles = true;
+    }
+}

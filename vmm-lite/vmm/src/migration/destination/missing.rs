@@ -1,0 +1,118 @@
+//! Guest memory of which some pages are missing: whoever touches one waits until it has come.
+
+use crate::memory::{
+    Arriving, Fault, GuestRam, PAGE, Supply, Userfault, UserfaultError as Error, Watch, is_zero,
+};
+use migrate::wire::Run;
+use std::{
+    os::fd::{AsRawFd, RawFd},
+    sync::Arc,
+};
+use vmm_lite_interface::layout::{IMAGE_BASE, PAGE_SIZE};
+
+/// The first page that may be missing: those before it are the VMM's own.
+const FIRST: usize = (IMAGE_BASE / PAGE_SIZE) as usize;
+
+/// See the module. Dropping it lets everybody go on.
+#[derive(Debug)]
+pub(super) struct Missing {
+    userfault: Userfault,
+    /// Where the pages come from.
+    source: String,
+    /// Once pages may be missing. Dropped after nobody waits for one any more.
+    arriving: Option<Arriving>,
+    faults: Vec<Fault>,
+}
+
+impl Missing {
+    /// Able to, but nothing is watched yet.
+    pub fn able(ram: &Arc<GuestRam>, source: String) -> Result<Self, Error> {
+        let userfault = Userfault::open(ram)?;
+        Ok(Self { userfault, source, arriving: None, faults: Vec::new() })
+    }
+
+    /// Whether pages may be missing.
+    pub fn watching(&self) -> bool {
+        self.arriving.is_some()
+    }
+
+    /// All pages have come: nobody who touches one waits from now on, and the memory is complete.
+    pub fn complete(self) {
+        let Self { userfault, arriving, .. } = self;
+        drop(userfault);
+        if let Some(arriving) = arriving {
+            arriving.complete();
+        }
+    }
+
+    /// What brings the pages, if any may be missing.
+    pub fn arriving(&self) -> Option<&Arriving> {
+        self.arriving.as_ref()
+    }
+
+    /// Makes these pages missing.
+    pub fn forget(&mut self, runs: &[Run]) -> Result<(), String> {
+        if runs.iter().any(|&(first, _)| first < FIRST as u64) {
+            return Err("a page is to follow that this VMM needs".into());
+        }
+        let ram = self.userfault.ram();
+        if self.arriving.is_none() {
+            let supply = Supply::Source(self.source.clone());
+            let arriving = ram.expect(supply, ram.pages());
+            self.arriving = Some(arriving.map_err(|e| format!("no event descriptor: {e}"))?);
+            let watch = self.userfault.register(FIRST..ram.pages(), Watch::Missing);
+            watch.map_err(|e| crate::host::with_causes(&e))?;
+        }
+        for &(first, count) in runs {
+            ram.discard(first as usize, count as usize)
+                .map_err(|e| format!("cannot give up memory that is to come again: {e}"))?;
+        }
+        fail_point!("destination.forgot", else return Err(crate::fail_point::injected().to_string()));
+        Ok(())
+    }
+
+    /// Puts a page there, or overwrites it where it is already. Before the guest runs.
+    pub fn write(&self, number: usize, page: &[u8; PAGE]) -> Result<(), String> {
+        if number >= FIRST && self.put(number, page)? {
+            return Ok(());
+        }
+        self.userfault.ram().write_page(number, page).map_err(|e| e.to_string())
+    }
+
+    /// Makes pages zero that may be there. Before the guest runs.
+    pub fn clear(&self, first: usize, count: usize) -> Result<(), String> {
+        for number in first..first + count {
+            if number >= FIRST && self.zero(number, 1)? {
+                continue;
+            }
+            self.userfault.ram().zero_page(number).map_err(|e| e.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Puts a page there unless it is already, and wakes who waits for it. Whether it was not.
+    pub fn put(&self, number: usize, page: &[u8; PAGE]) -> Result<bool, String> {
+        if is_zero(page) {
+            return self.zero(number, 1);
+        }
+        let put = self.userfault.copy(number, std::slice::from_ref(page));
+        put.map(|n| n == 1).map_err(|e| crate::host::with_causes(&e))
+    }
+
+    /// Makes pages zero that are missing, and wakes who waits for them. Whether all were missing.
+    pub fn zero(&self, first: usize, count: usize) -> Result<bool, String> {
+        let made = self.userfault.zero(first, count);
+        made.map(|n| n == count).map_err(|e| crate::host::with_causes(&e))
+    }
+
+    /// The pages that somebody has begun to wait for.
+    pub fn waited_for(&mut self) -> Result<Vec<usize>, String> {
+        self.userfault.read(&mut self.faults).map_err(|e| crate::host::with_causes(&e))?;
+        Ok(self.faults.drain(..).map(|fault| fault.page).collect())
+    }
+
+    /// Readable when somebody has.
+    pub fn fd(&self) -> RawFd {
+        self.userfault.as_raw_fd()
+    }
+}

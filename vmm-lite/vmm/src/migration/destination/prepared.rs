@@ -1,0 +1,355 @@
+//! A VM made ready for a guest that is to come.
+
+use super::{
+    Offering,
+    missing::Missing,
+    names::Reserved,
+    settling::Settling,
+    waiting::{Lost, say_which},
+    warm::{Came, warm},
+};
+use crate::{
+    devices::console::Console,
+    host::urgent::{Side, Urgent},
+    memory::{PAGE, Tables},
+    migration::{brace::Brace, handover::Handover, offered::Offered},
+    vm::{MoveOutcome, Resume, ResumeReason, Vm, VmPhase},
+};
+use migrate::{
+    brownout::Settled,
+    offer::{Capabilities, Offer, Refusal, judge},
+    pages::Pages,
+    wire::{Accepted, Message, PageFrame, Run, Started},
+};
+use std::{
+    cell::RefCell,
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+use vmm_lite_interface::INTERFACE_VERSION;
+
+/// How long the vCPU may take to enter the guest before nothing is said about when it did.
+const ENTRY: Duration = Duration::from_secs(1);
+
+/// Why a VM is refused whose guest would be cut off without a word.
+const SPOOFS: &str = "the VM may send packets from addresses which are not its own: this needs `receive --allow-spoofing`";
+
+/// See the module.
+pub(super) struct Prepared {
+    pub vm: Vm,
+    /// Its name here.
+    pub name: Reserved,
+    /// The thread of the move, until the source knows that the VM runs.
+    urgent: Option<Urgent>,
+    /// The vCPU's, until it has entered the guest.
+    urgent_vcpu: Option<Urgent>,
+    /// Where pages may follow; `None` where the host cannot let them, and when all have come.
+    pub missing: Option<Missing>,
+    /// Which pages came.
+    came_with_content: RefCell<Came>,
+    /// What KVM has been shown of the guest's tables, or why that went wrong.
+    tables: Result<Option<Tables>, String>,
+    /// When the state came, and when it was applied.
+    came: Instant,
+    applied: Instant,
+    /// What is going to watch the guest, until it runs.
+    settling: Option<Settling>,
+}
+
+impl Prepared {
+    /// Judges an offer and makes a VM for it.
+    pub fn new(
+        offer: &Offer,
+        offering: &Offering,
+        source: String,
+    ) -> Result<(Self, Accepted), Refusal> {
+        let cannot = |e: &dyn std::error::Error| Refusal::Prepare(crate::host::with_causes(e));
+        let offered = Offered::from_bytes(&offer.identity);
+        let Offered { mut identity, features, needs } = offered
+            .ok_or_else(|| Refusal::Prepare("the offer says nothing of who the VM is".into()))?;
+        if identity.memory_size != offer.memory_size || identity.net.is_some() != offer.network {
+            return Err(Refusal::Prepare("the offer contradicts itself".into()));
+        }
+        let here = offering.resources.host().features().map_err(|e| cannot(&e))?;
+        let capabilities = Capabilities {
+            memory_max: offering.memory_max,
+            interface_versions: vec![INTERFACE_VERSION],
+            network: offering.resources.has_tap(),
+            missing_features: features.missing_from(&here),
+        };
+        judge(offer, &capabilities)?;
+        let (name, here) =
+            Reserved::new(&offering.names, &identity.name).map_err(|e| cannot(&*e))?;
+        identity.name = here;
+        let output = offering.output.as_ref().map(OwnedFd::try_clone).transpose();
+        let console = Console::new(output.map_err(|e| cannot(&e))?);
+        let vm = Vm::prepare_with(&offering.resources, identity, console, None)
+            .map_err(|e| cannot(&e))?;
+        vm.check_link(needs.mtu).map_err(|e| cannot(&e))?;
+        match (needs.spoofs, offering.allow_spoofing) {
+            (true, true) => vm.hold().map_err(|e| cannot(&e))?.allow_spoofing(),
+            (true, false) => return Err(Refusal::Prepare(SPOOFS.into())),
+            (false, _) => {}
+        }
+        let apply = vm.hold().and_then(|mut held| {
+            held.limit(&offering.rates);
+            held.warm_up()
+        });
+        let apply = apply.map_err(|e| cannot(&e))?;
+        let missing = Missing::able(vm.ram(), source)
+            .inspect_err(|e| {
+                tracing::info!("no memory can follow: {}", crate::host::with_causes(e))
+            })
+            .ok();
+        let accepted = Accepted { follow: missing.is_some(), apply_ns: apply.as_nanos() as u64 };
+        fail_point!("destination.prepared", else return Err(Refusal::Prepare(crate::fail_point::injected().to_string())));
+        let now = Instant::now();
+        let (urgent, urgent_vcpu) = (None, None);
+        let pages = vm.ram().pages();
+        let settling = Settling::of(&vm, offering.fault_cost);
+        let this = Self {
+            vm,
+            name,
+            urgent,
+            urgent_vcpu,
+            missing,
+            settling,
+            came_with_content: RefCell::new(Came::none(pages)),
+            tables: Ok(None),
+            came: now,
+            applied: now,
+        };
+        Ok((this, accepted))
+    }
+
+    fn watched(&self) -> Option<&Missing> {
+        self.missing.as_ref().filter(|missing| missing.watching())
+    }
+
+    /// Takes pages before the guest runs.
+    pub fn write(&self, frame: &PageFrame<'_>) -> Result<(), String> {
+        let ram = self.vm.ram();
+        {
+            let mut came = self.came_with_content.borrow_mut();
+            frame.iter().for_each(|(number, _)| came.page(number));
+        }
+        match self.watched() {
+            Some(missing) => {
+                frame.iter().try_for_each(|(number, page)| missing.write(number, page))
+            }
+            None => frame
+                .runs()
+                .try_for_each(|(first, pages)| ram.write_pages(first, pages))
+                .map_err(|e| e.to_string()),
+        }?;
+        fail_point!("destination.in-round", else return Err(crate::fail_point::injected().to_string()));
+        Ok(())
+    }
+
+    /// Makes pages zero before the guest runs.
+    pub fn clear(&self, runs: &[Run]) -> Result<(), String> {
+        let ram = self.vm.ram();
+        for &(first, count) in runs {
+            // The decoder has checked that the run lies inside the memory.
+            let (first, count) = (first as usize, count as usize);
+            match self.watched() {
+                Some(missing) => missing.clear(first, count)?,
+                None => (first..first + count)
+                    .try_for_each(|number| ram.zero_page(number))
+                    .map_err(|e| e.to_string())?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes pages while the guest runs: those that it lacks, and no others.
+    pub fn fill<'a>(
+        &self,
+        pages: impl Iterator<Item = (usize, &'a [u8; PAGE])>,
+        lacking: &Pages,
+    ) -> Result<(), String> {
+        let Some(missing) = self.watched() else { return Ok(()) };
+        for (number, page) in pages.filter(|(number, _)| lacking.contains(*number)) {
+            missing.put(number, page)?;
+        }
+        fail_point!("destination.filling", else return Err(crate::fail_point::injected().to_string()));
+        Ok(())
+    }
+
+    /// Makes pages zero while the guest runs: those that it lacks, and no others.
+    pub fn fill_zero(&self, runs: &[Run], lacking: &Pages) -> Result<(), String> {
+        let Some(missing) = self.watched() else { return Ok(()) };
+        for number in runs.iter().flat_map(|&(first, count)| first..first + count) {
+            if lacking.contains(number as usize) {
+                missing.zero(number as usize, 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The state is about to come, and this much of it is here.
+    pub fn brace(&mut self, brace: &[u8]) {
+        // This takes a while, and is nothing that others should wait for.
+        if let Ok(brace) = postcard::from_bytes(brace) {
+            self.get_warm(&brace);
+        }
+        self.hurry();
+    }
+
+    fn get_warm(&mut self, brace: &Brace) {
+        let applied = self.vm.hold().and_then(|mut held| held.apply_steady(&brace.steady));
+        if let Err(e) = applied {
+            // It may be that the state says otherwise; that is then judged.
+            tracing::debug!("{}", crate::host::with_causes(&e));
+        }
+        self.tables = warm(&self.vm, &self.came_with_content.borrow(), brace)
+            .map_err(|e| crate::host::with_causes(&e));
+        self.settling = self.settling.take().and_then(|settling| settling.again(&self.vm));
+    }
+
+    fn hurry(&mut self) {
+        // A thread that is urgent already is not told twice.
+        self.urgent.get_or_insert_with(|| Urgent::this(Side::Destination));
+        self.urgent_vcpu.get_or_insert_with(|| self.vm.urgent_vcpu(Side::Destination));
+    }
+
+    /// The source was told something. If it is in a hurry what comes next is the state; and the hurry is over when it knows that the VM runs.
+    pub fn said(&mut self, message: &Message) {
+        match message {
+            Message::RoundDone(_) => self.came_with_content.get_mut().round_ended(),
+            Message::Running(_) => {
+                self.urgent = None;
+                self.missing.take_if(|missing| !missing.watching());
+            }
+            _ => {}
+        }
+    }
+
+    /// Applies a state that came at `came`.
+    pub fn apply(&mut self, state: &[u8], came: Instant, lacking: &Pages) -> Result<(), String> {
+        self.hurry();
+        // Again, if it took the source long to stop the guest.
+        self.vm.rouse();
+        match &self.tables {
+            // This thread is going to look at these, and it is the one that would bring them.
+            Ok(Some(tables)) if tables.pages().any(|page| lacking.contains(page)) => {
+                return Err("the guest's page tables have not come with the state".into());
+            }
+            Ok(tables) if tables.as_ref().is_none_or(|t| t.unchanged(self.vm.ram())) => {}
+            Ok(_) => {
+                return Err("the guest's page tables changed right before the state came".into());
+            }
+            Err(why) => return Err(format!("the VM's memory could not be warmed: {why}")),
+        }
+        let Some(Handover { state, paused, vouched_for }) = Handover::from_bytes(state) else {
+            return Err("the state makes no sense".into());
+        };
+        if let (Some(missing), Some(net)) = (self.watched(), &state.net) {
+            // This thread is going to look at these, and it is the one that would bring them.
+            for page in net.pages().filter(|page| *page < self.vm.ram().pages()) {
+                if lacking.contains(page) {
+                    return Err("the network queues have not come with the state".into());
+                }
+                missing.zero(page, 1)?;
+            }
+        }
+        // The guest's clock went on from the capture: that long before the state came, as far as this host can know.
+        let mut held = self.vm.hold().map_err(|e| crate::host::with_causes(&e))?;
+        held.apply(&state, came.elapsed()).map_err(|e| crate::host::with_causes(&e))?;
+        if paused {
+            held.hold_for_operator().map_err(|e| crate::host::with_causes(&e))?;
+        }
+        if vouched_for {
+            self.vm.note_vouched_for();
+        }
+        (self.came, self.applied) = (came, Instant::now());
+        fail_point!("destination.applied");
+        Ok(())
+    }
+
+    /// All memory has come: nobody who touches some waits.
+    pub fn nothing_is_missing(&mut self) {
+        // One that watches nothing can wait for its end, which takes as long as much else here does, until the source knows that the guest runs.
+        if let Some(missing) = self.missing.take_if(|missing| missing.watching()) {
+            missing.complete();
+        }
+    }
+
+    /// So many pages are missing still, of a guest that runs.
+    pub fn lacks(&self, pages: usize) {
+        if let Some(arriving) = self.missing.as_ref().and_then(Missing::arriving) {
+            arriving.left(pages);
+        }
+    }
+
+    /// The source went away, for this reason, or is back (`None`).
+    pub fn source_is_away(&self, why: Option<&str>) {
+        if let Some(arriving) = self.missing.as_ref().and_then(Missing::arriving) {
+            why.map_or_else(|| arriving.back(), |why| arriving.away(why));
+        }
+    }
+
+    /// Lets the guest run: the commit came at `came`, maybe with the state. The source asked for the pause after it had heard what was said at `before`.
+    /// Returns when it began to run, too.
+    pub fn start(&mut self, came: Instant, before: Instant) -> (Started, Instant) {
+        let away = self.came.elapsed();
+        let resumed = self
+            .vm
+            .hold()
+            .and_then(|held| held.resume(Resume { reason: ResumeReason::Migrated, away }));
+        if let Err(e) = resumed {
+            // The source may not run it and this host cannot: that is for people to know.
+            eprintln!("vmm-lite: the VM arrived and cannot run: {}", crate::host::with_causes(&e));
+        }
+        let entered = self.vm.entered(ENTRY);
+        self.urgent_vcpu = None;
+        fail_point!("destination.running");
+        if let Err(e) = self.vm.announce() {
+            tracing::warn!("the network was not told that the VM is here: {e}");
+        }
+        let entered = entered.unwrap_or_else(Instant::now);
+        self.settling = self.settling.take().map(|settling| settling.begin(entered));
+        let runs = matches!(self.vm.phase(), VmPhase::Running);
+        let blackout = runs.then(|| entered.saturating_duration_since(before));
+        if !runs {
+            self.settling = None;
+        }
+        self.vm.note_move(MoveOutcome::Arrived { blackout });
+        let ns = |from: Instant, to: Instant| to.saturating_duration_since(from).as_nanos() as u64;
+        let started = Started {
+            apply_ns: ns(self.came, self.applied),
+            run_ns: ns(came.max(self.applied), entered),
+            // It is known when that is.
+            told_ns: 0,
+        };
+        (started, entered)
+    }
+
+    /// When to look how fast the guest is; `None` if that is not to be known.
+    pub fn look_due(&self) -> Option<Instant> {
+        self.settling.as_ref().map(Settling::due)
+    }
+
+    /// Looks at a guest that runs, and has waited for so long for pages that follow. Says once how it got to its speed, or that this is not to be known.
+    pub fn look(&mut self, waited: Duration) -> Option<Settled> {
+        let settled = match &mut self.settling {
+            Some(settling) => settling.look(&self.vm, waited)?,
+            None => Settled::UNKNOWN,
+        };
+        self.settling = None;
+        self.vm.note_brownout(settled.brownout);
+        // Once more: frames get lost.
+        if let Err(e) = self.vm.announce() {
+            tracing::debug!("the network was not told again that the VM is here: {e}");
+        }
+        Some(settled)
+    }
+
+    /// The pages did not come: the VM ends for want of them.
+    pub fn lost(&mut self, lacking: &Pages) {
+        say_which(lacking);
+        let error = Lost { pages: lacking.len() };
+        // First it may not run on, then whoever waits for a page is let go.
+        self.vm.fail(error, || drop(self.missing.take()));
+    }
+}

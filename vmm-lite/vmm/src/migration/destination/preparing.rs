@@ -1,0 +1,95 @@
+//! What takes a while is said to take a while: a source bears no silence.
+
+use crate::{
+    host::confine::Thread,
+    migration::connection::{Connection, LinkError},
+};
+use migrate::{destination::PREPARING, wire::Message};
+use std::{
+    convert::Infallible,
+    io,
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    thread,
+};
+
+/// Does `prepare` on the calling thread, and has another tell the source meanwhile that this is being done. Returns what came of both.
+///
+/// # Errors
+/// When there can be no thread for it; nothing was done then.
+pub fn while_telling<T>(
+    connection: Option<&mut Connection>,
+    prepare: impl FnOnce() -> T,
+) -> io::Result<(T, Result<(), LinkError>)> {
+    let (done, until) = channel();
+    thread::scope(|scope| {
+        let telling = thread::Builder::new().name(Thread::Receive.name().into());
+        let telling = telling.spawn_scoped(scope, || tell(connection, until))?;
+        let prepared = prepare();
+        drop(done);
+        // It has nothing that panics; a source that is told nothing goes away, which is seen.
+        Ok((prepared, telling.join().unwrap_or(Ok(()))))
+    })
+}
+
+fn tell(connection: Option<&mut Connection>, until: Receiver<Infallible>) -> Result<(), LinkError> {
+    let Some(connection) = connection else { return Ok(()) };
+    while until.recv_timeout(PREPARING) == Err(RecvTimeoutError::Timeout) {
+        connection.send(&Message::Preparing)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migration::connection::{Incoming, Transport};
+    use std::{
+        net::{TcpListener, TcpStream},
+        sync::Arc,
+        time::Duration,
+    };
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn pair() -> [Connection; 2] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let there = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let here = listener.accept().unwrap().0;
+        [here, there].map(|stream| {
+            Connection::accept(Arc::new(stream), &Transport::Plaintext, PATIENCE).unwrap()
+        })
+    }
+
+    #[test]
+    fn whoever_waits_is_told_until_it_is_done_and_no_longer() {
+        let [mut here, mut there] = pair();
+        // It takes as long as it takes to be told of three times.
+        let (told, _) = while_telling(Some(&mut here), || {
+            (0..3)
+                .filter(|_| {
+                    let came = there.receive(0);
+                    matches!(came, Ok(Incoming::Message(Message::Preparing)))
+                })
+                .count()
+        })
+        .unwrap();
+        assert_eq!(told, 3);
+        here.send(&Message::Ready).unwrap();
+        // One more may have been on its way.
+        let came = (0..2).find_map(|_| match there.receive(0).unwrap() {
+            Incoming::Message(Message::Preparing) => None,
+            Incoming::Message(other) => Some(other),
+            Incoming::Pages(_) => panic!("pages"),
+        });
+        assert_eq!(came, Some(Message::Ready));
+    }
+
+    #[test]
+    fn that_nobody_hears_it_is_told() {
+        let [mut here, there] = pair();
+        drop(there);
+        let (_done, until) = channel();
+        let told = tell(Some(&mut here), until);
+        assert!(matches!(told, Err(LinkError::Io(_))), "{told:?}");
+    }
+}

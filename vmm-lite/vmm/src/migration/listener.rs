@@ -1,0 +1,384 @@
+//! Who may come in, and how many.
+//!
+//! Every connection is served on a thread of its own. Until a peer has said who it is and what it wants it is a stranger: there are only so many at a
+//! time, each has a few seconds in all, however it spends them, and holds little memory. Where one too many comes, the oldest goes, of those from
+//! the address that has most: so strangers push out strangers, and a host that is trusted needs milliseconds to be none.
+
+mod log;
+
+use super::{
+    Error,
+    connection::Transport,
+    destination::{
+        Receiver,
+        stage::{Stage, narrow},
+    },
+    patience,
+    tls::Credentials,
+};
+use crate::host::poll::{Watch, wait_any};
+use crate::{
+    host::confine::{self, Thread},
+    host::watchdog::{self, Doing},
+    identity::IdentityDir,
+};
+use log::Log;
+use std::{
+    collections::HashMap,
+    io::{self, Read},
+    net::{IpAddr, Shutdown, TcpListener, TcpStream},
+    os::fd::AsRawFd,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+/// Connections that the kernel holds until they are accepted. A crowd fills the usual 128 between two turns of a busy host, and who finds no place tries again a second
+/// later.
+const BACKLOG: i32 = 1024;
+/// Strangers at a time.
+const STRANGERS_MAX: usize = 64;
+/// Peers at a time that have said who they are.
+const KNOWN_MAX: usize = 16;
+/// How long a peer may stay a stranger.
+const STRANGE: Duration = Duration::from_secs(5);
+/// What is read of a peer that is being turned away, so that it gets to read why.
+const LINGER_BYTES: usize = 256 << 10;
+const LINGER: Duration = Duration::from_secs(1);
+/// How long nothing is accepted when the host has nothing left to accept with.
+const EXHAUSTED: Duration = Duration::from_millis(100);
+
+/// How those who connect are met.
+#[derive(Debug)]
+pub enum Door {
+    /// Whoever comes.
+    Plaintext,
+    /// Those that the directory's host trusts, as the directory says at that time; without a directory, as it said at the start.
+    Tls(Option<IdentityDir>, Mutex<Credentials>),
+}
+
+impl Door {
+    /// One that opens for hosts that are trusted: as `dir` says whenever one connects, or without it
+    /// as `credentials` say.
+    #[must_use]
+    pub fn tls(credentials: Credentials, dir: Option<IdentityDir>) -> Self {
+        Self::Tls(dir, Mutex::new(credentials))
+    }
+
+    /// For the next connection. Whom the host trusts is read anew for as long as `fresh`; a directory that makes no sense now lets nobody in.
+    fn transport(&self, fresh: bool) -> Result<Transport, Error> {
+        let Self::Tls(dir, known) = self else { return Ok(Transport::Plaintext) };
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(dir) = dir
+            && fresh
+        {
+            known.trusted = Arc::new(dir.trusted()?);
+        }
+        Ok(Transport::Tls(known.clone()))
+    }
+}
+
+/// A peer that has not said yet who it is.
+#[derive(Debug)]
+struct Stranger {
+    number: u64,
+    address: Option<IpAddr>,
+    since: Instant,
+    stream: Arc<TcpStream>,
+    shown_out: Arc<AtomicBool>,
+}
+
+#[derive(Debug, Default)]
+struct Guests {
+    next: u64,
+    /// Oldest first.
+    strangers: Vec<Stranger>,
+    known: usize,
+}
+
+/// All who are in.
+#[derive(Debug, Default)]
+struct House {
+    guests: Mutex<Guests>,
+    gone: Condvar,
+    log: Mutex<Log>,
+}
+
+impl House {
+    fn guests(&self) -> MutexGuard<'_, Guests> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets one in; another goes if need be.
+    fn enter(self: &Arc<Self>, stream: &Arc<TcpStream>, address: Option<IpAddr>) -> Place {
+        let mut guests = self.guests();
+        if guests.strangers.len() >= STRANGERS_MAX
+            && let Some(at) = one_too_many(guests.strangers.iter().map(|s| s.address))
+        {
+            show_out(guests.strangers.remove(at));
+        }
+        let number = guests.next;
+        guests.next += 1;
+        let shown_out = Arc::new(AtomicBool::new(false));
+        guests.strangers.push(Stranger {
+            number,
+            address,
+            since: Instant::now(),
+            stream: Arc::clone(stream),
+            shown_out: Arc::clone(&shown_out),
+        });
+        Place { house: Arc::clone(self), number, known: false, shown_out }
+    }
+
+    /// Shows out those who have been strangers for too long; returns how long the next has left.
+    fn look_after(&self) -> Option<Duration> {
+        let mut guests = self.guests();
+        while let Some(oldest) = guests.strangers.first() {
+            let left = patience(STRANGE).saturating_sub(oldest.since.elapsed());
+            if !left.is_zero() {
+                return Some(left);
+            }
+            show_out(guests.strangers.remove(0));
+        }
+        None
+    }
+
+    /// Shows out all strangers.
+    fn empty(&self) {
+        self.guests().strangers.drain(..).for_each(show_out);
+    }
+}
+
+/// Which of the strangers goes: the oldest from the address that has most.
+fn one_too_many(addresses: impl Iterator<Item = Option<IpAddr>>) -> Option<usize> {
+    let addresses: Vec<_> = addresses.collect();
+    let mut count = HashMap::<_, usize>::new();
+    for address in &addresses {
+        *count.entry(address).or_default() += 1;
+    }
+    let most = count.values().max()?;
+    addresses.iter().position(|address| count.get(address) == Some(most))
+}
+
+fn show_out(stranger: Stranger) {
+    stranger.shown_out.store(true, SeqCst);
+    // Its thread sees the end of the connection. One that has ended already does not mind.
+    let _ = stranger.stream.shutdown(Shutdown::Both);
+}
+
+/// A connection's place among those that are served.
+#[derive(Debug)]
+pub struct Place {
+    house: Arc<House>,
+    number: u64,
+    known: bool,
+    shown_out: Arc<AtomicBool>,
+}
+
+impl Place {
+    /// The peer has said who it is. `false`: there is no place for one more of those.
+    #[must_use]
+    pub fn known(&mut self) -> bool {
+        let mut guests = self.house.guests();
+        if guests.known >= KNOWN_MAX {
+            return false;
+        }
+        guests.strangers.retain(|s| s.number != self.number);
+        guests.known += 1;
+        self.known = true;
+        true
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut guests = self.house.guests();
+        guests.strangers.retain(|s| s.number != self.number);
+        guests.known -= usize::from(self.known);
+        drop(guests);
+        self.house.gone.notify_one();
+    }
+}
+
+/// Serves connections until no source asks any more: one may ask later what became of its VM,
+/// until it has said that it knows.
+///
+/// # Errors
+/// When there can be no thread for it.
+pub fn serve(listener: TcpListener, receiver: Arc<Receiver>, door: Door) -> io::Result<()> {
+    nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(BACKLOG)?)?;
+    // A peer may be gone again between poll and accept.
+    listener.set_nonblocking(true)?;
+    let house = Arc::new(House::default());
+    let door = Arc::new(door);
+    let accept = move || {
+        if let Err(e) = confine::enter(Thread::Accept) {
+            tracing::error!("nothing is received: {}", crate::host::with_causes(&e));
+            return;
+        }
+        let _attends = watchdog::attend(Thread::Accept.name());
+        let mut stage = Stage::Open;
+        loop {
+            let patience = house.look_after().unwrap_or_else(|| patience(STRANGE));
+            let watched = [listener.as_raw_fd(), receiver.stages.fd()].map(Watch::Readable);
+            let came = wait_any(watched, patience);
+            let _owes = watchdog::owe(Doing::AcceptHosts);
+            match receiver.stages.take() {
+                Stage::Over => return house.empty(),
+                Stage::Arrived if stage == Stage::Open => {
+                    stage = Stage::Arrived;
+                    if !narrow() {
+                        return house.empty();
+                    }
+                }
+                _ => {}
+            }
+            match came.and_then(|_| listener.accept()) {
+                Ok((stream, address)) => {
+                    let address = Some(address.ip());
+                    if let Err(e) = meet(stream, address, stage, &house, &receiver, &door) {
+                        say(&house, address, &e.to_string());
+                    }
+                }
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::WouldBlock
+                            | io::ErrorKind::ConnectionAborted
+                            | io::ErrorKind::Interrupted
+                    ) => {}
+                Err(e) => {
+                    say(&house, None, &e.to_string());
+                    // Out of descriptors or memory: somebody has to go first.
+                    let guests = house.guests();
+                    drop(house.gone.wait_timeout(guests, EXHAUSTED));
+                }
+            }
+        }
+    };
+    std::thread::Builder::new().name(Thread::Accept.name().into()).spawn(accept).map(drop)
+}
+
+fn say(house: &House, address: Option<IpAddr>, why: &str) {
+    house.log.lock().unwrap_or_else(PoisonError::into_inner).say(address, why);
+}
+
+/// Serves one on a thread of its own.
+fn meet(
+    stream: TcpStream,
+    address: Option<IpAddr>,
+    stage: Stage,
+    house: &Arc<House>,
+    receiver: &Arc<Receiver>,
+    door: &Arc<Door>,
+) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    let stream = Arc::new(stream);
+    let mut place = house.enter(&stream, address);
+    let (receiver, door) = (Arc::clone(receiver), Arc::clone(door));
+    let serve = move || {
+        let kind = match stage {
+            Stage::Open => Thread::Receive,
+            Stage::Arrived | Stage::Over => Thread::Arrived,
+        };
+        if let Err(e) = confine::enter(kind) {
+            return say(&place.house, address, &crate::host::with_causes(&e));
+        }
+        // A process that has become a VM may have given up the right to read; who asks then was let in before.
+        let served = door
+            .transport(!receiver.taken())
+            .and_then(|transport| receiver.serve(Arc::clone(&stream), &transport, &mut place));
+        let Err(e) = served else { return };
+        let why = if place.shown_out.load(SeqCst) {
+            "it did not say in time who it is, or too many others came".into()
+        } else {
+            crate::host::with_causes(&e)
+        };
+        say(&place.house, address, &why);
+        linger(&stream);
+    };
+    std::thread::Builder::new().name(Thread::Receive.name().into()).spawn(serve).map(drop)
+}
+
+/// Reads on for a little: closing with something unread would take from the peer what was said to it last.
+fn linger(stream: &TcpStream) {
+    if stream.shutdown(Shutdown::Write).is_err() || stream.set_read_timeout(Some(LINGER)).is_err() {
+        return;
+    }
+    let (mut buffer, mut read) = ([0; 4096], 0);
+    while read < LINGER_BYTES {
+        match (&mut &*stream).read(&mut buffer) {
+            Ok(n @ 1..) => read += n,
+            _ => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn from(last: u8) -> Option<IpAddr> {
+        Some(Ipv4Addr::new(10, 0, 0, last).into())
+    }
+
+    fn pair(listener: &TcpListener) -> (TcpStream, Arc<TcpStream>) {
+        let there = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (there, Arc::new(listener.accept().unwrap().0))
+    }
+
+    fn closed(stream: &TcpStream) -> bool {
+        stream.set_nonblocking(true).unwrap();
+        matches!((&mut &*stream).read(&mut [0]), Ok(0))
+    }
+
+    #[test]
+    fn the_oldest_goes_of_those_who_are_many() {
+        let go = |addresses: &[u8]| one_too_many(addresses.iter().map(|&last| from(last)));
+        assert_eq!(go(&[1, 2, 2, 3]), Some(1));
+        assert_eq!(go(&[1, 2, 3]), Some(0));
+        assert_eq!(go(&[2, 1, 1, 1, 2]), Some(1));
+        assert_eq!(go(&[]), None);
+    }
+
+    #[test]
+    fn strangers_push_out_strangers_and_nobody_else() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let house = Arc::new(House::default());
+        let (known_there, known) = pair(&listener);
+        let mut known_place = house.enter(&known, from(9));
+        assert!(known_place.known());
+        let (lonely_there, lonely) = pair(&listener);
+        let _lonely = house.enter(&lonely, from(1));
+        let many: Vec<_> = (0..STRANGERS_MAX + 10)
+            .map(|_| {
+                let (there, here) = pair(&listener);
+                let place = house.enter(&here, from(2));
+                (there, place)
+            })
+            .collect();
+        assert_eq!(house.guests().strangers.len(), STRANGERS_MAX);
+        let shown_out =
+            many.iter().filter(|(there, place)| closed(there) && place.shown_out.load(SeqCst));
+        assert_eq!(shown_out.count(), 11);
+        assert!(!closed(&known_there) && !closed(&lonely_there));
+        drop((many, known_place));
+        let guests = house.guests();
+        assert_eq!((guests.strangers.len(), guests.known), (1, 0));
+    }
+
+    #[test]
+    fn places_for_those_who_are_known_are_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let house = Arc::new(House::default());
+        let mut places: Vec<_> =
+            (0..=KNOWN_MAX).map(|_| house.enter(&pair(&listener).1, from(1))).collect();
+        let known: Vec<_> = places.iter_mut().map(Place::known).collect();
+        assert!(known[..KNOWN_MAX].iter().all(|k| *k) && !known[KNOWN_MAX]);
+        drop(places.swap_remove(0));
+        assert!(places.last_mut().is_some_and(|_| house.guests().known == KNOWN_MAX - 1));
+    }
+}

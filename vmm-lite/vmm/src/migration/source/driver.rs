@@ -1,0 +1,476 @@
+//! Does what the source's machine says, and tells it what came of it.
+
+use super::{
+    STALLED,
+    last_look::{Looked, look},
+    late::Late,
+    left_out::held_by,
+    options::Options,
+    pace::Pace,
+    send_pages::Packer,
+};
+use crate::{
+    host::{
+        poll::{Watch, wait_any, wait_readable},
+        urgent::{Side, Urgent},
+    },
+    kvm,
+    memory::{Complete, Tables},
+    migration::{
+        Error,
+        address::Address,
+        brace::Brace,
+        connection::{Connection, Incoming, LinkError, Transport},
+        draw,
+        offered::Offered,
+        progress::{MoveObserver, Moved, Watcher},
+        wanted::{ASKER_GONE, BY_CANCEL, VM_ENDED, Wanted},
+    },
+    vm::{GaveUp, Paused, Vm, VmPhase},
+};
+use migrate::{
+    Peer, ReceiverId,
+    offer::Offer,
+    pages::Pages,
+    source::{Action, Ended, Event, Source, Stopped},
+    wire::Message,
+};
+use std::{
+    collections::VecDeque,
+    os::fd::RawFd,
+    time::{Duration, Instant},
+};
+
+/// How long to wait before asking again a destination that did not say after the commit what became of the VM.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// How long the first round waits for a guest that is too busy to say what it has given up, which it was asked when the move began.
+const GIVE_UP: Duration = Duration::from_millis(10);
+
+/// A move under way.
+pub(super) struct Driver<'vm> {
+    pub(super) vm: &'vm Vm,
+    /// All of its memory is here.
+    pub(super) complete: Complete<'vm>,
+    to: Address,
+    transport: Transport,
+    /// Whom the move was begun with: nobody else can say what became of it.
+    peer: Peer,
+    epoch: Instant,
+    pub(super) source: Source,
+    pub(super) events: VecDeque<Event>,
+    actions: VecDeque<Action>,
+    pub(super) connection: Option<Connection>,
+    /// Held from the stop to the end, so that nobody else can let the VM run meanwhile.
+    pub(super) paused: Option<Paused<'vm>>,
+    /// This thread, from right before the last round to the end.
+    urgent: Urgent,
+    /// The vCPU's, from the stop to the end.
+    urgent_vcpu: Urgent,
+    late: Option<Late>,
+    pub(super) packer: Packer,
+    /// The state that goes with the commit.
+    pub(super) held: Vec<u8>,
+    /// It is paused at the destination, as it was here.
+    pub(super) paused_there: bool,
+    /// The destination was asked once more since an operator vouched for the VM.
+    asked_since_vouched: bool,
+    /// The guest has given up memory for this move.
+    pub(super) gave_up: Option<GaveUp>,
+    /// Pages of the guest's page tables.
+    tables: Vec<usize>,
+    /// What had changed when that was last looked at.
+    written: Pages,
+    pub(super) pace: Pace,
+    watcher: Watcher,
+    pub(super) pages: usize,
+    /// Bytes that were on their way when the last were sent, or when the destination was waited for in vain since.
+    pub(super) on_the_way: u64,
+}
+
+impl<'vm> Driver<'vm> {
+    pub(super) fn new(
+        vm: &'vm Vm,
+        complete: Complete<'vm>,
+        to: Address,
+        transport: Transport,
+        connection: Connection,
+        options: Options,
+        asked: Instant,
+    ) -> Result<Self, Error> {
+        let identity = vm.identity();
+        let offer = Offer {
+            receiver: ReceiverId::default(),
+            name: identity.name.clone(),
+            memory_size: identity.memory_size,
+            interface_version: identity.interface_version,
+            network: identity.net.is_some(),
+            identity: Offered::of(vm).to_bytes(),
+        };
+        let (source, actions) = Source::begin(draw()?, offer, options.settings(), asked.elapsed());
+        Ok(Self {
+            vm,
+            complete,
+            to,
+            transport,
+            peer: connection.peer(),
+            epoch: asked,
+            source,
+            events: VecDeque::new(),
+            actions: actions.into(),
+            connection: Some(connection),
+            paused: None,
+            urgent: Urgent::default(),
+            urgent_vcpu: Urgent::default(),
+            late: None,
+            packer: Packer::new(),
+            held: Vec::new(),
+            paused_there: false,
+            asked_since_vouched: false,
+            gave_up: None,
+            tables: Vec::new(),
+            written: Pages::none(0),
+            pace: Pace::new(options.bandwidth),
+            watcher: Watcher::default(),
+            pages: vm.ram().pages(),
+            on_the_way: 0,
+        })
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    pub(super) fn run(&mut self, observer: &mut dyn MoveObserver) -> Result<(), Error> {
+        loop {
+            while let Some(action) = self.actions.pop_front() {
+                if let Action::End(ended) = action {
+                    return self.end(ended, observer);
+                }
+                self.act(action, observer);
+            }
+            let event = match self.events.pop_front() {
+                Some(event) => Some(event),
+                None => self.wait(observer),
+            };
+            let now = self.now();
+            if let Some(event) = event {
+                if let Event::Message(Message::Accept(_)) = event {
+                    self.gave_up = self.vm.wait_gave_up(GIVE_UP);
+                    let given_up = self.vm.dont_care();
+                    self.actions.extend(self.source.handle(Event::GivenUp(given_up), self.now()));
+                }
+                self.watcher.happened(&event, &self.source, now);
+                self.actions.extend(self.source.handle(event, now));
+                self.watcher.handled(&self.source, now);
+            }
+        }
+    }
+
+    /// Waits for the destination, late packets, the deadline, the end of the VM, or word that the
+    /// move is called off.
+    fn wait(&mut self, observer: &dyn MoveObserver) -> Option<Event> {
+        let mut patience =
+            self.source.deadline().map_or(STALLED, |at| at.saturating_sub(self.now()));
+        let Some(connection) = &mut self.connection else {
+            return Some(Event::LinkLost("no connection".into()));
+        };
+        let late_fd = self.late.as_ref().map_or(-1, Late::fd);
+        if let Some(late) = &self.late {
+            patience = patience.min(late.due().saturating_duration_since(Instant::now()));
+        }
+        if !connection.has_buffered() {
+            // After the commit there is nothing left to be called off.
+            let committed = self.source.committed();
+            let fd = |fd: RawFd| if committed { -1 } else { fd };
+            let watched = [
+                Watch::Readable(connection.fd()),
+                Watch::Readable(late_fd),
+                Watch::HungUp(fd(observer.fd())),
+                Watch::Readable(fd(self.vm.cancel_fd())),
+                Watch::Readable(self.vm.end_fd()),
+                // A destination that is being asked has its say first.
+                Watch::Readable(if self.source.unknown() { -1 } else { self.vm.vouched_fd() }),
+            ];
+            match wait_any(watched, patience) {
+                Ok([_, _, _, true, ..]) => return Some(Event::Cancel(BY_CANCEL.into())),
+                Ok([_, _, true, ..]) => return Some(Event::Cancel(ASKER_GONE.into())),
+                Ok([_, _, _, _, true, _]) if committed => return Some(Event::Abandoned),
+                Ok([_, _, _, _, true, _]) => return Some(Event::Failed(self.ended())),
+                Ok([_, _, _, _, _, true]) => self.vm.refuse_vouching(),
+                Ok(_) => {}
+                Err(e) => return Some(Event::Failed(e.to_string())),
+            }
+        }
+        self.hand_on();
+        let Some(connection) = &mut self.connection else {
+            return Some(Event::LinkLost("late packets could not be handed on".into()));
+        };
+        match connection.wait(Duration::ZERO) {
+            Ok(false) => self.tick(),
+            Ok(true) => Some(match connection.receive(self.pages) {
+                Ok(Incoming::Message(message)) => Event::Message(message),
+                Ok(Incoming::Pages(_)) => Event::LinkLost("the destination sent pages".into()),
+                Err(e) => self.lost(&e),
+            }),
+            Err(e) => Some(self.lost(&e)),
+        }
+    }
+
+    /// How the VM ended, which is no move.
+    fn ended(&self) -> String {
+        match self.vm.phase() {
+            VmPhase::Ended(end) => format!("{VM_ENDED}: {end}"),
+            _ => VM_ENDED.into(),
+        }
+    }
+
+    /// The destination said nothing. While what was sent still trickles through a slow link that is no wonder.
+    fn tick(&mut self) -> Option<Event> {
+        if self.source.deadline().is_none_or(|at| self.now() < at) {
+            return None;
+        }
+        let on_the_way = self.connection.as_ref().map_or(0, Connection::unacknowledged);
+        let before = std::mem::replace(&mut self.on_the_way, on_the_way);
+        let trickles = (1..before).contains(&on_the_way);
+        Some(if trickles { Event::Progress } else { Event::Tick })
+    }
+
+    pub(super) fn lost(&mut self, e: &LinkError) -> Event {
+        self.connection = None;
+        Event::LinkLost(crate::host::with_causes(e))
+    }
+
+    /// Hands on what has come late.
+    fn hand_on(&mut self) {
+        let (Some(late), Some(connection)) = (&mut self.late, &mut self.connection) else { return };
+        match late.hand_on(connection) {
+            Ok(true) => {}
+            Ok(false) => self.late = None,
+            Err(e) => {
+                tracing::warn!("late packets were lost: {}", crate::host::with_causes(&e));
+                self.connection = None;
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action, observer: &mut dyn MoveObserver) {
+        match action {
+            Action::Send(message) => {
+                self.send(&message);
+                if let Message::Offer(_) = message {
+                    fail_point!("source.offered");
+                }
+            }
+            Action::StartLog => {
+                if let Err(e) = self.vm.dirty_log().start_full() {
+                    return self.failed(&e);
+                }
+                fail_point!("source.logging", else self.failed(&crate::fail_point::injected()));
+            }
+            Action::SendPages { round, pages } => {
+                self.tell(observer);
+                self.send_round(round, pages, observer);
+            }
+            Action::Announce { round, pages } => {
+                self.announce(round, &pages);
+                fail_point!("source.announced");
+            }
+            Action::PeekDirty => {
+                let dirty = self.vm.dirty_log().peek();
+                self.looked(dirty, |dirty, dont_care| Event::Peeked { dirty, dont_care });
+            }
+            Action::TakeDirty => {
+                let dirty = self.vm.dirty_log().take();
+                self.looked(dirty, |dirty, dont_care| Event::Dirty { dirty, dont_care });
+            }
+            Action::Brace => {
+                // First, lest a destination on this host that is in a hurry keeps this thread from it.
+                self.urgent = Urgent::this(Side::Source);
+                let steady = self.vm.steady();
+                // The destination reads them before the guest runs.
+                let tables = steady.as_ref().map(|s| Tables::of_all(s.system.cr3, self.vm.ram()));
+                self.tables = tables.iter().flat_map(Tables::pages).collect();
+                let brace = steady.map(|steady| Brace::new(steady, &self.written));
+                let brace = brace.and_then(|brace| postcard::to_stdvec(&brace).ok());
+                self.send(&Message::Brace(brace.unwrap_or_default()));
+                self.vm.stop_is_near(true);
+            }
+            Action::Stop { patience } => self.stop(patience),
+            Action::SendLast { pages, follow, hold } => {
+                self.send_last(pages, &follow, hold, observer)
+            }
+            Action::Commit(id) => {
+                self.send_commit(id);
+                fail_point!("source.committed");
+            }
+            Action::SendFollowing(pages) => self.send_following(&pages),
+            Action::Fence => {
+                if let Some(paused) = &self.paused {
+                    paused.fence(true);
+                }
+                fail_point!("source.fenced");
+            }
+            Action::RunHere => self.run_here(),
+            Action::HandOn => {
+                self.urgent = Urgent::default();
+                self.late = self
+                    .paused
+                    .as_ref()
+                    .and_then(|paused| paused.late_packets().ok())
+                    .map(Late::new);
+                fail_point!("source.handing-on");
+            }
+            Action::Reconnect { wait } => self.reconnect(wait),
+            Action::End(_) => {}
+        }
+    }
+
+    /// What has changed is known.
+    fn looked(&mut self, dirty: Result<Pages, kvm::Error>, event: fn(Pages, Pages) -> Event) {
+        match dirty {
+            Ok(dirty) => {
+                self.written = dirty.clone();
+                self.events.push_back(event(dirty, self.vm.dont_care()));
+            }
+            Err(e) => self.failed(&e),
+        }
+    }
+
+    /// Tells the verb how it goes.
+    fn tell(&mut self, observer: &mut dyn MoveObserver) {
+        let now = self.now();
+        if self.watcher.tell(observer, now).is_err() {
+            self.events.push_back(Event::Cancel(ASKER_GONE.into()));
+        }
+    }
+
+    pub(super) fn failed(&mut self, e: &dyn std::error::Error) {
+        self.events.push_back(Event::Failed(crate::host::with_causes(e)));
+    }
+
+    fn send(&mut self, message: &Message) {
+        let Some(connection) = &mut self.connection else { return };
+        if let Err(e) = connection.send(message) {
+            let event = self.lost(&e);
+            self.events.push_back(event);
+        }
+    }
+
+    fn stop(&mut self, patience: Duration) {
+        self.urgent_vcpu = self.vm.urgent_vcpu(Side::Source);
+        let paused = match self.vm.stop_for_move(patience) {
+            Ok(paused) => paused,
+            Err(e) => return self.failed(&e),
+        };
+        let (requested, stopped) = paused.times();
+        let looked = look(self.vm, &paused, self.source.unsent());
+        let mut needed = paused.queue_pages();
+        needed.append(&mut self.tables);
+        let quiescent = paused.quiescent();
+        self.paused = Some(paused);
+        fail_point!("source.stopped", else return self.failed(&crate::fail_point::injected()));
+        match looked {
+            Ok(Looked { dirty, dont_care }) => self.events.push_back(Event::Stopped(Stopped {
+                requested: requested.saturating_duration_since(self.epoch),
+                stopped: stopped.saturating_duration_since(self.epoch),
+                quiescent,
+                dirty,
+                dont_care,
+                needed,
+            })),
+            Err(e) => self.failed(&e),
+        }
+    }
+
+    fn run_here(&mut self) {
+        self.vm.stop_is_near(false);
+        if let Err(e) = self.vm.dirty_log().stop() {
+            tracing::warn!("{}", crate::host::with_causes(&e));
+        }
+        (self.urgent, self.urgent_vcpu) = Default::default();
+        let Some(paused) = self.paused.take() else { return };
+        paused.fence(false);
+        fail_point!("source.resuming");
+        if let Err(e) = paused.resume_here() {
+            tracing::error!("the VM cannot go on: {}", crate::host::with_causes(&e));
+        }
+    }
+
+    /// After the commit: connects again to ask, after a while if that was in vain before. The end
+    /// of the VM ends the waiting, and so does an operator who vouches for it, once the destination
+    /// was asked in vain since.
+    fn reconnect(&mut self, wait: bool) {
+        self.connection = None;
+        let (ended, vouched) = (self.vm.end_fd(), self.vm.vouched_fd());
+        let patience = if wait { ASK_AGAIN } else { Duration::ZERO };
+        // What cannot be looked at is asked about again.
+        let looked = wait_any([ended, vouched].map(Watch::Readable), patience);
+        let [over, said] = looked.unwrap_or_default();
+        if over || said && self.asked_since_vouched {
+            return self.without_word(over);
+        }
+        self.asked_since_vouched = said;
+        tracing::warn!(
+            "the connection broke after the commit: asking {} what became of the VM",
+            self.to
+        );
+        let wanted = Wanted { ended, ..Wanted::ALWAYS };
+        match Connection::open(&self.to, &self.transport, self.peer, STALLED, &wanted) {
+            Ok(mut connection) => {
+                connection.known();
+                self.connection = Some(connection);
+                fail_point!("source.asking");
+                self.events.push_back(Event::Reconnected);
+            }
+            Err(e) => self.events.push_back(Event::LinkLost(crate::host::with_causes(&e))),
+        }
+    }
+
+    /// The waiting for the destination's word is over: the VM was ended here, or an operator
+    /// vouches for it.
+    fn without_word(&mut self, ended: bool) {
+        self.events.push_back(if ended { Event::Abandoned } else { Event::Vouched });
+        if !ended {
+            self.vm.note_vouched_for();
+            eprintln!(
+                "vmm-lite: WARNING: {} was handed to {} and goes on here, as it was then: an \
+                 operator vouched that it runs nowhere else",
+                self.vm.identity().name,
+                self.to
+            );
+        }
+    }
+
+    fn end(&mut self, ended: Ended, observer: &mut dyn MoveObserver) -> Result<(), Error> {
+        // Whoever does not hear it does not hear the answer either.
+        let _ = self.watcher.tell(observer, self.now());
+        if let Ended::Failed(failure) = ended {
+            return Err(failure.into());
+        }
+        let mut report = self.source.report();
+        if let Some(report) = &mut report {
+            report.bytes_left_out = held_by(self.complete, &self.source.left_out());
+        }
+        observer.moved(Moved {
+            to: self.to.clone(),
+            peer: self.peer,
+            paused: self.paused_there,
+            report,
+        });
+        // Packets may come late for longer than memory follows.
+        while let (Some(late), Some(_)) = (&self.late, &self.connection) {
+            let patience = late.due().saturating_duration_since(Instant::now());
+            // Whatever ends the wait, there is a look.
+            let _ = wait_readable(late.fd(), patience);
+            self.hand_on();
+        }
+        // Nothing is asked from now on, so that the destination need not listen any longer.
+        self.send(&Message::Heard);
+        fail_point!("source.moved");
+        if let Some(paused) = self.paused.take() {
+            paused.moved()?;
+        }
+        Ok(())
+    }
+}

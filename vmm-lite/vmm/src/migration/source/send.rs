@@ -1,0 +1,230 @@
+//! Sends memory.
+
+use super::driver::Driver;
+use crate::{
+    host::poll::{Watch, wait_any},
+    kvm::DirtyLog,
+    migration::{
+        connection::{Connection, LinkError},
+        handover::Handover,
+        progress::MoveObserver,
+    },
+};
+use migrate::{
+    MoveId,
+    pages::Pages,
+    source::Event,
+    wire::{Message, RUNS_PER_MESSAGE, Run},
+};
+use std::time::{Duration, Instant};
+
+/// How often the deadline is looked at while the pace is waited for.
+const LOOK: Duration = Duration::from_millis(100);
+
+impl Driver<'_> {
+    /// Sends a round while the guest runs. Between pieces it can be called off, by either side.
+    pub(super) fn send_round(&mut self, round: u32, mut pages: Pages, observer: &dyn MoveObserver) {
+        let first = round == 0;
+        if first && !self.keep_touched(&mut pages) {
+            return;
+        }
+        let all = self.vm.ram().pages();
+        // Of later rounds all pages have been taken out.
+        let mut logged = if first { 0 } else { all };
+        // One behind the last is never sent, and everything is taken out before it.
+        for number in pages.iter().chain([all]) {
+            while logged <= number && logged < all {
+                let piece = logged..(logged + DirtyLog::PIECE).min(all);
+                logged = piece.end;
+                if let Err(e) = self.vm.dirty_log().leave_out(piece) {
+                    return self.failed(&e);
+                }
+            }
+            if number == all {
+                break;
+            }
+            self.packer.page(self.vm.ram(), number, first);
+            if self.packer.is_full() {
+                let Some(bytes) = self.flush() else { return };
+                fail_point!("source.in-round");
+                let pause = self.pace.sent(bytes, Instant::now());
+                if self.called_off(pause, observer) {
+                    return;
+                }
+            }
+        }
+        self.packer.message(&Message::RoundEnd(round));
+        if let Some(gave_up) = self.gave_up.filter(|_| first) {
+            // Now that changes of all pages are logged: one that the guest uses again from now on
+            // is in the log, as its hint goes before its content comes.
+            self.events.push_back(Event::LeftOut(self.vm.lost_content(gave_up)));
+        }
+        self.sent();
+    }
+
+    /// Names pages that are going to follow.
+    pub(super) fn announce(&mut self, round: u32, pages: &Pages) {
+        self.name(pages);
+        self.packer.message(&Message::RoundEnd(round));
+        self.sent();
+    }
+
+    /// Sends the last pages and the state; names those that follow. With `hold` the state waits for the commit, and what does not fill a write waits with it.
+    /// Between pieces it can be called off, as a round can.
+    pub(super) fn send_last(
+        &mut self,
+        mut pages: Pages,
+        follow: &Pages,
+        hold: bool,
+        observer: &dyn MoveObserver,
+    ) {
+        let fresh = self.source.rounds() == 0;
+        if fresh && !self.keep_touched(&mut pages) {
+            return;
+        }
+        let Some(paused) = &mut self.paused else { return };
+        let state = match paused.capture() {
+            Ok(state) => state,
+            Err(e) => return self.failed(&e),
+        };
+        fail_point!("source.captured", else return self.failed(&crate::fail_point::injected()));
+        let paused = paused.leave();
+        self.paused_there = paused;
+        let state = Handover { state, paused, vouched_for: self.vm.was_vouched_for() }.to_bytes();
+        self.name(follow);
+        for number in pages.iter() {
+            self.packer.page(self.vm.ram(), number, fresh);
+            // The guest stands: no pace is kept.
+            if self.packer.is_full()
+                && (self.flush().is_none() || self.called_off(Duration::ZERO, observer))
+            {
+                return;
+            }
+        }
+        fail_point!("source.last-half-sent", after {
+            self.packer.finish();
+            // A link that breaks is an event.
+            let _ = self.flush();
+        });
+        // A destination that says something now has nothing good to say, or is gone: that is to be seen before the commit rather than after.
+        if self.called_off(Duration::ZERO, observer) {
+            return;
+        }
+        if hold {
+            self.held = state;
+            self.events.push_back(Event::Held);
+        } else {
+            self.packer.message(&Message::State(state));
+            self.sent();
+            fail_point!("source.state-sent");
+        }
+    }
+
+    /// Sends the commit, and what waits for it.
+    pub(super) fn send_commit(&mut self, id: MoveId) {
+        let state = std::mem::take(&mut self.held);
+        let with_state = !state.is_empty();
+        self.packer.message(&Message::Commit(id, state));
+        if with_state {
+            self.sent();
+        } else {
+            self.flush();
+        }
+    }
+
+    /// Sends pages after the commit.
+    pub(super) fn send_following(&mut self, pages: &Pages) {
+        pages.iter().for_each(|number| self.packer.page(self.vm.ram(), number, false));
+        self.packer.finish();
+        self.sent();
+        fail_point!("source.following");
+    }
+
+    /// What nobody ever touched is zero at both ends.
+    fn keep_touched(&mut self, pages: &mut Pages) -> bool {
+        match self.complete.touched() {
+            Ok(touched) => {
+                pages.keep(&touched);
+                true
+            }
+            Err(e) => {
+                self.failed(&e);
+                false
+            }
+        }
+    }
+
+    fn name(&mut self, pages: &Pages) {
+        let runs: Vec<Run> = pages.runs().collect();
+        for runs in runs.chunks(RUNS_PER_MESSAGE) {
+            self.packer.message(&Message::Follow(runs.to_vec()));
+        }
+    }
+
+    /// Sends what has gathered; how many bytes. `None`: the link broke, which is an event then.
+    fn flush(&mut self) -> Option<u64> {
+        let Self { connection, packer, .. } = self;
+        let connection = connection.as_mut()?;
+        let before = connection.sent();
+        let flushed: Result<(), LinkError> = packer.flush(|bytes| connection.send_raw(bytes));
+        let bytes = connection.sent() - before;
+        match flushed {
+            Ok(()) => Some(bytes),
+            Err(e) => {
+                let event = self.lost(&e);
+                self.events.push_back(event);
+                None
+            }
+        }
+    }
+
+    /// Sends the rest, and says what was sent in all.
+    fn sent(&mut self) {
+        if self.flush().is_some() {
+            let sent = self.packer.take_sent();
+            self.on_the_way = self.connection.as_ref().map_or(0, Connection::unacknowledged);
+            self.events.push_back(Event::Sent(sent));
+        }
+    }
+
+    /// Whether somebody wants no more of it: the destination, whoever asked for the move, `vmm-lite cancel`; or it took too long. Looks for as long as `pause`.
+    fn called_off(&mut self, pause: Duration, observer: &dyn MoveObserver) -> bool {
+        let now = Instant::now();
+        let until = now + pause;
+        loop {
+            if self.source.deadline().is_some_and(|at| at <= self.now()) {
+                self.events.push_back(Event::Tick);
+                return true;
+            }
+            let Some(connection) = &mut self.connection else { return true };
+            // The loop that waits for the destination sees what it is.
+            if connection.has_buffered() {
+                return true;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            let watched = [
+                Watch::Readable(connection.fd()),
+                Watch::HungUp(observer.fd()),
+                Watch::Readable(self.vm.cancel_fd()),
+                Watch::Readable(self.vm.end_fd()),
+            ];
+            match wait_any(watched, left.min(LOOK)) {
+                Ok([false, false, false, false]) if until <= Instant::now() => {
+                    self.packer.idled(until.saturating_duration_since(now));
+                    return false;
+                }
+                Ok([_, true, ..] | [_, _, true, _] | [.., true]) => return true,
+                Ok([true, ..]) => match connection.wait(Duration::ZERO) {
+                    // Part of a record, which is nothing yet.
+                    Ok(false) => {}
+                    Ok(true) | Err(_) => return true,
+                },
+                Ok(_) => {}
+                Err(e) => {
+                    self.failed(&e);
+                    return true;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Copies a VM as it is at one instant.
+//!
+//! A VM that runs is copied in [rounds](super::rounds), as a move does it, and stands while the last pages are copied. One that writes faster than that is
+//! [copied on write](super::cow), where the host lets this process serve page faults. One that is paused, or is to stay so, is simply copied.
+
+use super::{
+    Error, cow, rounds,
+    sink::{Page, Sink},
+};
+use crate::{
+    memory::{Complete, GuestRam, PAGE, PageSet, Userfault, UserfaultError},
+    vm::{Paused, Vm, VmPhase, VmState},
+};
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, Instant};
+
+/// How long the guest may take to quiesce.
+pub const QUIESCE: Duration = Duration::from_millis(50);
+/// How long the vCPU may take to enter the guest before nothing is said about when it did.
+const ENTRY: Duration = Duration::from_secs(1);
+
+/// How a VM was copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// It ran on at once; pages were copied behind its back, those first that it wrote to.
+    CopyOnWrite,
+    /// In rounds while it ran, and the last pages while it stood.
+    Rounds,
+    /// It stood all the time.
+    Paused,
+}
+
+/// How a VM that runs is to be copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// In rounds, or on write if the guest writes faster than that
+    #[default]
+    Auto,
+    /// In rounds while it runs, and what is left then while it stands, however much
+    Rounds,
+    /// Pages are copied when the guest wants to write to them, and others meanwhile
+    CopyOnWrite,
+}
+
+/// The pause, by phase, in ns (rule R7). They add up to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Phases {
+    /// From the request to pause until the vCPU stood.
+    pub quiesce_ns: u64,
+    /// Until the memory could not change any more without being noticed.
+    pub memory_ns: u64,
+    /// Until the state was captured.
+    pub state_ns: u64,
+    /// Until the guest's next instruction.
+    pub resume_ns: u64,
+}
+
+impl Phases {
+    /// Their sum.
+    #[must_use]
+    pub fn pause_ns(&self) -> u64 {
+        self.quiesce_ns + self.memory_ns + self.state_ns + self.resume_ns
+    }
+}
+
+/// A copy that was made.
+#[derive(Clone, Debug)]
+pub struct Copied {
+    /// Everything but the memory.
+    pub state: VmState,
+    /// Pages that did not come because they do not matter.
+    pub dont_care: PageSet,
+    /// Of these, how many would have come.
+    pub left_out: usize,
+    /// Whether the guest said that it was ready.
+    pub quiescent: bool,
+    /// How.
+    pub mode: Mode,
+    /// The pause; `None` for a VM that stood before and stands still.
+    pub phases: Option<Phases>,
+    /// How often the guest, or the VMM for it, had to wait for a page to be copied.
+    pub faults: u64,
+}
+
+/// Says how far a copy is, in pages; `false` ends it.
+pub type Alive<'a> = dyn FnMut(usize) -> bool + 'a;
+
+/// Copies `vm`, whose memory is all here. With `stay` it is paused afterwards; otherwise it runs on
+/// if it ran, and is copied that `way`.
+///
+/// # Errors
+/// [`Error`]: the VM is as it was before.
+pub fn copy(
+    vm: &Vm,
+    complete: Complete<'_>,
+    stay: bool,
+    way: Way,
+    sink: &mut dyn Sink,
+    alive: &mut Alive<'_>,
+) -> Result<Copied, Error> {
+    if let VmPhase::Running = vm.phase() {
+        vm.ask_to_give_up();
+        // Without an answer more is copied.
+        let _ = vm.wait_gave_up(QUIESCE);
+    }
+    fail_point!("copy.begun");
+    if !alive(0) {
+        return Err(Error::Cancelled);
+    }
+    match vm.phase() {
+        VmPhase::Ended(end) => Err(crate::vm::Error::Ended(end).into()),
+        VmPhase::Running if !stay => running(vm, complete, way, sink, alive),
+        VmPhase::Running | VmPhase::Paused => {
+            let paused = vm.quiesce(QUIESCE)?;
+            if stay {
+                paused.keep(true);
+            }
+            let copied = standing(paused, complete, sink, alive);
+            if copied.is_err() {
+                undo_stay(vm, stay)?;
+            }
+            copied
+        }
+    }
+}
+
+/// The VM need not stay paused for a copy that failed after all; what an operator wants of it
+/// counts.
+pub(super) fn undo_stay(vm: &Vm, stay: bool) -> Result<(), Error> {
+    if stay {
+        let paused = vm.pause()?;
+        paused.keep(false);
+        paused.resume_here()?;
+    }
+    Ok(())
+}
+
+/// Copies a VM that runs on.
+fn running(
+    vm: &Vm,
+    complete: Complete<'_>,
+    way: Way,
+    sink: &mut dyn Sink,
+    alive: &mut Alive<'_>,
+) -> Result<Copied, Error> {
+    // Not needed in the end most of the time; but if it is, the guest is too fast to wait for what is missing.
+    let userfault = match Userfault::open(vm.ram()) {
+        Err(e) if way == Way::CopyOnWrite => return Err(e.into()),
+        Err(e @ (UserfaultError::Forbidden(_) | UserfaultError::Lacks(_))) => {
+            tracing::info!("no copy on write: {e}");
+            None
+        }
+        opened => Some(opened?),
+    };
+    let to_the_end = way == Way::Rounds || userfault.is_none();
+    if way != Way::CopyOnWrite
+        && let Some(copied) = rounds::copy(vm, complete, to_the_end, sink, alive)?
+    {
+        return Ok(copied);
+    }
+    let userfault = userfault.expect("rounds go to the end without it");
+    cow::copy(vm, complete, userfault, sink, alive)
+}
+
+/// Copies a VM that stands.
+fn standing(
+    mut paused: Paused<'_>,
+    complete: Complete<'_>,
+    sink: &mut dyn Sink,
+    alive: &mut Alive<'_>,
+) -> Result<Copied, Error> {
+    let state = paused.capture()?;
+    let dont_care = paused.dont_care();
+    let mut pages = touched(complete)?;
+    let left_out = take_out(&mut pages, &dont_care);
+    write(paused.vm(), &pages, sink, alive)?;
+    let quiescent = paused.quiescent();
+    // It was resumed meanwhile, or stays paused.
+    paused.resume_here()?;
+    Ok(Copied {
+        state,
+        dont_care,
+        left_out,
+        quiescent,
+        mode: Mode::Paused,
+        phases: None,
+        faults: 0,
+    })
+}
+
+/// Lets a VM run on whose memory was safe at `memory` and whose state has just been captured.
+pub(super) fn resume(paused: Paused<'_>, memory: Instant) -> Result<Phases, Error> {
+    let captured = Instant::now();
+    let (requested, stopped) = paused.times();
+    let vm = paused.vm().clone();
+    paused.resume_here()?;
+    let entered = vm.entered(ENTRY).unwrap_or_else(Instant::now);
+    let ns = |from: Instant, to: Instant| to.saturating_duration_since(from).as_nanos() as u64;
+    Ok(Phases {
+        quiesce_ns: ns(requested, stopped),
+        memory_ns: ns(stopped, memory),
+        state_ns: ns(memory, captured),
+        resume_ns: ns(captured, entered),
+    })
+}
+
+pub(super) fn touched(memory: Complete<'_>) -> Result<PageSet, Error> {
+    memory.touched().map_err(super::host("find out which memory the guest uses"))
+}
+
+/// Takes what does not matter out of a set; how many that were.
+pub(super) fn take_out(pages: &mut PageSet, dont_care: &PageSet) -> usize {
+    let before = pages.len();
+    pages.take_out(dont_care);
+    before - pages.len()
+}
+
+/// Writes pages as they are now.
+pub(super) fn write(
+    vm: &Vm,
+    pages: &PageSet,
+    sink: &mut dyn Sink,
+    alive: &mut Alive<'_>,
+) -> Result<(), Error> {
+    const RUN: usize = 64;
+    let mut some: Vec<Page> = Vec::with_capacity(RUN);
+    for (n, page) in pages.iter().enumerate() {
+        some.push((page, content(vm.ram(), page)?));
+        if some.len() == RUN {
+            sink.pages(&some)?;
+            some.clear();
+            if n % 4096 < RUN && !alive(n) {
+                return Err(Error::Cancelled);
+            }
+        }
+    }
+    sink.pages(&some)
+}
+
+pub(super) fn content(ram: &GuestRam, page: usize) -> Result<[u8; PAGE], Error> {
+    let mut content = [0; PAGE];
+    ram.read_page(page, &mut content)?;
+    Ok(content)
+}

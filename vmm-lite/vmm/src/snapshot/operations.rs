@@ -1,0 +1,245 @@
+//! Snapshot, fork and revert of a VM that runs, as operations: one at a time, with an observer, and
+//! only once all of the VM's memory is here.
+
+use super::{
+    Error, GuestClock,
+    copy::{self, Copied, Mode, Phases, Way},
+    guest::{Guest, Who},
+    load, revert,
+    sink::{FileSink, TemplateSink, draw_id},
+};
+use crate::{
+    host::poll::{Watch, wait_any},
+    memory::Complete,
+    vm::{InProgress, Incomplete, Observer, Operation, Vm, VmPhase, Waiter, Waiting},
+};
+use migrate::snapshot::Notes;
+use serde::Serialize;
+use std::{
+    fs::File,
+    io::Write,
+    time::{Duration, Instant},
+};
+
+/// How an operation goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// The copy has got so far.
+    Pages {
+        /// Pages that are done.
+        done: usize,
+        /// Pages of the VM.
+        of: usize,
+    },
+    /// It has not begun: it waits for memory of the VM that is not here yet.
+    Waiting {
+        /// What for.
+        waiting: Waiting,
+        /// For how long it has.
+        since: Duration,
+    },
+}
+
+/// The one who started a snapshot, a fork or a revert.
+pub type CopyObserver<'a> = dyn Observer<Progress> + 'a;
+
+/// How a snapshot is to be taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Options {
+    /// The VM is paused afterwards.
+    pub stay_paused: bool,
+    /// How a VM that runs is copied.
+    pub way: Way,
+    /// How long memory that is not here yet is waited for.
+    pub timeout: Option<Duration>,
+}
+
+/// What a copy was and what it cost, times in ns.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Report {
+    mode: Mode,
+    quiescent: bool,
+    /// How long no instruction of the guest ran; `None` for a VM that was paused all the time.
+    pause_ns: Option<u64>,
+    phases: Option<Phases>,
+    total_ns: u64,
+    /// How often the guest, or the VMM for it, had to wait for a page to be copied.
+    faults: u64,
+    pages_dont_care: usize,
+    /// Pages written to the copy with their content.
+    pages_saved: u64,
+}
+
+impl Report {
+    fn new(copied: &Copied, total: Duration, pages_saved: u64) -> Self {
+        Self {
+            mode: copied.mode,
+            quiescent: copied.quiescent,
+            pause_ns: copied.phases.map(|p| p.pause_ns()),
+            phases: copied.phases,
+            total_ns: total.as_nanos() as u64,
+            faults: copied.faults,
+            pages_dont_care: copied.left_out,
+            pages_saved,
+        }
+    }
+}
+
+/// A snapshot that was taken.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Saved {
+    #[serde(flatten)]
+    report: Report,
+    /// Whether the VM ran before.
+    ran: bool,
+    /// The file's id, in hexadecimal.
+    id: String,
+    /// Whether it is the difference to another file.
+    difference: bool,
+    /// Size of the file.
+    bytes: u64,
+    pages_zero: u64,
+    pages_same: u64,
+    /// Whether the VM is paused now.
+    paused: bool,
+}
+
+/// Tells how far a copy is; it ends when the observer has gone or it is cancelled.
+fn progress<'a, 'o>(
+    vm: &Vm,
+    observer: &'a mut CopyObserver<'o>,
+) -> impl FnMut(usize) -> bool + use<'a, 'o> {
+    let (of, cancel) = (vm.ram().pages(), vm.cancel_fd());
+    move |done| {
+        let watched = [Watch::Readable(cancel), Watch::HungUp(observer.fd())];
+        let over = wait_any(watched, Duration::ZERO).unwrap_or_default();
+        over == [false; 2] && observer.progress(Progress::Pages { done, of }).is_ok()
+    }
+}
+
+fn note_cancelled<T>(operation: &InProgress, done: Result<T, Error>) -> Result<T, Error> {
+    if let Err(Error::Cancelled | Error::Incomplete(Incomplete::Cancelled(_))) = done {
+        operation.cancelled();
+    }
+    done
+}
+
+/// Waits for memory that is not here yet; see [`Vm::wait_complete`].
+fn complete<'vm>(
+    vm: &'vm Vm,
+    timeout: Option<Duration>,
+    begun: Instant,
+    observer: &mut CopyObserver<'_>,
+) -> Result<Complete<'vm>, Error> {
+    let waiter = Waiter { asker: observer.fd(), within: timeout.map(|timeout| (begun, timeout)) };
+    let mut tell = |waiting: &Waiting| {
+        let (waiting, since) = (waiting.clone(), begun.elapsed());
+        observer.progress(Progress::Waiting { waiting, since }).is_ok()
+    };
+    vm.wait_complete(waiter, &mut tell).map_err(|e| match e {
+        Incomplete::Ended(end) => crate::vm::Error::Ended(end).into(),
+        e => e.into(),
+    })
+}
+
+/// Takes a snapshot of `vm` into `file`; with `base`, the difference to that.
+///
+/// # Errors
+/// [`Error`]: the VM is as it was before.
+pub fn snapshot(
+    vm: &Vm,
+    file: File,
+    base: Option<File>,
+    options: Options,
+    observer: &mut CopyObserver<'_>,
+) -> Result<Saved, Error> {
+    let begun = Instant::now();
+    let Options { stay_paused: stay, way, timeout } = options;
+    let base = base.map(load::open).transpose()?;
+    let difference = base.is_some();
+    let who = Who::of(vm);
+    let copying = vm.begin(Operation::Snapshot)?;
+    let complete = note_cancelled(&copying, complete(vm, timeout, begun, observer))?;
+    let ran = matches!(vm.phase(), VmPhase::Running);
+    let mut sink = FileSink::new(file, vm.ram().pages(), base)?;
+    let copied = copy::copy(vm, complete, stay, way, &mut sink, &mut progress(vm, observer));
+    let copied = note_cancelled(&copying, copied)?;
+    let guest = Guest { who, state: copied.state.clone() };
+    let clock = guest.state.clock;
+    let notes = Notes {
+        taken_ns: clock.mono_ns.saturating_add(clock.wall_offset_ns),
+        pages_dont_care: copied.left_out as u64,
+        quiescent: copied.quiescent,
+        ..Notes::default()
+    };
+    let finished = sink.finish(draw_id()?, &guest, &copied.dont_care, notes);
+    let (header, counts) = match finished {
+        Ok(finished) => finished,
+        Err(e) => {
+            copy::undo_stay(vm, stay)?;
+            return Err(e);
+        }
+    };
+    Ok(Saved {
+        report: Report::new(&copied, begun.elapsed(), counts.saved),
+        ran,
+        id: hex(&header.id),
+        difference,
+        bytes: header.file_size,
+        pages_zero: counts.zero,
+        pages_same: counts.same,
+        paused: matches!(vm.phase(), VmPhase::Paused),
+    })
+}
+
+/// Copies `vm` into a template: `memory` gets its memory, `seed` who it is and its state.
+///
+/// # Errors
+/// [`Error`]: the VM is as it was before.
+pub fn fork(
+    vm: &Vm,
+    memory: File,
+    mut seed: File,
+    timeout: Option<Duration>,
+    observer: &mut CopyObserver<'_>,
+) -> Result<Report, Error> {
+    let begun = Instant::now();
+    let who = Who::of(vm);
+    let copying = vm.begin(Operation::Fork)?;
+    let complete = note_cancelled(&copying, complete(vm, timeout, begun, observer))?;
+    let mut sink = TemplateSink::new(memory, vm.ram().pages())?;
+    let mut alive = progress(vm, observer);
+    let copied = copy::copy(vm, complete, false, Way::Auto, &mut sink, &mut alive);
+    let copied = note_cancelled(&copying, copied)?;
+    if !copied.quiescent && who.identity.net.is_some() {
+        // It may be in the middle of a packet, and its clones would send that as the one that they
+        // are copies of.
+        return Err(Error::NotReady);
+    }
+    let guest = Guest { who, state: copied.state.clone() };
+    seed.write_all(&guest.to_bytes()).map_err(Error::Write)?;
+    Ok(Report::new(&copied, begun.elapsed(), sink.saved))
+}
+
+/// Puts `vm` back to the snapshot in `file`.
+///
+/// # Errors
+/// [`Error`]: the VM is as it was before.
+pub fn put_back(
+    vm: &Vm,
+    file: File,
+    clock: GuestClock,
+    timeout: Option<Duration>,
+    observer: &mut CopyObserver<'_>,
+) -> Result<revert::Report, Error> {
+    let begun = Instant::now();
+    let reverting = vm.begin(Operation::Revert)?;
+    let complete = note_cancelled(&reverting, complete(vm, timeout, begun, observer))?;
+    revert::revert(vm, complete, file, clock)
+}
+
+/// As people write it.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,244 @@
+//! Where the copy of a VM's memory goes.
+
+use super::{Error, guest::Guest};
+use crate::memory::{PAGE, PageSet, is_zero};
+use migrate::snapshot::{
+    Base, Block, Bytes, Content, GROUP, HEADER_SIZE, Header, IndexBuilder, Notes, Reader,
+    SnapshotId, finish,
+};
+use std::{fs::File, io, os::unix::fs::FileExt};
+
+/// A page with its number.
+pub type Page = (usize, [u8; PAGE]);
+
+/// Takes pages in any order. One that comes again replaces what came before.
+pub trait Sink: Send {
+    /// Takes some.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    fn pages(&mut self, pages: &[Page]) -> Result<(), Error>;
+}
+
+/// A file as what a snapshot is read from.
+#[derive(Debug)]
+pub struct Input(pub File);
+
+impl Bytes for Input {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, to: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(to, offset)
+    }
+}
+
+/// Pages gathered before they are written.
+const GATHER: usize = 64;
+
+/// A snapshot file.
+#[derive(Debug)]
+pub struct FileSink {
+    file: File,
+    base: Option<Reader<Input>>,
+    /// The block of the base that was looked at last, and its group.
+    block: Option<(usize, Block)>,
+    index: IndexBuilder,
+    /// Pages that came.
+    came: PageSet,
+    /// Slots given out.
+    slots: u32,
+    /// The last of them, not written yet.
+    gathered: Vec<u8>,
+    counts: Counts,
+}
+
+/// What became of the pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// In the file.
+    pub saved: u64,
+    /// Zero.
+    pub zero: u64,
+    /// As in the base.
+    pub same: u64,
+}
+
+impl FileSink {
+    /// Writes to `file`, which is empty: the whole of a memory of so many pages, or what differs from `base`.
+    ///
+    /// # Errors
+    /// [`Error::BaseIsDifference`], [`Error::BaseSize`].
+    pub fn new(file: File, pages: usize, base: Option<Reader<Input>>) -> Result<Self, Error> {
+        if let Some(base) = &base {
+            if base.header().base.is_some() {
+                return Err(Error::BaseIsDifference);
+            }
+            if base.header().pages() != pages as u64 {
+                return Err(Error::BaseSize);
+            }
+        }
+        Ok(Self {
+            file,
+            base,
+            block: None,
+            index: IndexBuilder::new(pages as u64),
+            came: PageSet::none(pages),
+            slots: 0,
+            gathered: Vec::with_capacity(GATHER * PAGE),
+            counts: Counts::default(),
+        })
+    }
+
+    /// What became of the pages so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    fn page(&mut self, page: usize, content: &[u8; PAGE]) -> Result<(), Error> {
+        let number = page as u64;
+        self.came.insert(page);
+        let checksum = crc32fast::hash(content);
+        if let Content::Data { slot, .. } = self.index.get(number) {
+            self.flush()?;
+            self.file.write_all_at(content, place(slot)).map_err(Error::Write)?;
+            self.index.set(number, Content::Data { slot, checksum });
+            return Ok(());
+        }
+        let before = self.base_has(number)?;
+        if is_zero(content) {
+            let mark = if before == Content::Absent { Content::Absent } else { Content::Zero };
+            self.index.set(number, mark);
+            self.counts.zero += 1;
+            return Ok(());
+        }
+        if let (Content::Data { checksum: theirs, .. }, Some(base)) = (before, &self.base)
+            && theirs == checksum
+        {
+            let mut bytes = [0; PAGE];
+            base.page(number, before, &mut bytes)?;
+            if bytes == *content {
+                self.index.set(number, Content::Absent);
+                self.counts.same += 1;
+                return Ok(());
+            }
+        }
+        self.index.set(number, Content::Data { slot: self.slots, checksum });
+        self.slots += 1;
+        self.counts.saved += 1;
+        self.gathered.extend_from_slice(content);
+        if self.gathered.len() == GATHER * PAGE { self.flush() } else { Ok(()) }
+    }
+
+    fn base_has(&mut self, page: u64) -> Result<Content, Error> {
+        let Some(base) = &self.base else { return Ok(Content::Absent) };
+        let group = (page / GROUP) as usize;
+        if self.block.as_ref().is_none_or(|(of, _)| *of != group) {
+            self.block = Some((group, base.block(group)?));
+        }
+        Ok(self.block.as_ref().map_or(Content::Absent, |(_, block)| block.content(page)))
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        fail_point!("snapshot.copying", else return Err(Error::Write(crate::fail_point::injected())));
+        let first = self.slots - (self.gathered.len() / PAGE) as u32;
+        self.file.write_all_at(&self.gathered, place(first)).map_err(Error::Write)?;
+        self.gathered.clear();
+        Ok(())
+    }
+
+    /// Writes the rest of the file. `dont_care` are pages that did not come because they do not matter.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn finish(
+        mut self,
+        id: SnapshotId,
+        guest: &Guest,
+        dont_care: &PageSet,
+        mut notes: Notes,
+    ) -> Result<(Header, Counts), Error> {
+        self.flush()?;
+        if let Some(base) = &self.base {
+            // What has gone since: it was in the base, matters, and nobody has it.
+            for group in 0..base.groups() {
+                for (page, _) in base.block(group)?.iter() {
+                    let known = self.came.contains(page as usize);
+                    if !known && !dont_care.contains(page as usize) {
+                        self.index.set(page, Content::Zero);
+                    }
+                }
+            }
+        }
+        let (identity, state) = guest.encode();
+        let base: Option<Base> = self.base.as_ref().map(|base| base.header().as_base());
+        notes.pages_zero = self.counts.zero;
+        let slots = u64::from(self.slots);
+        let (header, tail) = finish(id, base, &self.index, slots, &identity, &state, notes)?;
+        let end = header.data_offset + slots * PAGE as u64;
+        self.file.write_all_at(&tail, end).map_err(Error::Write)?;
+        self.file.write_all_at(header.encode().as_slice(), 0).map_err(Error::Write)?;
+        Ok((header, self.counts))
+    }
+}
+
+impl Sink for FileSink {
+    fn pages(&mut self, pages: &[Page]) -> Result<(), Error> {
+        pages.iter().try_for_each(|(page, content)| self.page(*page, content))
+    }
+}
+
+fn place(slot: u32) -> u64 {
+    HEADER_SIZE as u64 + u64::from(slot) * PAGE as u64
+}
+
+/// A memory image that clones map: page after page, each at its place.
+#[derive(Debug)]
+pub struct TemplateSink {
+    file: File,
+    /// Pages written.
+    pub saved: u64,
+}
+
+impl TemplateSink {
+    /// Writes to `file`, which is empty and becomes as long as the memory.
+    ///
+    /// # Errors
+    /// When there is no room.
+    pub fn new(file: File, pages: usize) -> Result<Self, Error> {
+        file.set_len((pages * PAGE) as u64).map_err(Error::Write)?;
+        Ok(Self { file, saved: 0 })
+    }
+}
+
+impl Sink for TemplateSink {
+    fn pages(&mut self, pages: &[Page]) -> Result<(), Error> {
+        for (page, content) in pages {
+            // Only one that came before can hold anything else.
+            if !is_zero(content) || self.saved > 0 && self.is_there(*page)? {
+                self.file.write_all_at(content, (page * PAGE) as u64).map_err(Error::Write)?;
+                self.saved += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl TemplateSink {
+    fn is_there(&self, page: usize) -> Result<bool, Error> {
+        use std::os::fd::AsRawFd;
+        let at = (page * PAGE) as libc::off_t;
+        // SAFETY: moves a file position that nobody uses; the result is looked at.
+        Ok(unsafe { libc::lseek(self.file.as_raw_fd(), at, libc::SEEK_DATA) } == at)
+    }
+}
+
+/// A fresh name for a snapshot.
+///
+/// # Errors
+/// When there are no random numbers.
+pub fn draw_id() -> Result<SnapshotId, Error> {
+    crate::host::random::bytes().map_err(super::host("draw random numbers"))
+}

@@ -1,0 +1,69 @@
+//! Telling the network where a guest is (rule R5).
+
+use super::{Vm, paused::LINK_PATIENCE};
+use crate::{
+    devices::{arp, link},
+    host::confine::{self, Thread},
+};
+use std::{io, time::Duration};
+
+/// The thread's filter is made on it.
+const STACK: usize = 128 << 10;
+/// Who was not reached the first time is told again: frames get lost, and a bridge takes none through a port that it has just heard is up. (RFC 5227 has two, at longer intervals.)
+const TIMES: u32 = 3;
+const BETWEEN: Duration = Duration::from_millis(100);
+
+impl Vm {
+    /// Tells the network that this guest is here now; unless it may be elsewhere, where the network would not find it any more.
+    ///
+    /// # Errors
+    /// What the TAP says.
+    pub fn announce(&self) -> io::Result<()> {
+        let (Some(net), Some(tap)) = (&self.shared.identity.net, &self.shared.announcer) else {
+            return Ok(());
+        };
+        let fenced = self.shared.lock_fenced();
+        if *fenced {
+            return Ok(());
+        }
+        for frame in arp::announcements(net.mac, net.ip.map(|ip| ip.address)) {
+            tap.write(&frame)?;
+        }
+        Ok(())
+    }
+
+    /// Whether it has ended when so much time has passed, or earlier.
+    fn ends_within(&self, time: Duration) -> bool {
+        let mut poll = libc::pollfd { fd: self.end_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one valid entry.
+        unsafe { libc::poll(&raw mut poll, 1, time.as_millis() as i32) > 0 }
+    }
+
+    /// Like [`announce`](Self::announce), as soon as the TAP carries packets, which after it was opened may take the host a while. On a thread of its own.
+    pub fn announce_when_up(&self) {
+        let Some(tap) = &self.shared.announcer else { return };
+        let (vm, tap) = (self.clone(), tap.try_clone());
+        let announce = move || {
+            if let Err(e) = confine::enter(Thread::Announce) {
+                tracing::error!(
+                    "the network is not told that the VM is here: {}",
+                    crate::host::with_causes(&e)
+                );
+                return;
+            }
+            let told = tap.map_err(io::Error::other).and_then(|tap| {
+                link::wait_running(&tap, LINK_PATIENCE)?;
+                vm.announce()?;
+                (1..TIMES)
+                    .try_for_each(|_| if vm.ends_within(BETWEEN) { Ok(()) } else { vm.announce() })
+            });
+            if let Err(e) = told {
+                tracing::warn!("the network was not told that the VM is here: {e}");
+            }
+        };
+        let thread = std::thread::Builder::new().name(Thread::Announce.name().into());
+        if let Err(e) = thread.stack_size(STACK).spawn(announce) {
+            tracing::warn!("the network was not told that the VM is here: {e}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! What the vCPU's thread owes, for the [watchdog](crate::host::watchdog): seen from how it is steered, so that
+//! the thread itself has nothing to do for that.
+
+use super::shared::Shared;
+use crate::{
+    host::confine::Thread,
+    host::watchdog::{self, Look, Watched},
+};
+use std::sync::{
+    Arc, Weak,
+    atomic::Ordering::{Relaxed, SeqCst},
+};
+
+/// Has the thread of a machine watched.
+pub(super) fn watch(shared: &Arc<Shared>) {
+    let weak: Weak<Shared> = Arc::downgrade(shared);
+    watchdog::watch(weak);
+}
+
+impl Watched for Shared {
+    fn look(&self) -> Option<Look> {
+        // Where memory is missing it may have to wait for that for as long as that takes, and what
+        // brings it is watched, or has its own deadlines.
+        if !self.running.load(SeqCst) || self.ram.complete().is_none() {
+            return None;
+        }
+        let doing = match (self.pause_wanted(), self.kick.is_inside(), self.is_waiting()) {
+            (true, true, _) => "was asked to stop, and has not come out of the guest",
+            (true, false, true) => "was asked to stop, and still waits for the guest's next event",
+            (true, false, false) => "was asked to stop, and is still serving the guest",
+            // What a guest does takes as long as it likes.
+            (false, true, _) | (false, false, true) => return None,
+            (false, false, false) => "serves the guest, and does not come to an end of it",
+        };
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
+        let exits = &self.exits;
+        let all = [&exits.doorbell, &exits.mmio, &exits.kicked, &exits.slept, &self.resumes];
+        // All only grow.
+        let progress = all.into_iter().fold(0_u64, |sum, n| sum.wrapping_add(count(n)));
+        let tid = self.thread.load(SeqCst);
+        Some(Look { thread: Thread::Vcpu.name(), tid, doing, progress })
+    }
+}
