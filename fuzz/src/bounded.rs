@@ -1,4 +1,5 @@
-//! A bounded run of a target for the tests: the kept corpus, then so many mutations of it. The same seed gives the same inputs.
+//! A bounded run of a target for the tests: the kept corpus, then so many mutations of it. The same
+//! seed gives the same inputs.
 
 use std::{
     any::Any,
@@ -55,7 +56,8 @@ pub fn corpus(target: &Target) -> io::Result<Vec<(String, Vec<u8>)>> {
     Ok(files)
 }
 
-/// Runs `count` mutations after the corpus, or as many as fit into `limit`; `around` is called with each check.
+/// Runs `count` mutations after the corpus, or as many as fit into `limit`; `around` is called with
+/// each check.
 ///
 /// # Errors
 /// The first [`Failure`].

@@ -1,4 +1,5 @@
-//! The control page and the console's rings, as a guest may leave them, and the state of their devices, as a peer may send it.
+//! The control page and the console's rings, as a guest may leave them, and the state of their
+//! devices, as a peer may send it.
 //!
 //! Input: the page's bytes as writes of words, between calls of everything that reads it.
 
@@ -39,7 +40,8 @@ enum Step {
     Clock { mono_ns: u64, wall_offset_ns: u64, away_ns: u64 },
 }
 
-/// Whatever is in the page: no reader panics, none believes what cannot be, and none writes anywhere but to its ring and the page.
+/// Whatever is in the page: no reader panics, none believes what cannot be, and none writes
+/// anywhere but to its ring and the page.
 pub fn check(data: &[u8]) {
     with_ram(|ram| drive(data, ram));
 }

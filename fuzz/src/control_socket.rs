@@ -8,7 +8,8 @@ use vmm::migration::address::Address;
 /// Most levels of nesting that are gone into; the parser has a limit of its own.
 const DEEP: usize = 200;
 
-/// Lines are requests or errors, whatever they are; a request is what was written; addresses are taken apart or refused.
+/// Lines are requests or errors, whatever they are; a request is what was written; addresses are
+/// taken apart or refused.
 pub fn check(data: &[u8]) {
     let mut lines = data;
     loop {

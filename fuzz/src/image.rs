@@ -26,7 +26,8 @@ use vmm_lite_interface::{
     layout::{CMDLINE, CMDLINE_MAX, IMAGE_BASE, PAGE_SIZE, START_INFO},
 };
 
-/// A file is an image or refused; one that is loaded fills its segments with what the file has, and nothing else.
+/// A file is an image or refused; one that is loaded fills its segments with what the file has, and
+/// nothing else.
 pub fn check(data: &[u8]) {
     let file = memfd(data);
     let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));

@@ -1,9 +1,12 @@
-//! What comes from peers, files and guests, checked against what must hold of it whatever it is (rule R4).
+//! What comes from peers, files and guests, checked against what must hold of it whatever it is
+//! (rule R4).
 //!
-//! Each module is a target: its `check` panics if something does not hold. cargo-fuzz calls it from `fuzz_targets/`, and the tests call it
-//! for the kept corpus and for [mutations](bounded) of that. See `docs/checking.md`.
+//! Each module is a target: its `check` panics if something does not hold. cargo-fuzz calls it from
+//! `fuzz_targets/`, and the tests call it for the kept corpus and for [mutations](bounded) of that.
+//! See `docs/checking.md`.
 //!
-//! A new target is a module here, an entry in [`TARGETS`], a file in `fuzz_targets/` with its `[[bin]]`, and a few files in `corpus/`.
+//! A new target is a module here, an entry in [`TARGETS`], a file in `fuzz_targets/` with its
+//! `[[bin]]`, and a few files in `corpus/`.
 
 pub mod bounded;
 pub mod control_page;
@@ -22,7 +25,8 @@ pub struct Target {
     pub name: &'static str,
     /// The check.
     pub check: fn(&[u8]),
-    /// Most bytes that it may have allocated at a time, for inputs of at most [`bounded::INPUT_MAX`] bytes.
+    /// Most bytes that it may have allocated at a time, for inputs of at most
+    /// [`bounded::INPUT_MAX`] bytes.
     pub memory: usize,
 }
 

@@ -1,6 +1,8 @@
-//! The network device, as a hostile guest drives it: registers, queues, buffers; and its state, as a peer may send it.
+//! The network device, as a hostile guest drives it: registers, queues, buffers; and its state, as
+//! a peer may send it.
 //!
-//! Input: steps as [`arbitrary`] makes them of bytes. A pair of sockets stands in for the TAP device.
+//! Input: steps as [`arbitrary`] makes them of bytes. A pair of sockets stands in for the TAP
+//! device.
 
 mod named;
 
@@ -109,7 +111,8 @@ struct State {
     rings: [u32; 6],
 }
 
-/// Whatever the guest does: no panic, no packet that it did not queue, no write but to what its queues name, and each of those marked.
+/// Whatever the guest does: no panic, no packet that it did not queue, no write but to what its
+/// queues name, and each of those marked.
 pub fn check(data: &[u8]) {
     with_ram(|ram| drive(data, ram));
 }

@@ -1,6 +1,7 @@
 //! Snapshot files, before anything of them gets into a guest.
 //!
-//! Input: a byte of which bit 0 says whether sizes and checksums are made right, the header's first bytes, and what lies behind the header.
+//! Input: a byte of which bit 0 says whether sizes and checksums are made right, the header's first
+//! bytes, and what lies behind the header.
 
 use migrate::{
     PAGE,
@@ -19,7 +20,8 @@ const DATA: usize = 72;
 /// Bitmaps of a block, before the places of its pages.
 const BITMAPS: usize = 128;
 
-/// What is opened is consistent in itself, says the same however it is asked, and is not opened when a byte of it is missing.
+/// What is opened is consistent in itself, says the same however it is asked, and is not opened
+/// when a byte of it is missing.
 pub fn check(data: &[u8]) {
     let Some((flags, rest)) = data.split_first() else { return };
     let (fields, body) = rest.split_at(rest.len().min(FIELDS));

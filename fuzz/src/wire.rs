@@ -1,6 +1,7 @@
 //! The decoder of messages between hosts, as a peer that wants no good feeds it.
 //!
-//! Input: a byte for the VM's size, a byte of which bit 0 says whether the checksum is made right, and a message: header and body.
+//! Input: a byte for the VM's size, a byte of which bit 0 says whether the checksum is made right,
+//! and a message: header and body.
 
 use migrate::{
     PAGE,
@@ -8,7 +9,8 @@ use migrate::{
     wire::{HEADER_SIZE, Header, Kind, Message, PAGES_PER_FRAME, WireError, decode},
 };
 
-/// What is decoded can be encoded, within what its kind allows, and decodes to the same; nothing is said of pages that the VM has not.
+/// What is decoded can be encoded, within what its kind allows, and decodes to the same; nothing is
+/// said of pages that the VM has not.
 pub fn check(data: &[u8]) {
     message(data);
 }

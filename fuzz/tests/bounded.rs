@@ -76,7 +76,8 @@ fn run(name: &str) {
             let _ = io::Write::write_fmt(
                 &mut io::stderr(),
                 format_args!(
-                    "fuzz: {name}: {} kept, {} mutations of seed {seed:#x}, {:.1} s, {} KiB at most\n",
+                    "fuzz: {name}: {} kept, {} mutations of seed {seed:#x}, {:.1} s, {} KiB at \
+                     most\n",
                     ran.kept,
                     ran.mutations,
                     began.elapsed().as_secs_f32(),
@@ -124,7 +125,8 @@ fn every_message_is_kept() {
     assert!(missing.is_empty(), "no file in corpus/wire is a whole message of these: {missing:?}");
 }
 
-/// What is put into a list of events gives bytes another meaning: then the kept moves may be none any more.
+/// What is put into a list of events gives bytes another meaning: then the kept moves may be none
+/// any more.
 #[test]
 fn moves_that_are_made_are_kept_in_every_mode_and_with_every_message() {
     let corpus = corpus("handshake");

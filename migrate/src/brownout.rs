@@ -1,11 +1,14 @@
 //! How long a guest is slower than usual after a move, and by how much.
 //!
-//! At the destination a page costs it time that it did not cost at the source: KVM fills in its second tables (shadow or nested) when the page is first
-//! touched, and a page that follows must come. [`Watch`] goes by that, and not by what the program does, which differs from one to the next: it takes
-//! [`Sample`]s, about one in each [`WINDOW`]. The guest is slow in a window if it lost a tenth or more of the time in which it wanted to run. The brownout ends with
-//! the last slow window, which [`STEADY`] others must follow.
+//! At the destination a page costs it time that it did not cost at the source: KVM fills in its
+//! second tables (shadow or nested) when the page is first touched, and a page that follows must
+//! come. [`Watch`] goes by that, and not by what the program does, which differs from one to the
+//! next: it takes [`Sample`]s, about one in each [`WINDOW`]. The guest is slow in a window if it
+//! lost a tenth or more of the time in which it wanted to run. The brownout ends with the last slow
+//! window, which [`STEADY`] others must follow.
 //!
-//! What it does not see: caches of the CPU that are cold, a host that has less CPU time for the guest, and a network that has yet to learn where it is.
+//! What it does not see: caches of the CPU that are cold, a host that has less CPU time for the
+//! guest, and a network that has yet to learn where it is.
 
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -125,7 +128,8 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const US: Duration = Duration::from_micros(1);
 
-    /// Goes through windows of a millisecond with so many faults, CPU time and waiting in each, the last one over and over.
+    /// Goes through windows of a millisecond with so many faults, CPU time and waiting in each, the
+    /// last one over and over.
     fn settled(windows: &[(u64, Duration, Duration)]) -> (u32, Settled) {
         let mut watch = Watch::default();
         let mut sample = Sample::default();

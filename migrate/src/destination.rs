@@ -5,10 +5,12 @@
 //!                                              └─Commit with the state▶ Committing ─applied▶───────┘
 //!    any before the commit: link lost, abort, deadline, nonsense, question about this move ─▶ Ended, and it never runs
 //! ```
-//! A destination that ended before the commit answers questions about that move with *never*, for good; [`Ledger`] keeps the answers.
+//! A destination that ended before the commit answers questions about that move with *never*, for
+//! good; [`Ledger`] keeps the answers.
 //!
-//! A VM that runs may lack pages that follow. Then a lost link ends nothing: the guest waits where it touches such a page, until the source is
-//! back on a new connection. Only if somebody has set a limit to that the source is taken for dead when it is over.
+//! A VM that runs may lack pages that follow. Then a lost link ends nothing: the guest waits where
+//! it touches such a page, until the source is back on a new connection. Only if somebody has set a
+//! limit to that the source is taken for dead when it is over.
 //!
 //! - [`events`]: what goes in and comes out
 //! - `bounds`: how much a source may say
@@ -252,7 +254,8 @@ impl Destination {
                 self.give_up(format!("{:?} came at the wrong time", got.kind()), true)
             }
             (_, Event::Pages(_)) => self.give_up("pages came at the wrong time".into(), true),
-            // An answer to an action that a failure has overtaken, or what concerns only a VM that runs.
+            // An answer to an action that a failure has overtaken, or what concerns only a VM that
+            // runs.
             _ => Vec::new(),
         }
     }
@@ -353,7 +356,8 @@ impl Destination {
         }
     }
 
-    /// The link is no good any more while pages are missing. Nothing is due then but, if there is a limit, the end of the wait.
+    /// The link is no good any more while pages are missing. Nothing is due then but, if there is a
+    /// limit, the end of the wait.
     fn await_source(&mut self, why: String) -> Vec<Action> {
         self.linked = false;
         self.deadline = None;

@@ -1,4 +1,5 @@
-//! What the source says of the VM before anything of it is sent, and why a destination may refuse it.
+//! What the source says of the VM before anything of it is sent, and why a destination may refuse
+//! it.
 
 use crate::{
     ReceiverId,
@@ -9,7 +10,8 @@ use serde::{Deserialize, Serialize};
 /// The VM as it is offered.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Offer {
-    /// Whom it is made to, from its `Welcome`: an offer that was recorded is none to another process. The source's machine fills it in.
+    /// Whom it is made to, from its `Welcome`: an offer that was recorded is none to another
+    /// process. The source's machine fills it in.
     pub receiver: ReceiverId,
     /// Name of the VM.
     pub name: String,
@@ -19,7 +21,8 @@ pub struct Offer {
     pub interface_version: u32,
     /// Whether it has a network device.
     pub network: bool,
-    /// What only the VMM understands: who the VM is, and what its guest may have come to rely on of the CPU.
+    /// What only the VMM understands: who the VM is, and what its guest may have come to rely on of
+    /// the CPU.
     pub identity: Vec<u8>,
 }
 
@@ -41,7 +44,8 @@ pub struct Capabilities {
 pub enum Refusal {
     /// Another version of the protocol.
     #[error(
-        "the destination speaks protocol version {theirs}, the source {ours}: run the same vmm-lite on both"
+        "the destination speaks protocol version {theirs}, the source {ours}: run the same \
+         vmm-lite on both"
     )]
     Version {
         /// The source's.
@@ -59,7 +63,8 @@ pub enum Refusal {
         /// Those it knows.
         known: Vec<u32>,
     },
-    /// A CPU that lacks what the guest may rely on: features by name, and last how many more if there was no room for all.
+    /// A CPU that lacks what the guest may rely on: features by name, and last how many more if
+    /// there was no room for all.
     #[error("the destination's CPU lacks features that the guest has seen: {}", .0.join(", "))]
     Features(Vec<String>),
     /// Not enough memory.
@@ -107,7 +112,8 @@ pub fn judge(offer: &Offer, have: &Capabilities) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// That these features are missing: as many of them by name as the message has room for, and in place of the others how many they are.
+/// That these features are missing: as many of them by name as the message has room for, and in
+/// place of the others how many they are.
 fn lacking(features: &[String]) -> Refusal {
     let naming = |n| {
         let (named, others) = features.split_at(n);
@@ -154,7 +160,8 @@ mod tests {
     #[test]
     fn a_refusal_names_the_features_that_it_has_room_for() {
         let name = |n| format!("cpuid 0x80000001.0 ecx[{n:03}]");
-        // All of them, up to the last that fits: 27 bytes and their length each, and three for their number and the refusal's.
+        // All of them, up to the last that fits: 27 bytes and their length each, and three for
+        // their number and the refusal's.
         let most = (4096 - 3) / 28;
         let all: Vec<_> = (0..most).map(name).collect();
         assert_eq!(told(most, name), all);

@@ -307,8 +307,10 @@ mod tests {
             a: Vec<u16>,
             b: Vec<u16>,
         ) {
-            let set = |v: &[u16]| v.iter().map(|n| *n as usize).filter(|n| *n < limit).collect::<BTreeSet<_>>();
-            let pages = |v: &[u16]| { let mut p = Pages::none(limit); v.iter().for_each(|n| p.insert(*n as usize)); p };
+            let set = |v: &[u16]| v.iter().map(|n| *n as usize).filter(|n|
+                *n < limit).collect::<BTreeSet<_>>();
+            let pages = |v: &[u16]| { let mut p = Pages::none(limit); v.iter().for_each(|n|
+                p.insert(*n as usize)); p };
             let (sa, sb) = (set(&a), set(&b));
             let list = |p: &Pages| p.iter().collect::<Vec<_>>();
             prop_assert_eq!(list(&pages(&a)), sa.iter().copied().collect::<Vec<_>>());
@@ -322,7 +324,8 @@ mod tests {
             runs.insert_runs(&pages(&a).runs().collect::<Vec<_>>());
             prop_assert_eq!(&runs, &pages(&a));
             let ends = pages(&a).runs().collect::<Vec<_>>();
-            prop_assert!(ends.is_sorted_by(|x, y| x.0 + x.1 < y.0), "rows are as long as they can be");
+            prop_assert!(ends.is_sorted_by(|x, y| x.0 + x.1 < y.0), "rows are as long as they can \
+                be");
             for from in [0, limit / 2, limit] {
                 prop_assert_eq!(pages(&a).next_from(from), sa.range(from..).next().copied());
             }

@@ -8,7 +8,8 @@ use crate::PAGE;
 const STATE: u64 = 4096;
 /// From the last word of the source to the first instruction, beyond the way there.
 const RUN: Duration = Duration::from_micros(40);
-/// Rounds shorter than this say more of the way to the destination and back than of its width, in bytes.
+/// Rounds shorter than this say more of the way to the destination and back than of its width, in
+/// bytes.
 const SHORT: u64 = 64 << 10;
 
 /// What has been measured so far.
@@ -52,7 +53,8 @@ impl Measured {
         }
     }
 
-    /// How long so many pages take on the wire and into the destination's memory. `None` if no round was long enough to tell.
+    /// How long so many pages take on the wire and into the destination's memory. `None` if no
+    /// round was long enough to tell.
     #[must_use]
     pub fn time_for(&self, pages: usize) -> Option<Duration> {
         self.time_for_bytes(pages as u64 * PAGE as u64)
@@ -63,8 +65,9 @@ impl Measured {
         Some(Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX)))
     }
 
-    /// The blackout if so many pages are sent in it: the guest quiesces, pages and state go and are applied; and, unless the commit went `together` with them, the answer
-    /// comes back, the commit goes.
+    /// The blackout if so many pages are sent in it: the guest quiesces, pages and state go and are
+    /// applied; and, unless the commit went `together` with them, the answer comes back, the commit
+    /// goes.
     #[must_use]
     pub fn blackout(&self, pages: usize, together: bool) -> Duration {
         let ways = self.round_trip.unwrap_or_default() * if together { 1 } else { 3 } / 2;
@@ -113,7 +116,8 @@ mod tests {
     proptest! {
         /// What is said to fit does.
         #[test]
-        fn pages_within_a_budget_fit_it(bytes in SHORT..1 << 40, took_us in 1..10_000_000_u64, budget_us in 0..100_000_u64, together: bool) {
+        fn pages_within_a_budget_fit_it(bytes in SHORT..1 << 40, took_us in 1..10_000_000_u64,
+            budget_us in 0..100_000_u64, together: bool) {
             let mut m = Measured::new(50 * US);
             m.round(bytes, took_us as u32 * US);
             let budget = budget_us as u32 * US;

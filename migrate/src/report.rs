@@ -13,25 +13,30 @@ pub struct Phases {
     pub quiesce_ns: u64,
     /// Until the last pages and the state were handed to the network.
     pub last_pages_and_state_ns: u64,
-    /// Until `Ready` arrived: transfer, and the destination's applying, which [`Report::apply_ns`] is a part of. Where the commit went together with the state, what is
-    /// left of the time until `Running` arrived when the next phase is taken out; it holds the way back then.
+    /// Until `Ready` arrived: transfer, and the destination's applying, which [`Report::apply_ns`]
+    /// is a part of. Where the commit went together with the state, what is left of the time until
+    /// `Running` arrived when the next phase is taken out; it holds the way back then.
     pub transfer_and_apply_ns: u64,
-    /// From then until the destination was right before the guest's first instruction: commit, its way, run. Measured at the
-    /// source until `Running` arrived, less what the destination took to say so; so it holds the way back too, and errs upwards. Where the commit went together with
+    /// From then until the destination was right before the guest's first instruction: commit, its
+    /// way, run. Measured at the source until `Running` arrived, less what the destination took to
+    /// say so; so it holds the way back too, and errs upwards. Where the commit went together with
     /// the state, the destination's own time from having applied it.
     pub commit_and_run_ns: u64,
 }
 
-/// A move that was made. What only the destination could tell, and the source did not hear as the connection broke, is `None`; the counts that go with
-/// [`brownout_ns`](Self::brownout_ns) are zero then.
+/// A move that was made. What only the destination could tell, and the source did not hear as the
+/// connection broke, is `None`; the counts that go with [`brownout_ns`](Self::brownout_ns) are zero
+/// then.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// From the request to pause to the first instruction at the destination. See [`Phases::commit_and_run_ns`] for which way it errs. `None` if the destination's
-    /// word that it runs the VM was lost, and it is known only by its answer to a question later on.
+    /// From the request to pause to the first instruction at the destination. See
+    /// [`Phases::commit_and_run_ns`] for which way it errs. `None` if the destination's word that
+    /// it runs the VM was lost, and it is known only by its answer to a question later on.
     pub blackout_ns: Option<u64>,
     /// What it was expected to be when the guest was stopped.
     pub predicted_blackout_ns: u64,
-    /// From the beginning of the move until the destination had said that it runs the VM and has all its memory.
+    /// From the beginning of the move until the destination had said that it runs the VM and has
+    /// all its memory.
     pub total_ns: u64,
     /// Bytes sent on the connection.
     pub bytes_sent: u64,
@@ -43,17 +48,22 @@ pub struct Report {
     pub last_pages: u64,
     /// Pages told to be zero.
     pub pages_zero: u64,
-    /// Pages left out because the guest does not care for them, those that nobody ever wrote to included.
+    /// Pages left out because the guest does not care for them, those that nobody ever wrote to
+    /// included.
     pub pages_dont_care: u64,
-    /// Of these, those that hold something and would have been sent, in bytes: zero pages and untouched ones are not in it. `None` if the host could not tell.
+    /// Of these, those that hold something and would have been sent, in bytes: zero pages and
+    /// untouched ones are not in it. `None` if the host could not tell.
     pub bytes_left_out: Option<u64>,
     /// Pages that followed after the commit.
     pub pages_following: u64,
-    /// From the first instruction at the destination until nothing was missing there: for so long the VM depended on both hosts. From the commit where it is not known
-    /// when the destination ran the VM, and until the answer to a question where the destination's word was lost that nothing was missing: then it errs upwards.
+    /// From the first instruction at the destination until nothing was missing there: for so long
+    /// the VM depended on both hosts. From the commit where it is not known when the destination
+    /// ran the VM, and until the answer to a question where the destination's word was lost that
+    /// nothing was missing: then it errs upwards.
     pub following_ns: u64,
-    /// Of these pages, those that the guest had to wait for, by the destination's account. `None`, as are the next two, if that was lost, and it is known only by the
-    /// answer to a question that nothing is missing.
+    /// Of these pages, those that the guest had to wait for, by the destination's account. `None`,
+    /// as are the next two, if that was lost, and it is known only by the answer to a question that
+    /// nothing is missing.
     pub pages_waited_for: Option<u64>,
     /// How long it waited for them in all, ns.
     pub waited_ns: Option<u64>,
@@ -67,8 +77,9 @@ pub struct Report {
     pub apply_ns: Option<u64>,
     /// The destination's part of the fourth phase, by its own clock, ns.
     pub run_ns: Option<u64>,
-    /// The brownout: from the first instruction at the destination until the guest was back at nine tenths of its speed, as far as
-    /// [`brownout`](crate::brownout) can tell, by the destination's clock, ns. `None` if it could not, or its word was lost.
+    /// The brownout: from the first instruction at the destination until the guest was back at nine
+    /// tenths of its speed, as far as [`brownout`](crate::brownout) can tell, by the destination's
+    /// clock, ns. `None` if it could not, or its word was lost.
     pub brownout_ns: Option<u64>,
     /// Whether it was over then, or just not watched any longer.
     pub brownout_over: bool,
@@ -96,7 +107,8 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// The phases between them. `None` if it is not known when the VM ran there, or they are out of order: then nothing can be said.
+    /// The phases between them. `None` if it is not known when the VM ran there, or they are out of
+    /// order: then nothing can be said.
     #[must_use]
     pub fn phases(&self, started: &Started) -> Option<Phases> {
         let ns = |from: Duration, to: Duration| to.checked_sub(from).map(|d| d.as_nanos() as u64);

@@ -14,7 +14,8 @@ pub struct Policy {
 }
 
 impl Default for Policy {
-    /// A twentieth of a millisecond for the last pages: the rest of the blackout is state and round trips.
+    /// A twentieth of a millisecond for the last pages: the rest of the blackout is state and round
+    /// trips.
     fn default() -> Self {
         Self { last_round: Duration::from_micros(50), rounds_max: 12 }
     }
@@ -25,7 +26,8 @@ impl Default for Policy {
 /// R4).
 pub const ROUNDS_MAX: u32 = 64;
 
-/// How many of the latest sets of changed pages are remembered, to tell which pages change all the time.
+/// How many of the latest sets of changed pages are remembered, to tell which pages change all the
+/// time.
 const REMEMBERED: usize = 4;
 
 /// What is left to send.
@@ -56,7 +58,8 @@ impl Rounds {
         }
     }
 
-    /// The pages of the next round. Those that do not matter at this instant stay behind: they may matter later.
+    /// The pages of the next round. Those that do not matter at this instant stay behind: they may
+    /// matter later.
     #[must_use]
     pub fn next(&mut self, dont_care: &Pages) -> Pages {
         let mut now = self.left.clone();
@@ -88,7 +91,8 @@ impl Rounds {
         self.done += 1;
     }
 
-    /// Takes note of what changed since the last time, which takes `time` on the wire, and says whether another round is of any use.
+    /// Takes note of what changed since the last time, which takes `time` on the wire, and says
+    /// whether another round is of any use.
     #[must_use]
     pub fn changed(&mut self, dirty: &Pages, time: Duration) -> bool {
         self.left.add(dirty);
@@ -108,14 +112,16 @@ impl Rounds {
         &self.left
     }
 
-    /// The last pages: what is left and what changed until the stop, but for what the stopped guest does not care for, which stays [left](Self::left) for good.
+    /// The last pages: what is left and what changed until the stop, but for what the stopped guest
+    /// does not care for, which stays [left](Self::left) for good.
     #[must_use]
     pub fn last(&mut self, dirty: &Pages, dont_care: &Pages) -> Pages {
         self.left.add(dirty);
         self.next(dont_care)
     }
 
-    /// At most `most` of `pages`: those that changed most often of late, as the guest is going to touch them first.
+    /// At most `most` of `pages`: those that changed most often of late, as the guest is going to
+    /// touch them first.
     #[must_use]
     pub fn hottest(&self, pages: &Pages, most: usize) -> Pages {
         let mut hot = Pages::none(pages.limit());
@@ -160,10 +166,12 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is written and not cared for in whatever order: at the end every page that matters was sent after its last change.
+        /// Whatever is written and not cared for in whatever order: at the end every page that
+        /// matters was sent after its last change.
         #[test]
         fn nothing_that_matters_stays_behind(
-            steps in prop::collection::vec((prop::collection::vec(0..LIMIT, 0..40), prop::collection::vec(0..LIMIT, 0..40)), 1..10),
+            steps in prop::collection::vec((prop::collection::vec(0..LIMIT, 0..40),
+                prop::collection::vec(0..LIMIT, 0..40)), 1..10),
             lost in prop::collection::vec(0..LIMIT, 0..40),
         ) {
             let mut rounds = Rounds::new(LIMIT, Policy::default());
@@ -187,9 +195,11 @@ mod tests {
             }
             last.0.iter().for_each(|n| version[*n] += 1);
             let dont_care = set(&last.1);
-            for page in rounds.last(&set(&last.0), &dont_care).iter() { there[page] = version[page]; }
+            for page in rounds.last(&set(&last.0),
+                &dont_care).iter() { there[page] = version[page]; }
             for page in 0..LIMIT {
-                prop_assert!(there[page] == version[page] || dont_care.contains(page), "page {}", page);
+                prop_assert!(there[page] == version[page] || dont_care.contains(page), "page \
+                    {}", page);
             }
         }
     }

@@ -11,10 +11,12 @@
 //!                                                                                     │ Outcome
 //!                                       Ran: Ended, it runs there;  Never: Ended, it runs on here
 //! ```
-//! From `Committed` on there is one way back only: the destination's word that it never ran the VM and never will (rule R2).
+//! From `Committed` on there is one way back only: the destination's word that it never ran the VM
+//! and never will (rule R2).
 //!
-//! What is sent last is confirmed by `Ready` before the commit goes, or, if it is little, goes together with the commit: a way there and back less of
-//! blackout, in which a destination that dies takes the VM with it for as long as that little is under way.
+//! What is sent last is confirmed by `Ready` before the commit goes, or, if it is little, goes
+//! together with the commit: a way there and back less of blackout, in which a destination that
+//! dies takes the VM with it for as long as that little is under way.
 //!
 //! - [`events`]: what goes in and comes out
 //! - `before_commit`: from the greeting to the commit
@@ -146,7 +148,8 @@ struct Numbers {
 }
 
 impl Source {
-    /// A move of a VM as offered, begun at `now`, over a connection that stands. The actions open it.
+    /// A move of a VM as offered, begun at `now`, over a connection that stands. The actions open
+    /// it.
     #[must_use]
     pub fn begin(
         id: MoveId,
@@ -221,7 +224,8 @@ impl Source {
         self.numbers.bytes
     }
 
-    /// The blackout that was expected at the last look at what is dirty, did all that was left go into it.
+    /// The blackout that was expected at the last look at what is dirty, did all that was left go
+    /// into it.
     #[must_use]
     pub fn predicted(&self) -> Duration {
         self.numbers.predicted
@@ -268,7 +272,8 @@ impl Source {
         self.rounds.left()
     }
 
-    /// Pages that were not sent as the guest does not care for what is in them. Of a move that was made: before that the guest may change its mind.
+    /// Pages that were not sent as the guest does not care for what is in them. Of a move that was
+    /// made: before that the guest may change its mind.
     #[must_use]
     pub fn left_out(&self) -> Pages {
         let mut pages = self.rounds.unsent();
@@ -279,7 +284,8 @@ impl Source {
         pages
     }
 
-    /// What the move cost. `None` before the VM is there with all its memory. [`Report::bytes_left_out`] is for whoever has the memory.
+    /// What the move cost. `None` before the VM is there with all its memory.
+    /// [`Report::bytes_left_out`] is for whoever has the memory.
     #[must_use]
     pub fn report(&self) -> Option<Report> {
         let n = self.numbers;

@@ -1,9 +1,9 @@
 //! How long the blackout of a guest is that rewrites its memory as fast as it can, on hosts of any
 //! speed.
 //!
-//! What is left for the blackout depends on the CPU: on what a first write to a page costs the guest,
-//! and on what a page costs both ends. The source's machine is driven by a guest and two hosts that
-//! are nothing but such figures, over all that real ones might have.
+//! What is left for the blackout depends on the CPU: on what a first write to a page costs the
+//! guest, and on what a page costs both ends. The source's machine is driven by a guest and two
+//! hosts that are nothing but such figures, over all that real ones might have.
 
 use migrate::{
     ReceiverId,
@@ -154,8 +154,8 @@ fn moved(hosts: Hosts, settings: Settings) -> Moved {
     }
 }
 
-/// The hosts there are: a first write of 1 to 8 us, a page's way of 0.8 to 6 us, ways there and back
-/// of 30 to 200 us.
+/// The hosts there are: a first write of 1 to 8 us, a page's way of 0.8 to 6 us, ways there and
+/// back of 30 to 200 us.
 fn all_hosts(last: u64) -> impl Iterator<Item = Hosts> {
     let writes = [1000, 1500, 2000, 2500, 3000, 3500, 4500, 6000, 8000];
     let pages = [800, 1200, 1600, 2000, 2500, 3000, 4000, 6000];
@@ -185,7 +185,8 @@ fn no_blackout_is_longer_than_a_millisecond_whatever_the_hosts_speed() {
 fn what_is_left_shrinks_as_long_as_it_can() {
     for hosts in all_hosts(100).filter(|hosts| hosts.page * 10 <= hosts.write * 7) {
         let moved = moved(hosts, Settings::default());
-        // Where sending what the guest writes meanwhile settles: and what it writes as it is stopped.
+        // Where sending what the guest writes meanwhile settles: and what it writes as it is
+        // stopped.
         let settles = hosts.trip / (hosts.write - hosts.page) + QUIESCE.1 / hosts.write;
         assert_eq!(moved.follow, 0, "{hosts:?}: {moved:?}");
         assert!(moved.last as u64 <= 2 * settles + 40, "{hosts:?}: {moved:?}, {settles}");

@@ -1,4 +1,5 @@
-//! What an image is told when it starts. The same words that vmm-lite puts into the PVH command line go into QEMU's `-append`.
+//! What an image is told when it starts. The same words that vmm-lite puts into the PVH command
+//! line go into QEMU's `-append`.
 
 use std::fmt::Write as _;
 use vmm_lite_interface::params::{encode_argument, encode_word};
@@ -26,7 +27,8 @@ impl BootParams {
         Self { args: args.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 
-    /// The command line. `quiesce` adds the setting that makes the guest listen on its second serial port.
+    /// The command line. `quiesce` adds the setting that makes the guest listen on its second
+    /// serial port.
     #[must_use]
     pub fn to_command_line(&self, quiesce: bool) -> String {
         let mut words: Vec<String> = Vec::new();

@@ -60,7 +60,8 @@ impl Capture {
         String::from_utf8_lossy(&self.state().bytes).into_owned()
     }
 
-    /// Waits until `found` finds something in what there is. `expected` says what, for the message when it does not come.
+    /// Waits until `found` finds something in what there is. `expected` says what, for the message
+    /// when it does not come.
     ///
     /// # Errors
     /// [`Error::Timeout`] with the last of the text; at once if the stream has ended.

@@ -1,4 +1,5 @@
-//! What a guest that runs `apps/dirtier` knows: whether its memory came along whole, and how long it did not run.
+//! What a guest that runs `apps/dirtier` knows: whether its memory came along whole, and how long
+//! it did not run.
 
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -51,7 +52,8 @@ impl StatusPort {
     /// The counters as they are.
     ///
     /// # Errors
-    /// [`Error::Io`] if the guest does not answer, [`Error::Protocol`] if it answers something else.
+    /// [`Error::Io`] if the guest does not answer, [`Error::Protocol`] if it answers something
+    /// else.
     pub fn status(&mut self) -> Result<Status> {
         self.ask("status\n")
     }

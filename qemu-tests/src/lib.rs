@@ -1,7 +1,8 @@
-//! QEMU as the yardstick: starts vmm-lite images under `qemu-system-x86_64 -M microvm`, talks QMP to it, quiesces the
-//! guest over its second serial port, and migrates it to another QEMU process.
+//! QEMU as the yardstick: starts vmm-lite images under `qemu-system-x86_64 -M microvm`, talks QMP
+//! to it, quiesces the guest over its second serial port, and migrates it to another QEMU process.
 //!
-//! The tests of this crate use it, and so does the benchmark that sets QEMU's moves beside vmm-lite's.
+//! The tests of this crate use it, and so does the benchmark that sets QEMU's moves beside
+//! vmm-lite's.
 //!
 //! - [`machine`]: one QEMU process and what it was started with
 //! - [`boot_params`]: what the image is told, in the format that vmm-lite uses too

@@ -34,7 +34,8 @@ impl LineSocket {
         })
     }
 
-    /// The next line without its end, or `None` if it is not complete at `deadline`; what there is of it is kept.
+    /// The next line without its end, or `None` if it is not complete at `deadline`; what there is
+    /// of it is kept.
     pub fn receive(&mut self, deadline: Instant) -> Result<Option<String>> {
         loop {
             if let Some(at) = self.buffer[self.searched..].iter().position(|&b| b == b'\n') {

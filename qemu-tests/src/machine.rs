@@ -1,9 +1,10 @@
 //! One QEMU process, from its command line to its exit code.
 //!
-//! The machine is `microvm` without anything it does not need: PVH boot, LAPIC and IOAPIC, one or two 16550 serial
-//! ports, at most one virtio-net device on virtio-mmio. Two devices of QEMU's own carry the program's exit code out: the guest
-//! writes it as a byte to [`EXIT_CODE_PORT`], then anything to [`EXIT_PORT`], which ends QEMU. (The second alone
-//! loses the code's upper bit, and does not tell a code of 0 from QEMU's own failure.)
+//! The machine is `microvm` without anything it does not need: PVH boot, LAPIC and IOAPIC, one or
+//! two 16550 serial ports, at most one virtio-net device on virtio-mmio. Two devices of QEMU's own
+//! carry the program's exit code out: the guest writes it as a byte to [`EXIT_CODE_PORT`], then
+//! anything to [`EXIT_PORT`], which ends QEMU. (The second alone loses the code's upper bit, and
+//! does not tell a code of 0 from QEMU's own failure.)
 
 use crate::boot_params::BootParams;
 use crate::console::{Capture, Console};
@@ -71,7 +72,8 @@ pub struct Config {
     pub boot: BootParams,
     /// Whether it has a second serial port for [`QuiesceUart`], and is told so.
     pub quiesce: bool,
-    /// Wait for a migration instead of booting the image: `defer`, or where it comes from. All else must be as at the source.
+    /// Wait for a migration instead of booting the image: `defer`, or where it comes from. All else
+    /// must be as at the source.
     pub incoming: Option<String>,
 }
 
@@ -133,7 +135,8 @@ impl Config {
 pub enum Exit {
     /// The program ended with this code.
     Code(u8),
-    /// QEMU ended without one: told to quit, killed, failed, or the guest reset itself (a triple fault).
+    /// QEMU ended without one: told to quit, killed, failed, or the guest reset itself (a triple
+    /// fault).
     NoCode(ExitStatus),
 }
 
@@ -150,16 +153,18 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts QEMU and waits until its monitor answers. The guest runs by then, unless it waits for a migration.
+    /// Starts QEMU and waits until its monitor answers. The guest runs by then, unless it waits for
+    /// a migration.
     ///
     /// # Errors
-    /// [`Error::Start`] if there is no QEMU, [`Error::Ended`] with its message if it does not take the arguments.
+    /// [`Error::Start`] if there is no QEMU, [`Error::Ended`] with its message if it does not take
+    /// the arguments.
     pub fn start(config: &Config) -> Result<Self> {
         Self::start_with(config, Command::new(PROGRAM))
     }
 
-    /// [`start`](Self::start) by way of a command for [`PROGRAM`] that puts it where it belongs, such as into a
-    /// network namespace.
+    /// [`start`](Self::start) by way of a command for [`PROGRAM`] that puts it where it belongs,
+    /// such as into a network namespace.
     ///
     /// # Errors
     /// As [`start`](Self::start).
@@ -188,7 +193,8 @@ impl Machine {
         let spawned = Instant::now();
         let mut child = process::spawn(&mut command, &inherited)
             .map_err(|source| Error::Start { program: PROGRAM.to_owned(), source })?;
-        // The other ends of the sockets: from here on only QEMU holds them, and their end is its end.
+        // The other ends of the sockets: from here on only QEMU holds them, and their end is its
+        // end.
         drop(inherited);
         let stderr = child.stderr.take().expect("spawned with a pipe");
         let messages = Capture::of(stderr, "messages").map_err(Error::io("thread"));
@@ -272,7 +278,8 @@ impl Machine {
         self.wait_exit(START).map(drop)
     }
 
-    /// Puts in place of an error that says no more than that a channel was closed what is known of why: QEMU's end.
+    /// Puts in place of an error that says no more than that a channel was closed what is known of
+    /// why: QEMU's end.
     pub(crate) fn explain(&mut self, error: Error, expected: &str) -> Error {
         explain(error, &mut self.child, &self.messages, expected)
     }

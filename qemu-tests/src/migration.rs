@@ -1,8 +1,9 @@
 //! QEMU's own live migration from one [`Machine`] to another, and what it cost.
 //!
-//! Without quiescing, QEMU decides alone when to stop the guest: that is the yardstick. With quiescing, the guest is
-//! asked first and stays quiescent for the whole copy, because QEMU has no hook between its last round and its stop: a
-//! proof that state arrives whole, not a figure to compare.
+//! Without quiescing, QEMU decides alone when to stop the guest: that is the yardstick. With
+//! quiescing, the guest is asked first and stays quiescent for the whole copy, because QEMU has no
+//! hook between its last round and its stop: a proof that state arrives whole, not a figure to
+//! compare.
 
 use crate::machine::Machine;
 use crate::qmp::{Event, Qmp};
@@ -17,7 +18,8 @@ use vmm_lite_interface::control::ResumeReason;
 pub struct Options {
     /// Where the destination listens and the source connects: `tcp:ADDRESS:PORT` or `unix:PATH`.
     pub uri: String,
-    /// How long QEMU may stop the guest, in milliseconds: it goes on copying until it expects to keep to that.
+    /// How long QEMU may stop the guest, in milliseconds: it goes on copying until it expects to
+    /// keep to that.
     pub downtime_limit_ms: u64,
     /// Most bytes a second.
     pub max_bandwidth: u64,
@@ -49,8 +51,8 @@ pub struct Report {
     pub total_ms: u64,
     /// `query-migrate`: setup time.
     pub setup_ms: u64,
-    /// From the source's STOP event to the destination's RESUME event. QEMU sends the first after it has stopped the
-    /// vCPU, the second before it starts it: the blackout is longer than this.
+    /// From the source's STOP event to the destination's RESUME event. QEMU sends the first after
+    /// it has stopped the vCPU, the second before it starts it: the blackout is longer than this.
     pub stop_to_resume_us: i64,
     /// From the call of [`migrate`] until the destination ran, resumed if it was quiesced.
     pub switched_us: u64,
@@ -116,9 +118,11 @@ pub fn query(qmp: &mut Qmp) -> Result<Info> {
         .map_err(|e| Error::Protocol { channel: "query-migrate", message: e.to_string() })
 }
 
-/// Moves the guest of `source` to `destination`, which was started with `incoming` and else the same configuration.
+/// Moves the guest of `source` to `destination`, which was started with `incoming` and else the
+/// same configuration.
 ///
-/// When it returns an error, the guest is where QEMU left it: at the source, resumed, if the migration failed.
+/// When it returns an error, the guest is where QEMU left it: at the source, resumed, if the
+/// migration failed.
 ///
 /// # Errors
 /// [`Error::Migration`] if QEMU gave up; else those of the monitor and of the quiesce port.
@@ -185,7 +189,8 @@ pub(crate) fn prepare(qmp: &mut Qmp, options: &Options) -> Result<()> {
     qmp.execute("migrate-set-parameters", parameters).map(drop)
 }
 
-/// The migration itself; returns the source's figures, and the time from its stop to the destination's start.
+/// The migration itself; returns the source's figures, and the time from its stop to the
+/// destination's start.
 fn run(source: &mut Machine, destination: &mut Machine, options: &Options) -> Result<(Info, i64)> {
     let qmp = source.qmp();
     let (info, stopped_us) = send(qmp, options)?;
@@ -196,7 +201,8 @@ fn run(source: &mut Machine, destination: &mut Machine, options: &Options) -> Re
     Ok((info, resumed.at_us() - stopped_us))
 }
 
-/// Sends the guest away and waits until that is done; returns the figures, and when QEMU's STOP event was.
+/// Sends the guest away and waits until that is done; returns the figures, and when QEMU's STOP
+/// event was.
 pub(crate) fn send(qmp: &mut Qmp, options: &Options) -> Result<(Info, i64)> {
     qmp.execute("migrate", json!({ "uri": options.uri }))?;
     let mut stopped_us = 0;
@@ -215,8 +221,8 @@ pub(crate) fn send(qmp: &mut Qmp, options: &Options) -> Result<(Info, i64)> {
     Ok((final_figures(qmp, options.timeout)?, stopped_us))
 }
 
-/// `query-migrate` after a migration that completed. QEMU sums up only after it has sent its last event, and sends none for that; what
-/// tells is its run state, which it sets last.
+/// `query-migrate` after a migration that completed. QEMU sums up only after it has sent its last
+/// event, and sends none for that; what tells is its run state, which it sets last.
 fn final_figures(qmp: &mut Qmp, timeout: Duration) -> Result<Info> {
     let deadline = Instant::now() + timeout;
     loop {

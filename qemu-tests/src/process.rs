@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
-/// Runs `command` with `inherited` open in it under the same numbers. It is killed when the thread that called this
-/// ends, however that happens.
+/// Runs `command` with `inherited` open in it under the same numbers. It is killed when the thread
+/// that called this ends, however that happens.
 pub fn spawn(command: &mut Command, inherited: &[OwnedFd]) -> io::Result<Child> {
     let fds: Vec<RawFd> = inherited.iter().map(AsRawFd::as_raw_fd).collect();
     let parent = std::process::id();
@@ -19,12 +19,14 @@ pub fn spawn(command: &mut Command, inherited: &[OwnedFd]) -> io::Result<Child> 
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         for &fd in &fds {
-            // SAFETY: clears close-on-exec in the child's copy of a descriptor that `inherited` keeps open.
+            // SAFETY: clears close-on-exec in the child's copy of a descriptor that `inherited`
+            // keeps open.
             check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) })?;
         }
         Ok(())
     };
-    // SAFETY: between fork and exec the closure only makes system calls; it neither allocates nor takes locks.
+    // SAFETY: between fork and exec the closure only makes system calls; it neither allocates nor
+    // takes locks.
     unsafe { command.pre_exec(prepare) }.spawn()
 }
 

@@ -1,4 +1,5 @@
-//! A QMP client: greeting, capabilities, commands one at a time, and the events that come in between.
+//! A QMP client: greeting, capabilities, commands one at a time, and the events that come in
+//! between.
 
 use crate::lines::LineSocket;
 use crate::{Error, Result};
@@ -70,7 +71,8 @@ struct Timestamp {
 }
 
 impl Event {
-    /// When it happened, in microseconds of the host's wall clock: comparable between QEMU processes on one host.
+    /// When it happened, in microseconds of the host's wall clock: comparable between QEMU
+    /// processes on one host.
     #[must_use]
     pub fn at_us(&self) -> i64 {
         self.timestamp.seconds * 1_000_000 + self.timestamp.microseconds
@@ -109,10 +111,12 @@ struct QmpError {
 }
 
 impl Qmp {
-    /// Takes over a socket on which QEMU has a control monitor: reads the greeting, and leaves capabilities negotiation.
+    /// Takes over a socket on which QEMU has a control monitor: reads the greeting, and leaves
+    /// capabilities negotiation.
     ///
     /// # Errors
-    /// [`Error::Closed`] or [`Error::Timeout`] if there is no QEMU, [`Error::Protocol`] if it is something else.
+    /// [`Error::Closed`] or [`Error::Timeout`] if there is no QEMU, [`Error::Protocol`] if it is
+    /// something else.
     pub fn connect(stream: UnixStream, timeout: Duration) -> Result<Self> {
         let mut lines = LineSocket::new(stream, CHANNEL);
         let version = match read(&mut lines, Instant::now() + timeout)? {
@@ -161,7 +165,8 @@ impl Qmp {
         }
     }
 
-    /// The next event for which `wanted` holds, be it one that came before; those passed over on the way are dropped.
+    /// The next event for which `wanted` holds, be it one that came before; those passed over on
+    /// the way are dropped.
     ///
     /// # Errors
     /// [`Error::Timeout`] if none comes; `expected` says what was waited for.
@@ -190,7 +195,8 @@ impl Qmp {
     /// Forgets the events that have come so far.
     ///
     /// # Errors
-    /// Those of [`execute`](Self::execute): it asks something, so that what came before is known to be here.
+    /// Those of [`execute`](Self::execute): it asks something, so that what came before is known to
+    /// be here.
     pub fn forget_events(&mut self) -> Result<()> {
         self.execute("query-version", json!({}))?;
         self.events.clear();
@@ -221,7 +227,8 @@ mod tests {
         "package": "Debian"}, "capabilities": ["oob"]}}"#;
     const LIMIT: Duration = Duration::from_secs(10);
 
-    /// A QEMU that greets, then answers each request with the next of `script`, where `$` stands for the request's id.
+    /// A QEMU that greets, then answers each request with the next of `script`, where `$` stands
+    /// for the request's id.
     fn fake(script: &[&str]) -> (UnixStream, thread::JoinHandle<Vec<Value>>) {
         let (there, here) = UnixStream::pair().unwrap();
         let script: Vec<String> = script.iter().map(|&s| s.to_owned()).collect();
@@ -246,7 +253,8 @@ mod tests {
         let (socket, server) = fake(&[
             "{\"return\": {}, \"id\": $}\n",
             "{\"event\": \"STOP\", \"timestamp\": {\"seconds\": 2, \"microseconds\": 3}}\n\
-             {\"event\": \"RESUME\", \"timestamp\": {\"seconds\": 2, \"microseconds\": 9}, \"data\": {\"a\": 1}}\n\
+             {\"event\": \"RESUME\", \"timestamp\": {\"seconds\": 2, \"microseconds\": 9}, \
+             \"data\": {\"a\": 1}}\n\
              {\"return\": {\"status\": \"active\"}, \"id\": $}\n",
         ]);
         let mut qmp = Qmp::connect(socket, LIMIT).unwrap();

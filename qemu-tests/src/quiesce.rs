@@ -1,4 +1,5 @@
-//! The host's side of quiescing a guest over its second serial port; [`vmm_lite_interface::qemu`] has the lines.
+//! The host's side of quiescing a guest over its second serial port; [`vmm_lite_interface::qemu`]
+//! has the lines.
 
 use crate::lines::LineSocket;
 use crate::{Error, Result};

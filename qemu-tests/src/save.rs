@@ -1,5 +1,6 @@
-//! QEMU's own way to save a guest to a file while it runs, and to start one from it: a migration to a command that writes, and from one that reads.
-//! (`savevm` stops the guest for all of it, and needs a disk image with room for the state.)
+//! QEMU's own way to save a guest to a file while it runs, and to start one from it: a migration to
+//! a command that writes, and from one that reads. (`savevm` stops the guest for all of it, and
+//! needs a disk image with room for the state.)
 
 use crate::machine::Machine;
 use crate::migration::{self, Options};
@@ -14,8 +15,9 @@ use std::time::{Duration, Instant};
 pub struct Saved {
     /// `query-migrate`: downtime.
     pub downtime_ms: u64,
-    /// From the STOP event to the RESUME event of the same machine, which is told to go on as soon as QEMU takes that. QEMU sends the first after it has
-    /// stopped the vCPU, the second before it starts it: the pause is longer than this.
+    /// From the STOP event to the RESUME event of the same machine, which is told to go on as soon
+    /// as QEMU takes that. QEMU sends the first after it has stopped the vCPU, the second before it
+    /// starts it: the pause is longer than this.
     pub stop_to_resume_us: i64,
     /// Bytes written.
     pub transferred: u64,
@@ -23,8 +25,8 @@ pub struct Saved {
     pub rounds: u64,
 }
 
-/// Saves the guest of `machine` to `file` while it runs, as fast as it goes, and lets it go on. QEMU stops it when it expects to be done within
-/// `downtime_limit_ms`.
+/// Saves the guest of `machine` to `file` while it runs, as fast as it goes, and lets it go on.
+/// QEMU stops it when it expects to be done within `downtime_limit_ms`.
 ///
 /// # Errors
 /// [`Error::Migration`] if QEMU gave up: the guest runs on then. Else those of the monitor.

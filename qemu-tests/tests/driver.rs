@@ -1,4 +1,5 @@
-//! The driver itself, proven with a guest of a hundred instructions: it needs neither the kernel nor a toolchain for it.
+//! The driver itself, proven with a guest of a hundred instructions: it needs neither the kernel
+//! nor a toolchain for it.
 
 mod common;
 mod toy;

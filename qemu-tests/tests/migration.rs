@@ -11,7 +11,8 @@ use vmm_lite_lab::probe::Probe;
 use vmm_lite_lab::redis;
 use vmm_lite_lab::site::Site;
 
-/// Moves the machine to the other host and back, `times` switches in all, calling `moved` after each.
+/// Moves the machine to the other host and back, `times` switches in all, calling `moved` after
+/// each.
 fn back_and_forth(
     site: &Site,
     config: &Config,
@@ -44,7 +45,8 @@ fn tell(name: &str, accel: Accel, report: &Report, seen: &str) {
         _ => "not quiesced".to_owned(),
     };
     aloud(&format!(
-        "{name}, {accel:?}, {quiesced}: downtime {downtime_ms} ms, stop to resume {stop_to_resume_us} us, \
+        "{name}, {accel:?}, {quiesced}: downtime {downtime_ms} ms, stop to resume \
+         {stop_to_resume_us} us, \
          {seen}, total {total_ms} ms, {transferred} bytes, {rounds} rounds"
     ));
 }
@@ -138,7 +140,8 @@ fn kv_moves_under_load() {
         assert_eq!(cli(&["GET", "moves"]), seen.counter.to_string());
         let worst = seen.samples.iter().map(|s| s.latency_ns).max().unwrap_or_default();
         aloud(&format!(
-            "{NAME}, {accel:?}: {} increments, none lost, the client's worst wait {} us, {} retransmissions",
+            "{NAME}, {accel:?}: {} increments, none lost, the client's worst wait {} us, {} \
+             retransmissions",
             seen.counter,
             worst / 1000,
             seen.retransmissions

@@ -1,7 +1,8 @@
-//! Compiles the kernel into one object that exports `sys_*` and the entry and nothing else. The program carries it, and
-//! `vmm-lite build` links it into images (see `src/`).
+//! Compiles the kernel into one object that exports `sys_*` and the entry and nothing else. The
+//! program carries it, and `vmm-lite build` links it into images (see `src/`).
 //!
-//! `VMM_LITE_KERNEL` names a ready object to carry instead, for a build without a toolchain for the guest.
+//! `VMM_LITE_KERNEL` names a ready object to carry instead, for a build without a toolchain for the
+//! guest.
 
 #[path = "src/sysroot.rs"]
 #[allow(dead_code, reason = "the program uses all of it")]
@@ -66,7 +67,8 @@ fn make() -> Result<(), Box<dyn Error>> {
     prelink(&archive, &object)
 }
 
-/// One for all profiles of this package, next to their directories in the target directory, so that the kernel is compiled once.
+/// One for all profiles of this package, next to their directories in the target directory, so that
+/// the kernel is compiled once.
 fn work_directory(out: &Path) -> PathBuf {
     // OUT_DIR is …/PROFILE/build/PACKAGE-HASH/out.
     out.ancestors().nth(4).unwrap_or(out).join("vmm-lite-kernel")
@@ -105,8 +107,8 @@ fn compile(
     Ok(target.join(TARGET).join("release/libkernel.a"))
 }
 
-/// Joins the members of the archive that the exported functions need, and hides all other names, so that the kernel's own `core`
-/// does not meet the program's.
+/// Joins the members of the archive that the exported functions need, and hides all other names, so
+/// that the kernel's own `core` does not meet the program's.
 fn prelink(archive: &Path, object: &Path) -> Result<(), Box<dyn Error>> {
     let mut ld = Command::new("ld");
     ld.args(["-r", "-o"]).arg(object);

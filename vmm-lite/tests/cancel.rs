@@ -1,5 +1,5 @@
-//! Second thoughts: in each of its phases before the commit a move is called off, by each of those who can. The VM runs on as if nothing had been tried, and the
-//! next try succeeds.
+//! Second thoughts: in each of its phases before the commit a move is called off, by each of those
+//! who can. The VM runs on as if nothing had been tried, and the next try succeeds.
 
 #[path = "common/client.rs"]
 mod client;
@@ -26,7 +26,8 @@ use vmm_lite_lab::{
 
 /// Where somebody listens who is none.
 const OTHER: u16 = 7001;
-/// How long a message with pages takes on a link that is slow: 256 KiB in that time are less than what the move below has to send in many seconds.
+/// How long a message with pages takes on a link that is slow: 256 KiB in that time are less than
+/// what the move below has to send in many seconds.
 const SLOW: Duration = Duration::from_millis(40);
 
 /// When the move is called off.
@@ -84,7 +85,8 @@ impl Phase {
         }
     }
 
-    /// A time by which the move is in that phase, and before which the phase does not end by itself.
+    /// A time by which the move is in that phase, and before which the phase does not end by
+    /// itself.
     fn timeout(self) -> &'static str {
         match self {
             // Silence is borne for 900 ms, and a host that answers nothing for longer.
@@ -111,7 +113,8 @@ impl CalledOff {
         Some(Self { lab: Lab::new(test, app, memory, own, talk)?, ended: [0, 0] })
     }
 
-    /// Somebody to move to, who gets the move into a phase and no further; and a word when it is in it.
+    /// Somebody to move to, who gets the move into a phase and no further; and a word when it is in
+    /// it.
     fn other_side(&self, phase: Phase) -> (String, Receiver<()>, Option<Sender<()>>) {
         let (tell, told) = channel();
         let there = self.lab.there();
@@ -141,7 +144,8 @@ impl CalledOff {
         }
     }
 
-    /// Begins a move and has it called off; checks what must be so afterwards, and that the next try succeeds.
+    /// Begins a move and has it called off; checks what must be so afterwards, and that the next
+    /// try succeeds.
     fn check(&mut self, phase: Phase, way: Way) {
         let what = format!("{phase:?}, {way:?}");
         let there = self.lab.there();
@@ -295,7 +299,8 @@ fn a_move_is_called_off_while_the_guest_stands() {
     for way in WAYS {
         vm.check(Phase::LastPages, way);
     }
-    // In time nobody else loses patience first. What the time allows ends sooner or later than this phase begins, so that is left out.
+    // In time nobody else loses patience first. What the time allows ends sooner or later than this
+    // phase begins, so that is left out.
     for way in [Way::Verb, Way::Interrupt] {
         vm.check(Phase::AwaitingReady, way);
     }

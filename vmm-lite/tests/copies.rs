@@ -1,4 +1,5 @@
-//! Copies of machines as they are at one instant, however they are made; machines that are put back, or cannot be; and snapshot files that were made long ago.
+//! Copies of machines as they are at one instant, however they are made; machines that are put
+//! back, or cannot be; and snapshot files that were made long ago.
 
 mod common;
 #[path = "common/counting.rs"]
@@ -24,7 +25,7 @@ use vmm::{
         sink::{FileSink, Sink},
         start,
     },
-    vm::{Address, End, Incomplete, Resume, ResumeReason, Slow, Vm, VmPhase, VmState, Waiter},
+    vm::{Address, CallOff, End, Incomplete, Resume, ResumeReason, Slow, Vm, VmPhase, VmState},
 };
 use vmm_lite_interface::{INTERFACE_VERSION, control::ControlPage};
 
@@ -183,7 +184,8 @@ fn a_copy_that_is_given_up_leaves_the_machine_as_it_was() {
     assert_eq!(run(file), 5);
 }
 
-/// A state that a machine of its own would run, and only the VM itself refuses: when its memory is another already.
+/// A state that a machine of its own would run, and only the VM itself refuses: when its memory is
+/// another already.
 fn refused(vm: &Vm) -> File {
     with_state(vm, |state| state.unserved = 1 << 31)
 }
@@ -214,7 +216,8 @@ fn a_revert_that_fails_half_way_leaves_a_machine_that_runs_as_it_was() {
             assert_eq!(run(snapshot(&vm, None, way).0), 5);
         }
     }
-    // One that is put back goes on behind the question whether it is quiescent, and ends if all is right.
+    // One that is put back goes on behind the question whether it is quiescent, and ends if all is
+    // right.
     put_back(&vm, &good).unwrap();
     assert!(matches!(*vm.wait_end(), End::Exited(5)), "{}", vm.wait_end());
 }
@@ -305,7 +308,8 @@ fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-/// The golden file of this version of format and state. A new version has a new name; the files of older ones stay as they are.
+/// The golden file of this version of format and state. A new version has a new name; the files of
+/// older ones stay as they are.
 const NEWEST: &str = "whole-1.1-state-3.snap";
 
 /// Makes it.
@@ -425,7 +429,7 @@ fn a_machine_whose_memory_is_lost_is_not_waited_for() {
     counts_on(&vm);
     drop(vm.ram().expect(Supply::Snapshot, 3).unwrap());
     let within = Some((Instant::now(), PATIENCE));
-    let waited = vm.wait_complete(Waiter { asker: -1, within }, &mut |_| true);
+    let waited = vm.wait_complete(CallOff::NEVER.within(within), &mut |_| true);
     assert!(matches!(waited, Err(Incomplete::Lost(_))), "{waited:?}");
 }
 

@@ -1,5 +1,6 @@
-//! The dirty log against the memory itself: whatever a real guest writes, while its log is taken and cleared under it, is in one of the
-//! sets. A page that was missed would be old at a move's destination (rule R2).
+//! The dirty log against the memory itself: whatever a real guest writes, while its log is taken
+//! and cleared under it, is in one of the sets. A page that was missed would be old at a move's
+//! destination (rule R2).
 
 use std::time::{Duration, Instant};
 use vmm::{
@@ -85,11 +86,13 @@ fn no_page_that_changes_is_missed_while_the_log_is_taken_under_a_guest() {
     }
     for moves in 0..20 {
         vm.dirty_log().start_full().unwrap();
-        // All memory at once, or piece by piece while the guest writes to what is not out of the log yet.
+        // All memory at once, or piece by piece while the guest writes to what is not out of the
+        // log yet.
         let mut there = Copy::piecewise(&vm, if moves % 4 < 2 { vm.ram().pages() } else { 192 });
         let mut named = PageSet::none(vm.ram().pages());
         let begun = Instant::now();
-        // Rounds, until each page has certainly been rewritten: what the log says of them is checked against the memory, not believed.
+        // Rounds, until each page has certainly been rewritten: what the log says of them is
+        // checked against the memory, not believed.
         let mut changed = PageSet::none(vm.ram().pages());
         let mut before = Copy::of(&vm);
         while changed.len() < REWRITTEN {

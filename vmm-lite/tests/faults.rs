@@ -1,5 +1,5 @@
-//! The fault matrix: at every message of a move the link breaks, the source dies, the destination dies. Exactly one VM runs, or none where its
-//! only host died; and the next try succeeds.
+//! The fault matrix: at every message of a move the link breaks, the source dies, the destination
+//! dies. Exactly one VM runs, or none where its only host died; and the next try succeeds.
 
 use migrate::wire::Kind;
 use nix::{
@@ -64,7 +64,8 @@ fn dirtier(vmm: &Vmm, image: &Path) -> Process {
     vm
 }
 
-/// A round of some tens of milliseconds, in which the guest writes to all of its pages however busy the host is: those are to follow.
+/// A round of some tens of milliseconds, in which the guest writes to all of its pages however busy
+/// the host is: those are to follow.
 const SLOWLY: [&str; 2] = ["--bandwidth", "40MB"];
 
 /// What the VM does on a host, if there is one.
@@ -131,7 +132,8 @@ fn attempt(lab: &Lab, mode: &str, place: Place, fault: Fault) -> Attempt {
 fn check(lab: &Lab, what: &str, fault: Fault, attempt: Attempt) {
     let Attempt { mut source, mut destination, mut migrate, committed } = attempt;
     let [here, there] = &lab.vmms;
-    // Until it is clear who has the VM: the verb has ended, or the source asks a destination that is dead.
+    // Until it is clear who has the VM: the verb has ended, or the source asks a destination that
+    // is dead.
     let asks_for_ever = |committed: bool| fault == Fault::DestinationDies && committed;
     until(what, &lab.vmms, || {
         migrate.try_wait().unwrap().is_some() || asks_for_ever(committed.load(SeqCst))
@@ -142,7 +144,8 @@ fn check(lab: &Lab, what: &str, fault: Fault, attempt: Attempt) {
         Fault::SourceDies => {
             source.wait(PATIENCE).unwrap();
             if committed {
-                // It runs there, or waits there for memory that nobody has any more, and then ends and says so.
+                // It runs there, or waits there for memory that nobody has any more, and then ends
+                // and says so.
                 until(what, &lab.vmms, || runs(there) || !destination.is_running());
             } else {
                 assert_ne!(state(there).as_deref(), Some("running"), "{what}");
@@ -192,7 +195,8 @@ fn is_whole(what: &str, vm: &Process) {
     assert!(line.contains("errors=0"), "{what}: {line}");
 }
 
-/// The messages of an undisturbed move: of those that come again and again the first two and the last.
+/// The messages of an undisturbed move: of those that come again and again the first two and the
+/// last.
 fn places(lab: &Lab, mode: &str) -> Vec<Place> {
     let mut source = dirtier(&lab.vmms[0], &lab.image);
     let _destination = lab.vmms[1].receive(PORT, &["--plaintext"]).unwrap();
@@ -209,8 +213,9 @@ fn places(lab: &Lab, mode: &str) -> Vec<Place> {
     lab.vmms[0].json(&[&args[..], &SLOWLY].concat()).unwrap();
     source.wait(PATIENCE).unwrap();
     let seen = seen.lock().unwrap();
-    // Which of them come, and how often, differs from move to move; what always comes is what is tested. Where memory went before, the state goes with the commit if little is
-    // left, and that depends on the moment.
+    // Which of them come, and how often, differs from move to move; what always comes is what is
+    // tested. Where memory went before, the state goes with the commit if little is left, and that
+    // depends on the moment.
     let always = |kind: Kind| match kind {
         Kind::Want | Kind::Zero | Kind::Late | Kind::Follow => false,
         Kind::State | Kind::Ready => mode == "stop-and-copy",

@@ -17,7 +17,8 @@ use vmm_lite_lab::{
 
 /// Pages that are being rewritten all the time: too many for any blackout of a millisecond.
 const PAGES: &str = "2048";
-/// A first round that takes a good part of a second, in which the guest rewrites them all, however busy the host is.
+/// A first round that takes a good part of a second, in which the guest rewrites them all, however
+/// busy the host is.
 const SLOWLY: [&str; 2] = ["--bandwidth", "40MB"];
 const PACE: u64 = 40_000_000;
 
@@ -80,7 +81,8 @@ fn memory_that_follows_arrives_whole() {
     }
 }
 
-/// A relay that breaks the link in the midst of the pages with these numbers, counted from the commit; tells of each break.
+/// A relay that breaks the link in the midst of the pages with these numbers, counted from the
+/// commit; tells of each break.
 fn breaking(site: &Site, to: &Vmm, at: Vec<usize>) -> (Relay, Receiver<()>) {
     let (tell, broken) = channel();
     let target = format!("{}:7000", to.host().migration_ip);
@@ -120,7 +122,8 @@ fn a_link_that_breaks_while_memory_follows_is_made_again() {
     assert_eq!(there.output().matches("the source is back").count(), 3, "{}", there.output());
 }
 
-/// The word that the VM runs never gets to the source, which hears of it when it asks: how long the VM depended on both is reported all the same.
+/// The word that the VM runs never gets to the source, which hears of it when it asks: how long the
+/// VM depended on both is reported all the same.
 #[test]
 fn how_long_memory_followed_is_known_where_the_blackout_is_not() {
     let Some((site, vmms, image)) = lab("a lost word that the VM runs") else { return };
@@ -228,7 +231,8 @@ fn a_source_that_falls_silent_while_memory_follows_is_waited_for() {
     is_whole(&there);
 }
 
-/// `vmm-lite receive` as a user who may not open the device for page faults; nor may root on a host without it.
+/// `vmm-lite receive` as a user who may not open the device for page faults; nor may root on a host
+/// without it.
 fn receive_as_nobody(vmm: &Vmm, has_device: bool) -> Process {
     let hide = "mount --bind $0 $0 && mount -o remount,bind,nodev $0 && exec \"$@\"";
     let url = vmm.url(7000);

@@ -1,4 +1,5 @@
-//! What is said of files that cannot be run, each in its own words, before KVM is so much as opened.
+//! What is said of files that cannot be run, each in its own words, before KVM is so much as
+//! opened.
 
 mod common;
 

@@ -48,7 +48,8 @@ fn dirtier(vmm: &Vmm, image: &std::path::Path) -> Process {
     vm
 }
 
-/// Where a page that KVM's tables lack costs more than this, warming a destination does not get far in its time.
+/// Where a page that KVM's tables lack costs more than this, warming a destination does not get far
+/// in its time.
 const SLOW_FAULT: Duration = Duration::from_micros(60);
 
 /// What the reports say of the time after the blackout, on a host that can tell.
@@ -77,8 +78,9 @@ impl Brownouts {
         self.faults.push(n("brownout_page_faults"));
     }
 
-    /// That guests which rewrite `pages` pages begin warm. KVM fills in eight pages at a time: one that begins cold has a fault for each eight of them, in every move. On a busy host some
-    /// are not quite warm.
+    /// That guests which rewrite `pages` pages begin warm. KVM fills in eight pages at a time: one
+    /// that begins cold has a fault for each eight of them, in every move. On a busy host some are
+    /// not quite warm.
     fn guests_begin_warm(&self, pages: u64) {
         if self.untold {
             return;
@@ -119,7 +121,8 @@ fn memory_that_checks_itself_arrives_whole_every_time() {
     vm.wait(PATIENCE).unwrap();
 }
 
-/// What a store has freed is not sent, and the report says how much that was: of pages that hold something, and of no others.
+/// What a store has freed is not sent, and the report says how much that was: of pages that hold
+/// something, and of no others.
 #[test]
 fn memory_that_was_freed_is_left_out_and_counted() {
     let Some((site, vmms, image)) = lab("memory that was freed", "kv") else { return };
@@ -140,7 +143,8 @@ fn memory_that_was_freed_is_left_out_and_counted() {
         }
         let (next, report) = moved(&vmms[n], &vmms[1 - n], "kv", vm, &["--tap", "tap0"]);
         let of = |key: &str| report[key].as_u64().unwrap_or_else(|| panic!("{key} in {report}"));
-        // Most of the guest's memory was never written to: it matters to nobody, and is nothing that would have been sent.
+        // Most of the guest's memory was never written to: it matters to nobody, and is nothing
+        // that would have been sent.
         assert!(of("bytes_left_out") < 4096 * of("pages_dont_care"), "{report}");
         left_out.push((of("bytes_left_out"), of("bytes_sent")));
         vm = next;
@@ -159,7 +163,8 @@ fn clients_of_a_store_that_moves_notice_nothing() {
     let args = ["--name", "kv", "--memory", "16M", "--tap", "tap0", "--ip", "10.0.0.2/24"];
     let mut vm = vmms[0].run(&image, &args).unwrap();
     let mut connection = Connection::open_when_up(&site.client, guest, PATIENCE).unwrap();
-    // A value that is only in the guest's memory: a guest that had been started again would not have it.
+    // A value that is only in the guest's memory: a guest that had been started again would not
+    // have it.
     assert_eq!(connection.request("SET nonce 8f1c29\r\n").unwrap(), "+OK");
     let mut load = match redis::background_load(
         &site.client,

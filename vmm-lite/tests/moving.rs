@@ -1,4 +1,5 @@
-//! A machine's pieces as migration drives them: dirty pages, capture and apply, resume on either side, the clock.
+//! A machine's pieces as migration drives them: dirty pages, capture and apply, resume on either
+//! side, the clock.
 
 mod common;
 #[path = "common/meaning.rs"]
@@ -24,7 +25,8 @@ const OTHER: u64 = 0x19_0000;
 
 guest!(
     counts,
-    // ebx counts in a register what the page counts in memory; a guest in which they differ was not moved whole.
+    // ebx counts in a register what the page counts in memory; a guest in which they differ was not
+    // moved whole.
     "xor ebx, ebx",
     "mov edx, {port}",
     "2: inc ebx",
@@ -147,7 +149,8 @@ fn what_is_captured_early_is_what_is_there() {
     let here = vm(counts());
     start(&here);
     here.stop_is_near(true);
-    // The first time KVM completes the instruction with which the guest answers; later it is known what that comes to.
+    // The first time KVM completes the instruction with which the guest answers; later it is known
+    // what that comes to.
     let stood = |_| {
         let mut paused = here.quiesce(PATIENCE).unwrap();
         assert!(paused.quiescent());

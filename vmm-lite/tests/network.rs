@@ -1,4 +1,5 @@
-//! The network device against a TAP in a namespace of the test's own: packets both ways, and everything a driver can do wrong.
+//! The network device against a TAP in a namespace of the test's own: packets both ways, and
+//! everything a driver can do wrong.
 
 mod common;
 #[path = "common/net.rs"]
@@ -317,13 +318,16 @@ fn tap_devices_say_what_is_wrong() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None,
+        ..Default::default() })]
 
-    /// Whatever is in the queues, the device either works or names what is wrong; it neither panics nor hangs nor writes elsewhere.
+    /// Whatever is in the queues, the device either works or names what is wrong; it neither panics
+    /// nor hangs nor writes elsewhere.
     #[test]
     fn no_queue_upsets_the_device(
         descriptors in prop::collection::vec(
-            (prop_oneof![0_u64..0x50_0000, any::<u64>()], prop_oneof![0_u32..0x5000, any::<u32>()], 0_u16..8, 0_u16..10),
+            (prop_oneof![0_u64..0x50_0000, any::<u64>()], prop_oneof![0_u32..0x5000, any::<u32>()],
+                0_u16..8, 0_u16..10),
             usize::from(QUEUE),
         ),
         heads in prop::collection::vec(prop_oneof![0..QUEUE, any::<u16>()], 1..12),

@@ -1,4 +1,5 @@
-//! The applications' images under vmm-lite, as a user runs them: what reaches them, what they say, how they end, whom they serve.
+//! The applications' images under vmm-lite, as a user runs them: what reaches them, what they say,
+//! how they end, whom they serve.
 
 #[path = "programs/heap.rs"]
 mod heap;
@@ -47,7 +48,8 @@ fn run(image: &Path, options: &[&str], args: &[&str], input: &[u8]) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_vec());
-    // Beside reading, as the program's output may have to be taken before it takes more. One that has ended takes no input.
+    // Beside reading, as the program's output may have to be taken before it takes more. One that
+    // has ended takes no input.
     let writing = std::thread::spawn(move || drop(stdin.write_all(&input)));
     let output = child.wait_with_output().unwrap();
     writing.join().unwrap();
@@ -121,7 +123,8 @@ fn what_std_promises_holds_as_it_does_natively() {
     assert_eq!(all(&guest), all(&native), "the same checks, by number");
 }
 
-/// What a report names, `vmm-lite symbols` names too, from nothing but the addresses: as where a VM has moved to there are no others.
+/// What a report names, `vmm-lite symbols` names too, from nothing but the addresses: as where a VM
+/// has moved to there are no others.
 fn names_are_found_later(image: &Path, report: &str) {
     let lines = report.lines().filter_map(|line| {
         let (at, line) = match line.strip_prefix("  at ") {

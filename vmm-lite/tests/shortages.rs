@@ -1,4 +1,5 @@
-//! A destination that lacks something: both sides say what, the VM runs on, and the next try succeeds when it is there.
+//! A destination that lacks something: both sides say what, the VM runs on, and the next try
+//! succeeds when it is there.
 
 #[path = "common/client.rs"]
 mod client;

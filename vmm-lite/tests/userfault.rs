@@ -1,4 +1,5 @@
-//! Faults of guest memory served by another thread, whoever makes them: the vCPU in the guest, or the VMM.
+//! Faults of guest memory served by another thread, whoever makes them: the vCPU in the guest, or
+//! the VMM.
 
 mod common;
 
@@ -228,8 +229,9 @@ fn protection_can_come_and_go_while_the_guest_writes() {
             std::thread::yield_now();
         }
     }
-    // Let go of all at once, it can be paused and goes on at the same place. (Not before: a guest at CPL 0, as this one, may be emulated, and an emulator's
-    // write that waits at a fault does not give way to a signal.)
+    // Let go of all at once, it can be paused and goes on at the same place. (Not before: a guest
+    // at CPL 0, as this one, may be emulated, and an emulator's write that waits at a fault does
+    // not give way to a signal.)
     userfault.protect(DATA_PAGE..DATA_PAGE + 1, true).unwrap();
     userfault.unregister(0..vm.ram().pages()).unwrap();
     let paused = vm.pause().unwrap();

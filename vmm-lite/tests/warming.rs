@@ -1,4 +1,5 @@
-//! What the destination has a guest's own routine do before the guest runs: it ends, whatever the routine is.
+//! What the destination has a guest's own routine do before the guest runs: it ends, whatever the
+//! routine is.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! Gaps between one iteration and the next, as the program's own clock shows them: what a move looks like from inside.
+//! Gaps between one iteration and the next, as the program's own clock shows them: what a move
+//! looks like from inside.
 
 use std::fmt::{self, Write};
 

@@ -1,10 +1,11 @@
-//! Rewrites N pages as fast as it can, and checks each before it does: what a live migration finds hardest, and the proof
-//! that it lost nothing.
+//! Rewrites N pages as fast as it can, and checks each before it does: what a live migration finds
+//! hardest, and the proof that it lost nothing.
 //!
-//! Each page carries its sequence number and a checksum; a page that came back older, newer, torn or swapped is an error.
-//! The loop reads the clock at every page: that is how a guest sees its own blackouts, and where a unikernel looks
-//! whether it is asked to quiesce. Every few milliseconds it yields, so that the status port's threads have their turn where threads
-//! are scheduled cooperatively.
+//! Each page carries its sequence number and a checksum; a page that came back older, newer, torn
+//! or swapped is an error. The loop reads the clock at every page: that is how a guest sees its own
+//! blackouts, and where a unikernel looks whether it is asked to quiesce. Every few milliseconds it
+//! yields, so that the status port's threads have their turn where threads are scheduled
+//! cooperatively.
 
 mod gaps;
 mod page;
@@ -108,7 +109,8 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
     Ok(Some(options))
 }
 
-/// Runs until the time or passes asked for are over, or to the end of a pass with errors; says how many there were.
+/// Runs until the time or passes asked for are over, or to the end of a pass with errors; says how
+/// many there were.
 fn run(options: &Options) -> Result<u64, String> {
     let mut pages = allocate(options.pages)?;
     let board = Arc::new(Board::default());

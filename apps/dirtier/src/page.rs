@@ -1,4 +1,5 @@
-//! A page that knows whether it is whole: a sequence number, a checksum over all of it, and content that follows from both.
+//! A page that knows whether it is whole: a sequence number, a checksum over all of it, and content
+//! that follows from both.
 
 use foldhash::fast::FixedState;
 use std::fmt;
@@ -31,7 +32,8 @@ impl fmt::Display for Mismatch {
         let Self { wanted, found, stored, sum } = self;
         write!(
             f,
-            "was written with sequence {wanted}, has sequence {found}; its checksum says {stored:016x}, its content {sum:016x}"
+            "was written with sequence {wanted}, has sequence {found}; its checksum says \
+             {stored:016x}, its content {sum:016x}"
         )
     }
 }

@@ -1,12 +1,14 @@
 //! The status port. A line in, a line of JSON out, as often as the client likes:
 //!
-//! `status` answers the counters; `reset` forgets the gaps, and answers the counters once that is done. The fields: `nonce`
-//! (drawn at the start, kept in memory only), `pages`, `passes`, `pages_written`, `errors`, `pages_per_second`, `uptime_ns`,
-//! `max_gap_ns` (longest time between two readings of the clock), `gaps` (how many were longer than 50 µs), `gaps_from_us` (these by
+//! `status` answers the counters; `reset` forgets the gaps, and answers the counters once that is
+//! done. The fields: `nonce` (drawn at the start, kept in memory only), `pages`, `passes`,
+//! `pages_written`, `errors`, `pages_per_second`, `uptime_ns`, `max_gap_ns` (longest time between
+//! two readings of the clock), `gaps` (how many were longer than 50 µs), `gaps_from_us` (these by
 //! length), `recent_gaps` (the latest of them, with when they ended).
 //!
-//! What is answered was published by the loop between two pages, at most a few milliseconds before. A reset takes effect
-//! after the gap in which it was answered, so that serving the request is not in the new figures.
+//! What is answered was published by the loop between two pages, at most a few milliseconds before.
+//! A reset takes effect after the gap in which it was answered, so that serving the request is not
+//! in the new figures.
 
 use crate::gaps::Gaps;
 use std::fmt::Write as _;
@@ -34,8 +36,8 @@ pub struct Counters {
 impl Counters {
     fn to_json(&self) -> String {
         let mut out = String::new();
-        let Self { nonce, pages, passes, pages_written, errors, pages_per_second, uptime_ns, gaps } =
-            self;
+        let Self { nonce, pages, passes, pages_written, errors, .. } = self;
+        let Self { pages_per_second, uptime_ns, gaps, .. } = self;
         write!(
             out,
             "{{\"nonce\":\"{nonce:016x}\",\"pages\":{pages},\"passes\":{passes},\
@@ -64,8 +66,9 @@ struct State {
 }
 
 impl Board {
-    /// The loop's side: publishes `counters`. Says whether someone wants the gaps forgotten: they are in what is published,
-    /// and the loop forgets its own after it has let that client's thread answer.
+    /// The loop's side: publishes `counters`. Says whether someone wants the gaps forgotten: they
+    /// are in what is published, and the loop forgets its own after it has let that client's thread
+    /// answer.
     #[must_use]
     pub fn publish(&self, counters: &Counters) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,8 +1,9 @@
 //! Echo server: every byte that arrives by TCP and every datagram that arrives by UDP goes back.
 //!
-//! One thread and one `mio` poll serve all connections. A connection holds at most [`CHUNK`] bytes: while they
-//! have not all gone back, nothing more is read, so a client that does not read slows down only itself.
-//! After the client's end of stream the rest is sent, then the connection is closed.
+//! One thread and one `mio` poll serve all connections. A connection holds at most [`CHUNK`] bytes:
+//! while they have not all gone back, nothing more is read, so a client that does not read slows
+//! down only itself. After the client's end of stream the rest is sent, then the connection is
+//! closed.
 //!
 //! `echo [TCP-PORT [UDP-PORT]]`; both are 7777 unless given, and the UDP port follows the TCP port.
 
@@ -79,7 +80,8 @@ fn serve(tcp_port: u16, udp_port: u16) -> io::Result<()> {
     }
 }
 
-/// Takes every connection that waits. One that was gone before it could be taken is no reason to stop.
+/// Takes every connection that waits. One that was gone before it could be taken is no reason to
+/// stop.
 fn accept(
     listener: &TcpListener,
     poll: &Poll,

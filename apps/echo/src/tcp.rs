@@ -23,8 +23,8 @@ impl Connection {
         Self { stream, pending: Vec::new(), ended: false }
     }
 
-    /// Does what can be done without waiting, and asks `registry` for the event that it then waits for.
-    /// An error is the end of the connection, and of nothing else.
+    /// Does what can be done without waiting, and asks `registry` for the event that it then waits
+    /// for. An error is the end of the connection, and of nothing else.
     pub fn pump(&mut self, registry: &Registry, token: Token, buffer: &mut [u8]) -> State {
         let was_blocked = !self.pending.is_empty();
         match self.run(buffer) {

@@ -3,8 +3,9 @@
 use mio::net::UdpSocket;
 use std::io::{self, ErrorKind};
 
-/// Answers all that has arrived. An answer that cannot be sent at once is dropped, as UDP may; an error that an earlier
-/// answer met on its way (the port it went to is closed) concerns that peer alone.
+/// Answers all that has arrived. An answer that cannot be sent at once is dropped, as UDP may; an
+/// error that an earlier answer met on its way (the port it went to is closed) concerns that peer
+/// alone.
 pub fn echo(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<()> {
     loop {
         match socket.recv_from(buffer) {

@@ -1,7 +1,8 @@
 //! The smallest program: one line of output as early as a `std` program can give it.
 //!
-//! On request it shows what reached it from outside, which is what tests of boot parameters, console and
-//! exit codes need: `hello --args a b`, `hello --env`, `hello --cat`, `hello --ticks 5`, `hello --exit 3`.
+//! On request it shows what reached it from outside, which is what tests of boot parameters,
+//! console and exit codes need: `hello --args a b`, `hello --env`, `hello --cat`, `hello --ticks
+//! 5`, `hello --exit 3`.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -1,7 +1,7 @@
 //! A mio stream as hyper reads and writes it.
 //!
-//! Where a stream would block, the future is pending and no waker is kept: the server polls a connection again whenever
-//! its stream has become ready for what it waits for.
+//! Where a stream would block, the future is pending and no waker is kept: the server polls a
+//! connection again whenever its stream has become ready for what it waits for.
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use mio::net::TcpStream;
@@ -35,8 +35,8 @@ impl Stream {
         })
     }
 
-    /// Has writability told only while somebody waits to write: a socket is nearly always writable, and where mio is built on
-    /// `poll` it would tell so each time that something was read.
+    /// Has writability told only while somebody waits to write: a socket is nearly always writable,
+    /// and where mio is built on `poll` it would tell so each time that something was read.
     pub fn adjust(&self, registry: &Registry, token: Token) -> Result<()> {
         let mut wanted = Interest::READABLE;
         if self.write_blocked.get() {

@@ -1,6 +1,8 @@
-//! A small site: axum routes, hyper speaks HTTP/1.1, mio waits; all of them as they come from crates.io.
+//! A small site: axum routes, hyper speaks HTTP/1.1, mio waits; all of them as they come from
+//! crates.io.
 //!
-//! One thread serves all connections, and nothing here knows whether it runs on Linux or as a unikernel.
+//! One thread serves all connections, and nothing here knows whether it runs on Linux or as a
+//! unikernel.
 
 mod io;
 mod metrics;

@@ -1,10 +1,12 @@
 //! Serves a router on one thread: mio says which connections are ready, hyper is polled on those.
 //!
-//! It stands in for tokio's listener and reactor, since those do not compile for the unikernel's target: they need the socket2 crate,
-//! which does not know it. The rest of tokio, axum and hyper do.
+//! It stands in for tokio's listener and reactor, since those do not compile for the unikernel's
+//! target: they need the socket2 crate, which does not know it. The rest of tokio, axum and hyper
+//! do.
 //!
-//! Bounded in what clients can take: a number of connections, [`BUFFER`] bytes of head for each, and a time between two signs of
-//! life. Clients over the limit, or for whom there is no memory, are closed at once rather than left waiting.
+//! Bounded in what clients can take: a number of connections, [`BUFFER`] bytes of head for each,
+//! and a time between two signs of life. Clients over the limit, or for whom there is no memory,
+//! are closed at once rather than left waiting.
 
 use crate::io::{Io, Stream};
 use crate::metrics::Metrics;
@@ -29,7 +31,8 @@ use tower_service::Service;
 
 /// Most that is buffered of a request's head.
 const BUFFER: usize = 16 * 1024;
-/// What must be free for another connection: those that are there need some of it while they are served.
+/// What must be free for another connection: those that are there need some of it while they are
+/// served.
 const SPARE: usize = 1 << 20;
 const LISTENER: Token = Token(usize::MAX);
 
@@ -63,8 +66,8 @@ struct Connection {
     last_ready: Instant,
 }
 
-/// Whether a future asked to be polled again, though its stream is not ready. It can do that only while it is polled:
-/// all it waits for is on this thread.
+/// Whether a future asked to be polled again, though its stream is not ready. It can do that only
+/// while it is polled: all it waits for is on this thread.
 #[derive(Default)]
 struct Again(AtomicBool);
 

@@ -45,7 +45,8 @@ async fn prometheus(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, MEDIA_TYPE)], metrics.render())
 }
 
-/// As many bytes as asked for, made while they are sent: something to download that needs no memory.
+/// As many bytes as asked for, made while they are sent: something to download that needs no
+/// memory.
 async fn bytes(Path(count): Path<u64>) -> Response {
     if count > MAX_BYTES {
         let text = format!("at most {MAX_BYTES} bytes can be asked for\n");

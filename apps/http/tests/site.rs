@@ -219,8 +219,8 @@ fn clients_over_the_limit_are_closed_and_others_served() {
     assert!(page.contains("\nhttp_connections_refused_total 1\n"), "{page}");
 }
 
-/// Where mio is built on `poll`, as in the guest, this is not a matter of course; natively that can be had with
-/// `RUSTFLAGS="--cfg mio_unsupported_force_poll_poll"`.
+/// Where mio is built on `poll`, as in the guest, this is not a matter of course; natively that can
+/// be had with `RUSTFLAGS="--cfg mio_unsupported_force_poll_poll"`.
 #[test]
 fn waiting_costs_no_time() {
     let site = Site::start();

@@ -1,10 +1,12 @@
-//! A key-value server that Redis clients use: RESP2 and RESP3, pipelining, and the commands of everyday use with
-//! the semantics and the error texts of Redis 7.
+//! A key-value server that Redis clients use: RESP2 and RESP3, pipelining, and the commands of
+//! everyday use with the semantics and the error texts of Redis 7.
 //!
-//! One thread, one `mio` poll. A request is parsed where it was read and its reply written into one buffer that goes out once per
-//! readiness. Memory has a limit; at the limit writes are refused, and nothing dies.
+//! One thread, one `mio` poll. A request is parsed where it was read and its reply written into one
+//! buffer that goes out once per readiness. Memory has a limit; at the limit writes are refused,
+//! and nothing dies.
 //!
-//! [`protocol`] knows no store, [`store`] no protocol; [`commands`] joins them, [`server`] brings bytes.
+//! [`protocol`] knows no store, [`store`] no protocol; [`commands`] joins them, [`server`] brings
+//! bytes.
 
 pub mod commands;
 pub mod config;

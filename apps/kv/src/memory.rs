@@ -1,8 +1,8 @@
 //! How much memory is in use, and when that is too much.
 //!
-//! All of it is counted, exactly, by the allocator: keys, values, tables, buffers. Where memory is small and shared with
-//! others (the network stack of a unikernel), the limit alone is not enough, so it is also tried, every now and then, whether the
-//! system would still give some.
+//! All of it is counted, exactly, by the allocator: keys, values, tables, buffers. Where memory is
+//! small and shared with others (the network stack of a unikernel), the limit alone is not enough,
+//! so it is also tried, every now and then, whether the system would still give some.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -14,7 +14,8 @@ struct Counting;
 static ALLOCATOR: Counting = Counting;
 
 thread_local! {
-    /// Bytes that this thread allocated and did not free. The server has one thread; counting needs no atomics.
+    /// Bytes that this thread allocated and did not free. The server has one thread; counting needs
+    /// no atomics.
     static USED: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -32,7 +33,8 @@ fn subtract(bytes: usize) {
     let _ = USED.try_with(|used| used.set(used.get().wrapping_sub(bytes)));
 }
 
-// SAFETY: all that is asked of a `GlobalAlloc` is passed on to `System`, which is one; counting allocates nothing.
+// SAFETY: all that is asked of a `GlobalAlloc` is passed on to `System`, which is one; counting
+// allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract of `alloc`.
@@ -63,14 +65,16 @@ unsafe impl GlobalAlloc for Counting {
         let new = unsafe { System.realloc(block, layout, size) };
         if !new.is_null() {
             subtract(cost(layout));
-            // SAFETY: the alignment is that of a valid layout, and `realloc`'s contract keeps `size` in bounds.
+            // SAFETY: the alignment is that of a valid layout, and `realloc`'s contract keeps
+            // `size` in bounds.
             add(cost(unsafe { Layout::from_size_align_unchecked(size, layout.align()) }));
         }
         new
     }
 }
 
-/// Bytes this thread has allocated and not freed. A thread that freed what others had allocated uses none.
+/// Bytes this thread has allocated and not freed. A thread that freed what others had allocated
+/// uses none.
 #[must_use]
 pub fn used() -> usize {
     usize::try_from(USED.get().cast_signed()).unwrap_or(0)
@@ -94,9 +98,11 @@ fn would_give(bytes: usize) -> bool {
     given
 }
 
-/// How much of what the system has may be used when nobody says: the rest is for the system, buffers and growing tables.
+/// How much of what the system has may be used when nobody says: the rest is for the system,
+/// buffers and growing tables.
 const SHARE_PERCENT: usize = 60;
-/// How much memory must be left for a write to be accepted, if no table is so large that it needs more to grow.
+/// How much memory must be left for a write to be accepted, if no table is so large that it needs
+/// more to grow.
 const RESERVE: usize = 2 << 20;
 /// How much may be allocated between two looks at what is left.
 const LOOK_EVERY: usize = 256 << 10;

@@ -1,4 +1,5 @@
-//! What a test of moves looks at: a number that is only in this memory, time that goes on, and the moves the program was told of.
+//! What a test of moves looks at: a number that is only in this memory, time that goes on, and the
+//! moves the program was told of.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -77,7 +78,8 @@ impl Vmm {
         }
     }
 
-    /// The number: 16 hexadecimal digits that no other server has, and that nothing but this memory knows.
+    /// The number: 16 hexadecimal digits that no other server has, and that nothing but this memory
+    /// knows.
     #[must_use]
     pub fn nonce(&self) -> String {
         format!("{:016x}", self.nonce[0])

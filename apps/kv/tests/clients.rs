@@ -124,7 +124,8 @@ fn a_client_that_does_not_read_is_paused_and_disturbs_nobody() {
     assert_eq!(other.line("ping"), Value::Simple("PONG".into()));
     let grown = memory(&mut other) - before;
     assert!(grown < 8 << 20, "{grown} bytes wait for a client that does not read");
-    // When it reads after all, nothing is missing. The last request may be cut short; nobody answers that.
+    // When it reads after all, nothing is missing. The last request may be cut short; nobody
+    // answers that.
     deaf.stream().set_nonblocking(false).unwrap();
     deaf.stream().shutdown(Shutdown::Write).unwrap();
     let mut received = Vec::new();

@@ -1,6 +1,7 @@
 //! The same requests to this server and to the real one: the same replies.
 //!
-//! First a script of what is known to be delicate, then long random sequences over few keys, so that all types and states meet.
+//! First a script of what is known to be delicate, then long random sequences over few keys, so
+//! that all types and states meet.
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! The parser against everything: whatever is sent, however it is cut, it answers the same and keeps nothing that it should not.
+//! The parser against everything: whatever is sent, however it is cut, it answers the same and
+//! keeps nothing that it should not.
 
 use kv_core::protocol::parser::Limits;
 use kv_core::protocol::{Parsed, Parser};
@@ -91,7 +92,8 @@ proptest! {
     fn noise_is_the_same_wherever_it_is_cut(
         input in prop::collection::vec(
             prop_oneof![
-                Just(b"*2\r\n".to_vec()), Just(b"$3\r\n".to_vec()), Just(b"abc\r\n".to_vec()), Just(b"\r\n".to_vec()),
+                Just(b"*2\r\n".to_vec()), Just(b"$3\r\n".to_vec()), Just(b"abc\r\n".to_vec()),
+                    Just(b"\r\n".to_vec()),
                 Just(b"*0\r\n".to_vec()), Just(b"$250\r\n".to_vec()), Just(b"\"q\" ".to_vec()),
                 prop::collection::vec(any::<u8>(), 0..20),
             ],

@@ -23,7 +23,8 @@ pub enum Failure {
     Skipped(String),
 }
 
-/// What a check returns. Checks report by value and do not panic, so that they work where a panic ends the program.
+/// What a check returns. Checks report by value and do not panic, so that they work where a panic
+/// ends the program.
 pub type Outcome = Result<(), Failure>;
 
 impl<E: Error> From<E> for Failure {
@@ -46,7 +47,8 @@ pub fn skip<T>(why: impl Display) -> Result<T, Failure> {
     Err(Failure::Skipped(why.to_string()))
 }
 
-/// Kinds of error that std for hermit has, but makes of no error number; there the number itself is what counts.
+/// Kinds of error that std for hermit has, but makes of no error number; there the number itself is
+/// what counts.
 const KINDS_HERMIT_LEAVES_OUT: [(io::ErrorKind, i32); 2] =
     [(io::ErrorKind::NotADirectory, 20), (io::ErrorKind::DirectoryNotEmpty, 39)];
 
@@ -57,8 +59,8 @@ pub fn is_kind(error: &io::Error, kind: io::ErrorKind) -> bool {
         || cfg!(target_os = "hermit") && KINDS_HERMIT_LEAVES_OUT.iter().any(by_number)
 }
 
-/// Whether the standard library of the target declares an operation as not there. Only what is declared so is
-/// skipped: an operation that is merely broken fails.
+/// Whether the standard library of the target declares an operation as not there. Only what is
+/// declared so is skipped: an operation that is merely broken fails.
 pub fn not_on_hermit(operation: &str) -> Outcome {
     if cfg!(target_os = "hermit") {
         return skip(format_args!("std for hermit does not implement {operation}"));
@@ -72,7 +74,8 @@ macro_rules! checks {
     ($area:literal: $($function:ident),+ $(,)?) => {
         /// The checks of this area.
         pub const CHECKS: &[$crate::check::Check] = &[
-            $($crate::check::Check { name: concat!($area, ".", stringify!($function)), run: $function }),+
+            $($crate::check::Check { name: concat!($area, ".", stringify!($function)),
+                run: $function }),+
         ];
     };
 }
@@ -80,7 +83,8 @@ macro_rules! checks {
 /// Fails the check unless the condition holds.
 #[macro_export]
 macro_rules! ensure {
-    ($condition:expr) => { $crate::ensure!($condition, "{} does not hold", stringify!($condition)) };
+    ($condition:expr) => { $crate::ensure!($condition, "{} does not \
+        hold", stringify!($condition)) };
     ($condition:expr, $($text:tt)+) => {{
         let holds: bool = $condition;
         if !holds {

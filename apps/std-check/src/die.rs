@@ -35,7 +35,8 @@ pub const WAYS: &[Way] = &[
     ),
 ];
 
-/// Dies in the way that has this name, or says that there is none. `exit=N` and `return=N` are not here: `main` does these.
+/// Dies in the way that has this name, or says that there is none. `exit=N` and `return=N` are not
+/// here: `main` does these.
 pub fn die(name: &str) -> Result<(), String> {
     match WAYS.iter().find(|way| way.0 == name) {
         Some(way) => (way.2)(),
@@ -88,7 +89,8 @@ fn touch(address: usize) -> ! {
 
 fn write_text() -> ! {
     let code = std::ptr::with_exposed_provenance_mut::<u8>(survived as *const () as usize);
-    // SAFETY: there is none: the write is meant to fault; should it not, the same byte is written back.
+    // SAFETY: there is none: the write is meant to fault; should it not, the same byte is written
+    // back.
     unsafe { code.write_volatile(code.read_volatile()) };
     survived("a write to code")
 }

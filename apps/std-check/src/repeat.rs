@@ -1,12 +1,13 @@
-//! Runs checks again and again in an order that changes, to see what becomes of the system under a mixed load that lasts.
+//! Runs checks again and again in an order that changes, to see what becomes of the system under a
+//! mixed load that lasts.
 
 use crate::check::{Check, Failure};
 use crate::runner::{self, Format, Options};
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-/// Runs all of `checks` until `time` is over, and the round that has begun to its end. Tells of each that fails, and of each
-/// round. Says whether all passed.
+/// Runs all of `checks` until `time` is over, and the round that has begun to its end. Tells of
+/// each that fails, and of each round. Says whether all passed.
 pub fn run(checks: &[Check], options: &Options, time: Duration, seed: u64) -> io::Result<bool> {
     let start = Instant::now();
     let mut order = checks.to_vec();
@@ -49,7 +50,8 @@ pub fn run(checks: &[Check], options: &Options, time: Duration, seed: u64) -> io
     Ok(all_passed)
 }
 
-/// The largest block that there is memory for, in KiB. (Where memory is committed late, the largest address range.)
+/// The largest block that there is memory for, in KiB. (Where memory is committed late, the largest
+/// address range.)
 fn largest_block() -> usize {
     let can = |kib: usize| Vec::<u8>::new().try_reserve_exact(kib << 10).is_ok();
     let (mut fits, mut too_large) = (0, 1 << 32);

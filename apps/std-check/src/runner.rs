@@ -1,7 +1,8 @@
 //! Runs checks one after another and tells of each as it ends.
 //!
-//! A check runs on a thread of its own, so that one which hangs is reported and the rest still run; its thread is then left
-//! behind. `inline` runs them on the main thread instead, for a system whose threads do not work yet.
+//! A check runs on a thread of its own, so that one which hangs is reported and the rest still run;
+//! its thread is then left behind. `inline` runs them on the main thread instead, for a system
+//! whose threads do not work yet.
 
 use crate::check::{Check, Failure, Outcome};
 use std::io::{self, Write};

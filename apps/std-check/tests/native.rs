@@ -1,4 +1,5 @@
-//! The program where std is known to keep its promises: it must find nothing, and die as it is told.
+//! The program where std is known to keep its promises: it must find nothing, and die as it is
+//! told.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};

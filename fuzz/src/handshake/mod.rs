@@ -1,7 +1,8 @@
 //! Both machines, fed any messages and any answers to what they ask for, at any time.
 //!
-//! Input: which machine, and events as [`arbitrary`] makes them of bytes. Messages go through the wire's encoding. One event stands for whatever
-//! comes next in a move that goes well; it is the last of its list, so that bytes of all ones are such a move, whatever is put into the list.
+//! Input: which machine, and events as [`arbitrary`] makes them of bytes. Messages go through the
+//! wire's encoding. One event stands for whatever comes next in a move that goes well; it is the
+//! last of its list, so that bytes of all ones are such a move, whatever is put into the list.
 //!
 //! - `said`: messages
 //! - `source`, `destination`: a machine, what goes into it, and what must hold of what comes out

@@ -53,8 +53,9 @@ impl Said {
     }
 }
 
-/// Without the counts, and whether the stop was said. A model checker takes states that differ in these alone for one: how a move
-/// goes on depends on them only where the destination gives up, which it may do at any time.
+/// Without the counts, and whether the stop was said. A model checker takes states that differ in
+/// these alone for one: how a move goes on depends on them only where the destination gives up,
+/// which it may do at any time.
 impl Hash for Said {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.braced.hash(state);

@@ -13,7 +13,8 @@ pub struct Ledger {
     ran: VecDeque<MoveId>,
 }
 
-/// Moves remembered. A process runs one VM, so it takes one commit; room is left for tests and for what is to come.
+/// Moves remembered. A process runs one VM, so it takes one commit; room is left for tests and for
+/// what is to come.
 const REMEMBERED: usize = 16;
 /// Moves remembered that were begun, most of which come to nothing.
 const REMEMBERED_BEGUN: usize = 1024;
@@ -25,7 +26,8 @@ impl Ledger {
         Self { me, begun: VecDeque::new(), ran: VecDeque::new() }
     }
 
-    /// Writes down that `peer` begins a move. `false`: that move was begun before, so this is somebody who repeats what was said then.
+    /// Writes down that `peer` begins a move. `false`: that move was begun before, so this is
+    /// somebody who repeats what was said then.
     #[must_use]
     pub fn begin(&mut self, id: MoveId, peer: Peer) -> bool {
         if self.ran.contains(&id) || self.begun.iter().any(|(begun, _)| *begun == id) {
@@ -52,8 +54,9 @@ impl Ledger {
         self.ran.push_back(id);
     }
 
-    /// What became of a move that `receiver` took part in. One that is still under way must be ended with [`Event::Asked`](super::Event::Asked)
-    /// first; whatever is not written down as run never ran in this process and never will, because its connection is gone. What another
+    /// What became of a move that `receiver` took part in. One that is still under way must be
+    /// ended with [`Event::Asked`](super::Event::Asked) first; whatever is not written down as run
+    /// never ran in this process and never will, because its connection is gone. What another
     /// process did, this one cannot know.
     #[must_use]
     pub fn outcome(&self, id: &MoveId, receiver: &ReceiverId) -> Outcome {

@@ -40,7 +40,8 @@ fn missing() -> Pages {
     pages
 }
 
-/// Lets time pass until `end`, and the machine have its ticks when they are due: what it does, and when.
+/// Lets time pass until `end`, and the machine have its ticks when they are due: what it does, and
+/// when.
 fn pass(machine: &mut Destination, end: Duration) -> Vec<(Duration, Action)> {
     let mut done = Vec::new();
     while let Some(at) = machine.deadline().filter(|at| *at <= end && !machine.ended()) {

@@ -21,7 +21,8 @@ pub enum To {
     Source,
 }
 
-/// See the module. What is under way when it breaks is lost, and so is what is sent from then on until it is up again.
+/// See the module. What is under way when it breaks is lost, and so is what is sent from then on
+/// until it is up again.
 #[derive(Debug)]
 pub struct Link {
     to_destination: VecDeque<Vec<u8>>,

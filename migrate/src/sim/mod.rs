@@ -1,4 +1,5 @@
-//! Two simulated hosts and a link that can be cut after any message: what no failure may do is checked against all of them.
+//! Two simulated hosts and a link that can be cut after any message: what no failure may do is
+//! checked against all of them.
 
 mod guest;
 mod hosts;
@@ -18,7 +19,8 @@ fn ways() -> impl Iterator<Item = (Mode, bool)> {
     MODES.into_iter().flat_map(|mode| [(mode, false), (mode, true)])
 }
 
-/// Most steps a world may take; a move needs far fewer, so reaching it is a machine that goes in circles.
+/// Most steps a world may take; a move needs far fewer, so reaching it is a machine that goes in
+/// circles.
 const STEPS_MAX: usize = 10_000;
 
 fn run(world: &mut World) {
@@ -30,7 +32,8 @@ fn run(world: &mut World) {
     panic!("the move does not end");
 }
 
-/// Exactly one side runs; if nothing was committed it is the source; the memory there is that of the guest.
+/// Exactly one side runs; if nothing was committed it is the source; the memory there is that of
+/// the guest.
 fn check(world: &World, what: &str) {
     let (source, destination) = (world.source_runs(), world.destination_runs());
     assert!(!(source && destination), "{what}: two run");

@@ -42,7 +42,8 @@ impl Section {
 pub struct Base {
     /// Its name.
     pub id: SnapshotId,
-    /// The checksum of its index, which hangs on all its pages: another file of that name is not taken for it.
+    /// The checksum of its index, which hangs on all its pages: another file of that name is not
+    /// taken for it.
     pub checksum: u32,
 }
 

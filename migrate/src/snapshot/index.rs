@@ -1,7 +1,9 @@
 //! Where each page is.
 //!
-//! Memory is cut into groups of [`GROUP`] pages. The index proper is a table with an entry for each group: where its [`Block`] lies, and the block's
-//! checksum. So a reader that wants one page reads the table (8 KiB for each GiB of memory) and one block, and a file of any size is opened in no time.
+//! Memory is cut into groups of [`GROUP`] pages. The index proper is a table with an entry for each
+//! group: where its [`Block`] lies, and the block's checksum. So a reader that wants one page reads
+//! the table (8 KiB for each GiB of memory) and one block, and a file of any size is opened in no
+//! time.
 
 use super::Error;
 
@@ -71,8 +73,9 @@ impl Index {
         Ok(Self { entries: entries.collect::<Result<_, _>>()? })
     }
 
-    /// How many pages its blocks have data for, by their lengths, which are found right when they are read. Pages that name the same data count each: reading them all
-    /// is to take no longer than the file is.
+    /// How many pages its blocks have data for, by their lengths, which are found right when they
+    /// are read. Pages that name the same data count each: reading them all is to take no longer
+    /// than the file is.
     pub(super) fn named(&self) -> u64 {
         let places = |entry: Entry| (entry.length as usize).saturating_sub(BITMAPS) / PLACE;
         (0..self.groups()).filter_map(|group| self.entry(group)).map(|e| places(e) as u64).sum()

@@ -1,14 +1,16 @@
 //! Snapshot files: a VM at rest, as bytes.
 //!
-//! A file is a [`Header`], the pages that matter one behind the other, an [index](Index) that says where each page is, and two parts that only the VMM
-//! understands: who the VM is, and its state. Every part has a checksum, each page its own, so that a page can be used as soon as it alone was
+//! A file is a [`Header`], the pages that matter one behind the other, an [index](Index) that says
+//! where each page is, and two parts that only the VMM understands: who the VM is, and its state.
+//! Every part has a checksum, each page its own, so that a page can be used as soon as it alone was
 //! checked. `docs/snapshot-format.md` has the bytes.
 //!
 //! - [`Header`]: judged before anything else is read
 //! - [`IndexBuilder`], [`finish`]: the end of a file, once its pages are written
 //! - [`Reader`]: takes a file apart, from anything that is [`Bytes`]; what it hands out was checked
 //!
-//! What is read is hostile until checked: memory is bounded by the limits here whatever a file announces.
+//! What is read is hostile until checked: memory is bounded by the limits here whatever a file
+//! announces.
 
 mod header;
 mod index;
@@ -38,7 +40,8 @@ pub enum Error {
     Magic,
     /// Made by a newer vmm-lite.
     #[error(
-        "the snapshot has format version {0}, which this vmm-lite does not know ({MAJOR} is the newest it does)"
+        "the snapshot has format version {0}, which this vmm-lite does not know ({MAJOR} is the \
+         newest it does)"
     )]
     Major(u16),
     /// Cut off, or with something behind its end.
@@ -63,7 +66,8 @@ pub enum Error {
     Read(#[from] io::Error),
 }
 
-/// Puts the end of a file together: index, identity and state, which go behind `data_pages` pages, and the header that goes before them.
+/// Puts the end of a file together: index, identity and state, which go behind `data_pages` pages,
+/// and the header that goes before them.
 ///
 /// # Errors
 /// [`Error::Broken`] for parts that no reader would take.

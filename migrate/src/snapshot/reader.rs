@@ -41,7 +41,8 @@ impl<B: Bytes + ?Sized> Bytes for &B {
     }
 }
 
-/// A file whose header, index table, identity and state were found right. Blocks and pages are checked as they are asked for.
+/// A file whose header, index table, identity and state were found right. Blocks and pages are
+/// checked as they are asked for.
 #[derive(Clone, Debug)]
 pub struct Reader<B> {
     bytes: B,
@@ -118,7 +119,8 @@ impl<B: Bytes> Reader<B> {
         Block::decode(&bytes, group, header.pages(), header.data_pages, header.base.is_some())
     }
 
-    /// Reads the page in `slot` and those behind it, as many as `to` has room for, without looking at their checksums.
+    /// Reads the page in `slot` and those behind it, as many as `to` has room for, without looking
+    /// at their checksums.
     ///
     /// # Errors
     /// [`Error::Read`].
@@ -140,7 +142,8 @@ impl<B: Bytes> Reader<B> {
         if crc32fast::hash(to) == checksum { Ok(()) } else { Err(Error::Page(page)) }
     }
 
-    /// Checks everything that was not checked yet, and calls `page` with each page of which the file has something, in ascending order.
+    /// Checks everything that was not checked yet, and calls `page` with each page of which the
+    /// file has something, in ascending order.
     ///
     /// # Errors
     /// [`Error`], and what `page` says.
@@ -162,14 +165,16 @@ impl<B: Bytes> Reader<B> {
                 let mut run = vec![(number, content)];
                 while run.len() < RUN
                     && let Some((number, content)) = pages.next_if(|(_, next)| {
-                        matches!(next, Content::Data { slot: s, .. } if s.wrapping_sub(slot) as usize == run.len())
+                        matches!(next, Content::Data { slot: s,
+                            .. } if s.wrapping_sub(slot) as usize == run.len())
                     })
                 {
                     run.push((number, content));
                 }
                 self.slots(slot, &mut room[..run.len()])?;
                 for ((number, content), bytes) in run.into_iter().zip(&room) {
-                    if !matches!(content, Content::Data { checksum, .. } if checksum == crc32fast::hash(bytes))
+                    if !matches!(content, Content::Data { checksum,
+                        .. } if checksum == crc32fast::hash(bytes))
                     {
                         return Err(Error::Page(number).into());
                     }

@@ -146,7 +146,8 @@ proptest! {
         prop_assert!(opened(&bytes).is_err());
     }
 
-    /// Whatever a hostile file says under right checksums, it is refused or read, and never more than the limits is held.
+    /// Whatever a hostile file says under right checksums, it is refused or read, and never more
+    /// than the limits is held.
     #[test]
     fn no_file_upsets_the_reader(
         changes in prop::collection::vec((8..200_usize, any::<u8>()), 1..8),

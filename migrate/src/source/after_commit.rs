@@ -1,4 +1,5 @@
-//! The source after the commit: it never runs the VM again but on the destination's word, and sends what is to follow.
+//! The source after the commit: it never runs the VM again but on the destination's word, and sends
+//! what is to follow.
 
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use crate::{
 };
 
 impl Source {
-    /// The point of no return is behind: nothing but the destination's word lets the VM run here again.
+    /// The point of no return is behind: nothing but the destination's word lets the VM run here
+    /// again.
     pub(super) fn after_commit(&mut self, event: Event, now: Duration) -> Vec<Action> {
         match (self.state, event) {
             (State::Committed, Event::Message(Message::Running(started))) => {

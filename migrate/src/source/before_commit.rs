@@ -166,7 +166,8 @@ impl Source {
             let mut now = self.rounds.hottest(&pages, self.room_for_hot());
             let needed = guest.needed.iter().copied().chain(0..self.settings.first_that_follows);
             needed.filter(|page| pages.contains(*page)).for_each(|page| now.insert(page));
-            // All that the destination does not have: what was announced, and what changed since, but for what goes now.
+            // All that the destination does not have: what was announced, and what changed since,
+            // but for what goes now.
             let mut rest = announced.clone();
             rest.add(&pages);
             rest.take_out(&now);

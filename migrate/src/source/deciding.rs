@@ -4,7 +4,8 @@ use super::{Action, Failure, Mode, Source, State};
 use crate::pages::Pages;
 use std::time::Duration;
 
-/// So many pages may be left before the urgent rounds, however long they seem to take: how long they do is known after them.
+/// So many pages may be left before the urgent rounds, however long they seem to take: how long
+/// they do is known after them.
 const URGENT_MOST: usize = 512;
 /// So few pages may go with the commit however slow the link is.
 const FEW: usize = 64;
@@ -26,8 +27,9 @@ impl Source {
         vec![Action::TakeDirty]
     }
 
-    /// What is left may be little enough for the urgent rounds. Then it is taken in these and not before: a page that was taken costs the guest a fault when it
-    /// writes to it again, and it may write to all of them at once.
+    /// What is left may be little enough for the urgent rounds. Then it is taken in these and not
+    /// before: a page that was taken costs the guest a fault when it writes to it again, and it may
+    /// write to all of them at once.
     pub(super) fn peeked(&mut self, dirty: &Pages, dont_care: Pages, now: Duration) -> Vec<Action> {
         let mut left = self.rounds.left().clone();
         left.add(dirty);
@@ -42,8 +44,9 @@ impl Source {
         self.urgent_round(now)
     }
 
-    /// What changed while nobody was in a hurry goes in rounds that are, so that next to nothing is left for the blackout; how fast these are says how long that is
-    /// going to be; and that the destination has confirmed them says that it is awake.
+    /// What changed while nobody was in a hurry goes in rounds that are, so that next to nothing is
+    /// left for the blackout; how fast these are says how long that is going to be; and that the
+    /// destination has confirmed them says that it is awake.
     fn urgent_round(&mut self, now: Duration) -> Vec<Action> {
         let mut actions: Vec<Action> = self.brace().into_iter().collect();
         self.braced += 1;
@@ -118,7 +121,8 @@ impl Source {
         self.settings.together && (pages <= FEW || soon())
     }
 
-    /// How many pages to send in the blackout when others follow: half of what would fit, as some more will have changed.
+    /// How many pages to send in the blackout when others follow: half of what would fit, as some
+    /// more will have changed.
     pub(super) fn room_for_hot(&self) -> usize {
         let room = self.measured.pages_within(self.settings.max_blackout, self.settings.together);
         (room / 2).min(HOT_MAX)

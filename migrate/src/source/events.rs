@@ -29,13 +29,16 @@ pub struct Settings {
     pub strict: bool,
     /// Pages below this number are the VMM's own, and never follow.
     pub first_that_follows: usize,
-    /// Whether the commit may go with the state, when little is left to be sent, or always waits until the destination has applied it.
+    /// Whether the commit may go with the state, when little is left to be sent, or always waits
+    /// until the destination has applied it.
     pub together: bool,
-    /// Rounds that go before everything else, right before the stop. In the first the destination gets warm, which takes it some milliseconds; the others send what the guest
-    /// wrote meanwhile, the last next to nothing. This is their least number: they go on for as
-    /// long as each leaves less than the one before.
+    /// Rounds that go before everything else, right before the stop. In the first the destination
+    /// gets warm, which takes it some milliseconds; the others send what the guest wrote meanwhile,
+    /// the last next to nothing. This is their least number: they go on for as long as each leaves
+    /// less than the one before.
     pub urgent_rounds: u32,
-    /// How long everything up to the commit may take, by the clock whose time the machine is told: its zero is when the move was asked for, before there was a connection.
+    /// How long everything up to the commit may take, by the clock whose time the machine is told:
+    /// its zero is when the move was asked for, before there was a connection.
     pub timeout: Option<Duration>,
     /// When rounds end.
     pub policy: Policy,
@@ -85,8 +88,9 @@ pub enum Event {
     Cancel(String),
     /// Something that was asked for by an action cannot be done.
     Failed(String),
-    /// [`Action::SendPages`], [`Action::SendLast`] or [`Action::SendFollowing`] is done; the destination has not confirmed it yet. Also when the
-    /// [commit](Action::Commit) has gone with what was held.
+    /// [`Action::SendPages`], [`Action::SendLast`] or [`Action::SendFollowing`] is done; the
+    /// destination has not confirmed it yet. Also when the [commit](Action::Commit) has gone with
+    /// what was held.
     Sent(Sent),
     /// [`Action::SendLast`] is done, and the state is held.
     Held,
@@ -111,7 +115,8 @@ pub enum Event {
     },
     /// [`Action::Stop`] is done: the guest stands.
     Stopped(Stopped),
-    /// The link is slow, and what was sent is still on its way: silence says nothing of the destination.
+    /// The link is slow, and what was sent is still on its way: silence says nothing of the
+    /// destination.
     Progress,
     /// Time has passed.
     Tick,
@@ -144,7 +149,8 @@ pub struct Stopped {
     /// Pages whose content does not matter: those that are dirty or
     /// [unsent](super::Source::unsent), and maybe others.
     pub dont_care: Pages,
-    /// Pages that the destination's VMM itself needs before the guest runs, beside those below [`Settings::first_that_follows`]: they may not follow.
+    /// Pages that the destination's VMM itself needs before the guest runs, beside those below
+    /// [`Settings::first_that_follows`]: they may not follow.
     pub needed: Vec<usize>,
 }
 
@@ -173,15 +179,17 @@ pub enum Action {
     PeekDirty,
     /// Find out what changed. What changes from now on is found the next time.
     TakeDirty,
-    /// The switch is near: what is done from now on goes first, here, and there by [`Message::Brace`].
+    /// The switch is near: what is done from now on goes first, here, and there by
+    /// [`Message::Brace`].
     Brace,
     /// Ask the guest to quiesce, and stop it after that long in any case.
     Stop {
         /// How long.
         patience: Duration,
     },
-    /// Capture the state; say that `follow` are going to follow, then send `pages` and the state. If it may be held, the state goes with the commit, and the last
-    /// of the pages may wait for it; unless something has come from the destination, which is then to be seen first.
+    /// Capture the state; say that `follow` are going to follow, then send `pages` and the state.
+    /// If it may be held, the state goes with the commit, and the last of the pages may wait for
+    /// it; unless something has come from the destination, which is then to be seen first.
     SendLast {
         /// The pages.
         pages: Pages,
@@ -190,7 +198,8 @@ pub enum Action {
         /// Whether the state may go with the commit: [`Event::Held`] rather than [`Event::Sent`].
         hold: bool,
     },
-    /// The VM may not run here any more, whatever fails. Comes right before [`Commit`](Self::Commit).
+    /// The VM may not run here any more, whatever fails. Comes right before
+    /// [`Commit`](Self::Commit).
     Fence,
     /// Send the commit of this move, with what was held, in one piece.
     Commit(MoveId),
@@ -202,7 +211,8 @@ pub enum Action {
     SendFollowing(Pages),
     /// Connect to the destination again.
     Reconnect {
-        /// Not at once: whoever answers there, if anybody does, could not say just now what became of the VM.
+        /// Not at once: whoever answers there, if anybody does, could not say just now what became
+        /// of the VM.
         wait: bool,
     },
     /// Nothing more will come.
@@ -251,8 +261,10 @@ pub enum Failure {
     },
     /// The blackout would be too long.
     #[error(
-        "the blackout is expected to take {predicted:?}, and it may take {most:?}: allow more with --max-blackout{}",
-        if *follow { "" } else { ", or let memory follow with --mode auto (the destination must be able to: see `vmm-lite receive --help`)" }
+        "the blackout is expected to take {predicted:?}, and it may take {most:?}: allow more with \
+         --max-blackout{}",
+        if *follow { "" } else { ", or let memory follow with --mode auto (the destination must be \
+            able to: see `vmm-lite receive --help`)" }
     )]
     DoesNotFit {
         /// What is expected.
@@ -264,7 +276,8 @@ pub enum Failure {
     },
     /// Memory is to follow, and the destination cannot wait for it.
     #[error(
-        "the destination cannot take memory that follows (userfaultfd is not to be had there): use --mode pre-copy"
+        "the destination cannot take memory that follows (userfaultfd is not to be had there): use \
+         --mode pre-copy"
     )]
     CannotFollow,
     /// Cancelled.
@@ -297,7 +310,8 @@ pub enum Failure {
     Abandoned,
     /// The commit was sent, and the destination never ran the VM.
     #[error(
-        "the destination says that it never ran the VM, and never will: the commit did not arrive, or what came with it could not be applied"
+        "the destination says that it never ran the VM, and never will: the commit did not arrive, \
+         or what came with it could not be applied"
     )]
     NeverRan,
 }

@@ -1,8 +1,10 @@
-//! Pages that follow after the commit: what is left of them, in which order they go, and how many may be on their way.
+//! Pages that follow after the commit: what is left of them, in which order they go, and how many
+//! may be on their way.
 
 use crate::{pages::Pages, wire::Run};
 
-/// Pages that may be on their way without having been put in place: what the guest waits for queues behind them.
+/// Pages that may be on their way without having been put in place: what the guest waits for queues
+/// behind them.
 const WINDOW: u64 = 64;
 /// Pages sent in one go.
 const AT_ONCE: usize = 16;

@@ -1,6 +1,8 @@
-//! The last wait: the VM is there with all its memory, and the destination has yet to say when the guest was back at its speed.
+//! The last wait: the VM is there with all its memory, and the destination has yet to say when the
+//! guest was back at its speed.
 //!
-//! Nothing depends on its word. Whatever comes instead ends the move all the same, with a report that does not know.
+//! Nothing depends on its word. Whatever comes instead ends the move all the same, with a report
+//! that does not know.
 
 use std::time::Duration;
 
@@ -16,7 +18,8 @@ impl Source {
         if self.numbers.settled.is_some() {
             return self.moved();
         }
-        // The destination began to look before it said that the VM runs, and says something when its own patience is over.
+        // The destination began to look before it said that the VM runs, and says something when
+        // its own patience is over.
         self.to(State::Settling, Some(now + PATIENCE + self.settings.answer));
         Vec::new()
     }

@@ -68,7 +68,8 @@ fn the_time_in_which_there_was_no_connection_counts() {
     assert!(matches!(actions[..], [.., Action::End(Ended::Failed(Failure::Timeout { .. }))]));
 }
 
-/// One of eight pages whose commit is out; of those that the guest wrote after they were sent nothing fits the blackout, and they follow.
+/// One of eight pages whose commit is out; of those that the guest wrote after they were sent
+/// nothing fits the blackout, and they follow.
 fn committed(written: &[Run]) -> Source {
     let settings = Settings { mode: Mode::Hybrid, ..Settings::default() };
     let (mut source, _) = Source::begin([1; 16], offer(8), settings, seconds(0.0));

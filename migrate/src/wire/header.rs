@@ -34,7 +34,8 @@ pub enum Kind {
     State = 10,
     /// Destination: all is applied, it could run.
     Ready = 11,
-    /// Source: run, with the state that comes with it if none came before. From here on the source may not.
+    /// Source: run, with the state that comes with it if none came before. From here on the source
+    /// may not.
     Commit = 12,
     /// Destination: it runs.
     Running = 13,
@@ -58,7 +59,8 @@ pub enum Kind {
     Whole = 22,
     /// Destination, on a new connection after the commit: pages that it lacks.
     Lacks = 23,
-    /// Source: the guest is about to be stopped, and what comes next is urgent. With it comes what of the state is not going to change any more.
+    /// Source: the guest is about to be stopped, and what comes next is urgent. With it comes what
+    /// of the state is not going to change any more.
     Brace = 24,
     /// Destination, after the commit: how the guest got back to its speed.
     Settled = 25,

@@ -47,7 +47,8 @@ pub enum Message {
     State(Vec<u8>),
     /// See [`Kind::Ready`].
     Ready,
-    /// See [`Kind::Commit`]: the move, so that one that arrives again on another connection does nothing there, and the state, empty if it was sent before.
+    /// See [`Kind::Commit`]: the move, so that one that arrives again on another connection does
+    /// nothing there, and the state, empty if it was sent before.
     Commit(MoveId, Vec<u8>),
     /// See [`Kind::Running`].
     Running(Started),
@@ -114,7 +115,8 @@ pub struct Arrival {
 pub struct Started {
     /// From the arrival of the state's first byte until it was applied, in ns.
     pub apply_ns: u64,
-    /// From the arrival of the commit, or from when what came with it was applied, to right before the first instruction, in ns.
+    /// From the arrival of the commit, or from when what came with it was applied, to right before
+    /// the first instruction, in ns.
     pub run_ns: u64,
     /// From then until this message was sent, in ns: no part of the blackout.
     pub told_ns: u64,
@@ -235,7 +237,8 @@ fn runs(body: &[u8], limit: usize) -> Result<Vec<Run>, WireError> {
     }
 }
 
-/// Checks a body against its header and decodes it. `limit` is the number of pages of the VM, 0 while there is none.
+/// Checks a body against its header and decodes it. `limit` is the number of pages of the VM, 0
+/// while there is none.
 ///
 /// # Errors
 /// [`WireError::Checksum`], [`WireError::Body`].

@@ -1,5 +1,5 @@
-//! Pages with their content: numbers first, then the pages as they are, so that a driver can send and receive them without
-//! copying them through a buffer.
+//! Pages with their content: numbers first, then the pages as they are, so that a driver can send
+//! and receive them without copying them through a buffer.
 //!
 //! ```text
 //! u32 count, u32 zero, count × u64 page number, count × 4096 bytes
@@ -84,14 +84,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn runs_are_the_pages_in_their_order(numbers in prop::collection::vec(0_u64..6, 1..=PAGES_PER_FRAME)) {
+        fn runs_are_the_pages_in_their_order(numbers in prop::collection::vec(0_u64..6,
+            1..=PAGES_PER_FRAME)) {
             let mut body = encode_page_frame_head(&numbers);
             (0..numbers.len()).for_each(|n| body.extend([n as u8; PAGE]));
             let frame = PageFrame::decode(&body, 6).unwrap();
             let one_by_one = frame.runs().flat_map(|(first, run)| (first..).zip(run));
             prop_assert!(one_by_one.eq(frame.iter()));
-            let ends: Vec<_> = frame.runs().map(|(first, run)| (first, first + run.len())).collect();
-            prop_assert!(ends.windows(2).all(|w| w[0].1 != w[1].0), "runs are as long as they can be");
+            let ends: Vec<_> = frame.runs().map(|(first, run)| (first,
+                first + run.len())).collect();
+            prop_assert!(ends.windows(2).all(|w| w[0].1 != w[1].0), "runs are as long as they can \
+                be");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Connections. Each way is a queue that keeps its order until it breaks; what is in it can still arrive long after its sender has given the connection
-//! up and opened another.
+//! Connections. Each way is a queue that keeps its order until it breaks; what is in it can still
+//! arrive long after its sender has given the connection up and opened another.
 
 use std::collections::VecDeque;
 
@@ -31,7 +31,8 @@ pub struct Pipe {
 enum State {
     #[default]
     Open,
-    /// Nothing gets in any more: the sender closed it, or the network lost it. The reader finds its end after what is still in it.
+    /// Nothing gets in any more: the sender closed it, or the network lost it. The reader finds its
+    /// end after what is still in it.
     Broken,
     /// The reader is gone.
     Shut,

@@ -1,7 +1,9 @@
-//! Both machines and the network between them, explored exhaustively within bounds. See `docs/checking.md`.
+//! Both machines and the network between them, explored exhaustively within bounds. See
+//! `docs/checking.md`.
 //!
-//! The machines are `migrate`'s own; [`source`] and [`receiver`] do for them what vmm-lite's drivers do. [`steps`] lists what can happen, [`properties`] what
-//! must hold, [`mutation`] the wrong variants that the checker must find.
+//! The machines are `migrate`'s own; [`source`] and [`receiver`] do for them what vmm-lite's
+//! drivers do. [`steps`] lists what can happen, [`properties`] what must hold, [`mutation`] the
+//! wrong variants that the checker must find.
 
 mod link;
 mod mutation;
@@ -42,7 +44,8 @@ const TOGETHER: Bounds = Bounds { together: true, ..TCP };
 /// One attempt over TCP, of which pages follow the commit.
 const FOLLOW: Bounds = Bounds { mode: Mode::Hybrid, dont_care: false, ..TCP };
 
-/// Two attempts over a network that loses single packets, and brings others again whenever and wherever it likes.
+/// Two attempts over a network that loses single packets, and brings others again whenever and
+/// wherever it likes.
 const HARSH: Bounds = Bounds {
     tries: 2,
     questions: 2,
@@ -57,7 +60,8 @@ const HARSH: Bounds = Bounds {
     harsh: Harsh { losses: 1, copies: 1, reach: Reach::AnyConnection },
 };
 
-/// Says how far was looked, past the capture of what tests print: a model that has become small must be seen.
+/// Says how far was looked, past the capture of what tests print: a model that has become small
+/// must be seen.
 fn say(what: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "model: {what}");
 }
@@ -218,7 +222,8 @@ fn found(mutation: Mutation, bounds: Bounds, property: &'static str) {
     println!("{mutation:?} breaks \"{property}\": {steps:?}");
 }
 
-/// A wrong variant is found, and the right machines within the same bounds pass in the tests above, whose bounds are wider.
+/// A wrong variant is found, and the right machines within the same bounds pass in the tests above,
+/// whose bounds are wider.
 macro_rules! found {
     ($($test:ident: $mutation:ident, $bounds:expr => $property:expr;)*) => {
         $(#[test]
@@ -235,7 +240,8 @@ found! {
     a_source_that_takes_unknown_for_never_is_found: TakesUnknownForNever, TCP => WORD;
     a_commit_without_a_fence_is_found: CommitsUnfenced, TCP => FENCE;
     a_commit_with_the_state_and_without_a_fence_is_found: CommitsUnfenced, TOGETHER => FENCE;
-    a_source_that_resumes_in_silence_after_a_commit_with_the_state_is_found: ResumesWhenSilent, TOGETHER => ONE;
+    a_source_that_resumes_in_silence_after_a_commit_with_the_state_is_found: ResumesWhenSilent,
+        TOGETHER => ONE;
     a_state_that_runs_though_it_was_not_applied_is_found: RunsUnapplied, TOGETHER => WHOLE;
     two_run_without_a_fence: CommitsUnfenced, TCP => ONE;
     a_guest_left_standing_is_found: StaysStopped, TCP => BACK;
@@ -247,6 +253,7 @@ found! {
     a_process_that_answers_for_another_is_found: AnswersForAnother, TCP => WORD;
     memory_let_go_too_soon_is_found: LetsGoTooSoon, FOLLOW => KEPT;
     an_answer_that_forgets_what_is_missing_is_found: SaysThatItRanWhileItLacks, FOLLOW => KEPT;
-    a_source_that_takes_any_outcome_is_found: TakesAnyOutcome, Bounds { harsh: Harsh { losses: 0, ..HARSH.harsh }, ..HARSH } => ONE;
+    a_source_that_takes_any_outcome_is_found: TakesAnyOutcome, Bounds { harsh: Harsh { losses: 0,
+        ..HARSH.harsh }, ..HARSH } => ONE;
     a_destination_that_takes_any_commit_is_found: TakesAnyCommit, HARSH => ONE;
 }

@@ -9,7 +9,8 @@ use super::world::{Harsh, Moves, World};
 /// Rule R1.
 pub const ONE: &str = "never two run";
 /// Rule R2, after the commit.
-pub const WORD: &str = "after the commit it runs again at the source only where it never ran and never will at the receiver";
+pub const WORD: &str = "after the commit it runs again at the source only where it never ran and \
+    never will at the receiver";
 /// Rule R2, before the commit.
 pub const BACK: &str =
     "what fails before the commit leaves the VM running at the source, not fenced";

@@ -1,4 +1,5 @@
-//! The receiving process: the ledger, and what drives [`migrate::destination::Destination`], as vmm-lite's `migration::destination` does it.
+//! The receiving process: the ledger, and what drives [`migrate::destination::Destination`], as
+//! vmm-lite's `migration::destination` does it.
 
 use std::time::Duration;
 
@@ -83,7 +84,8 @@ impl Receiver {
             && self.attempt.as_ref().is_some_and(lacks)
     }
 
-    /// Whether an answer has to wait: the move asked about is under way, and could still be committed.
+    /// Whether an answer has to wait: the move asked about is under way, and could still be
+    /// committed.
     pub fn must_wait(&self, model: &Moves, id: &MoveId, receiver: &ReceiverId) -> bool {
         model.mutation != Mutation::AnswersTooSoon
             && self.ledger.outcome(id, receiver) == Outcome::Never
@@ -118,7 +120,8 @@ impl World {
             Some(Packet::Message(Message::Hello(id))) => self.take_in(model, at, id),
             Some(Packet::Message(Message::Query(id, receiver))) => {
                 if self.host().must_wait(model, &id, &receiver) {
-                    // It ends the attempt's connection, and waits for what its thread says: what has arrived is still read.
+                    // It ends the attempt's connection, and waits for what its thread says: what
+                    // has arrived is still read.
                     self.shut_down();
                 }
                 self.host().questions.push((at, id, receiver));
@@ -300,7 +303,8 @@ impl World {
                     self.host().attempt = None;
                     return;
                 }
-                // A new action of the destination goes here: at once if it cannot fail, as a task above if it can.
+                // A new action of the destination goes here: at once if it cannot fail, as a task
+                // above if it can.
                 _ => self.broken = Some("the model does not know an action of the destination"),
             }
         }

@@ -1,4 +1,5 @@
-//! The source's process: the guest, and what drives [`migrate::source::Source`], as vmm-lite's `migration::source` does it.
+//! The source's process: the guest, and what drives [`migrate::source::Source`], as vmm-lite's
+//! `migration::source` does it.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -92,8 +93,9 @@ impl Origin {
     }
 }
 
-/// Time is left out: every duration that the machine goes by is zero, so that a deadline is over whenever the checker says so. Only a round takes
-/// long, so that what the guest dirtied meanwhile decides whether there is another.
+/// Time is left out: every duration that the machine goes by is zero, so that a deadline is over
+/// whenever the checker says so. Only a round takes long, so that what the guest dirtied meanwhile
+/// decides whether there is another.
 #[allow(clippy::needless_update, reason = "what they get beside is as it comes")]
 fn settings(bounds: &Bounds) -> Settings {
     const NONE: Duration = Duration::ZERO;
@@ -216,7 +218,8 @@ impl World {
                     origin.mover = None;
                     return;
                 }
-                // A new action of the source goes here: at once if it cannot fail, as a task above if it can.
+                // A new action of the source goes here: at once if it cannot fail, as a task above
+                // if it can.
                 _ => self.broken = Some("the model does not know an action of the source"),
             }
         }

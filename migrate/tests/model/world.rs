@@ -1,4 +1,5 @@
-//! Everything there is: the source's process, the receiving process, the connections between them, and what an onlooker remembers of it.
+//! Everything there is: the source's process, the receiving process, the connections between them,
+//! and what an onlooker remembers of it.
 
 use migrate::{MoveId, pages::Pages, source::Mode, wire::Message};
 

@@ -1,8 +1,10 @@
-//! A guest small enough to be read at a glance: an ELF with a PVH note around some 32-bit assembly that polls both serial ports.
+//! A guest small enough to be read at a glance: an ELF with a PVH note around some 32-bit assembly
+//! that polls both serial ports.
 //!
-//! COM1: prints `toy`, then obeys each byte typed: [`TELL`] prints `seen` and the last digits of the numbers it was quiesced
-//! under, [`TRIPLE_FAULT`] does what it says, any other byte becomes the exit code.
-//! COM2: the guest's side of `qemu_tests::quiesce`. While quiescent it does not look at COM1.
+//! COM1: prints `toy`, then obeys each byte typed: [`TELL`] prints `seen` and the last digits of
+//! the numbers it was quiesced under, [`TRIPLE_FAULT`] does what it says, any other byte becomes
+//! the exit code. COM2: the guest's side of `qemu_tests::quiesce`. While quiescent it does not look
+//! at COM1.
 
 use qemu_tests::{Accel, Config};
 use std::arch::global_asm;
@@ -15,7 +17,8 @@ pub const TRIPLE_FAULT: u8 = b'f';
 /// Where it is loaded.
 const BASE: u32 = 0x10_0000;
 
-// ebx: base of the blob · ebp: quiescent or not · COM1 0x3f8, COM2 0x2f8, line status at +5 (bit 0: a byte is there)
+// ebx: base of the blob · ebp: quiescent or not · COM1 0x3f8, COM2 0x2f8, line status at +5 (bit 0:
+// a byte is there)
 global_asm!(
     r#"
     .pushsection .rodata.toy, "a"
@@ -66,7 +69,8 @@ toy_start:
     call .Lprint
     jmp .Lloop
 
-    // A line on COM2: "quiesce N" or "resume N REASON"; the digits of N go to `number`, the last also to `seen`.
+    // A line on COM2: "quiesce N" or "resume N REASON"; the digits of N go to `number`, the last
+    // also to `seen`.
 .Lquiesce:
     call .Lget
     lea esi, [ebx + at_quiesced]
@@ -175,7 +179,8 @@ fn code() -> &'static [u8] {
     }
 }
 
-/// An ELF file with one segment that holds the code and one note that says where it starts (`XEN_ELFNOTE_PHYS32_ENTRY`).
+/// An ELF file with one segment that holds the code and one note that says where it starts
+/// (`XEN_ELFNOTE_PHYS32_ENTRY`).
 fn image() -> Vec<u8> {
     const HEADERS: u32 = 64 + 2 * 56;
     const NOTE: u32 = 24;

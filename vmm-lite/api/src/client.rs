@@ -11,7 +11,8 @@ use std::{
 /// Longest answer line that is read.
 const ANSWER_MAX: u64 = 4 << 20;
 
-/// How often a VM with too many clients is asked again, and how much longer the wait gets each time.
+/// How often a VM with too many clients is asked again, and how much longer the wait gets each
+/// time.
 const TRIES: u32 = 20;
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -87,8 +88,8 @@ impl Client {
         move |source| Error::Socket { doing, name, source }
     }
 
-    /// Sends a verb without arguments and returns its answer. What it waits for, if that takes longer than it should, is
-    /// said on standard error.
+    /// Sends a verb without arguments and returns its answer. What it waits for, if that takes
+    /// longer than it should, is said on standard error.
     ///
     /// # Errors
     /// [`Error::Refused`] with the VM's own words, and what the connection says.
@@ -97,8 +98,9 @@ impl Client {
         self.request(&json!({ "verb": verb }), |progress| tell(waits, &progress))
     }
 
-    /// Stops the VM and returns its answer when its process is gone. One that ends before it has answered has done what
-    /// it was asked to. With `force` also where another host may need what only this process has.
+    /// Stops the VM and returns its answer when its process is gone. One that ends before it has
+    /// answered has done what it was asked to. With `force` also where another host may need what
+    /// only this process has.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -113,7 +115,8 @@ impl Client {
         Ok(answer)
     }
 
-    /// Waits until the VM's process, which is about to end, is gone: its name and its TAP device are free then.
+    /// Waits until the VM's process, which is about to end, is gone: its name and its TAP device
+    /// are free then.
     ///
     /// # Errors
     /// [`Error::Lingers`] if it is still there after a minute; what the connection says.
@@ -181,8 +184,8 @@ impl Client {
         }
     }
 
-    /// Sends a request with open files, whose answer is yet to be read. For a connection that has been answered before:
-    /// the VM has room for it.
+    /// Sends a request with open files, whose answer is yet to be read. For a connection that has
+    /// been answered before: the VM has room for it.
     ///
     /// # Errors
     /// What the connection says.
@@ -259,7 +262,8 @@ impl Client {
         Error::Protocol { name: self.name.clone(), what }
     }
 
-    /// Gives the connection over to what follows a raw answer: what was read ahead of it, and the stream.
+    /// Gives the connection over to what follows a raw answer: what was read ahead of it, and the
+    /// stream.
     #[must_use]
     pub fn into_raw(self) -> (Vec<u8>, UnixStream) {
         (self.lines.buffer().to_vec(), self.lines.into_inner())

@@ -1,6 +1,7 @@
 //! Descriptors that travel with requests.
 //!
-//! Who asks a VM to write a snapshot hands it the open file: the VM needs to be able to open none, and writes with nobody's rights but the asker's.
+//! Who asks a VM to write a snapshot hands it the open file: the VM needs to be able to open none,
+//! and writes with nobody's rights but the asker's.
 
 use std::{
     collections::VecDeque,
@@ -47,7 +48,8 @@ impl Read for Incoming {
         for control in message.cmsgs().into_iter().flatten() {
             if let ControlMessageOwned::ScmRights(fds) = control {
                 for fd in fds {
-                    // SAFETY: the kernel has just made it for this process, and nothing else owns it.
+                    // SAFETY: the kernel has just made it for this process, and nothing else owns
+                    // it.
                     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
                     if self.came.len() < MOST {
                         self.came.push_back(fd);

@@ -1,7 +1,9 @@
 //! The directory of control sockets, and the names in it.
 //!
-//! A VM owns its name as long as it holds the lock on `NAME.lock`, which the kernel gives back however the process ends. What a dead process left behind is
-//! removed by whoever next wants the name or lists the directory, under the lock of the directory itself, so that nobody removes what has just been made.
+//! A VM owns its name as long as it holds the lock on `NAME.lock`, which the kernel gives back
+//! however the process ends. What a dead process left behind is removed by whoever next wants the
+//! name or lists the directory, under the lock of the directory itself, so that nobody removes what
+//! has just been made.
 
 use super::Error;
 use std::{
@@ -42,7 +44,8 @@ pub struct RuntimeDir {
 }
 
 impl RuntimeDir {
-    /// The user's: `$XDG_RUNTIME_DIR/vmm-lite`, else `/run/vmm-lite` for root and `/tmp/vmm-lite-UID` for others.
+    /// The user's: `$XDG_RUNTIME_DIR/vmm-lite`, else `/run/vmm-lite` for root and
+    /// `/tmp/vmm-lite-UID` for others.
     ///
     /// # Errors
     /// [`Error::Directory`], [`Error::Unsafe`].
@@ -104,7 +107,8 @@ impl RuntimeDir {
         Ok(claim)
     }
 
-    /// Claims `name` for this process. Clients are refused before [`Claim::listen`], as if there were no VM.
+    /// Claims `name` for this process. Clients are refused before [`Claim::listen`], as if there
+    /// were no VM.
     ///
     /// # Errors
     /// As [`claim`](Self::claim).
@@ -169,7 +173,8 @@ impl RuntimeDir {
         for extension in ["sock", "lock"] {
             let path = self.file(name, extension);
             match fs::remove_file(&path) {
-                // A process that has become another user leaves its files to whoever next looks (see `names`).
+                // A process that has become another user leaves its files to whoever next looks
+                // (see `names`).
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                     tracing::debug!("cannot remove {}: {e}", path.display());
                 }
@@ -182,7 +187,8 @@ impl RuntimeDir {
     }
 }
 
-/// Writes this process's id into a file just opened, over what a dead one may have left, without making the file empty first: that would take a disk half a millisecond.
+/// Writes this process's id into a file just opened, over what a dead one may have left, without
+/// making the file empty first: that would take a disk half a millisecond.
 fn note_pid(mut lock: &File) -> io::Result<()> {
     let line = format!("{}\n", std::process::id());
     lock.write_all(line.as_bytes())?;
@@ -234,7 +240,8 @@ pub struct Claim {
     dir: RuntimeDir,
     name: String,
     listener: UnixListener,
-    /// The lock of the directory, not held: by the time this is dropped the process may open nothing any more.
+    /// The lock of the directory, not held: by the time this is dropped the process may open
+    /// nothing any more.
     directory: File,
     _lock: File,
 }

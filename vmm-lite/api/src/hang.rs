@@ -1,5 +1,5 @@
-//! Where in the kernel a thread of another process waits. For verbs: a process with a VM may not open
-//! files of `/proc`.
+//! Where in the kernel a thread of another process waits. For verbs: a process with a VM may not
+//! open files of `/proc`.
 
 use serde_json::Value;
 use std::fs;
@@ -15,8 +15,8 @@ pub fn stalled(pid: u64, stalled: &Value) -> String {
     format!("thread {name} ({tid}), which has not answered for {seconds:.1} s: it {doing}{kernel}")
 }
 
-/// What the kernel has thread `tid` of process `pid` wait for, in words, as far as this user may know.
-/// `None` if there is no such thread of that name.
+/// What the kernel has thread `tid` of process `pid` wait for, in words, as far as this user may
+/// know. `None` if there is no such thread of that name.
 #[must_use]
 pub fn of(pid: u64, tid: u64, name: &str) -> Option<String> {
     let read = |file| fs::read_to_string(format!("/proc/{pid}/task/{tid}/{file}"));

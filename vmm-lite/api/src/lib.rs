@@ -7,8 +7,8 @@
 //! - [`request`]: requests as they come through the socket
 //! - [`dir`]: the directory of the sockets, and the names in it
 //! - [`descriptors`]: open files that travel with requests
-//! - [`hang`]: where in the kernel a thread of another process waits; `silence`: what a VM that says
-//!   nothing waits for
+//! - [`hang`]: where in the kernel a thread of another process waits; `silence`: what a VM that
+//!   says nothing waits for
 
 pub mod client;
 pub mod descriptors;
@@ -32,7 +32,8 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
     /// No directory for the sockets.
-    #[error("cannot use {} for control sockets; set XDG_RUNTIME_DIR to a directory of yours", path.display())]
+    #[error("cannot use {} for control sockets; set XDG_RUNTIME_DIR to a directory of \
+        yours", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -40,16 +41,19 @@ pub enum Error {
         source: io::Error,
     },
     /// A directory that others could put sockets into.
-    #[error("{} is not a directory of this user's that nobody else may enter (mode 0700); remove it, or set XDG_RUNTIME_DIR", .0.display())]
+    #[error("{} is not a directory of this user's that nobody else may enter (mode 0700); remove \
+        it, or set XDG_RUNTIME_DIR", .0.display())]
     Unsafe(PathBuf),
     /// A name that does not do for a file.
     #[error(
-        "{0:?} cannot be the name of a VM: letters, digits, '.', '_' and '-', at most 64, not beginning with '.' or '-'"
+        "{0:?} cannot be the name of a VM: letters, digits, '.', '_' and '-', at most 64, not \
+         beginning with '.' or '-'"
     )]
     Name(String),
     /// A VM of that name runs.
     #[error(
-        "a VM named {0} runs already; choose another with --name, or stop it with `vmm-lite stop {0}`"
+        "a VM named {0} runs already; choose another with --name, or stop it with `vmm-lite stop \
+         {0}`"
     )]
     Taken(String),
     /// No VM of that name runs.
@@ -70,7 +74,8 @@ pub enum Error {
     Closed(String),
     /// The VM has ended, and its process has not.
     #[error(
-        "the VM has ended, but the process that ran {name} has not within {} s: its name and its TAP device are not free yet",
+        "the VM has ended, but the process that ran {name} has not within {} s: its name and its \
+         TAP device are not free yet",
         time.as_secs()
     )]
     Lingers {

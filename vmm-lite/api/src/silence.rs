@@ -54,13 +54,15 @@ fn matter(stream: &UnixStream) -> Option<(String, String)> {
             let words: Vec<_> = stalled.iter().map(|one| hang::stalled(pid, one)).collect();
             Some((format!("{}", first["tid"]), words.join("; and ")))
         }
-        // It has something else to say to that, such as that there are too many clients: it answers.
+        // It has something else to say to that, such as that there are too many clients: it
+        // answers.
         Ok(None) => None,
         Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
             let pid = getsockopt(stream, PeerCredentials).ok()?.pid();
             let state = hang::state(pid.cast_unsigned()).unwrap_or_else(|| "unknown".into());
             let what = format!(
-                "process {pid}, which answers nobody: it is starting, was stopped, or hangs (state {state})"
+                "process {pid}, which answers nobody: it is starting, was stopped, or hangs (state \
+                 {state})"
             );
             Some((state, what))
         }

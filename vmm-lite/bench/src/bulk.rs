@@ -1,11 +1,14 @@
 //! A guest full of memory, moved, and as many bytes plainly copied over the same network, in turn.
 //!
-//! The plain copy is what a move can be measured by: one thread writes from memory, another reads into memory of the kind that guests have, over a TCP
-//! connection between the same two hosts, in the clear or through the same TLS. Nothing is looked at, summed or acknowledged but for one byte at the end.
-//! Memory that is read into is *fresh*, as a destination's is, so that it costs page faults; or it was *touched* before:
-//! a destination could have that only by getting all memory that a guest may have from the host before it knows what of it comes.
+//! The plain copy is what a move can be measured by: one thread writes from memory, another reads
+//! into memory of the kind that guests have, over a TCP connection between the same two hosts, in
+//! the clear or through the same TLS. Nothing is looked at, summed or acknowledged but for one byte
+//! at the end. Memory that is read into is *fresh*, as a destination's is, so that it costs page
+//! faults; or it was *touched* before: a destination could have that only by getting all memory
+//! that a guest may have from the host before it knows what of it comes.
 //!
-//! Of a move the first round counts, from its first page until the destination has confirmed it: it has all the memory.
+//! Of a move the first round counts, from its first page until the destination has confirmed it: it
+//! has all the memory.
 
 mod plain_copy;
 mod store;
@@ -29,7 +32,8 @@ use store::Store;
 
 /// Memory of the guest, in MiB.
 const MEMORY_MIB: u64 = 1024;
-/// What the key-value store in it holds, in MiB: bytes that no page of is zero. The rest is the kernel's, and little.
+/// What the key-value store in it holds, in MiB: bytes that no page of is zero. The rest is the
+/// kernel's, and little.
 const CONTENT_MIB: u64 = 880;
 const NAME: &str = "bulk";
 const PORT: u16 = 7000;
@@ -187,7 +191,9 @@ pub fn write_markdown(all: &[Bulk], t: &mut String) -> std::fmt::Result {
     }
     writeln!(
         t,
-        "| {MEMORY_MIB} MiB; median / p99 / max | memory of a move | whole move | plain copy into fresh memory | into touched memory | speed of the move in the plain copy's, fresh: median (least) | touched |"
+        "| {MEMORY_MIB} MiB; median / p99 / max | memory of a move | whole move | plain copy into \
+         fresh memory | into touched memory | speed of the move in the plain copy's, fresh: median \
+         (least) | touched |"
     )?;
     writeln!(t, "| --- | ---: | ---: | ---: | ---: | ---: | ---: |")?;
     for b in all {

@@ -86,7 +86,8 @@ impl Load {
 /// The key that [`fill`] leaves in the store, and its value.
 pub const KEPT: (&str, &str) = ("bench:kept", "8f1c29e0-4b7d");
 
-/// Puts some two megabytes into the key-value store, once it has been started, by redis's own tools.
+/// Puts some two megabytes into the key-value store, once it has been started, by redis's own
+/// tools.
 pub fn fill(site: &Site) -> Result<()> {
     drop(Connection::open_when_up(&site.client, kv_address(), PATIENCE)?);
     let args = ["-t", "set", "-n", "20000", "-r", "6000", "-d", "256", "-c", "8", "-P", "8"];

@@ -1,11 +1,13 @@
 //! `make bench`: figures side by side, in one run.
 //!
 //! - [`moves`]: the same image under the same load, moved by vmm-lite and by QEMU, in turn
-//! - [`snapshots`]: how long the guest stands for one, how large it is, how soon it runs again, and clones; beside QEMU
+//! - [`snapshots`]: how long the guest stands for one, how large it is, how soon it runs again, and
+//!   clones; beside QEMU
 //! - [`cold_start`]: from exec to the first line of output, vmm-lite and QEMU microvm
 //! - [`sizes`]: the blackout by the size of the memory
 //! - [`bulk`]: 1 GiB of memory, moved and plainly copied over the same network, in turn
-//! - [`throughput`]: the key-value store as a unikernel, as a native process, and redis-server, over the same bridge
+//! - [`throughput`]: the key-value store as a unikernel, as a native process, and redis-server,
+//!   over the same bridge
 //! - [`report`]: results.json, results.md and the plots
 //!
 //! Peers take turns in short blocks, so that a drift of the host's speed meets all of them alike.

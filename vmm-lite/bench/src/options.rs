@@ -10,23 +10,27 @@ use crate::{load::Load, system::Which};
 pub const HELP: &str = "\
 Measures vmm-lite side by side with QEMU, with the same program run natively, and with redis-server.
 
-Usage: bench [--only PART] [--scenario NAME] [--system NAME] [--moves N] [--snapshots N] [--clones N]
+Usage: bench [--only PART] [--scenario NAME] [--system NAME] [--moves N] [--snapshots N] [--clones \
+N]
              [--starts N] [--requests N] [--bulk N] [--out DIR]
 
   --only PART      moves, sizes, snapshots, cold-start, throughput or bulk (may repeat)
                    [default: all]
   --scenario NAME  kv-idle, kv-loaded, dirtier-64, dirtier-1024 or dirtier-4096, of moves and
-                   snapshots (may repeat)  [default: all of moves, the first two and the fourth of snapshots]
+                   snapshots (may repeat)  [default: all of moves, the first two and the fourth of \
+                   snapshots]
   --system NAME    vmm-lite or qemu, of moves and snapshots (may repeat)    [default: both, in turn]
   --moves N        moves of each system in each scenario, and at each size  [default: 100]
-  --snapshots N    snapshots of each system in each scenario, and restores of each kind  [default: 100]
+  --snapshots N    snapshots of each system in each scenario, and restores of each kind  [default: \
+  100]
   --clones N       clones made with one fork                                [default: 100]
   --starts N       cold starts of each system                               [default: 100]
   --requests N     requests of each redis-benchmark run                     [default: 100000]
   --bulk N         moves of 1 GiB, each in TLS and in the clear             [default: 10]
   --out DIR        where results.json, results.md and plots go              [default: out/bench]
 
-Everything runs in network namespaces that end with this program. Needs /dev/kvm, /dev/net/tun, QEMU and redis.
+Everything runs in network namespaces that end with this program. Needs /dev/kvm, /dev/net/tun, \
+QEMU and redis.
 
 Examples:
   bench --only snapshots

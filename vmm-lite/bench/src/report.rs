@@ -102,7 +102,8 @@ impl Results {
         if !self.cold_start.is_empty() {
             writeln!(
                 t,
-                "| cold start of hello, exec to first line | median | p99 | max |\n| --- | ---: | ---: | ---: |"
+                "| cold start of hello, exec to first line | median | p99 | max |\n| --- | ---: | \
+                 ---: | ---: |"
             )?;
             for c in &self.cold_start {
                 let s = c.first_line_ns;
@@ -145,7 +146,10 @@ impl Results {
         )?;
         writeln!(
             t,
-            "| scenario | system | blackout by own account | longest gap seen by guest or client | the same watch with no move | a move adds, at the median and at p99 | a client's requests at p99, during moves and with none | TCP segments sent again | whole move | KiB sent |"
+            "| scenario | system | blackout by own account | longest gap seen by guest or client | \
+             the same watch with no move | a move adds, at the median and at p99 | a client's \
+             requests at p99, during moves and with none | TCP segments sent again | whole move | \
+             KiB sent |"
         )?;
         writeln!(t, "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")?;
         for scenario in &self.moves {

@@ -1,7 +1,8 @@
-//! The key-value store under redis-benchmark: as a unikernel, as a native process on the same host, and redis-server there.
+//! The key-value store under redis-benchmark: as a unikernel, as a native process on the same host,
+//! and redis-server there.
 //!
-//! All three are reached by the same client over the same bridges; the unikernel behind a TAP, the processes on the host's
-//! own address.
+//! All three are reached by the same client over the same bridges; the unikernel behind a TAP, the
+//! processes on the host's own address.
 
 use std::{net::SocketAddr, path::PathBuf};
 

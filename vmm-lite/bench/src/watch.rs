@@ -1,7 +1,9 @@
 //! What is seen of a VM while something is done to it, and for as long while nothing is.
 //!
-//! The key-value store is watched by a client that has one request under way at any time, dirtier by itself. Before each act the same watch goes on for as long as
-//! the last act took, with nothing done: the noise floor, in windows of the same length, as the longest gap grows with the time watched.
+//! The key-value store is watched by a client that has one request under way at any time, dirtier
+//! by itself. Before each act the same watch goes on for as long as the last act took, with nothing
+//! done: the noise floor, in windows of the same length, as the longest gap grows with the time
+//! watched.
 
 use std::time::Duration;
 
@@ -52,7 +54,8 @@ pub struct Figures {
     pub quiet_requests_ns: Option<Summary>,
     /// What a client saw go wrong: errors and reconnects.
     pub client_errors: u64,
-    /// TCP segments that the client's host sent again during acts and between them, on all connections.
+    /// TCP segments that the client's host sent again during acts and between them, on all
+    /// connections.
     pub retransmissions: u64,
     /// Every longest gap, ns, in order: for the plots. What the guest saw, else the client.
     pub gaps_ns: Vec<u64>,
@@ -97,7 +100,8 @@ enum Eyes {
     Guest { port: StatusPort, last: Status, gaps: Vec<(u64, u64)> },
 }
 
-/// Nothing was done from `quiet` to `began`, and then something until `ended`; in ns since the probe began.
+/// Nothing was done from `quiet` to `began`, and then something until `ended`; in ns since the
+/// probe began.
 struct Span {
     quiet: u64,
     began: u64,

@@ -36,7 +36,8 @@ pub struct Linked {
     pub fresh: bool,
 }
 
-/// Compiles and links `program`. Cargo shows its progress and the compiler's messages on standard error.
+/// Compiles and links `program`. Cargo shows its progress and the compiler's messages on standard
+/// error.
 ///
 /// # Errors
 /// [`Error::Compile`] with cargo's exit code when the program is at fault.
@@ -56,8 +57,8 @@ pub fn compile(request: &Request, program: &Program, parts: &Parts<'_>) -> Resul
     // Flags of the final link only: what is compiled before it does not depend on the kernel.
     cargo.arg("--").args(link_flags(parts.kernel));
 
-    // With `--target`, these do not reach build scripts and procedural macros. They take the place of flags that the user's
-    // configuration has for programs of the host.
+    // With `--target`, these do not reach build scripts and procedural macros. They take the place
+    // of flags that the user's configuration has for programs of the host.
     cargo.env("CARGO_ENCODED_RUSTFLAGS", guest_flags(parts.sysroot));
 
     let start = |source| Error::Start { cargo: parts.toolchain.cargo.clone(), source };

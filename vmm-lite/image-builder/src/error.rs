@@ -24,7 +24,8 @@ pub enum Error {
         there: Vec<String>,
     },
     /// Several packages could be meant.
-    #[error("this workspace has several packages with a program; choose with -p: {}", .0.join(", "))]
+    #[error("this workspace has several packages with a program; choose with -p: {}", .0.join(", \
+        "))]
     WhichPackage(Vec<String>),
     /// A library.
     #[error("{0} has no program (no src/main.rs, no [[bin]]): an image is made of a program")]
@@ -48,7 +49,8 @@ pub enum Error {
         there: Vec<String>,
     },
     /// `-o` names a file, and there are several images.
-    #[error("{} is one file, and {count} images are to be made: name a directory with -o", path.display())]
+    #[error("{} is one file, and {count} images are to be made: name a directory with \
+        -o", path.display())]
     OneOutput {
         /// What `-o` says.
         path: PathBuf,

@@ -1,4 +1,5 @@
-//! The kernel that goes into every image: one object, compiled when this program was and carried in it.
+//! The kernel that goes into every image: one object, compiled when this program was and carried in
+//! it.
 
 use super::Error;
 use std::{
@@ -11,8 +12,8 @@ use std::{
 /// Made by the build script.
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernel.o"));
 
-/// Puts the object into `cache` and returns its path. Its name holds a hash of its content, so a program is linked anew when the
-/// kernel changes, and only then.
+/// Puts the object into `cache` and returns its path. Its name holds a hash of its content, so a
+/// program is linked anew when the kernel changes, and only then.
 ///
 /// # Errors
 /// When it cannot be written.

@@ -1,10 +1,12 @@
 //! Making images: a Rust crate, the standard library and the kernel in one file.
 //!
-//! The crate is compiled as it is, for the stock target `x86_64-unknown-hermit`, by its own cargo with its own lock file:
+//! The crate is compiled as it is, for the stock target `x86_64-unknown-hermit`, by its own cargo
+//! with its own lock file:
 //!
 //! 1. [`toolchain`]: a compiler that has the source of the standard library
 //! 2. [`select`]: which program is meant
-//! 3. [`sysroot`]: the standard library for the target, compiled once for each compiler and kept in the user's cache
+//! 3. [`sysroot`]: the standard library for the target, compiled once for each compiler and kept in
+//!    the user's cache
 //! 4. [`kernel`]: the kernel object that this program carries
 //! 5. [`compile`]: cargo compiles the program and links it with the kernel
 //! 6. [`check`]: the result is an image that the VMM accepts
@@ -43,7 +45,8 @@ pub struct Request {
     pub features: Vec<String>,
     /// Profile, `release` unless asked for otherwise.
     pub profile: String,
-    /// Options that cargo takes as they are: `--locked`, `--quiet`, `--no-default-features` and the like.
+    /// Options that cargo takes as they are: `--locked`, `--quiet`, `--no-default-features` and the
+    /// like.
     pub cargo_options: Vec<String>,
     /// The image, or a directory for it; `None`: `NAME.img` in the current directory.
     pub output: Option<PathBuf>,
@@ -121,8 +124,8 @@ pub fn build(
     Ok(())
 }
 
-/// What other cargo commands (`check`, `clippy`) need in their environment to see the guest's target as [`build`] does, as pairs of
-/// name and value.
+/// What other cargo commands (`check`, `clippy`) need in their environment to see the guest's
+/// target as [`build`] does, as pairs of name and value.
 ///
 /// # Errors
 /// When there is no toolchain, or no standard library for it.
@@ -169,7 +172,8 @@ fn standard_library(
     Ok(sysroot::ensure(toolchain, sysroot::Library::Std, cache, announce)?)
 }
 
-/// Where compiled standard libraries and the kernel are kept: `$VMM_LITE_CACHE`, else `vmm-lite` in the user's cache.
+/// Where compiled standard libraries and the kernel are kept: `$VMM_LITE_CACHE`, else `vmm-lite` in
+/// the user's cache.
 fn cache_directory() -> Result<PathBuf, Error> {
     let set = |name| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let cache = set("VMM_LITE_CACHE")
@@ -204,12 +208,12 @@ fn outputs(asked: Option<&Path>, programs: &[Program]) -> Result<Vec<PathBuf>, E
     }
 }
 
-/// Puts the linked program where the image is to be, whole or not at all, and returns its size. A VM that runs the image
-/// that was there keeps what it has.
+/// Puts the linked program where the image is to be, whole or not at all, and returns its size. A
+/// VM that runs the image that was there keeps what it has.
 ///
-/// The image is dated `began`, when its build began: what changed since is newer than it, and it is not newer than what
-/// cargo did, for which a new file in the crate's directory is a reason to run its build script again. For the same reason an
-/// image that is there already is not touched.
+/// The image is dated `began`, when its build began: what changed since is newer than it, and it is
+/// not newer than what cargo did, for which a new file in the crate's directory is a reason to run
+/// its build script again. For the same reason an image that is there already is not touched.
 fn deliver(linked: &Path, output: &Path, began: SystemTime) -> Result<u64, Error> {
     let file = |what, path: &Path| {
         let path = path.to_path_buf();

@@ -1,9 +1,10 @@
-//! What a panic ends with in a guest: the crate `panic_abort` of the guest's standard library, compiled against it in place of
-//! the original.
+//! What a panic ends with in a guest: the crate `panic_abort` of the guest's standard library,
+//! compiled against it in place of the original.
 //!
-//! The original calls `abort`, as `std::process::abort` does, so a kernel could not tell a panic from an abort. This one tells it,
-//! and the program ends with 101, as on systems that unwind. `std` calls it when the panic hook has printed the message;
-//! what aborts for another reason (a panic in a panic, or one that must not unwind) does not come here.
+//! The original calls `abort`, as `std::process::abort` does, so a kernel could not tell a panic
+//! from an abort. This one tells it, and the program ends with 101, as on systems that unwind.
+//! `std` calls it when the panic hook has printed the message; what aborts for another reason (a
+//! panic in a panic, or one that must not unwind) does not come here.
 #![no_std]
 #![feature(panic_runtime, rustc_attrs, std_internals)]
 #![allow(internal_features)]

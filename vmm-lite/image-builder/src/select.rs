@@ -51,7 +51,8 @@ pub fn select(request: &Request, toolchain: &Toolchain) -> Result<Selection, Err
     Ok(Selection { programs, target_directory: metadata.target_directory.into() })
 }
 
-/// The manifest that the path names; without one, cargo looks for it from the current directory upwards.
+/// The manifest that the path names; without one, cargo looks for it from the current directory
+/// upwards.
 fn manifest(request: &Request) -> Result<Option<PathBuf>, Error> {
     let Some(path) = &request.path else { return Ok(None) };
     let manifest = if path.is_dir() { path.join("Cargo.toml") } else { path.clone() };
@@ -62,8 +63,8 @@ fn manifest(request: &Request) -> Result<Option<PathBuf>, Error> {
     std::path::absolute(&manifest).map(Some).map_err(|_| Error::NotACrate(path.clone()))
 }
 
-/// The packages asked for by name; else the one at the path or around the current directory; else the only one of the
-/// workspace that has a program.
+/// The packages asked for by name; else the one at the path or around the current directory; else
+/// the only one of the workspace that has a program.
 fn packages<'m>(
     request: &Request,
     manifest: Option<&Path>,

@@ -1,9 +1,9 @@
 //! The standard library for the guest's target, compiled once for each toolchain.
 //!
-//! The result is a directory to be given to the compiler as `--sysroot`, as rustup would install it for a target that it has
-//! ready-made. So a crate is built as for any other target: with a stable compiler's own rules, with the
-//! crate's profile and patches touching only the crate, and without a minute for `std` in each target directory. The
-//! build script of this crate uses this file too.
+//! The result is a directory to be given to the compiler as `--sysroot`, as rustup would install it
+//! for a target that it has ready-made. So a crate is built as for any other target: with a stable
+//! compiler's own rules, with the crate's profile and patches touching only the crate, and without
+//! a minute for `std` in each target directory. The build script of this crate uses this file too.
 
 use super::toolchain::Toolchain;
 use std::{
@@ -17,8 +17,8 @@ use std::{
 /// The guest's target.
 pub const TARGET: &str = "x86_64-unknown-hermit";
 
-/// How all code of a guest is compiled, `std`'s and the program's: linked to a fixed address, and with frame pointers, so that a
-/// fault can be traced back.
+/// How all code of a guest is compiled, `std`'s and the program's: linked to a fixed address, and
+/// with frame pointers, so that a fault can be traced back.
 pub const CODEGEN: [&str; 2] = ["-Crelocation-model=static", "-Cforce-frame-pointers=yes"];
 
 /// For programs whose profile asks for LTO.
@@ -70,8 +70,8 @@ pub enum Error {
     },
 }
 
-/// The sysroot of `toolchain` in `cache`, compiled if it is not there; `announce` is called before that. Callers
-/// that ask at the same time wait for one another.
+/// The sysroot of `toolchain` in `cache`, compiled if it is not there; `announce` is called before
+/// that. Callers that ask at the same time wait for one another.
 ///
 /// # Errors
 /// [`Error`].
@@ -144,7 +144,8 @@ fn compile(toolchain: &Toolchain, library: Library, work: &Path) -> Result<PathB
     flags.push(BITCODE);
     cargo
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
-        // `-Zbuild-std`, with a compiler of the stable channel. Only the standard library is compiled this way.
+        // `-Zbuild-std`, with a compiler of the stable channel. Only the standard library is
+        // compiled this way.
         .env("RUSTC_BOOTSTRAP", "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
@@ -217,8 +218,8 @@ overflow-checks = false
 [workspace]
 ";
 
-/// The library of the target that a message of cargo's tells of. Those of the host, and the crate with nothing in it, are not
-/// in the target's `deps`.
+/// The library of the target that a message of cargo's tells of. Those of the host, and the crate
+/// with nothing in it, are not in the target's `deps`.
 fn rlib(message: &str) -> Option<PathBuf> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;
     let path = PathBuf::from(message["filenames"][0].as_str()?);

@@ -1,7 +1,8 @@
 //! Which Rust toolchain builds for the guest.
 //!
-//! The target has no ready-made standard library, so it takes a toolchain that has the library's source: rustup's
-//! active one with `rust-src`, else Debian's. The build script of this crate uses this file too.
+//! The target has no ready-made standard library, so it takes a toolchain that has the library's
+//! source: rustup's active one with `rust-src`, else Debian's. The build script of this crate uses
+//! this file too.
 
 use std::{
     env,
@@ -74,8 +75,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Finds the toolchain to use in `directory`, where a `rust-toolchain.toml` may have a say. `asked` is the name of a
-/// rustup toolchain, or a directory with `bin/rustc` in it.
+/// Finds the toolchain to use in `directory`, where a `rust-toolchain.toml` may have a say. `asked`
+/// is the name of a rustup toolchain, or a directory with `bin/rustc` in it.
 ///
 /// # Errors
 /// [`Error`], which says what to install.

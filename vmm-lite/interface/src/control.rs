@@ -1,9 +1,9 @@
 //! The control page.
 //!
-//! All fields are atomics, read and written with plain loads and stores by a guest that has one vCPU and
-//! by a VMM that looks mostly while that vCPU is stopped. Where a field may change under the guest while
-//! it runs, its documentation says so. The layout is `repr(C)`, little endian, and part of
-//! [`INTERFACE_VERSION`](crate::INTERFACE_VERSION).
+//! All fields are atomics, read and written with plain loads and stores by a guest that has one
+//! vCPU and by a VMM that looks mostly while that vCPU is stopped. Where a field may change under
+//! the guest while it runs, its documentation says so. The layout is `repr(C)`, little endian, and
+//! part of [`INTERFACE_VERSION`](crate::INTERFACE_VERSION).
 
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
@@ -47,9 +47,10 @@ impl ResumeReason {
     }
 }
 
-/// A single-producer single-consumer ring of bytes. `head` counts bytes ever produced, `tail` bytes ever
-/// consumed, both wrapping; the data is `data[counter & (size - 1)]`. Addresses and sizes of the data are
-/// constants of [`crate::layout`], not fields, so that neither side can be made to look elsewhere.
+/// A single-producer single-consumer ring of bytes. `head` counts bytes ever produced, `tail` bytes
+/// ever consumed, both wrapping; the data is `data[counter & (size - 1)]`. Addresses and sizes of
+/// the data are constants of [`crate::layout`], not fields, so that neither side can be made to
+/// look elsewhere.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct ByteRing {
@@ -77,7 +78,8 @@ pub struct PvClock {
     pub tsc_hz: AtomicU64,
 }
 
-/// What the guest knew when it failed. Written before [`Doorbell::FAULT`](crate::doorbell::Doorbell::FAULT).
+/// What the guest knew when it failed. Written before
+/// [`Doorbell::FAULT`](crate::doorbell::Doorbell::FAULT).
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct FaultReport {
@@ -99,7 +101,8 @@ pub struct FaultReport {
     pub backtrace_len: AtomicU32,
     /// Padding.
     pub _pad: AtomicU32,
-    /// Return addresses, innermost first; candidates found by scanning the stack where there is no frame pointer.
+    /// Return addresses, innermost first; candidates found by scanning the stack where there is no
+    /// frame pointer.
     pub backtrace: [AtomicU64; 32],
 }
 
@@ -139,8 +142,8 @@ impl FaultKind {
         })
     }
 
-    /// Exit code of the process, by the shell's convention of 128 + signal: SEGV 139, ILL 132, ABRT 134,
-    /// the rest 134 too.
+    /// Exit code of the process, by the shell's convention of 128 + signal: SEGV 139, ILL 132, ABRT
+    /// 134, the rest 134 too.
     #[must_use]
     pub const fn exit_code(self) -> i32 {
         match self {
@@ -163,16 +166,19 @@ pub struct ControlPage {
     pub _pad0: AtomicU32,
 
     // VMM to guest.
-    /// A number other than `quiesce_answer` asks the guest to quiesce. May change while the guest runs;
-    /// the guest looks at every kernel entry.
+    /// A number other than `quiesce_answer` asks the guest to quiesce. May change while the guest
+    /// runs; the guest looks at every kernel entry.
     pub quiesce_request: AtomicU32,
     /// Why the guest runs, a [`ResumeReason`].
     pub resume_reason: AtomicU32,
-    /// Counts resumes: a guest that sees it change was paused, quiescent or not. Changes only while the vCPU is stopped.
+    /// Counts resumes: a guest that sees it change was paused, quiescent or not. Changes only while
+    /// the vCPU is stopped.
     pub resume_count: AtomicU64,
-    /// How long the guest's monotonic clock went on while the guest did not run, in ns, at the last resume.
+    /// How long the guest's monotonic clock went on while the guest did not run, in ns, at the last
+    /// resume.
     pub away_ns: AtomicU64,
-    /// TSC value by which the guest should have answered `quiesce_request`; hooks that would go on longer are cut short.
+    /// TSC value by which the guest should have answered `quiesce_request`; hooks that would go on
+    /// longer are cut short.
     pub quiesce_deadline_tsc: AtomicU64,
     /// Generation id: two 64-bit words, new when a VM is restored or forked so that clones differ.
     pub generation: [AtomicU64; 2],
@@ -190,12 +196,14 @@ pub struct ControlPage {
     pub quiesce_answer: AtomicU32,
     /// Exit code, written before `Doorbell::EXIT`.
     pub exit_code: AtomicI32,
-    /// Monotonic time (guest clock, ns) at which `Doorbell::WAIT` returns at the latest; `u64::MAX`: never.
+    /// Monotonic time (guest clock, ns) at which `Doorbell::WAIT` returns at the latest;
+    /// `u64::MAX`: never.
     pub wake_deadline_ns: AtomicU64,
-    /// Guest-physical address of the don't-care bitmap, page aligned, or 0 while there is none. One bit a page of RAM,
-    /// bit n of byte n/8 for page n. A set bit says that the page's content does not matter **at this
-    /// instant**: the guest clears it before it next reads or relies on the page, and in particular clears it before use
-    /// after any resume. A page sent without its content reads as anything at the destination.
+    /// Guest-physical address of the don't-care bitmap, page aligned, or 0 while there is none. One
+    /// bit a page of RAM, bit n of byte n/8 for page n. A set bit says that the page's content does
+    /// not matter **at this instant**: the guest clears it before it next reads or relies on the
+    /// page, and in particular clears it before use after any resume. A page sent without its
+    /// content reads as anything at the destination.
     pub dont_care: AtomicU64,
     /// Length of the bitmap, in bytes.
     pub dont_care_len: AtomicU64,
@@ -205,7 +213,8 @@ pub struct ControlPage {
     pub resumed_tsc: AtomicU64,
     /// Time spent in the program's quiesce hooks at the last quiesce, ns.
     pub hooks_ns: AtomicU64,
-    /// Counters for `vmm-lite stats`: threads alive, heap bytes in use, heap bytes free, TCP and UDP sockets open.
+    /// Counters for `vmm-lite stats`: threads alive, heap bytes in use, heap bytes free, TCP and
+    /// UDP sockets open.
     pub stats: GuestStats,
 
     /// Console output: guest produces, VMM consumes.
@@ -223,29 +232,36 @@ pub struct ControlPage {
     /// Who the guest is on the network from the last resume on. Written by the VMM.
     pub address: NetAddress,
 
-    /// A number other than `give_up_answer` asks the guest to give up memory that it does not use: to put it aside and mark it in [`dont_care`](Self::dont_care), until it
-    /// needs it. Written by the VMM; may change while the guest runs.
+    /// A number other than `give_up_answer` asks the guest to give up memory that it does not use:
+    /// to put it aside and mark it in [`dont_care`](Self::dont_care), until it needs it. Written by
+    /// the VMM; may change while the guest runs.
     pub give_up_request: AtomicU32,
-    /// The last `give_up_request` that the guest answered. Written by the guest before [`Doorbell::GAVE_UP`](crate::doorbell::Doorbell::GAVE_UP).
+    /// The last `give_up_request` that the guest answered. Written by the guest before
+    /// [`Doorbell::GAVE_UP`](crate::doorbell::Doorbell::GAVE_UP).
     pub give_up_answer: AtomicU32,
-    /// 1 while the program has no quiesce hooks: then nothing runs that a quiesce would wait for, and a guest that is to be moved need not be asked. Written by the guest.
+    /// 1 while the program has no quiesce hooks: then nothing runs that a quiesce would wait for,
+    /// and a guest that is to be moved need not be asked. Written by the guest.
     pub no_quiesce_hooks: AtomicU32,
     /// Padding.
     pub _pad2: AtomicU32,
-    /// Address of a routine of the guest's that reads a byte of each page of up to five runs, and rings an empty doorbell: addresses in `rdi`, `r8`, `r10`, `r12`, `r14`,
-    /// counts of pages in `rsi`, `r9`, `r11`, `r13`, `r15`, the port in `dx`, 0 in `eax`. It uses `rbx` beside these, and no memory but the pages. 0: there is none. Written by
-    /// the guest. The VMM has it run at CPL 3 in a VM whose guest is about to arrive.
+    /// Address of a routine of the guest's that reads a byte of each page of up to five runs, and
+    /// rings an empty doorbell: addresses in `rdi`, `r8`, `r10`, `r12`, `r14`, counts of pages in
+    /// `rsi`, `r9`, `r11`, `r13`, `r15`, the port in `dx`, 0 in `eax`. It uses `rbx` beside these,
+    /// and no memory but the pages. 0: there is none. Written by the guest. The VMM has it run at
+    /// CPL 3 in a VM whose guest is about to arrive.
     pub touch_pages: AtomicU64,
 }
 
-/// Who a guest is on the network, for one that was restored or forked as somebody else. Changes only while the vCPU is stopped; a guest that
-/// finds [`sequence`](Self::sequence) changed takes over what is given, and gives up its connections if its address is another.
+/// Who a guest is on the network, for one that was restored or forked as somebody else. Changes
+/// only while the vCPU is stopped; a guest that finds [`sequence`](Self::sequence) changed takes
+/// over what is given, and gives up its connections if its address is another.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct NetAddress {
     /// Counts changes.
     pub sequence: AtomicU32,
-    /// What is given, of [`Self::IP`], [`Self::GATEWAY`], [`Self::DNS`]; the rest stays as it is. The Ethernet address is always given.
+    /// What is given, of [`Self::IP`], [`Self::GATEWAY`], [`Self::DNS`]; the rest stays as it is.
+    /// The Ethernet address is always given.
     pub given: AtomicU32,
     /// Ethernet address of the network device: six bytes, the first in the lowest.
     pub mac: AtomicU64,

@@ -1,10 +1,11 @@
 //! The doorbell: one `out dx, eax` that says all at once.
 //!
-//! The guest writes a set of [`Doorbell`] bits to [`PORT`] with a 32-bit `out`. Arguments are in the
-//! control page. The VMM serves the bits in this order and returns to the guest when all are served:
-//! [`CONSOLE`](Doorbell::CONSOLE), [`NET`](Doorbell::NET), [`WAIT`](Doorbell::WAIT), [`QUIESCED`](Doorbell::QUIESCED),
-//! [`GAVE_UP`](Doorbell::GAVE_UP), [`FAULT`](Doorbell::FAULT), [`EXIT`](Doorbell::EXIT). Only the first, while nobody
-//! takes what is printed, the third and the fourth may block.
+//! The guest writes a set of [`Doorbell`] bits to [`PORT`] with a 32-bit `out`. Arguments are in
+//! the control page. The VMM serves the bits in this order and returns to the guest when all are
+//! served: [`CONSOLE`](Doorbell::CONSOLE), [`NET`](Doorbell::NET), [`WAIT`](Doorbell::WAIT),
+//! [`QUIESCED`](Doorbell::QUIESCED), [`GAVE_UP`](Doorbell::GAVE_UP), [`FAULT`](Doorbell::FAULT),
+//! [`EXIT`](Doorbell::EXIT). Only the first, while nobody takes what is printed, the third and the
+//! fourth may block.
 
 /// The I/O port of the doorbell. The guest's TSS permission bitmap opens it to CPL 3.
 pub const PORT: u16 = 0x5d0;
@@ -16,7 +17,8 @@ pub struct Doorbell(pub u32);
 impl Doorbell {
     /// Print what is in the console output ring.
     pub const CONSOLE: Self = Self(1 << 0);
-    /// Serve the virtio-net queues both ways: send what is queued, fill receive buffers with what has arrived.
+    /// Serve the virtio-net queues both ways: send what is queued, fill receive buffers with what
+    /// has arrived.
     pub const NET: Self = Self(1 << 1);
     /// Return when something arrived (packet, console input, quiesce request) or at
     /// [`wake_deadline_ns`](crate::control::ControlPage::wake_deadline_ns), whichever is first.
@@ -27,12 +29,14 @@ impl Doorbell {
     /// [`quiesce_answer`](crate::control::ControlPage::quiesce_answer). Returns after the resume,
     /// maybe on another host.
     pub const QUIESCED: Self = Self(1 << 3);
-    /// The program ended; [`exit_code`](crate::control::ControlPage::exit_code) holds its code. Does not return.
-    pub const EXIT: Self = Self(1 << 4);
-    /// The guest failed; the [`FaultReport`](crate::control::FaultReport) in the control page says how.
+    /// The program ended; [`exit_code`](crate::control::ControlPage::exit_code) holds its code.
     /// Does not return.
+    pub const EXIT: Self = Self(1 << 4);
+    /// The guest failed; the [`FaultReport`](crate::control::FaultReport) in the control page says
+    /// how. Does not return.
     pub const FAULT: Self = Self(1 << 5);
-    /// The guest has given up memory and answers [`give_up_request`](crate::control::ControlPage::give_up_request).
+    /// The guest has given up memory and answers
+    /// [`give_up_request`](crate::control::ControlPage::give_up_request).
     pub const GAVE_UP: Self = Self(1 << 6);
 
     /// All bits that have a meaning. The VMM ends a guest that writes another.

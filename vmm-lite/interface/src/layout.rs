@@ -5,7 +5,8 @@
 /// Size of a page, in bytes.
 pub const PAGE_SIZE: u64 = 4096;
 
-/// `hvm_start_info` of the PVH boot protocol, and behind it its module list and memory map. One page.
+/// `hvm_start_info` of the PVH boot protocol, and behind it its module list and memory map. One
+/// page.
 pub const START_INFO: u64 = 0x1000;
 
 /// The command line (boot parameters), NUL-terminated, up to [`CMDLINE_MAX`] bytes with the NUL.
@@ -13,8 +14,8 @@ pub const CMDLINE: u64 = 0x1_0000;
 /// Room for the command line, in bytes.
 pub const CMDLINE_MAX: u64 = 0x1_0000;
 
-/// The [`ControlPage`](crate::control::ControlPage); one page. The guest learns the address as the PVH
-/// module whose command line is [`CONTROL_MODULE`].
+/// The [`ControlPage`](crate::control::ControlPage); one page. The guest learns the address as the
+/// PVH module whose command line is [`CONTROL_MODULE`].
 pub const CONTROL_PAGE: u64 = 0x4000;
 /// Command line of the PVH module that is the control page. An image that finds no such module does
 /// not run under vmm-lite.

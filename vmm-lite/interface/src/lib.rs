@@ -18,6 +18,6 @@ pub mod note;
 pub mod params;
 pub mod qemu;
 
-/// Version of everything in this crate. An image carries it in its [`note`]; the VMM refuses an image
-/// with another one, and `migrate` refuses a peer that does not know it.
+/// Version of everything in this crate. An image carries it in its [`note`]; the VMM refuses an
+/// image with another one, and `migrate` refuses a peer that does not know it.
 pub const INTERFACE_VERSION: u32 = 2;

@@ -1,6 +1,7 @@
 //! The ELF note by which an image says which interface it was built for.
 //!
-//! Section `.note.vmm_lite`, owner [`OWNER`], type [`TYPE`], descriptor [`ImageNote`] (little endian).
+//! Section `.note.vmm_lite`, owner [`OWNER`], type [`TYPE`], descriptor [`ImageNote`] (little
+//! endian).
 
 /// Owner name of the note, with its NUL.
 pub const OWNER: &[u8; 9] = b"vmm-lite\0";

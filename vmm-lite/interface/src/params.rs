@@ -1,14 +1,15 @@
 //! Boot parameters: how the command line carries network settings, environment and arguments.
 //!
-//! Words separated by single spaces; in a word, `%`, space, and bytes outside printable ASCII are written
-//! `%XX`. Words before `--` are settings; those after it are the program's arguments.
+//! Words separated by single spaces; in a word, `%`, space, and bytes outside printable ASCII are
+//! written `%XX`. Words before `--` are settings; those after it are the program's arguments.
 //!
 //! ```text
 //! name=kv ip=10.0.0.2/24 gateway=10.0.0.1 dns=10.0.0.1 env:RUST_LOG=info -- --port 6379
 //! ```
-//! Known settings: `name`, `ip` (CIDR), `gateway`, `dns` (may repeat), `env:KEY=VALUE` (may repeat), `mtu`,
-//! `quiesce=uart` (QEMU: answer quiesce requests on the second serial port). A setting that is not known is
-//! for the kernel to ignore. The MAC address is the network device's own.
+//! Known settings: `name`, `ip` (CIDR), `gateway`, `dns` (may repeat), `env:KEY=VALUE` (may
+//! repeat), `mtu`, `quiesce=uart` (QEMU: answer quiesce requests on the second serial port). A
+//! setting that is not known is for the kernel to ignore. The MAC address is the network device's
+//! own.
 
 use core::fmt::{self, Write};
 
@@ -27,7 +28,8 @@ pub fn encode_word(bytes: &[u8], out: &mut impl Write) -> fmt::Result {
     Ok(())
 }
 
-/// Undoes [`encode_word`]: the bytes of a word. A `%` that two hexadecimal digits do not follow stands for itself.
+/// Undoes [`encode_word`]: the bytes of a word. A `%` that two hexadecimal digits do not follow
+/// stands for itself.
 pub fn decode_word(word: &str) -> impl Iterator<Item = u8> + '_ {
     let bytes = word.as_bytes();
     let mut i = 0;
@@ -62,7 +64,8 @@ pub fn parse(cmdline: &str) -> impl Iterator<Item = Param<'_>> {
     let mut in_arguments = false;
     cmdline.split(' ').filter(|w| !w.is_empty()).filter_map(move |word| {
         if in_arguments {
-            // An empty argument is written `%`-less as nothing, so it travels as "%00"; see `encode_argument`.
+            // An empty argument is written `%`-less as nothing, so it travels as "%00"; see
+            // `encode_argument`.
             Some(Param::Argument(if word == EMPTY { "" } else { word }))
         } else if word == "--" {
             in_arguments = true;

@@ -1,12 +1,15 @@
-//! Where the same image finds the world under QEMU (`-M microvm`): fixed ports, and the lines by which it is quiesced.
+//! Where the same image finds the world under QEMU (`-M microvm`): fixed ports, and the lines by
+//! which it is quiesced.
 //!
 //! # Exit
-//! The guest writes its exit code as one byte to [`EXIT_CODE_PORT`] (`isa-debugcon`), then any byte to [`EXIT_PORT`]
-//! (`isa-debug-exit`), which ends QEMU. The second alone would lose the code's upper bit, and could not tell a
-//! code of 0 from a failure of QEMU's own. Where a device is missing, the write goes nowhere: halt after it.
+//! The guest writes its exit code as one byte to [`EXIT_CODE_PORT`] (`isa-debugcon`), then any byte
+//! to [`EXIT_PORT`] (`isa-debug-exit`), which ends QEMU. The second alone would lose the code's
+//! upper bit, and could not tell a code of 0 from a failure of QEMU's own. Where a device is
+//! missing, the write goes nowhere: halt after it.
 //!
 //! # Quiesce
-//! With the boot parameter `quiesce=uart` the guest listens on the second serial port, [`QUIESCE_UART`]:
+//! With the boot parameter `quiesce=uart` the guest listens on the second serial port,
+//! [`QUIESCE_UART`]:
 //!
 //! ```text
 //! host                         guest
@@ -16,8 +19,9 @@
 //! resume N REASON    →                         REASON: the number of a [`ResumeReason`](crate::control::ResumeReason)
 //!                    ←         resumed N       hooks have been told; it runs
 //! ```
-//! N is decimal and fits `u32`; the host counts it up. Lines end with `\n`. A line that is none of these is ignored. A guest that
-//! is asked to quiesce while it is quiescent answers the new number and stays so.
+//! N is decimal and fits `u32`; the host counts it up. Lines end with `\n`. A line that is none of
+//! these is ignored. A guest that is asked to quiesce while it is quiescent answers the new number
+//! and stays so.
 
 use crate::control::ResumeReason;
 use core::fmt;
@@ -87,7 +91,8 @@ impl fmt::Display for Answer {
 /// Longest line that can be a request, without its end.
 const LINE_MAX: usize = 32;
 
-/// Puts requests together from the bytes of the port. What is no request, or too long for one, is dropped with its line.
+/// Puts requests together from the bytes of the port. What is no request, or too long for one, is
+/// dropped with its line.
 #[derive(Debug)]
 pub struct Line {
     bytes: [u8; LINE_MAX],

@@ -1,4 +1,5 @@
-//! When a program was started, to the microsecond, and what it is started with: forking is its starter's time, not its own.
+//! When a program was started, to the microsecond, and what it is started with: forking is its
+//! starter's time, not its own.
 
 use std::{
     fs::File,
@@ -58,12 +59,14 @@ impl Exec {
     }
 }
 
-/// Leaves `fd` open in the process of `command`, under the number that comes back. The command owns it.
+/// Leaves `fd` open in the process of `command`, under the number that comes back. The command owns
+/// it.
 pub fn inherit(command: &mut Command, fd: impl Into<OwnedFd>) -> RawFd {
     let fd = fd.into();
     let number = fd.as_raw_fd();
     let keep = move || {
-        // SAFETY: clears close-on-exec of the child's copy of a descriptor that this closure holds open.
+        // SAFETY: clears close-on-exec of the child's copy of a descriptor that this closure holds
+        // open.
         match unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),

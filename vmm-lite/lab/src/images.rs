@@ -50,8 +50,8 @@ pub fn vmm_lite() -> Result<PathBuf> {
     })
 }
 
-/// The unikernel image of the application `apps/NAME`, built if it is missing or older than its sources.
-/// `$VMM_LITE_IMAGES` may name a directory with ready `NAME.img` files.
+/// The unikernel image of the application `apps/NAME`, built if it is missing or older than its
+/// sources. `$VMM_LITE_IMAGES` may name a directory with ready `NAME.img` files.
 ///
 /// # Errors
 /// What the build says.

@@ -7,8 +7,10 @@
 //! - [`vmm`]: `vmm-lite` as a user starts it, and its JSON
 //! - [`images`]: unikernel images of the workspace's applications, built once
 //! - [`probe`]: a redis client that times every request and checks that nothing is lost or doubled
-//! - [`relay`]: stands between two hosts, sees every message of a move, and can break the link at any of them
-//! - [`writers`]: many connections that write without waiting, and what the store must hold at the end
+//! - [`relay`]: stands between two hosts, sees every message of a move, and can break the link at
+//!   any of them
+//! - [`writers`]: many connections that write without waiting, and what the store must hold at the
+//!   end
 //! - [`runtime_dir`]: directories for control sockets, removed however the program ends
 //! - [`redis`]: redis-benchmark and redis-cli
 //! - [`stats`]: medians and tails

@@ -1,7 +1,7 @@
 //! Network namespaces held by a file descriptor.
 //!
-//! A namespace made here has no name under `/run/netns`: it, its bridges, veths and TAPs live as long as
-//! this process or one of its children, and are gone however those end, SIGKILL included.
+//! A namespace made here has no name under `/run/netns`: it, its bridges, veths and TAPs live as
+//! long as this process or one of its children, and are gone however those end, SIGKILL included.
 
 use std::{
     ffi::OsStr,
@@ -33,11 +33,13 @@ impl Namespace {
     /// # Errors
     /// [`Error::Privilege`] where this user may not make one.
     pub fn new(name: &str) -> Result<Self> {
-        // A namespace belongs to a thread, so a short-lived thread makes it and leaves the descriptor behind.
+        // A namespace belongs to a thread, so a short-lived thread makes it and leaves the
+        // descriptor behind.
         let made = thread::spawn(|| -> Result<File> {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|e| {
                 Error::Privilege(format!(
-                    "cannot make a network namespace ({e}): run as root, or in `unshare --user --map-root-user --net`"
+                    "cannot make a network namespace ({e}): run as root, or in `unshare --user \
+                     --map-root-user --net`"
                 ))
             })?;
             File::open("/proc/thread-self/ns/net").doing("open /proc/thread-self/ns/net")
@@ -53,7 +55,8 @@ impl Namespace {
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         let fd = Arc::clone(&self.fd);
-        // SAFETY: the closure makes two system calls and allocates nothing, as is asked of code between fork and exec.
+        // SAFETY: the closure makes two system calls and allocates nothing, as is asked of code
+        // between fork and exec.
         unsafe {
             command.pre_exec(move || {
                 setns(&*fd, CloneFlags::CLONE_NEWNET)?;
@@ -64,7 +67,8 @@ impl Namespace {
         command
     }
 
-    /// Runs `f` on a thread of its own inside the namespace and waits for it: sockets that `f` makes stay there.
+    /// Runs `f` on a thread of its own inside the namespace and waits for it: sockets that `f`
+    /// makes stay there.
     ///
     /// # Errors
     /// When the namespace cannot be entered.
@@ -110,7 +114,8 @@ impl Namespace {
     /// As [`Self::ip`].
     pub fn bridge(&self, name: &str) -> Result<()> {
         self.ip(["link", "add", name, "type", "bridge", "stp_state", "0", "forward_delay", "0"])?;
-        // Without snooping a bridge does not wait for multicast queries, and IPv6 chatter stays out of the figures.
+        // Without snooping a bridge does not wait for multicast queries, and IPv6 chatter stays out
+        // of the figures.
         self.ip(["link", "set", "dev", name, "type", "bridge", "mcast_snooping", "0"])?;
         self.ip(["link", "set", "dev", name, "addrgenmode", "none"])?;
         self.ip(["link", "set", "dev", name, "up"])

@@ -1,8 +1,8 @@
 //! What this user may do here.
 //!
-//! Namespaces and TAPs need `CAP_NET_ADMIN` and `CAP_SYS_ADMIN`. Root has them; anybody else gets them inside a
-//! user namespace, where the kernel allows one. A program calls [`enter_user_namespace_if_needed`] first thing in
-//! `main`, before it starts a thread.
+//! Namespaces and TAPs need `CAP_NET_ADMIN` and `CAP_SYS_ADMIN`. Root has them; anybody else gets
+//! them inside a user namespace, where the kernel allows one. A program calls
+//! [`enter_user_namespace_if_needed`] first thing in `main`, before it starts a thread.
 
 use std::{env, os::unix::process::CommandExt, path::Path, process::Command};
 
@@ -11,7 +11,8 @@ use crate::error::{Error, Result};
 /// Set in the environment of a program that was started again inside a user namespace.
 const MARK: &str = "VMM_LITE_LAB_IN_USERNS";
 
-/// Starts the program again inside a user namespace when it is not root; returns when no such thing is needed.
+/// Starts the program again inside a user namespace when it is not root; returns when no such thing
+/// is needed.
 ///
 /// # Errors
 /// [`Error::Privilege`] where user namespaces are not allowed, with what would help.

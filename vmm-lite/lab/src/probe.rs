@@ -1,7 +1,8 @@
 //! A redis client that times every request and checks every answer.
 //!
-//! It keeps one connection, increments one counter, one request at a time, and notices whatever a move must not do: a
-//! counter that jumps or stays (a write lost or doubled), an error, a reconnect, a TCP retransmission.
+//! It keeps one connection, increments one counter, one request at a time, and notices whatever a
+//! move must not do: a counter that jumps or stays (a write lost or doubled), an error, a
+//! reconnect, a TCP retransmission.
 
 use std::{
     io::{Read, Write},
@@ -192,7 +193,8 @@ impl Connection {
         })?
     }
 
-    /// Sends an inline command (with its CR LF) and returns the first line of the answer without CR LF.
+    /// Sends an inline command (with its CR LF) and returns the first line of the answer without CR
+    /// LF.
     ///
     /// # Errors
     /// As reading and writing the socket; an unexpected end is `UnexpectedEof`.
@@ -201,7 +203,8 @@ impl Connection {
         self.read_line()
     }
 
-    /// Sends an inline command whose answer is a bulk string and returns that string, `None` for null.
+    /// Sends an inline command whose answer is a bulk string and returns that string, `None` for
+    /// null.
     ///
     /// # Errors
     /// As [`Self::request`]; an answer of another kind is `InvalidData`.

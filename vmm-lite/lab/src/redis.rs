@@ -70,7 +70,8 @@ fn parse_csv(text: &str) -> Result<Vec<BenchmarkRow>> {
         |line: &str| Error::Protocol { what: "redis-benchmark's CSV".into(), said: line.into() };
     let mut rows = Vec::new();
     for line in text.lines().filter(|l| l.starts_with('"') && !l.starts_with("\"test\"")) {
-        // Test names may hold commas ("LRANGE_100 (first 100 elements)" does not, "MSET (10 keys)" does not, but a user's can).
+        // Test names may hold commas ("LRANGE_100 (first 100 elements)" does not, "MSET (10 keys)"
+        // does not, but a user's can).
         let fields: Vec<&str> = line.trim_matches('"').split("\",\"").collect();
         let [test, numbers @ ..] = fields.as_slice() else { return Err(bad(line)) };
         let numbers: Vec<f64> = numbers
@@ -92,8 +93,11 @@ mod tests {
 
     #[test]
     fn csv_of_redis_benchmark_7() {
-        let text = "\"test\",\"rps\",\"avg_latency_ms\",\"min_latency_ms\",\"p50_latency_ms\",\"p95_latency_ms\",\"p99_latency_ms\",\"max_latency_ms\"\n\
-                    \"SET\",\"92592.59\",\"0.300\",\"0.072\",\"0.287\",\"0.431\",\"0.503\",\"1.415\"\n";
+        let text = "\"test\",\"rps\",\"avg_latency_ms\",\
+                    \"min_latency_ms\",\"p50_latency_ms\",\"p95_latency_ms\",\
+                    \"p99_latency_ms\",\"max_latency_ms\"\n\
+                    \"SET\",\"92592.59\",\"0.300\",\"0.072\",\"0.287\",\"0.431\",\
+                    \"0.503\",\"1.415\"\n";
         let rows = parse_csv(text).unwrap();
         assert_eq!(rows.len(), 1);
         assert_eq!(rows[0].test, "SET");

@@ -61,7 +61,8 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Listens on the loopback interface of `ns`, connects to `to` (`IP:PORT`) from there, and asks `judge` about each message.
+    /// Listens on the loopback interface of `ns`, connects to `to` (`IP:PORT`) from there, and asks
+    /// `judge` about each message.
     ///
     /// # Errors
     /// What the network says.
@@ -78,7 +79,8 @@ impl Relay {
         thread::spawn(move || {
             ns.enter(move || {
                 for source in listener.incoming() {
-                    // A destination that is gone shows the source a closed connection, as a network would.
+                    // A destination that is gone shows the source a closed connection, as a network
+                    // would.
                     let (Ok(source), Ok(destination)) = (source, TcpStream::connect(&to)) else {
                         continue;
                     };

@@ -1,7 +1,8 @@
 //! Directories for control sockets that do not outlive the program, however it ends.
 //!
-//! Dropped, they are removed. SIGINT and SIGTERM remove them in a program that called [`remove_on_signals`]. What a program
-//! that was killed left behind, the next one removes: the names hold the pid.
+//! Dropped, they are removed. SIGINT and SIGTERM remove them in a program that called
+//! [`remove_on_signals`]. What a program that was killed left behind, the next one removes: the
+//! names hold the pid.
 
 use std::{
     env, fs, io,
@@ -21,7 +22,8 @@ use crate::error::{Doing, Result};
 
 const PREFIX: &str = "vmm-lite-lab-";
 
-/// A directory for the control sockets of one host of one lab, so that VMs of one test do not meet another's.
+/// A directory for the control sockets of one host of one lab, so that VMs of one test do not meet
+/// another's.
 #[derive(Debug)]
 pub struct RuntimeDir(PathBuf);
 
@@ -58,8 +60,8 @@ impl Drop for RuntimeDir {
     }
 }
 
-/// From now on SIGINT and SIGTERM end the program with the directories removed, and with the exit code a shell gives for the
-/// signal. To be called before other threads are started.
+/// From now on SIGINT and SIGTERM end the program with the directories removed, and with the exit
+/// code a shell gives for the signal. To be called before other threads are started.
 ///
 /// # Errors
 /// When signals cannot be blocked.
@@ -74,7 +76,8 @@ pub fn remove_on_signals() -> Result<()> {
     Ok(())
 }
 
-/// Removes directories of this user's, made under pids that `of` picks. What cannot be removed stays for the next run.
+/// Removes directories of this user's, made under pids that `of` picks. What cannot be removed
+/// stays for the next run.
 fn remove(of: impl Fn(u32) -> bool) {
     let Ok(entries) = fs::read_dir(env::temp_dir()) else { return };
     for entry in entries.flatten() {

@@ -9,7 +9,8 @@
 //!  a:br0 ── tap0 … (guest 10.0.0.2)  b:br0 ── tap0 …
 //!  10.0.0.11                         10.0.0.12
 //! ```
-//! Guests talk on the data network; moves go over the migration network, as one does in a real place.
+//! Guests talk on the data network; moves go over the migration network, as one does in a real
+//! place.
 
 use std::{
     path::PathBuf,
@@ -63,7 +64,8 @@ pub struct Site {
 }
 
 impl Site {
-    /// Builds it for a test that runs VMs in it. `None` where this host or user cannot have that, said aloud.
+    /// Builds it for a test that runs VMs in it. `None` where this host or user cannot have that,
+    /// said aloud.
     ///
     /// # Panics
     /// When it cannot be built though it should be.

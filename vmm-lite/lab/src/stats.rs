@@ -17,7 +17,8 @@ pub struct Summary {
     pub max: u64,
 }
 
-/// Summarises `values`. Percentiles are values of the sample (nearest rank), not interpolated. Empty: all 0.
+/// Summarises `values`. Percentiles are values of the sample (nearest rank), not interpolated.
+/// Empty: all 0.
 #[must_use]
 pub fn summary(values: &[u64]) -> Summary {
     let mut sorted = values.to_vec();

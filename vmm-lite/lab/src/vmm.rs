@@ -20,7 +20,8 @@ use crate::{
 /// hosts are busy, and some are emulated.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// `vmm-lite` on one host. Each has its own runtime directory and its own identity, as machines would, and those of one site trust each other.
+/// `vmm-lite` on one host. Each has its own runtime directory and its own identity, as machines
+/// would, and those of one site trust each other.
 #[derive(Debug)]
 pub struct Vmm {
     host: Host,
@@ -51,7 +52,8 @@ impl Vmm {
         Ok(this)
     }
 
-    /// Makes an identity that trusts `others`, and has them trust it if it is `known`. Returns the line that it is known by.
+    /// Makes an identity that trusts `others`, and has them trust it if it is `known`. Returns the
+    /// line that it is known by.
     fn meet(&self, others: &[(PathBuf, String)], known: bool) -> Result<String> {
         let line = self.identity_verb(&self.identity(), &["init"])?;
         let name = |n: usize| format!("host{n}");

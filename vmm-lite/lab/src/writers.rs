@@ -1,9 +1,10 @@
-//! Many connections that write as fast as answers come, with several requests under way on each, and count what they were told: at the end
-//! the store must hold exactly that.
+//! Many connections that write as fast as answers come, with several requests under way on each,
+//! and count what they were told: at the end the store must hold exactly that.
 //!
-//! [`Probe`](crate::probe::Probe) has one request under way and times it; here a move always finds writes half-way: in a socket's buffer, on the wire,
-//! executed with the answer not yet there. A write that is lost, done twice or done out of order is seen at once in its connection's own counter, and one that
-//! no connection was told of in the counter that all of them share.
+//! [`Probe`](crate::probe::Probe) has one request under way and times it; here a move always finds
+//! writes half-way: in a socket's buffer, on the wire, executed with the answer not yet there. A
+//! write that is lost, done twice or done out of order is seen at once in its connection's own
+//! counter, and one that no connection was told of in the counter that all of them share.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -22,7 +23,8 @@ use crate::{
     probe::Connection,
 };
 
-/// Rounds of requests under way on each connection; a round is one increment of its own counter and one of the shared.
+/// Rounds of requests under way on each connection; a round is one increment of its own counter and
+/// one of the shared.
 const DEPTH: u64 = 8;
 /// How long an answer may take.
 const PATIENCE: Duration = crate::vmm::PATIENCE;
@@ -38,7 +40,8 @@ pub struct Writers {
 }
 
 impl Writers {
-    /// Connects `count` writers from `ns` and lets them begin. Their counters are `KEY:0`, `KEY:1` … and `KEY:all`.
+    /// Connects `count` writers from `ns` and lets them begin. Their counters are `KEY:0`, `KEY:1`
+    /// … and `KEY:all`.
     ///
     /// # Errors
     /// When a connection cannot be made.
@@ -70,7 +73,8 @@ impl Writers {
     /// Ends them and compares: how many writes were confirmed, or what is wrong.
     ///
     /// # Errors
-    /// [`Error::Protocol`] when a writer saw something wrong, or the store does not hold what the writers were told.
+    /// [`Error::Protocol`] when a writer saw something wrong, or the store does not hold what the
+    /// writers were told.
     ///
     /// # Panics
     /// When a writer did.
@@ -108,7 +112,8 @@ impl Writers {
     }
 }
 
-/// Keeps [`DEPTH`] rounds under way until told to stop, then waits for the last answers. Returns the number of rounds.
+/// Keeps [`DEPTH`] rounds under way until told to stop, then waits for the last answers. Returns
+/// the number of rounds.
 fn write_and_check(
     stream: &TcpStream,
     requests: &str,
@@ -154,7 +159,8 @@ mod tests {
     use super::*;
     use std::{collections::HashMap, net::TcpListener, sync::Mutex};
 
-    /// A store for a few connections that does increment number `spoiled` of the shared counter twice, if there is one.
+    /// A store for a few connections that does increment number `spoiled` of the shared counter
+    /// twice, if there is one.
     fn store(ns: &Namespace, spoiled: Option<u64>) -> SocketAddr {
         let listener = ns.enter(|| TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
         let address = listener.local_addr().unwrap();

@@ -76,7 +76,8 @@ pub fn address(text: &str) -> Result<u64, String> {
     u64::from_str_radix(digits, 16).map_err(|_| "write an address like 0x10a2f4".into())
 }
 
-/// A rate like 1Gbit or 125MB, a second; bytes a second. Units are powers of 1000, as the field writes them.
+/// A rate like 1Gbit or 125MB, a second; bytes a second. Units are powers of 1000, as the field
+/// writes them.
 ///
 /// # Errors
 /// A text for the user.

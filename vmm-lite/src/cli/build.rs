@@ -11,9 +11,10 @@ const EXAMPLES: &str = r#"Examples:
   vmm-lite build --bin server --features tls --profile dev
   (eval "$(vmm-lite build --print-env)" && cargo clippy)        a check for the guest's target
 
-Needs a Rust toolchain that has the source of the standard library (rustup component add rust-src; or Debian's rustc-web,
-cargo-web, rust-web-src), and ld (binutils). The standard library is compiled once, for about a minute, and kept in
-$XDG_CACHE_HOME/vmm-lite (or $VMM_LITE_CACHE), which may be removed at any time.
+Needs a Rust toolchain that has the source of the standard library (rustup component add rust-src;
+or Debian's rustc-web, cargo-web, rust-web-src), and ld (binutils). The standard library is compiled
+once, for about a minute, and kept in $XDG_CACHE_HOME/vmm-lite (or $VMM_LITE_CACHE), which may be
+removed at any time.
 
 Exit codes: 0 done, 101 the program does not compile (cargo's code), 1 anything else."#;
 
@@ -60,7 +61,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     target_dir: Option<PathBuf>,
 
-    /// Rust toolchain: a rustup name, or the directory that holds bin/rustc [env: VMM_LITE_TOOLCHAIN]
+    /// Rust toolchain: a rustup name, or the directory that holds bin/rustc [env:
+    /// VMM_LITE_TOOLCHAIN]
     #[arg(long, value_name = "TOOLCHAIN")]
     toolchain: Option<OsString>,
 
@@ -80,7 +82,8 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Build nothing; print what other cargo commands need to see the guest's target, for eval in a shell
+    /// Build nothing; print what other cargo commands need to see the guest's target, for eval in a
+    /// shell
     #[arg(long)]
     print_env: bool,
 }

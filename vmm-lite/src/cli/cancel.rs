@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 /// Call off the move of a VM that is under way
 ///
-/// Until the VM has left, it runs on here as if nothing had been tried. After the switch there is nothing left to be called off.
+/// Until the VM has left, it runs on here as if nothing had been tried. After the switch there is
+/// nothing left to be called off.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// Name of the VM

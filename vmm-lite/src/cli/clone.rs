@@ -127,7 +127,8 @@ fn inherited(fd: i32) -> io::Result<OwnedFd> {
     if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it is open, and since it came with the process nothing here owns it; each is taken once.
+    // SAFETY: it is open, and since it came with the process nothing here owns it; each is taken
+    // once.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -186,7 +187,8 @@ fn start(orders: &Orders) -> Result<Started, Box<dyn std::error::Error>> {
     Ok((vm, Server::new(claim), figures))
 }
 
-/// Has this process ended when the one that started it ends. A change of the user would undo that, so it is to be called after it.
+/// Has this process ended when the one that started it ends. A change of the user would undo that,
+/// so it is to be called after it.
 fn end_with(parent: u32) -> Result<(), Box<dyn std::error::Error>> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;
     if nix::unistd::getppid().as_raw().cast_unsigned() != parent {

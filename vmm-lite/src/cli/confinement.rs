@@ -30,15 +30,17 @@ pub struct Args {
     group: Option<String>,
 
     /// What becomes of a thread that makes a system call which it has no business to make
-    #[arg(long, value_parser = super::choices::seccomp(), value_name = "MODE", default_value = "kill")]
+    #[arg(long, value_parser = super::choices::seccomp(), value_name = "MODE",
+        default_value = "kill")]
     seccomp: Mode,
 
     /// Filter no system calls, as --seccomp off: for debuggers and profilers
     #[arg(long, conflicts_with = "seccomp")]
     no_seccomp: bool,
 
-    /// Let the guest send packets from any address. Otherwise frames are dropped, and counted, whose Ethernet or IPv4
-    /// source (in ARP the sender) is not the guest's own, and those of other protocols than IPv4 and ARP
+    /// Let the guest send packets from any address. Otherwise frames are dropped, and counted,
+    /// whose Ethernet or IPv4 source (in ARP the sender) is not the guest's own, and those of other
+    /// protocols than IPv4 and ARP
     #[arg(long)]
     allow_spoofing: bool,
 
@@ -47,7 +49,8 @@ pub struct Args {
 
     #[command(flatten)]
     rates: rates::Args,
-    /// Warn when a thread of this process that is to answer does not for so long, and hangs; `off`: never. See docs/watchdog.md
+    /// Warn when a thread of this process that is to answer does not for so long, and hangs; `off`:
+    /// never. See docs/watchdog.md
     #[arg(long, value_name = "TIME|off", default_value = "5s", value_parser = arguments::watchdog)]
     #[arg(help_heading = "Supervision")]
     watchdog: Watchdog,
@@ -68,7 +71,8 @@ pub struct Confinement {
 }
 
 impl Args {
-    /// To be called before the process opens anything: closes what it inherited but for `keep`, and finds the user.
+    /// To be called before the process opens anything: closes what it inherited but for `keep`, and
+    /// finds the user.
     ///
     /// # Errors
     /// What is wrong with the arguments, or the host says.
@@ -109,8 +113,9 @@ impl Confinement {
         self.identity.is_some() || self.jail.is_some()
     }
 
-    /// Gives up what the process does not need once everything is open, and makes [`confine::enter`] do its part from now on. To be called while there is
-    /// only one thread, for a VM with at most so much memory.
+    /// Gives up what the process does not need once everything is open, and makes
+    /// [`confine::enter`] do its part from now on. To be called while there is only one thread, for
+    /// a VM with at most so much memory.
     ///
     /// # Errors
     /// What the host says: then nothing may go on.

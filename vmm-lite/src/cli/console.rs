@@ -8,8 +8,9 @@ use std::{
 
 /// Attach to a VM's console
 ///
-/// Prints what the VM printed lately, then what it prints, and sends it what is typed, until the VM ends, moves away, or Ctrl-C. Any number may be attached;
-/// they hold the VM back in nothing. The end of this input is not the end of the VM's.
+/// Prints what the VM printed lately, then what it prints, and sends it what is typed, until the VM
+/// ends, moves away, or Ctrl-C. Any number may be attached; they hold the VM back in nothing. The
+/// end of this input is not the end of the VM's.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  vmm-lite console kv\n  vmm-lite console kv < /dev/null | grep error"

@@ -34,12 +34,17 @@ use vmm::{
 const LINE_MAX: u64 = 64 << 10;
 
 const EXAMPLES: &str = "\
-The VM runs on, and stands for about as long as for a move. The clones are processes of their own, called NAME-1, NAME-2 and so on; they share all memory that they have
-not written to. They end with this process, unless it is told to --detach. Each has random numbers of its own, and its program is told by its resume hooks.
-Each is confined as `vmm-lite run` confines a VM; the user it becomes is the one named here, whatever that of the VM is.
+The VM runs on, and stands for about as long as for a move. The clones are processes of their own, \
+called NAME-1, NAME-2 and so on; they share all memory that they have
+not written to. They end with this process, unless it is told to --detach. Each has random numbers \
+of its own, and its program is told by its resume hooks.
+Each is confined as `vmm-lite run` confines a VM; the user it becomes is the one named here, \
+whatever that of the VM is.
 
-A VM with a network needs a TAP device for each clone (--tap tap%d stands for tap1, tap2 and so on) and addresses: --ip is the first's and the others' follow on.
-Ethernet addresses are made from name and address. A guest with a new address gives up the connections it had.
+A VM with a network needs a TAP device for each clone (--tap tap%d stands for tap1, tap2 and so \
+on) and addresses: --ip is the first's and the others' follow on.
+Ethernet addresses are made from name and address. A guest with a new address gives up the \
+connections it had.
 
 Examples:
   vmm-lite fork kv --count 20 --tap tap%d --ip 10.0.0.101/24
@@ -57,7 +62,8 @@ pub struct Args {
     name: String,
 
     /// How many
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value = "1",
+        value_parser = clap::value_parser!(u32).range(1..=10_000))]
     count: u32,
 
     /// What their names begin with [default: the VM's]
@@ -92,7 +98,8 @@ pub struct Many {
     #[arg(long)]
     pub json: bool,
 
-    /// Serve the VM's figures to Prometheus there, at /metrics. For several VMs: unix:PATH, in which %d stands for the VM's number
+    /// Serve the VM's figures to Prometheus there, at /metrics. For several VMs: unix:PATH, in
+    /// which %d stands for the VM's number
     #[arg(long, value_name = "ADDRESS:PORT|unix:PATH")]
     pub metrics: Option<At>,
 }

@@ -12,13 +12,15 @@ use vmm::identity::{IdentityDir, Location, PublicKey, Role, Trusted, trust::chec
 const DAYS: u32 = 365;
 
 const EXAMPLES: &str = "\
-Both hosts of a move must know each other. Once on each: `init`, which prints a line. Then each line goes to the other host's `trust`:
+Both hosts of a move must know each other. Once on each: `init`, which prints a line. Then each \
+line goes to the other host's `trust`:
 
   hosta# vmm-lite identity init
   hosta# vmm-lite identity trust $(ssh hostb vmm-lite identity show)
   hosta# ssh hostb vmm-lite identity trust $(vmm-lite identity show)
 
-A host that only ever sends, or only ever receives, needs no more: `trust KEY NAME --receive` where VMs are sent from, `--send` where
+A host that only ever sends, or only ever receives, needs no more: `trust KEY NAME --receive` \
+where VMs are sent from, `--send` where
 they are received.
 
 Where several hosts may receive VMs, `migrate` has to know which is meant. Bind each to its
@@ -28,7 +30,8 @@ addresses, as they are written in tcp://HOST:PORT, or name the key in the move:
   hosta# vmm-lite migrate kv tcp://10.9.0.2:7000
   hosta# vmm-lite migrate kv tcp://10.9.0.3:7000#ed25519:…
 
-The identity is in /etc/vmm-lite for root, else in $XDG_CONFIG_HOME/vmm-lite (~/.config/vmm-lite); --identity DIR or VMM_LITE_IDENTITY says otherwise.";
+The identity is in /etc/vmm-lite for root, else in $XDG_CONFIG_HOME/vmm-lite (~/.config/vmm-lite); \
+--identity DIR or VMM_LITE_IDENTITY says otherwise.";
 
 /// Who this host is, and which hosts may send it VMs and receive them
 #[derive(clap::Args, Debug)]
@@ -46,7 +49,8 @@ enum Verb {
     /// Make a key pair, and print the line that other hosts need
     Init {
         /// How long its certificate is valid, in days
-        #[arg(long, default_value_t = DAYS, value_parser = clap::value_parser!(u32).range(1..=36500))]
+        #[arg(long, default_value_t = DAYS,
+            value_parser = clap::value_parser!(u32).range(1..=36500))]
         days: u32,
     },
     /// Print the line that other hosts need to trust this one
@@ -58,7 +62,8 @@ enum Verb {
     /// Make a new certificate for the same key; nobody needs to be told
     Renew {
         /// How long it is valid, in days
-        #[arg(long, default_value_t = DAYS, value_parser = clap::value_parser!(u32).range(1..=36500))]
+        #[arg(long, default_value_t = DAYS,
+            value_parser = clap::value_parser!(u32).range(1..=36500))]
         days: u32,
     },
     /// Trust a host, or change what a trusted host may do

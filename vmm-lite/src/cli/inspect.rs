@@ -11,7 +11,8 @@ use vmm::{
 /// Tell what is in a snapshot, having checked all of it
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  vmm-lite inspect kv.snap\n  vmm-lite inspect kv.snap --json | jq .memory_bytes"
+    after_help = "Examples:\n  vmm-lite inspect kv.snap\n  vmm-lite inspect kv.snap --json | jq \
+        .memory_bytes"
 )]
 pub struct Args {
     /// The snapshot

@@ -14,7 +14,8 @@ pub struct Args {
     jail: bool,
 
     /// Leave parts of the jail out, which may be several
-    #[arg(long, value_name = "PART", value_parser = super::choices::part(), value_delimiter = ',', requires = "jail")]
+    #[arg(long, value_name = "PART", value_parser = super::choices::part(), value_delimiter = ',',
+        requires = "jail")]
     jail_without: Vec<Part>,
 
     /// The cgroup (v2) in which the jail gets one of its own, with memory.max, cpu.max and pids.max

@@ -4,7 +4,8 @@ use super::confinement::Confinement;
 use crate::metrics::{At, Endpoint};
 use vmm::vm::Vm;
 
-/// The figures of a process's one VM, if they are served anywhere. Dropping it takes a Unix socket out of the file system.
+/// The figures of a process's one VM, if they are served anywhere. Dropping it takes a Unix socket
+/// out of the file system.
 #[derive(Debug)]
 pub struct Figures(Option<Endpoint>);
 

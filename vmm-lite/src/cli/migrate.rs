@@ -29,17 +29,22 @@ use vmm::{
 };
 
 const EXAMPLES: &str = "\
-The destination waits with `vmm-lite receive --listen tcp://HOST:PORT`. Until the VM has left it can be called off with Ctrl-C or
-`vmm-lite cancel`; whatever fails before that leaves it running here. Both hosts must trust each other: see `vmm-lite identity`.
+The destination waits with `vmm-lite receive --listen tcp://HOST:PORT`. Until the VM has left it \
+can be called off with Ctrl-C or
+`vmm-lite cancel`; whatever fails before that leaves it running here. Both hosts must trust each \
+other: see `vmm-lite identity`.
 
 How memory goes over (--mode):
-  auto           rounds of changed pages while the guest runs; if what is left does not fit the blackout, the rest follows after the switch
+  auto           rounds of changed pages while the guest runs; if what is left does not fit the \
+  blackout, the rest follows after the switch
   pre-copy       all memory before the switch
   hybrid         one round, then the switch; the rest follows
   stop-and-copy  all memory while the guest stands: the fewest bytes, the longest blackout
-While memory follows, the VM needs both hosts; the report says for how long. Moved on before all of it is there, it waits for the rest first.
+While memory follows, the VM needs both hosts; the report says for how long. Moved on before all \
+of it is there, it waits for the rest first.
 
-Which host is expected at the address is known by its key: the one named behind #, or the one bound to the address (`vmm-lite identity
+Which host is expected at the address is known by its key: the one named behind #, or the one \
+bound to the address (`vmm-lite identity
 trust … --at`), or the only one that may receive VMs.
 
 Examples:
@@ -60,7 +65,8 @@ pub struct Args {
     /// How memory goes over
     #[arg(long, default_value = "auto", value_parser = modes())]
     mode: Mode,
-    /// Give the move up rather than make it with a blackout expected to be longer [default: aim at 1ms, and move in any case]
+    /// Give the move up rather than make it with a blackout expected to be longer [default: aim at
+    /// 1ms, and move in any case]
     #[arg(long, value_name = "TIME", value_parser = arguments::duration)]
     max_blackout: Option<Duration>,
     /// Send no faster than this while the guest runs, such as 1Gbit or 100MB
@@ -72,7 +78,8 @@ pub struct Args {
     /// Print an object in JSON for each event, and the report as the last one; times in nanoseconds
     #[arg(long)]
     json: bool,
-    /// Where nothing says which of several hosts is expected at the address, take any that may receive VMs, and expect it there from then on
+    /// Where nothing says which of several hosts is expected at the address, take any that may
+    /// receive VMs, and expect it there from then on
     #[arg(long, conflicts_with = "plaintext")]
     trust_on_first_use: bool,
     #[command(flatten)]
@@ -212,8 +219,8 @@ fn connects(
     Ok(Some(connector))
 }
 
-/// Once the VM runs there: what it had here, its name and its TAP device, is free when this returns.
-/// Where it is not, the move has succeeded all the same.
+/// Once the VM runs there: what it had here, its name and its TAP device, is free when this
+/// returns. Where it is not, the move has succeeded all the same.
 fn gone(client: &mut Client) -> super::Result {
     if let Err(e) = client.wait_gone() {
         eprintln!("vmm-lite: warning: {}", vmm::host::with_causes(&e));
@@ -293,7 +300,8 @@ fn us(ns: u64) -> String {
 /// The blackout and its phases.
 fn blackout(r: &Report) -> String {
     let (Some(ns), Some(p)) = (r.blackout_ns, &r.phases) else {
-        return "blackout               not known: the connection broke before the destination said when the VM ran".into();
+        return "blackout               not known: the connection broke before the destination said \
+            when the VM ran".into();
     };
     format!(
         "blackout             {}   (expected {})\n\
@@ -335,7 +343,9 @@ fn table(args: &Args, r: &Report, paused: bool) -> String {
             (Some(pages), Some(worst)) => {
                 format!("the guest waited for {pages}, {} at most", us(worst).trim_start())
             }
-            _ => "for how many the guest waited is not known: the connection broke before the destination said so".into(),
+            _ => "for how many the guest waited is not known: the connection broke before the \
+                destination said so"
+                .into(),
         };
         table += &format!(
             "followed             {:>9} pages within {}; {waited}\n",

@@ -70,7 +70,8 @@ Exit codes:
 #[derive(Parser, Debug)]
 #[command(name = "vmm-lite", version, after_help = EXAMPLES, max_term_width = 100)]
 struct Cli {
-    /// What to log on standard error, as in RUST_LOG: error, debug, vmm::devices=trace, … [default: warn]
+    /// What to log on standard error, as in RUST_LOG: error, debug, vmm::devices=trace, … [default:
+    /// warn]
     #[arg(long, global = true, value_name = "FILTER")]
     log: Option<String>,
 
@@ -153,8 +154,8 @@ fn show_wait(progress: serde_json::Value) {
     }
 }
 
-/// Logs go to standard error. Setting up a filter costs a millisecond of the cold start, so a run that did not ask
-/// for logs gets warnings only, without one.
+/// Logs go to standard error. Setting up a filter costs a millisecond of the cold start, so a run
+/// that did not ask for logs gets warnings only, without one.
 fn start_logging(filter: Option<&str>) {
     let from_env = std::env::var("RUST_LOG").ok().filter(|f| !f.is_empty());
     let builder = tracing_subscriber::fmt().with_writer(std::io::stderr);

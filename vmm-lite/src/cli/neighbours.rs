@@ -41,7 +41,8 @@ pub fn find(own: &str, addresses: &[IpAddr]) -> Option<Neighbour> {
 pub fn warn(own: &str, addresses: &[IpAddr]) {
     if let Some(Neighbour { name, ip }) = find(own, addresses) {
         eprintln!(
-            "vmm-lite: warning: {name} runs here with the address {ip} too: on one network, packets for \
+            "vmm-lite: warning: {name} runs here with the address {ip} too: on one network, \
+             packets for \
              it reach either"
         );
     }

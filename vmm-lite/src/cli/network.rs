@@ -18,11 +18,13 @@ use vmm::{
 /// Network options.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct Network {
-    /// TAP device, which must exist; for several VMs given several times, or once with %d for the VM's number
+    /// TAP device, which must exist; for several VMs given several times, or once with %d for the
+    /// VM's number
     #[arg(long, value_name = "DEVICE")]
     pub tap: Vec<String>,
 
-    /// Address and length of the network's prefix; of several VMs the first's, the others' follow on [default: as it is]
+    /// Address and length of the network's prefix; of several VMs the first's, the others' follow
+    /// on [default: as it is]
     #[arg(long, value_name = "ADDRESS/LENGTH")]
     pub ip: Option<Cidr>,
 
@@ -57,7 +59,8 @@ pub struct Place {
 pub struct Wanted<'a> {
     /// The name of one; of several, what their names begin with.
     pub name: &'a str,
-    /// Whether their names and TAP devices are numbered, from which number on, and how many there are.
+    /// Whether their names and TAP devices are numbered, from which number on, and how many there
+    /// are.
     pub numbers: Option<(u32, u32)>,
     /// Whether the VM they are copies of runs on.
     pub beside: bool,
@@ -81,7 +84,8 @@ impl Network {
         let had = of.net.as_ref().and_then(|net| net.ip);
         if had.is_some() && self.ip.is_none() && !self.keep_ip && !alone {
             return Err(format!(
-                "give the copies addresses with --ip, as {} is the VM's; or --keep-ip, for networks of their own",
+                "give the copies addresses with --ip, as {} is the VM's; or --keep-ip, for \
+                 networks of their own",
                 had.map(|ip| ip.to_string()).unwrap_or_default()
             ));
         }
@@ -140,7 +144,8 @@ impl Network {
         };
         if taps.len() != count as usize {
             return Err(format!(
-                "the VM has a network, and each copy needs a TAP device of its own: name {count} with --tap, or one pattern like --tap tap%d; {} were named",
+                "the VM has a network, and each copy needs a TAP device of its own: name {count} \
+                 with --tap, or one pattern like --tap tap%d; {} were named",
                 taps.len()
             ));
         }

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 /// Its packets wait in the TAP device, as far as there is room, and its clock goes on.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  vmm-lite pause kv && sleep 1 && vmm-lite resume kv\n  vmm-lite pause kv --quiesce 100 --json"
+    after_help = "Examples:\n  vmm-lite pause kv && sleep 1 && vmm-lite resume kv\n  vmm-lite \
+        pause kv --quiesce 100 --json"
 )]
 pub struct Args {
     /// Name of the VM

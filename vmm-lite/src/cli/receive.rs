@@ -45,7 +45,8 @@ const LOOK: Duration = Duration::from_millis(200);
 const LAST_WORD: Duration = Duration::from_secs(5);
 
 const EXAMPLES: &str = "\
-The process waits for one VM, becomes it, and ends as it ends. A move that fails leaves it waiting for the next. Only hosts that
+The process waits for one VM, becomes it, and ends as it ends. A move that fails leaves it waiting \
+for the next. Only hosts that
 this one trusts may send: see `vmm-lite identity`.
 
 Examples:
@@ -68,8 +69,9 @@ pub struct Args {
     /// Refuse a VM with more memory [default: what the host has available when this starts]
     #[arg(long, value_name = "SIZE", value_parser = arguments::size)]
     memory_max: Option<u64>,
-    /// Give a VM up for lost whose memory still follows when its source was not heard of for so long. Without a limit it waits, as a host that is gone and
-    /// a link that is cut look the same from here: `vmm-lite stop` ends it [default: no limit]
+    /// Give a VM up for lost whose memory still follows when its source was not heard of for so
+    /// long. Without a limit it waits, as a host that is gone and a link that is cut look the same
+    /// from here: `vmm-lite stop` ends it [default: no limit]
     #[arg(long, value_name = "TIME", value_parser = arguments::duration)]
     lost_after: Option<Duration>,
     /// Serve the VM's figures to Prometheus there, at /metrics
@@ -87,11 +89,19 @@ pub struct Args {
 /// When nothing can be received here.
 pub fn run(args: Args) -> super::Result {
     if args.listen.key().is_some() {
-        return Err("this host proves its own key, and which others may send is said by `vmm-lite identity trust`: leave #KEY out of --listen".into());
+        return Err(
+            "this host proves its own key, and which others may send is said by `vmm-lite \
+            identity trust`: leave #KEY out of --listen"
+                .into(),
+        );
     }
     let confinement = args.confinement.begin(&[])?;
     if confinement.opens_nothing() && args.name.is_none() {
-        return Err("with --user or --jail, give the VM's name here too (--name): only now can this process take one in this user's directory".into());
+        return Err(
+            "with --user or --jail, give the VM's name here too (--name): only now can this \
+            process take one in this user's directory"
+                .into(),
+        );
     }
     // While there is one thread, and before anything is open that a signer has no use for.
     let signing = match args.security.dir() {

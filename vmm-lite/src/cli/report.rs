@@ -5,7 +5,8 @@ use vmm::{
     vm::{End, GuestFault, Symbols},
 };
 
-/// Prints how a machine ended, if that is not what programs do when all is well, to standard error. `image` names functions.
+/// Prints how a machine ended, if that is not what programs do when all is well, to standard error.
+/// `image` names functions.
 pub fn end(end: &End, image: Option<&Image>) {
     match end {
         End::Exited(_) => {}
@@ -29,7 +30,8 @@ fn failure(fault: &GuestFault, image: Option<&Image>) -> String {
         symbols.as_ref().and_then(|s| s.name(address)).unwrap_or_else(|| "?".into())
     };
     let mut text = format!("vmm-lite: the guest failed: {}\n", fault.what());
-    // An end that the program asked for is told with the address behind the call, which the backtrace begins with.
+    // An end that the program asked for is told with the address behind the call, which the
+    // backtrace begins with.
     if fault.rip != 0 && fault.backtrace.first() != Some(&fault.rip) {
         text += &format!("  at {:#014x} {}\n", fault.rip, name(fault.rip));
     }

@@ -18,16 +18,21 @@ use vmm::{
 };
 
 const EXAMPLES: &str = "\
-One VM is this process, as with `vmm-lite run`. Several are processes of their own, which share the memory they have not written to; they are called NAME-1, NAME-2 and so on,
+One VM is this process, as with `vmm-lite run`. Several are processes of their own, which share \
+the memory they have not written to; they are called NAME-1, NAME-2 and so on,
 and end with this one unless it is told to --detach.
 
-A VM that comes back has the address it had, unless another VM here has it: then give it one with --ip (or --keep-ip, on another network). Several need one each: --ip is the first's and the others' follow on, --tap tap%d stands for tap1, tap2 and so
-on. Ethernet addresses are made from name and address. A guest with a new address gives up the connections it had.
+A VM that comes back has the address it had, unless another VM here has it: then give it one with \
+--ip (or --keep-ip, on another network). Several need one each: --ip is the first's and the \
+others' follow on, --tap tap%d stands for tap1, tap2 and so
+on. Ethernet addresses are made from name and address. A guest with a new address gives up the \
+connections it had.
 
 Examples:
   vmm-lite restore kv.snap --tap tap0
   vmm-lite restore kv.snap --lazy --tap tap0               its memory follows while it runs
-  vmm-lite restore kv.snap --clock jump --tap tap0         timeouts that ran out meanwhile have run out
+  vmm-lite restore kv.snap --clock jump --tap tap0         timeouts that ran out meanwhile have \
+  run out
   vmm-lite restore kv.snap --name kv2 --tap tap1 --ip 10.0.0.3/24
   vmm-lite restore kv.snap --count 20 --tap tap%d --ip 10.0.0.101/24 --detach
   vmm-lite restore kv.snap --tap tap0 --metrics 127.0.0.1:9464
@@ -44,13 +49,16 @@ pub struct Args {
     #[arg(long)]
     name: Option<String>,
 
-    /// Start at once and load its memory while it runs; each page is checked before it is used. Not for several, which share one memory: that is checked and
-    /// sealed before the first of them has it
+    /// Start at once and load its memory while it runs; each page is checked before it is used. Not
+    /// for several, which share one memory: that is checked and sealed before the first of them has
+    /// it
     #[arg(long, conflicts_with = "count")]
     lazy: bool,
 
-    /// How its monotonic clock (`Instant`) goes on; the wall clock (`SystemTime`) is the host's, and neither goes back
-    #[arg(long, value_name = "HOW", value_parser = super::choices::clock(), default_value = "continue")]
+    /// How its monotonic clock (`Instant`) goes on; the wall clock (`SystemTime`) is the host's,
+    /// and neither goes back
+    #[arg(long, value_name = "HOW", value_parser = super::choices::clock(),
+        default_value = "continue")]
     clock: GuestClock,
 
     /// Start so many of them

@@ -6,7 +6,8 @@ use std::{os::fd::AsFd, path::PathBuf, process::ExitCode};
 use vmm::snapshot::{GuestClock, load};
 
 const EXAMPLES: &str = "\
-The VM becomes what it was, in its place: same process, name, TAP device and addresses. What it did since is lost. Its program is told by its resume hooks, and its random
+The VM becomes what it was, in its place: same process, name, TAP device and addresses. What it \
+did since is lost. Its program is told by its resume hooks, and its random
 numbers start anew. If that cannot be, it is left as it is and runs on.
 
 Examples:
@@ -22,7 +23,8 @@ pub struct Args {
     file: PathBuf,
     /// How its monotonic clock (`Instant`) goes on from the snapshot's; the wall clock
     /// (`SystemTime`) is the host's
-    #[arg(long, value_name = "HOW", value_parser = super::choices::clock(), default_value = "continue")]
+    #[arg(long, value_name = "HOW", value_parser = super::choices::clock(),
+        default_value = "continue")]
     clock: GuestClock,
     #[command(flatten)]
     wait: Wait,

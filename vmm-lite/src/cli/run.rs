@@ -114,7 +114,8 @@ pub fn run(args: Args) -> super::Result {
     held.resume(Resume { reason: ResumeReason::Boot, away: Duration::ZERO })?;
     // The guest says so itself, but most often before the TAP carries packets.
     vm.announce_when_up();
-    // A third of a millisecond, which the guest need not wait for: this thread takes nothing of the guest's, and has served nobody yet.
+    // A third of a millisecond, which the guest need not wait for: this thread takes nothing of the
+    // guest's, and has served nobody yet.
     confine::enter(Thread::Main)?;
     confinement.watch()?;
     feed_standard_input(&vm)?;

@@ -10,7 +10,8 @@ use std::{io::IsTerminal, os::fd::AsFd, path::PathBuf, process::ExitCode};
 use vmm::snapshot::{copy::Way, load, new_file::NewFile};
 
 const EXAMPLES: &str = "\
-The VM runs on, and stands for about as long as for a move. The file appears under its name when it is whole and on the disk; until then there is
+The VM runs on, and stands for about as long as for a move. The file appears under its name when \
+it is whole and on the disk; until then there is
 nothing, whatever happens. Memory that has not come yet, after a move in which it follows or a lazy
 restore, is waited for first. With --diff it holds what differs from another snapshot of the same
 VM; `vmm-lite merge` makes a whole one of the two.
@@ -108,7 +109,8 @@ pub(super) fn pause_table(report: &Value) -> String {
     match report["pause_ns"].as_f64() {
         None => String::new(),
         Some(ns) => format!(
-            "pause                {:>9.1} µs\n  quiesce            {}\n  memory             {}\n  state              {}\n  resume             {}\n",
+            "pause                {:>9.1} µs\n  quiesce            {}\n  memory             {}\n  \
+             state              {}\n  resume             {}\n",
             ns / 1e3,
             us("quiesce_ns"),
             us("memory_ns"),
@@ -122,7 +124,8 @@ fn table(args: &Args, report: &Value) -> String {
     let n = |key: &str| report[key].as_u64().unwrap_or_default();
     let after = if args.stop { "stopped" } else { "goes on" };
     format!(
-        "{} is in {}, and {after}\n{}all of it            {:>9.1} ms\nfile                 {:>9} KiB: {} pages saved, {} zero, {} as in the base, {} that do not matter\n",
+        "{} is in {}, and {after}\n{}all of it            {:>9.1} ms\nfile                 {:>9} \
+         KiB: {} pages saved, {} zero, {} as in the base, {} that do not matter\n",
         args.name,
         args.file.display(),
         pause_table(report),

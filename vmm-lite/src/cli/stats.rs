@@ -7,7 +7,8 @@ use std::process::ExitCode;
 /// Show one VM in figures
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  vmm-lite stats kv\n  vmm-lite stats kv --json | jq .exits\n  vmm-lite stats kv --prometheus > /var/lib/node_exporter/kv.prom"
+    after_help = "Examples:\n  vmm-lite stats kv\n  vmm-lite stats kv --json | jq .exits\n  \
+        vmm-lite stats kv --prometheus > /var/lib/node_exporter/kv.prom"
 )]
 pub struct Args {
     /// Name of the VM
@@ -18,7 +19,8 @@ pub struct Args {
     /// Print what Prometheus reads, as --metrics of `run` serves it; see docs/metrics.md
     #[arg(long, conflicts_with = "json")]
     prometheus: bool,
-    /// First watch for a while how fast the guest writes to its memory, which it does a little slower meanwhile
+    /// First watch for a while how fast the guest writes to its memory, which it does a little
+    /// slower meanwhile
     #[arg(long, value_name = "MS", num_args = 0..=1, default_missing_value = "100")]
     dirty_rate: Option<u64>,
 }
@@ -84,7 +86,8 @@ fn text(s: &Value) -> String {
     row(
         "exits",
         format!(
-            "{} doorbells ({} to wait, {} of them slept, {} network, {} console, {} quiesced), {} device registers, {} kicks",
+            "{} doorbells ({} to wait, {} of them slept, {} network, {} console, {} quiesced), {} \
+             device registers, {} kicks",
             n(&exits["doorbell"]),
             n(&exits["wait"]),
             n(&exits["slept"]),
@@ -105,7 +108,8 @@ fn text(s: &Value) -> String {
         row(
             "moves",
             format!(
-                "{arrived} made ({blackout:.2} ms blackout on average), {failed} failed, {cancelled} cancelled"
+                "{arrived} made ({blackout:.2} ms blackout on average), {failed} failed, \
+                 {cancelled} cancelled"
             ),
         );
     }

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 /// Stop a VM
 ///
-/// At once, without asking its program: what it has not sent or printed is lost. Its `run` ends with code 143.
+/// At once, without asking its program: what it has not sent or printed is lost. Its `run` ends
+/// with code 143.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// Name of the VM

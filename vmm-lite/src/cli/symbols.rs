@@ -5,8 +5,10 @@ use std::{path::PathBuf, process::ExitCode};
 use vmm::{boot::Image, vm::Symbols};
 
 const EXAMPLES: &str = "\
-The report of a guest that failed names functions where its image is. A VM that was moved, restored or forked has none: its report ends with the command that names
-them, to be run where the image is that the VM was first started from. Another build of the same program has other addresses.
+The report of a guest that failed names functions where its image is. A VM that was moved, \
+restored or forked has none: its report ends with the command that names
+them, to be run where the image is that the VM was first started from. Another build of the same \
+program has other addresses.
 
 Examples:
   vmm-lite symbols kv.img 0x10a2f4 0x10bb01";

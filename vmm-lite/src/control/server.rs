@@ -102,8 +102,8 @@ impl Server {
         }
     }
 
-    /// Ends the VM for a signal, on a thread of its own: it waits for the vCPU, and clients are to be
-    /// served meanwhile, should that hang.
+    /// Ends the VM for a signal, on a thread of its own: it waits for the vCPU, and clients are to
+    /// be served meanwhile, should that hang.
     fn end(&self, vm: &Vm, reason: StopReason) {
         let (owner, answering) = (vm.clone(), Arc::clone(&self.answering));
         let name = self.name().to_owned();
@@ -345,8 +345,8 @@ fn hung_up(stream: &UnixStream) -> bool {
     }
 }
 
-/// Serves the control socket and the signals that end a process, on the calling thread, until the VM has ended.
-/// Call [`catch_signals`] before the VM is made.
+/// Serves the control socket and the signals that end a process, on the calling thread, until the
+/// VM has ended. Call [`catch_signals`] before the VM is made.
 ///
 /// # Errors
 /// When the host fails it.

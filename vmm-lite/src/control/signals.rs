@@ -9,7 +9,8 @@ pub struct Signals {
     fd: nix::sys::signalfd::SignalFd,
 }
 
-/// Blocks the signals that end a process, in this thread and those it starts, and makes them readable instead.
+/// Blocks the signals that end a process, in this thread and those it starts, and makes them
+/// readable instead.
 ///
 /// # Errors
 /// What the host says.

@@ -1,7 +1,9 @@
-//! HTTP, as far as a scraper needs it: one thread, few connections, each with little time and little to say.
+//! HTTP, as far as a scraper needs it: one thread, few connections, each with little time and
+//! little to say.
 //!
-//! Whoever connects is a stranger. A connection gets a request of 4 KiB and five seconds in all, and the oldest gives way when there are too many: nobody
-//! can hold the others up for long, or make the process grow.
+//! Whoever connects is a stranger. A connection gets a request of 4 KiB and five seconds in all,
+//! and the oldest gives way when there are too many: nobody can hold the others up for long, or
+//! make the process grow.
 
 use super::{At, Error, text};
 use std::{
@@ -242,7 +244,8 @@ fn answer(request: &[u8], vm: &OnceLock<Vm>) -> Vec<u8> {
     };
     let length = body.len();
     format!(
-        "HTTP/1.0 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        "HTTP/1.0 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: \
+         close\r\n\r\n{body}"
     )
     .into_bytes()
 }

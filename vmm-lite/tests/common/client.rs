@@ -22,7 +22,8 @@ const LOOK: Duration = Duration::from_millis(100);
 pub enum Talk {
     /// The store counts: no number comes twice, and none is left out.
     Store { count: u64 },
-    /// The memory that checks itself: never fewer pages than it was told before, by the same instance.
+    /// The memory that checks itself: never fewer pages than it was told before, by the same
+    /// instance.
     Memory { nonce: Option<String>, written: u64 },
 }
 
@@ -108,7 +109,8 @@ impl Client {
         this
     }
 
-    /// Waits until it is told something that it had not been when this was called; nothing that it was told before is lost.
+    /// Waits until it is told something that it had not been when this was called; nothing that it
+    /// was told before is lost.
     #[track_caller]
     pub fn hears(&self, what: &str) {
         let end = Instant::now() + PATIENCE;

@@ -15,8 +15,9 @@ pub use vmm_lite_lab::vmm::PATIENCE;
 
 guest!(
     counts,
-    // A register, and two pages one after the other, count the same. A guest in which they differ was not copied at one instant; it exits with 66, and
-    // one that was restored, or put back, and finds all right with 5.
+    // A register, and two pages one after the other, count the same. A guest in which they differ
+    // was not copied at one instant; it exits with 66, and one that was restored, or put back, and
+    // finds all right with 5.
     "xor ebx, ebx",
     "mov edx, {port}",
     "2: inc ebx",

@@ -23,7 +23,8 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Runs `app` on the first host, with its `own` arguments besides where it listens; `None` where there can be no site, which is said aloud.
+    /// Runs `app` on the first host, with its `own` arguments besides where it listens; `None`
+    /// where there can be no site, which is said aloud.
     pub fn new(test: &str, app: &str, memory: &str, own: &[&str], talk: Talk) -> Option<Self> {
         let site = Site::for_test(test)?;
         let vmms = Vmm::on_both(&site).unwrap();

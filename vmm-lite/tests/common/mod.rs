@@ -1,7 +1,8 @@
-//! Guests made by hand: a few instructions of 32-bit code in an ELF file with the notes of an image.
+//! Guests made by hand: a few instructions of 32-bit code in an ELF file with the notes of an
+//! image.
 //!
-//! They run at CPL 0, where a host without hardware virtualization emulates each instruction: slow, and good enough to do everything wrong that
-//! a guest can do.
+//! They run at CPL 0, where a host without hardware virtualization emulates each instruction: slow,
+//! and good enough to do everything wrong that a guest can do.
 #![allow(dead_code, unused_macros, unused_imports)]
 
 use std::{
@@ -17,7 +18,8 @@ use vmm::{
 };
 use vmm_lite_interface::{INTERFACE_VERSION, layout::IMAGE_BASE, note};
 
-/// Defines a function that returns the machine code of the assembly in it. `ctl` names offsets into the control page.
+/// Defines a function that returns the machine code of the assembly in it. `ctl` names offsets into
+/// the control page.
 macro_rules! guest {
     ($name:ident, $($asm:literal),+ $(, $key:ident = const $value:expr)* $(,)?) => {
         core::arch::global_asm!(
@@ -40,7 +42,8 @@ macro_rules! guest {
                 static END: u8;
             }
             let (start, end) = (&raw const START, &raw const END);
-            // SAFETY: both symbols are defined right above, the second behind the first in one section of constants.
+            // SAFETY: both symbols are defined right above, the second behind the first in one
+            // section of constants.
             unsafe { std::slice::from_raw_parts(start, end.offset_from_unsigned(start)) }
         }
     };

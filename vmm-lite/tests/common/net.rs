@@ -18,7 +18,8 @@ use vmm::{
     memory::GuestRam,
 };
 
-/// Moves the calling thread into a network namespace of its own, with a TAP device `tap` that is up. Says aloud if it may not.
+/// Moves the calling thread into a network namespace of its own, with a TAP device `tap` that is
+/// up. Says aloud if it may not.
 pub fn namespace(tap: &str) -> bool {
     // SAFETY: changes only the namespace of this thread.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
@@ -45,8 +46,8 @@ pub fn namespace(tap: &str) -> bool {
     true
 }
 
-/// Keeps other threads of this process from forking. Between fork and exec a child holds every descriptor of its parent, and a TAP device
-/// that was just closed is busy for as long.
+/// Keeps other threads of this process from forking. Between fork and exec a child holds every
+/// descriptor of its parent, and a TAP device that was just closed is busy for as long.
 pub fn no_fork() -> MutexGuard<'static, ()> {
     static FORK: Mutex<()> = Mutex::new(());
     FORK.lock().unwrap_or_else(PoisonError::into_inner)
@@ -59,7 +60,8 @@ impl Wire {
     pub fn on(device: &str) -> Self {
         let all = (libc::ETH_P_ALL as u16).to_be();
         let name = std::ffi::CString::new(device).unwrap();
-        // SAFETY: plain system calls on a descriptor that is ours; the address is valid and of the size given.
+        // SAFETY: plain system calls on a descriptor that is ours; the address is valid and of the
+        // size given.
         unsafe {
             let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, all.into());
             assert!(fd >= 0, "{}", io::Error::last_os_error());

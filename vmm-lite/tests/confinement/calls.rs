@@ -18,7 +18,8 @@ use std::{
 use vmm::host::confine::Thread;
 use vmm_lite_lab::{images::image, probe::Connection, vmm::PATIENCE};
 
-/// The kinds of thread, and for each a call that others may make, so that it is the thread's own filter which forbids it.
+/// The kinds of thread, and for each a call that others may make, so that it is the thread's own
+/// filter which forbids it.
 fn forbidden() -> Vec<(Thread, i64, [u64; 3])> {
     let inet = [libc::AF_INET as u64, libc::SOCK_STREAM as u64, 0];
     let fork = [libc::SIGCHLD as u64, 0, 0];
@@ -117,7 +118,8 @@ fn a_forbidden_call_kills_a_copy_whichever_thread_makes_it() {
     }
 }
 
-/// A thread that was caught may make a call that it has every right to, and is killed for one that it has not.
+/// A thread that was caught may make a call that it has every right to, and is killed for one that
+/// it has not.
 fn is_confined(caught: impl Fn() -> Caught, forbidden: &[(i64, [u64; 3])]) {
     let fine = caught();
     make(fine.thread, libc::SYS_gettid, [0; 3]);

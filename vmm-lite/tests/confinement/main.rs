@@ -1,4 +1,5 @@
-//! What a process with a VM has given up: a call that a thread has no business to make kills it, and everything it is for goes on working without.
+//! What a process with a VM has given up: a call that a thread has no business to make kills it,
+//! and everything it is for goes on working without.
 //!
 //! - [`process`]: VMs by a guest made by hand, however they come to be
 //! - [`trace`]: has a thread make a call that is not its own

@@ -134,7 +134,8 @@ impl Confined {
         Self { child, pid, dir, clients, image: None }
     }
 
-    /// Where a snapshot of [`run`](Self::run)'s VM is, which has ended; the rest of the process is what comes of it.
+    /// Where a snapshot of [`run`](Self::run)'s VM is, which has ended; the rest of the process is
+    /// what comes of it.
     pub fn saved() -> (Self, String) {
         let mut this = Self::run(&[]);
         let file = this.dir.join("kv.snap").to_str().unwrap().to_owned();
@@ -201,7 +202,8 @@ impl Confined {
         let image = self.image.as_ref().map(|image| image.path().to_string_lossy().into_owned());
         let known = |name: &String| {
             Some(name) == image.as_ref()
-                // For a state that is tried before it takes the guest's place, and for copies of a guest that runs.
+                // For a state that is tried before it takes the guest's place, and for copies of a
+                // guest that runs.
                 || ["/dev/kvm", "/dev/userfaultfd", "/dev/null"].contains(&name.as_str())
                 || ["pipe:", "socket:", "anon_inode:", "/memfd:vmm-lite-guest"]
                     .iter()
@@ -274,7 +276,8 @@ pub fn signing() -> (Confined, Pid) {
     (Confined { child, pid, dir, clients: Vec::new(), image: None }, signer)
 }
 
-/// How many filters a thread of that kind has at least, its own included, which it takes on last: each comes on top of those of the thread that started it.
+/// How many filters a thread of that kind has at least, its own included, which it takes on last:
+/// each comes on top of those of the thread that started it.
 pub fn filters(kind: Thread) -> u32 {
     match kind {
         Thread::Main

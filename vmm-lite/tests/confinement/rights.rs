@@ -26,7 +26,8 @@ pub fn rights_left(pid: u32, uid: u32, gid: u32) -> Vec<String> {
     let mut left = Vec::new();
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
     let limit = limits.lines().find_map(|l| l.strip_prefix("Max realtime priority")).unwrap();
-    // Without a limit for it, real-time priority takes a capability, in those threads that ask for it.
+    // Without a limit for it, real-time priority takes a capability, in those threads that ask for
+    // it.
     let may_nice = limit.trim_start().starts_with('0');
     const CAP_SYS_NICE: &str = "0000000000800000";
     for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
@@ -40,7 +41,8 @@ pub fn rights_left(pid: u32, uid: u32, gid: u32) -> Vec<String> {
             text = now;
         }
         let status = fields(&text);
-        // KVM has a thread of the kernel's own among those of the process, which never runs anything of it.
+        // KVM has a thread of the kernel's own among those of the process, which never runs
+        // anything of it.
         if status["Name"].starts_with("kvm-") {
             continue;
         }
@@ -211,7 +213,8 @@ fn root_that_stays_root_has_no_capabilities_and_nobody_has_open_files_to_spare()
         let (uid, gid) = uid_and_groups;
         let pid = process.pid.as_raw().cast_unsigned();
         let mut left = rights_left(pid, uid.as_raw(), gid.as_raw());
-        // Groups are left alone without --user; a user who is not root cannot shrink the set of what others could gain.
+        // Groups are left alone without --user; a user who is not root cannot shrink the set of
+        // what others could gain.
         left.retain(|l| !l.contains("Groups") && (uid.is_root() || !l.contains("CapBnd")));
         assert_eq!(left, [""; 0], "{origin:?}");
         let mut open = process.open_files();

@@ -18,8 +18,8 @@ use std::{
 use vmm::host::confine::Thread;
 use vmm_lite_lab::vmm::PATIENCE;
 
-/// Stops a thread that waits in a system call and has it make another one instead, as one would that a guest has got hold of.
-/// The registers of before are returned.
+/// Stops a thread that waits in a system call and has it make another one instead, as one would
+/// that a guest has got hold of. The registers of before are returned.
 pub fn put_call(thread: Pid, call: i64, args: [u64; 3]) -> libc::user_regs_struct {
     let deadline = Instant::now() + PATIENCE;
     ptrace::seize(thread, ptrace::Options::empty()).unwrap();
@@ -37,7 +37,8 @@ pub fn put_call(thread: Pid, call: i64, args: [u64; 3]) -> libc::user_regs_struc
     }
 }
 
-/// Has a thread that is stopped behind a system call make another one next. The registers of before are returned.
+/// Has a thread that is stopped behind a system call make another one next. The registers of before
+/// are returned.
 pub fn make(thread: Pid, call: i64, args: [u64; 3]) -> libc::user_regs_struct {
     let before = ptrace::getregs(thread).unwrap();
     let [rdi, rsi, rdx] = args;
@@ -49,8 +50,9 @@ pub fn make(thread: Pid, call: i64, args: [u64; 3]) -> libc::user_regs_struct {
     before
 }
 
-/// A process that was traced from its start, and the thread of it that was stopped as soon as it had its filter: for threads that do not wait long enough to be
-/// found. It is killed when this is dropped.
+/// A process that was traced from its start, and the thread of it that was stopped as soon as it
+/// had its filter: for threads that do not wait long enough to be found. It is killed when this is
+/// dropped.
 pub struct Caught {
     child: Child,
     pub thread: Pid,

@@ -32,7 +32,8 @@ pub fn lacking(mut process: Process) -> Vec<String> {
     output.lines().filter(|l| l.contains("made the system call")).map(str::to_owned).collect()
 }
 
-/// The developer's test: all verbs, with the calls that are missing in the filters named in the end.
+/// The developer's test: all verbs, with the calls that are missing in the filters named in the
+/// end.
 #[test]
 fn all_verbs_work_with_the_calls_that_are_left() {
     all_verbs_work("all verbs, confined", &[]);

@@ -1,4 +1,5 @@
-//! What must be so after a failure: exactly one VM runs, or none where its only host died; and what a client was told is true.
+//! What must be so after a failure: exactly one VM runs, or none where its only host died; and what
+//! a client was told is true.
 
 use crate::{
     lane::{Attempt, Lane},
@@ -11,7 +12,8 @@ use crate::{
 use vmm::fail_point::Action;
 use vmm_lite_lab::vmm::PATIENCE;
 
-/// The words of a destination that gives a move up: of one that had begun, and of one that never did.
+/// The words of a destination that gives a move up: of one that had begun, and of one that never
+/// did.
 const GIVES_UP: [&str; 2] = ["did not arrive", "came to nothing"];
 /// Those of a source that does not know what became of its VM.
 const ASKS: &str = "asking tcp://";
@@ -56,7 +58,8 @@ fn source_dies(mut attempt: Attempt<'_>) {
     }
 }
 
-/// The source is away for longer than the destination waits for its memory, which is the end of the VM.
+/// The source is away for longer than the destination waits for its memory, which is the end of the
+/// VM.
 fn is_mourned(attempt: &mut Attempt<'_>) {
     let status = attempt.destination.wait(PATIENCE).unwrap();
     let said = attempt.destination.output();

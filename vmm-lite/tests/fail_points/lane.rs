@@ -30,8 +30,8 @@ use vmm_lite_lab::{
 };
 
 const PORT: u16 = 7000;
-/// How long a destination bears the silence of a source that stands still before its commit: the others have the usual time, as a busy host may keep them
-/// from speaking.
+/// How long a destination bears the silence of a source that stands still before its commit: the
+/// others have the usual time, as a busy host may keep them from speaking.
 const SHORT: &str = "2s";
 
 /// Where moves happen, one after the other.
@@ -76,7 +76,8 @@ impl Lane {
         (vm, Client::start(&self.site.client, talk))
     }
 
-    /// A destination. The second of a host has another port, another TAP, and another name for the VM.
+    /// A destination. The second of a host has another port, another TAP, and another name for the
+    /// VM.
     fn receive(&self, case: &Case, second: bool, choice: &str) -> Process {
         let url = self.url(second);
         let tap = if second { "tap1" } else { "tap0" };
@@ -135,7 +136,8 @@ impl<'l> Attempt<'l> {
         let mut args = vec!["migrate", "d", &url, "--mode", case.mode()];
         args.extend(case.transport());
         if case.hybrid {
-            // A round of a tenth of a second, in which the guest writes to all of its pages, however busy the host is: those are to follow.
+            // A round of a tenth of a second, in which the guest writes to all of its pages,
+            // however busy the host is: those are to follow.
             args.extend(["--bandwidth", "20MB"]);
         }
         let migrate = Process::start(lane.vmms[0].command(&args).unwrap()).unwrap();
@@ -243,7 +245,8 @@ impl<'l> Attempt<'l> {
         assert!(!self.runs(Source), "{}: it runs\n{}", self.case, self.said());
     }
 
-    /// The next try succeeds, whatever became of this one: to the same process if that is there still.
+    /// The next try succeeds, whatever became of this one: to the same process if that is there
+    /// still.
     pub fn tries_again(&mut self) {
         if self.case.row.side == Destination && !self.destination.is_running() {
             self.destination = self.lane.receive(&self.case, false, "");

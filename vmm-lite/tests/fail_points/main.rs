@@ -1,5 +1,7 @@
-//! The fault matrix between messages: at every named fail point of a move and of a snapshot the process is killed, frozen and thawed, cut off, or told that
-//! something cannot be done. Exactly one VM runs, or none where its only host died; never two; and nothing that a client was told is lost.
+//! The fault matrix between messages: at every named fail point of a move and of a snapshot the
+//! process is killed, frozen and thawed, cut off, or told that something cannot be done. Exactly
+//! one VM runs, or none where its only host died; never two; and nothing that a client was told is
+//! lost.
 #![cfg(debug_assertions)]
 
 mod check;

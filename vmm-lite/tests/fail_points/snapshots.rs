@@ -1,4 +1,5 @@
-//! Failures while a VM is saved or put back: the VM is as it was, or its process died, and files are whole or not there.
+//! Failures while a VM is saved or put back: the VM is as it was, or its process died, and files
+//! are whole or not there.
 
 use crate::client::{Client, PORT, Talk};
 use nix::{

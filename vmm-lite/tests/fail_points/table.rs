@@ -28,7 +28,8 @@ pub struct Row {
     pub when: When,
     /// Only where memory follows.
     pub hybrid: bool,
-    /// Only where the state is confirmed before the commit: in moves in one go, as a lot goes with it.
+    /// Only where the state is confirmed before the commit: in moves in one go, as a lot goes with
+    /// it.
     pub confirmed: bool,
     /// What has to go wrong first, so that somebody gets there.
     pub first: Option<(Side, &'static str)>,
@@ -161,15 +162,17 @@ impl Case {
         if self.encrypted { &[] } else { &["--plaintext"] }
     }
 
-    /// Whether the guest waits for memory that only the source has, which does not come back in time.
+    /// Whether the guest waits for memory that only the source has, which does not come back in
+    /// time.
     pub fn is_lost(&self) -> bool {
         let Row { side, when, point, .. } = *self.row;
         let away = side == Source && matches!(self.action, Action::Kill | Action::Stop);
         self.hybrid && when == After && away && point != "source.moved"
     }
 
-    /// How long it may take to come back: nobody waits for that in vain longer than must be, and who does come back has time. A link that the
-    /// destination itself breaks is noticed before the source's own patience ends, which is 0.9 s.
+    /// How long it may take to come back: nobody waits for that in vain longer than must be, and
+    /// who does come back has time. A link that the destination itself breaks is noticed before the
+    /// source's own patience ends, which is 0.9 s.
     pub fn lost_after(&self) -> &'static str {
         match self.action {
             _ if self.is_lost() => "500ms",
@@ -188,7 +191,8 @@ impl Case {
     }
 }
 
-/// Everything that can go wrong, once; and again in mode auto, which nobody has to name, where that is quick and what must come of it is known.
+/// Everything that can go wrong, once; and again in mode auto, which nobody has to name, where that
+/// is quick and what must come of it is known.
 pub fn cases() -> Vec<Case> {
     let modes = |row: &Row| match (row.hybrid, row.confirmed) {
         (true, _) => &[(true, false)][..],
@@ -208,7 +212,8 @@ pub fn cases() -> Vec<Case> {
         .collect()
 }
 
-/// Whether memory follows depends on how busy the host is, and so does what becomes of the VM when its source dies after the commit. And who freezes is waited for.
+/// Whether memory follows depends on how busy the host is, and so does what becomes of the VM when
+/// its source dies after the commit. And who freezes is waited for.
 fn suits_auto(row: &Row, action: Action) -> bool {
     let source_goes = row.side == Source && row.when == After && action == Action::Kill;
     action != Action::Stop && (!source_goes || row.point == "source.moved")

@@ -1,4 +1,5 @@
-//! Figures for Prometheus: what they say, that a scraper understands them, and that a stranger at the endpoint does no harm. And what a move tells of itself.
+//! Figures for Prometheus: what they say, that a scraper understands them, and that a stranger at
+//! the endpoint does no harm. And what a move tells of itself.
 
 #[path = "../common/mod.rs"]
 mod common;

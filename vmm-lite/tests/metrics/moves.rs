@@ -39,7 +39,8 @@ fn what_a_vm_went_through_moves_with_it() {
     assert_eq!((n(&history["moves_arrived"]), n(&history["moves_failed"])), (2, 1), "{history}");
     let counts = history["blackout"]["counts"].as_array().unwrap();
     assert_eq!(counts.iter().map(n).sum::<u64>(), 2);
-    // Both err upwards, each by one way of a message; the destinations' also by a look at what is dirty.
+    // Both err upwards, each by one way of a message; the destinations' also by a look at what is
+    // dirty.
     let seen = n(&history["blackout"]["sum_ns"]);
     assert!(seen > reported / 2 && seen < reported + 100_000_000, "{seen} and {reported} ns");
     let settled = history["brownout"]["counts"].as_array().unwrap();

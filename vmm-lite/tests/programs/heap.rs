@@ -42,8 +42,8 @@ fn memory_serves_whatever_comes_next_in_any_order() {
     }
 }
 
-/// `VMM_LITE_SOAK_SECONDS` of all that std-check does, in random order. Prints what the guest has in
-/// use and free, and its largest block, after each round.
+/// `VMM_LITE_SOAK_SECONDS` of all that std-check does, in random order. Prints what the guest has
+/// in use and free, and its largest block, after each round.
 #[test]
 #[ignore = "takes long: make soak"]
 fn a_mixed_load_goes_on_in_the_memory_that_it_began_in() {

@@ -29,7 +29,8 @@ fn damage_is_found_before_it_does_any() {
             assert!(said.contains("damaged") && said.contains(what), "{said}");
         }
     }
-    // Lazily, the VM has begun to run by then, and ends before the page is used. All of its pages are wanted sooner or later.
+    // Lazily, the VM has begun to run by then, and ends before the page is used. All of its pages
+    // are wanted sooner or later.
     let mut vm = lab.start(&["restore", &bad, "--lazy"]);
     let ended = vm.wait(PATIENCE).unwrap();
     assert_eq!(ended.code(), Some(125), "{}", vm.output());
@@ -51,7 +52,8 @@ fn what_finds_no_room_leaves_nothing_behind() {
     // A disk of one megabyte, of this one process.
     let full = lab.dir.path().join("full");
     std::fs::create_dir(&full).unwrap();
-    let script = "mount -t tmpfs -o size=1m none \"$1\" && \"$2\" snapshot d \"$1/d.snap\"; code=$?; ls -A \"$1\"; exit $code";
+    let script = "mount -t tmpfs -o size=1m none \"$1\" && \"$2\" snapshot d \"$1/d.snap\"; \
+        code=$?; ls -A \"$1\"; exit $code";
     let program = vmm_lite_lab::images::vmm_lite().unwrap();
     let mut command = lab.vmm.command(&[]).unwrap();
     let runtime = command.get_envs().find(|(k, _)| *k == "XDG_RUNTIME_DIR").unwrap().1.unwrap();

@@ -92,7 +92,8 @@ pub fn info(connection: &mut Connection, field: &str) -> String {
     line.unwrap_or_else(|| panic!("no {field} in {info}")).to_owned()
 }
 
-/// The wall clock of a store is right at once, and its monotonic clock did not go back to before `since`. The time since it was started, by that one.
+/// The wall clock of a store is right at once, and its monotonic clock did not go back to before
+/// `since`. The time since it was started, by that one.
 #[track_caller]
 pub fn clocks_are_right(connection: &mut Connection, since: Duration) -> Duration {
     let number = |text: &str, field: &str| -> u64 {

@@ -1,4 +1,5 @@
-//! VMs are saved, come back, are put back and multiply: real images, real clients, and files that are damaged or find no room.
+//! VMs are saved, come back, are put back and multiply: real images, real clients, and files that
+//! are damaged or find no room.
 
 mod clones;
 mod files;

@@ -133,8 +133,8 @@ impl Bed {
         text
     }
 
-    /// Waits until the guest has got on, and no thread stalls, and ends it. A VM that is paused is resumed;
-    /// one that has moved is looked for there.
+    /// Waits until the guest has got on, and no thread stalls, and ends it. A VM that is paused is
+    /// resumed; one that has moved is looked for there.
     pub fn goes_on(&self) {
         let end = Instant::now() + PATIENCE;
         let exits = |stats: &Value| stats["exits"]["doorbell"].as_u64().unwrap_or(0);

@@ -1,5 +1,5 @@
-//! The watchdog: a thread that hangs is named wherever somebody may look, and so is that it goes on; and
-//! what does not hang is not said to.
+//! The watchdog: a thread that hangs is named wherever somebody may look, and so is that it goes
+//! on; and what does not hang is not said to.
 #![cfg(debug_assertions)]
 
 mod bed;

@@ -1,4 +1,5 @@
-//! `vmm-lite receive` among strangers: whatever they do, the next host that is trusted gets its VM in.
+//! `vmm-lite receive` among strangers: whatever they do, the next host that is trusted gets its VM
+//! in.
 
 mod between;
 mod crowds;
@@ -11,12 +12,10 @@ use std::{
     path::Path,
     time::{Duration, SystemTime},
 };
+use vmm::vm::CallOff;
 use vmm::{
     identity::{HostIdentity, IdentityDir},
-    migration::{
-        connection::{Connection, Incoming, Transport},
-        wanted::Wanted,
-    },
+    migration::connection::{Connection, Incoming, Transport},
 };
 use vmm_lite_lab::vmm::PATIENCE;
 
@@ -156,7 +155,7 @@ fn a_move_is_the_business_of_the_host_that_makes_it() {
             .enter(move || {
                 let to = format!("tcp://{AT}").parse().unwrap();
                 let mut connection =
-                    Connection::open(&to, &anne, None, PATIENCE, &Wanted::ALWAYS).unwrap();
+                    Connection::open(&to, &anne, None, PATIENCE, &CallOff::NEVER).unwrap();
                 connection.send(&Message::Hello(id)).unwrap();
                 match connection.receive(0) {
                     Ok(Incoming::Message(Message::Welcome(_, receiver))) => (connection, receiver),

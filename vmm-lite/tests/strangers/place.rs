@@ -1,13 +1,14 @@
-//! Where strangers come: two hosts, a VM on the first that is to move to the second, and connections to the latter.
+//! Where strangers come: two hosts, a VM on the first that is to move to the second, and
+//! connections to the latter.
 
 use migrate::wire::Message;
 use std::{io::Read, net::TcpStream, sync::Arc};
+use vmm::vm::CallOff;
 use vmm::{
     identity::{HostIdentity, IdentityDir, TrustStore, Trusted},
     migration::{
         connection::{Connection, Incoming, Transport},
         tls::Credentials,
-        wanted::Wanted,
     },
 };
 use vmm_lite_lab::{
@@ -98,7 +99,7 @@ pub fn greet(from: &Host, transport: Transport, first: Message) -> Result<Messag
     from.ns
         .enter(move || {
             let to = format!("tcp://{AT}").parse().unwrap();
-            let mut connection = Connection::open(&to, &transport, None, PATIENCE, &Wanted::ALWAYS)
+            let mut connection = Connection::open(&to, &transport, None, PATIENCE, &CallOff::NEVER)
                 .map_err(|e| e.to_string())?;
             connection.send(&first).map_err(|e| e.to_string())?;
             match connection.receive(0).map_err(|e| e.to_string())? {

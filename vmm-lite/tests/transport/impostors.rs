@@ -12,8 +12,8 @@ use vmm::migration::{
     Error,
     connection::{Connection, Incoming, LinkError, Transport},
     tls::TlsError,
-    wanted::Wanted,
 };
+use vmm::vm::CallOff;
 use vmm_lite_lab::accept::accept;
 
 /// A certificate for one key, and another key: what a thief of certificates has.
@@ -106,7 +106,7 @@ fn a_late_question_goes_to_nobody_else() {
         let stream = Arc::new(accept(&listener).unwrap());
         Connection::accept(stream, &destination, PATIENCE).unwrap_err()
     });
-    match Connection::open(&to, &source, Some(b.public().0), PATIENCE, &Wanted::ALWAYS) {
+    match Connection::open(&to, &source, Some(b.public().0), PATIENCE, &CallOff::NEVER) {
         Err(Error::Link(LinkError::Tls(TlsError::Another { began }))) => {
             assert_eq!(began, b.public())
         }
@@ -145,7 +145,7 @@ fn a_handshake_that_was_recorded_is_worth_nothing() {
             Connection::accept(again, &destination, PATIENCE).unwrap_err()
         })
     };
-    let mut connection = Connection::open(&to, &source, None, PATIENCE, &Wanted::ALWAYS).unwrap();
+    let mut connection = Connection::open(&to, &source, None, PATIENCE, &CallOff::NEVER).unwrap();
     connection.send(&Message::Hello([1; 16])).unwrap();
     connection.stream().shutdown(Shutdown::Write).unwrap();
     let recorded = recorder.join().unwrap();

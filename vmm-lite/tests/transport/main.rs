@@ -10,12 +10,12 @@ use std::{
     thread,
     time::{Duration, Instant, SystemTime},
 };
+use vmm::vm::CallOff;
 use vmm::{
     identity::{HostIdentity, PublicKey, TrustStore, Trusted},
     migration::{
         connection::{Connection, Incoming, LinkError, Transport},
         tls::Credentials,
-        wanted::Wanted,
     },
 };
 use vmm_lite_lab::accept::accept;
@@ -71,7 +71,7 @@ fn greet(
         answered
     });
     let open = || {
-        let mut connection = Connection::open(&to, source, None, PATIENCE, &Wanted::ALWAYS)?;
+        let mut connection = Connection::open(&to, source, None, PATIENCE, &CallOff::NEVER)?;
         connection.send(&Message::Hello([1; 16]))?;
         match connection.receive(0)? {
             Incoming::Message(Message::Welcome(..)) => Ok(connection),
@@ -218,7 +218,7 @@ fn plaintext_and_tls_do_not_wait_for_each_other() {
         said
     });
     let said =
-        Connection::open(&to, &source, None, PATIENCE, &Wanted::ALWAYS).unwrap_err().to_string();
+        Connection::open(&to, &source, None, PATIENCE, &CallOff::NEVER).unwrap_err().to_string();
     says(&said, &["the other side speaks plaintext"]);
     says(&there.join().unwrap(), &["the peer speaks TLS"]);
 }

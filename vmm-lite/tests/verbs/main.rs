@@ -332,7 +332,8 @@ fn standard_input_ends() {
             .unwrap(),
     );
     let mut stdin = vm.0.stdin.take().unwrap();
-    // More than ring and queue hold: the writer waits, nothing is lost or overrun, and the guest exits meanwhile.
+    // More than ring and queue hold: the writer waits, nothing is lost or overrun, and the guest
+    // exits meanwhile.
     let _ = stdin.write_all(&[9; 100_000]);
     drop(stdin);
     assert_eq!(vm.code(), Some(9));
@@ -355,8 +356,9 @@ fn who_may_not_is_told_what_to_do() {
     }
     let host = Host::new("nobody");
     std::os::unix::fs::chown(&host.dir, Some(NOBODY), Some(NOBODY)).unwrap();
-    // Where the program was built nobody else may be able to go. Copied by a process of its own: a file that this one has open to write is open in what its other
-    // threads fork too, for a moment, and cannot be executed.
+    // Where the program was built nobody else may be able to go. Copied by a process of its own: a
+    // file that this one has open to write is open in what its other threads fork too, for a
+    // moment, and cannot be executed.
     let program = host.dir.join("program");
     let copied =
         Command::new("cp").args([env!("CARGO_BIN_EXE_vmm-lite").as_ref(), &*program]).status();

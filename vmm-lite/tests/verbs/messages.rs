@@ -1,5 +1,5 @@
-//! What the verbs print comes whole: a message is one write, so that nothing can end the process, or
-//! print something else, in the middle of it. And a reader that has gone is no failure.
+//! What the verbs print comes whole: a message is one write, so that nothing can end the process,
+//! or print something else, in the middle of it. And a reader that has gone is no failure.
 
 use crate::Host;
 use nix::{

@@ -1,8 +1,11 @@
-//! Named places at which a test has the process fail: killed, frozen, cut off, or told by the host that something cannot be done.
+//! Named places at which a test has the process fail: killed, frozen, cut off, or told by the host
+//! that something cannot be done.
 //!
-//! Builds with debug assertions have them (the profile `checked`, with which tests are built), others do not: there [`fail_point!`] expands to nothing,
-//! and this module is not compiled. `VMM_LITE_FAIL_POINT=NAME=ACTION[@N]` chooses what happens the `N`th time that the process gets to `NAME`
-//! (the first time, if no number is given); several are divided by commas. See `docs/checking.md`.
+//! Builds with debug assertions have them (the profile `checked`, with which tests are built),
+//! others do not: there [`fail_point!`] expands to nothing, and this module is not compiled.
+//! `VMM_LITE_FAIL_POINT=NAME=ACTION[@N]` chooses what happens the `N`th time that the process gets
+//! to `NAME` (the first time, if no number is given); several are divided by commas. See
+//! `docs/checking.md`.
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use std::{
@@ -26,7 +29,8 @@ pub const PATIENCE: &str = "VMM_LITE_PATIENCE";
 pub struct Point {
     /// Which.
     pub name: &'static str,
-    /// Whether something can fail there that the host may not have, so that [`Action::Error`] makes sense.
+    /// Whether something can fail there that the host may not have, so that [`Action::Error`] makes
+    /// sense.
     pub errs: bool,
 }
 
@@ -92,7 +96,8 @@ pub const POINTS: &[Point] = &[
     errs("revert.exchanged"),
 ];
 
-/// Where in [`POINTS`] a place is. For constants: one that is not there, or not as such, does not compile.
+/// Where in [`POINTS`] a place is. For constants: one that is not there, or not as such, does not
+/// compile.
 #[must_use]
 pub const fn number(name: &str, errs: bool) -> usize {
     let mut n = 0;
@@ -147,8 +152,8 @@ struct Choice {
     left: AtomicU32,
 }
 
-/// Threads that are held go on: not 0. A futex, which every thread may wait for, and which is waited
-/// for without ever waking up, as a thread would that hangs.
+/// Threads that are held go on: not 0. A futex, which every thread may wait for, and which is
+/// waited for without ever waking up, as a thread would that hangs.
 static GOES_ON: AtomicU32 = AtomicU32::new(0);
 static CHOICES: OnceLock<Vec<Choice>> = OnceLock::new();
 static SILENCE: OnceLock<Option<Duration>> = OnceLock::new();
@@ -180,7 +185,8 @@ pub fn arm(duration: impl Fn(&str) -> Result<Duration, String>) -> Result<(), St
         }
         let action =
             SigAction::new(SigHandler::Handler(goes_on), SaFlags::SA_RESTART, SigSet::empty());
-        // SAFETY: the handler stores to an atomic and makes a system call, both of which may be done there.
+        // SAFETY: the handler stores to an atomic and makes a system call, both of which may be
+        // done there.
         unsafe { sigaction(Signal::SIGCONT, &action) }.map_err(|e| e.to_string())?;
     }
     Ok(())
@@ -259,7 +265,8 @@ pub fn injected() -> std::io::Error {
     std::io::Error::other("a test wants it to fail")
 }
 
-/// By the one call of this kind that a confined thread may make. It is this thread's, so that it goes not one instruction further.
+/// By the one call of this kind that a confined thread may make. It is this thread's, so that it
+/// goes not one instruction further.
 fn raise(signal: Signal) {
     // SAFETY: takes numbers.
     let r = unsafe {

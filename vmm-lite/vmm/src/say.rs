@@ -2,9 +2,9 @@
 //! whole or not at all.
 //!
 //! The standard library's macros write each part of a message by itself, and what comes between two
-//! parts (the end of the process, by another thread or by a signal, or a message of another process)
-//! cuts the message. They also panic where nothing reads it any more, which would end a thread that
-//! a VM needs. This crate's macros of the same names do neither.
+//! parts (the end of the process, by another thread or by a signal, or a message of another
+//! process) cuts the message. They also panic where nothing reads it any more, which would end a
+//! thread that a VM needs. This crate's macros of the same names do neither.
 
 use std::io::Write;
 
@@ -16,7 +16,8 @@ pub fn to_stderr(message: &str) {
 /// Prints to standard output, at once. Where it is closed there is nobody to tell.
 pub fn to_stdout(message: &str) {
     let mut out = std::io::stdout().lock();
-    // Standard output keeps what does not end a line, and writes whole lines at once if it is empty.
+    // Standard output keeps what does not end a line, and writes whole lines at once if it is
+    // empty.
     let _ = out.flush().and_then(|()| out.write_all(message.as_bytes())).and_then(|()| out.flush());
 }
 
@@ -29,7 +30,8 @@ macro_rules! eprint {
 /// Prints a line to standard error, in one write.
 #[macro_export]
 macro_rules! eprintln {
-    ($($part:tt)*) => { $crate::say::to_stderr(&std::fmt::format(format_args!("{}\n", format_args!($($part)*)))) };
+    ($($part:tt)*) => { $crate::say::to_stderr(&std::fmt::format(format_args!("{}\n",
+        format_args!($($part)*)))) };
 }
 
 /// Prints to standard output, in one write.
@@ -41,5 +43,6 @@ macro_rules! print {
 /// Prints a line to standard output, in one write.
 #[macro_export]
 macro_rules! println {
-    ($($part:tt)*) => { $crate::say::to_stdout(&std::fmt::format(format_args!("{}\n", format_args!($($part)*)))) };
+    ($($part:tt)*) => { $crate::say::to_stdout(&std::fmt::format(format_args!("{}\n",
+        format_args!($($part)*)))) };
 }

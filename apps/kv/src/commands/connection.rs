@@ -140,7 +140,8 @@ fn describe(session: &Session, now: u64) -> String {
     } = session;
     let flags = if queue.is_some() { "x" } else { "N" };
     format!(
-        "id={id} addr={peer} laddr={local} fd=0 name={} age={} idle={} flags={flags} db={database} sub=0 psub=0 ssub=0 \
+        "id={id} addr={peer} laddr={local} fd=0 name={} age={} idle={} flags={flags} db={database} \
+         sub=0 psub=0 ssub=0 \
          multi={} watch={} cmd={command} user=default redir=-1 resp={}",
         String::from_utf8_lossy(name),
         now.saturating_sub(*since) / 1000,

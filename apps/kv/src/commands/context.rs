@@ -25,7 +25,8 @@ pub struct State {
     pub stats: Stats,
     /// What tests of moves look at.
     pub vmm: Vmm,
-    /// Clients to disconnect: the number of their connection, which another may have by then, and their id.
+    /// Clients to disconnect: the number of their connection, which another may have by then, and
+    /// their id.
     pub kills: Vec<(usize, u64)>,
     /// The server is to end.
     pub shutdown: bool,
@@ -200,7 +201,8 @@ pub fn float(word: &[u8]) -> Result<f64, Error> {
     parse_f64(word).ok_or(NOT_FLOAT)
 }
 
-/// The part of `len` elements that `start` and `end` mean, where negative ones count from the end and `end` is included.
+/// The part of `len` elements that `start` and `end` mean, where negative ones count from the end
+/// and `end` is included.
 #[must_use]
 pub fn range(start: i64, end: i64, len: usize) -> std::ops::Range<usize> {
     let len = len as i64;

@@ -1,10 +1,13 @@
-//! Patterns as in KEYS and SCAN: `*`, `?`, `[a-z]`, `[^a]`, and `\` before a character that is meant itself.
+//! Patterns as in KEYS and SCAN: `*`, `?`, `[a-z]`, `[^a]`, and `\` before a character that is
+//! meant itself.
 
-/// Whether `text` matches `pattern`. Takes time proportional to both at worst, whatever the pattern.
+/// Whether `text` matches `pattern`. Takes time proportional to both at worst, whatever the
+/// pattern.
 #[must_use]
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
-    // After a star that was met: where the pattern goes on, and where in the text it was tried last.
+    // After a star that was met: where the pattern goes on, and where in the text it was tried
+    // last.
     let mut retry: Option<(usize, usize)> = None;
     loop {
         if p < pattern.len() && pattern[p] == b'*' {

@@ -186,7 +186,8 @@ pub fn object(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) 
     if args.is(1, "freq") {
         return Err(Error::new(
             "ERR An LFU maxmemory policy is not selected, access frequency not tracked. \
-             Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust.",
+             Please note that when switching between policies at runtime LRU and LFU data will \
+             take some time to adjust.",
         ));
     }
     match context.db().get(args.at(2), now) {

@@ -229,12 +229,14 @@ pub fn lpos(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) ->
             rank = integer(word)?;
             if rank == 0 {
                 return Err(Error::new(
-                    "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use negative to start from the end of the list",
+                    "ERR RANK can't be zero: use 1 to start from the first match, 2 from the \
+                     second ... or use negative to start from the end of the list",
                 ));
             }
             if rank == i64::MIN {
                 return Err(Error::new(
-                    "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
+                    "ERR value is out of range, value must between -9223372036854775807 and \
+                     9223372036854775807",
                 ));
             }
         } else if args.is(at, "count") {

@@ -70,7 +70,8 @@ pub fn scan(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) ->
         options.matches(key)
             && options.kind.is_none_or(|wanted| wanted.eq_ignore_ascii_case(kind.as_bytes()))
     };
-    // The reply begins with how many keys are in it, so all scans look twice: to count, and to write.
+    // The reply begins with how many keys are in it, so all scans look twice: to count, and to
+    // write.
     let mut count = 0;
     let next = db.scan(options.cursor, options.count, now, |key, value| {
         count += usize::from(wanted(key, value.type_name()));

@@ -43,7 +43,8 @@ macro_rules! commands {
     ($($name:literal $arity:literal [$($flag:ident)*] $keys:tt $run:path;)*) => {
         /// All, by group.
         pub static COMMANDS: &[Command] = &[
-            $(Command { name: $name, arity: $arity, flags: 0 $(| $flag)*, keys: $keys, run: $run },)*
+            $(Command { name: $name, arity: $arity, flags: 0 $(| $flag)*, keys: $keys,
+                run: $run },)*
         ];
     };
 }

@@ -115,7 +115,10 @@ fn a_watched_key_that_changes_stops_the_transaction() {
     let mut db = Db::new();
     db.check("set w 0 PX 10 => +OK|\n watch w => +OK|\n multi => +OK|\n ping => +QUEUED|");
     db.now += 10;
-    db.check("exec => *-1|\n watch w => +OK|\n unwatch => +OK|\n set w 1 => +OK|\n multi => +OK|\n exec => *0|");
+    db.check(
+        "exec => *-1|\n watch w => +OK|\n unwatch => +OK|\n set w 1 => +OK|\n multi => +OK|\n \
+        exec => *0|",
+    );
 }
 
 #[test]
@@ -136,7 +139,10 @@ fn memory_limit_refuses_what_grows_and_nothing_else() {
     ] {
         assert_eq!(db.send(0, request), refused, "{request}");
     }
-    db.check("get k => $1|v|\n expire k 100 => :1|\n del k => :1|\n config set maxmemory 0 => +OK|\n set a b => +OK|");
+    db.check(
+        "get k => $1|v|\n expire k 100 => :1|\n del k => :1|\n config set maxmemory 0 => \
+        +OK|\n set a b => +OK|",
+    );
 }
 
 #[test]

@@ -56,10 +56,11 @@ fn strip_zeros(text: &str) -> &str {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
 }
 
-/// `a + b` as Redis prints it after INCRBYFLOAT: at most 17 decimals, no exponent, no trailing zeros. `None` if it is not a finite
-/// number.
+/// `a + b` as Redis prints it after INCRBYFLOAT: at most 17 decimals, no exponent, no trailing
+/// zeros. `None` if it is not a finite number.
 ///
-/// Redis adds long doubles, so that 0.1 + 0.2 is 0.3. Here numbers that have at most 17 decimals are added exactly.
+/// Redis adds long doubles, so that 0.1 + 0.2 is 0.3. Here numbers that have at most 17 decimals
+/// are added exactly.
 #[must_use]
 pub fn add_decimals(a: &[u8], b: &[u8]) -> Option<String> {
     if let Some(sum) = fixed(a).zip(fixed(b)).and_then(|(a, b)| a.checked_add(b)) {

@@ -1,7 +1,8 @@
 //! Requests, parsed in the buffer they arrive in, however they are cut into pieces.
 //!
-//! The parser remembers how far it got in a request, so that a long one arriving in many pieces is looked at once. A request
-//! larger than the caller's limit is not kept: its bytes are given back as they come, and it is reported when it ends.
+//! The parser remembers how far it got in a request, so that a long one arriving in many pieces is
+//! looked at once. A request larger than the caller's limit is not kept: its bytes are given back
+//! as they come, and it is reported when it ends.
 
 use super::args::Args;
 use super::inline;
@@ -15,7 +16,8 @@ pub const MAX_LINE: usize = 64 * 1024;
 /// Room for more words than this is given back after the request.
 const KEPT_WORDS: usize = 1024;
 
-/// What a request may not be. The connection cannot go on after it: where the next request begins is not known.
+/// What a request may not be. The connection cannot go on after it: where the next request begins
+/// is not known.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ProtocolError {
     /// An inline request without end.
@@ -220,8 +222,8 @@ impl Parser {
         Parsed::Incomplete
     }
 
-    /// The input of `available` bytes ends in a string of `length` that is not kept: what is there of it can go. Its line end
-    /// stays until it is complete.
+    /// The input of `available` bytes ends in a string of `length` that is not kept: what is there
+    /// of it can go. Its line end stays until it is complete.
     fn discard(&mut self, available: usize, length: usize) -> Parsed {
         let gone = (available - self.position).min(length);
         self.length = Some(length - gone);
@@ -251,7 +253,8 @@ mod tests {
     /// The words of a request, or `None` for one that was too large.
     type Found = Option<Vec<Vec<u8>>>;
 
-    /// Parses `input` as it arrives in `pieces`; the words of each request, or the error at the end.
+    /// Parses `input` as it arrives in `pieces`; the words of each request, or the error at the
+    /// end.
     fn parse_pieces(pieces: &[&[u8]], limits: Limits) -> (Vec<Found>, Option<ProtocolError>) {
         let (mut parser, mut buffer, mut requests) = (Parser::default(), Vec::new(), Vec::new());
         for piece in pieces {
@@ -284,7 +287,8 @@ mod tests {
 
     #[test]
     fn the_same_wherever_the_input_is_cut() {
-        let input = b"*2\r\n$3\r\nGET\r\n$5\r\na\r\n\0b\r\nPING \"x y\"\r\n*0\r\n\r\n*-1\r\n*1\r\n$0\r\n\r\nQUIT\n";
+        let input = b"*2\r\n$3\r\nGET\r\n$5\r\na\r\n\0b\r\nPING \"x \
+            y\"\r\n*0\r\n\r\n*-1\r\n*1\r\n$0\r\n\r\nQUIT\n";
         let want = [
             request(&["GET", "a\r\n\0b"]),
             request(&["PING", "x y"]),
@@ -311,7 +315,8 @@ mod tests {
         let limits = Limits { string: 1000, request: 60 };
         let long = "x".repeat(200);
         let input = format!(
-            "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$200\r\n{long}\r\n*1\r\n$4\r\nPING\r\n*2\r\n$70\r\n{}\r\n$2\r\nok\r\nPING\r\n",
+            "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$200\r\n{long}\r\n*1\r\n$4\r\nPING\r\n*2\r\n$70\r\n\
+             {}\r\n$2\r\nok\r\nPING\r\n",
             &long[..70]
         );
         let want = [None, request(&["PING"]), None, request(&["PING"])];

@@ -1,9 +1,11 @@
-//! Replies, written straight into the connection's output in the version of RESP that the client chose.
+//! Replies, written straight into the connection's output in the version of RESP that the client
+//! chose.
 
 use super::number::format_g17;
 
-/// Where a reply goes. When the output grows beyond its limit, or memory ends, nothing more is written and
-/// [`overflowed`](Self::overflowed) says so: the connection cannot go on, as with Redis' output buffer limits.
+/// Where a reply goes. When the output grows beyond its limit, or memory ends, nothing more is
+/// written and [`overflowed`](Self::overflowed) says so: the connection cannot go on, as with
+/// Redis' output buffer limits.
 #[derive(Debug)]
 pub struct Reply<'a> {
     out: &'a mut Vec<u8>,
@@ -211,11 +213,13 @@ mod tests {
         };
         assert_eq!(
             written(false, all),
-            "+OK\r\n:-9223372036854775808\r\n$3\r\na\r\n\r\n$-1\r\n*-1\r\n$3\r\n1.5\r\n*2\r\n*2\r\n$2\r\nhi\r\n"
+            "+OK\r\n:-9223372036854775808\r\n$3\r\na\r\n\r\n$-1\r\n*-1\r\n$3\r\n1.5\r\n*2\r\n\
+             *2\r\n$2\r\nhi\r\n"
         );
         assert_eq!(
             written(true, all),
-            "+OK\r\n:-9223372036854775808\r\n$3\r\na\r\n\r\n_\r\n_\r\n,1.5\r\n%1\r\n~2\r\n=6\r\ntxt:hi\r\n"
+            "+OK\r\n:-9223372036854775808\r\n$3\r\na\r\n\r\n_\r\n_\r\n,1.5\r\n%1\r\n~2\r\n\
+             =6\r\ntxt:hi\r\n"
         );
     }
 

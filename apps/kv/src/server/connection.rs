@@ -1,5 +1,5 @@
-//! One connection: what arrived and is no whole request yet, and what could not be sent yet. Both are empty most of the time, and
-//! then have no memory.
+//! One connection: what arrived and is no whole request yet, and what could not be sent yet. Both
+//! are empty most of the time, and then have no memory.
 
 use crate::commands::{self, Context, State};
 use crate::protocol::parser::Limits;
@@ -11,7 +11,8 @@ use std::net::Shutdown;
 
 /// Replies are sent when there are so many bytes of them, if not before.
 const SEND_AT: usize = 64 << 10;
-/// When so much waits to be sent, no more requests are taken from the client until some of it is gone.
+/// When so much waits to be sent, no more requests are taken from the client until some of it is
+/// gone.
 const PAUSE_AT: usize = 1 << 20;
 /// How much is read at once: what follows a request that has to wait must be kept.
 const READ_AT_ONCE: usize = 64 << 10;
@@ -23,7 +24,8 @@ const READ_AT_ONCE_SHORT: usize = 4 << 10;
 const READS_PER_TURN: usize = 16;
 /// A buffer that is not needed any more and larger than this gives its memory back.
 const KEEP: usize = 4 << 10;
-/// How much is read and dropped of what a client sends after its connection has ended, so that it sees why.
+/// How much is read and dropped of what a client sends after its connection has ended, so that it
+/// sees why.
 const LINGER: usize = 1 << 20;
 
 /// Buffers that connections use while they have their turn.
@@ -98,7 +100,8 @@ impl Connection {
         self.unsent() > self.pause_at
     }
 
-    /// Does what can be done without waiting. An error is the end of the connection, and of nothing else.
+    /// Does what can be done without waiting. An error is the end of the connection, and of nothing
+    /// else.
     pub fn turn(
         &mut self,
         state: &mut State,
@@ -331,7 +334,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Asks for the events that it waits for now. Readiness is told once, so nothing is asked for that is not used up.
+    /// Asks for the events that it waits for now. Readiness is told once, so nothing is asked for
+    /// that is not used up.
     fn ask_for_events(&mut self, registry: &Registry, number: usize) -> io::Result<()> {
         let interest = match self.unsent() {
             0 => Interest::READABLE,
@@ -345,7 +349,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Ends the connection so that the client gets the last reply: what it has sent and nobody reads would make it a reset.
+    /// Ends the connection so that the client gets the last reply: what it has sent and nobody
+    /// reads would make it a reset.
     fn end(&mut self, scratch: &mut Scratch) {
         let mut dropped = 0;
         if self.stream.shutdown(Shutdown::Write).is_ok() {

@@ -1,4 +1,5 @@
-//! The loop: waits for events or for the next expiry, gives each connection that has something to do its turn.
+//! The loop: waits for events or for the next expiry, gives each connection that has something to
+//! do its turn.
 
 use super::connection::{Connection, Scratch, Turn};
 use crate::commands::{self, Context, Session, State};

@@ -1,4 +1,5 @@
-//! A vector in pieces: it grows without moving what is in it, so that neither time nor memory jumps when it gets large.
+//! A vector in pieces: it grows without moving what is in it, so that neither time nor memory jumps
+//! when it gets large.
 
 /// Elements of a full piece.
 const CHUNK: usize = 1024;
@@ -66,7 +67,8 @@ impl<T> Chunked<T> {
         self.len -= 1;
         let last_chunk = self.len / CHUNK;
         let last = self.chunks[last_chunk].pop().expect("the last piece in use is not empty");
-        // An empty piece is kept until the one before is half empty, so that a size that goes up and down costs nothing.
+        // An empty piece is kept until the one before is half empty, so that a size that goes up
+        // and down costs nothing.
         if self.len % CHUNK == CHUNK / 2 {
             self.chunks.truncate(last_chunk + 1);
         }

@@ -1,8 +1,9 @@
 //! A hash table of keys, in an order that makes incremental scans possible.
 //!
-//! Entries lie densely in a vector, and a table of indices finds them. Removing one moves the last into its place. A scan goes
-//! from the end to the start, and its cursor is the number of entries not yet visited: an entry that is there all the time is
-//! visited, because removals move entries only towards the start, and additions happen at the end.
+//! Entries lie densely in a vector, and a table of indices finds them. Removing one moves the last
+//! into its place. A scan goes from the end to the start, and its cursor is the number of entries
+//! not yet visited: an entry that is there all the time is visited, because removals move entries
+//! only towards the start, and additions happen at the end.
 
 use super::chunked::Chunked;
 use super::value::Blob;
@@ -31,7 +32,8 @@ pub struct Dict<V> {
 /// Most entries a table can have.
 const MAX_ENTRIES: usize = u32::MAX as usize;
 
-/// The hash of a key. Its seed is drawn at random once, so that nobody can choose keys that collide.
+/// The hash of a key. Its seed is drawn at random once, so that nobody can choose keys that
+/// collide.
 fn hash(key: &[u8]) -> u64 {
     static STATE: OnceLock<FixedState> = OnceLock::new();
     let mut hasher = STATE
@@ -170,7 +172,8 @@ impl<V> Dict<V> {
         (!self.is_empty()).then(|| fastrand::usize(..self.len()))
     }
 
-    /// Visits about `count` entries and gives the cursor for the next call; 0 begins a scan, and ends it.
+    /// Visits about `count` entries and gives the cursor for the next call; 0 begins a scan, and
+    /// ends it.
     pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(&Entry<V>)) -> u64 {
         let here = match usize::try_from(cursor) {
             Ok(1..) if cursor <= self.len() as u64 => cursor as usize,
@@ -246,7 +249,8 @@ mod tests {
 
     #[test]
     fn memory_is_given_back() {
-        // The thread's count may be below zero at first: it frees what the test's main thread gave it.
+        // The thread's count may be below zero at first: it frees what the test's main thread gave
+        // it.
         let ballast = vec![0u8; 1 << 20];
         let before = crate::memory::used();
         let mut dict = Dict::new();

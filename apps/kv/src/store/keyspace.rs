@@ -1,7 +1,8 @@
 //! One database: keys with their values and the times at which they expire.
 //!
-//! A key that has expired is not there: whoever looks for it removes it, and in the background the keys are removed in the order in
-//! which they expire, without searching. Whatever changes a key tells those who watch it.
+//! A key that has expired is not there: whoever looks for it removes it, and in the background the
+//! keys are removed in the order in which they expire, without searching. Whatever changes a key
+//! tells those who watch it.
 
 use super::dict::Dict;
 use super::value::{Blob, Kind, Value, WrongType};
@@ -104,7 +105,8 @@ impl Keyspace {
         Ok(Some(result))
     }
 
-    /// Changes the value of `key`, which is made, empty, if it is not there. One that is empty then goes.
+    /// Changes the value of `key`, which is made, empty, if it is not there. One that is empty then
+    /// goes.
     ///
     /// # Errors
     /// It is of another type.
@@ -142,7 +144,8 @@ impl Keyspace {
         self.touch(key);
     }
 
-    /// Sets `key` to a string, in the place of the old one if there is one; it does not expire any more.
+    /// Sets `key` to a string, in the place of the old one if there is one; it does not expire any
+    /// more.
     pub fn set_string(&mut self, key: &[u8], bytes: &[u8]) {
         if let Some(index) = self.dict.find(key) {
             self.expire_entry(index, NEVER);

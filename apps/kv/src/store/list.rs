@@ -1,6 +1,7 @@
 //! Lists: both ends cheap, and no large block of memory however long they get.
 //!
-//! The elements are in nodes of bounded size. None is empty; those in the middle may be less than full.
+//! The elements are in nodes of bounded size. None is empty; those in the middle may be less than
+//! full.
 
 use super::value::Blob;
 use std::collections::VecDeque;

@@ -1,7 +1,7 @@
 //! Sorted sets: members with scores, in the order of score and then of bytes.
 //!
-//! The order is kept in pieces of bounded size, so that a place in it is found by looking at their sizes and first elements, and a
-//! change moves little.
+//! The order is kept in pieces of bounded size, so that a place in it is found by looking at their
+//! sizes and first elements, and a change moves little.
 
 use super::dict::Dict;
 use super::value::Blob;

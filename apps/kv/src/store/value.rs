@@ -97,7 +97,8 @@ impl Value {
         }
     }
 
-    /// What OBJECT ENCODING gives. The names are Redis', where they say how a value is stored there.
+    /// What OBJECT ENCODING gives. The names are Redis', where they say how a value is stored
+    /// there.
     #[must_use]
     pub fn encoding(&self) -> &'static str {
         match self {

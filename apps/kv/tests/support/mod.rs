@@ -14,8 +14,8 @@ pub struct Server {
     pub address: SocketAddr,
 }
 
-/// Names the address of a running `kv` that those tests use which need no server of their own: so they can be run against a guest.
-/// They empty it. Run them one at a time.
+/// Names the address of a running `kv` that those tests use which need no server of their own: so
+/// they can be run against a guest. They empty it. Run them one at a time.
 const RUNNING: &str = "KV_TEST_SERVER";
 
 impl Server {

@@ -1,4 +1,5 @@
-//! Memory: all sizes and alignments, content kept, memory reused, and a refusal that is a value and no death.
+//! Memory: all sizes and alignments, content kept, memory reused, and a refusal that is a value and
+//! no death.
 
 use crate::check::{Outcome, failed, join};
 use crate::{checks, ensure, ensure_eq};
@@ -7,7 +8,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::thread;
 
-checks!["alloc": sizes, alignments, zeroed, growth_keeps_content, shrink, freed_memory_is_reused, from_many_threads,
+checks!["alloc": sizes, alignments, zeroed, growth_keeps_content, shrink, freed_memory_is_reused,
+    from_many_threads,
     zero_sized, reference_counts, impossible_is_refused];
 
 fn sizes() -> Outcome {
@@ -43,7 +45,8 @@ fn alignments() -> Outcome {
     for bits in 0..17 {
         for size in [1, 8, 100, 5000] {
             let layout = Layout::from_size_align(size, 1 << bits)?;
-            // SAFETY: the size is not zero; the block is written within its size and freed with its own layout.
+            // SAFETY: the size is not zero; the block is written within its size and freed with its
+            // own layout.
             unsafe {
                 let block = alloc(layout);
                 ensure!(!block.is_null(), "no block of {size} aligned to {}", 1 << bits);
@@ -61,7 +64,8 @@ fn zeroed() -> Outcome {
     for size in [1, 24, 500, 4096, 70_000] {
         let layout = Layout::from_size_align(size, 16)?;
         for _ in 0..4 {
-            // SAFETY: the size is not zero; the block is used within its size and freed with its own layout.
+            // SAFETY: the size is not zero; the block is used within its size and freed with its
+            // own layout.
             let clean = unsafe {
                 let block = alloc_zeroed(layout);
                 ensure!(!block.is_null(), "no zeroed block of {size}");

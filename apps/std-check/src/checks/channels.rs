@@ -6,7 +6,8 @@ use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError, TrySendError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-checks!["channels": unbounded_keeps_order, many_senders, rendezvous, bounded_blocks, timeouts, disconnect_is_seen, wakes_a_waiting_receiver];
+checks!["channels": unbounded_keeps_order, many_senders, rendezvous, bounded_blocks, timeouts,
+    disconnect_is_seen, wakes_a_waiting_receiver];
 
 fn unbounded_keeps_order() -> Outcome {
     let (sender, receiver) = mpsc::channel();

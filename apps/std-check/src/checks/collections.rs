@@ -27,7 +27,8 @@ fn hashes_differ_between_maps() -> Outcome {
 }
 
 fn hash_keys_are_random() -> Outcome {
-    // Each thread draws keys of its own from the system: half of the bits should be set, in all positions.
+    // Each thread draws keys of its own from the system: half of the bits should be set, in all
+    // positions.
     let mut ones = 0;
     let mut seen = HashSet::new();
     for _ in 0..64 {

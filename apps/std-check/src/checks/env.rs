@@ -16,7 +16,8 @@ fn args() -> Outcome {
 
 fn set_and_remove() -> Outcome {
     const NAME: &str = "STD_CHECK_VARIABLE";
-    // SAFETY: checks run one at a time, and no other thread of this program reads the environment meanwhile.
+    // SAFETY: checks run one at a time, and no other thread of this program reads the environment
+    // meanwhile.
     unsafe { env::set_var(NAME, "a=b ü") };
     ensure_eq!(env::var(NAME).as_deref(), Ok("a=b ü"));
     // SAFETY: as above.

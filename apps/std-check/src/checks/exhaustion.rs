@@ -1,4 +1,5 @@
-//! What happens at the end of memory and descriptors: a refusal that is a value, and all is well once it is given back.
+//! What happens at the end of memory and descriptors: a refusal that is a value, and all is well
+//! once it is given back.
 //!
 //! The last area: what breaks here may leave nothing to run others with.
 

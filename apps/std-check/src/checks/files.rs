@@ -7,8 +7,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
 use std::time::{Duration, SystemTime};
 
-checks!["files": write_and_read, large, seek, sparse, append, truncate_on_open, create_new, missing, wrong_access,
-    two_handles, read_write_handle, vectored, lines, length_and_type, modified_is_now, unlink_while_open, many_open, copy, set_len, sync, try_clone, is_a_directory];
+checks!["files": write_and_read, large, seek, sparse, append, truncate_on_open, create_new,
+    missing, wrong_access,
+    two_handles, read_write_handle, vectored, lines, length_and_type, modified_is_now,
+        unlink_while_open, many_open, copy, set_len, sync, try_clone, is_a_directory];
 
 fn write_and_read() -> Outcome {
     let dir = TempDir::new("write_and_read")?;

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-checks!["folders": make_and_remove, make_all, list, list_empty, list_many, entries_know_their_type, unusual_names, paths_with_dots, not_empty, exists_already, through_a_file,
+checks!["folders": make_and_remove, make_all, list, list_empty, list_many, entries_know_their_type,
+    unusual_names, paths_with_dots, not_empty, exists_already, through_a_file,
     remove_all, rename, canonical];
 
 /// A directory that is removed, with the files and directories in it, when the check ends.

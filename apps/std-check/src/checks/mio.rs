@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-checks!["mio": timeout, wakes_at_once, waker, waker_from_before, accept_and_read, connect, refused, write_becomes_possible,
+checks!["mio": timeout, wakes_at_once, waker, waker_from_before, accept_and_read, connect, refused,
+    write_becomes_possible,
     end_of_stream, silence_after_deregistering, udp, many_at_once];
 
 const A: Token = Token(1);

@@ -4,7 +4,8 @@ use crate::check::Outcome;
 use crate::{checks, ensure, ensure_eq};
 use std::hint::black_box;
 
-checks!["numbers": integers, wide_integers, floats_are_ieee, math_functions, float_text, rounding, sorting, text];
+checks!["numbers": integers, wide_integers, floats_are_ieee, math_functions, float_text, rounding,
+    sorting, text];
 
 fn integers() -> Outcome {
     let big = black_box(i64::MAX);

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-checks!["polling": timeout, once_until_asked_again, writable, accept, notify, notify_from_before, deleted];
+checks!["polling": timeout, once_until_asked_again, writable, accept, notify, notify_from_before,
+    deleted];
 
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
 const BRIEFLY: Option<Duration> = Some(Duration::from_millis(10));

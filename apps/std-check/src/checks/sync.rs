@@ -7,8 +7,10 @@ use std::sync::{Arc, Barrier, Condvar, LazyLock, Mutex, Once, OnceLock, PoisonEr
 use std::thread;
 use std::time::{Duration, Instant};
 
-checks!["sync": mutex_excludes, try_lock, condvar_ping_pong, condvar_timeout, condvar_timeout_in_time, notify_all,
-    notify_one_wakes_one, rwlock_shares_and_excludes, rwlock_readers_wait_for_writer, once, once_lock, lazy_lock, barrier, atomics, poisoning];
+checks!["sync": mutex_excludes, try_lock, condvar_ping_pong, condvar_timeout,
+    condvar_timeout_in_time, notify_all,
+    notify_one_wakes_one, rwlock_shares_and_excludes, rwlock_readers_wait_for_writer, once,
+        once_lock, lazy_lock, barrier, atomics, poisoning];
 
 fn lock<T>(mutex: &Mutex<T>) -> Result<std::sync::MutexGuard<'_, T>, Failure> {
     mutex.lock().map_err(|_| failed("a mutex is poisoned"))

@@ -6,8 +6,10 @@ use std::io::{BufRead, BufReader, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
-checks!["tcp": round_trip, bulk_one_way, bulk_both_ways, addresses, any_address, foreign_address, ipv6, port_zero_is_assigned, address_in_use, port_is_free_after_close,
-    many_connections, connections_in_turn, backlog, clones_share, vectored, small_writes_arrive, nodelay, options, incoming];
+checks!["tcp": round_trip, bulk_one_way, bulk_both_ways, addresses, any_address, foreign_address,
+    ipv6, port_zero_is_assigned, address_in_use, port_is_free_after_close,
+    many_connections, connections_in_turn, backlog, clones_share, vectored, small_writes_arrive,
+        nodelay, options, incoming];
 
 /// A listener on loopback, and its address.
 pub fn listen() -> Result<(TcpListener, SocketAddr), Failure> {

@@ -8,8 +8,10 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-checks!["tcp_ends": close_is_end_of_stream, half_close, shutdown_read, shutdown_wakes_a_reader, write_after_peer_closed, reset_on_unread_data,
-    data_before_close_arrives, refused, refused_after_listener_closed, unconnected_shutdown_twice, pending_connection_of_closed_listener];
+checks!["tcp_ends": close_is_end_of_stream, half_close, shutdown_read, shutdown_wakes_a_reader,
+    write_after_peer_closed, reset_on_unread_data,
+    data_before_close_arrives, refused, refused_after_listener_closed, unconnected_shutdown_twice,
+        pending_connection_of_closed_listener];
 
 fn close_is_end_of_stream() -> Outcome {
     let (client, mut server) = pair()?;

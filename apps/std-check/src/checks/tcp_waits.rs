@@ -8,8 +8,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-checks!["tcp_waits": read_blocks_until_data, accept_blocks_until_connect, many_accept_at_once, read_timeout, timeouts_are_kept, zero_timeout_is_refused, write_timeout,
-    nonblocking_read, nonblocking_accept, nonblocking_write_fills_up, connect_timeout, two_threads_one_socket, peek];
+checks!["tcp_waits": read_blocks_until_data, accept_blocks_until_connect, many_accept_at_once,
+    read_timeout, timeouts_are_kept, zero_timeout_is_refused, write_timeout,
+    nonblocking_read, nonblocking_accept, nonblocking_write_fills_up, connect_timeout,
+        two_threads_one_socket, peek];
 
 fn read_blocks_until_data() -> Outcome {
     let (mut client, mut server) = pair()?;

@@ -10,8 +10,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-checks!["threads": results_come_back, names, ids_are_unique, parallelism, two_thousand_at_once, twenty_thousand_in_turn,
-    scoped, yield_lets_others_run, is_finished, detached, default_stack, large_stack, small_stack, park, park_timeout, spawn_from_threads];
+checks!["threads": results_come_back, names, ids_are_unique, parallelism, two_thousand_at_once,
+    twenty_thousand_in_turn,
+    scoped, yield_lets_others_run, is_finished, detached, default_stack, large_stack, small_stack,
+        park, park_timeout, spawn_from_threads];
 
 fn results_come_back() -> Outcome {
     let threads: Vec<_> = (0..50u64).map(|n| thread::spawn(move || n * n)).collect();

@@ -5,7 +5,8 @@ use crate::{checks, ensure};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-checks!["time": never_goes_back, has_fine_grain, sleep_is_long_enough, sleep_is_not_much_longer, short_sleeps,
+checks!["time": never_goes_back, has_fine_grain, sleep_is_long_enough, sleep_is_not_much_longer,
+    short_sleeps,
     wall_clock_is_set, clocks_agree, sleeps_end_in_order, arithmetic];
 
 fn never_goes_back() -> Outcome {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-checks!["tls": each_thread_has_its_own, initialized_once_per_thread, destructors_run, alignment, used_in_destructors];
+checks!["tls": each_thread_has_its_own, initialized_once_per_thread, destructors_run, alignment,
+    used_in_destructors];
 
 fn each_thread_has_its_own() -> Outcome {
     thread_local!(static VALUE: Cell<u64> = const { Cell::new(7) });

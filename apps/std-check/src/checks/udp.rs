@@ -7,7 +7,8 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-checks!["udp": datagrams_keep_their_borders, empty_datagram, sizes, too_large, any_address, longer_than_the_buffer, connected, connected_filters, peek, read_timeout,
+checks!["udp": datagrams_keep_their_borders, empty_datagram, sizes, too_large, any_address,
+    longer_than_the_buffer, connected, connected_filters, peek, read_timeout,
     nonblocking, blocking_receive_wakes, many_sockets, address_in_use, addresses,
     clones_share, burst,
     closed_after_sending];

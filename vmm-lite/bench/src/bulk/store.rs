@@ -1,4 +1,5 @@
-//! What fills the guest: values of the key-value store in it, of bytes that look random and are known.
+//! What fills the guest: values of the key-value store in it, of bytes that look random and are
+//! known.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},

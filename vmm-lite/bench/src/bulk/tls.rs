@@ -1,6 +1,8 @@
-//! TLS as moves have it: the same library, provider, version, cipher and records, in buffers as large, and nothing else.
+//! TLS as moves have it: the same library, provider, version, cipher and records, in buffers as
+//! large, and nothing else.
 //!
-//! The writer is the client. What is encrypted is taken from where it lies, and what is decrypted is given out where it lies.
+//! The writer is the client. What is encrypted is taken from where it lies, and what is decrypted
+//! is given out where it lies.
 
 use std::{
     io::{self, Read, Write},
@@ -53,7 +55,8 @@ enum Next {
 }
 
 impl Writer {
-    /// Shakes hands: the other side sends its certificate in the clear first, which is what it is then trusted for.
+    /// Shakes hands: the other side sends its certificate in the clear first, which is what it is
+    /// then trusted for.
     pub fn new(stream: &mut TcpStream) -> io::Result<Self> {
         let mut length = [0; 4];
         stream.read_exact(&mut length)?;

@@ -1,7 +1,8 @@
 //! A client that is there before the store is, and has its answer as soon as there can be one.
 //!
-//! A connection request that is sent before the guest's TAP device carries packets is lost, and TCP sends it again only after a second; one that is sent later waits
-//! there for the guest, which has to deal with all that do. So one is sent every two milliseconds at first, and then every twenty.
+//! A connection request that is sent before the guest's TAP device carries packets is lost, and TCP
+//! sends it again only after a second; one that is sent later waits there for the guest, which has
+//! to deal with all that do. So one is sent every two milliseconds at first, and then every twenty.
 
 use std::{
     collections::VecDeque,

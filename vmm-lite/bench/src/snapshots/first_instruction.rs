@@ -23,7 +23,8 @@ const SIZES: [u32; 3] = [16, 256, 1024];
 const PAGES_PER_MIB: u32 = 128;
 /// What reads all of the memory first is slow, and done so much less often.
 const LESS: u32 = 10;
-/// QEMU may stop a guest for so long to save it here, in ms: one that rewrites its memory all the time is never done in less.
+/// QEMU may stop a guest for so long to save it here, in ms: one that rewrites its memory all the
+/// time is never done in less.
 const LIMIT_MS: u64 = 20_000;
 
 /// One way to start, at one size.

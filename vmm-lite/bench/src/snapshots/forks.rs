@@ -1,4 +1,5 @@
-//! Many stores from one that runs. QEMU has no such thing: what comes nearest is to start as many from one file, one after the other.
+//! Many stores from one that runs. QEMU has no such thing: what comes nearest is to start as many
+//! from one file, one after the other.
 
 use std::{net::SocketAddr, path::Path};
 
@@ -126,7 +127,8 @@ struct Samples {
 }
 
 impl Samples {
-    /// Forks the VM `name` and adds how long that took. The clones run then, in the processes with these numbers.
+    /// Forks the VM `name` and adds how long that took. The clones run then, in the processes with
+    /// these numbers.
     fn fork(
         &mut self,
         vmm: &Vmm,

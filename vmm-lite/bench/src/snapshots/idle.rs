@@ -7,7 +7,8 @@ use vmm_lite_lab::{Error, Result};
 /// For so long they have nothing to do before that: what a clone does when it starts is behind it.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Private memory of each of these processes after a while in which nobody asked anything of them, in bytes.
+/// Private memory of each of these processes after a while in which nobody asked anything of them,
+/// in bytes.
 pub fn private(pids: &[u64]) -> Result<Vec<u64>> {
     thread::sleep(IDLE);
     pids.iter().map(|pid| of(*pid)).collect()
@@ -35,7 +36,8 @@ mod tests {
 
     #[test]
     fn private_memory_is_counted_and_no_other() {
-        let text = "00400000-7ffd r 00:00 0 [rollup]\nRss:  900 kB\nShared_Clean:  700 kB\nPrivate_Clean:  12 kB\nPrivate_Dirty:  188 kB\n";
+        let text = "00400000-7ffd r 00:00 0 [rollup]\nRss:  900 kB\nShared_Clean:  700 \
+            kB\nPrivate_Clean:  12 kB\nPrivate_Dirty:  188 kB\n";
         assert_eq!(sum(text), Some(200 << 10));
         assert_eq!(sum("Rss: 900 kB\n"), None);
     }

@@ -1,12 +1,13 @@
 //! Snapshots of the same image by vmm-lite and by QEMU, in turn, and what is made of them.
 //!
-//! - [`saves`]: how long the guest stands while it is saved, what a client sees of that, how large the file is
+//! - [`saves`]: how long the guest stands while it is saved, what a client sees of that, how large
+//!   the file is
 //! - [`restores`]: from exec to the first reply of a store
 //! - [`first_instruction`]: from exec to the guest's first instruction, for guests of three sizes
 //! - [`forks`]: many from one; `idle`: what each costs
 //!
-//! QEMU 7.2 saves a running guest by a migration to a file, and starts from it by `-incoming`. Files are in the system's temporary directory and
-//! in the page cache when they are read.
+//! QEMU 7.2 saves a running guest by a migration to a file, and starts from it by `-incoming`.
+//! Files are in the system's temporary directory and in the page cache when they are read.
 
 mod client;
 mod first_instruction;

@@ -1,4 +1,5 @@
-//! A store that comes back: from exec to the first right reply to a client that asks for what was stored before.
+//! A store that comes back: from exec to the first right reply to a client that asks for what was
+//! stored before.
 
 use std::path::{Path, PathBuf};
 

@@ -20,13 +20,16 @@ impl Snapshots {
         let count = self.saves.iter().flat_map(|s| &s.figures).map(|f| f.pause_ns.count).max();
         writeln!(
             t,
-            "{} snapshots of each system in each scenario while the guest runs: `vmm-lite snapshot`, and QEMU's `migrate` to `exec:cat > FILE` and `cont`; \
-             median / p99 / max. The pause is vmm-lite's from the request to the first instruction, QEMU's from its STOP to its RESUME event.\n",
+            "{} snapshots of each system in each scenario while the guest runs: `vmm-lite \
+             snapshot`, and QEMU's `migrate` to `exec:cat > FILE` and `cont`; \
+             median / p99 / max. The pause is vmm-lite's from the request to the first \
+             instruction, QEMU's from its STOP to its RESUME event.\n",
             count.unwrap_or_default()
         )?;
         writeln!(
             t,
-            "| saved | system | pause by own account | longest gap seen by guest or client | the same watch with no snapshot | until the file is on the disk | file, KiB |"
+            "| saved | system | pause by own account | longest gap seen by guest or client | the \
+             same watch with no snapshot | until the file is on the disk | file, KiB |"
         )?;
         writeln!(t, "| --- | --- | ---: | ---: | ---: | ---: | ---: |")?;
         for scenario in &self.saves {
@@ -56,7 +59,8 @@ impl Snapshots {
     fn write_restores(&self, t: &mut String) -> std::fmt::Result {
         writeln!(
             t,
-            "A store of 16 MiB with 6,000 keys, from its file, {} times each; median / p99 / max.\n",
+            "A store of 16 MiB with 6,000 keys, from its file, {} times each; median / p99 / \
+             max.\n",
             self.restores.first().map_or(0, |f| f.runs_ns.count)
         )?;
         writeln!(t, "| restored | file, KiB | exec until the guest runs | exec to first reply |")?;
@@ -83,11 +87,13 @@ impl Snapshots {
     fn write_forks(&self, t: &mut String) -> std::fmt::Result {
         writeln!(
             t,
-            "Where there is a network each has a TAP device of its own. The parent's pause and the private memory of a clone that does nothing are median / p99 / max.\n"
+            "Where there is a network each has a TAP device of its own. The parent's pause and the \
+             private memory of a clone that does nothing are median / p99 / max.\n"
         )?;
         writeln!(
             t,
-            "| many of one store | at a time | exec until all run, median / max | a second | the parent stands | private memory of an idle one, KiB |"
+            "| many of one store | at a time | exec until all run, median / max | a second | the \
+             parent stands | private memory of an idle one, KiB |"
         )?;
         writeln!(t, "| --- | ---: | ---: | ---: | ---: | ---: |")?;
         for f in &self.forks {

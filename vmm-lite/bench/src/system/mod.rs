@@ -1,4 +1,5 @@
-//! The two systems, behind what the bench asks of both: start a guest, move it to the other host, save it, start it from what was saved, end it.
+//! The two systems, behind what the bench asks of both: start a guest, move it to the other host,
+//! save it, start it from what was saved, end it.
 
 mod qemu;
 mod vmm_lite;
@@ -17,9 +18,11 @@ use vmm_lite_lab::{Error, Result, site::Site, vmm::PATIENCE};
 
 /// The guest's address on the data network.
 pub const GUEST_IP: &str = "10.0.0.2";
-/// The guest's MAC address under both systems, so that the client's neighbour table is right for whichever has its turn.
+/// The guest's MAC address under both systems, so that the client's neighbour table is right for
+/// whichever has its turn.
 pub const GUEST_MAC: &str = "52:54:00:00:00:02";
-/// Memory of every guest here, in MiB. 16 for the key-value store, as the targets say; dirtier needs room for its pages.
+/// Memory of every guest here, in MiB. 16 for the key-value store, as the targets say; dirtier
+/// needs room for its pages.
 pub const KV_MEMORY_MIB: u32 = 16;
 /// See [`KV_MEMORY_MIB`].
 pub const DIRTIER_MEMORY_MIB: u32 = 32;
@@ -68,8 +71,9 @@ pub struct Guest {
 /// What a system says of one move.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Moved {
-    /// Blackout by the system's own account, ns. vmm-lite: request to pause until first instruction. QEMU: from its STOP to its
-    /// RESUME event, which leaves out its vCPUs' stop and start.
+    /// Blackout by the system's own account, ns. vmm-lite: request to pause until first
+    /// instruction. QEMU: from its STOP to its RESUME event, which leaves out its vCPUs' stop and
+    /// start.
     pub blackout_ns: u64,
     /// From the command until it was done, ns.
     pub total_ns: u64,
@@ -113,12 +117,14 @@ pub trait System {
     fn start(&mut self, guest: &Guest) -> Result<()>;
     /// Moves it to the other host.
     fn move_on(&mut self) -> Result<Moved>;
-    /// Saves it to `file`, and lets it run on. QEMU stops it when it expects to be done within `limit_ms`; vmm-lite takes no such limit.
+    /// Saves it to `file`, and lets it run on. QEMU stops it when it expects to be done within
+    /// `limit_ms`; vmm-lite takes no such limit.
     fn save(&mut self, file: &Path, limit_ms: u64) -> Result<Saved>;
     /// The ways there are to start from a file.
     fn ways(&self) -> &'static [Restore];
-    /// Starts `guest` from a file it was saved to, on host 0 with the TAP device `tap`, and returns from when to when that took, by the
-    /// monotonic clock: from right before exec until its vCPU entered it (vmm-lite), until the RESUME event was here (QEMU, as [`Moved::blackout_ns`]).
+    /// Starts `guest` from a file it was saved to, on host 0 with the TAP device `tap`, and returns
+    /// from when to when that took, by the monotonic clock: from right before exec until its vCPU
+    /// entered it (vmm-lite), until the RESUME event was here (QEMU, as [`Moved::blackout_ns`]).
     fn restore(&mut self, guest: &Guest, file: &Path, tap: &str, how: Restore) -> Result<Started>;
     /// Ends it, whatever it does.
     fn kill(&mut self);

@@ -84,7 +84,8 @@ impl MoveObserver for Reply {
 fn dialer_in(request: &Request, files: &mut Vec<File>) -> Result<Option<Dialer>, Error> {
     let dialer = if request.flag("connector") { files.pop().map(Dialer::new) } else { None };
     if dialer.is_none() && jailed().is_some_and(|jailed| jailed.network) {
-        let why = "the VM is in a jail without a network, and nothing came with the request that connects for it: \
+        let why = "the VM is in a jail without a network, and nothing came with the request that \
+            connects for it: \
                    `vmm-lite migrate` of the same version sends that";
         return Err(Error::Transport(why.into()));
     }

@@ -59,12 +59,15 @@ pub enum Error {
     },
     /// It is no unikernel.
     #[error(
-        "{} is an ELF file, but no vmm-lite image: build the program with `vmm-lite build`", .0.display()
+        "{} is an ELF file, but no vmm-lite image: build the program with `vmm-lite \
+         build`", .0.display()
     )]
     NoNote(PathBuf),
     /// It was built for another interface.
     #[error(
-        "{} was built for version {image} of the interface between guest and vmm-lite, this vmm-lite has version {ours}; build it again with this vmm-lite", path.display(), ours = INTERFACE_VERSION
+        "{} was built for version {image} of the interface between guest and vmm-lite, this \
+         vmm-lite has version {ours}; build it again with this \
+         vmm-lite", path.display(), ours = INTERFACE_VERSION
     )]
     Interface {
         /// The file.
@@ -77,7 +80,8 @@ pub enum Error {
     Entry(PathBuf),
     /// A segment where none can be.
     #[error(
-        "{} has a segment at {address:#x}, {size} bytes long, outside of where images lie (from {base:#x} to the end of memory)", path.display(), base = IMAGE_BASE
+        "{} has a segment at {address:#x}, {size} bytes long, outside of where images lie (from \
+         {base:#x} to the end of memory)", path.display(), base = IMAGE_BASE
     )]
     Segment {
         /// The file.
@@ -89,7 +93,8 @@ pub enum Error {
     },
     /// Not enough memory to start.
     #[error(
-        "{} needs at least {} MiB of memory to start, and was given {} MiB (see --memory)", path.display(), needed.div_ceil(1 << 20), given >> 20
+        "{} needs at least {} MiB of memory to start, and was given {} MiB (see \
+         --memory)", path.display(), needed.div_ceil(1 << 20), given >> 20
     )]
     Memory {
         /// The file.

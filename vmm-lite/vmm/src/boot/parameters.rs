@@ -11,7 +11,8 @@ use vmm_lite_interface::{
 pub enum Error {
     /// More than fits.
     #[error(
-        "arguments and environment take {0} bytes, written out for the guest; {max} are the most it can be given", max = CMDLINE_MAX - 1
+        "arguments and environment take {0} bytes, written out for the guest; {max} are the most \
+         it can be given", max = CMDLINE_MAX - 1
     )]
     TooLong(usize),
     /// Not an address with a prefix length.
@@ -115,7 +116,8 @@ mod tests {
         };
         assert_eq!(
             parameters.cmdline().unwrap(),
-            "name=kv ip=10.0.0.2/24 gateway=10.0.0.1 dns=10.0.0.1 dns=::1 env:A=b%20c -- --port %00 x%20y"
+            "name=kv ip=10.0.0.2/24 gateway=10.0.0.1 dns=10.0.0.1 dns=::1 env:A=b%20c -- --port \
+             %00 x%20y"
         );
     }
 

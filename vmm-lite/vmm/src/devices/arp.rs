@@ -9,8 +9,9 @@ const BROADCAST: [u8; 6] = [0xff; 6];
 /// Shortest Ethernet frame, without its checksum.
 const SHORTEST: usize = 60;
 
-/// The frames that announce a guest, each with an empty virtio-net header: gratuitous ARP as a request and as a reply if the address is known to be an
-/// IPv4 one (hosts differ in which they listen to), else a reverse ARP, which teaches switches the way and says nothing of addresses.
+/// The frames that announce a guest, each with an empty virtio-net header: gratuitous ARP as a
+/// request and as a reply if the address is known to be an IPv4 one (hosts differ in which they
+/// listen to), else a reverse ARP, which teaches switches the way and says nothing of addresses.
 #[must_use]
 pub fn announcements(mac: [u8; 6], ip: Option<IpAddr>) -> Vec<Vec<u8>> {
     match ip {

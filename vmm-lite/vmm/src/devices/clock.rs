@@ -1,6 +1,7 @@
 //! The guest's clock: the TSC scaled to nanoseconds, published in the control page.
 //!
-//! Monotonic time goes on through pauses and moves and never back (rule R6); it is rebased only while the vCPU is stopped.
+//! Monotonic time goes on through pauses and moves and never back (rule R6); it is rebased only
+//! while the vCPU is stopped.
 
 use serde::{Deserialize, Serialize};
 use std::{
@@ -58,7 +59,8 @@ impl Clock {
         self.at(tsc())
     }
 
-    /// How long until the guest's monotonic time is `deadline_ns`, in ns; `None` for `u64::MAX`, which never comes.
+    /// How long until the guest's monotonic time is `deadline_ns`, in ns; `None` for `u64::MAX`,
+    /// which never comes.
     #[must_use]
     pub fn until(&self, deadline_ns: u64) -> Option<u64> {
         (deadline_ns != u64::MAX).then(|| deadline_ns.saturating_sub(self.now()))
@@ -77,7 +79,8 @@ impl Clock {
         ClockState { mono_ns: self.now(), wall_offset_ns: self.wall_offset_ns }
     }
 
-    /// Goes on from a captured clock, `away` after it was captured. The wall clock follows this host's, unless that would put it back.
+    /// Goes on from a captured clock, `away` after it was captured. The wall clock follows this
+    /// host's, unless that would put it back.
     pub fn apply(&mut self, state: ClockState, away: Duration) {
         self.tsc_base = tsc();
         self.mono_base_ns = state.mono_ns.saturating_add(away.as_nanos() as u64);

@@ -1,7 +1,9 @@
-//! The console: the rings in the control page on the guest's side, this process's standard streams and attached clients on the other.
+//! The console: the rings in the control page on the guest's side, this process's standard streams
+//! and attached clients on the other.
 //!
-//! The guest is never made to wait for an attached client: those read from a bounded history and are told what they missed. Standard output
-//! does hold the guest back when nobody reads it, as it would any program; what was not written yet then stays in the ring and moves with the guest.
+//! The guest is never made to wait for an attached client: those read from a bounded history and
+//! are told what they missed. Standard output does hold the guest back when nobody reads it, as it
+//! would any program; what was not written yet then stays in the ring and moves with the guest.
 
 mod rings;
 
@@ -26,7 +28,8 @@ const INPUT: usize = 4096;
 /// What a pipe takes without blocking once poll says it is writable.
 const CHUNK: usize = libc::PIPE_BUF;
 
-/// The other side of the rings, shared by the vCPU thread, whoever feeds input, and attached clients.
+/// The other side of the rings, shared by the vCPU thread, whoever feeds input, and attached
+/// clients.
 #[derive(Debug, Default)]
 pub struct Console {
     output: Mutex<Output>,
@@ -118,8 +121,8 @@ impl Console {
         self.input_taken.notify_all();
     }
 
-    /// What was printed from byte number `from` on (0: as far back as the history goes), waiting for it at most `patience`.
-    /// `None` when there will be no more.
+    /// What was printed from byte number `from` on (0: as far back as the history goes), waiting
+    /// for it at most `patience`. `None` when there will be no more.
     #[must_use]
     pub fn read(&self, from: u64, patience: Duration) -> Option<Piece> {
         let output = self.output();
@@ -143,13 +146,14 @@ impl Console {
         self.output().total
     }
 
-    /// Hands input to the guest, waiting while it takes none. The caller nudges the vCPU after each call. `false` when the console is closed.
+    /// Hands input to the guest, waiting while it takes none. The caller nudges the vCPU after each
+    /// call. `false` when the console is closed.
     pub fn feed(&self, bytes: &[u8], nudge: impl FnMut()) -> bool {
         self.feed_unless(bytes, &AtomicBool::new(false), nudge)
     }
 
-    /// As [`feed`](Self::feed); gives up, and returns `false`, when `gone` is set. After setting it call
-    /// [`look_again`](Self::look_again).
+    /// As [`feed`](Self::feed); gives up, and returns `false`, when `gone` is set. After setting it
+    /// call [`look_again`](Self::look_again).
     pub fn feed_unless(&self, bytes: &[u8], gone: &AtomicBool, mut nudge: impl FnMut()) -> bool {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -193,7 +197,8 @@ impl Console {
     }
 }
 
-/// Writes what `to` takes without blocking, although the descriptor itself (which we share with others) may be a blocking one.
+/// Writes what `to` takes without blocking, although the descriptor itself (which we share with
+/// others) may be a blocking one.
 fn write_ready(to: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     let mut written = 0;
     while written < bytes.len() && is_writable(to)? {

@@ -1,7 +1,8 @@
 //! Waiting for a network device to carry packets.
 //!
-//! A TAP that was just opened has its carrier, but the kernel puts its transmit queue to work later, by up to a second (link events are
-//! handled once a second at most), and drops what is sent through it until then. A guest that arrives here must not depend on that.
+//! A TAP that was just opened has its carrier, but the kernel puts its transmit queue to work
+//! later, by up to a second (link events are handled once a second at most), and drops what is sent
+//! through it until then. A guest that arrives here must not depend on that.
 
 use super::tap::Tap;
 use nix::sys::socket::{
@@ -13,7 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Waits until packets go through `tap` to the guest, at most `patience`; whether they do. They do not while it is set down.
+/// Waits until packets go through `tap` to the guest, at most `patience`; whether they do. They do
+/// not while it is set down.
 ///
 /// # Errors
 /// What the host says.

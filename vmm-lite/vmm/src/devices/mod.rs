@@ -1,7 +1,8 @@
 //! What the guest talks to: the control page with its clock and console, and the network device.
 //!
-//! All of it runs on the vCPU thread, when the guest has rung the doorbell. What the guest writes is checked before it is used; a guest that
-//! breaks a rule ends with a [`Violation`] that names it, and the VMM goes on to say so.
+//! All of it runs on the vCPU thread, when the guest has rung the doorbell. What the guest writes
+//! is checked before it is used; a guest that breaks a rule ends with a [`Violation`] that names
+//! it, and the VMM goes on to say so.
 
 pub mod arp;
 pub mod clock;

@@ -37,7 +37,8 @@ pub const TUN_F_TSO6: u32 = 0x04;
 pub enum Error {
     /// It does not exist.
     #[error(
-        "there is no network device {0}; make it with `ip tuntap add {0} mode tap user $USER && ip link set {0} up`"
+        "there is no network device {0}; make it with `ip tuntap add {0} mode tap user $USER && ip \
+         link set {0} up`"
     )]
     Missing(String),
     /// Somebody else has it open.
@@ -45,7 +46,8 @@ pub enum Error {
     Busy(String),
     /// The user may not.
     #[error(
-        "no permission to use TAP device {0}: make it for this user with `ip tuntap add {0} mode tap user $USER`, or run as root"
+        "no permission to use TAP device {0}: make it for this user with `ip tuntap add {0} mode \
+         tap user $USER`, or run as root"
     )]
     NoPermission(String),
     /// There is a device of that name, of another kind.
@@ -56,7 +58,8 @@ pub enum Error {
     Name(String),
     /// No TUN/TAP on this host.
     #[error(
-        "{TUN} cannot be opened: load the module with `modprobe tun`; in a container, pass the device in"
+        "{TUN} cannot be opened: load the module with `modprobe tun`; in a container, pass the \
+         device in"
     )]
     NoTun(#[source] io::Error),
     /// A call failed.
@@ -140,8 +143,8 @@ impl Tap {
         Ok(tap)
     }
 
-    /// In place of a device, a descriptor that does not block and keeps packets apart, such as an end of a pair of sockets: for tests of what
-    /// guests do to their queues.
+    /// In place of a device, a descriptor that does not block and keeps packets apart, such as an
+    /// end of a pair of sockets: for tests of what guests do to their queues.
     #[must_use]
     pub fn over(descriptor: OwnedFd) -> Self {
         Self { file: descriptor.into(), name: "none".into(), network: None }

@@ -1,8 +1,10 @@
 //! Threads whose work is long, and for which nobody is to wait.
 //!
-//! Memory is copied while the guest runs and its clients ask it things. On a host whose CPUs are all busy each of them would wait until a copying thread's time slice is
-//! over, which is milliseconds. A thread with long slices gets as much of the CPU as before, and whoever wakes with a shorter one goes first (Linux 6.12 and later; earlier
-//! ones leave it at not letting such a thread's own waking interrupt others).
+//! Memory is copied while the guest runs and its clients ask it things. On a host whose CPUs are
+//! all busy each of them would wait until a copying thread's time slice is over, which is
+//! milliseconds. A thread with long slices gets as much of the CPU as before, and whoever wakes
+//! with a shorter one goes first (Linux 6.12 and later; earlier ones leave it at not letting such a
+//! thread's own waking interrupt others).
 
 use std::mem::size_of;
 
@@ -23,7 +25,8 @@ struct SchedAttr {
     period: u64,
 }
 
-/// Makes the calling thread one of these, for good. Where the host does not let it, it stays as it is.
+/// Makes the calling thread one of these, for good. Where the host does not let it, it stays as it
+/// is.
 pub fn be_patient() {
     let attr = SchedAttr {
         size: size_of::<SchedAttr>() as u32,

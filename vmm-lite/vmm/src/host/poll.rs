@@ -13,7 +13,8 @@ pub enum Watch {
     HungUp(RawFd),
 }
 
-/// Waits until one of `watched` is ready, at most `patience`; says which are. A signal ends the wait early.
+/// Waits until one of `watched` is ready, at most `patience`; says which are. A signal ends the
+/// wait early.
 ///
 /// # Errors
 /// What `ppoll` says.

@@ -1,12 +1,15 @@
 //! Real-time priority for the threads of a switch.
 //!
-//! While a guest stands, every time one of these threads waits for a CPU that something else uses is blackout. Where the host lets this process do so
-//! (root, CAP_SYS_NICE, RLIMIT_RTPRIO) they go first for as long as the switch takes, which is bounded by the patience with the guest; elsewhere nothing changes.
+//! While a guest stands, every time one of these threads waits for a CPU that something else uses
+//! is blackout. Where the host lets this process do so (root, CAP_SYS_NICE, RLIMIT_RTPRIO) they go
+//! first for as long as the switch takes, which is bounded by the patience with the guest;
+//! elsewhere nothing changes.
 
 use super::this_thread;
 
-/// At which end of a copy a thread works, which decides who goes first where both ends are on one host. The priorities are the lowest of the real-time ones: before
-/// everything ordinary, behind whatever the host itself has.
+/// At which end of a copy a thread works, which decides who goes first where both ends are on one
+/// host. The priorities are the lowest of the real-time ones: before everything ordinary, behind
+/// whatever the host itself has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
     /// Waits for the other, without sleep.
@@ -67,8 +70,9 @@ fn set(thread: i32, policy: i32, priority: i32) -> bool {
 impl Drop for Urgent {
     fn drop(&mut self) {
         if let Some(before) = self.0 {
-            // A process that may raise a thread may lower it, but not always make its children inherit that again, which nobody here needs. If the thread
-            // has ended there is nothing to do.
+            // A process that may raise a thread may lower it, but not always make its children
+            // inherit that again, which nobody here needs. If the thread has ended there is nothing
+            // to do.
             set(before.thread, before.policy | libc::SCHED_RESET_ON_FORK, before.priority);
         }
     }

@@ -1,6 +1,7 @@
 //! Certificates: X.509, signed by the key that they are for.
 //!
-//! They carry a key and a time, nothing else: the name in all of them is the same, and means nothing.
+//! They carry a key and a time, nothing else: the name in all of them is the same, and means
+//! nothing.
 
 use super::{
     Error,

@@ -1,7 +1,9 @@
-//! The directory that holds a host's identity and whom it trusts: `key.pem`, `certificate.pem`, `trusted`.
+//! The directory that holds a host's identity and whom it trusts: `key.pem`, `certificate.pem`,
+//! `trusted`.
 //!
-//! It has mode 0700 and its files 0600, and anything else is refused: whoever can write there decides who may send VMs, and whoever can read the key
-//! is this host. Files are replaced whole, so that nobody ever reads half of one.
+//! It has mode 0700 and its files 0600, and anything else is refused: whoever can write there
+//! decides who may send VMs, and whoever can read the key is this host. Files are replaced whole,
+//! so that nobody ever reads half of one.
 
 use super::{Error, HostIdentity, TrustStore};
 use nix::fcntl::{Flock, FlockArg};
@@ -27,8 +29,8 @@ pub struct IdentityDir {
 }
 
 impl IdentityDir {
-    /// `given`, else `$VMM_LITE_IDENTITY`, else `/etc/vmm-lite` for root and `$XDG_CONFIG_HOME/vmm-lite` (`~/.config/vmm-lite`) for others. It
-    /// need not be there.
+    /// `given`, else `$VMM_LITE_IDENTITY`, else `/etc/vmm-lite` for root and
+    /// `$XDG_CONFIG_HOME/vmm-lite` (`~/.config/vmm-lite`) for others. It need not be there.
     #[must_use]
     pub fn find(given: Option<PathBuf>) -> Self {
         let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);

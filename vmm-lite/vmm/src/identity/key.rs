@@ -5,7 +5,8 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use std::{fmt, str::FromStr};
 
 const PREFIX: &str = "ed25519:";
-/// A `SubjectPublicKeyInfo` of Ed25519 (RFC 8410) up to the key, without the outermost tag and length.
+/// A `SubjectPublicKeyInfo` of Ed25519 (RFC 8410) up to the key, without the outermost tag and
+/// length.
 pub(super) const SPKI: [u8; 10] = [0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// A host's public key.

@@ -1,8 +1,9 @@
 //! Who a host is, and which hosts it trusts.
 //!
-//! A host has an Ed25519 key pair and a certificate for it that it signed itself; it trusts other hosts by their public keys, as SSH does, each for what it
-//! may do: send VMs here, receive VMs from here. There is no authority above the hosts. Everything is in one directory that nobody else may
-//! enter.
+//! A host has an Ed25519 key pair and a certificate for it that it signed itself; it trusts other
+//! hosts by their public keys, as SSH does, each for what it may do: send VMs here, receive VMs
+//! from here. There is no authority above the hosts. Everything is in one directory that nobody
+//! else may enter.
 //!
 //! - [`key`]: public keys as people copy them
 //! - [`certificate`]: certificates, and what is wrong with one
@@ -39,13 +40,16 @@ use std::{io, path::PathBuf};
 pub enum Error {
     /// There is none.
     #[error(
-        "this host has no identity in {}: both hosts of a move must know each other. On each, run `vmm-lite identity init`, \
-         then give the other the line it printed: `vmm-lite identity trust LINE`. (--plaintext on both sides does without; only on a network \
+        "this host has no identity in {}: both hosts of a move must know each other. On each, run \
+         `vmm-lite identity init`, \
+         then give the other the line it printed: `vmm-lite identity trust LINE`. (--plaintext on \
+         both sides does without; only on a network \
          that you trust)", .0.display()
     )]
     None(PathBuf),
     /// There is one, and it stays.
-    #[error("{} holds an identity already; `vmm-lite identity show` prints it, `identity renew` prolongs it", .0.display())]
+    #[error("{} holds an identity already; `vmm-lite identity show` prints it, `identity renew` \
+        prolongs it", .0.display())]
     Exists(PathBuf),
     /// Others could read or change it.
     #[error("{} must be this user's, with no access for others (chmod {mode:o})", path.display())]
@@ -84,17 +88,20 @@ pub enum Error {
     Signer(String),
     /// Not a key.
     #[error(
-        "{0:?} is no host's key: it is the line that `vmm-lite identity show` prints there, such as ed25519:… NAME"
+        "{0:?} is no host's key: it is the line that `vmm-lite identity show` prints there, such \
+         as ed25519:… NAME"
     )]
     Key(String),
     /// Not a name.
     #[error(
-        "{0:?} cannot be a host's name: letters, digits, '.', '_' and '-', at most 64, not beginning with '.' or '-'"
+        "{0:?} cannot be a host's name: letters, digits, '.', '_' and '-', at most 64, not \
+         beginning with '.' or '-'"
     )]
     Name(String),
     /// A name that another key has.
     #[error(
-        "{name} is the name of another key that is trusted; choose another name, or `vmm-lite identity revoke {name}` first"
+        "{name} is the name of another key that is trusted; choose another name, or `vmm-lite \
+         identity revoke {name}` first"
     )]
     Taken {
         /// The name.
@@ -136,7 +143,8 @@ pub enum Error {
     /// Several hosts could be meant.
     #[error(
         "which host is expected at {at} is not known, as several may receive VMs ({names}). Name \
-         its key, tcp://{at}#ed25519:…, or bind it to the address: vmm-lite identity trust KEY NAME \
+         its key, tcp://{at}#ed25519:…, or bind it to the address: vmm-lite identity trust KEY \
+         NAME \
          --at {at}. (--trust-on-first-use takes any of them, and binds it)"
     )]
     AnyThere {
@@ -150,7 +158,8 @@ pub enum Error {
     NotTrusted(String),
     /// The host's own certificate.
     #[error(
-        "this host's certificate {0}; `vmm-lite identity renew` makes one that is valid for the same key; is the clock right?"
+        "this host's certificate {0}; `vmm-lite identity renew` makes one that is valid for the \
+         same key; is the clock right?"
     )]
     Validity(&'static str),
     /// The library that makes keys and certificates.

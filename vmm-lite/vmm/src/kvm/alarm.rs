@@ -4,14 +4,16 @@ use super::kick;
 use crate::host::this_thread;
 use std::{mem, ptr, time::Duration};
 
-/// Interrupts the calling thread again and again until it is dropped: one signal could come right before the guest is entered.
+/// Interrupts the calling thread again and again until it is dropped: one signal could come right
+/// before the guest is entered.
 #[derive(Debug)]
 pub struct Alarm(Option<libc::timer_t>);
 
 // A timer belongs to the process; which thread it interrupts is settled.
 impl Alarm {
-    /// Interrupts every `interval` of CPU time of the thread's, which is less than a second: on a busy host it may wait for its CPU for longer than what is to be cut short
-    /// takes. Where there can be no timer it never does.
+    /// Interrupts every `interval` of CPU time of the thread's, which is less than a second: on a
+    /// busy host it may wait for its CPU for longer than what is to be cut short takes. Where there
+    /// can be no timer it never does.
     #[must_use]
     pub fn every(interval: Duration) -> Self {
         kick::install_handler();

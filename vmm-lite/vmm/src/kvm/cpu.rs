@@ -1,21 +1,23 @@
 //! The CPU as the guest sees it.
 //!
-//! With hardware virtualization the guest sees the CPUID that is set here. A KVM without it (kvm-pvm) lets `cpuid` and `xgetbv` through to the
-//! host's CPU, so there the guest has seen all that the host has. Either way [`Features`] says what the guest could have found and come to
-//! rely on, and a host that lacks some of it must not take the guest over.
+//! With hardware virtualization the guest sees the CPUID that is set here. A KVM without it
+//! (kvm-pvm) lets `cpuid` and `xgetbv` through to the host's CPU, so there the guest has seen all
+//! that the host has. Either way [`Features`] says what the guest could have found and come to rely
+//! on, and a host that lacks some of it must not take the guest over.
 
 use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 use serde::{Deserialize, Serialize};
 use std::{arch::x86_64::__cpuid_count, path::Path, sync::OnceLock};
 
-/// The state components a guest may switch on: x87, SSE, AVX, AVX-512. Others (AMX, PKRU) would not fit the state that moves.
+/// The state components a guest may switch on: x87, SSE, AVX, AVX-512. Others (AMX, PKRU) would not
+/// fit the state that moves.
 pub const XCR0_MAX: u64 = 0xe7;
 
 const ECX: usize = 2;
 const EDX: usize = 3;
 
-/// Feature words that programs look at: leaf, subleaf, register (0 eax, 1 ebx, 2 ecx, 3 edx), and the bits of it that do not depend on what the
-/// guest's own kernel switches on.
+/// Feature words that programs look at: leaf, subleaf, register (0 eax, 1 ebx, 2 ecx, 3 edx), and
+/// the bits of it that do not depend on what the guest's own kernel switches on.
 const WORDS: [(u32, u32, usize, u32); 10] = [
     (1, 0, ECX, !(1 << 27)), // OSXSAVE mirrors CR4
     (1, 0, EDX, !0),
@@ -102,7 +104,8 @@ impl Features {
 
     fn from(cpuid: impl Fn(u32, u32) -> [u32; 4]) -> Self {
         let v = cpuid(0, 0);
-        // Where the CPU itself is virtual each `cpuid` takes microseconds; words of one leaf follow each other.
+        // Where the CPU itself is virtual each `cpuid` takes microseconds; words of one leaf follow
+        // each other.
         let mut last = None;
         let mut word = |leaf, subleaf, reg: usize| match last {
             Some((of, values)) if of == (leaf, subleaf) => (values as [u32; 4])[reg],
@@ -147,7 +150,8 @@ pub fn sees_host_cpuid() -> bool {
     *SEES.get_or_init(|| Path::new("/sys/module/kvm_pvm").exists())
 }
 
-/// What the guest is to see: all that KVM supports, without the state components past [`XCR0_MAX`] and the features that need them.
+/// What the guest is to see: all that KVM supports, without the state components past [`XCR0_MAX`]
+/// and the features that need them.
 pub(super) fn guest_cpuid(mut supported: CpuId) -> CpuId {
     for entry in supported.as_mut_slice() {
         limit(entry);

@@ -1,8 +1,10 @@
 //! The guest's memory as KVM sees it, and the log of the pages written to it.
 //!
-//! The set handed out is KVM's log of what the guest wrote together with [`GuestRam`]'s marks of what the VMM wrote. Reading it and
-//! clearing it are two steps where KVM can (`KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2`): the last round of a move only reads, since clearing
-//! would write-protect pages for a guest that is about to leave, and a move that fails after it has lost nothing (rule R2).
+//! The set handed out is KVM's log of what the guest wrote together with [`GuestRam`]'s marks of
+//! what the VMM wrote. Reading it and clearing it are two steps where KVM can
+//! (`KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2`): the last round of a move only reads, since clearing would
+//! write-protect pages for a guest that is about to leave, and a move that fails after it has lost
+//! nothing (rule R2).
 
 use super::{Error, failed};
 use crate::memory::{GuestRam, PageSet};
@@ -71,7 +73,8 @@ enum User {
 }
 
 impl DirtyLog {
-    /// So many pages are taken out of a [full](Self::start_full) log at a time, right before they are read: the guest has a fault for each of them that it writes to.
+    /// So many pages are taken out of a [full](Self::start_full) log at a time, right before they
+    /// are read: the guest has a fault for each of them that it writes to.
     pub const PIECE: usize = 256;
 
     pub(super) fn new(vm: Arc<VmFd>, ram: Arc<GuestRam>) -> Result<Self, Error> {
@@ -101,13 +104,16 @@ impl DirtyLog {
             memory_size: self.ram.size(),
             userspace_addr: self.ram.host_address() as u64,
         };
-        // SAFETY: the range is `ram`'s mapping, which `self` and the vCPU keep alive as long as the VM.
+        // SAFETY: the range is `ram`'s mapping, which `self` and the vCPU keep alive as long as the
+        // VM.
         unsafe { self.vm.set_user_memory_region(region) }
             .map_err(failed("give the guest its memory"))
     }
 
-    /// Starts logging: from now on every page that changes will be in a set handed out. So may be any page that was not [left out](Self::leave_out) since, as the log
-    /// begins full where KVM can have it so: an empty one would slow the guest down at once by a fault for each page that it writes to.
+    /// Starts logging: from now on every page that changes will be in a set handed out. So may be
+    /// any page that was not [left out](Self::leave_out) since, as the log begins full where KVM
+    /// can have it so: an empty one would slow the guest down at once by a fault for each page that
+    /// it writes to.
     ///
     /// # Errors
     /// [`Error::Call`].
@@ -121,8 +127,9 @@ impl DirtyLog {
         Ok(())
     }
 
-    /// Takes these pages out of the log: what they hold is about to be read, and they are in it again when they change. Both ends of the range are multiples of 64,
-    /// or its end is that of the memory.
+    /// Takes these pages out of the log: what they hold is about to be read, and they are in it
+    /// again when they change. Both ends of the range are multiples of 64, or its end is that of
+    /// the memory.
     ///
     /// # Errors
     /// [`Error::Call`]. Nothing is lost then.
@@ -180,7 +187,8 @@ impl DirtyLog {
         Ok(())
     }
 
-    /// Takes the set of pages that changed since it was last taken: a page that changes from now on is in the next one.
+    /// Takes the set of pages that changed since it was last taken: a page that changes from now on
+    /// is in the next one.
     ///
     /// # Errors
     /// [`Error::Call`]. Nothing is lost then.
@@ -231,7 +239,8 @@ impl DirtyLog {
                 dirty_bitmap: bitmap.as_mut_ptr().cast(),
             },
         };
-        // SAFETY: the bitmap has a bit for every page of the slot, rounded up to 64 as KVM writes it.
+        // SAFETY: the bitmap has a bit for every page of the slot, rounded up to 64 as KVM writes
+        // it.
         let r = unsafe { ioctl_with_mut_ref(&*self.vm, KVM_GET_DIRTY_LOG(), &mut log) };
         if r != 0 {
             let source = io::Error::last_os_error();
@@ -271,7 +280,8 @@ impl DirtyLog {
     }
 }
 
-/// Somebody looks at how much the guest writes. Whoever [starts](DirtyLog::start_full) the log meanwhile gets it, and what was watched is forgotten.
+/// Somebody looks at how much the guest writes. Whoever [starts](DirtyLog::start_full) the log
+/// meanwhile gets it, and what was watched is forgotten.
 #[derive(Debug)]
 pub struct Watch<'log> {
     log: &'log DirtyLog,

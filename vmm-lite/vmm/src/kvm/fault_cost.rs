@@ -1,7 +1,10 @@
-//! What it costs a guest on this host when KVM's second tables lack a page: tried out in a VM that is made for that.
+//! What it costs a guest on this host when KVM's second tables lack a page: tried out in a VM that
+//! is made for that.
 //!
-//! The VM's code touches pages one after the other at CPL 3, in tables of 4 KiB pages as a guest has them for its program. It does so in a part of memory that is
-//! new to KVM, and then again; what is different between the two is the faults. All in all that takes a few milliseconds, of which the process that waits for a VM has plenty.
+//! The VM's code touches pages one after the other at CPL 3, in tables of 4 KiB pages as a guest
+//! has them for its program. It does so in a part of memory that is new to KVM, and then again;
+//! what is different between the two is the faults. All in all that takes a few milliseconds, of
+//! which the process that waits for a VM has plenty.
 
 use super::{Error, Exit, Faults, Host, Vcpu, failed, user_mode};
 use crate::host::this_thread;
@@ -22,7 +25,8 @@ const TSS: u64 = 0x6000;
 const TSS_SIZE: u32 = 104;
 const PORT_MAP: u32 = 8192 + 1;
 const CODE: u64 = 0xa000;
-/// Each way is tried so many times, of which the one in the middle counts: others may have been disturbed.
+/// Each way is tried so many times, of which the one in the middle counts: others may have been
+/// disturbed.
 const TIMES: u64 = 5;
 const SIZE: u64 = PAGE as u64;
 
@@ -60,7 +64,8 @@ fn code() -> &'static [u8] {
         static vmm_lite_touch_end: u8;
     }
     let (start, end) = (&raw const vmm_lite_touch, &raw const vmm_lite_touch_end);
-    // SAFETY: both symbols are defined right above, the second behind the first in one section of constants.
+    // SAFETY: both symbols are defined right above, the second behind the first in one section of
+    // constants.
     unsafe { std::slice::from_raw_parts(start, end.offset_from_unsigned(start)) }
 }
 
@@ -187,7 +192,8 @@ mod tests {
         let began = std::time::Instant::now();
         let costs: Vec<_> = (0..5).map(|_| host.fault_cost()).collect();
         eprintln!("{costs:?} in {:?}", began.elapsed());
-        // It is some microseconds, and more on a host that is busy; now and then it drowns in noise.
+        // It is some microseconds, and more on a host that is busy; now and then it drowns in
+        // noise.
         for cost in &costs {
             match cost {
                 Ok(cost) => assert!(cost.fault < Duration::from_secs(1), "{costs:?}"),

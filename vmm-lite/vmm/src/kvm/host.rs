@@ -24,7 +24,8 @@ const ASK_STACK: usize = 128 << 10;
 #[derive(Clone, Debug)]
 pub struct Host {
     kvm: Arc<Kvm>,
-    /// Which CPU features KVM supports, once somebody has asked: finding out takes it a third of a millisecond.
+    /// Which CPU features KVM supports, once somebody has asked: finding out takes it a third of a
+    /// millisecond.
     supported: Arc<OnceLock<CpuId>>,
 }
 
@@ -49,7 +50,8 @@ impl Host {
             libc::EACCES | libc::EPERM => Error::NoPermission(path.into()),
             errno => Error::Open(path.into(), io::Error::from_raw_os_error(errno)),
         })?;
-        // SAFETY: a descriptor that was just opened and that nothing else owns. If it should not be KVM, the version says so.
+        // SAFETY: a descriptor that was just opened and that nothing else owns. If it should not be
+        // KVM, the version says so.
         let kvm = unsafe { Kvm::from_raw_fd(fd) };
         match kvm.get_api_version() {
             v if v == KVM_API_VERSION as i32 => {}
@@ -92,14 +94,15 @@ impl Host {
         Ok(cpu::Features::of_this_host(self.supported()?))
     }
 
-    /// A VM with `ram` at guest-physical 0 and one vCPU, reset, and what CPU features KVM supports. VM and vCPU live in the [`Vcpu`] and the
-    /// [`DirtyLog`].
+    /// A VM with `ram` at guest-physical 0 and one vCPU, reset, and what CPU features KVM supports.
+    /// VM and vCPU live in the [`Vcpu`] and the [`DirtyLog`].
     ///
     /// # Errors
     /// [`Error::Call`] for whatever KVM would not do.
     pub fn create(&self, ram: &Arc<GuestRam>) -> Result<(Vcpu, DirtyLog, CpuId), Error> {
         thread::scope(|scope| {
-            // KVM asks a virtual CPU for each of its features, which takes as long as making the VM. Neither needs the other.
+            // KVM asks a virtual CPU for each of its features, which takes as long as making the
+            // VM. Neither needs the other.
             let asking = self.supported.get().is_none().then(|| {
                 let ask = || self.supported().map(drop);
                 thread::Builder::new().stack_size(ASK_STACK).spawn_scoped(scope, ask)

@@ -1,7 +1,8 @@
 //! Getting a vCPU thread out of the guest, from another thread.
 //!
-//! A kick is never lost and costs a signal only if it must: `immediate_exit` ends a `KVM_RUN` that is about to begin, a signal one that has
-//! begun. The vCPU's side is [`Kick::enter`], whose order of stores and loads makes one of the two certain.
+//! A kick is never lost and costs a signal only if it must: `immediate_exit` ends a `KVM_RUN` that
+//! is about to begin, a signal one that has begun. The vCPU's side is [`Kick::enter`], whose order
+//! of stores and loads makes one of the two certain.
 
 use kvm_bindings::kvm_run;
 use std::{
@@ -36,22 +37,26 @@ impl Kick {
     }
 
     fn immediate_exit(&self) -> &AtomicU8 {
-        // SAFETY: set in `new` to a byte that stays mapped; the kernel reads it and does not write it.
+        // SAFETY: set in `new` to a byte that stays mapped; the kernel reads it and does not write
+        // it.
         unsafe { &*self.immediate_exit.load(SeqCst) }
     }
 
-    /// Makes the vCPU leave the guest, or not enter it, if a thread is on its way. What it is to do then must have been stored before.
+    /// Makes the vCPU leave the guest, or not enter it, if a thread is on its way. What it is to do
+    /// then must have been stored before.
     pub fn kick(&self) {
         self.immediate_exit().store(1, SeqCst);
         let thread = self.inside.load(SeqCst);
         if thread != OUTSIDE {
-            // SAFETY: a thread of this process that was in KVM_RUN a moment ago; the handler does nothing. Should the thread have ended
-            // since, the call fails, which is fine: then there is nothing to kick.
+            // SAFETY: a thread of this process that was in KVM_RUN a moment ago; the handler does
+            // nothing. Should the thread have ended since, the call fails, which is fine: then
+            // there is nothing to kick.
             unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal()) };
         }
     }
 
-    /// Says that the calling thread is about to run the guest, and asks `wanted` whether something else is wanted first. `false`: it is.
+    /// Says that the calling thread is about to run the guest, and asks `wanted` whether something
+    /// else is wanted first. `false`: it is.
     pub(crate) fn enter(&self, thread: i32, wanted: impl FnOnce() -> bool) -> bool {
         self.inside.store(thread, SeqCst);
         self.immediate_exit().store(0, SeqCst);
@@ -72,7 +77,8 @@ impl Kick {
         self.inside.load(SeqCst) != OUTSIDE
     }
 
-    /// Makes the next `KVM_RUN` return before it enters the guest, having completed what the last exit left open.
+    /// Makes the next `KVM_RUN` return before it enters the guest, having completed what the last
+    /// exit left open.
     pub(super) fn exit_at_once(&self) {
         self.immediate_exit().store(1, SeqCst);
     }
@@ -87,7 +93,8 @@ pub(super) fn install_handler() {
     static ONCE: Once = Once::new();
     extern "C" fn nothing(_: libc::c_int) {}
     ONCE.call_once(|| {
-        // SAFETY: a handler that does nothing, without SA_RESTART so that system calls end with EINTR.
+        // SAFETY: a handler that does nothing, without SA_RESTART so that system calls end with
+        // EINTR.
         let r = unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = nothing as *const () as usize;

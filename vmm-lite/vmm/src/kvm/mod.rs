@@ -1,7 +1,7 @@
 //! KVM: the VM, its vCPU, what the vCPU holds, and the log of what it writes.
 //!
-//! No interrupt controller and no timer is asked for: the guest needs none (see `vmm_lite_interface::doorbell`), and what is
-//! not there need not move.
+//! No interrupt controller and no timer is asked for: the guest needs none (see
+//! `vmm_lite_interface::doorbell`), and what is not there need not move.
 
 mod alarm;
 pub mod cpu;
@@ -34,12 +34,14 @@ use std::{io, path::PathBuf};
 pub enum Error {
     /// There is no KVM device.
     #[error(
-        "{} does not exist: this host has no KVM, or its module is not loaded (try `modprobe kvm_intel` or `kvm_amd`; in a container, pass the device in)", .0.display()
+        "{} does not exist: this host has no KVM, or its module is not loaded (try `modprobe \
+         kvm_intel` or `kvm_amd`; in a container, pass the device in)", .0.display()
     )]
     Missing(PathBuf),
     /// The user may not use the KVM device.
     #[error(
-        "no permission to open {}: join the group that owns it (often `sudo usermod -aG kvm $USER`, then log in again) or run as root", .0.display()
+        "no permission to open {}: join the group that owns it (often `sudo usermod -aG kvm \
+         $USER`, then log in again) or run as root", .0.display()
     )]
     NoPermission(PathBuf),
     /// The device is there and cannot be opened.

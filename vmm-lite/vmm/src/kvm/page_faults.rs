@@ -1,7 +1,8 @@
 //! How often the vCPU's second tables (shadow or nested) lacked a page, as KVM counts it.
 //!
-//! A VM that has just been made has none of them: each page costs the guest some microseconds when it first touches it. Some KVMs fill in a page's neighbors too, which
-//! makes one such fault slower and saves others.
+//! A VM that has just been made has none of them: each page costs the guest some microseconds when
+//! it first touches it. Some KVMs fill in a page's neighbors too, which makes one such fault slower
+//! and saves others.
 
 use super::Error;
 use kvm_bindings::{KVMIO, kvm_stats_desc, kvm_stats_header};
@@ -19,11 +20,13 @@ use vmm_sys_util::{ioctl::ioctl, ioctl_io_nr};
 
 ioctl_io_nr!(KVM_GET_STATS_FD, KVMIO, 0xce);
 
-/// Of the vCPU: faults that KVM mended by filling in a table's entry, or by emulating the instruction. What it handed on to the guest is not among them.
+/// Of the vCPU: faults that KVM mended by filling in a table's entry, or by emulating the
+/// instruction. What it handed on to the guest is not among them.
 const FAULTS: &[&str] = &["pf_fixed", "pf_emulate"];
 /// Of the VM: pages that the second tables have.
 const PAGES: &[&str] = &["pages_4k", "pages_2m", "pages_1g"];
-/// More than any KVM has, of counters and of bytes in their names: what it says of itself is not believed beyond that.
+/// More than any KVM has, of counters and of bytes in their names: what it says of itself is not
+/// believed beyond that.
 const MOST: u32 = 1024;
 
 /// What came together so far.
@@ -55,7 +58,8 @@ impl PageFaults {
     /// Of `vcpu`, which must not be running, and its VM.
     ///
     /// # Errors
-    /// [`Error::Call`] where KVM has no binary statistics (before Linux 5.14), [`Error::Lacks`] where they do not have these.
+    /// [`Error::Call`] where KVM has no binary statistics (before Linux 5.14), [`Error::Lacks`]
+    /// where they do not have these.
     pub(super) fn of(vcpu: &VcpuFd, vm: &VmFd) -> Result<Self, Error> {
         Ok(Self { vcpu: Counters::of(vcpu, FAULTS)?, vm: Counters::of(vm, PAGES)? })
     }

@@ -1,8 +1,10 @@
-//! Whether this host's KVM can run a VM that comes from elsewhere: tried with a VM that is made for that.
+//! Whether this host's KVM can run a VM that comes from elsewhere: tried with a VM that is made for
+//! that.
 //!
-//! It runs a few instructions at CPL 3 from registers that the VMM has set, which ring the doorbell; it is captured, the state is applied, and it goes on from
-//! there. A KVM that cannot do this, as on some emulated CPUs, would end a VM with its first instruction after a move, when the source has
-//! given it up.
+//! It runs a few instructions at CPL 3 from registers that the VMM has set, which ring the
+//! doorbell; it is captured, the state is applied, and it goes on from there. A KVM that cannot do
+//! this, as on some emulated CPUs, would end a VM with its first instruction after a move, when the
+//! source has given it up.
 
 use super::{Error, Exit, Host, failed, user_mode};
 use crate::memory::{GuestRam, PAGE};
@@ -41,7 +43,8 @@ fn code() -> &'static [u8] {
         static vmm_lite_self_test_end: u8;
     }
     let (start, end) = (&raw const vmm_lite_self_test, &raw const vmm_lite_self_test_end);
-    // SAFETY: both symbols are defined right above, the second behind the first in one section of constants.
+    // SAFETY: both symbols are defined right above, the second behind the first in one section of
+    // constants.
     unsafe { std::slice::from_raw_parts(start, end.offset_from_unsigned(start)) }
 }
 
@@ -79,7 +82,8 @@ impl Host {
     /// # Errors
     /// [`Error::SelfTest`] if one would not; [`Error::Call`] for what KVM would not do.
     pub fn self_test(&self) -> Result<(), Error> {
-        fail_point!("kvm.self-test", else return Err(Error::SelfTest { step: "code at CPL 3", came_to: "an injected failure".into() }));
+        fail_point!("kvm.self-test", else return Err(Error::SelfTest { step: "code at CPL \
+            3", came_to: "an injected failure".into() }));
         let ram = Arc::new(GuestRam::new(MEMORY)?);
         fill(&ram)?;
         let (mut vcpu, ..) = self.create(&ram)?;

@@ -11,12 +11,14 @@ use serde::{Deserialize, Serialize};
 /// What `KVM_RUN` can hand over and take by itself.
 pub(super) const SYNC_ALL: u32 = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
 
-/// What KVM says of the events that it hands over: pending NMI, interrupt shadow and SMM are in them.
+/// What KVM says of the events that it hands over: pending NMI, interrupt shadow and SMM are in
+/// them.
 const EVENTS_VALID: u32 =
     KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM;
 
-/// MSRs that belong to the guest's state and that it could have set: SYSENTER, PAT, syscall entry, GS base of the kernel, TSC_AUX. FS and GS
-/// base and EFER are in the system registers. The TSC is not among them: the guest's clock is in the control page.
+/// MSRs that belong to the guest's state and that it could have set: SYSENTER, PAT, syscall entry,
+/// GS base of the kernel, TSC_AUX. FS and GS base and EFER are in the system registers. The TSC is
+/// not among them: the guest's clock is in the control page.
 pub(super) const MSRS: [u32; 10] = [
     0x174,
     0x175,
@@ -39,8 +41,9 @@ pub struct Msr {
     pub value: u64,
 }
 
-/// Everything a vCPU holds, in KVM's own (stable) types. Without an interrupt controller in the kernel there is no MP state but "runnable", and each call
-/// that is left out is nine microseconds less of blackout on either side (on a KVM without hardware virtualization).
+/// Everything a vCPU holds, in KVM's own (stable) types. Without an interrupt controller in the
+/// kernel there is no MP state but "runnable", and each call that is left out is nine microseconds
+/// less of blackout on either side (on a KVM without hardware virtualization).
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct VcpuState {
     /// General purpose registers.
@@ -66,7 +69,8 @@ pub struct SteadyState {
 }
 
 impl Vcpu {
-    /// Reads what is not going to change any more, so that a capture need not. For a guest that is at CPL 3.
+    /// Reads what is not going to change any more, so that a capture need not. For a guest that is
+    /// at CPL 3.
     ///
     /// # Errors
     /// [`Error::Call`].
@@ -93,7 +97,8 @@ impl Vcpu {
         self.fd.get_kvm_run().kvm_dirty_regs = if given { SYNC_ALL.into() } else { 0 };
     }
 
-    /// Has KVM take and hand over registers, and complete what the last exit left open, without a step into the guest.
+    /// Has KVM take and hand over registers, and complete what the last exit left open, without a
+    /// step into the guest.
     pub(super) fn settle(&mut self, doing: &'static str) -> Result<(), Error> {
         self.give();
         self.kick_handle().exit_at_once();
@@ -141,7 +146,8 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Completes what the last exit left open (an `out` whose instruction KVM has not stepped over yet) and captures.
+    /// Completes what the last exit left open (an `out` whose instruction KVM has not stepped over
+    /// yet) and captures.
     ///
     /// # Errors
     /// [`Error::Call`].
@@ -165,12 +171,14 @@ impl Vcpu {
         })
     }
 
-    /// The general purpose registers as the guest will go on with them. The other registers are handed over with them.
+    /// The general purpose registers as the guest will go on with them. The other registers are
+    /// handed over with them.
     fn final_regs(&mut self) -> Result<kvm_regs, Error> {
         let mut regs = self.fd.sync_regs().regs;
         match (self.left, self.completed) {
             (Left::Registers, _) => return Ok(regs),
-            // A call of KVM's less, which is 20 µs on one without hardware virtualization: the same instruction comes to the same.
+            // A call of KVM's less, which is 20 µs on one without hardware virtualization: the same
+            // instruction comes to the same.
             (Left::RegistersAtOut, Some((at, next))) if at == regs.rip => {
                 regs.rip = next;
                 return Ok(regs);
@@ -188,17 +196,20 @@ impl Vcpu {
         Ok(regs)
     }
 
-    /// Sets everything. When this returns the vCPU has taken it all, or is going to when it runs: nothing is left that could fail then.
+    /// Sets everything. When this returns the vCPU has taken it all, or is going to when it runs:
+    /// nothing is left that could fail then.
     ///
     /// # Errors
-    /// [`Error::State`] for what no guest of vmm-lite can have, [`Error::Call`] for what KVM refuses.
+    /// [`Error::State`] for what no guest of vmm-lite can have, [`Error::Call`] for what KVM
+    /// refuses.
     pub fn apply(&mut self, state: &VcpuState) -> Result<(), Error> {
         let xsave = padded(&state.xsave).ok_or(Error::State("too much FPU state"))?;
         let steady = SteadyState { xcrs: state.xcrs, msrs: state.msrs.clone() };
         self.apply_steady(&steady)?;
         (self.steady, self.captured, self.left) = (None, None, Left::Unknown);
         let taken = self.taken.take();
-        // SAFETY: KVM reads the 4096 bytes of the structure, no more: XCR0 was checked not to name components that need more.
+        // SAFETY: KVM reads the 4096 bytes of the structure, no more: XCR0 was checked not to name
+        // components that need more.
         unsafe { self.fd.set_xsave(&xsave) }.map_err(failed("set the FPU state"))?;
         let sync = self.fd.sync_regs_mut();
         (sync.regs, sync.sregs, sync.events) = (state.regs, state.sregs, state.events);
@@ -206,7 +217,8 @@ impl Vcpu {
         if taken.is_some_and(|taken| state.is_taken_after(&taken)) {
             return Ok(());
         }
-        // The vCPU may have exited before for something that was left open; it is not the new state's.
+        // The vCPU may have exited before for something that was left open; it is not the new
+        // state's.
         self.settle("set the registers")
     }
 }
@@ -218,7 +230,8 @@ impl VcpuState {
         let mut sregs = self.sregs;
         let bases = [sregs.fs.base, sregs.gs.base];
         (sregs.fs.base, sregs.gs.base, sregs.cr2) = (taken.fs.base, taken.gs.base, taken.cr2);
-        // What is under way must be nothing; what is left of an exception that is over is no matter.
+        // What is under way must be nothing; what is left of an exception that is over is no
+        // matter.
         let kvm_vcpu_events { exception, flags, .. } = self.events;
         let nothing = kvm_vcpu_events { exception, flags, ..kvm_vcpu_events::default() };
         sregs == *taken

@@ -1,7 +1,10 @@
-//! Has pages of a guest read by a routine of its kernel's before the guest runs, so that KVM has filled in its own tables (shadow or nested) for them.
+//! Has pages of a guest read by a routine of its kernel's before the guest runs, so that KVM has
+//! filled in its own tables (shadow or nested) for them.
 //!
-//! Filling in an entry when the guest first touches a page takes 5 to 25 µs on a KVM without hardware virtualization, which makes a guest that was just moved slow for
-//! milliseconds. A read does: KVM makes the entry writable where the guest's own tables have the page marked as written to.
+//! Filling in an entry when the guest first touches a page takes 5 to 25 µs on a KVM without
+//! hardware virtualization, which makes a guest that was just moved slow for milliseconds. A read
+//! does: KVM makes the entry writable where the guest's own tables have the page marked as written
+//! to.
 
 use super::{Error, Vcpu, failed, user_mode};
 use kvm_bindings::{kvm_regs, kvm_sregs, kvm_vcpu_events};
@@ -15,11 +18,13 @@ pub type Run = (u64, u64);
 pub const RUNS: usize = 5;
 
 impl Vcpu {
-    /// Runs the routine at `routine` on `runs`, with the system registers of a guest at CPL 3. The vCPU holds nothing of worth afterwards but what
-    /// [`apply_steady`](Vcpu::apply_steady) has set.
+    /// Runs the routine at `routine` on `runs`, with the system registers of a guest at CPL 3. The
+    /// vCPU holds nothing of worth afterwards but what [`apply_steady`](Vcpu::apply_steady) has
+    /// set.
     ///
     /// # Errors
-    /// [`Error::State`] if it did anything else than what it is for; [`Error::Call`]. The vCPU may then have changed the guest's memory.
+    /// [`Error::State`] if it did anything else than what it is for; [`Error::Call`]. The vCPU may
+    /// then have changed the guest's memory.
     pub fn touch(
         &mut self,
         system: &kvm_sregs,

@@ -70,7 +70,8 @@ pub(super) enum Left {
     Unknown,
     /// The registers, handed over.
     Registers,
-    /// The registers, as they are before or after the `out` for which the guest exited: which depends on how KVM comes by it.
+    /// The registers, as they are before or after the `out` for which the guest exited: which
+    /// depends on how KVM comes by it.
     RegistersAtOut,
 }
 
@@ -91,7 +92,8 @@ pub struct Vcpu {
     pub(super) captured: Option<VcpuState>,
     /// What the last exit left behind.
     pub(super) left: Left,
-    /// An `out` that KVM has completed: where the guest was when it exited for it, and where it went on.
+    /// An `out` that KVM has completed: where the guest was when it exited for it, and where it
+    /// went on.
     pub(super) completed: Option<(u64, u64)>,
     kick: Arc<Kick>,
     /// `None` where KVM does not count them.
@@ -112,7 +114,8 @@ impl Vcpu {
             return Err(Error::Lacks("KVM_CAP_SYNC_REGS"));
         }
         use_host_tsc(&fd);
-        // SAFETY: the page stays mapped as long as `fd`, which this vCPU owns; users of the handle hold the vCPU too (see `vm::Shared`).
+        // SAFETY: the page stays mapped as long as `fd`, which this vCPU owns; users of the handle
+        // hold the vCPU too (see `vm::Shared`).
         let kick = Arc::new(unsafe { Kick::new(fd.get_kvm_run()) });
         let msrs = state::MSRS.iter().copied().filter(|m| msrs.contains(m)).collect();
         let page_faults = PageFaults::of(&fd, &vm)
@@ -175,7 +178,8 @@ impl Vcpu {
         self.page_faults.clone()
     }
 
-    /// Has each exit hand over the registers, for a capture that is near; it costs a microsecond or two an exit.
+    /// Has each exit hand over the registers, for a capture that is near; it costs a microsecond or
+    /// two an exit.
     pub fn hand_over_registers(&mut self, near: bool) {
         self.fd.get_kvm_run().kvm_valid_regs = if near { SYNC_ALL.into() } else { 0 };
     }
@@ -252,7 +256,9 @@ impl Vcpu {
         // SAFETY: the exit reason says that this is the union's field; it has only integers.
         let suberror = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.internal.suberror };
         match suberror {
-            1 => "an instruction that KVM cannot emulate (SSE or AVX at CPL 0, on a host without hardware virtualization?)".into(),
+            1 => "an instruction that KVM cannot emulate (SSE or AVX at CPL 0, on a host without \
+                hardware virtualization?)"
+                .into(),
             n => format!("internal error {n}"),
         }
     }
@@ -272,8 +278,8 @@ impl std::fmt::Debug for Vcpu {
     }
 }
 
-/// Makes the guest's TSC the host's, so that both sides of the control page's clock read the same counter. Where the attribute is not
-/// there (kvm-pvm), it is so anyway.
+/// Makes the guest's TSC the host's, so that both sides of the control page's clock read the same
+/// counter. Where the attribute is not there (kvm-pvm), it is so anyway.
 fn use_host_tsc(fd: &VcpuFd) {
     let offset: i64 = 0;
     let attr = kvm_device_attr {

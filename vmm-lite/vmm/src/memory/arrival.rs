@@ -18,12 +18,13 @@ impl GuestRam {
         self.write(address, from.as_flattened())
     }
 
-    /// Has the host make pages resident by one call, where writing to them would take a page fault for each.
+    /// Has the host make pages resident by one call, where writing to them would take a page fault
+    /// for each.
     fn make_resident(&self, first: usize, count: usize) {
         debug_assert!(first + count <= self.pages());
         let (at, len) = (first * PAGE, count * PAGE);
-        // SAFETY: advice on pages that lie inside the mapping; it changes no content. Whatever the host says (it may know nothing of this advice), the pages
-        // come with the writes.
+        // SAFETY: advice on pages that lie inside the mapping; it changes no content. Whatever the
+        // host says (it may know nothing of this advice), the pages come with the writes.
         unsafe { libc::madvise(self.host.add(at).cast(), len, libc::MADV_POPULATE_WRITE) };
     }
 }

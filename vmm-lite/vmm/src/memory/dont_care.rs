@@ -10,9 +10,10 @@ use vmm_lite_interface::{
 };
 
 impl GuestRam {
-    /// The pages that the guest says it does not care for, as a checked copy: never one below the image (those are the VMM's),
-    /// never one of the bitmap itself, and the empty set where what the control page says of the bitmap cannot be true.
-    /// Only a stopped guest's answer can be acted upon.
+    /// The pages that the guest says it does not care for, as a checked copy: never one below the
+    /// image (those are the VMM's), never one of the bitmap itself, and the empty set where what
+    /// the control page says of the bitmap cannot be true. Only a stopped guest's answer can be
+    /// acted upon.
     #[must_use]
     pub fn dont_care(&self, control: &ControlPage) -> PageSet {
         self.dont_care_in(control, 0..self.pages().div_ceil(GROUP))

@@ -1,8 +1,9 @@
 //! Guest memory, and what is known of each of its pages.
 //!
-//! RAM is one range from guest-physical 0, backed by a memfd. Everything the VMM itself writes to it goes through
-//! `vm-memory`'s bitmap or is marked by hand right after the write, so that
-//! [`DirtyLog`](crate::kvm::DirtyLog) can add it to what KVM logged: a page that only the VMM wrote moves too.
+//! RAM is one range from guest-physical 0, backed by a memfd. Everything the VMM itself writes to
+//! it goes through `vm-memory`'s bitmap or is marked by hand right after the write, so that
+//! [`DirtyLog`](crate::kvm::DirtyLog) can add it to what KVM logged: a page that only the VMM wrote
+//! moves too.
 
 mod arrival;
 mod dont_care;
@@ -49,7 +50,8 @@ pub type Slice<'a> = VolatileSlice<'a, RefSlice<'a, Marks>>;
 pub enum Error {
     /// The size cannot be that of a guest.
     #[error(
-        "{0} bytes cannot be a guest's memory: it must be a multiple of 4096 between 2 MiB and 64 GiB"
+        "{0} bytes cannot be a guest's memory: it must be a multiple of 4096 between 2 MiB and 64 \
+         GiB"
     )]
     Size(u64),
     /// The host has no such memory to give.
@@ -78,14 +80,15 @@ pub struct GuestRam {
     size: u64,
     /// Where the host tells which pages are there, if what is written stays out of the file.
     pagemap: Option<File>,
-    /// Whether marks were ever forgotten, or a guest ran; until then a page without one was never written.
+    /// Whether marks were ever forgotten, or a guest ran; until then a page without one was never
+    /// written.
     forgot: AtomicBool,
     /// Whether all of it is here.
     presence: presence::Presence,
 }
 
-// SAFETY: `host` points into `mmap`, which lives as long and is itself Send; all access through it is volatile or
-// by atomics, as it must be anyway with a guest on the other side.
+// SAFETY: `host` points into `mmap`, which lives as long and is itself Send; all access through it
+// is volatile or by atomics, as it must be anyway with a guest on the other side.
 unsafe impl Send for GuestRam {}
 // SAFETY: as above; there is no interior state but the guest's memory and the atomic bitmap.
 unsafe impl Sync for GuestRam {}
@@ -102,14 +105,15 @@ impl GuestRam {
         let allocate = |source| Error::Allocate { size, source };
         let file = memfd(size).map_err(allocate)?;
         let ram = Self::map(file, size, libc::MAP_SHARED)?;
-        // SAFETY: advice on a mapping of ours; it changes no content. A host that has no huge pages for memfds says no,
-        // which is no error.
+        // SAFETY: advice on a mapping of ours; it changes no content. A host that has no huge pages
+        // for memfds says no, which is no error.
         unsafe { libc::madvise(ram.host.cast(), size as usize, libc::MADV_HUGEPAGE) };
         Ok(ram)
     }
 
-    /// Memory that begins with the content of `template`, a file of as many bytes as a guest can have, which it shares with all others made from the same one
-    /// until it is written to. The template never changes by that, and must not change otherwise: it is to be a sealed memfd.
+    /// Memory that begins with the content of `template`, a file of as many bytes as a guest can
+    /// have, which it shares with all others made from the same one until it is written to. The
+    /// template never changes by that, and must not change otherwise: it is to be a sealed memfd.
     ///
     /// # Errors
     /// [`Error::Size`], [`Error::Allocate`].
@@ -206,7 +210,8 @@ impl GuestRam {
             .map_err(|_| Error::Outside { address, len })
     }
 
-    /// Copies page number `page` out. While the vCPU runs the copy may be torn; the dirty log then names the page again.
+    /// Copies page number `page` out. While the vCPU runs the copy may be torn; the dirty log then
+    /// names the page again.
     ///
     /// # Errors
     /// [`Error::Outside`].
@@ -238,8 +243,8 @@ impl GuestRam {
         Ok(())
     }
 
-    /// Says that the VMM wrote `len` bytes at `address` past `vm-memory`. Call it **after** the write: a set taken in
-    /// between would otherwise lose the page.
+    /// Says that the VMM wrote `len` bytes at `address` past `vm-memory`. Call it **after** the
+    /// write: a set taken in between would otherwise lose the page.
     pub fn mark(&self, address: u64, len: usize) {
         self.marks().mark_dirty(address as usize, len);
     }
@@ -274,12 +279,13 @@ impl GuestRam {
         drop(self.marks().take());
     }
 
-    /// The control page. What the VMM writes there must be marked with [`mark`](Self::mark); what the guest writes there is
-    /// an allegation.
+    /// The control page. What the VMM writes there must be marked with [`mark`](Self::mark); what
+    /// the guest writes there is an allegation.
     #[must_use]
     pub fn control_page(&self) -> &ControlPage {
-        // SAFETY: the page lies inside RAM, whose size was checked to be above IMAGE_BASE, and is aligned; it has only
-        // atomics, for which any bit pattern is valid and which the guest may change at any time. The mapping lives as long as `self`.
+        // SAFETY: the page lies inside RAM, whose size was checked to be above IMAGE_BASE, and is
+        // aligned; it has only atomics, for which any bit pattern is valid and which the guest may
+        // change at any time. The mapping lives as long as `self`.
         unsafe { &*self.host.add(CONTROL_PAGE as usize).cast::<ControlPage>() }
     }
 
@@ -320,8 +326,8 @@ pub const fn page_address(page: usize) -> u64 {
 /// Whether a page holds only zeros.
 #[must_use]
 pub fn is_zero(page: &[u8; PAGE]) -> bool {
-    // Blocks, each without a branch inside, so that the compiler makes vector code and a page that starts with something
-    // is found out early.
+    // Blocks, each without a branch inside, so that the compiler makes vector code and a page that
+    // starts with something is found out early.
     page.as_chunks::<256>().0.iter().all(|block| block.iter().fold(0, |acc, b| acc | b) == 0)
 }
 

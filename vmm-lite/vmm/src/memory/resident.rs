@@ -67,7 +67,8 @@ impl GuestRam {
         }
     }
 
-    /// Gives the `count` pages from `first` on back to the host: their content is gone, and they read as zero.
+    /// Gives the `count` pages from `first` on back to the host: their content is gone, and they
+    /// read as zero.
     ///
     /// # Errors
     /// What the host says; [`io::ErrorKind::InvalidInput`] for pages outside.

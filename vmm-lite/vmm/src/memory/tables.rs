@@ -28,7 +28,8 @@ impl Tables {
         Self { root: cr3 & ADDRESS, seen: BTreeMap::new() }
     }
 
-    /// Whether a program may read at `address`, and finds page number `address / PAGE` of `ram` there.
+    /// Whether a program may read at `address`, and finds page number `address / PAGE` of `ram`
+    /// there.
     pub fn is_itself(&mut self, ram: &GuestRam, address: u64) -> bool {
         let mut table = self.root;
         for level in (1..=4).rev() {
@@ -98,7 +99,8 @@ mod tests {
 
     const ALL: u64 = PRESENT | USER | 1 << 1;
 
-    /// 4 MiB, of which the first two are mapped by small pages and the rest by a large one; tables in pages 256 to 259.
+    /// 4 MiB, of which the first two are mapped by small pages and the rest by a large one; tables
+    /// in pages 256 to 259.
     fn ram() -> GuestRam {
         let ram = GuestRam::new(4 << 20).unwrap();
         let entry = |page: u64, n: u64, value: u64| {

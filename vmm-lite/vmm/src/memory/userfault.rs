@@ -1,16 +1,20 @@
 //! Faults of guest memory, served by this process: `userfaultfd`.
 //!
-//! A [`Userfault`] watches pages of one [`GuestRam`] for accesses to pages that are not there yet ([`Watch::Missing`]) or writes to pages that are
-//! protected ([`Watch::Writes`]). Whoever makes such an access, be it the vCPU in the guest or a thread of the VMM that looks at a queue, stands still until
-//! another thread reads the [`Fault`] and puts the page there or lifts the protection. So **the thread that serves faults must never touch guest memory
-//! through the mapping** where a page may be missing or, to write, protected: it would wait for itself. (Reading protected pages is fine.)
+//! A [`Userfault`] watches pages of one [`GuestRam`] for accesses to pages that are not there yet
+//! ([`Watch::Missing`]) or writes to pages that are protected ([`Watch::Writes`]). Whoever makes
+//! such an access, be it the vCPU in the guest or a thread of the VMM that looks at a queue, stands
+//! still until another thread reads the [`Fault`] and puts the page there or lifts the protection.
+//! So **the thread that serves faults must never touch guest memory through the mapping** where a
+//! page may be missing or, to write, protected: it would wait for itself. (Reading protected pages
+//! is fine.)
 //!
-//! Pages are named by number, so that nothing outside of the guest's memory can be reached from here; all calls are safe to make at any time, from any
-//! thread, with the guest running.
+//! Pages are named by number, so that nothing outside of the guest's memory can be reached from
+//! here; all calls are safe to make at any time, from any thread, with the guest running.
 //!
-//! What a host may do is found out by [`Userfault::open`]: since KVM faults from kernel mode a descriptor for faults of user mode only is no good,
-//! and that takes root, `CAP_SYS_PTRACE`, access to `/dev/userfaultfd`, or the sysctl `vm.unprivileged_userfaultfd`. A process that is about to give these up
-//! [keeps](keep) what it takes.
+//! What a host may do is found out by [`Userfault::open`]: since KVM faults from kernel mode a
+//! descriptor for faults of user mode only is no good, and that takes root, `CAP_SYS_PTRACE`,
+//! access to `/dev/userfaultfd`, or the sysctl `vm.unprivileged_userfaultfd`. A process that is
+//! about to give these up [keeps](keep) what it takes.
 
 mod descriptor;
 
@@ -110,7 +114,8 @@ const EVENTS: usize = 64;
 pub enum Error {
     /// The host does not let this process.
     #[error(
-        "this host does not let this user serve page faults of a VM: run as root, give the user access to {}, or set the sysctl vm.unprivileged_userfaultfd to 1",
+        "this host does not let this user serve page faults of a VM: run as root, give the user \
+         access to {}, or set the sysctl vm.unprivileged_userfaultfd to 1",
         descriptor::DEVICE
     )]
     Forbidden(#[source] io::Error),
@@ -152,7 +157,8 @@ pub struct Fault {
     pub protected: bool,
 }
 
-/// Serves faults of a guest's memory. Dropping it lets all accesses go on: what is missing then is zero, what is protected is not any more.
+/// Serves faults of a guest's memory. Dropping it lets all accesses go on: what is missing then is
+/// zero, what is protected is not any more.
 #[derive(Debug)]
 pub struct Userfault {
     fd: Descriptor,
@@ -160,7 +166,8 @@ pub struct Userfault {
 }
 
 impl Userfault {
-    /// Gets a descriptor for faults of `ram`. Nothing faults yet. It does not block, and it is not inherited over exec.
+    /// Gets a descriptor for faults of `ram`. Nothing faults yet. It does not block, and it is not
+    /// inherited over exec.
     ///
     /// # Errors
     /// [`Error::Forbidden`], [`Error::Lacks`].
@@ -174,9 +181,10 @@ impl Userfault {
         &self.ram
     }
 
-    /// Makes accesses to `pages` fault from now on. With [`Watch::Missing`], pages that are there already do not fault; with [`Watch::Writes`] nothing does
-    /// until it is protected. With missing pages the memory is not
-    /// [complete](GuestRam::complete) any more, until an [`Arriving`](super::Arriving) says so.
+    /// Makes accesses to `pages` fault from now on. With [`Watch::Missing`], pages that are there
+    /// already do not fault; with [`Watch::Writes`] nothing does until it is protected. With
+    /// missing pages the memory is not [complete](GuestRam::complete) any more, until an
+    /// [`Arriving`](super::Arriving) says so.
     ///
     /// # Errors
     /// [`Error::Call`], [`Error::Outside`].
@@ -190,7 +198,8 @@ impl Userfault {
         if watch != Watch::Writes {
             self.ram.presence.watched_for_missing();
         }
-        // SAFETY: the structure that this call reads and fills; the range is of the guest's mapping. What a fault of it means is told above.
+        // SAFETY: the structure that this call reads and fills; the range is of the guest's
+        // mapping. What a fault of it means is told above.
         let r = unsafe { ioctl_with_mut_ref(self, UFFDIO_REGISTER(), &mut register) };
         checked(r, "watch the guest's memory")
     }
@@ -208,8 +217,9 @@ impl Userfault {
         self.wake(pages)
     }
 
-    /// Puts `content` where the missing pages from `first` on are, and wakes who waits for them. Pages that are there already stay as they are. Each page comes to
-    /// be there whole: nobody sees half of it. Returns how many were put.
+    /// Puts `content` where the missing pages from `first` on are, and wakes who waits for them.
+    /// Pages that are there already stay as they are. Each page comes to be there whole: nobody
+    /// sees half of it. Returns how many were put.
     ///
     /// # Errors
     /// [`Error::Call`], [`Error::Outside`]; some may have been put.
@@ -217,7 +227,8 @@ impl Userfault {
         self.copy_with(first, content, 0)
     }
 
-    /// Like [`copy`](Self::copy), and the pages are protected from the start. They must be watched for writes.
+    /// Like [`copy`](Self::copy), and the pages are protected from the start. They must be watched
+    /// for writes.
     ///
     /// # Errors
     /// As [`copy`](Self::copy).
@@ -229,28 +240,30 @@ impl Userfault {
         self.fill(first, content.len(), "put pages into the guest's memory", |range, at| {
             let from = content.as_ptr().wrapping_add(at) as u64;
             let mut copy = CopyPages { to: range.start, from, len: range.len, mode, copied: 0 };
-            // SAFETY: the structure that this call reads and fills. It reads `len` bytes of `content`, which has them from index `at` on, and makes pages of
-            // the guest's mapping.
+            // SAFETY: the structure that this call reads and fills. It reads `len` bytes of
+            // `content`, which has them from index `at` on, and makes pages of the guest's mapping.
             let r = unsafe { ioctl_with_mut_ref(self, UFFDIO_COPY(), &mut copy) };
             (r, copy.copied)
         })
     }
 
-    /// Makes the `count` missing pages from `first` on zero, and wakes who waits for them. Pages that are there already stay as they are. Returns how many
-    /// were made.
+    /// Makes the `count` missing pages from `first` on zero, and wakes who waits for them. Pages
+    /// that are there already stay as they are. Returns how many were made.
     ///
     /// # Errors
     /// [`Error::Call`], [`Error::Outside`]; some may have been made.
     pub fn zero(&self, first: usize, count: usize) -> Result<usize, Error> {
         self.fill(first, count, "make pages of the guest's memory zero", |range, _| {
             let mut zero = Zero { range, mode: 0, zeroed: 0 };
-            // SAFETY: the structure that this call reads and fills; it makes pages of the guest's mapping.
+            // SAFETY: the structure that this call reads and fills; it makes pages of the guest's
+            // mapping.
             let r = unsafe { ioctl_with_mut_ref(self, UFFDIO_ZEROPAGE(), &mut zero) };
             (r, zero.zeroed)
         })
     }
 
-    /// Calls `fill` until the kernel has gone through all pages: it stops at one that is there, and when the mapping is being changed.
+    /// Calls `fill` until the kernel has gone through all pages: it stops at one that is there, and
+    /// when the mapping is being changed.
     fn fill(
         &self,
         first: usize,
@@ -279,7 +292,8 @@ impl Userfault {
         Ok(put)
     }
 
-    /// Makes writes to `pages` fault, or lets them through again and wakes who waits to write. Pages that were never touched can be protected too.
+    /// Makes writes to `pages` fault, or lets them through again and wakes who waits to write.
+    /// Pages that were never touched can be protected too.
     ///
     /// # Errors
     /// [`Error::Call`], [`Error::Outside`].
@@ -287,7 +301,8 @@ impl Userfault {
         let range = self.range(&pages)?;
         loop {
             let mut change = WriteProtect { range, mode: if protect { PROTECT } else { 0 } };
-            // SAFETY: the structure that this call reads and fills; the range is of the guest's mapping.
+            // SAFETY: the structure that this call reads and fills; the range is of the guest's
+            // mapping.
             let r = unsafe { ioctl_with_mut_ref(self, UFFDIO_WRITEPROTECT(), &mut change) };
             // The mapping is being changed by another thread, for a moment.
             if r == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EAGAIN) {
@@ -307,8 +322,8 @@ impl Userfault {
         checked(r, "wake who waits for the guest's memory")
     }
 
-    /// Appends the accesses that wait and were not read yet, without waiting for one: poll the descriptor for that. Several threads may wait for the same page;
-    /// each access comes once.
+    /// Appends the accesses that wait and were not read yet, without waiting for one: poll the
+    /// descriptor for that. Several threads may wait for the same page; each access comes once.
     ///
     /// # Errors
     /// [`Error::Call`].

@@ -1,6 +1,7 @@
 //! Where VMs are sent: `tcp://HOST:PORT`, and with `#ed25519:…` to the host with that key only.
 //!
-//! Names are looked up by the verbs. The process of a VM, which opens no files and asks nobody, is told the addresses.
+//! Names are looked up by the verbs. The process of a VM, which opens no files and asks nobody, is
+//! told the addresses.
 
 use super::connector::Dialer;
 use crate::identity::PublicKey;

@@ -6,9 +6,9 @@ use super::{
     inbox::Inbox,
     reach::reach,
     tls::{Credentials, Tls, TlsError},
-    wanted::Wanted,
 };
 use crate::host::poll::wait_readable;
+use crate::vm::CallOff;
 use crate::{host::watchdog::waits, identity::PublicKey};
 use migrate::{
     Peer,
@@ -23,9 +23,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Longest first message, header and body: a hello or a question. Until it has come, no more is held for a peer.
+/// Longest first message, header and body: a hello or a question. Until it has come, no more is
+/// held for a peer.
 const FIRST_MAX: usize = HEADER_SIZE + 64;
-/// Bytes read ahead, where fewer are needed. Short messages that follow each other come by one read.
+/// Bytes read ahead, where fewer are needed. Short messages that follow each other come by one
+/// read.
 const AHEAD: usize = 16 << 10;
 
 /// What went wrong on a link.
@@ -56,13 +58,14 @@ pub enum LinkError {
     First(usize),
     /// TLS where there should be none.
     #[error(
-        "the peer speaks TLS and this side plaintext: leave --plaintext out here, or use it on both sides"
+        "the peer speaks TLS and this side plaintext: leave --plaintext out here, or use it on \
+         both sides"
     )]
     Encrypted,
     /// TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// It was not [wanted](Wanted) any more before it stood.
+    /// It was not [wanted](CallOff) any more before it stood.
     #[error(transparent)]
     GivenUp(#[from] migrate::source::Failure),
 }
@@ -100,8 +103,8 @@ pub enum Incoming<'a> {
 }
 
 impl Connection {
-    /// Connects to the first address that answers, for as long as that is `wanted`; with `pinned` only to the host with that key. `patience` is as in
-    /// [`set_patience`](Self::set_patience).
+    /// Connects to the first address that answers, for as long as that is `wanted`; with `pinned`
+    /// only to the host with that key. `patience` is as in [`set_patience`](Self::set_patience).
     ///
     /// # Errors
     /// [`Error::Address`], [`LinkError::Unreachable`], [`LinkError::Tls`], [`LinkError::GivenUp`].
@@ -110,9 +113,9 @@ impl Connection {
         transport: &Transport,
         pinned: Peer,
         patience: Duration,
-        wanted: &Wanted,
+        call_off: &CallOff,
     ) -> Result<Self, Error> {
-        let stream = reach(&to.known()?, to.dialer(), wanted).map_err(|e| match e {
+        let stream = reach(&to.known()?, to.dialer(), call_off).map_err(|e| match e {
             LinkError::Io(source) => LinkError::Unreachable { to: to.clone(), source },
             e => e,
         })?;
@@ -120,13 +123,14 @@ impl Connection {
         if let Transport::Tls(credentials) = transport {
             let pinned = pinned.map(PublicKey);
             let Self { stream, inbox, .. } = &mut connection;
-            let tls = Tls::connect(stream, inbox, credentials, pinned, patience, wanted)?;
+            let tls = Tls::connect(stream, inbox, credentials, pinned, patience, call_off)?;
             connection.tls = Some(Box::new(tls));
         }
         Ok(connection)
     }
 
-    /// Takes a peer that has connected. Its first message must be short: see [`known`](Self::known).
+    /// Takes a peer that has connected. Its first message must be short: see
+    /// [`known`](Self::known).
     ///
     /// # Errors
     /// [`LinkError`].
@@ -178,19 +182,22 @@ impl Connection {
         Arc::clone(&self.stream)
     }
 
-    /// To be polled together with others. What was [read ahead](Self::has_buffered) does not make it readable.
+    /// To be polled together with others. What was [read ahead](Self::has_buffered) does not make
+    /// it readable.
     #[must_use]
     pub fn fd(&self) -> RawFd {
         self.stream.as_raw_fd()
     }
 
-    /// Whether something has been read that was not received yet: whoever polls the descriptor looks here first.
+    /// Whether something has been read that was not received yet: whoever polls the descriptor
+    /// looks here first.
     #[must_use]
     pub fn has_buffered(&self) -> bool {
         self.inbox.len() > 0 || self.closed
     }
 
-    /// How long a write, or what is left of a message that has begun, may take before it is an error.
+    /// How long a write, or what is left of a message that has begun, may take before it is an
+    /// error.
     ///
     /// # Errors
     /// [`LinkError::Io`].
@@ -264,7 +271,8 @@ impl Connection {
         Ok(true)
     }
 
-    /// Waits without sleep until something can be received, or `end`: to be woken can take longer than what is waited for. `false`: nothing came.
+    /// Waits without sleep until something can be received, or `end`: to be woken can take longer
+    /// than what is waited for. `false`: nothing came.
     pub fn stay_awake(&mut self, end: Instant) -> bool {
         while Instant::now() < end {
             // An error is for whoever receives.

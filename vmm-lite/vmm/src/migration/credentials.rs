@@ -9,7 +9,8 @@ use crate::identity::{HostCertificate, IdentityDir, signer::RemoteKey};
 use std::{sync::Arc, time::SystemTime};
 
 /// Said where a move is not encrypted.
-pub const PLAINTEXT_WARNING: &str = "the move is neither encrypted nor authenticated (--plaintext): whoever reaches this network can read, change or take the VM";
+pub const PLAINTEXT_WARNING: &str = "the move is neither encrypted nor authenticated \
+    (--plaintext): whoever reaches this network can read, change or take the VM";
 
 /// Checks that other hosts would accept a certificate now. What people should know is logged.
 ///

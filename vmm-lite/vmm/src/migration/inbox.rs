@@ -1,6 +1,7 @@
 //! Bytes that came and were not taken yet, in one piece.
 
-/// Most room that is made before there is something to put there: what a peer announces costs nothing until it sends it.
+/// Most room that is made before there is something to put there: what a peer announces costs
+/// nothing until it sends it.
 const STEP: usize = 256 << 10;
 
 /// A buffer that is filled at one end and emptied at the other.
@@ -29,7 +30,8 @@ impl Inbox {
         taken
     }
 
-    /// Room for `n` bytes, or for the most that is given at once, to be written to and then [`put`](Self::put).
+    /// Room for `n` bytes, or for the most that is given at once, to be written to and then
+    /// [`put`](Self::put).
     pub fn room(&mut self, n: usize) -> &mut [u8] {
         let n = n.clamp(1, STEP);
         if self.from == self.to {
@@ -69,7 +71,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_goes_in_comes_out(steps in prop::collection::vec((0_usize..5000, 0_usize..5000), 1..60)) {
+        fn what_goes_in_comes_out(steps in prop::collection::vec((0_usize..5000, 0_usize..5000),
+            1..60)) {
             let mut inbox = Inbox::default();
             let (mut put, mut taken) = (0_usize, 0_usize);
             let byte = |n: usize| (n % 251) as u8;

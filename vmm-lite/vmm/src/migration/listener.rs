@@ -1,8 +1,10 @@
 //! Who may come in, and how many.
 //!
-//! Every connection is served on a thread of its own. Until a peer has said who it is and what it wants it is a stranger: there are only so many at a
-//! time, each has a few seconds in all, however it spends them, and holds little memory. Where one too many comes, the oldest goes, of those from
-//! the address that has most: so strangers push out strangers, and a host that is trusted needs milliseconds to be none.
+//! Every connection is served on a thread of its own. Until a peer has said who it is and what it
+//! wants it is a stranger: there are only so many at a time, each has a few seconds in all, however
+//! it spends them, and holds little memory. Where one too many comes, the oldest goes, of those
+//! from the address that has most: so strangers push out strangers, and a host that is trusted
+//! needs milliseconds to be none.
 
 mod log;
 
@@ -35,8 +37,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Connections that the kernel holds until they are accepted. A crowd fills the usual 128 between two turns of a busy host, and who finds no place tries again a second
-/// later.
+/// Connections that the kernel holds until they are accepted. A crowd fills the usual 128 between
+/// two turns of a busy host, and who finds no place tries again a second later.
 const BACKLOG: i32 = 1024;
 /// Strangers at a time.
 const STRANGERS_MAX: usize = 64;
@@ -55,19 +57,21 @@ const EXHAUSTED: Duration = Duration::from_millis(100);
 pub enum Door {
     /// Whoever comes.
     Plaintext,
-    /// Those that the directory's host trusts, as the directory says at that time; without a directory, as it said at the start.
+    /// Those that the directory's host trusts, as the directory says at that time; without a
+    /// directory, as it said at the start.
     Tls(Option<IdentityDir>, Mutex<Credentials>),
 }
 
 impl Door {
-    /// One that opens for hosts that are trusted: as `dir` says whenever one connects, or without it
-    /// as `credentials` say.
+    /// One that opens for hosts that are trusted: as `dir` says whenever one connects, or without
+    /// it as `credentials` say.
     #[must_use]
     pub fn tls(credentials: Credentials, dir: Option<IdentityDir>) -> Self {
         Self::Tls(dir, Mutex::new(credentials))
     }
 
-    /// For the next connection. Whom the host trusts is read anew for as long as `fresh`; a directory that makes no sense now lets nobody in.
+    /// For the next connection. Whom the host trusts is read anew for as long as `fresh`; a
+    /// directory that makes no sense now lets nobody in.
     fn transport(&self, fresh: bool) -> Result<Transport, Error> {
         let Self::Tls(dir, known) = self else { return Ok(Transport::Plaintext) };
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -286,7 +290,8 @@ fn meet(
         if let Err(e) = confine::enter(kind) {
             return say(&place.house, address, &crate::host::with_causes(&e));
         }
-        // A process that has become a VM may have given up the right to read; who asks then was let in before.
+        // A process that has become a VM may have given up the right to read; who asks then was let
+        // in before.
         let served = door
             .transport(!receiver.taken())
             .and_then(|transport| receiver.serve(Arc::clone(&stream), &transport, &mut place));
@@ -302,7 +307,8 @@ fn meet(
     std::thread::Builder::new().name(Thread::Receive.name().into()).spawn(serve).map(drop)
 }
 
-/// Reads on for a little: closing with something unread would take from the peer what was said to it last.
+/// Reads on for a little: closing with something unread would take from the peer what was said to
+/// it last.
 fn linger(stream: &TcpStream) {
     if stream.shutdown(Shutdown::Write).is_err() || stream.set_read_timeout(Some(LINGER)).is_err() {
         return;

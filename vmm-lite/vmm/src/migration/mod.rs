@@ -1,19 +1,22 @@
-//! Moving a VM between hosts: the `migrate` crate's machines, driven with sockets, guest memory and clocks.
+//! Moving a VM between hosts: the `migrate` crate's machines, driven with sockets, guest memory and
+//! clocks.
 //!
 //! - [`source`]: moves a VM away, at the request of `vmm-lite migrate`
 //! - [`destination`]: takes one in, for `vmm-lite receive`
-//! - [`connection`]: messages over TCP, encrypted or not; [`tls`]: between hosts that trust each other's keys
+//! - [`connection`]: messages over TCP, encrypted or not; [`tls`]: between hosts that trust each
+//!   other's keys
 //! - [`credentials`]: who this host is in a move
 //! - [`connector`]: connects for a VM in a jail
 //! - [`listener`]: who may come in, and how many
 //! - `handover`: the VM's state, and what goes with it
 //! - `brace`: what can be got ready before the guest stands
 //! - [`progress`]: what is told of a move that is under way
-//! - [`wanted`]: waiting for as long as somebody wants what is waited for
+//! - `called_off`: what is said of a move that was
 //! - [`address`](self::address): where to, such as `tcp://10.9.0.2:7000`
 
 pub mod address;
 mod brace;
+mod called_off;
 pub mod connection;
 pub mod connector;
 pub mod credentials;
@@ -26,7 +29,6 @@ pub mod progress;
 mod reach;
 pub mod source;
 pub mod tls;
-pub mod wanted;
 
 use crate::vm::Error as VmError;
 use connection::LinkError;

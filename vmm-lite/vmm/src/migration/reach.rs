@@ -1,9 +1,11 @@
 //! A TCP connection to the first of several addresses that answers.
 //!
-//! A name may stand for an address that nothing comes back from, such as one of IPv6 where only IPv4 gets through. So each has a head start and no more, as RFC 8305 has it.
+//! A name may stand for an address that nothing comes back from, such as one of IPv6 where only
+//! IPv4 gets through. So each has a head start and no more, as RFC 8305 has it.
 
-use super::{connection::LinkError, connector::Dialer, wanted::Wanted};
+use super::{called_off::failure, connection::LinkError, connector::Dialer};
 use crate::host::poll::Watch;
+use crate::vm::CallOff;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, connect, getsockopt, socket,
     sockopt::SocketError,
@@ -20,7 +22,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// How long an address is tried alone before the next is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// Connects to the first of `addresses` that answers, for as long as that is `wanted`; by `dialer`
+/// Connects to the first of `addresses` that answers, until it is called off; by `dialer`
 /// where this process has no network.
 ///
 /// # Errors
@@ -28,7 +30,7 @@ const HEAD_START: Duration = Duration::from_millis(250);
 pub fn reach(
     addresses: &[SocketAddr],
     dialer: Option<&Dialer>,
-    wanted: &Wanted,
+    call_off: &CallOff,
 ) -> Result<TcpStream, LinkError> {
     let end = Instant::now() + CONNECT;
     let mut left = addresses.iter().enumerate();
@@ -50,7 +52,7 @@ pub fn reach(
             return Err(failed.into());
         }
         let watched: Vec<_> = trying.iter().map(|s| Watch::Writable(s.as_raw_fd())).collect();
-        let ready = wanted.wait(&watched, patience)?;
+        let ready = call_off.wait(&watched, patience)?.map_err(|off| failure(off, "connecting"))?;
         if !ready.contains(&true) && end <= Instant::now() {
             return Err(io::Error::from(io::ErrorKind::TimedOut).into());
         }
@@ -92,7 +94,8 @@ mod tests {
     use super::*;
     use nix::sys::socket::{Backlog, bind, getsockname, listen};
 
-    /// An address that takes no connection and refuses none, for as long as the sockets live: its queue is full.
+    /// An address that takes no connection and refuses none, for as long as the sockets live: its
+    /// queue is full.
     fn silent() -> (Vec<OwnedFd>, SocketAddr) {
         let any = SockaddrStorage::from("127.0.0.1:0".parse::<SocketAddr>().unwrap());
         let flags = SockFlag::SOCK_CLOEXEC;
@@ -104,7 +107,7 @@ mod tests {
         let waits = begin(at).unwrap();
         // The queue of one is full when this one stands; the next hears nothing.
         assert_eq!(
-            Wanted::ALWAYS.wait(&[Watch::Writable(waits.as_raw_fd())], CONNECT).unwrap(),
+            CallOff::NEVER.wait(&[Watch::Writable(waits.as_raw_fd())], CONNECT).unwrap().unwrap(),
             [true]
         );
         (vec![listener, waits], at)
@@ -118,27 +121,27 @@ mod tests {
         let right = there.local_addr().unwrap();
         // That is not long enough to wait until one that says nothing is given up.
         let within = Some((Instant::now(), CONNECT - Duration::from_millis(500)));
-        let wanted = Wanted { within, ..Wanted::ALWAYS };
+        let call_off = CallOff::NEVER.within(within);
         let stream =
-            reach(&[silent, refuses, silent, right], None, &wanted).expect("the last answers");
+            reach(&[silent, refuses, silent, right], None, &call_off).expect("the last answers");
         assert_eq!(stream.peer_addr().unwrap(), right);
     }
 
     #[test]
     fn if_none_answers_the_network_says_why() {
         let refuses = SocketAddr::from(([127, 0, 0, 1], 1));
-        match reach(&[refuses, refuses], None, &Wanted::ALWAYS) {
+        match reach(&[refuses, refuses], None, &CallOff::NEVER) {
             Err(LinkError::Io(e)) => assert_eq!(e.kind(), io::ErrorKind::ConnectionRefused),
             other => panic!("{other:?}"),
         }
-        assert!(matches!(reach(&[], None, &Wanted::ALWAYS), Err(LinkError::Io(_))));
+        assert!(matches!(reach(&[], None, &CallOff::NEVER), Err(LinkError::Io(_))));
     }
 
     #[test]
     fn while_nobody_answers_the_move_can_run_out_of_time() {
         let (_full, silent) = silent();
         let within = Some((Instant::now(), Duration::from_millis(20)));
-        let came = reach(&[silent, silent], None, &Wanted { within, ..Wanted::ALWAYS });
+        let came = reach(&[silent, silent], None, &CallOff::NEVER.within(within));
         assert!(matches!(came, Err(LinkError::GivenUp(_))), "{came:?}");
     }
 }

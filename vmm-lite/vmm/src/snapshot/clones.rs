@@ -1,7 +1,7 @@
 //! Many VMs from one, each in a process of its own, sharing memory until they write to it.
 //!
-//! A [`Template`] is the VM's memory as a sealed memfd, and beside it who it is and its state. Each clone maps the memory privately: what it does not write to is there
-//! once for all of them.
+//! A [`Template`] is the VM's memory as a sealed memfd, and beside it who it is and its state. Each
+//! clone maps the memory privately: what it does not write to is there once for all of them.
 
 use super::{Error, GuestClock, guest::Guest, start::Opened};
 use crate::{
@@ -83,7 +83,8 @@ impl Template {
     }
 }
 
-/// What a clone has for its memory: the template's, which it shares until it writes, and what the control page there holds.
+/// What a clone has for its memory: the template's, which it shares until it writes, and what the
+/// control page there holds.
 #[derive(Debug)]
 pub struct Memory {
     ram: GuestRam,
@@ -91,7 +92,8 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Maps a template. To be called while this process may open what the host says of its own memory.
+    /// Maps a template. To be called while this process may open what the host says of its own
+    /// memory.
     ///
     /// # Errors
     /// When it cannot be a guest's.

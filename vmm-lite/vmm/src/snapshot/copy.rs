@@ -1,7 +1,9 @@
 //! Copies a VM as it is at one instant.
 //!
-//! A VM that runs is copied in [rounds](super::rounds), as a move does it, and stands while the last pages are copied. One that writes faster than that is
-//! [copied on write](super::cow), where the host lets this process serve page faults. One that is paused, or is to stay so, is simply copied.
+//! A VM that runs is copied in [rounds](super::rounds), as a move does it, and stands while the
+//! last pages are copied. One that writes faster than that is [copied on write](super::cow), where
+//! the host lets this process serve page faults. One that is paused, or is to stay so, is simply
+//! copied.
 
 use super::{
     Error, cow, rounds,
@@ -145,7 +147,8 @@ fn running(
     sink: &mut dyn Sink,
     alive: &mut Alive<'_>,
 ) -> Result<Copied, Error> {
-    // Not needed in the end most of the time; but if it is, the guest is too fast to wait for what is missing.
+    // Not needed in the end most of the time; but if it is, the guest is too fast to wait for what
+    // is missing.
     let userfault = match Userfault::open(vm.ram()) {
         Err(e) if way == Way::CopyOnWrite => return Err(e.into()),
         Err(e @ (UserfaultError::Forbidden(_) | UserfaultError::Lacks(_))) => {

@@ -1,19 +1,22 @@
 //! Copies the memory of a VM that runs, as it was at one instant.
 //!
-//! All memory is protected against writes; the VM stands while that becomes complete and its state is captured, and runs on at once. A thread copies page after page and
-//! lifts the protection; a page that somebody wants to write to meanwhile is copied first. So the pause depends neither on how much memory there is nor on how
-//! fast it changes.
+//! All memory is protected against writes; the VM stands while that becomes complete and its state
+//! is captured, and runs on at once. A thread copies page after page and lifts the protection; a
+//! page that somebody wants to write to meanwhile is copied first. So the pause depends neither on
+//! how much memory there is nor on how fast it changes.
 //!
-//! Protecting costs 65 ns a page, which for a guest of some megabytes is nothing and for one of gigabytes more than the whole pause may take. So a large guest's
-//! memory is protected before the pause, and what it writes to until then is let go and dealt with in the pause: that is little, as is what a round of a
-//! move leaves behind.
+//! Protecting costs 65 ns a page, which for a guest of some megabytes is nothing and for one of
+//! gigabytes more than the whole pause may take. So a large guest's memory is protected before the
+//! pause, and what it writes to until then is let go and dealt with in the pause: that is little,
+//! as is what a round of a move leaves behind.
 //!
 //! ```text
 //!  this thread   protect (if large) ── quiesce ── protect the rest, capture ── resume ── wait, tell how far it is
 //!  copier        let go who writes ──────────────────────────────────────▶ copy, who writes first; lift
 //!  writer                                                                   write to the sink
 //! ```
-//! The copier never waits for the disk while a page is wanted, unless it is as far ahead of it as [`AHEAD_MAX`].
+//! The copier never waits for the disk while a page is wanted, unless it is as far ahead of it as
+//! [`AHEAD_MAX`].
 
 mod copier;
 
@@ -48,7 +51,8 @@ use std::{
 use vmm_lite_interface::layout::{CONTROL_PAGE, PAGE_SIZE};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-/// Pages that are protected in the pause; with more, all is protected before it. (Half a millisecond, which is what the faults cost that a guest then has while it quiesces.)
+/// Pages that are protected in the pause; with more, all is protected before it. (Half a
+/// millisecond, which is what the faults cost that a guest then has while it quiesces.)
 const IN_PAUSE: usize = 8192;
 /// Pages that nobody has touched cost so much less.
 const UNTOUCHED: usize = 6;
@@ -58,7 +62,8 @@ const COPIED_IN_PAUSE: usize = 512;
 const AHEAD: usize = 2048;
 /// Even faults wait when it is as far ahead. (64 MiB.)
 const AHEAD_MAX: usize = 16_384;
-/// For the guest to be let go where it writes all the time, before it is asked to quiesce: it is settled when nothing was let go for so long …
+/// For the guest to be let go where it writes all the time, before it is asked to quiesce: it is
+/// settled when nothing was let go for so long …
 const SETTLED: Duration = Duration::from_millis(1);
 /// … and asked all the same after so long.
 const SETTLE_MAX: Duration = Duration::from_millis(20);
@@ -69,7 +74,8 @@ const TELL: Duration = Duration::from_millis(100);
 enum Stage {
     /// What is written to is let go, and noted here.
     Before { let_go: PageSet },
-    /// All pages but these were as they are to be copied when this began. The copier knows which are left.
+    /// All pages but these were as they are to be copied when this began. The copier knows which
+    /// are left.
     Copying { dont_care: PageSet, copied: Vec<usize> },
     /// It came to nothing: all is let go.
     Over,

@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Version of what the identity holds; its first byte.
 pub const IDENTITY_VERSION: u8 = 1;
-/// Version of what the state holds; its first byte. The first had no history, the second no brownouts in it.
+/// Version of what the state holds; its first byte. The first had no history, the second no
+/// brownouts in it.
 pub const STATE_VERSION: u8 = 3;
 
 /// A VM without its memory.

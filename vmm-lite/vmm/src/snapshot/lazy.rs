@@ -1,10 +1,12 @@
 //! Memory from a snapshot file while the guest runs.
 //!
-//! Nothing is loaded before the guest starts. A page that somebody wants is read, checked, and put there; the others follow in the background, in order. So
-//! the start takes the same time however large the memory is. A page whose checksum is wrong is never put there: whoever wants it waits, and the VM ends.
+//! Nothing is loaded before the guest starts. A page that somebody wants is read, checked, and put
+//! there; the others follow in the background, in order. So the start takes the same time however
+//! large the memory is. A page whose checksum is wrong is never put there: whoever wants it waits,
+//! and the VM ends.
 //!
-//! While pages are missing the memory is not [complete](crate::memory::Complete): what copies the VM
-//! or moves it waits for the last.
+//! While pages are missing the memory is not [complete](crate::memory::Complete): what copies the
+//! VM or moves it waits for the last.
 
 use super::{
     Error,
@@ -20,8 +22,9 @@ use crate::{
 use migrate::snapshot::{Block, Content, GROUP, Reader};
 use std::{os::fd::AsRawFd, thread};
 
-/// Begins to load the memory of `vm`, which was prepared and has not run. From here on threads that touch its memory may wait for pages; another thread serves them.
-/// Should the file be bad the VM ends.
+/// Begins to load the memory of `vm`, which was prepared and has not run. From here on threads that
+/// touch its memory may wait for pages; another thread serves them. Should the file be bad the VM
+/// ends.
 ///
 /// # Errors
 /// [`Error`]: nothing was begun.
@@ -40,7 +43,8 @@ pub fn begin(vm: &Vm, snapshot: Reader<Input>) -> Result<(), Error> {
         next: 0,
         room: vec![[0; PAGE]; pace::MOST],
     };
-    // What the VMM has written when it made the machine is there, and would be taken for the guest's.
+    // What the VMM has written when it made the machine is there, and would be taken for the
+    // guest's.
     for page in touched.iter() {
         let content = loader.content(page)?;
         loader.read(page, content, 1)?;
@@ -153,7 +157,8 @@ impl Loader {
         Ok(())
     }
 
-    /// Loads the next few pages. Those that are zero stay untouched: once they are not watched any more they come to be by themselves.
+    /// Loads the next few pages. Those that are zero stay untouched: once they are not watched any
+    /// more they come to be by themselves.
     fn chunk(&mut self, pages: usize) -> Result<(), Error> {
         let first = self.next;
         let end = (first + pages).min(self.ram().pages());
@@ -166,7 +171,8 @@ impl Loader {
             };
             let mut count = 1;
             while page + count < end
-                && matches!(self.content(page + count)?, Content::Data { slot: s, .. } if s == slot.wrapping_add(count as u32))
+                && matches!(self.content(page + count)?, Content::Data { slot: s,
+                    .. } if s == slot.wrapping_add(count as u32))
             {
                 count += 1;
             }

@@ -28,7 +28,8 @@ pub fn guest(snapshot: &Reader<Input>) -> Result<Guest, Error> {
     Ok(guest)
 }
 
-/// Fills memory that is zero, but for what the VMM itself has put there. When this returns the whole file was found right.
+/// Fills memory that is zero, but for what the VMM itself has put there. When this returns the
+/// whole file was found right.
 ///
 /// # Errors
 /// [`Error::Format`]; the memory is then not to be used.
@@ -36,7 +37,8 @@ pub fn memory(snapshot: &Reader<Input>, ram: &GuestRam) -> Result<(), Error> {
     snapshot.each(|page, _, content| Ok::<_, Error>(ram.write_page(page as usize, content)?))
 }
 
-/// Fills a template for clones, an empty file that becomes as long as the memory. When this returns the whole file was found right.
+/// Fills a template for clones, an empty file that becomes as long as the memory. When this returns
+/// the whole file was found right.
 ///
 /// # Errors
 /// [`Error::Format`], [`Error::Write`].

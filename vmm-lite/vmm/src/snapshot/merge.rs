@@ -45,7 +45,8 @@ pub fn merge(base: File, difference: File, output: File) -> Result<Header, Error
         }
         sink.pages(&some)?;
     }
-    // What the merged snapshot has no more use for must be right as well: it may be all that shows the file to be damaged.
+    // What the merged snapshot has no more use for must be right as well: it may be all that shows
+    // the file to be damaged.
     base.verify()?;
     let notes = difference.header().notes.unwrap_or_default();
     let (header, _) = sink.finish(draw_id()?, &guest, &PageSet::none(pages as usize), notes)?;

@@ -1,12 +1,15 @@
-//! VMs at rest and VMs in numbers: snapshots to a file, restoring from one, clones of a VM that runs, and putting a VM back.
+//! VMs at rest and VMs in numbers: snapshots to a file, restoring from one, clones of a VM that
+//! runs, and putting a VM back.
 //!
-//! - [`copy`]: copies a VM that runs, as it is at one instant, into a [`sink`]; the VM stands for no longer than a move's blackout
+//! - [`copy`]: copies a VM that runs, as it is at one instant, into a [`sink`]; the VM stands for
+//!   no longer than a move's blackout
 //! - `rounds`, `cow`: two ways to do that
 //! - [`sink`]: where the copy goes: a snapshot file, or a template that clones share
 //! - [`guest`]: who a VM is and its state, as parts of a file
 //! - [`new_file`]: files that appear under their name whole or not at all
 //! - [`load`], [`lazy`]: memory from a file, before the guest runs or while it does
-//! - `pace`: how much a thread does behind a guest's back before it looks whether the guest waits for it
+//! - `pace`: how much a thread does behind a guest's back before it looks whether the guest waits
+//!   for it
 //! - [`start`]: a VM from what was copied, as somebody else
 //! - `clock`: how the clock of such a VM goes on
 //! - [`clones`]: many of them, each in a process of its own
@@ -14,7 +17,8 @@
 //! - [`revert`]: a VM that runs becomes what it was
 //! - [`operations`]: the operations of a VM that runs
 //!
-//! The VM's own process opens no file for any of this: whoever asks hands over descriptors, so that it works for a VM that may open none.
+//! The VM's own process opens no file for any of this: whoever asks hands over descriptors, so that
+//! it works for a VM that may open none.
 
 mod clock;
 pub mod clones;
@@ -80,7 +84,8 @@ pub enum Error {
     Part(&'static str),
     /// Only the differences are there.
     #[error(
-        "this is the difference to another snapshot; make a whole one first: vmm-lite merge BASE THIS -o WHOLE"
+        "this is the difference to another snapshot; make a whole one first: vmm-lite merge BASE \
+         THIS -o WHOLE"
     )]
     Difference,
     /// A base that is a difference itself.
@@ -105,7 +110,8 @@ pub enum Error {
     Differs(&'static str),
     /// A guest that could not be asked.
     #[error(
-        "the VM's program did not come to say in time that it is ready to be copied (it computes without ever waiting, or a quiesce hook takes long); try again"
+        "the VM's program did not come to say in time that it is ready to be copied (it computes \
+         without ever waiting, or a quiesce hook takes long); try again"
     )]
     NotReady,
     /// What was asked for cannot be had from this snapshot.

@@ -1,8 +1,10 @@
 //! Files that appear under their name whole or not at all.
 //!
-//! Until it is published such a file has no name, so that whatever happens to this process or to the host, nothing is left behind. Only for the instant in which it
-//! takes another's place it has one that begins with a dot; what is left of a process that died in that instant is removed by the next that writes there. Where the file system
-//! cannot make files without a name, it has such a name from the beginning.
+//! Until it is published such a file has no name, so that whatever happens to this process or to
+//! the host, nothing is left behind. Only for the instant in which it takes another's place it has
+//! one that begins with a dot; what is left of a process that died in that instant is removed by
+//! the next that writes there. Where the file system cannot make files without a name, it has such
+//! a name from the beginning.
 
 use std::{
     ffi::{CString, OsStr, OsString},

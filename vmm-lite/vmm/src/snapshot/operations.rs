@@ -9,9 +9,8 @@ use super::{
     sink::{FileSink, TemplateSink, draw_id},
 };
 use crate::{
-    host::poll::{Watch, wait_any},
     memory::Complete,
-    vm::{InProgress, Incomplete, Observer, Operation, Vm, VmPhase, Waiter, Waiting},
+    vm::{CallOff, InProgress, Incomplete, Observer, Operation, Vm, VmPhase, Waiting},
 };
 use migrate::snapshot::Notes;
 use serde::Serialize;
@@ -109,11 +108,10 @@ fn progress<'a, 'o>(
     vm: &Vm,
     observer: &'a mut CopyObserver<'o>,
 ) -> impl FnMut(usize) -> bool + use<'a, 'o> {
-    let (of, cancel) = (vm.ram().pages(), vm.cancel_fd());
+    let (of, call_off) = (vm.ram().pages(), CallOff::of(vm, observer.fd()));
     move |done| {
-        let watched = [Watch::Readable(cancel), Watch::HungUp(observer.fd())];
-        let over = wait_any(watched, Duration::ZERO).unwrap_or_default();
-        over == [false; 2] && observer.progress(Progress::Pages { done, of }).is_ok()
+        let wanted = call_off.check().is_ok_and(|called_off| called_off.is_none());
+        wanted && observer.progress(Progress::Pages { done, of }).is_ok()
     }
 }
 
@@ -131,12 +129,13 @@ fn complete<'vm>(
     begun: Instant,
     observer: &mut CopyObserver<'_>,
 ) -> Result<Complete<'vm>, Error> {
-    let waiter = Waiter { asker: observer.fd(), within: timeout.map(|timeout| (begun, timeout)) };
+    let within = timeout.map(|timeout| (begun, timeout));
+    let call_off = CallOff::of(vm, observer.fd()).within(within);
     let mut tell = |waiting: &Waiting| {
         let (waiting, since) = (waiting.clone(), begun.elapsed());
         observer.progress(Progress::Waiting { waiting, since }).is_ok()
     };
-    vm.wait_complete(waiter, &mut tell).map_err(|e| match e {
+    vm.wait_complete(call_off, &mut tell).map_err(|e| match e {
         Incomplete::Ended(end) => crate::vm::Error::Ended(end).into(),
         e => e.into(),
     })

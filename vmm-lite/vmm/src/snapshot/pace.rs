@@ -1,7 +1,8 @@
 //! How much a thread does in the background before it looks whether somebody waits for it.
 //!
-//! A guest that has just been let go touches page after page, and waits for each until the piece of background work that is under way is done. So pieces are
-//! small while there are faults, and grow when there are none.
+//! A guest that has just been let go touches page after page, and waits for each until the piece of
+//! background work that is under way is done. So pieces are small while there are faults, and grow
+//! when there are none.
 
 /// Pages in the first piece, and in the one after a fault.
 const LEAST: usize = 8;

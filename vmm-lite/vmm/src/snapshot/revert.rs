@@ -1,8 +1,9 @@
 //! A VM that runs becomes what it was.
 //!
-//! The file is loaded beside the VM and checked whole while it runs, and its state is tried on a machine of its own. Only then is the VM stopped, and its memory
-//! exchanged for the other. Should the state be refused even so, the exchange is undone: the VM is
-//! as it was, and runs on unless it is paused.
+//! The file is loaded beside the VM and checked whole while it runs, and its state is tried on a
+//! machine of its own. Only then is the VM stopped, and its memory exchanged for the other. Should
+//! the state be refused even so, the exchange is undone: the VM is as it was, and runs on unless it
+//! is paused.
 
 use super::{Error, GuestClock, copy::touched, load, start};
 use crate::{
@@ -125,7 +126,8 @@ impl Before {
         pages.add(&touched(there)?);
         let count = exchange(here, &self.other, &pages)?;
         self.exchanged = Some(pages);
-        fail_point!("revert.exchanged", else return Err(crate::vm::Error::Host { doing: "go on", source: crate::fail_point::injected() }.into()));
+        fail_point!("revert.exchanged", else return Err(crate::vm::Error::Host { doing: "go \
+            on", source: crate::fail_point::injected() }.into()));
         paused.apply(state, away)?;
         if *address != Address::default() {
             paused.readdress(address);
@@ -156,7 +158,8 @@ impl Before {
     }
 }
 
-/// Exchanges the content of pages of two memories of the same size; how many differed. Doing it again undoes it.
+/// Exchanges the content of pages of two memories of the same size; how many differed. Doing it
+/// again undoes it.
 fn exchange(here: &GuestRam, there: &GuestRam, pages: &PageSet) -> Result<usize, Error> {
     let mut count = 0;
     let (mut mine, mut theirs) = ([0; PAGE], [0; PAGE]);

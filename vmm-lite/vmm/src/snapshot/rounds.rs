@@ -1,7 +1,9 @@
-//! Copies the memory of a VM that runs in rounds: what changed meanwhile is copied again, until that is so little that it is copied while the VM stands.
+//! Copies the memory of a VM that runs in rounds: what changed meanwhile is copied again, until
+//! that is so little that it is copied while the VM stands.
 //!
-//! Other than a [copy on write](super::cow) it takes nothing out of KVM's tables: a guest that is copied on write needs thousands of entries made again, which on a KVM without
-//! hardware virtualization stops it for milliseconds although it does not stand.
+//! Other than a [copy on write](super::cow) it takes nothing out of KVM's tables: a guest that is
+//! copied on write needs thousands of entries made again, which on a KVM without hardware
+//! virtualization stops it for milliseconds although it does not stand.
 
 use super::{
     Error,
@@ -24,7 +26,8 @@ const ROUNDS: u32 = 8;
 /// So few pages are left for the pause: a tenth of a millisecond.
 const FEW: usize = 256;
 
-/// Copies `vm`, which runs on. `None`: it writes faster than it is copied, and not `to_the_end`, in which case what is left then is copied all the same while it stands.
+/// Copies `vm`, which runs on. `None`: it writes faster than it is copied, and not `to_the_end`, in
+/// which case what is left then is copied all the same while it stands.
 pub(super) fn copy(
     vm: &Vm,
     complete: Complete<'_>,
@@ -46,7 +49,8 @@ pub(super) fn copy(
     copied
 }
 
-/// Copies until little is left; returns the pages that did not matter at the beginning, which may at the end.
+/// Copies until little is left; returns the pages that did not matter at the beginning, which may
+/// at the end.
 fn rounds(
     vm: &Vm,
     complete: Complete<'_>,
@@ -61,7 +65,8 @@ fn rounds(
     late.take_out(&left);
     first(vm, &left, sink, alive)?;
     for _ in 0..ROUNDS {
-        // Only looked at: a page that is taken out costs the guest a fault when it writes to it again.
+        // Only looked at: a page that is taken out costs the guest a fault when it writes to it
+        // again.
         let dirty = log.peek().map_err(crate::vm::Error::from)?.len();
         if dirty <= FEW {
             return Ok(Some(late));

@@ -66,7 +66,8 @@ pub struct Counts {
 }
 
 impl FileSink {
-    /// Writes to `file`, which is empty: the whole of a memory of so many pages, or what differs from `base`.
+    /// Writes to `file`, which is empty: the whole of a memory of so many pages, or what differs
+    /// from `base`.
     ///
     /// # Errors
     /// [`Error::BaseIsDifference`], [`Error::BaseSize`].
@@ -142,14 +143,16 @@ impl FileSink {
     }
 
     fn flush(&mut self) -> Result<(), Error> {
-        fail_point!("snapshot.copying", else return Err(Error::Write(crate::fail_point::injected())));
+        fail_point!("snapshot.copying",
+            else return Err(Error::Write(crate::fail_point::injected())));
         let first = self.slots - (self.gathered.len() / PAGE) as u32;
         self.file.write_all_at(&self.gathered, place(first)).map_err(Error::Write)?;
         self.gathered.clear();
         Ok(())
     }
 
-    /// Writes the rest of the file. `dont_care` are pages that did not come because they do not matter.
+    /// Writes the rest of the file. `dont_care` are pages that did not come because they do not
+    /// matter.
     ///
     /// # Errors
     /// When it cannot be written.

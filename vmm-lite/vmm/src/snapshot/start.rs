@@ -28,7 +28,8 @@ pub struct Change {
     pub dns: Vec<IpAddr>,
 }
 
-/// A copy for which everything is open that takes rights: what follows, its process can do that has none.
+/// A copy for which everything is open that takes rights: what follows, its process can do that has
+/// none.
 #[derive(Debug)]
 pub struct Opened {
     guest: Guest,
@@ -74,7 +75,8 @@ impl Opened {
         Vm::prepare_with(&self.resources, identity, console, ram)
     }
 
-    /// Lets the machine run, whose memory is there or will come, and confines the calling thread, the process's first.
+    /// Lets the machine run, whose memory is there or will come, and confines the calling thread,
+    /// the process's first.
     ///
     /// # Errors
     /// What the machine says; it is then to be dropped.
@@ -99,7 +101,8 @@ pub fn change(guest: &mut Guest, change: &Change) -> Result<Address, Error> {
     let identity: &mut Identity = &mut who.identity;
     if identity.interface_version != INTERFACE_VERSION {
         return Err(Error::Options(format!(
-            "the VM's image was built for version {} of the interface to vmm-lite, and this one has {INTERFACE_VERSION}",
+            "the VM's image was built for version {} of the interface to vmm-lite, and this one \
+             has {INTERFACE_VERSION}",
             identity.interface_version
         )));
     }
@@ -134,7 +137,8 @@ fn v4(ip: IpAddr) -> Result<Ipv4Addr, Error> {
     }
 }
 
-/// Lets a machine run whose memory is there or will come: from where `guest` was, and it is told why and what has changed.
+/// Lets a machine run whose memory is there or will come: from where `guest` was, and it is told
+/// why and what has changed.
 ///
 /// # Errors
 /// What the machine says; it is then to be dropped.

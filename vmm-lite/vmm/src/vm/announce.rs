@@ -9,12 +9,14 @@ use std::{io, time::Duration};
 
 /// The thread's filter is made on it.
 const STACK: usize = 128 << 10;
-/// Who was not reached the first time is told again: frames get lost, and a bridge takes none through a port that it has just heard is up. (RFC 5227 has two, at longer intervals.)
+/// Who was not reached the first time is told again: frames get lost, and a bridge takes none
+/// through a port that it has just heard is up. (RFC 5227 has two, at longer intervals.)
 const TIMES: u32 = 3;
 const BETWEEN: Duration = Duration::from_millis(100);
 
 impl Vm {
-    /// Tells the network that this guest is here now; unless it may be elsewhere, where the network would not find it any more.
+    /// Tells the network that this guest is here now; unless it may be elsewhere, where the network
+    /// would not find it any more.
     ///
     /// # Errors
     /// What the TAP says.
@@ -39,7 +41,8 @@ impl Vm {
         unsafe { libc::poll(&raw mut poll, 1, time.as_millis() as i32) > 0 }
     }
 
-    /// Like [`announce`](Self::announce), as soon as the TAP carries packets, which after it was opened may take the host a while. On a thread of its own.
+    /// Like [`announce`](Self::announce), as soon as the TAP carries packets, which after it was
+    /// opened may take the host a while. On a thread of its own.
     pub fn announce_when_up(&self) {
         let Some(tap) = &self.shared.announcer else { return };
         let (vm, tap) = (self.clone(), tap.try_clone());

@@ -1,14 +1,14 @@
 //! Waiting until all of a machine's memory is here: what every verb does first that copies the VM
 //! or moves it on. See [`memory`](crate::memory) for the proof that comes of it.
 
-use super::{End, Vm};
+use super::{CallOff, CalledOff, End, Vm};
 use crate::{
-    host::poll::{Watch, wait_any},
+    host::poll::Watch,
     memory::{Absent, Complete, Supply},
 };
 use std::{
     fmt, io,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::AsRawFd,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,15 +18,6 @@ use std::{
 const AWAY: Duration = Duration::from_secs(10);
 /// How often a wait is told about.
 const TELL: Duration = Duration::from_millis(500);
-
-/// Who waits, and for how long.
-#[derive(Clone, Copy, Debug)]
-pub struct Waiter {
-    /// Hangs up when the client that asked goes away; negative: nobody waits for it.
-    pub asker: RawFd,
-    /// When the verb was asked for, and how long after that the wait may take.
-    pub within: Option<(Instant, Duration)>,
-}
 
 /// Why there was no use in waiting any longer. The VM is as it was before.
 #[derive(thiserror::Error, Debug)]
@@ -131,10 +122,10 @@ impl Vm {
     /// the guest. `tell` is told now and then what is waited for; `false` from it ends the wait.
     ///
     /// # Errors
-    /// [`Incomplete`]; [`Vm::cancel_move`] ends the wait too.
+    /// [`Incomplete`].
     pub fn wait_complete(
         &self,
-        waiter: Waiter,
+        call_off: CallOff,
         tell: &mut dyn FnMut(&Waiting) -> bool,
     ) -> Result<Complete<'_>, Incomplete> {
         loop {
@@ -158,28 +149,18 @@ impl Vm {
                 }
                 left = left.min(until - now);
             }
-            if let Some((asked, timeout)) = waiter.within {
-                let until = asked + timeout;
-                if until <= now {
-                    return Err(Incomplete::Timeout { timeout, waiting });
-                }
-                left = left.min(until - now);
-            }
             if !tell(&waiting) {
                 return Err(Incomplete::AskerGone(waiting));
             }
             let settled = absent.settled.as_ref().map_or(-1, |settled| settled.as_raw_fd());
-            let watched = [
-                Watch::Readable(self.cancel_fd()),
-                Watch::HungUp(waiter.asker),
-                Watch::Readable(self.end_fd()),
-                Watch::Readable(settled),
-            ];
-            match wait_any(watched, left)? {
-                [true, ..] => return Err(Incomplete::Cancelled(waiting)),
-                [_, true, ..] => return Err(Incomplete::AskerGone(waiting)),
-                [_, _, true, _] => return Err(Incomplete::Ended(self.wait_end())),
-                _ => {}
+            match call_off.wait(&[Watch::Readable(settled)], left)? {
+                Ok(_) => {}
+                Err(CalledOff::Cancelled) => return Err(Incomplete::Cancelled(waiting)),
+                Err(CalledOff::ObserverGone) => return Err(Incomplete::AskerGone(waiting)),
+                Err(CalledOff::Ended) => return Err(Incomplete::Ended(self.wait_end())),
+                Err(CalledOff::Timeout(timeout)) => {
+                    return Err(Incomplete::Timeout { timeout, waiting });
+                }
             }
         }
     }

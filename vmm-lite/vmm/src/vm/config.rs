@@ -22,7 +22,8 @@ pub struct NetConfig {
     pub mac: [u8; 6],
 }
 
-/// An Ethernet address for a guest that was given none: locally administered, and always the same for the same name and address.
+/// An Ethernet address for a guest that was given none: locally administered, and always the same
+/// for the same name and address.
 #[must_use]
 pub fn mac_for(name: &str, ip: &str) -> [u8; 6] {
     // FNV-1a: all it has to do is to tell names apart.

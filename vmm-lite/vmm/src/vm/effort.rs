@@ -16,7 +16,8 @@ pub struct Effort {
 }
 
 impl Vm {
-    /// What the guest has had so far; `None` where KVM does not tell, and once the machine has ended. Costs the guest nothing.
+    /// What the guest has had so far; `None` where KVM does not tell, and once the machine has
+    /// ended. Costs the guest nothing.
     #[must_use]
     pub fn effort(&self) -> Option<Effort> {
         let faults = self.shared.page_faults.as_ref()?.read().ok()?;

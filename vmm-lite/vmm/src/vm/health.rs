@@ -1,5 +1,5 @@
-//! What the vCPU's thread owes, for the [watchdog](crate::host::watchdog): seen from how it is steered, so that
-//! the thread itself has nothing to do for that.
+//! What the vCPU's thread owes, for the [watchdog](crate::host::watchdog): seen from how it is
+//! steered, so that the thread itself has nothing to do for that.
 
 use super::shared::Shared;
 use crate::{

@@ -1,11 +1,12 @@
-//! What a machine went through wherever it ran. It moves with the machine: the process that saw a move off has ended before anybody asks it.
+//! What a machine went through wherever it ran. It moves with the machine: the process that saw a
+//! move off has ended before anybody asks it.
 
 use migrate::brownout::Brownout;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Upper bounds of a histogram's buckets, in nanoseconds; one more bucket has no bound. From a tenth of a millisecond, which a good switch takes,
-/// to a second, which no switch should.
+/// Upper bounds of a histogram's buckets, in nanoseconds; one more bucket has no bound. From a
+/// tenth of a millisecond, which a good switch takes, to a second, which no switch should.
 pub const BOUNDS_NS: [u64; 12] = [
     100_000,
     250_000,
@@ -69,14 +70,17 @@ pub struct History {
     pub moves_cancelled: u64,
     /// Moves that came to nothing otherwise.
     pub moves_failed: u64,
-    /// How long the guest stood in each move that was made, as its destination knows it: from the last word that it sent before the switch to the
-    /// guest's first instruction. So it holds that word's way too, and errs upwards.
+    /// How long the guest stood in each move that was made, as its destination knows it: from the
+    /// last word that it sent before the switch to the guest's first instruction. So it holds that
+    /// word's way too, and errs upwards.
     pub blackout: Histogram,
-    /// How long the guest took to quiesce when it was asked to, or to stand when it need not be asked.
+    /// How long the guest took to quiesce when it was asked to, or to stand when it need not be
+    /// asked.
     pub quiesce: Histogram,
     /// How often it did not within the time it had, and was stopped where it was.
     pub quiesce_unanswered: u64,
-    /// How long the guest was slower after each move that was made, as its destination knows it; what it could not tell is not in it. See [`migrate::brownout`].
+    /// How long the guest was slower after each move that was made, as its destination knows it;
+    /// what it could not tell is not in it. See [`migrate::brownout`].
     pub brownout: Histogram,
 }
 

@@ -247,7 +247,8 @@ impl Machine {
             }
             self.done(Doorbell::CONSOLE);
         }
-        // A wait begins with the same; a guest that says that it is quiescent has given up its receive buffers.
+        // A wait begins with the same; a guest that says that it is quiescent has given up its
+        // receive buffers.
         if self.rang(Doorbell::NET) {
             Exits::count(&shared.exits.net);
             if !self.rang(Doorbell::WAIT) && !self.rang(Doorbell::QUIESCED) {
@@ -313,7 +314,8 @@ impl Machine {
         Stop::Ended(End::Broke(violation))
     }
 
-    /// Captures the vCPU where it runs, so that it need not be loaded on another CPU for that. What fails here fails again for whoever needs it.
+    /// Captures the vCPU where it runs, so that it need not be loaded on another CPU for that. What
+    /// fails here fails again for whoever needs it.
     pub(super) fn capture_early(&mut self) {
         if let Err(e) = self.vcpu.capture_early() {
             tracing::debug!("{}", crate::host::with_causes(&e));
@@ -338,7 +340,8 @@ impl Machine {
         Ok(Steady { vcpu, system: self.vcpu.system()?, offload })
     }
 
-    /// Applies what is not going to change, as far as this host takes it: the state itself says it again.
+    /// Applies what is not going to change, as far as this host takes it: the state itself says it
+    /// again.
     pub(super) fn apply_steady(&mut self, steady: &Steady) -> Result<(), kvm::Error> {
         if let (Some(net), Some(offload)) = (&mut self.net, steady.offload) {
             net.tell_offload(offload);

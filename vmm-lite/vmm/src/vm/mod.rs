@@ -1,8 +1,10 @@
 //! A virtual machine as a whole: the object that the verbs, the control socket and migration hold.
 //!
-//! A [`Vm`] is a handle; clones are the same machine. Its vCPU has a thread of its own, which runs the guest or is parked. To touch what the guest
-//! may touch, a thread pauses the vCPU and holds the [`Paused`] guard: while it is held, nothing of the machine runs or changes, and the
-//! holder's own thread captures and applies. Dropping the guard leaves the machine paused; only [`Paused::resume`] lets it run.
+//! A [`Vm`] is a handle; clones are the same machine. Its vCPU has a thread of its own, which runs
+//! the guest or is parked. To touch what the guest may touch, a thread pauses the vCPU and holds
+//! the [`Paused`] guard: while it is held, nothing of the machine runs or changes, and the holder's
+//! own thread captures and applies. Dropping the guard leaves the machine paused; only
+//! [`Paused::resume`] lets it run.
 //!
 //! ```text
 //!            boot/prepare            resume                 pause, quiesce
@@ -13,15 +15,18 @@
 //!                            Ended             Ended                          Ended
 //! ```
 //!
-//! On the source of a move: [`Vm::dirty_log`] start and take while it runs, [`Vm::quiesce`], then [`Paused::capture`], and in the end either
-//! [`Paused::resume`] with [`ResumeReason::Resumed`] or, after the commit, [`Paused::moved`], whose [`LatePackets`] hands on what still
-//! reaches the old TAP. On the destination: [`Vm::prepare`], [`GuestRam::write_page`], [`Paused::warm_up`], [`Paused::apply`],
-//! [`Paused::resume`] with [`ResumeReason::Migrated`], [`Vm::announce`], [`Vm::deliver_late`].
+//! On the source of a move: [`Vm::dirty_log`] start and take while it runs, [`Vm::quiesce`], then
+//! [`Paused::capture`], and in the end either [`Paused::resume`] with [`ResumeReason::Resumed`] or,
+//! after the commit, [`Paused::moved`], whose [`LatePackets`] hands on what still reaches the old
+//! TAP. On the destination: [`Vm::prepare`], [`GuestRam::write_page`], [`Paused::warm_up`],
+//! [`Paused::apply`], [`Paused::resume`] with [`ResumeReason::Migrated`], [`Vm::announce`],
+//! [`Vm::deliver_late`].
 //!
 //! [`GuestRam::write_page`]: crate::memory::GuestRam::write_page
 
 mod address;
 mod announce;
+mod call_off;
 mod complete;
 mod config;
 mod effort;
@@ -47,7 +52,8 @@ mod thread;
 mod wait;
 
 pub use address::Address;
-pub use complete::{Incomplete, Waiter, Waiting};
+pub use call_off::{CallOff, CalledOff};
+pub use complete::{Incomplete, Waiting};
 pub use config::{Config, NetConfig, mac_for};
 pub use effort::Effort;
 pub use end::{End, GuestFault, StopReason};
@@ -136,7 +142,8 @@ pub enum Error {
     NotHandedOver,
     /// An operator's word against the other host's.
     #[error(
-        "the other host answers, and says what becomes of the VM: it runs there, or goes on here by itself"
+        "the other host answers, and says what becomes of the VM: it runs there, or goes on here \
+         by itself"
     )]
     Answers,
     /// It runs.
@@ -148,8 +155,8 @@ fn what_it_is(operation: Option<&Operation>) -> String {
     operation.map_or_else(|| "in use by another request".into(), ToString::to_string)
 }
 
-/// A virtual machine. Cloning makes another handle on the same one; dropping the last handle stops it, and when that returns its memory, its TAP device and its
-/// thread are gone.
+/// A virtual machine. Cloning makes another handle on the same one; dropping the last handle stops
+/// it, and when that returns its memory, its TAP device and its thread are gone.
 #[derive(Clone, Debug)]
 pub struct Vm {
     shared: Arc<Shared>,
@@ -183,7 +190,8 @@ impl Drop for Owner {
 }
 
 impl Vm {
-    /// Makes a machine and puts `image` into it. It does not run before it is [resumed](Paused::resume) with [`ResumeReason::Boot`].
+    /// Makes a machine and puts `image` into it. It does not run before it is
+    /// [resumed](Paused::resume) with [`ResumeReason::Boot`].
     ///
     /// # Errors
     /// [`Error`]; nothing is left behind.
@@ -217,8 +225,9 @@ impl Vm {
         Ok(vm)
     }
 
-    /// Makes a machine for a guest that is to come from elsewhere: memory, vCPU and TAP are there, and it never runs before
-    /// a state was [applied](Paused::apply) and it was [resumed](Paused::resume). The memory is zero.
+    /// Makes a machine for a guest that is to come from elsewhere: memory, vCPU and TAP are there,
+    /// and it never runs before a state was [applied](Paused::apply) and it was
+    /// [resumed](Paused::resume). The memory is zero.
     ///
     /// # Errors
     /// [`Error`]; nothing is left behind.
@@ -226,7 +235,8 @@ impl Vm {
         Self::prepare_with(&Resources::with_tap_later(tap)?, identity, console, None)
     }
 
-    /// Like [`prepare`](Self::prepare), with what has been opened for it, and maybe its memory already, which need not be zero.
+    /// Like [`prepare`](Self::prepare), with what has been opened for it, and maybe its memory
+    /// already, which need not be zero.
     ///
     /// # Errors
     /// As [`prepare`](Self::prepare).
@@ -300,7 +310,8 @@ impl Vm {
         Features::of_this_host(&self.shared.cpuid)
     }
 
-    /// The guest's memory. Reading pages is always allowed; writing only while the machine is paused.
+    /// The guest's memory. Reading pages is always allowed; writing only while the machine is
+    /// paused.
     #[must_use]
     pub fn ram(&self) -> &Arc<GuestRam> {
         &self.shared.ram
@@ -323,7 +334,8 @@ impl Vm {
         self.shared.console.feed(bytes, || self.shared.nudge());
     }
 
-    /// As [`console_input`](Self::console_input), for a client that may leave: see [`Console::feed_unless`].
+    /// As [`console_input`](Self::console_input), for a client that may leave: see
+    /// [`Console::feed_unless`].
     pub fn console_input_unless(&self, bytes: &[u8], gone: &AtomicBool) {
         self.shared.console.feed_unless(bytes, gone, || self.shared.nudge());
     }
@@ -333,8 +345,8 @@ impl Vm {
         self.shared.console.end_input(|| self.shared.nudge());
     }
 
-    /// Stops the vCPU as soon as it can be, wherever the guest is: at once if it waits, else tens of microseconds. Waits
-    /// while another thread holds the VM paused.
+    /// Stops the vCPU as soon as it can be, wherever the guest is: at once if it waits, else tens
+    /// of microseconds. Waits while another thread holds the VM paused.
     ///
     /// # Errors
     /// [`Error::Ended`].
@@ -342,8 +354,8 @@ impl Vm {
         self.stop_vcpu(None, OtherGuard::Wait)
     }
 
-    /// Asks the guest to quiesce, and stops the vCPU when it has answered or `patience` is over, whichever comes first;
-    /// [`Paused::quiescent`] says which. A VM that is paused is not asked.
+    /// Asks the guest to quiesce, and stops the vCPU when it has answered or `patience` is over,
+    /// whichever comes first; [`Paused::quiescent`] says which. A VM that is paused is not asked.
     ///
     /// # Errors
     /// [`Error::Ended`].
@@ -380,7 +392,8 @@ impl Vm {
         Ok(paused)
     }
 
-    /// Asks the guest to give up memory that it does not use, in time for [`dont_care`](Self::dont_care). It runs on.
+    /// Asks the guest to give up memory that it does not use, in time for
+    /// [`dont_care`](Self::dont_care). It runs on.
     pub fn ask_to_give_up(&self) {
         self.shared.ask_to_give_up();
     }
@@ -401,13 +414,15 @@ impl Vm {
         if self.shared.quiesce_number() == since.0 { pages } else { PageSet::none(pages.limit()) }
     }
 
-    /// The pages whose content does not matter now. While the guest runs this can change at any time.
+    /// The pages whose content does not matter now. While the guest runs this can change at any
+    /// time.
     #[must_use]
     pub fn dont_care(&self) -> PageSet {
         self.ram().dont_care(self.ram().control_page())
     }
 
-    /// Stops the guest for a move: if the program has quiesce hooks as [`quiesce`](Self::quiesce) does, else at once, wherever it is.
+    /// Stops the guest for a move: if the program has quiesce hooks as [`quiesce`](Self::quiesce)
+    /// does, else at once, wherever it is.
     ///
     /// # Errors
     /// [`Error::Ended`], or [`Error::Busy`] if another thread holds it.
@@ -426,7 +441,8 @@ impl Vm {
         Ok(paused)
     }
 
-    /// Says that the machine is about to be stopped for a capture, or is not after all: the vCPU's thread then does what it can of that whenever the guest stands.
+    /// Says that the machine is about to be stopped for a capture, or is not after all: the vCPU's
+    /// thread then does what it can of that whenever the guest stands.
     pub fn stop_is_near(&self, near: bool) {
         self.shared.stop_near.store(near, SeqCst);
         if near {
@@ -434,7 +450,8 @@ impl Vm {
         }
     }
 
-    /// What of the guest's state is not going to change any more, as of the last time that it [gave up](Self::ask_to_give_up) memory.
+    /// What of the guest's state is not going to change any more, as of the last time that it [gave
+    /// up](Self::ask_to_give_up) memory.
     #[must_use]
     pub fn steady(&self) -> Option<Steady> {
         self.shared.steady()
@@ -449,7 +466,8 @@ impl Vm {
         Ok(Paused::new(self, self.shared.take_hold()?, requested))
     }
 
-    /// Makes the vCPU's thread [urgent](Urgent). Not for long while a guest runs that does not wait: nothing else would get this CPU.
+    /// Makes the vCPU's thread [urgent](Urgent). Not for long while a guest runs that does not
+    /// wait: nothing else would get this CPU.
     #[must_use]
     pub fn urgent_vcpu(&self, side: Side) -> Urgent {
         Urgent::other(self.shared.thread.load(SeqCst), side)
@@ -504,8 +522,8 @@ impl Vm {
         self.shared.set_destination(to);
     }
 
-    /// Says that the machine, which is paused, is about to be resumed, so that its thread is awake when it is: to be woken takes longer than most of what is done
-    /// between the two.
+    /// Says that the machine, which is paused, is about to be resumed, so that its thread is awake
+    /// when it is: to be woken takes longer than most of what is done between the two.
     pub fn rouse(&self) {
         self.shared.rouse();
     }
@@ -525,9 +543,9 @@ impl Vm {
         self.shared.stop(End::Stopped(reason));
     }
 
-    /// Ends the machine because the host let it down. The vCPU's thread may be held up by something that `let_go` ends:
-    /// that is called when the guest does not run any more, or is just waiting for it. No instruction of the guest
-    /// runs after that.
+    /// Ends the machine because the host let it down. The vCPU's thread may be held up by something
+    /// that `let_go` ends: that is called when the guest does not run any more, or is just waiting
+    /// for it. No instruction of the guest runs after that.
     pub fn fail(
         &self,
         error: impl std::error::Error + Send + Sync + 'static,
@@ -548,7 +566,8 @@ impl Vm {
         self.shared.wait_end()
     }
 
-    /// A descriptor that is readable once the machine has ended, for those who wait for other things too.
+    /// A descriptor that is readable once the machine has ended, for those who wait for other
+    /// things too.
     #[must_use]
     pub fn end_fd(&self) -> i32 {
         self.shared.end_fd()
@@ -560,13 +579,15 @@ impl Vm {
         Stats::of(&self.shared)
     }
 
-    /// When the vCPU last entered the guest after a resume, taken right before `KVM_RUN`. Waits for it at most `patience`.
+    /// When the vCPU last entered the guest after a resume, taken right before `KVM_RUN`. Waits for
+    /// it at most `patience`.
     #[must_use]
     pub fn entered(&self, patience: Duration) -> Option<Instant> {
         self.shared.wait_entered(patience)
     }
 
-    /// Hands a packet (with its virtio-net header) to the guest that reached its old place. `false` when it had to be dropped.
+    /// Hands a packet (with its virtio-net header) to the guest that reached its old place. `false`
+    /// when it had to be dropped.
     pub fn deliver_late(&self, frame: Vec<u8>) -> bool {
         let taken = self.shared.late.as_ref().is_some_and(|late| late.push(frame));
         if taken {

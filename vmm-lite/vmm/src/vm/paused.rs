@@ -20,7 +20,8 @@ use vmm_lite_interface::layout::{CONTROL_PAGE, PAGE_SIZE};
 /// How long a TAP may take to carry packets; the kernel needs up to a second.
 pub(super) const LINK_PATIENCE: Duration = Duration::from_secs(3);
 
-/// A machine that is paused for as long as this is held, and after it is dropped until somebody resumes it.
+/// A machine that is paused for as long as this is held, and after it is dropped until somebody
+/// resumes it.
 #[derive(Debug)]
 pub struct Paused<'vm> {
     vm: &'vm Vm,
@@ -35,8 +36,8 @@ pub struct Paused<'vm> {
 pub struct Resume {
     /// Why it runs, as the guest is told.
     pub reason: ResumeReason,
-    /// How long the guest's clock went on while it did not run, as the guest is told. (That the clock does go on is
-    /// [`Paused::apply`]'s part.)
+    /// How long the guest's clock went on while it did not run, as the guest is told. (That the
+    /// clock does go on is [`Paused::apply`]'s part.)
     pub away: Duration,
 }
 
@@ -75,7 +76,8 @@ impl<'vm> Paused<'vm> {
         }
     }
 
-    /// The pages whose content does not matter as the guest stands: what it has given up, and more of it is quiescent.
+    /// The pages whose content does not matter as the guest stands: what it has given up, and more
+    /// of it is quiescent.
     #[must_use]
     pub fn dont_care(&self) -> PageSet {
         let ram = self.vm.ram();
@@ -90,7 +92,8 @@ impl<'vm> Paused<'vm> {
         ram.dont_care_near(ram.control_page(), pages)
     }
 
-    /// The pages of the tables of the network queues, which the VMM reads and writes beside the guest.
+    /// The pages of the tables of the network queues, which the VMM reads and writes beside the
+    /// guest.
     #[must_use]
     pub fn queue_pages(&self) -> Vec<usize> {
         self.machine.net.iter().flat_map(|net| net.capture().pages().collect::<Vec<_>>()).collect()
@@ -112,7 +115,8 @@ impl<'vm> Paused<'vm> {
         Ok(self.machine.apply_steady(steady)?)
     }
 
-    /// Has the guest's pages [touched](crate::kvm::Vcpu::touch). For a machine whose state is applied after that.
+    /// Has the guest's pages [touched](crate::kvm::Vcpu::touch). For a machine whose state is
+    /// applied after that.
     ///
     /// # Errors
     /// [`Error::Kvm`]. The machine is then to be dropped.
@@ -125,7 +129,8 @@ impl<'vm> Paused<'vm> {
         Ok(self.machine.vcpu.touch(system, routine, runs)?)
     }
 
-    /// Takes a captured state over, `away` after it was captured. The memory has been written before.
+    /// Takes a captured state over, `away` after it was captured. The memory has been written
+    /// before.
     ///
     /// # Errors
     /// [`Error::Apply`]. The machine is then to be dropped.
@@ -133,8 +138,9 @@ impl<'vm> Paused<'vm> {
         Ok(self.machine.apply(state, away, &self.vm.shared)?)
     }
 
-    /// Goes the ways that are slow the first time, so that it is not the guest that waits for it: into the vCPU and out of it, and through the TAP.
-    /// For a machine just [prepared](Vm::prepare). Returns how long it took to apply a vCPU's state.
+    /// Goes the ways that are slow the first time, so that it is not the guest that waits for it:
+    /// into the vCPU and out of it, and through the TAP. For a machine just
+    /// [prepared](Vm::prepare). Returns how long it took to apply a vCPU's state.
     ///
     /// # Errors
     /// What the host says.
@@ -149,7 +155,8 @@ impl<'vm> Paused<'vm> {
             if !running.map_err(failed)? {
                 let name = net.tap().name();
                 tracing::warn!(
-                    "TAP device {name} does not come up; packets to the guest are lost until it does"
+                    "TAP device {name} does not come up; packets to the guest are lost until it \
+                     does"
                 );
             }
         }
@@ -187,15 +194,17 @@ impl<'vm> Paused<'vm> {
         }
     }
 
-    /// Says that the state is captured for a move. Until it is [fenced](Self::fence) one way or the other, a wish of
-    /// the operator to pause or to resume it waits. Returns whether the operator wants it paused, which moves with it.
+    /// Says that the state is captured for a move. Until it is [fenced](Self::fence) one way or the
+    /// other, a wish of the operator to pause or to resume it waits. Returns whether the operator
+    /// wants it paused, which moves with it.
     #[must_use]
     pub fn leave(&self) -> bool {
         self.vm.shared.leave()
     }
 
-    /// Keeps the machine from running here, whatever is asked, and from being announced, from right before the commit of
-    /// a move until the destination has said that it never ran it there (rule R2).
+    /// Keeps the machine from running here, whatever is asked, and from being announced, from right
+    /// before the commit of a move until the destination has said that it never ran it there (rule
+    /// R2).
     pub fn fence(&self, fenced: bool) {
         *self.vm.shared.lock_fenced() = fenced;
         self.vm.shared.fenced(fenced);
@@ -209,15 +218,18 @@ impl<'vm> Paused<'vm> {
         self.vm.shared.hold(true).map(drop)
     }
 
-    /// Keeps it paused beyond the operation that paused it, until the operator resumes it; or does not after all.
+    /// Keeps it paused beyond the operation that paused it, until the operator resumes it; or does
+    /// not after all.
     pub fn keep(&self, kept: bool) {
         self.vm.shared.keep(kept);
     }
 
-    /// Lets the machine run, unless the operator wants it paused: then it stays so, and the guest is told when it runs.
+    /// Lets the machine run, unless the operator wants it paused: then it stays so, and the guest
+    /// is told when it runs.
     ///
     /// # Errors
-    /// [`Error::Ended`] if it was stopped meanwhile, [`Error::HandedOver`]; random numbers may be missing too.
+    /// [`Error::Ended`] if it was stopped meanwhile, [`Error::HandedOver`]; random numbers may be
+    /// missing too.
     pub fn resume(mut self, how: Resume) -> Result<(), Error> {
         self.vm.shared.may_end()?;
         use ResumeReason::{Boot, Forked, Migrated, Restored, Resumed, Reverted};
@@ -227,8 +239,8 @@ impl<'vm> Paused<'vm> {
             (reason, _) => reason,
         };
         let new_generation = matches!(reason, Boot | Restored | Forked | Reverted);
-        // What paused it may have copied its memory: a snapshot, a template of clones, a move that failed. A move that
-        // succeeds leaves no other copy.
+        // What paused it may have copied its memory: a snapshot, a template of clones, a move that
+        // failed. A move that succeeds leaves no other copy.
         let may_be_copied = reason != Migrated;
         let fresh = may_be_copied.then(|| Fresh::draw(new_generation)).transpose()?;
         self.machine.before_resume(reason, how.away, fresh.as_ref());
@@ -239,7 +251,8 @@ impl<'vm> Paused<'vm> {
         Ok(())
     }
 
-    /// Lets a machine run on that was paused here and did not leave, unless the operator wants it paused.
+    /// Lets a machine run on that was paused here and did not leave, unless the operator wants it
+    /// paused.
     ///
     /// # Errors
     /// [`Error::Ended`].
@@ -248,7 +261,8 @@ impl<'vm> Paused<'vm> {
         self.resume(Resume { reason: ResumeReason::Resumed, away })
     }
 
-    /// Reads the packets that still arrive here, to hand them on to where the machine runs now (rule R5).
+    /// Reads the packets that still arrive here, to hand them on to where the machine runs now
+    /// (rule R5).
     ///
     /// # Errors
     /// TAP errors.

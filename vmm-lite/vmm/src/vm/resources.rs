@@ -1,6 +1,8 @@
-//! What a machine takes from the host that needs rights: KVM, the TAP device, and faults of its memory.
+//! What a machine takes from the host that needs rights: KVM, the TAP device, and faults of its
+//! memory.
 //!
-//! Opened first, so that a process can give those rights up before anything of a guest's reaches it.
+//! Opened first, so that a process can give those rights up before anything of a guest's reaches
+//! it.
 
 use super::Error;
 use crate::{devices::tap::Tap, kvm::Host, memory::keep_userfault};
@@ -19,7 +21,8 @@ enum TapDevice {
 }
 
 impl Resources {
-    /// Opens KVM, and the TAP device `tap`. Whoever waits for a machine with it holds the device meanwhile.
+    /// Opens KVM, and the TAP device `tap`. Whoever waits for a machine with it holds the device
+    /// meanwhile.
     ///
     /// # Errors
     /// What is missing, and what the user can do about it.
@@ -37,7 +40,8 @@ impl Resources {
         Ok(Self { host, tap })
     }
 
-    /// Opens KVM, and leaves the TAP device to be opened with each machine, which may have to wait for it.
+    /// Opens KVM, and leaves the TAP device to be opened with each machine, which may have to wait
+    /// for it.
     ///
     /// # Errors
     /// As [`open`](Self::open).

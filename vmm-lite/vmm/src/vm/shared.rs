@@ -1,4 +1,5 @@
-//! What the threads of one VM share. How they steer the vCPU's thread is in [`steering`](super::steering).
+//! What the threads of one VM share. How they steer the vCPU's thread is in
+//! [`steering`](super::steering).
 //!
 //! Lock order: `machine`, then `control`; `fenced`, `history`, `rates`, `steady` and `dirty_rate`
 //! are held alone or innermost.
@@ -60,12 +61,13 @@ pub(super) struct Shared {
     pub stopping: AtomicBool,
     /// The machine is about to be stopped, and captured.
     pub stop_near: AtomicBool,
-    /// The machine may run elsewhere: it must not run here (rule R1), and nothing is said in its name. Locked for as long as something is.
+    /// The machine may run elsewhere: it must not run here (rule R1), and nothing is said in its
+    /// name. Locked for as long as something is.
     fenced: Mutex<bool>,
     machine: Mutex<Machine>,
     pub(super) kick: Arc<Kick>,
-    /// Threads that want the vCPU stopped, and that want the guest to quiesce. Each takes back its own wish
-    /// only, so that none is lost when the VM is resumed meanwhile.
+    /// Threads that want the vCPU stopped, and that want the guest to quiesce. Each takes back its
+    /// own wish only, so that none is lost when the VM is resumed meanwhile.
     pub(super) pauses: AtomicU32,
     pub(super) quiesces: AtomicU32,
     pub(super) wake: EventFd,
@@ -78,7 +80,8 @@ pub(super) struct Shared {
     pub(super) running: AtomicBool,
     /// The machine is about to be resumed.
     pub(super) roused: AtomicBool,
-    /// Nanoseconds after `made` at which the guest was last entered after a resume, plus one; 0 before.
+    /// Nanoseconds after `made` at which the guest was last entered after a resume, plus one; 0
+    /// before.
     pub(super) entered: AtomicU64,
     /// Number of the last quiesce request.
     pub(super) quiesce_number: AtomicU32,

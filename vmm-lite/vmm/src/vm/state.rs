@@ -12,7 +12,8 @@ use crate::{
 use kvm_bindings::kvm_sregs;
 use serde::{Deserialize, Serialize};
 
-/// What moves beside the memory. Encoded as postcard; who the machine is, is in [`Identity`](super::Identity), which goes ahead.
+/// What moves beside the memory. Encoded as postcard; who the machine is, is in
+/// [`Identity`](super::Identity), which goes ahead.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct VmState {
     /// The vCPU.
@@ -31,14 +32,17 @@ pub struct VmState {
     pub history: History,
 }
 
-/// What of a state does not change any more once the guest has begun to run its program, known before the guest stands.
+/// What of a state does not change any more once the guest has begun to run its program, known
+/// before the guest stands.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Steady {
     /// The vCPU's.
     pub vcpu: SteadyState,
-    /// The system registers at CPL 3, for what is done on the guest's behalf before it runs. The state's are those that count.
+    /// The system registers at CPL 3, for what is done on the guest's behalf before it runs. The
+    /// state's are those that count.
     pub system: kvm_sregs,
-    /// Offloads that the network driver takes, if there is a network device. These may change, which the state then says.
+    /// Offloads that the network driver takes, if there is a network device. These may change,
+    /// which the state then says.
     pub offload: Option<u32>,
 }
 

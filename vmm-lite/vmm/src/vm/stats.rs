@@ -255,8 +255,9 @@ impl Vm {
         self.shared.lock_history().settled(brownout);
     }
 
-    /// How many pages the guest writes in a second, watched for `window`; `None` when something that needs the log of dirty pages for itself began
-    /// meanwhile. Watching makes the first write to each page slower.
+    /// How many pages the guest writes in a second, watched for `window`; `None` when something
+    /// that needs the log of dirty pages for itself began meanwhile. Watching makes the first write
+    /// to each page slower.
     ///
     /// # Errors
     /// What KVM says.

@@ -24,7 +24,8 @@ const STACK: usize = 256 << 10;
 #[error("vmm-lite itself failed while it ran the VM; please report the message above")]
 struct Panicked;
 
-/// The thread, for a machine that is yet to be made: to be started and confined takes it as long as that. Dropping this ends it.
+/// The thread, for a machine that is yet to be made: to be started and confined takes it as long as
+/// that. Dropping this ends it.
 #[derive(Debug)]
 pub(super) struct Starting {
     machine: SyncSender<Arc<Shared>>,
@@ -47,8 +48,8 @@ pub(super) fn start() -> Result<Starting, Error> {
         .name(Thread::Vcpu.name().into())
         .stack_size(STACK)
         .spawn(move || {
-            // Deadlines of the guest are met to the microsecond, not to the 50 that threads get by default.
-            // SAFETY: changes only how late timers of this thread may fire.
+            // Deadlines of the guest are met to the microsecond, not to the 50 that threads get by
+            // default. SAFETY: changes only how late timers of this thread may fire.
             unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
             let confined = confine::enter(Thread::Vcpu);
             let Ok(shared) = given.recv() else { return };

@@ -7,7 +7,8 @@ use super::{
 use crate::devices::Violation;
 use std::{ptr, time::Duration};
 
-/// Serves the network and the console of a guest that waits. `None` if something reached it, its deadline is over, or it is to look at a request.
+/// Serves the network and the console of a guest that waits. `None` if something reached it, its
+/// deadline is over, or it is to look at a request.
 pub(super) fn for_something(
     machine: &mut Machine,
     shared: &Shared,

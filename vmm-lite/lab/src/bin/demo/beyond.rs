@@ -1,4 +1,5 @@
-//! What else there is: memory that follows a move, a stranger who is turned away, clones of a VM that runs.
+//! What else there is: memory that follows a move, a stranger who is turned away, clones of a VM
+//! that runs.
 
 use std::process::{Command, Stdio};
 
@@ -35,7 +36,8 @@ pub fn show(vmms: &[Vmm; 2]) -> Result<()> {
     running = there;
     let ns = |key: &str| human_ns(report[key].as_u64().unwrap_or_default());
     println!(
-        "it moved to host b   blackout {} (expected {}), {} pages followed within {}; the guest waited for {}, {} at most",
+        "it moved to host b   blackout {} (expected {}), {} pages followed within {}; the guest \
+         waited for {}, {} at most",
         ns("blackout_ns"),
         ns("predicted_blackout_ns"),
         report["pages_following"],

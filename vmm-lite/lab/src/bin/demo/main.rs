@@ -1,7 +1,8 @@
 //! `make demo`: the main job, shown.
 //!
-//! Two hosts and a client as network namespaces; a key-value store on the first host; redis-benchmark and a
-//! checking client load it from the third; the VM moves back and forth; then a table and a picture. After that, what else there is ([`beyond`]).
+//! Two hosts and a client as network namespaces; a key-value store on the first host;
+//! redis-benchmark and a checking client load it from the third; the VM moves back and forth; then
+//! a table and a picture. After that, what else there is ([`beyond`]).
 
 mod beyond;
 mod picture;
@@ -32,7 +33,8 @@ Usage: demo [--moves N] [--out DIR]
   --moves N   how often the VM moves                       [default: 20]
   --out DIR   where report.json and latency.svg are put    [default: out/demo]
 
-Everything runs in network namespaces that end with this program. Needs /dev/kvm and /dev/net/tun; without root it
+Everything runs in network namespaces that end with this program. Needs /dev/kvm and /dev/net/tun; \
+without root it
 works inside a user namespace where the kernel allows one.";
 
 const GUEST: &str = "10.0.0.2";
@@ -118,7 +120,8 @@ fn demo(options: &Options) -> Result<()> {
     let writers = Writers::start(&site.client, guest, "demo:writes", WRITERS)?;
     let probe = Probe::start(&site.client, guest, "demo:counter", Duration::from_micros(200))?;
     println!(
-        "redis-benchmark (8 connections), {WRITERS} writers and a checking client are at it; moving {} times",
+        "redis-benchmark (8 connections), {WRITERS} writers and a checking client are at it; \
+         moving {} times",
         options.moves
     );
 
@@ -175,7 +178,8 @@ fn ended_well(source: &mut Process) -> Result<()> {
     })
 }
 
-/// Requests that the store has served since it was started, by its own account, which moved with it.
+/// Requests that the store has served since it was started, by its own account, which moved with
+/// it.
 fn served(client: &Namespace, guest: SocketAddr) -> Result<u64> {
     let info = redis::cli(client, guest, &["INFO", "stats"])?;
     info.lines()

@@ -134,7 +134,8 @@ impl Rings {
     }
 }
 
-/// Calls `f` with the offset in the ring and the range of the buffer, for each of the one or two parts in which `len` bytes from counter `at` lie.
+/// Calls `f` with the offset in the ring and the range of the buffer, for each of the one or two
+/// parts in which `len` bytes from counter `at` lie.
 fn for_each_part(at: u32, len: usize, size: u32, mut f: impl FnMut(u64, std::ops::Range<usize>)) {
     let start = (at & (size - 1)) as usize;
     let first = len.min(size as usize - start);

@@ -1,7 +1,8 @@
 //! The network device: virtio-net over virtio-mmio, served at the doorbell.
 //!
-//! It sends no interrupts and needs no notifications: the doorbell says when to look, and the used rings tell drivers not to notify.
-//! [`registers`] is what the driver sees, [`queues`] moves the packets, [`state`] is what moves with the guest.
+//! It sends no interrupts and needs no notifications: the doorbell says when to look, and the used
+//! rings tell drivers not to notify. [`registers`] is what the driver sees, [`queues`] moves the
+//! packets, [`state`] is what moves with the guest.
 
 mod queues;
 mod registers;
@@ -28,7 +29,8 @@ use std::{
     },
 };
 
-/// Bytes of late packets that are kept for a guest that takes none: what came from a peer has bounds (rule R4).
+/// Bytes of late packets that are kept for a guest that takes none: what came from a peer has
+/// bounds (rule R4).
 const LATE_MAX: usize = 4 << 20;
 
 /// What went through a device since it was made.
@@ -83,7 +85,8 @@ impl Late {
         self.frames.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a frame with its virtio-net header. `false` when there are too many already, or it is no frame.
+    /// Adds a frame with its virtio-net header. `false` when there are too many already, or it is
+    /// no frame.
     pub fn push(&self, frame: Vec<u8>) -> bool {
         let mut frames = self.frames();
         if frames.bytes + frame.len() > LATE_MAX || frame.len() <= tap::VNET_HEADER {
@@ -263,7 +266,8 @@ impl Net {
     pub fn flush(&mut self, ram: &GuestRam) -> Result<(), Violation> {
         let Self { tap, own, throttles: [_, sending], registers, buffers, counters, .. } = self;
         let Some([_, transmit]) = registers.live_queues() else { return Ok(()) };
-        // A queue that never empties is one that changes while it is served, which a guest that is stopped does not do.
+        // A queue that never empties is one that changes while it is served, which a guest that is
+        // stopped does not do.
         for _ in 0..=usize::from(registers::QUEUE_MAX) / queues::BATCH {
             if !queues::send(transmit, ram, tap, *own, sending, buffers, counters)?.more {
                 return Ok(());

@@ -1,4 +1,5 @@
-//! Moving packets between the queues and the TAP, straight between guest memory and the kernel, without allocating.
+//! Moving packets between the queues and the TAP, straight between guest memory and the kernel,
+//! without allocating.
 
 use super::{Counters, Late, Own, Violation, registers::QUEUE_MAX, sources::LOOKED_AT};
 use crate::{
@@ -14,9 +15,11 @@ use std::{
 };
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 
-/// Offset of `num_buffers` in the virtio-net header. The TAP leaves it alone, and the standard has it be 1.
+/// Offset of `num_buffers` in the virtio-net header. The TAP leaves it alone, and the standard has
+/// it be 1.
 const NUM_BUFFERS: usize = 10;
-/// Most packets moved in one pass in each direction, so that neither starves the other nor the guest.
+/// Most packets moved in one pass in each direction, so that neither starves the other nor the
+/// guest.
 pub(super) const BATCH: usize = 256;
 
 /// What a pass moved.
@@ -38,18 +41,21 @@ pub struct Moved {
     pub receive_wait: Option<Duration>,
 }
 
-/// The parts of one chain: where they are for the kernel, and where for the guest. Kept from packet to packet.
+/// The parts of one chain: where they are for the kernel, and where for the guest. Kept from packet
+/// to packet.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
     iov: Vec<libc::iovec>,
     guest: Vec<(u64, usize)>,
 }
 
-// SAFETY: the pointers in `iov` are only used within one call that has just filled them from guest memory it holds.
+// SAFETY: the pointers in `iov` are only used within one call that has just filled them from guest
+// memory it holds.
 unsafe impl Send for Buffers {}
 
 impl Buffers {
-    /// Gathers a chain whose parts must all be for the device to write (or to read). Returns its length.
+    /// Gathers a chain whose parts must all be for the device to write (or to read). Returns its
+    /// length.
     fn gather(
         &mut self,
         mut chain: DescriptorChain<&Mmap>,
@@ -232,7 +238,8 @@ pub(super) fn receive(
                 }
                 return Ok(moved);
             }
-            // SAFETY: the buffers were just checked to lie in guest memory, which `ram` keeps mapped.
+            // SAFETY: the buffers were just checked to lie in guest memory, which `ram` keeps
+            // mapped.
             None => match unsafe { tap.read_into(&mut buffers.iov) } {
                 Ok(Some(len)) => {
                     buffers.mark(ram, len.min(capacity));

@@ -44,7 +44,8 @@ pub(super) const OFFERED: u64 = 1 << VIRTIO_F_VERSION_1
     | 1 << VIRTIO_NET_F_GUEST_TSO4
     | 1 << VIRTIO_NET_F_GUEST_TSO6;
 
-/// Room that a receive buffer must have, with its header, for every frame that the TAP may hand out under these offloads.
+/// Room that a receive buffer must have, with its header, for every frame that the TAP may hand out
+/// under these offloads.
 pub(super) fn frame_max(offload: u32, mtu: u16) -> usize {
     let segments = offload & (TUN_F_TSO4 | TUN_F_TSO6) != 0;
     VNET_HEADER + if segments { SEGMENT_MAX } else { usize::from(mtu) + ETHERNET_HEADER }
@@ -258,7 +259,8 @@ impl Registers {
             return Err(broken(
                 name,
                 format!(
-                    "{} descriptors at {d:#x}, available ring at {a:#x}, used ring at {u:#x} do not all lie in memory",
+                    "{} descriptors at {d:#x}, available ring at {a:#x}, used ring at {u:#x} do \
+                     not all lie in memory",
                     queue.size()
                 ),
             ));

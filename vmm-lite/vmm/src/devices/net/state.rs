@@ -100,7 +100,8 @@ impl NetState {
     fn tables(&self) -> impl Iterator<Item = (u64, u64)> {
         self.queues.into_iter().filter(|q| q.ready).flat_map(|q| {
             let size = u64::from(q.size);
-            // Descriptors of 16 bytes; two bytes of flags and index, and an entry of 2 or 8 bytes each, and the event field.
+            // Descriptors of 16 bytes; two bytes of flags and index, and an entry of 2 or 8 bytes
+            // each, and the event field.
             [(q.desc_table, 16 * size), (q.avail_ring, 6 + 2 * size), (q.used_ring, 6 + 8 * size)]
         })
     }

@@ -5,7 +5,8 @@ use seccompiler::{
 };
 use std::collections::BTreeMap;
 
-/// A condition on an argument, of which the lower 32 bits are looked at: nothing that is asked about here has more.
+/// A condition on an argument, of which the lower 32 bits are looked at: nothing that is asked
+/// about here has more.
 #[derive(Clone, Copy, Debug)]
 pub struct Arg(u8, Op, u64);
 

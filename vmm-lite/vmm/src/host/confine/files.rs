@@ -3,7 +3,8 @@
 use super::Error;
 use std::{io, os::fd::RawFd};
 
-/// Closes everything but standard input, output and error and those in `keep`. To be called first, before the process opens anything of its own.
+/// Closes everything but standard input, output and error and those in `keep`. To be called first,
+/// before the process opens anything of its own.
 ///
 /// # Errors
 /// What the host says.
@@ -21,7 +22,8 @@ pub fn close_inherited(keep: &[RawFd]) -> Result<(), Error> {
 }
 
 fn close_range(first: u32, last: u32) -> Result<(), Error> {
-    // SAFETY: the caller has opened nothing yet, so that nothing in this process relies on what is closed.
+    // SAFETY: the caller has opened nothing yet, so that nothing in this process relies on what is
+    // closed.
     match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } {
         0 => Ok(()),
         _ => match io::Error::last_os_error() {

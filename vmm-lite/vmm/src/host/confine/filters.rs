@@ -1,7 +1,8 @@
 //! The system calls of each thread.
 //!
-//! Written by what a thread does, in groups that say why they are there. What no thread may do has no entry: execute a program, trace another
-//! process, mount, load a module or a BPF program, become another user, map memory executable, start a process.
+//! Written by what a thread does, in groups that say why they are there. What no thread may do has
+//! no entry: execute a program, trace another process, mount, load a module or a BPF program,
+//! become another user, map memory executable, start a process.
 
 use super::calls::{Arg, Calls, is, masked};
 use kvm_bindings as kvm;
@@ -131,7 +132,8 @@ impl Thread {
     }
 }
 
-/// What every thread does: memory, locks, time, its own end, and what the language's own runtime needs for these.
+/// What every thread does: memory, locks, time, its own end, and what the language's own runtime
+/// needs for these.
 fn common() -> Calls {
     let own_process = u64::from(std::process::id());
     Calls::default()
@@ -139,7 +141,8 @@ fn common() -> Calls {
         .any(&[c::SYS_munmap, c::SYS_mremap, c::SYS_madvise, c::SYS_brk])
         .when(c::SYS_mmap, &[masked(2, c::PROT_EXEC as u64, 0)])
         .when(c::SYS_mprotect, &[masked(2, c::PROT_EXEC as u64, 0)])
-        // Locks and time. The clock is read without a call where the host's is good enough for that.
+        // Locks and time. The clock is read without a call where the host's is good enough for
+        // that.
         .any(&[c::SYS_futex, c::SYS_sched_yield, c::SYS_restart_syscall])
         .any(&[c::SYS_clock_gettime, c::SYS_gettimeofday, c::SYS_clock_nanosleep, c::SYS_nanosleep])
         // Beginning and end of a thread, and the end of the process.
@@ -162,7 +165,8 @@ fn common() -> Calls {
         .any(&[c::SYS_getrandom])
 }
 
-/// Starting a thread of one kind, never a process, and so all that such a thread may do: it inherits the filter of the one that started it.
+/// Starting a thread of one kind, never a process, and so all that such a thread may do: it
+/// inherits the filter of the one that started it.
 fn start_thread(of: Thread) -> Calls {
     of.calls().when(c::SYS_clone, &[THREAD])
 }
@@ -181,7 +185,8 @@ const THREAD: Arg = {
     masked(0, thread | other as u64, thread)
 };
 
-/// Running the guest. Frames go through the TAP by `readv` and `writev`, and a driver that starts says what it can take. Before a move the vCPU's state is read.
+/// Running the guest. Frames go through the TAP by `readv` and `writev`, and a driver that starts
+/// says what it can take. Before a move the vCPU's state is read.
 fn run_guest() -> Calls {
     let run = [io(0x80), ior::<kvm::kvm_regs>(0x81), ior::<kvm::kvm_sregs>(0x83), TUNSETOFFLOAD];
     ioctls(&run).and(ioctls(&[
@@ -191,7 +196,8 @@ fn run_guest() -> Calls {
     ]))
 }
 
-/// What is done with a guest that stands still, and with the log of its pages: captured, applied, copied.
+/// What is done with a guest that stands still, and with the log of its pages: captured, applied,
+/// copied.
 fn hold_guest() -> Calls {
     run_guest().and(ioctls(&[
         iow::<kvm::kvm_dirty_log>(0x42),
@@ -203,7 +209,8 @@ fn hold_guest() -> Calls {
     ]))
 }
 
-/// Beginning to watch a guest's memory for pages that are not there yet, or not to be written to unnoticed; and serving that.
+/// Beginning to watch a guest's memory for pages that are not there yet, or not to be written to
+/// unnoticed; and serving that.
 fn watch_memory() -> Calls {
     // `uffdio_api`, `_register` and `_writeprotect`, by their sizes; the first is the device's.
     let watch = [
@@ -226,8 +233,8 @@ fn serve_faults() -> Calls {
     ])
 }
 
-/// A guest into a file and out of it. The files come with the request, so that none is opened. A state is tried on a machine of its own before it takes
-/// a running guest's place.
+/// A guest into a file and out of it. The files come with the request, so that none is opened. A
+/// state is tried on a machine of its own before it takes a running guest's place.
 fn copy_guest() -> Calls {
     make_machine().any(&[c::SYS_pwrite64])
 }
@@ -259,7 +266,8 @@ fn make_guest() -> Calls {
     make_machine().and(tap).and(ask_about_links()).any(&[c::SYS_openat])
 }
 
-/// Whether a TAP carries packets. Any socket does to ask about an interface; changes of it are told by netlink.
+/// Whether a TAP carries packets. Any socket does to ask about an interface; changes of it are told
+/// by netlink.
 fn ask_about_links() -> Calls {
     ioctls(&[c::SIOCGIFFLAGS])
         .when(
@@ -271,7 +279,8 @@ fn ask_about_links() -> Calls {
         .any(&[c::SYS_bind, c::SYS_recvfrom])
 }
 
-/// Taking a name in the runtime directory, with its socket, and giving it up; and reading the identity's directory, which must be this user's.
+/// Taking a name in the runtime directory, with its socket, and giving it up; and reading the
+/// identity's directory, which must be this user's.
 fn take_name() -> Calls {
     Calls::default()
         .when(
@@ -311,7 +320,8 @@ fn urgency() -> Calls {
     let reset = c::SCHED_RESET_ON_FORK as u64;
     Calls::default()
         .any(&[c::SYS_sched_getscheduler, c::SYS_sched_getparam])
-        // What it points to cannot be looked at; so for the calling thread only, and see `sched_setattr`'s own limits.
+        // What it points to cannot be looked at; so for the calling thread only, and see
+        // `sched_setattr`'s own limits.
         .when(c::SYS_sched_setattr, &[is(0, 0), is(2, 0)])
         .when(c::SYS_sched_setscheduler, &[masked(1, reset, reset)])
 }

@@ -3,13 +3,15 @@
 //! - [`files`]: descriptors that it inherited and does not know
 //! - [`privileges`]: the user it was started by, capabilities, the way back to either
 //! - [`jail`]: more than that, where it is asked for
-//! - [`filters`]: the system calls that each of its threads may make, and with which arguments; any other kills the process ([`Mode`])
+//! - [`filters`]: the system calls that each of its threads may make, and with which arguments; any
+//!   other kills the process ([`Mode`])
 //!
-//! A thread takes its filter on by [`enter`], first thing. Filters are inherited and can only get narrower, so that a thread which starts others may do
-//! at least what those may. Until [`arm`] was called nothing of this happens: tests and other programs use the library unconfined.
+//! A thread takes its filter on by [`enter`], first thing. Filters are inherited and can only get
+//! narrower, so that a thread which starts others may do at least what those may. Until [`arm`] was
+//! called nothing of this happens: tests and other programs use the library unconfined.
 //!
-//! Whoever adds a system call to a thread finds out by `tests/confinement/`, which goes through all verbs under [`Mode::Trap`] and names the call that
-//! is missing, and adds it to [`filters`].
+//! Whoever adds a system call to a thread finds out by `tests/confinement/`, which goes through all
+//! verbs under [`Mode::Trap`] and names the call that is missing, and adds it to [`filters`].
 
 mod calls;
 pub mod files;
@@ -43,7 +45,8 @@ pub enum Mode {
 pub enum Error {
     /// The kernel does not take a filter.
     #[error(
-        "cannot filter the system calls of thread {thread}; a kernel without seccomp needs --seccomp off"
+        "cannot filter the system calls of thread {thread}; a kernel without seccomp needs \
+         --seccomp off"
     )]
     Filter {
         /// Which.
@@ -74,7 +77,8 @@ pub enum Error {
 
 static MODE: OnceLock<Mode> = OnceLock::new();
 
-/// Makes [`enter`] confine the threads of this process from now on. To be called once, while there is only one thread.
+/// Makes [`enter`] confine the threads of this process from now on. To be called once, while there
+/// is only one thread.
 ///
 /// # Errors
 /// [`Error`].
@@ -82,12 +86,14 @@ pub fn arm(mode: Mode) -> Result<(), Error> {
     MODE.get_or_init(|| mode);
     if mode == Mode::Off {
         tracing::warn!(
-            "system calls are not filtered: a guest that breaks out of KVM may do what this user may"
+            "system calls are not filtered: a guest that breaks out of KVM may do what this user \
+             may"
         );
         return Ok(());
     }
-    // A backtrace of our own panics is made from files that cannot be opened any more: the attempt would kill the process before the message is out.
-    // SAFETY: the process has one thread, as the caller says.
+    // A backtrace of our own panics is made from files that cannot be opened any more: the attempt
+    // would kill the process before the message is out. SAFETY: the process has one thread, as the
+    // caller says.
     unsafe { std::env::set_var("RUST_BACKTRACE", "0") };
     if mode == Mode::Trap {
         trap::install()?;
@@ -121,8 +127,9 @@ fn install(
     Ok(seccompiler::apply_filter(&without_clone3(filter.try_into()?))?)
 }
 
-/// The same filter for a kernel that has no `clone3`: its flags are in memory, where no filter can see them. The C library then uses `clone`, whose flags are
-/// arguments. (A filter of its own for this would cost as much again as the other: a tenth of a millisecond of the cold start.)
+/// The same filter for a kernel that has no `clone3`: its flags are in memory, where no filter can
+/// see them. The C library then uses `clone`, whose flags are arguments. (A filter of its own for
+/// this would cost as much again as the other: a tenth of a millisecond of the cold start.)
 fn without_clone3(program: BpfProgram) -> BpfProgram {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
@@ -139,8 +146,10 @@ fn without_clone3(program: BpfProgram) -> BpfProgram {
     all
 }
 
-/// One heap for all threads does for what is allocated here. With more, the C library opens files of its own: to learn how many CPUs there are, and, when it
-/// gives a heap's memory back, how the host overcommits. To be called before there is a second thread: one that had a heap of its own leaves it to the next.
+/// One heap for all threads does for what is allocated here. With more, the C library opens files
+/// of its own: to learn how many CPUs there are, and, when it gives a heap's memory back, how the
+/// host overcommits. To be called before there is a second thread: one that had a heap of its own
+/// leaves it to the next.
 pub fn one_arena() {
     #[cfg(target_env = "gnu")]
     // SAFETY: sets a number.

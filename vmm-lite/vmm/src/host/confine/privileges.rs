@@ -1,9 +1,12 @@
 //! Rights that the process was started with.
 //!
-//! With `--user` it becomes that user for good: no supplementary groups, no capabilities, and none in reach. Real-time priority for the threads of a switch
-//! (see [`Urgent`](crate::host::urgent::Urgent)) needs none where the process may set its own limit for it first. Where it may not (containers often have no
-//! CAP_SYS_RESOURCE) the threads that ask for it keep CAP_SYS_NICE, if they had it; their filters leave them one call to use it with. A process that stays root keeps
-//! what opening a TAP device takes, and that only in the threads that do so.
+//! With `--user` it becomes that user for good: no supplementary groups, no capabilities, and none
+//! in reach. Real-time priority for the threads of a switch (see
+//! [`Urgent`](crate::host::urgent::Urgent)) needs none where the process may set its own limit for
+//! it first. Where it may not (containers often have no CAP_SYS_RESOURCE) the threads that ask for
+//! it keep CAP_SYS_NICE, if they had it; their filters leave them one call to use it with. A
+//! process that stays root keeps what opening a TAP device takes, and that only in the threads that
+//! do so.
 
 use super::{Error, Thread};
 use crate::host::urgent::Side;
@@ -34,7 +37,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The user named (or numbered) `user` with `group`, or else the user's own group. `None` if neither is given.
+    /// The user named (or numbered) `user` with `group`, or else the user's own group. `None` if
+    /// neither is given.
     ///
     /// # Errors
     /// [`Error::Who`].
@@ -92,7 +96,8 @@ fn find_group(name: &str) -> Result<Gid, Error> {
     group.map(|g| g.gid).ok_or_else(|| Error::Who(format!("there is no group {name}")))
 }
 
-/// Gives up what the process does not need from now on. To be called while there is only one thread.
+/// Gives up what the process does not need from now on. To be called while there is only one
+/// thread.
 ///
 /// # Errors
 /// [`Error::Call`]: then nothing may go on.
@@ -137,7 +142,8 @@ pub(super) fn drop_thread_capabilities(thread: Thread) -> Result<(), Error> {
     set_capabilities(keep & permitted().map_err(failed)?).map_err(failed)
 }
 
-/// A core would hold the guest's memory. What a limit is now is the most it can be. Whether threads may have real-time priority without a capability.
+/// A core would hold the guest's memory. What a limit is now is the most it can be. Whether threads
+/// may have real-time priority without a capability.
 fn set_limits() -> bool {
     let limit = |resource, most: libc::rlim_t| {
         let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -159,7 +165,8 @@ fn set_limits() -> bool {
     unsafe { libc::setrlimit(libc::RLIMIT_RTPRIO, &raw const urgent) == 0 }
 }
 
-/// No program that this process might execute gains capabilities. Whoever may not clear the set has none to gain.
+/// No program that this process might execute gains capabilities. Whoever may not clear the set has
+/// none to gain.
 fn clear_bounding_set() {
     for capability in 0..CAPABILITIES {
         // SAFETY: no pointers. The first that is not there ends it.

@@ -18,7 +18,8 @@ pub(super) fn install() -> Result<(), Error> {
     // SAFETY: plain data, for which zero is valid.
     let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
     action.sa_sigaction = handle as *const () as usize;
-    // The default is back before the handler runs, and a second SIGSYS is not held up while it does.
+    // The default is back before the handler runs, and a second SIGSYS is not held up while it
+    // does.
     action.sa_flags = libc::SA_SIGINFO | libc::SA_RESETHAND | libc::SA_NODEFER;
     // SAFETY: the handler does only what a signal handler may.
     match unsafe { libc::sigaction(libc::SIGSYS, &raw const action, std::ptr::null_mut()) } {
@@ -49,13 +50,15 @@ extern "C" fn handle(_: libc::c_int, info: *const Sigsys, context: *const libc::
     // What does not fit is cut off.
     let _ = writeln!(
         text,
-        "vmm-lite: thread {} made the system call {name} ({call}; {:#x}, {:#x}, {:#x}), which its filter does not have; see docs/confinement.md",
+        "vmm-lite: thread {} made the system call {name} ({call}; {:#x}, {:#x}, {:#x}), which its \
+         filter does not have; see docs/confinement.md",
         NAME.get(),
         arg(libc::REG_RDI),
         arg(libc::REG_RSI),
         arg(libc::REG_RDX),
     );
-    // SAFETY: a valid buffer; and a signal to the calling thread, whose handling is the default again: it ends the process.
+    // SAFETY: a valid buffer; and a signal to the calling thread, whose handling is the default
+    // again: it ends the process.
     unsafe {
         libc::write(libc::STDERR_FILENO, text.bytes.as_ptr().cast(), text.len);
         libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::gettid(), libc::SIGSYS);

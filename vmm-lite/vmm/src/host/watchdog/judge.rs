@@ -146,8 +146,8 @@ mod tests {
     }
 
     proptest! {
-        /// Looked at in time, a thread is told to stall exactly if it has owed the same for as long as the
-        /// limit and got no further; and what was told is taken back exactly when that ends.
+        /// Looked at in time, a thread is told to stall exactly if it has owed the same for as long
+        /// as the limit and got no further; and what was told is taken back exactly when that ends.
         #[test]
         fn what_is_told_is_so(steps in prop::collection::vec(
             (0_u64..1_500, prop::option::weighted(0.9, 0_u64..2)), 1..200,
@@ -158,7 +158,8 @@ mod tests {
             let (mut since, mut stalls): (Option<(u64, Instant)>, bool) = (None, false);
             for (ms, owes) in steps {
                 now += Duration::from_millis(ms);
-                let looks: Vec<_> = owes.map(|on| { progress += on; look(1, progress) }).into_iter().collect();
+                let looks: Vec<_> = owes.map(|on| { progress += on; look(1,
+                    progress) }).into_iter().collect();
                 let events = judge.look(now, looks.clone());
                 let mut expected = Vec::new();
                 match (looks.first(), since) {

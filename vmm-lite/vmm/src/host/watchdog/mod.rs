@@ -3,14 +3,14 @@
 //! A thread that others wait for [attends](attend), and says while it works for one of them what it
 //! does ([`owe`]), and around calls that may rightly block for long that it waits ([`waits`]). Each
 //! is a store to an atomic. The vCPU's thread says nothing: what it owes is seen in how it is
-//! steered ([`Watched`]). A guest that computes for ever owes nothing; a vCPU that was asked to stop
-//! and does not come out of it does.
+//! steered ([`Watched`]). A guest that computes for ever owes nothing; a vCPU that was asked to
+//! stop and does not come out of it does.
 //!
 //! One thread looks, once in a fifth of the limit and only while something is owed. A thread that
 //! owes something *stalls* when it has done nothing for as long as the limit: it has not got to
-//! another step, and has used no CPU time. So a long loop needs no care, and a thread that is blocked
-//! in a system call or on a lock is found. If the watchdog itself was not run for a while (the
-//! process was stopped, the host was suspended), everything gets a new start.
+//! another step, and has used no CPU time. So a long loop needs no care, and a thread that is
+//! blocked in a system call or on a lock is found. If the watchdog itself was not run for a while
+//! (the process was stopped, the host was suspended), everything gets a new start.
 //!
 //! What is found is logged, counted in `stats` and the metrics, and told to clients that wait. The
 //! watchdog ends nothing by itself.

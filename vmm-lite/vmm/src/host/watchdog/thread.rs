@@ -17,8 +17,8 @@ use std::{
 
 /// Room for what is logged.
 const STACK: usize = 128 << 10;
-/// After so many looks at which nothing was owed it sleeps until something is. Not at once, lest each of
-/// several short requests wakes it.
+/// After so many looks at which nothing was owed it sleeps until something is. Not at once, lest
+/// each of several short requests wakes it.
 const IDLE: u32 = 2;
 
 /// Begins to watch; `None`: does not. To be called once, by a confined thread.
@@ -87,7 +87,8 @@ fn tell(event: Event) {
             lock(&STATE.stalled).push(Stall { look, since });
             // Last, as it may have to wait itself: for whoever reads standard error.
             tracing::warn!(
-                "thread {thread} ({tid}) has not answered for {:.1} s: it {doing}. What it waits for: \
+                "thread {thread} ({tid}) has not answered for {:.1} s: it {doing}. What it waits \
+                 for: \
                  `cat /proc/{pid}/task/{tid}/wchan`, and as root .../stack. If it never answers, \
                  `kill -9 {pid}` is what ends this VM",
                 since.elapsed().as_secs_f64()

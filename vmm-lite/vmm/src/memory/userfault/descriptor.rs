@@ -1,7 +1,9 @@
 //! Where descriptors for page faults come from.
 //!
-//! The system call makes them for who may serve faults of kernel mode, the device for who may open it. A process that is about to give both rights up keeps the device open,
-//! or where the host has none, a descriptor that the call has made: that is the process's memory's for good, and serves one guest memory after the other.
+//! The system call makes them for who may serve faults of kernel mode, the device for who may open
+//! it. A process that is about to give both rights up keeps the device open, or where the host has
+//! none, a descriptor that the call has made: that is the process's memory's for good, and serves
+//! one guest memory after the other.
 
 use super::{Error, UFFD};
 use std::{
@@ -50,7 +52,8 @@ static KEPT: OnceLock<Kept> = OnceLock::new();
 /// Whether the descriptor that is kept serves some memory.
 static LENT: AtomicBool = AtomicBool::new(false);
 
-/// Opens now what it takes, so that descriptors can be had later without any right. Where that is not possible, nothing changes.
+/// Opens now what it takes, so that descriptors can be had later without any right. Where that is
+/// not possible, nothing changes.
 pub fn keep() {
     if KEPT.get().is_some() {
         return;

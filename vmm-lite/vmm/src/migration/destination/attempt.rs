@@ -30,7 +30,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// For so long the state is awaited without sleep: several times what the last rounds and a guest that stands take.
+/// For so long the state is awaited without sleep: several times what the last rounds and a guest
+/// that stands take.
 const AWAKE: Duration = Duration::from_millis(3);
 /// For so long it is at most, however many of these rounds there are.
 const AWAKE_MOST: Duration = Duration::from_millis(20);
@@ -59,7 +60,8 @@ pub(super) struct Attempt<'r> {
     awake_until: Instant,
     /// When that ends, whatever comes.
     awake_most: Instant,
-    /// When the last message before the state was sent: the source asked for the pause after it had come.
+    /// When the last message before the state was sent: the source asked for the pause after it had
+    /// come.
     before_switch: Instant,
     /// The guest runs, and the machine has yet to hear how it got to its speed.
     settles: bool,
@@ -349,7 +351,8 @@ impl<'r> Attempt<'r> {
             }
             Action::AwaitSource(why) => {
                 self.connection = None;
-                // Others hold the stream as well, and the source is to learn that it has to come back.
+                // Others hold the stream as well, and the source is to learn that it has to come
+                // back.
                 self.rejoin.shut_down();
                 if let Some(prepared) = &self.prepared {
                     prepared.source_is_away(Some(&why));

@@ -67,7 +67,8 @@ impl Missing {
             ram.discard(first as usize, count as usize)
                 .map_err(|e| format!("cannot give up memory that is to come again: {e}"))?;
         }
-        fail_point!("destination.forgot", else return Err(crate::fail_point::injected().to_string()));
+        fail_point!("destination.forgot",
+            else return Err(crate::fail_point::injected().to_string()));
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! Takes a VM in: drives [`migrate::destination::Destination`], one move a thread.
 //!
 //! - `attempt`: does what the machine says
-//! - `prepared`: the VM made ready, and what happens to it; `preparing`: that this takes a while is said
+//! - `prepared`: the VM made ready, and what happens to it; `preparing`: that this takes a while is
+//!   said
 //! - `names`: the name that it gets here
 //! - `missing`: pages that whoever touches them waits for
 //! - `settling`: how the guest gets to its speed
@@ -72,7 +73,8 @@ pub struct Offering {
     pub output: Option<OwnedFd>,
     /// What it costs a guest here when KVM's second tables lack a page, if that is known.
     pub fault_cost: Option<FaultCost>,
-    /// How long a VM waits for a source that has memory of it, before it is given up for lost; `None`: for as long as it takes.
+    /// How long a VM waits for a source that has memory of it, before it is given up for lost;
+    /// `None`: for as long as it takes.
     pub lost_after: Option<Duration>,
     /// Whether a guest may come that sends packets from addresses which are not its own.
     pub allow_spoofing: bool,
@@ -140,7 +142,8 @@ impl Receiver {
         self.state().taken
     }
 
-    /// Serves a connection to its end. It gives up `place` among the strangers when it has said who it is and what it wants.
+    /// Serves a connection to its end. It gives up `place` among the strangers when it has said who
+    /// it is and what it wants.
     ///
     /// # Errors
     /// What went wrong, for the log: other connections are not concerned.
@@ -156,7 +159,8 @@ impl Receiver {
             Ok(Incoming::Pages(_)) => return Err(Error::Nonsense),
             Err(e) => {
                 if let LinkError::Encrypted = e {
-                    let why = "this destination takes plaintext only: use --plaintext on both sides, or leave it out here";
+                    let why = "this destination takes plaintext only: use --plaintext on both \
+                        sides, or leave it out here";
                     connection.send(&Message::Abort(why.into()))?;
                 }
                 return Err(e.into());
@@ -192,7 +196,8 @@ impl Receiver {
         }
     }
 
-    /// What became of a move. One that has not been committed is ended first. Whoever did not begin it learns nothing, and ends nothing.
+    /// What became of a move. One that has not been committed is ended first. Whoever did not begin
+    /// it learns nothing, and ends nothing.
     fn outcome(&self, id: &MoveId, receiver: &ReceiverId, peer: &Peer) -> Outcome {
         let mut state = self.state();
         if !state.ledger.may_ask(id, peer) {
@@ -205,7 +210,8 @@ impl Receiver {
             && let Some((current, thread)) = &state.current
             && current == id
         {
-            // Its thread sees the end of its connection, unless the commit has come: either way it says so.
+            // Its thread sees the end of its connection, unless the commit has come: either way it
+            // says so.
             thread.shut_down();
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -244,7 +250,8 @@ impl Receiver {
         if attempt.farewell() {
             self.stages.enter(Stage::Over);
         }
-        // A VM that did not get to run is gone, with its name and its TAP, before anybody can try again.
+        // A VM that did not get to run is gone, with its name and its TAP, before anybody can try
+        // again.
         let (prepared, why) = attempt.discard();
         if why.is_some() {
             fail_point!("destination.discarded");

@@ -32,7 +32,8 @@ use vmm_lite_interface::INTERFACE_VERSION;
 const ENTRY: Duration = Duration::from_secs(1);
 
 /// Why a VM is refused whose guest would be cut off without a word.
-const SPOOFS: &str = "the VM may send packets from addresses which are not its own: this needs `receive --allow-spoofing`";
+const SPOOFS: &str = "the VM may send packets from addresses which are not its own: this needs \
+    `receive --allow-spoofing`";
 
 /// See the module.
 pub(super) struct Prepared {
@@ -102,7 +103,8 @@ impl Prepared {
             })
             .ok();
         let accepted = Accepted { follow: missing.is_some(), apply_ns: apply.as_nanos() as u64 };
-        fail_point!("destination.prepared", else return Err(Refusal::Prepare(crate::fail_point::injected().to_string())));
+        fail_point!("destination.prepared",
+            else return Err(Refusal::Prepare(crate::fail_point::injected().to_string())));
         let now = Instant::now();
         let (urgent, urgent_vcpu) = (None, None);
         let pages = vm.ram().pages();
@@ -142,7 +144,8 @@ impl Prepared {
                 .try_for_each(|(first, pages)| ram.write_pages(first, pages))
                 .map_err(|e| e.to_string()),
         }?;
-        fail_point!("destination.in-round", else return Err(crate::fail_point::injected().to_string()));
+        fail_point!("destination.in-round",
+            else return Err(crate::fail_point::injected().to_string()));
         Ok(())
     }
 
@@ -172,7 +175,8 @@ impl Prepared {
         for (number, page) in pages.filter(|(number, _)| lacking.contains(*number)) {
             missing.put(number, page)?;
         }
-        fail_point!("destination.filling", else return Err(crate::fail_point::injected().to_string()));
+        fail_point!("destination.filling",
+            else return Err(crate::fail_point::injected().to_string()));
         Ok(())
     }
 
@@ -213,7 +217,8 @@ impl Prepared {
         self.urgent_vcpu.get_or_insert_with(|| self.vm.urgent_vcpu(Side::Destination));
     }
 
-    /// The source was told something. If it is in a hurry what comes next is the state; and the hurry is over when it knows that the VM runs.
+    /// The source was told something. If it is in a hurry what comes next is the state; and the
+    /// hurry is over when it knows that the VM runs.
     pub fn said(&mut self, message: &Message) {
         match message {
             Message::RoundDone(_) => self.came_with_content.get_mut().round_ended(),
@@ -253,7 +258,8 @@ impl Prepared {
                 missing.zero(page, 1)?;
             }
         }
-        // The guest's clock went on from the capture: that long before the state came, as far as this host can know.
+        // The guest's clock went on from the capture: that long before the state came, as far as
+        // this host can know.
         let mut held = self.vm.hold().map_err(|e| crate::host::with_causes(&e))?;
         held.apply(&state, came.elapsed()).map_err(|e| crate::host::with_causes(&e))?;
         if paused {
@@ -269,7 +275,8 @@ impl Prepared {
 
     /// All memory has come: nobody who touches some waits.
     pub fn nothing_is_missing(&mut self) {
-        // One that watches nothing can wait for its end, which takes as long as much else here does, until the source knows that the guest runs.
+        // One that watches nothing can wait for its end, which takes as long as much else here
+        // does, until the source knows that the guest runs.
         if let Some(missing) = self.missing.take_if(|missing| missing.watching()) {
             missing.complete();
         }
@@ -289,8 +296,8 @@ impl Prepared {
         }
     }
 
-    /// Lets the guest run: the commit came at `came`, maybe with the state. The source asked for the pause after it had heard what was said at `before`.
-    /// Returns when it began to run, too.
+    /// Lets the guest run: the commit came at `came`, maybe with the state. The source asked for
+    /// the pause after it had heard what was said at `before`. Returns when it began to run, too.
     pub fn start(&mut self, came: Instant, before: Instant) -> (Started, Instant) {
         let away = self.came.elapsed();
         let resumed = self
@@ -330,7 +337,8 @@ impl Prepared {
         self.settling.as_ref().map(Settling::due)
     }
 
-    /// Looks at a guest that runs, and has waited for so long for pages that follow. Says once how it got to its speed, or that this is not to be known.
+    /// Looks at a guest that runs, and has waited for so long for pages that follow. Says once how
+    /// it got to its speed, or that this is not to be known.
     pub fn look(&mut self, waited: Duration) -> Option<Settled> {
         let settled = match &mut self.settling {
             Some(settling) => settling.look(&self.vm, waited)?,

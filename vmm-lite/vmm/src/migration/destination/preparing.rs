@@ -12,7 +12,8 @@ use std::{
     thread,
 };
 
-/// Does `prepare` on the calling thread, and has another tell the source meanwhile that this is being done. Returns what came of both.
+/// Does `prepare` on the calling thread, and has another tell the source meanwhile that this is
+/// being done. Returns what came of both.
 ///
 /// # Errors
 /// When there can be no thread for it; nothing was done then.

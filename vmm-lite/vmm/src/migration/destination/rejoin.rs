@@ -1,4 +1,5 @@
-//! How a source that lost the link after the commit gets back to the thread that waits for its pages.
+//! How a source that lost the link after the commit gets back to the thread that waits for its
+//! pages.
 
 use crate::migration::{Error, connection::Connection};
 use std::{

@@ -1,4 +1,5 @@
-//! What is said of a VM whose memory follows: how long that took, and how it waits for a source that went away.
+//! What is said of a VM whose memory follows: how long that took, and how it waits for a source
+//! that went away.
 
 use migrate::{pages::Pages, wire::Arrival};
 use std::time::{Duration, Instant};
@@ -28,7 +29,8 @@ impl Waiting {
             None => "until it is back (`vmm-lite stop` ends it)".into(),
         };
         eprintln!(
-            "vmm-lite: the connection to the source broke ({why}); the VM lacks {lacks} pages, stands where it needs one, and waits for the source {end}"
+            "vmm-lite: the connection to the source broke ({why}); the VM lacks {lacks} pages, \
+             stands where it needs one, and waits for the source {end}"
         );
         say_which(lacking);
         Self { since: Instant::now(), next: FIRST, lacks }
@@ -59,7 +61,8 @@ pub(super) fn say_which(lacking: &Pages) {
 pub(super) fn say_whole(took: Duration, arrival: &Arrival) {
     let ms = |ns: u64| ns as f64 / 1e6;
     eprintln!(
-        "vmm-lite: all memory is here, {:.1} ms after the VM began to run; it waited for {} pages, {:.1} ms at most and {:.1} ms in all",
+        "vmm-lite: all memory is here, {:.1} ms after the VM began to run; it waited for {} pages, \
+         {:.1} ms at most and {:.1} ms in all",
         ms(took.as_nanos() as u64),
         arrival.waited,
         ms(arrival.worst_ns),
@@ -82,7 +85,8 @@ fn lines(pages: &Pages) -> Vec<String> {
 /// The source went away with memory that the guest cannot do without.
 #[derive(thiserror::Error, Debug)]
 #[error(
-    "the source did not come back in time with {pages} pages of memory that were to follow: the VM is lost. Which pages is said above"
+    "the source did not come back in time with {pages} pages of memory that were to follow: the VM \
+     is lost. Which pages is said above"
 )]
 pub(super) struct Lost {
     /// How many.

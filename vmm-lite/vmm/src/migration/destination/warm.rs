@@ -1,4 +1,5 @@
-//! Has KVM fill in its tables for the pages that the guest is going to touch, before it runs: those that came with a content, first those that it wrote to of late.
+//! Has KVM fill in its tables for the pages that the guest is going to touch, before it runs: those
+//! that came with a content, first those that it wrote to of late.
 
 use crate::{
     kvm::{
@@ -74,8 +75,8 @@ impl Came {
     }
 }
 
-/// Warms a VM whose memory is there but for what changes. Returns the tables that this has relied on: KVM knows of none of the changes that are written to the guest's
-/// tables from here.
+/// Warms a VM whose memory is there but for what changes. Returns the tables that this has relied
+/// on: KVM knows of none of the changes that are written to the guest's tables from here.
 ///
 /// # Errors
 /// [`Error`]: then the VM's memory may be damaged.

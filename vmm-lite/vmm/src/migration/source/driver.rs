@@ -20,13 +20,13 @@ use crate::{
         Error,
         address::Address,
         brace::Brace,
+        called_off::{BY_CANCEL, OBSERVER_GONE, VM_ENDED},
         connection::{Connection, Incoming, LinkError, Transport},
         draw,
         offered::Offered,
         progress::{MoveObserver, Moved, Watcher},
-        wanted::{ASKER_GONE, BY_CANCEL, VM_ENDED, Wanted},
     },
-    vm::{GaveUp, Paused, Vm, VmPhase},
+    vm::{CallOff, CalledOff, GaveUp, Paused, Vm, VmPhase},
 };
 use migrate::{
     Peer, ReceiverId,
@@ -37,14 +37,15 @@ use migrate::{
 };
 use std::{
     collections::VecDeque,
-    os::fd::RawFd,
     time::{Duration, Instant},
 };
 
-/// How long to wait before asking again a destination that did not say after the commit what became of the VM.
+/// How long to wait before asking again a destination that did not say after the commit what became
+/// of the VM.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
-/// How long the first round waits for a guest that is too busy to say what it has given up, which it was asked when the move began.
+/// How long the first round waits for a guest that is too busy to say what it has given up, which
+/// it was asked when the move began.
 const GIVE_UP: Duration = Duration::from_millis(10);
 
 /// A move under way.
@@ -84,7 +85,8 @@ pub(super) struct Driver<'vm> {
     pub(super) pace: Pace,
     watcher: Watcher,
     pub(super) pages: usize,
-    /// Bytes that were on their way when the last were sent, or when the destination was waited for in vain since.
+    /// Bytes that were on their way when the last were sent, or when the destination was waited for
+    /// in vain since.
     pub(super) on_the_way: u64,
 }
 
@@ -182,23 +184,25 @@ impl<'vm> Driver<'vm> {
         if !connection.has_buffered() {
             // After the commit there is nothing left to be called off.
             let committed = self.source.committed();
-            let fd = |fd: RawFd| if committed { -1 } else { fd };
-            let watched = [
-                Watch::Readable(connection.fd()),
-                Watch::Readable(late_fd),
-                Watch::HungUp(fd(observer.fd())),
-                Watch::Readable(fd(self.vm.cancel_fd())),
-                Watch::Readable(self.vm.end_fd()),
-                // A destination that is being asked has its say first.
-                Watch::Readable(if self.source.unknown() { -1 } else { self.vm.vouched_fd() }),
-            ];
-            match wait_any(watched, patience) {
-                Ok([_, _, _, true, ..]) => return Some(Event::Cancel(BY_CANCEL.into())),
-                Ok([_, _, true, ..]) => return Some(Event::Cancel(ASKER_GONE.into())),
-                Ok([_, _, _, _, true, _]) if committed => return Some(Event::Abandoned),
-                Ok([_, _, _, _, true, _]) => return Some(Event::Failed(self.ended())),
-                Ok([_, _, _, _, _, true]) => self.vm.refuse_vouching(),
-                Ok(_) => {}
+            let call_off = if committed {
+                CallOff::by_end_of(self.vm)
+            } else {
+                CallOff::of(self.vm, observer.fd())
+            };
+            // A destination that is being asked has its say first.
+            let vouched = if self.source.unknown() { -1 } else { self.vm.vouched_fd() };
+            let watched = [connection.fd(), late_fd, vouched].map(Watch::Readable);
+            match call_off.wait(&watched, patience) {
+                Ok(Err(CalledOff::Cancelled)) => return Some(Event::Cancel(BY_CANCEL.into())),
+                Ok(Err(CalledOff::ObserverGone)) => {
+                    return Some(Event::Cancel(OBSERVER_GONE.into()));
+                }
+                Ok(Err(CalledOff::Ended)) if committed => return Some(Event::Abandoned),
+                Ok(Err(CalledOff::Ended)) => return Some(Event::Failed(self.ended())),
+                // The machine has the move's deadline.
+                Ok(Err(CalledOff::Timeout(_))) => {}
+                Ok(Ok(ready)) if ready[2] => self.vm.refuse_vouching(),
+                Ok(Ok(_)) => {}
                 Err(e) => return Some(Event::Failed(e.to_string())),
             }
         }
@@ -225,7 +229,8 @@ impl<'vm> Driver<'vm> {
         }
     }
 
-    /// The destination said nothing. While what was sent still trickles through a slow link that is no wonder.
+    /// The destination said nothing. While what was sent still trickles through a slow link that is
+    /// no wonder.
     fn tick(&mut self) -> Option<Event> {
         if self.source.deadline().is_none_or(|at| self.now() < at) {
             return None;
@@ -285,7 +290,8 @@ impl<'vm> Driver<'vm> {
                 self.looked(dirty, |dirty, dont_care| Event::Dirty { dirty, dont_care });
             }
             Action::Brace => {
-                // First, lest a destination on this host that is in a hurry keeps this thread from it.
+                // First, lest a destination on this host that is in a hurry keeps this thread from
+                // it.
                 self.urgent = Urgent::this(Side::Source);
                 let steady = self.vm.steady();
                 // The destination reads them before the guest runs.
@@ -341,7 +347,7 @@ impl<'vm> Driver<'vm> {
     fn tell(&mut self, observer: &mut dyn MoveObserver) {
         let now = self.now();
         if self.watcher.tell(observer, now).is_err() {
-            self.events.push_back(Event::Cancel(ASKER_GONE.into()));
+            self.events.push_back(Event::Cancel(OBSERVER_GONE.into()));
         }
     }
 
@@ -415,8 +421,8 @@ impl<'vm> Driver<'vm> {
             "the connection broke after the commit: asking {} what became of the VM",
             self.to
         );
-        let wanted = Wanted { ended, ..Wanted::ALWAYS };
-        match Connection::open(&self.to, &self.transport, self.peer, STALLED, &wanted) {
+        let call_off = CallOff::by_end_of(self.vm);
+        match Connection::open(&self.to, &self.transport, self.peer, STALLED, &call_off) {
             Ok(mut connection) => {
                 connection.known();
                 self.connection = Some(connection);

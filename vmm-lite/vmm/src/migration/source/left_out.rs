@@ -3,7 +3,8 @@
 use crate::memory::{Complete, PAGE, is_zero};
 use migrate::pages::Pages;
 
-/// Bytes of those of `pages` that hold something: of a VM that stands, and when nobody waits for it any more, as all of it is read.
+/// Bytes of those of `pages` that hold something: of a VM that stands, and when nobody waits for it
+/// any more, as all of it is read.
 pub(super) fn held_by(memory: Complete<'_>, pages: &Pages) -> Option<u64> {
     let mut held = pages.clone();
     match memory.touched() {

@@ -19,14 +19,14 @@ mod send_pages;
 use super::{
     Error,
     address::Address,
+    called_off::{OBSERVER_GONE, failure},
     connection::{Connection, LinkError, Transport},
     progress::{MoveObserver, Progress, waiting},
-    wanted::{ASKER_GONE, BY_CANCEL, Wanted},
 };
 use crate::{
     host::patient::be_patient,
     memory::Complete,
-    vm::{Incomplete, MoveOutcome, Operation, Vm, VmPhase, Waiter},
+    vm::{CallOff, CalledOff, Incomplete, MoveOutcome, Operation, Vm, VmPhase},
 };
 use driver::Driver;
 use migrate::source::Failure;
@@ -36,7 +36,11 @@ use std::time::{Duration, Instant};
 /// How long a destination may leave a write or the rest of a message hanging.
 const STALLED: Duration = Duration::from_millis(900);
 
-/// Moves `vm` to `to`, tells `observer` how it goes and what it cost, hands on late packets, and ends the VM here.
+/// What a move does before it begins, where it has to.
+const MISSING: &str = "waiting for memory of the VM that is not here yet";
+
+/// Moves `vm` to `to`, tells `observer` how it goes and what it cost, hands on late packets, and
+/// ends the VM here.
 ///
 /// # Errors
 /// [`Error`]: the VM runs on here.
@@ -79,13 +83,12 @@ fn begun(
     let complete = complete(vm, asked, within, observer)?;
     // Whoever asked can call it off from now on.
     let connecting = Progress::Phase { doing: "connecting".into(), at_ns: 0 };
-    observer.progress(connecting).map_err(|_| Failure::Cancelled(ASKER_GONE.into()))?;
+    observer.progress(connecting).map_err(|_| Failure::Cancelled(OBSERVER_GONE.into()))?;
     vm.ask_to_give_up();
     be_patient();
-    let wanted =
-        Wanted { cancel: vm.cancel_fd(), asker: observer.fd(), ended: vm.end_fd(), within };
+    let call_off = CallOff::of(vm, observer.fd()).within(within);
     let connection =
-        Connection::open(&to, &transport, None, STALLED, &wanted).map_err(|e| match e {
+        Connection::open(&to, &transport, None, STALLED, &call_off).map_err(|e| match e {
             Error::Link(LinkError::GivenUp(failure)) => failure.into(),
             e => e,
         })?;
@@ -101,16 +104,13 @@ fn complete<'vm>(
     within: Option<(Instant, Duration)>,
     observer: &mut dyn MoveObserver,
 ) -> Result<Complete<'vm>, Error> {
-    let waiter = Waiter { asker: observer.fd(), within };
+    let call_off = CallOff::of(vm, observer.fd()).within(within);
     let mut tell = |what: &_| observer.progress(waiting(what, asked.elapsed())).is_ok();
-    vm.wait_complete(waiter, &mut tell).map_err(|e| match e {
+    vm.wait_complete(call_off, &mut tell).map_err(|e| match e {
         Incomplete::Ended(end) => crate::vm::Error::Ended(end).into(),
-        Incomplete::Cancelled(_) => Failure::Cancelled(BY_CANCEL.into()).into(),
-        Incomplete::AskerGone(_) => Failure::Cancelled(ASKER_GONE.into()).into(),
-        Incomplete::Timeout { timeout, .. } => {
-            let during = "waiting for memory of the VM that is not here yet";
-            Failure::Timeout { timeout, during }.into()
-        }
+        Incomplete::Cancelled(_) => failure(CalledOff::Cancelled, MISSING).into(),
+        Incomplete::AskerGone(_) => failure(CalledOff::ObserverGone, MISSING).into(),
+        Incomplete::Timeout { timeout, .. } => failure(CalledOff::Timeout(timeout), MISSING).into(),
         e => e.into(),
     })
 }

@@ -9,7 +9,8 @@ use vmm_lite_interface::layout::{IMAGE_BASE, PAGE_SIZE};
 pub struct Options {
     /// How memory goes over.
     pub mode: Mode,
-    /// Longest blackout, if one was named: then the move is given up rather than made with a longer one.
+    /// Longest blackout, if one was named: then the move is given up rather than made with a longer
+    /// one.
     pub max_blackout: Option<Duration>,
     /// Most bytes a second, while the guest runs.
     pub bandwidth: Option<u64>,

@@ -2,13 +2,14 @@
 
 use super::driver::Driver;
 use crate::{
-    host::poll::{Watch, wait_any},
+    host::poll::Watch,
     kvm::DirtyLog,
     migration::{
         connection::{Connection, LinkError},
         handover::Handover,
         progress::MoveObserver,
     },
+    vm::CallOff,
 };
 use migrate::{
     MoveId,
@@ -69,8 +70,9 @@ impl Driver<'_> {
         self.sent();
     }
 
-    /// Sends the last pages and the state; names those that follow. With `hold` the state waits for the commit, and what does not fill a write waits with it.
-    /// Between pieces it can be called off, as a round can.
+    /// Sends the last pages and the state; names those that follow. With `hold` the state waits for
+    /// the commit, and what does not fill a write waits with it. Between pieces it can be called
+    /// off, as a round can.
     pub(super) fn send_last(
         &mut self,
         mut pages: Pages,
@@ -106,7 +108,8 @@ impl Driver<'_> {
             // A link that breaks is an event.
             let _ = self.flush();
         });
-        // A destination that says something now has nothing good to say, or is gone: that is to be seen before the commit rather than after.
+        // A destination that says something now has nothing good to say, or is gone: that is to be
+        // seen before the commit rather than after.
         if self.called_off(Duration::ZERO, observer) {
             return;
         }
@@ -187,7 +190,8 @@ impl Driver<'_> {
         }
     }
 
-    /// Whether somebody wants no more of it: the destination, whoever asked for the move, `vmm-lite cancel`; or it took too long. Looks for as long as `pause`.
+    /// Whether somebody wants no more of it: the destination, whoever asked for the move, `vmm-lite
+    /// cancel`; or it took too long. Looks for as long as `pause`.
     fn called_off(&mut self, pause: Duration, observer: &dyn MoveObserver) -> bool {
         let now = Instant::now();
         let until = now + pause;
@@ -202,23 +206,18 @@ impl Driver<'_> {
                 return true;
             }
             let left = until.saturating_duration_since(Instant::now());
-            let watched = [
-                Watch::Readable(connection.fd()),
-                Watch::HungUp(observer.fd()),
-                Watch::Readable(self.vm.cancel_fd()),
-                Watch::Readable(self.vm.end_fd()),
-            ];
-            match wait_any(watched, left.min(LOOK)) {
-                Ok([false, false, false, false]) if until <= Instant::now() => {
-                    self.packer.idled(until.saturating_duration_since(now));
-                    return false;
-                }
-                Ok([_, true, ..] | [_, _, true, _] | [.., true]) => return true,
-                Ok([true, ..]) => match connection.wait(Duration::ZERO) {
+            let call_off = CallOff::of(self.vm, observer.fd());
+            match call_off.wait(&[Watch::Readable(connection.fd())], left.min(LOOK)) {
+                Ok(Err(_)) => return true,
+                Ok(Ok(ready)) if ready == [true] => match connection.wait(Duration::ZERO) {
                     // Part of a record, which is nothing yet.
                     Ok(false) => {}
                     Ok(true) | Err(_) => return true,
                 },
+                Ok(Ok(_)) if until <= Instant::now() => {
+                    self.packer.idled(until.saturating_duration_since(now));
+                    return false;
+                }
                 Ok(_) => {}
                 Err(e) => {
                     self.failed(&e);

@@ -1,7 +1,7 @@
 //! Puts pages into messages: zero ones as numbers, the others in frames.
 //!
-//! A frame is copied out of guest memory before its checksum is made: while the guest runs, the page that is sent must be the
-//! one that was summed.
+//! A frame is copied out of guest memory before its checksum is made: while the guest runs, the
+//! page that is sent must be the one that was summed.
 
 use crate::memory::{GuestRam, PAGE, is_zero};
 use migrate::{
@@ -22,7 +22,8 @@ pub struct Packer {
     zero: Vec<Run>,
     /// Numbers of the pages of the frame in the making.
     numbers: Vec<u64>,
-    /// Whole messages, as far as `filled`. Then, past room for a head, the pages of the frame in the making: they are copied once.
+    /// Whole messages, as far as `filled`. Then, past room for a head, the pages of the frame in
+    /// the making: they are copied once.
     out: Vec<u8>,
     filled: usize,
     sent: Sent,
@@ -41,13 +42,15 @@ impl Packer {
         }
     }
 
-    /// Puts a page in. With `fresh` the destination's memory is known to be zero where nothing was sent before, so that zero pages need no word.
+    /// Puts a page in. With `fresh` the destination's memory is known to be zero where nothing was
+    /// sent before, so that zero pages need no word.
     pub fn page(&mut self, ram: &GuestRam, number: usize, fresh: bool) {
         let at = self.filled + HEAD_MAX + self.numbers.len() * PAGE;
         let room = room(&mut self.out, at, PAGE);
         let page = room.first_chunk_mut().expect("room for a page");
         if ram.read_page(number, page).is_err() {
-            // Sets are as long as the memory, so this cannot be; nothing is sent for a page that is not there.
+            // Sets are as long as the memory, so this cannot be; nothing is sent for a page that is
+            // not there.
             return;
         }
         if is_zero(page) {
@@ -202,13 +205,16 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
-        /// Each page is there once as it is, whatever is zero, and wherever messages come between and it is sent.
+        /// Each page is there once as it is, whatever is zero, and wherever messages come between
+        /// and it is sent.
         #[test]
         fn what_goes_in_comes_out(
-            step in 1_usize..4, zero_every in 2_usize..200, message_every in 30_usize..3000, fresh: bool,
+            step in 1_usize..4, zero_every in 2_usize..200, message_every in 30_usize..3000,
+                fresh: bool,
         ) {
             let ram = GuestRam::new((PAGES * PAGE) as u64).unwrap();
-            let content = |n: usize| if n.is_multiple_of(zero_every) { 0 } else { (n % 255 + 1) as u8 };
+            let content = |n: usize|
+                if n.is_multiple_of(zero_every) { 0 } else { (n % 255 + 1) as u8 };
             (0..PAGES).for_each(|n| ram.write_page(n, &[content(n); PAGE]).unwrap());
             let (mut packer, mut bytes) = (Packer::new(), Vec::new());
             let mut take = |packer: &mut Packer| packer.flush(|more| {
@@ -229,7 +235,8 @@ mod tests {
             let all = (0..PAGES).step_by(step).map(|n| (n, content(n)));
             let expected: Vec<_> = all.filter(|(_, byte)| !fresh || *byte != 0).collect();
             prop_assert_eq!(found, expected);
-            prop_assert!(packer.out.len() <= 4 * (HEAD_MAX + PAGES_PER_FRAME * PAGE), "it is bounded");
+            prop_assert!(packer.out.len() <= 4 * (HEAD_MAX + PAGES_PER_FRAME * PAGE), "it is \
+                bounded");
         }
     }
 }

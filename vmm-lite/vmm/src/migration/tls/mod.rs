@@ -1,8 +1,9 @@
 //! TLS 1.3 between hosts that trust each other's keys.
 //!
-//! Both sides prove that they have the key of a certificate that they signed themselves; each takes the other only if that key is in its own
-//! [`TrustStore`] for what it is about to do. No session is resumed, nothing is sent before the handshake is done, and nothing of the handshake comes after
-//! it: what follows is messages alone.
+//! Both sides prove that they have the key of a certificate that they signed themselves; each takes
+//! the other only if that key is in its own [`TrustStore`] for what it is about to do. No session
+//! is resumed, nothing is sent before the handshake is done, and nothing of the handshake comes
+//! after it: what follows is messages alone.
 //!
 //! - [`verifier`]: who the other host is, and whether it may
 //! - [`records`]: messages to records and back
@@ -36,13 +37,15 @@ use verifier::Verifier;
 pub enum TlsError {
     /// A stranger.
     #[error(
-        "the other host's key {0} is not trusted here. If it is the right host (`vmm-lite identity show` there prints its key), run here: \
+        "the other host's key {0} is not trusted here. If it is the right host (`vmm-lite identity \
+         show` there prints its key), run here: \
          vmm-lite identity trust {0}"
     )]
     Stranger(PublicKey),
     /// A host that is trusted, but not for this.
     #[error(
-        "{name} ({key}) is trusted here, but not to {what}; `vmm-lite identity trust {key} {name}` lets it do both"
+        "{name} ({key}) is trusted here, but not to {what}; `vmm-lite identity trust {key} {name}` \
+         lets it do both"
     )]
     NotForThis {
         /// Its name here.
@@ -54,7 +57,8 @@ pub enum TlsError {
     },
     /// A certificate out of its time.
     #[error(
-        "the certificate of {name} ({key}) {what}: `vmm-lite identity renew` there makes a new one; are the clocks of both hosts right?"
+        "the certificate of {name} ({key}) {what}: `vmm-lite identity renew` there makes a new \
+         one; are the clocks of both hosts right?"
     )]
     Time {
         /// Its name here.
@@ -77,7 +81,8 @@ pub enum TlsError {
     #[error(
         "another host answers there than the one that is expected: it has the key {key}{}, and not \
          {}. Either the address leads to another host, or the host has a new key: if that is so \
-         and you have its key from the host itself (`vmm-lite identity show`), run: vmm-lite identity \
+         and you have its key from the host itself (`vmm-lite identity show`), run: vmm-lite \
+         identity \
          trust {key} NAME --at HOST:PORT",
         in_brackets(.name),
         keys(.expected)
@@ -98,7 +103,8 @@ pub enum TlsError {
     StrangerThere(PublicKey),
     /// The other side knows this host, but not for this.
     #[error(
-        "the other host trusts this one's key, but not to {what}; run there: vmm-lite identity trust {key}"
+        "the other host trusts this one's key, but not to {what}; run there: vmm-lite identity \
+         trust {key}"
     )]
     NotForThisThere {
         /// This host's key.
@@ -108,13 +114,15 @@ pub enum TlsError {
     },
     /// This host's certificate is out of its time by the other's clock.
     #[error(
-        "the other host says that this one's certificate has expired or is not valid yet; `vmm-lite identity renew` here makes a new one; are \
+        "the other host says that this one's certificate has expired or is not valid yet; \
+         `vmm-lite identity renew` here makes a new one; are \
          the clocks of both hosts right?"
     )]
     TimeThere,
     /// Other versions.
     #[error(
-        "the other host speaks another version of the migration protocol than {PROTOCOL_VERSION}: run the same vmm-lite on both"
+        "the other host speaks another version of the migration protocol than {PROTOCOL_VERSION}: \
+         run the same vmm-lite on both"
     )]
     Version,
     /// No TLS.
@@ -223,7 +231,8 @@ fn provider() -> Arc<CryptoProvider> {
     })
 }
 
-/// What an error of the library means to people. `role` is what the other side is asked for, `me` this side's key.
+/// What an error of the library means to people. `role` is what the other side is asked for, `me`
+/// this side's key.
 fn explained(e: rustls::Error, verifier: &Verifier, role: Role, me: PublicKey) -> TlsError {
     if let Some(rejected) = verifier.take_rejected() {
         return rejected;

@@ -1,10 +1,12 @@
-//! Messages to records and back: the library does the cryptography in buffers that are kept here, so that a write is one system call, and so is a read.
+//! Messages to records and back: the library does the cryptography in buffers that are kept here,
+//! so that a write is one system call, and so is a read.
 
 use super::{Credentials, TlsError, explained, verifier::Verifier};
 use crate::{
     host::poll::Watch,
     identity::{PublicKey, certificate},
-    migration::{connection::LinkError, inbox::Inbox, wanted::Wanted},
+    migration::{called_off::failure, connection::LinkError, inbox::Inbox},
+    vm::CallOff,
 };
 use migrate::wire::Message;
 use rustls::{
@@ -28,13 +30,15 @@ use std::{
 const INCOMING_FIRST: usize = 18 << 10;
 /// Room for what comes from a host that is known: several records a read.
 const INCOMING: usize = 128 << 10;
-/// Bytes encrypted before they are written, so that one piece is on its way while the next is encrypted.
+/// Bytes encrypted before they are written, so that one piece is on its way while the next is
+/// encrypted.
 const PIECE: usize = 64 << 10;
 /// The last piece may be longer, so that what is little more than a piece needs no second write.
 const LAST_PIECE: usize = PIECE + 4096;
 /// What records add to a piece, and a key update before it.
 const ADDED: usize = (LAST_PIECE / 16384 + 1) * 22 + 256;
-/// How long a handshake may take, for the side that connects. The one that listens counts by itself.
+/// How long a handshake may take, for the side that connects. The one that listens counts by
+/// itself.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
 enum Session {
@@ -82,21 +86,23 @@ enum Next {
 }
 
 impl Tls {
-    /// Makes a session with the host that listens at the other end, for as long as that is `wanted`. It may be silent for `patience`.
+    /// Makes a session with the host that listens at the other end, for as long as that is
+    /// `wanted`. It may be silent for `patience`.
     ///
     /// # Errors
-    /// [`LinkError::Tls`] with the reason why not, [`LinkError::Io`], [`LinkError::Closed`], [`LinkError::GivenUp`].
+    /// [`LinkError::Tls`] with the reason why not, [`LinkError::Io`], [`LinkError::Closed`],
+    /// [`LinkError::GivenUp`].
     pub fn connect(
         stream: &TcpStream,
         inbox: &mut Inbox,
         credentials: &Credentials,
         pinned: Option<PublicKey>,
         patience: Duration,
-        wanted: &Wanted,
+        call_off: &CallOff,
     ) -> Result<Self, LinkError> {
         let (session, verifier) = credentials.client(pinned)?;
         let this = Self::new(Session::Client(session), verifier, credentials);
-        this.shake_hands(stream, inbox, patience, wanted)
+        this.shake_hands(stream, inbox, patience, call_off)
     }
 
     /// Makes a session with the host that has connected.
@@ -111,7 +117,7 @@ impl Tls {
     ) -> Result<Self, LinkError> {
         let (session, verifier) = credentials.server()?;
         let this = Self::new(Session::Server(session), verifier, credentials);
-        this.shake_hands(stream, inbox, patience, &Wanted::ALWAYS)
+        this.shake_hands(stream, inbox, patience, &CallOff::NEVER)
     }
 
     fn new(session: Session, verifier: Arc<Verifier>, credentials: &Credentials) -> Self {
@@ -146,13 +152,16 @@ impl Tls {
         stream: &TcpStream,
         inbox: &mut Inbox,
         patience: Duration,
-        wanted: &Wanted,
+        call_off: &CallOff,
     ) -> Result<Self, LinkError> {
         let end = Instant::now() + HANDSHAKE;
         while let Next::More = self.go_on(stream, inbox, &[])? {
             let left = end.saturating_duration_since(Instant::now()).min(patience);
             let full = self.to - self.from == self.incoming.len();
-            if full || wanted.wait(&[Watch::Readable(stream.as_raw_fd())], left)? == [false] {
+            let ready = call_off
+                .wait(&[Watch::Readable(stream.as_raw_fd())], left)?
+                .map_err(|off| failure(off, "connecting"))?;
+            if full || ready == [false] {
                 return Err(TlsError::Handshake.into());
             }
             self.make_room();
@@ -164,7 +173,8 @@ impl Tls {
             }
             if self.incoming[self.from..self.to].starts_with(&migrate::wire::MAGIC) {
                 if let Session::Server(_) = self.session {
-                    let why = "this destination takes TLS only: leave --plaintext out, or use it on both sides";
+                    let why = "this destination takes TLS only: leave --plaintext out, or use it \
+                        on both sides";
                     // A peer that is gone does not hear it.
                     let _ = (&mut &*stream).write_all(&Message::Abort(why.into()).encode());
                 }
@@ -186,7 +196,8 @@ impl Tls {
         }
     }
 
-    /// Lets the library go on with what came: what it decrypts goes to `inbox`, what it answers is sent, and `data`, if any, is encrypted and sent once.
+    /// Lets the library go on with what came: what it decrypts goes to `inbox`, what it answers is
+    /// sent, and `data`, if any, is encrypted and sent once.
     fn go_on(
         &mut self,
         stream: &TcpStream,

@@ -32,7 +32,8 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// One that takes hosts that may do what `role` says, and with `pinned` only the one with that key.
+    /// One that takes hosts that may do what `role` says, and with `pinned` only the one with that
+    /// key.
     pub fn new(trusted: Arc<TrustStore>, role: Role, pinned: Option<PublicKey>) -> Self {
         Self { trusted, role, pinned, expected: None, rejected: Mutex::new(None) }
     }

@@ -19,7 +19,8 @@ use std::{
     time::Instant,
 };
 
-/// Pages that are copied together when one of them is wanted, at such an address: what a program writes to lies together, and a fault costs more than they do.
+/// Pages that are copied together when one of them is wanted, at such an address: what a program
+/// writes to lies together, and a fault costs more than they do.
 const NEIGHBORS: usize = 8;
 
 /// See the module.
@@ -49,7 +50,8 @@ impl<'a> Copier<'a> {
             pace: Pace::default(),
             began: Instant::now(),
             wanted: Instant::now(),
-            // Others wait for it until the VM has been stopped and runs again, and has what it writes to all the time.
+            // Others wait for it until the VM has been stopped and runs again, and has what it
+            // writes to all the time.
             urgent: Some(Urgent::this(Side::Source)),
         }
     }
@@ -64,7 +66,8 @@ impl<'a> Copier<'a> {
             self.begin()?;
             let hot = self.is_hot();
             let goes_on = self.left.is_some() && !hot && cow.ahead.load(SeqCst) < AHEAD;
-            // Behind a writer that cannot follow faults wait too; everybody else waits for a fault or a word.
+            // Behind a writer that cannot follow faults wait too; everybody else waits for a fault
+            // or a word.
             let faults = cow.ahead.load(SeqCst) < AHEAD_MAX;
             let timeout = match (goes_on, hot) {
                 (true, _) => 0,
@@ -86,7 +89,8 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    /// Whether the guest, which has just been let go, comes by what it writes to all the time: then nothing else is done, and that at once.
+    /// Whether the guest, which has just been let go, comes by what it writes to all the time: then
+    /// nothing else is done, and that at once.
     fn is_hot(&mut self) -> bool {
         let hot = self.wanted.elapsed() < SETTLED && self.began.elapsed() < SETTLE_MAX;
         if self.left.is_some() && !hot {
@@ -103,7 +107,8 @@ impl<'a> Copier<'a> {
         }
         let stage = cow.stage();
         let Stage::Copying { dont_care, copied } = &*stage else { return Ok(()) };
-        // Pages that nobody has touched are zero, and stay so until their first write has gone through here.
+        // Pages that nobody has touched are zero, and stay so until their first write has gone
+        // through here.
         let touched = cow.complete.touched();
         let mut left = touched.map_err(host("find out which memory the guest uses"))?;
         let left_out = copy::take_out(&mut left, dont_care);

@@ -1,0 +1,111 @@
+//! What is decided about a VM: by its operator, and by a move.
+
+use super::{Leaving, slow::Slow};
+use crate::vm::{Error, shared::Shared};
+
+impl Shared {
+    /// The operator wants it paused, or does not any more. Returns whether that was so already.
+    ///
+    /// # Errors
+    /// [`Error::Ended`]; [`Error::HandedOver`] after the commit of a move.
+    pub(in crate::vm) fn hold(&self, held: bool) -> Result<bool, Error> {
+        let mut control = self.lock_control();
+        control.ended()?;
+        if control.committed() {
+            return Err(control.handed_over());
+        }
+        let before = control.held || control.kept;
+        control.held = held;
+        control.kept &= held;
+        Ok(before)
+    }
+
+    /// Whether it stays paused when it is resumed.
+    pub(in crate::vm) fn stays_paused(&self) -> bool {
+        let control = self.lock_control();
+        control.held || control.kept
+    }
+
+    /// An operation keeps it paused beyond its end, or does not after all.
+    pub(in crate::vm) fn keep(&self, kept: bool) {
+        self.lock_control().kept = kept;
+    }
+
+    /// It moves there.
+    pub(in crate::vm) fn set_destination(&self, to: String) {
+        self.lock_control().destination = Some(to);
+    }
+
+    /// Whether it may end here without a loss.
+    ///
+    /// # Errors
+    /// [`Error::HandedOver`]: the destination may need what only this process has.
+    pub(in crate::vm) fn may_end(&self) -> Result<(), Error> {
+        let control = self.lock_control();
+        if control.committed() && control.ended().is_ok() {
+            Err(control.handed_over())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether an operator's word that it runs nowhere else was acted on. Waits for that.
+    ///
+    /// # Errors
+    /// [`Error::Answers`], [`Error::Ended`].
+    pub(in crate::vm) fn wait_vouched(&self, slow: &mut Slow<'_>) -> Result<(), Error> {
+        let mut control = self.lock_control();
+        control.answers = false;
+        // A counter that is full is readable too.
+        let _ = self.vouched.write(1);
+        while control.committed() {
+            control.ended()?;
+            if control.answers {
+                return Err(Error::Answers);
+            }
+            control = self.wait_slowly(control, slow, "the other host, which is asked once more");
+        }
+        Ok(())
+    }
+
+    /// The other host answers: it is to say what becomes of the VM.
+    pub(in crate::vm) fn refuse_vouching(&self) {
+        let _ = self.vouched.read();
+        self.lock_control().answers = true;
+        self.changed.notify_all();
+    }
+
+    /// The state is captured for a move: from now on whether it is to be paused cannot change until it is known
+    /// where the VM goes on. Returns whether it is to be paused there.
+    pub(in crate::vm) fn leave(&self) -> bool {
+        let mut control = self.lock_control();
+        control.leaving = Leaving::Open;
+        control.held
+    }
+
+    /// The VM may go on here, or never again but on the destination's word.
+    pub(in crate::vm) fn fenced(&self, fenced: bool) {
+        self.lock_control().leaving = if fenced { Leaving::Committed } else { Leaving::No };
+        self.changed.notify_all();
+    }
+
+    /// Waits while another thread holds the machine in a way that leaves it open where the VM goes on. Returns
+    /// whether it is still held, by an operation that leaves it here.
+    ///
+    /// # Errors
+    /// [`Error::Ended`]; [`Error::HandedOver`]: it goes on elsewhere.
+    pub(in crate::vm) fn wait_decided(&self, slow: &mut Slow<'_>) -> Result<bool, Error> {
+        let mut control = self.lock_control();
+        loop {
+            control.ended()?;
+            match control.leaving {
+                Leaving::Committed => return Err(control.handed_over()),
+                Leaving::No => return Ok(control.guarded),
+                Leaving::Open => {
+                    control =
+                        self.wait_slowly(control, slow, "the move to decide where it goes on");
+                }
+            }
+        }
+    }
+}
