@@ -7,12 +7,14 @@
 
 mod arrival;
 mod dont_care;
+mod error;
 mod marks;
 mod presence;
 mod resident;
 mod tables;
 mod userfault;
 
+pub use error::Error;
 pub use marks::Marks;
 /// A set of pages of a VM.
 pub use migrate::pages::Pages as PageSet;
@@ -44,33 +46,6 @@ pub const PAGE: usize = PAGE_SIZE as usize;
 pub type Mmap = GuestMemoryMmap<Marks>;
 /// A checked window into guest memory; writes through it are logged.
 pub type Slice<'a> = VolatileSlice<'a, RefSlice<'a, Marks>>;
-
-/// Why guest memory could not be had or used.
-#[derive(thiserror::Error, Debug)]
-pub enum Error {
-    /// The size cannot be that of a guest.
-    #[error(
-        "{0} bytes cannot be a guest's memory: it must be a multiple of 4096 between 2 MiB and 64 \
-         GiB"
-    )]
-    Size(u64),
-    /// The host has no such memory to give.
-    #[error("cannot get {size} bytes of memory for the guest")]
-    Allocate {
-        /// How much was asked for.
-        size: u64,
-        /// What the host said.
-        source: io::Error,
-    },
-    /// Guest-physical range outside RAM.
-    #[error("guest-physical {address:#x}+{len:#x} is outside of memory")]
-    Outside {
-        /// Start of the range.
-        address: u64,
-        /// Its length in bytes.
-        len: u64,
-    },
-}
 
 /// A guest's RAM.
 #[derive(Debug)]

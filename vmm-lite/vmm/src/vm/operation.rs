@@ -1,8 +1,8 @@
 //! What is being done with a VM as a whole: one operation at a time.
 
-use super::{Error, Slow, shared::Shared};
+use super::{Error, Slow, Vm, shared::Shared};
 use serde::Serialize;
-use std::{fmt, sync::Arc};
+use std::{fmt, os::fd::AsRawFd, sync::Arc};
 
 /// Something that needs the whole VM for a while. There is one at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -125,5 +125,29 @@ impl Shared {
             }
             control = self.wait_slowly(control, slow, "it to stop what it is doing");
         }
+    }
+}
+
+impl Vm {
+    /// Begins an operation, which dropping what comes back ends.
+    ///
+    /// # Errors
+    /// [`Error::Busy`]: there is one.
+    pub fn begin(&self, what: Operation) -> Result<InProgress, Error> {
+        InProgress::begin(&self.shared, what)
+    }
+
+    /// Calls the operation in progress off, and waits for what becomes of that.
+    ///
+    /// # Errors
+    /// [`NotCancelled`]: it goes on, or is over.
+    pub fn cancel(&self, slow: &mut Slow<'_>) -> Result<(), NotCancelled> {
+        self.shared.cancel(slow)
+    }
+
+    /// A descriptor that is readable once the operation in progress is to be called off.
+    #[must_use]
+    pub fn cancel_fd(&self) -> i32 {
+        self.shared.cancel.as_raw_fd()
     }
 }

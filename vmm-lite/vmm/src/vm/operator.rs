@@ -6,7 +6,11 @@ use super::{
     End, Error, StopReason, Vm, VmPhase,
     steering::{OtherGuard, Slow},
 };
-use std::time::{Duration, Instant};
+use std::{
+    os::fd::AsRawFd,
+    sync::atomic::Ordering::SeqCst,
+    time::{Duration, Instant},
+};
 
 /// A VM that was paused for an operator.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,5 +103,27 @@ impl Vm {
             return Err(Error::NotHandedOver);
         }
         self.shared.wait_vouched(slow)
+    }
+
+    /// The operation in progress cannot act on an operator's word: the other host answers.
+    pub fn refuse_vouching(&self) {
+        self.shared.refuse_vouching();
+    }
+
+    /// Whether it was ever resumed on an operator's word that it ran nowhere else.
+    #[must_use]
+    pub fn was_vouched_for(&self) -> bool {
+        self.shared.was_vouched_for.load(SeqCst)
+    }
+
+    /// Takes note that it was.
+    pub fn note_vouched_for(&self) {
+        self.shared.was_vouched_for.store(true, SeqCst);
+    }
+
+    /// A descriptor that is readable once an operator [vouches](Self::vouch) for the VM.
+    #[must_use]
+    pub fn vouched_fd(&self) -> i32 {
+        self.shared.vouched.as_raw_fd()
     }
 }

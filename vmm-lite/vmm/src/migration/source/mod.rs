@@ -1,7 +1,7 @@
 //! Moves a VM away: drives [`migrate::source::Source`].
 //!
 //! - [`options`]: what `vmm-lite migrate` asks for
-//! - `driver`: does what the machine says
+//! - `driver`: a move under way
 //! - `send`: memory, in pieces between which the move can be called off
 //! - `send_pages`, `pace`, `late`: pages into messages; how fast; packets that come late
 //! - [`last_look`]: at the memory of a guest that is stopped

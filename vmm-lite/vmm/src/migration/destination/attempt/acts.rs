@@ -1,0 +1,169 @@
+//! Does what the destination's machine says.
+
+use super::{
+    super::{
+        prepared::Prepared,
+        preparing::while_telling,
+        waiting::{Waiting, say_whole},
+    },
+    AWAKE, AWAKE_MOST, Attempt,
+};
+use crate::migration::connection::Connection;
+use migrate::{
+    destination::{Action, Event},
+    offer::{Offer, Refusal},
+    wire::Message,
+};
+use std::time::Instant;
+
+impl Attempt<'_> {
+    pub(super) fn act(&mut self, action: Action) {
+        match action {
+            Action::Send(mut message) => {
+                let Some(connection) = &mut self.connection else { return };
+                self.spoke = Instant::now();
+                if let Message::Running(started) = &mut message {
+                    started.told_ns = (self.spoke - self.ran).as_nanos() as u64;
+                }
+                if let Err(e) = connection.send(&message) {
+                    return self.lost(&e);
+                }
+                if message == Message::Ready {
+                    fail_point!("destination.ready");
+                }
+                if let Message::RoundDone(_) = message {
+                    // There may be one more of the last rounds.
+                    self.awake_until = (self.spoke + AWAKE).min(self.awake_most);
+                }
+                if let Some(prepared) = &mut self.prepared {
+                    prepared.said(&message);
+                }
+            }
+            Action::Prepare(offer) => self.prepare(&offer),
+            Action::Forget(runs) => {
+                let missing = self.prepared.as_mut().and_then(|p| p.missing.as_mut());
+                let forgot = match missing {
+                    Some(missing) => missing.forget(&runs),
+                    None => Err("no memory can follow to this host".into()),
+                };
+                self.events.push_back(Event::Forgot(forgot));
+            }
+            Action::Brace(steady) => {
+                if let Some(prepared) = &mut self.prepared {
+                    prepared.brace(&steady);
+                }
+                let now = Instant::now();
+                // Not once more: a source that says this again and again gains nothing by it.
+                if self.awake_most == self.epoch {
+                    (self.awake_until, self.awake_most) = (now + AWAKE, now + AWAKE_MOST);
+                }
+            }
+            Action::Rouse => {
+                if let Some(prepared) = &self.prepared {
+                    prepared.vm.rouse();
+                }
+            }
+            Action::Apply(state) => {
+                self.before_switch = self.spoke;
+                let lacking = self.machine.lacking();
+                let applied = match &mut self.prepared {
+                    Some(prepared) => prepared.apply(&state, self.came, lacking),
+                    None => Err("no VM was prepared".into()),
+                };
+                self.events.push_back(Event::Applied(applied));
+            }
+            Action::Run => self.start(),
+            Action::Deliver(frame) => {
+                if let Some(prepared) = &self.prepared
+                    && !prepared.vm.deliver_late(frame)
+                {
+                    tracing::debug!("a late packet found no room");
+                }
+            }
+            Action::Supply(page) => {
+                if let Some(missing) = self.prepared.as_ref().and_then(|p| p.missing.as_ref())
+                    && let Err(e) = missing.zero(page, 1)
+                {
+                    tracing::error!("{e}");
+                }
+            }
+            Action::Complete => {
+                self.rejoin.set_lacking(false);
+                if let Some(prepared) = &mut self.prepared {
+                    prepared.nothing_is_missing();
+                }
+                say_whole(self.ran.elapsed(), &self.machine.arrival());
+                fail_point!("destination.whole");
+            }
+            Action::AwaitSource(why) => {
+                self.connection = None;
+                // Others hold the stream as well, and the source is to learn that it has to come
+                // back.
+                self.rejoin.shut_down();
+                if let Some(prepared) = &self.prepared {
+                    prepared.source_is_away(Some(&why));
+                }
+                let limit = self.receiver.lost_after;
+                self.waiting = Some(Waiting::begin(&why, self.machine.lacking(), limit));
+            }
+            Action::Lost(pages) => {
+                self.rejoin.set_lacking(false);
+                if let Some(prepared) = &mut self.prepared {
+                    prepared.lost(&pages);
+                }
+            }
+            Action::Discard(why) => self.discarded = Some(why),
+            Action::End => self.rejoin.set_lacking(false),
+        }
+    }
+
+    /// Makes a VM for an offer.
+    fn prepare(&mut self, offer: &Offer) {
+        let offering = self.receiver.offering().clone();
+        let source = self.connection.as_ref().map_or_else(String::new, Connection::other_end);
+        let prepare = || {
+            let offering = offering.ok_or(Refusal::Busy)?;
+            Prepared::new(offer, &offering, source)
+        };
+        let (made, told) = match while_telling(self.connection.as_mut(), prepare) {
+            Ok(done) => done,
+            Err(e) => (Err(Refusal::Prepare(format!("cannot start a thread: {e}"))), Ok(())),
+        };
+        self.events.push_back(Event::Prepared(made.map(|(prepared, accepted)| {
+            self.pages = prepared.vm.ram().pages();
+            self.prepared = Some(prepared);
+            accepted
+        })));
+        if let Err(e) = told {
+            self.lost(&e);
+        }
+    }
+
+    /// The commit has come: the VM runs here, and its process is its.
+    fn start(&mut self) {
+        let (Some(id), Some(prepared)) = (self.machine.id(), &mut self.prepared) else { return };
+        fail_point!("destination.commit-came");
+        let lacks = !self.machine.lacking().is_empty();
+        if !lacks {
+            prepared.nothing_is_missing();
+        }
+        {
+            let mut state = self.receiver.state();
+            self.rejoin.set_lacking(lacks);
+            state.ledger.ran(id);
+            state.taken = true;
+        }
+        self.receiver.changed.notify_all();
+        fail_point!("destination.written-down");
+        let started;
+        (started, self.ran) = prepared.start(self.came, self.before_switch);
+        // A VM runs here: what another would need is closed.
+        drop(self.receiver.offering().take());
+        prepared.name.open();
+        // What waits for it waits for as long as the process lives.
+        let _ = self.receiver.arrived.send(prepared.vm.clone());
+        fail_point!("destination.announced");
+        self.events.push_back(Event::Runs(started));
+        self.settles = true;
+    }
+}

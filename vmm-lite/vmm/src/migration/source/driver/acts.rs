@@ -1,0 +1,243 @@
+//! Does what the source's machine says.
+
+use super::{
+    super::{
+        STALLED,
+        last_look::{Looked, look},
+        late::Late,
+        left_out::held_by,
+    },
+    Driver,
+};
+use crate::{
+    host::{
+        poll::{Watch, wait_any, wait_readable},
+        urgent::{Side, Urgent},
+    },
+    kvm,
+    memory::Tables,
+    migration::{
+        Error,
+        brace::Brace,
+        connection::Connection,
+        progress::{MoveObserver, Moved},
+    },
+    vm::CallOff,
+};
+use migrate::{
+    pages::Pages,
+    source::{Action, Ended, Event, Stopped},
+    wire::Message,
+};
+use std::time::{Duration, Instant};
+
+/// How long to wait before asking again a destination that did not say after the commit what became
+/// of the VM.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+impl Driver<'_> {
+    pub(super) fn act(&mut self, action: Action, observer: &mut dyn MoveObserver) {
+        match action {
+            Action::Send(message) => {
+                self.send(&message);
+                if let Message::Offer(_) = message {
+                    fail_point!("source.offered");
+                }
+            }
+            Action::StartLog => {
+                if let Err(e) = self.vm.dirty_log().start_full() {
+                    return self.failed(&e);
+                }
+                fail_point!("source.logging", else self.failed(&crate::fail_point::injected()));
+            }
+            Action::SendPages { round, pages } => {
+                self.tell(observer);
+                self.send_round(round, pages, observer);
+            }
+            Action::Announce { round, pages } => {
+                self.announce(round, &pages);
+                fail_point!("source.announced");
+            }
+            Action::PeekDirty => {
+                let dirty = self.vm.dirty_log().peek();
+                self.looked(dirty, |dirty, dont_care| Event::Peeked { dirty, dont_care });
+            }
+            Action::TakeDirty => {
+                let dirty = self.vm.dirty_log().take();
+                self.looked(dirty, |dirty, dont_care| Event::Dirty { dirty, dont_care });
+            }
+            Action::Brace => {
+                // First, lest a destination on this host that is in a hurry keeps this thread from
+                // it.
+                self.urgent = Urgent::this(Side::Source);
+                let steady = self.vm.steady();
+                // The destination reads them before the guest runs.
+                let tables = steady.as_ref().map(|s| Tables::of_all(s.system.cr3, self.vm.ram()));
+                self.tables = tables.iter().flat_map(Tables::pages).collect();
+                let brace = steady.map(|steady| Brace::new(steady, &self.written));
+                let brace = brace.and_then(|brace| postcard::to_stdvec(&brace).ok());
+                self.send(&Message::Brace(brace.unwrap_or_default()));
+                self.vm.stop_is_near(true);
+            }
+            Action::Stop { patience } => self.stop(patience),
+            Action::SendLast { pages, follow, hold } => {
+                self.send_last(pages, &follow, hold, observer)
+            }
+            Action::Commit(id) => {
+                self.send_commit(id);
+                fail_point!("source.committed");
+            }
+            Action::SendFollowing(pages) => self.send_following(&pages),
+            Action::Fence => {
+                if let Some(paused) = &self.paused {
+                    paused.fence(true);
+                }
+                fail_point!("source.fenced");
+            }
+            Action::RunHere => self.run_here(),
+            Action::HandOn => {
+                self.urgent = Urgent::default();
+                self.late = self
+                    .paused
+                    .as_ref()
+                    .and_then(|paused| paused.late_packets().ok())
+                    .map(Late::new);
+                fail_point!("source.handing-on");
+            }
+            Action::Reconnect { wait } => self.reconnect(wait),
+            Action::End(_) => {}
+        }
+    }
+
+    /// What has changed is known.
+    fn looked(&mut self, dirty: Result<Pages, kvm::Error>, event: fn(Pages, Pages) -> Event) {
+        match dirty {
+            Ok(dirty) => {
+                self.written = dirty.clone();
+                self.events.push_back(event(dirty, self.vm.dont_care()));
+            }
+            Err(e) => self.failed(&e),
+        }
+    }
+
+    fn stop(&mut self, patience: Duration) {
+        self.urgent_vcpu = self.vm.urgent_vcpu(Side::Source);
+        let paused = match self.vm.stop_for_move(patience) {
+            Ok(paused) => paused,
+            Err(e) => return self.failed(&e),
+        };
+        let (requested, stopped) = paused.times();
+        let looked = look(self.vm, &paused, self.source.unsent());
+        let mut needed = paused.queue_pages();
+        needed.append(&mut self.tables);
+        let quiescent = paused.quiescent();
+        self.paused = Some(paused);
+        fail_point!("source.stopped", else return self.failed(&crate::fail_point::injected()));
+        match looked {
+            Ok(Looked { dirty, dont_care }) => self.events.push_back(Event::Stopped(Stopped {
+                requested: requested.saturating_duration_since(self.epoch),
+                stopped: stopped.saturating_duration_since(self.epoch),
+                quiescent,
+                dirty,
+                dont_care,
+                needed,
+            })),
+            Err(e) => self.failed(&e),
+        }
+    }
+
+    fn run_here(&mut self) {
+        self.vm.stop_is_near(false);
+        if let Err(e) = self.vm.dirty_log().stop() {
+            tracing::warn!("{}", crate::host::with_causes(&e));
+        }
+        (self.urgent, self.urgent_vcpu) = Default::default();
+        let Some(paused) = self.paused.take() else { return };
+        paused.fence(false);
+        fail_point!("source.resuming");
+        if let Err(e) = paused.resume_here() {
+            tracing::error!("the VM cannot go on: {}", crate::host::with_causes(&e));
+        }
+    }
+
+    /// After the commit: connects again to ask, after a while if that was in vain before. The end
+    /// of the VM ends the waiting, and so does an operator who vouches for it, once the destination
+    /// was asked in vain since.
+    fn reconnect(&mut self, wait: bool) {
+        self.connection = None;
+        let (ended, vouched) = (self.vm.end_fd(), self.vm.vouched_fd());
+        let patience = if wait { ASK_AGAIN } else { Duration::ZERO };
+        // What cannot be looked at is asked about again.
+        let looked = wait_any([ended, vouched].map(Watch::Readable), patience);
+        let [over, said] = looked.unwrap_or_default();
+        if over || said && self.asked_since_vouched {
+            return self.without_word(over);
+        }
+        self.asked_since_vouched = said;
+        tracing::warn!(
+            "the connection broke after the commit: asking {} what became of the VM",
+            self.to
+        );
+        let call_off = CallOff::by_end_of(self.vm);
+        match Connection::open(&self.to, &self.transport, self.peer, STALLED, &call_off) {
+            Ok(mut connection) => {
+                connection.known();
+                self.connection = Some(connection);
+                fail_point!("source.asking");
+                self.events.push_back(Event::Reconnected);
+            }
+            Err(e) => self.events.push_back(Event::LinkLost(crate::host::with_causes(&e))),
+        }
+    }
+
+    /// The waiting for the destination's word is over: the VM was ended here, or an operator
+    /// vouches for it.
+    fn without_word(&mut self, ended: bool) {
+        self.events.push_back(if ended { Event::Abandoned } else { Event::Vouched });
+        if !ended {
+            self.vm.note_vouched_for();
+            eprintln!(
+                "vmm-lite: WARNING: {} was handed to {} and goes on here, as it was then: an \
+                 operator vouched that it runs nowhere else",
+                self.vm.identity().name,
+                self.to
+            );
+        }
+    }
+
+    pub(super) fn end(
+        &mut self,
+        ended: Ended,
+        observer: &mut dyn MoveObserver,
+    ) -> Result<(), Error> {
+        // Whoever does not hear it does not hear the answer either.
+        let _ = self.watcher.tell(observer, self.now());
+        if let Ended::Failed(failure) = ended {
+            return Err(failure.into());
+        }
+        let mut report = self.source.report();
+        if let Some(report) = &mut report {
+            report.bytes_left_out = held_by(self.complete, &self.source.left_out());
+        }
+        observer.moved(Moved {
+            to: self.to.clone(),
+            peer: self.peer,
+            paused: self.paused_there,
+            report,
+        });
+        // Packets may come late for longer than memory follows.
+        while let (Some(late), Some(_)) = (&self.late, &self.connection) {
+            let patience = late.due().saturating_duration_since(Instant::now());
+            // Whatever ends the wait, there is a look.
+            let _ = wait_readable(late.fd(), patience);
+            self.hand_on();
+        }
+        // Nothing is asked from now on, so that the destination need not listen any longer.
+        self.send(&Message::Heard);
+        fail_point!("source.moved");
+        if let Some(paused) = self.paused.take() {
+            paused.moved()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! Making a machine: for an image, or for a guest that is to come from elsewhere.
+
+use super::{
+    Config, Error, Identity, NetIdentity, Owner, Resources, Vm, health, machine::Machine,
+    shared::Shared, thread,
+};
+use crate::{
+    boot::{self, Image},
+    devices::{
+        console::Console,
+        net::{Net, Own},
+        tap::Tap,
+    },
+    kvm::Host,
+    memory::{self, GuestRam},
+};
+use std::sync::Arc;
+
+impl Vm {
+    /// Makes a machine and puts `image` into it. It does not run before it is
+    /// [resumed](Paused::resume) with [`ResumeReason::Boot`].
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is left behind.
+    pub fn boot(config: &Config, image: &Image, console: Console) -> Result<Self, Error> {
+        let tap = config.net.as_ref().map(|net| net.tap.as_str());
+        Self::boot_with(&Resources::open(tap)?, config, image, console)
+    }
+
+    /// As [`boot`](Self::boot), with what has been opened for it; its TAP device is the machine's.
+    ///
+    /// # Errors
+    /// As [`boot`](Self::boot).
+    pub fn boot_with(
+        resources: &Resources,
+        config: &Config,
+        image: &Image,
+        console: Console,
+    ) -> Result<Self, Error> {
+        let net = config.net.as_ref();
+        let tap = resources.tap()?;
+        let ram = Arc::new(GuestRam::new(config.memory)?);
+        boot::load(image, &config.parameters, &ram)?;
+        let identity = Identity {
+            name: config.parameters.name.clone(),
+            memory_size: config.memory,
+            interface_version: image.interface_version(),
+            net: net.map(|n| NetIdentity { mac: n.mac, ip: config.parameters.ip }),
+        };
+        let vm = Self::make(resources.host(), identity, ram, tap, console)?;
+        vm.shared.lock_machine().set_entry(image.entry())?;
+        Ok(vm)
+    }
+
+    /// Makes a machine for a guest that is to come from elsewhere: memory, vCPU and TAP are there,
+    /// and it never runs before a state was [applied](Paused::apply) and it was
+    /// [resumed](Paused::resume). The memory is zero.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is left behind.
+    pub fn prepare(identity: Identity, tap: Option<&str>, console: Console) -> Result<Self, Error> {
+        Self::prepare_with(&Resources::with_tap_later(tap)?, identity, console, None)
+    }
+
+    /// Like [`prepare`](Self::prepare), with what has been opened for it, and maybe its memory
+    /// already, which need not be zero.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    pub fn prepare_with(
+        resources: &Resources,
+        identity: Identity,
+        console: Console,
+        ram: Option<GuestRam>,
+    ) -> Result<Self, Error> {
+        match (&identity.net, resources.has_tap()) {
+            (Some(_), false) => {
+                return Err(Error::Network(
+                    "the VM has a network: name a TAP device for it with --tap",
+                ));
+            }
+            (None, true) => tracing::info!("the VM has no network: the TAP device stays unused"),
+            _ => {}
+        }
+        let tap = if identity.net.is_some() { resources.tap()? } else { None };
+        let ram = Arc::new(match ram {
+            Some(ram) => ram,
+            None => GuestRam::new(identity.memory_size)?,
+        });
+        if ram.size() != identity.memory_size {
+            return Err(memory::Error::Size(ram.size()).into());
+        }
+        Self::make(resources.host(), identity, ram, tap, console)
+    }
+
+    fn make(
+        host: &Host,
+        identity: Identity,
+        ram: Arc<GuestRam>,
+        tap: Option<Tap>,
+        console: Console,
+    ) -> Result<Self, Error> {
+        let thread = thread::start()?;
+        let (vcpu, log, cpuid) = host.create(&ram)?;
+        let net = match (&identity.net, tap) {
+            (Some(net), Some(tap)) => {
+                let mut device = Net::new(tap, net.mac)?;
+                device.restrict_to(Some(Own::new(net.mac, net.ip.map(|ip| ip.address))));
+                Some(device)
+            }
+            _ => None,
+        };
+        let announcer = net.as_ref().map(|n| n.tap().try_clone()).transpose()?;
+        let machine = Machine::new(vcpu, net, ram.clone())?;
+        let shared = Arc::new(Shared::new(identity, ram, log, cpuid, machine, console, announcer)?);
+        let thread = Some(thread.take(&shared));
+        health::watch(&shared);
+        let owner = Owner { shared: Arc::clone(&shared), thread };
+        Ok(Self { shared, _owner: Arc::new(owner), host: host.clone() })
+    }
+}

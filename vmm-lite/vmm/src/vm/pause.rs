@@ -1,0 +1,129 @@
+//! Stopping the vCPU, for an operation or for good.
+
+use super::{
+    Error, Paused, Steady, Vm, VmPhase,
+    steering::{OtherGuard, Waited},
+};
+use crate::host::urgent::{Side, Urgent};
+use std::{
+    sync::atomic::Ordering::SeqCst,
+    time::{Duration, Instant},
+};
+
+impl Vm {
+    /// Stops the vCPU as soon as it can be, wherever the guest is: at once if it waits, else tens
+    /// of microseconds. Waits while another thread holds the VM paused.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub fn pause(&self) -> Result<Paused<'_>, Error> {
+        self.stop_vcpu(None, OtherGuard::Wait)
+    }
+
+    /// Asks the guest to quiesce, and stops the vCPU when it has answered or `patience` is over,
+    /// whichever comes first; [`Paused::quiescent`] says which. A VM that is paused is not asked.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub fn quiesce(&self, patience: Duration) -> Result<Paused<'_>, Error> {
+        self.stop_vcpu(Some(patience), OtherGuard::Wait)
+    }
+
+    pub(super) fn stop_vcpu(
+        &self,
+        quiesce: Option<Duration>,
+        other: OtherGuard,
+    ) -> Result<Paused<'_>, Error> {
+        let requested = Instant::now();
+        let asked = quiesce.filter(|_| matches!(self.phase(), VmPhase::Running));
+        let Some(patience) = asked else {
+            if let Some(machine) = self.shared.take_waiting() {
+                return Ok(Paused::new(self, machine, requested));
+            }
+            let _wanted = self.shared.want_pause();
+            let machine = self.shared.wait_stopped(None, other)?.machine();
+            return Ok(Paused::new(self, machine.ok_or_else(|| self.shared.busy())?, requested));
+        };
+        let wanted = self.shared.want_quiesce();
+        self.shared.request_quiesce(patience);
+        self.shared.nudge();
+        fail_point!("vm.quiescing");
+        let mut waited = self.shared.wait_stopped(Some(requested + patience), other)?;
+        if let Waited::Runs = waited {
+            let _wanted = self.shared.want_pause();
+            waited = self.shared.wait_stopped(None, other)?;
+        }
+        drop(wanted);
+        let machine = waited.machine().ok_or_else(|| self.shared.busy())?;
+        let paused = Paused::new(self, machine, requested);
+        let (requested, stopped) = paused.times();
+        let took = stopped.saturating_duration_since(requested);
+        self.shared.lock_history().quiesced(took, paused.quiescent());
+        Ok(paused)
+    }
+
+    /// Stops the guest for a move: if the program has quiesce hooks as [`quiesce`](Self::quiesce)
+    /// does, else at once, wherever it is.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], or [`Error::Busy`] if another thread holds it.
+    pub fn stop_for_move(&self, patience: Duration) -> Result<Paused<'_>, Error> {
+        fail_point!("vm.stopping");
+        if let VmPhase::Paused = self.phase() {
+            return self.pause();
+        }
+        if self.ram().control_page().no_quiesce_hooks.load(SeqCst) == 0 {
+            return self.quiesce(patience);
+        }
+        let paused = self.pause()?;
+        let (requested, stopped) = paused.times();
+        let took = stopped.saturating_duration_since(requested);
+        self.shared.lock_history().quiesced(took, true);
+        Ok(paused)
+    }
+
+    /// Says that the machine is about to be stopped for a capture, or is not after all: the vCPU's
+    /// thread then does what it can of that whenever the guest stands.
+    pub fn stop_is_near(&self, near: bool) {
+        self.shared.stop_near.store(near, SeqCst);
+        if near {
+            self.shared.nudge();
+        }
+    }
+
+    /// What of the guest's state is not going to change any more, as of the last time that it [gave
+    /// up](Self::ask_to_give_up) memory.
+    #[must_use]
+    pub fn steady(&self) -> Option<Steady> {
+        self.shared.steady()
+    }
+
+    /// Takes hold of a machine that is paused already, such as one just prepared.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], or [`Error::Busy`] if it runs or another thread holds it.
+    pub fn hold(&self) -> Result<Paused<'_>, Error> {
+        let requested = Instant::now();
+        Ok(Paused::new(self, self.shared.take_hold()?, requested))
+    }
+
+    /// Makes the vCPU's thread [urgent](Urgent). Not for long while a guest runs that does not
+    /// wait: nothing else would get this CPU.
+    #[must_use]
+    pub fn urgent_vcpu(&self, side: Side) -> Urgent {
+        Urgent::other(self.shared.thread.load(SeqCst), side)
+    }
+
+    /// Says that the machine, which is paused, is about to be resumed, so that its thread is awake
+    /// when it is: to be woken takes longer than most of what is done between the two.
+    pub fn rouse(&self) {
+        self.shared.rouse();
+    }
+
+    /// When the vCPU last entered the guest after a resume, taken right before `KVM_RUN`. Waits for
+    /// it at most `patience`.
+    #[must_use]
+    pub fn entered(&self, patience: Duration) -> Option<Instant> {
+        self.shared.wait_entered(patience)
+    }
+}
