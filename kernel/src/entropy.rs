@@ -5,7 +5,7 @@
 use chacha20::ChaCha20Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
 
-use crate::{cell::KernelCell, platform, time};
+use crate::{cpu::KernelCell, platform, time};
 
 static GENERATOR: KernelCell<Generator> = KernelCell::new(Generator { stream: None });
 

@@ -8,7 +8,7 @@
 //! - `abi`: `sys_*`, what `std` calls
 //!
 //! All Rust runs at CPL 3, in one address space with the program and on its threads' stacks: a call of the kernel is a call of a function.
-//! There is one vCPU, threads switch where they wait, and no interrupt ever runs Rust; that is what [`cell::KernelCell`] stands on.
+//! There is one vCPU, threads switch where they wait, and no interrupt ever runs Rust; that is what [`cpu::KernelCell`] stands on.
 //!
 //! # From this crate to an image
 //! It is compiled as a static library for the stock hermit target and prelinked into one object that exports `sys_*` and `_start` and
@@ -22,8 +22,8 @@ extern crate alloc;
 extern crate std;
 
 pub mod arch;
-pub mod cell;
 pub mod console;
+pub mod cpu;
 pub mod dont_care;
 pub mod entropy;
 pub mod fs;
@@ -34,7 +34,6 @@ pub mod params;
 pub mod platform;
 pub mod sched;
 pub mod time;
-pub mod timers;
 pub mod unsupported;
 
 #[cfg(target_os = "hermit")]
@@ -49,8 +48,6 @@ pub mod image;
 mod panic;
 #[cfg(target_os = "hermit")]
 pub mod quiesce;
-#[cfg(target_os = "hermit")]
-mod tls;
 
 /// Memory that the kernel needs beyond the image to start, in KiB: tables, first heap, main stack.
 pub const MIN_FREE_KIB: u32 = 512;

@@ -5,7 +5,7 @@ use core::net::IpAddr;
 
 use vmm_lite_interface::params::{Param, decode_word, parse};
 
-use crate::cell::KernelCell;
+use crate::cpu::KernelCell;
 
 static LINE: KernelCell<&'static str> = KernelCell::new("");
 

@@ -68,7 +68,7 @@ fn names(source: &str, before: &str) -> Vec<String> {
 
 /// What the kernel defines.
 fn defined() -> BTreeSet<String> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/abi");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/abi/hermit");
     let mut defined = BTreeSet::new();
     for file in fs::read_dir(directory).unwrap() {
         let source = fs::read_to_string(file.unwrap().path()).unwrap();

@@ -11,7 +11,7 @@ use super::{
     stacks,
     zone::{CHUNK, PAGE, Zone},
 };
-use crate::{arch::cpu, cell::KernelCell, quiesce};
+use crate::{arch::cpu, cpu::KernelCell, quiesce};
 
 static ZONE: KernelCell<Zone> = KernelCell::new(Zone::empty());
 static HEAP: KernelCell<Heap<TheZone>> = KernelCell::new(Heap::new(TheZone));

@@ -13,7 +13,7 @@ use crate::{
         paging::{REGION_SHIFT, WINDOW, WINDOW_SIZE},
         unmap_chunk,
     },
-    cell::KernelCell,
+    cpu::KernelCell,
 };
 
 /// Least size of a stack: the kernel runs on it too.

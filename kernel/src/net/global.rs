@@ -7,7 +7,7 @@ use super::{
     virtio::{VirtioNet, registers::Mmio},
     waits::Waits,
 };
-use crate::{cell::KernelCell, entropy, mm, params, platform, print, time};
+use crate::{cpu::KernelCell, entropy, mm, params, platform, print, time};
 use alloc::{rc::Rc, vec::Vec};
 use core::{
     alloc::Layout,

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use crate::{cell::KernelCell, platform, sched, time};
+use crate::{cpu::KernelCell, platform, sched, time};
 
 /// Runs before the pause: what was registered, and the time until the deadline, ns.
 pub type OnQuiesce = extern "C" fn(data: usize, left_ns: u64);

@@ -26,7 +26,7 @@ use vmm_lite_interface::control::ControlPage;
 
 use crate::{
     arch::{cpu, touch},
-    cell::KernelCell,
+    cpu::KernelCell,
     mm, net, platform, time,
 };
 

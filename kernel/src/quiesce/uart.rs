@@ -8,7 +8,7 @@ use core::{
 use vmm_lite_interface::qemu::{Answer, Line, Request};
 
 use super::hooks;
-use crate::{cell::KernelCell, net, platform, time};
+use crate::{cpu::KernelCell, net, platform, time};
 
 /// How long hooks may take: a request does not say.
 const HOOKS_TIME: u64 = 1_000_000_000;

@@ -7,10 +7,9 @@ use super::{
     Thread, ThreadId, WaitQueue,
     switch::{QUEUES, current, enter, switch},
     table::Table,
+    timers::NOWHERE,
 };
-use crate::{
-    arch::context, cell::KernelCell, list::Links, mm::stacks::Stack, timers::NOWHERE, tls::Tls,
-};
+use crate::{arch::context, cpu::KernelCell, cpu::tls::Tls, list::Links, mm::stacks::Stack};
 
 static TABLE: KernelCell<Table> = KernelCell::new(Table::new());
 

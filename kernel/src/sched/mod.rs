@@ -15,6 +15,7 @@ mod switch;
 mod table;
 #[cfg(target_os = "hermit")]
 mod thread;
+pub mod timers;
 #[cfg(target_os = "hermit")]
 mod wait_queue;
 #[cfg(target_os = "hermit")]

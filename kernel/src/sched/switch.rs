@@ -5,14 +5,13 @@ use core::{
     sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed},
 };
 
-use super::{Thread, ThreadId, Wake, life, world};
+use super::{Thread, ThreadId, Wake, life, timers::Timers, world};
 use crate::{
     arch::{context, cpu},
-    cell::KernelCell,
+    cpu::KernelCell,
     list::List,
     mm::stacks::Stack,
     time,
-    timers::Timers,
 };
 
 /// Who can run, and who waits until when.

@@ -2,12 +2,11 @@
 
 use core::cell::Cell;
 
-use super::WaitQueue;
+use super::{WaitQueue, timers::Timed};
 use crate::{
+    cpu::tls::Tls,
     list::{Linked, Links},
     mm::stacks::Stack,
-    timers::Timed,
-    tls::Tls,
 };
 
 /// Number of a thread. The main thread is 0; numbers are not used again (before 2³² threads have come and gone).

@@ -20,7 +20,7 @@ impl WaitQueue {
     }
 
     /// Waits until woken, or until the monotonic clock reaches `deadline_ns`. Who wakes may mean another, and time has passed: look
-    /// again at what you wait for. No [`KernelCell`](crate::cell::KernelCell) may be lent out.
+    /// again at what you wait for. No [`KernelCell`](crate::cpu::KernelCell) may be lent out.
     pub fn wait(&self, deadline_ns: Option<u64>) -> Wake {
         // SAFETY: the current thread runs, so it is in no list. It leaves this one before it runs again, woken or timed out, and
         // until then `self` is borrowed here.

@@ -16,7 +16,7 @@ static NEXT_LOOK: AtomicU64 = AtomicU64::new(0);
 
 /// Looks at what came in meanwhile: a quiesce request, deadlines, the network if the last look was a while ago; and lets others run if
 /// the current thread has run for long. Cheap enough for each call that may go on and on without waiting. No
-/// [`KernelCell`](crate::cell::KernelCell) may be lent out.
+/// [`KernelCell`](crate::cpu::KernelCell) may be lent out.
 #[inline]
 pub fn checkpoint() {
     checkpoint_at(time::now_ns());

@@ -1,6 +1,6 @@
 //! Errors: returned as negative numbers, and left behind for who asks for the last one, as the `mio` and `polling` crates do.
 
-use crate::{cell::KernelCell, fs, net, sched};
+use crate::{cpu::KernelCell, fs, net, sched};
 use alloc::vec::Vec;
 
 /// By number of the thread.

@@ -8,7 +8,7 @@ use super::{
     stdio, user,
 };
 use crate::{
-    cell::KernelCell,
+    cpu::KernelCell,
     fs::descriptors::Descriptors,
     net::{Ready, waits::Waits},
     sched,

@@ -6,7 +6,7 @@ use super::{
     user,
 };
 use crate::{
-    cell::KernelCell,
+    cpu::KernelCell,
     fs::{Ino, Open, Stat, Tree, entries::Writer},
     sched, time,
 };

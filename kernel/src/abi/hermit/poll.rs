@@ -5,7 +5,7 @@ use super::{
     fd::{Object, with_table},
 };
 use crate::{
-    cell::KernelCell,
+    cpu::KernelCell,
     net::{
         Ready,
         waits::{Poller, Waits},

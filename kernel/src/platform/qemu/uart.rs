@@ -8,7 +8,7 @@ use uart_16550::{
     spec::registers::{FifoTriggerLevel, IER},
 };
 
-use crate::cell::KernelCell;
+use crate::cpu::KernelCell;
 
 /// Most bytes that are kept. What comes after that stays in the device, and so with the sender.
 const KEPT: usize = 4096;
