@@ -25,6 +25,7 @@ pub mod arch;
 pub mod console;
 pub mod cpu;
 pub mod dont_care;
+pub mod drivers;
 pub mod entropy;
 pub mod fs;
 pub mod list;

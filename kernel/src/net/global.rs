@@ -4,10 +4,13 @@ use super::{
     LinkId, SocketId,
     calls::Kind,
     stack::{Config, Stack},
-    virtio::{VirtioNet, registers::Mmio},
     waits::Waits,
 };
-use crate::{cpu::KernelCell, entropy, mm, params, platform, print, time};
+use crate::{
+    cpu::KernelCell,
+    drivers::virtio::{mmio::Mmio, net::VirtioNet},
+    entropy, mm, params, platform, print, time,
+};
 use alloc::{rc::Rc, vec::Vec};
 use core::{
     alloc::Layout,

@@ -2,10 +2,10 @@
 
 use super::{
     LinkId, SocketId,
-    device::NetDevice,
     stack::{Socket, Stack},
     tcp::{Phase, Role, Tcp},
 };
+use crate::drivers::NetDevice;
 use smoltcp::socket::tcp::State;
 
 /// UDP sockets that linger at most, and what they may hold together; the oldest goes first. They

@@ -4,10 +4,11 @@
 //! packet costs the same with one connection as with thousands: [`peek`](mod@super::peek) finds whom it is for.
 
 use super::{
-    device::{NetDevice, Watch},
     loopback::Loopback,
+    packet_counter::Counting,
     peek::{Peek, peek},
 };
+use crate::drivers::NetDevice;
 use alloc::{boxed::Box, vec, vec::Vec};
 use core::net::Ipv4Addr;
 use smoltcp::{
@@ -148,7 +149,7 @@ impl<D: NetDevice> Link<D> {
         if !self.device.has_room() {
             return Sent::Full;
         }
-        let mut watch = Watch { device: &mut self.device, packets: 0 };
+        let mut watch = Counting { device: &mut self.device, packets: 0 };
         self.iface.poll_egress(now, &mut watch, set);
         if watch.packets > 0 { Sent::Packet } else { Sent::Nothing }
     }

@@ -2,10 +2,10 @@
 
 use super::{
     Error, LinkId, SocketId,
-    device::NetDevice,
     stack::{Socket, Stack},
     tcp::{Connection, Phase, Role, Tcp},
 };
+use crate::drivers::NetDevice;
 use alloc::boxed::Box;
 use core::{mem, net::SocketAddrV4};
 use smoltcp::{socket::tcp::State, wire::IpListenEndpoint};

@@ -1,6 +1,6 @@
 //! The device by which the guest reaches itself: 127.0.0.0/8 and its own address.
 
-use super::device::{Frame, NetDevice};
+use crate::drivers::{Frame, NetDevice};
 use alloc::{collections::VecDeque, vec, vec::Vec};
 use smoltcp::{
     phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken},

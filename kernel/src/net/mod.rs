@@ -1,6 +1,5 @@
 //! The network: TCP and UDP over IPv4, by a virtio device or within the machine.
 //!
-//! - [`virtio`]: the driver of the network device
 //! - [`stack`] with [`calls`]: links, sockets, and what a program does with them; pure, no clock, no waiting
 //! - [`dns`]: questions to name servers, and their answers
 //! - [`waits`]: who waits for what
@@ -9,7 +8,6 @@
 
 pub mod buffers;
 pub mod calls;
-pub mod device;
 pub mod dns;
 pub mod error;
 #[cfg(target_os = "hermit")]
@@ -20,6 +18,7 @@ mod lives;
 pub mod loopback;
 mod opener;
 pub mod options;
+mod packet_counter;
 pub mod peek;
 pub mod ports;
 mod readdress;
@@ -30,7 +29,6 @@ mod tcp;
 mod timers;
 mod turns;
 mod udp;
-pub mod virtio;
 pub mod waits;
 
 pub use error::Error;

@@ -2,10 +2,10 @@
 
 use super::{
     Error, LinkId, SocketId,
-    device::NetDevice,
     stack::{Socket, Stack},
     tcp::{Phase, Role, Tcp},
 };
+use crate::drivers::NetDevice;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, Ipv4Cidr};

@@ -6,7 +6,6 @@
 use super::{
     Error, LinkId, SocketId,
     buffers::Budget,
-    device::NetDevice,
     link::{Link, Links},
     lives::Cause,
     loopback::Loopback,
@@ -19,7 +18,7 @@ use super::{
     timers::Timers,
     udp::Udp,
 };
-use crate::entropy::Epoch;
+use crate::{drivers::NetDevice, entropy::Epoch};
 use alloc::{
     collections::{BTreeSet, VecDeque},
     vec::Vec,

@@ -2,12 +2,12 @@
 
 use super::{
     Error, LinkId, SocketId,
-    device::NetDevice,
     link::Sent,
     lives::Cause,
     stack::{Socket, Stack},
     tcp::{Phase, Role, Tcp},
 };
+use crate::drivers::NetDevice;
 use alloc::vec::Vec;
 use core::mem;
 use smoltcp::{socket::tcp::State, time::Duration};

@@ -1,8 +1,8 @@
 //! Datagrams.
 
+use crate::drivers::NetDevice;
 use crate::net::{
     Error, LinkId, SocketId,
-    device::NetDevice,
     stack::{Socket, Stack},
 };
 use core::net::{Ipv4Addr, SocketAddrV4};

@@ -5,12 +5,12 @@ mod stream;
 
 use super::{
     Error, LinkId, Options, Ready, SocketId,
-    device::NetDevice,
     lives::Cause,
     stack::{Socket, Stack},
     tcp::{Phase, Role, Tcp},
     udp::Udp,
 };
+use crate::drivers::NetDevice;
 use core::{
     mem,
     net::{Ipv4Addr, SocketAddrV4},

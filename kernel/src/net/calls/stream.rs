@@ -1,8 +1,8 @@
 //! Connections: asked for, and waited for.
 
+use crate::drivers::NetDevice;
 use crate::net::{
     Error, LinkId, SocketId,
-    device::NetDevice,
     lives::Cause,
     stack::Stack,
     tcp::{Connection, Listener, Phase, Role},

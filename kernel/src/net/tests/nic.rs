@@ -1,15 +1,19 @@
 //! The stack on the virtio driver, with a device made for the test on the other side of its registers and queues.
 
 use super::wire::{A, B, at, config, noise};
-use crate::net::{
-    Error,
-    calls::{Kind, Shutdown},
-    device::NetDevice,
-    stack::{Config, Stack},
-    virtio::{
-        Error as DriverError, VirtioNet,
-        queue::device::Served,
-        registers::{Registers, offset},
+use crate::{
+    drivers::{
+        NetDevice,
+        virtio::{
+            mmio::{Registers, offset},
+            net::{Error as DriverError, VirtioNet},
+            queue::device::Served,
+        },
+    },
+    net::{
+        Error,
+        calls::{Kind, Shutdown},
+        stack::{Config, Stack},
     },
 };
 use alloc::{collections::VecDeque, rc::Rc, vec, vec::Vec};

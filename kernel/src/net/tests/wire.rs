@@ -1,10 +1,10 @@
 //! A wire between two stacks that loses, doubles, delays and turns around frames, always the same way for the same seed.
 
+use crate::drivers::{Frame, NetDevice};
 use crate::entropy::Epoch;
 use crate::net::{
     Error, SocketId,
     calls::Kind,
-    device::{Frame, NetDevice},
     stack::{Config, Stack},
 };
 use alloc::{collections::VecDeque, rc::Rc, vec, vec::Vec};

@@ -2,7 +2,6 @@
 
 mod apic;
 mod clock;
-mod uart;
 mod virtio;
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -15,7 +14,7 @@ use vmm_lite_interface::{
 };
 
 use super::{CONSOLE_READABLE, ConsoleRead};
-use crate::{arch, arch::port, params, print, time};
+use crate::{arch, arch::port, drivers::uart::SerialPort, params, print, time};
 
 /// Address of each window of device registers, and its size in bytes. Mapped before anything here is used.
 pub const DEVICES: [(usize, usize); 3] =
@@ -28,8 +27,8 @@ const QUIESCE_PIN: u8 = 3;
 /// How often a busy guest looks whether something interrupts, ns: a look costs an exit.
 const LOOK_EVERY: u64 = 2_000_000;
 
-static CONSOLE: uart::Port = uart::Port::new();
-static QUIESCE: uart::Port = uart::Port::new();
+static CONSOLE: SerialPort = SerialPort::new();
+static QUIESCE: SerialPort = SerialPort::new();
 
 /// How often the serial ports are looked at unasked, ns, and so how long a halt lasts at most. Their interrupts are edges, and
 /// with QEMU's IOAPIC on KVM one is lost now and then; a look costs an exit.

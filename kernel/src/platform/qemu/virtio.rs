@@ -5,6 +5,8 @@ use core::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
+use crate::drivers::virtio::mmio::{MAGIC, NETWORK, offset};
+
 /// The first slot.
 pub const BASE: usize = 0xfeb0_0000;
 /// All of them.
@@ -14,14 +16,6 @@ const SLOTS: usize = 8;
 /// Input of the IOAPIC for the first; the others follow.
 const FIRST_PIN: u8 = 5;
 const STEP: usize = 512;
-
-const MAGIC: u32 = u32::from_le_bytes(*b"virt");
-const NETWORK: u32 = 1;
-
-// Offsets of registers.
-const DEVICE_ID: usize = 0x08;
-const QUEUE_NOTIFY: usize = 0x50;
-const INTERRUPT_ACKNOWLEDGE: usize = 0x64;
 
 static NET: AtomicUsize = AtomicUsize::new(0);
 
@@ -35,8 +29,8 @@ pub fn init() -> Option<u8> {
     let found = (0..SLOTS).rev().map(|n| BASE + n * STEP).find(|slot| {
         // SAFETY: the slots' registers are mapped; reading these has no effect.
         unsafe {
-            register(*slot, 0).read_volatile() == MAGIC
-                && register(*slot, DEVICE_ID).read_volatile() == NETWORK
+            register(*slot, offset::MAGIC).read_volatile() == MAGIC
+                && register(*slot, offset::DEVICE).read_volatile() == NETWORK
         }
     });
     NET.store(found.unwrap_or(0), Relaxed);
@@ -57,7 +51,7 @@ pub fn net_mmio() -> Option<usize> {
 pub fn notify_net(queue: u16) {
     if let Some(slot) = net_mmio() {
         // SAFETY: mapped. The device then reads queues and buffers, which the driver has made ready for it.
-        unsafe { register(slot, QUEUE_NOTIFY).write_volatile(queue.into()) };
+        unsafe { register(slot, offset::QUEUE_NOTIFY).write_volatile(queue.into()) };
     }
 }
 
@@ -66,6 +60,6 @@ pub fn acknowledge() {
     const ALL: u32 = 3;
     if let Some(slot) = net_mmio() {
         // SAFETY: mapped; touches no memory.
-        unsafe { register(slot, INTERRUPT_ACKNOWLEDGE).write_volatile(ALL) };
+        unsafe { register(slot, offset::INTERRUPT_ACKNOWLEDGE).write_volatile(ALL) };
     }
 }

@@ -3,8 +3,8 @@
 //! They lie packed in a ring of bytes rather than in buffers of their own: a reply of a hundred bytes then changes a
 //! hundred bytes of memory, and not a page, of which a move would have to send the whole. When all is sent it begins anew.
 
-use super::{
-    header,
+use super::header;
+use crate::drivers::virtio::{
     memory::{PAGE, Shared},
     queue::Queue,
 };

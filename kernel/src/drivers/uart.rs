@@ -14,7 +14,7 @@ use crate::cpu::KernelCell;
 const KEPT: usize = 4096;
 
 /// See the module. Without a device it takes everything and gives nothing.
-pub struct Port(KernelCell<State>);
+pub struct SerialPort(KernelCell<State>);
 
 struct State {
     device: Option<Uart16550<PioBackend>>,
@@ -23,7 +23,7 @@ struct State {
     more: bool,
 }
 
-impl Port {
+impl SerialPort {
     /// Not open yet.
     pub const fn new() -> Self {
         Self(KernelCell::new(State { device: None, received: VecDeque::new(), more: false }))

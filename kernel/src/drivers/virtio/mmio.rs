@@ -2,11 +2,18 @@
 
 use core::ptr;
 
+/// What [`offset::MAGIC`] reads as.
+pub const MAGIC: u32 = u32::from_le_bytes(*b"virt");
+/// The version of the register layout that is spoken here: the first that is not a legacy one.
+pub const VERSION: u32 = 2;
+/// [`offset::DEVICE`] of a network device.
+pub const NETWORK: u32 = 1;
+
 /// Where the registers are.
 pub mod offset {
-    /// `virt`.
+    /// [`MAGIC`](super::MAGIC).
     pub const MAGIC: usize = 0x000;
-    /// 2.
+    /// [`VERSION`](super::VERSION).
     pub const VERSION: usize = 0x004;
     /// Kind of device.
     pub const DEVICE: usize = 0x008;
@@ -26,6 +33,10 @@ pub mod offset {
     pub const QUEUE_SIZE: usize = 0x038;
     /// The queue is set up.
     pub const QUEUE_READY: usize = 0x044;
+    /// Which queue the device is to look at.
+    pub const QUEUE_NOTIFY: usize = 0x050;
+    /// Interrupts that the driver has seen.
+    pub const INTERRUPT_ACKNOWLEDGE: usize = 0x064;
     /// How far along the driver is.
     pub const STATUS: usize = 0x070;
     /// Descriptor table, low half; the high half follows, as for the two rings.

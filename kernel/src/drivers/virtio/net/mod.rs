@@ -4,26 +4,21 @@
 //! Checksums are left to the device where it offers that, and so is cutting large TCP segments.
 
 mod header;
-mod memory;
-pub(super) mod queue;
-pub mod registers;
 mod transmit;
 
-use super::device::{Frame, NetDevice};
+use super::{
+    memory::{PAGE, Shared},
+    mmio::{MAGIC, NETWORK, Registers, VERSION, offset},
+    queue::{Queue, SIZE_MAX},
+};
+use crate::drivers::{Frame, NetDevice};
 use core::fmt;
-use memory::{PAGE, Shared};
-use queue::{Queue, SIZE_MAX};
-use registers::{Registers, offset};
 use smoltcp::{
     phy::{Checksum, Device, DeviceCapabilities, Medium, SegmentationCapabilities},
     time::Instant,
 };
 pub use transmit::Room;
 use transmit::Transmit;
-
-const MAGIC: u32 = u32::from_le_bytes(*b"virt");
-const VERSION: u32 = 2;
-const NETWORK: u32 = 1;
 
 mod status {
     pub const ACKNOWLEDGE: u32 = 1;

@@ -305,6 +305,6 @@ mod tests {
     #[test]
     fn the_tables_of_the_largest_queue_fit_a_page() {
         let (queue, _) = pair(SIZE_MAX);
-        assert_eq!(queue.tables.len(), super::super::memory::PAGE);
+        assert_eq!(queue.tables.len(), crate::drivers::virtio::memory::PAGE);
     }
 }
