@@ -22,11 +22,10 @@ extern crate alloc;
 extern crate std;
 
 pub mod arch;
-pub mod console;
 pub mod cpu;
-pub mod dont_care;
 pub mod drivers;
 pub mod entropy;
+pub mod fd;
 pub mod fs;
 pub mod list;
 pub mod mm;
@@ -45,8 +44,6 @@ mod boot;
 pub mod fault;
 #[cfg(target_os = "hermit")]
 pub mod image;
-#[cfg(target_os = "hermit")]
-mod panic;
 #[cfg(target_os = "hermit")]
 pub mod quiesce;
 

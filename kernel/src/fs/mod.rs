@@ -2,11 +2,9 @@
 //!
 //! - [`tree`]: directories and files, by path and by number
 //! - [`content`]: what is in a file
-//! - [`descriptors`]: small numbers for what is open
 //! - [`entries`]: directories as `getdents64` gives them
 
 pub mod content;
-pub mod descriptors;
 pub mod entries;
 pub mod error;
 pub mod tree;

@@ -4,6 +4,7 @@
 mod arena;
 mod classes;
 pub mod heap;
+pub mod page_hints;
 mod slab;
 #[cfg(target_os = "hermit")]
 pub mod stacks;

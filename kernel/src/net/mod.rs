@@ -8,13 +8,13 @@
 
 pub mod buffers;
 pub mod calls;
+mod connection_state;
 pub mod dns;
 pub mod error;
 #[cfg(target_os = "hermit")]
 mod global;
 mod lingering;
 mod link;
-mod lives;
 pub mod loopback;
 mod opener;
 pub mod options;
@@ -27,7 +27,7 @@ mod slab;
 pub mod stack;
 mod tcp;
 mod timers;
-mod turns;
+mod tx_scheduler;
 mod udp;
 pub mod waits;
 

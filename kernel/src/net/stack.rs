@@ -6,8 +6,8 @@
 use super::{
     Error, LinkId, SocketId,
     buffers::Budget,
+    connection_state::Cause,
     link::{Link, Links},
-    lives::Cause,
     loopback::Loopback,
     opener::Opener,
     peek::Peek,

@@ -1,5 +1,6 @@
 //! Where the guest runs: under vmm-lite, where it is given a control page, or under QEMU, where it is not.
 
+pub mod console;
 #[cfg(target_os = "hermit")]
 mod guest;
 #[cfg(not(target_os = "hermit"))]

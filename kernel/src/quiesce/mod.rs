@@ -13,7 +13,7 @@
 //! what it keeps for later use: it frees it, says so, and runs on.
 
 mod hooks;
-mod marks;
+mod page_hints;
 mod uart;
 
 use core::sync::atomic::{
@@ -144,13 +144,13 @@ fn answer(control: &ControlPage) {
     // What can be sent is sent before, so that the fewest packets are under way in the guest.
     let _ = net::poll(time::now_ns());
     platform::tell();
-    marks::set();
+    page_hints::set();
     control.hooks_ns.store(HOOKS_NS.load(Relaxed), Relaxed);
     control.quiesce_answer.store(control.quiesce_request.load(Relaxed), Relaxed);
     control.quiesced_tsc.store(time::tsc(), SeqCst);
     platform::quiesced();
     control.resumed_tsc.store(time::tsc(), SeqCst);
-    marks::clear();
+    page_hints::clear();
     ANSWERING.store(false, Relaxed);
     if resumed(control) {
         after_resume(control);
@@ -173,19 +173,19 @@ fn after_resume(control: &ControlPage) {
 
 /// Memory that was free is about to be used.
 pub fn taken(from: usize, to: usize) {
-    marks::taken(from, to);
+    page_hints::taken(from, to);
 }
 
 /// Memory is free as soon as this returns: what is in it does not matter.
 pub fn given(from: usize, to: usize) {
-    marks::given(from, to);
+    page_hints::given(from, to);
 }
 
 /// What the kernel knows before the first thread runs: the boot is no resume.
 pub fn init() {
     if let Some(control) = platform::control() {
         RESUMES.store(control.resume_count.load(Relaxed), Relaxed);
-        marks::init(control);
+        page_hints::init(control);
         control.no_quiesce_hooks.store(1, Relaxed);
         control.touch_pages.store(touch::address(), Relaxed);
     }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     cpu::KernelCell,
-    fs::descriptors::Descriptors,
+    fd::descriptors::Descriptors,
     net::{Ready, waits::Waits},
     sched,
 };

@@ -143,7 +143,7 @@ fn poll(fds: &mut [pollfd], timeout_ms: i32) -> usize {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_poll(at: *mut pollfd, count: usize, timeout_ms: i32) -> i32 {
     sched::checkpoint();
-    if count > crate::fs::descriptors::MOST || count > 0 && (at.is_null() || !at.is_aligned()) {
+    if count > crate::fd::descriptors::MOST || count > 0 && (at.is_null() || !at.is_aligned()) {
         return int(Err(Errno(errno::EINVAL)));
     }
     let fds: &mut [pollfd] = if count == 0 {

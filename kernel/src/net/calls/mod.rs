@@ -5,7 +5,7 @@ mod stream;
 
 use super::{
     Error, LinkId, Options, Ready, SocketId,
-    lives::Cause,
+    connection_state::Cause,
     stack::{Socket, Stack},
     tcp::{Phase, Role, Tcp},
     udp::Udp,

@@ -3,7 +3,7 @@
 use crate::drivers::NetDevice;
 use crate::net::{
     Error, LinkId, SocketId,
-    lives::Cause,
+    connection_state::Cause,
     stack::Stack,
     tcp::{Connection, Listener, Phase, Role},
 };

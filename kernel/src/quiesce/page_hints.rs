@@ -13,7 +13,7 @@ use core::{
 
 use vmm_lite_interface::control::ControlPage;
 
-use crate::{cpu::KernelCell, dont_care::Bitmap, mm, net, sched};
+use crate::{cpu::KernelCell, mm, mm::page_hints::bitmap::Bitmap, net, sched};
 
 const PAGE: usize = 4096;
 

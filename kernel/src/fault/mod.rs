@@ -1,5 +1,7 @@
 //! What becomes of a fault: a stack grows, or the guest ends with a report.
 
+mod panic;
+
 use core::{arch::asm, sync::atomic::Ordering::Relaxed};
 
 use vmm_lite_interface::control::{FaultKind, FaultReport};

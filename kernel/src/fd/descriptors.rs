@@ -1,6 +1,6 @@
 //! The table of descriptors: small numbers for what is open.
 
-use super::Error;
+use crate::fs::Error;
 use alloc::{rc::Rc, vec::Vec};
 
 /// Most descriptors at a time.

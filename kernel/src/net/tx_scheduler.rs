@@ -2,8 +2,8 @@
 
 use super::{
     Error, LinkId, SocketId,
+    connection_state::Cause,
     link::Sent,
-    lives::Cause,
     stack::{Socket, Stack},
     tcp::{Phase, Role, Tcp},
 };

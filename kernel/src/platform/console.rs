@@ -20,6 +20,6 @@ impl Write for Console {
 macro_rules! print {
     ($($arg:tt)*) => {{
         use core::fmt::Write as _;
-        let _ = write!($crate::console::Console, $($arg)*);
+        let _ = write!($crate::platform::console::Console, $($arg)*);
     }};
 }

@@ -1,0 +1,3 @@
+//! Descriptors, and what they stand for.
+
+pub mod descriptors;

@@ -1,0 +1,3 @@
+//! Memory whose content need not be kept.
+
+pub mod bitmap;
