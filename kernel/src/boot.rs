@@ -10,7 +10,7 @@ use crate::{
         self,
         paging::{Builder, LARGE, PAGE, Rights, Tables},
     },
-    image, mm, net, params,
+    events, image, mm, net, params,
     platform::{self, pvh::StartInfo},
     quiesce, sched,
 };
@@ -55,7 +55,7 @@ extern "C" fn kernel_main(start_info: usize) -> ! {
     platform::init();
     quiesce::init();
     sched::spawn(main_thread, 0, MAIN_STACK).expect("memory for the main thread");
-    sched::start()
+    sched::start(events::idle)
 }
 
 fn memory(info: &StartInfo) -> (usize, usize) {

@@ -5,7 +5,9 @@
 use chacha20::ChaCha20Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
 
-use crate::{cpu::KernelCell, platform, time};
+pub use crate::platform::Epoch;
+
+use crate::{arch::cpu, cpu::KernelCell, platform, time};
 
 static GENERATOR: KernelCell<Generator> = KernelCell::new(Generator { stream: None });
 
@@ -20,17 +22,6 @@ pub struct Seed {
     pub tsc: u64,
 }
 
-/// What the host has given for random numbers to begin with. Another one says that a copy of the
-/// guest's memory may exist that holds all secrets drawn before: the guest is a copy, or has been
-/// copied.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Epoch {
-    /// Generation id.
-    pub generation: [u64; 2],
-    /// Random words of the host's.
-    pub host: [u64; 8],
-}
-
 #[derive(Debug)]
 struct Generator {
     stream: Option<(ChaCha20Rng, Epoch)>,
@@ -39,7 +30,7 @@ struct Generator {
 /// Fills `buffer` with random bytes fit for keys.
 pub fn fill(buffer: &mut [u8]) {
     let epoch = platform::epoch();
-    GENERATOR.with(|g| g.fill(buffer, epoch, || platform::seed(time::tsc())));
+    GENERATOR.with(|g| g.fill(buffer, epoch, Seed::new));
 }
 
 impl Generator {
@@ -60,6 +51,12 @@ impl Generator {
 }
 
 impl Seed {
+    fn new() -> Self {
+        let tsc = time::tsc();
+        let cpu = cpu::random().map(|word| word.unwrap_or_else(time::tsc));
+        Self { epoch: platform::epoch(), cpu, tsc }
+    }
+
     /// A stream that nobody can foretell who lacks any one of the parts: each keys a block of ChaCha in turn.
     fn key(&self, old: [u8; 32]) -> ChaCha20Rng {
         let mut key = old;

@@ -41,11 +41,14 @@ mod abi;
 #[cfg(target_os = "hermit")]
 mod boot;
 #[cfg(target_os = "hermit")]
+pub mod counters;
+#[cfg(target_os = "hermit")]
+pub mod events;
+#[cfg(target_os = "hermit")]
 pub mod fault;
 #[cfg(target_os = "hermit")]
 pub mod image;
 #[cfg(target_os = "hermit")]
+pub mod process;
+#[cfg(target_os = "hermit")]
 pub mod quiesce;
-
-/// Memory that the kernel needs beyond the image to start, in KiB: tables, first heap, main stack.
-pub const MIN_FREE_KIB: u32 = 512;

@@ -1,15 +1,16 @@
 //! The kernel's network: the stack on this machine's device, when it runs, and who waits for it.
 
 use super::{
-    LinkId, SocketId,
+    LinkId, SocketId, awaited,
     calls::Kind,
     stack::{Config, Stack},
-    waits::Waits,
 };
 use crate::{
     cpu::KernelCell,
     drivers::virtio::{mmio::Mmio, net::VirtioNet},
-    entropy, mm, params, platform, print, time,
+    entropy, mm, params, platform, print,
+    sched::readiness::Waits,
+    time,
 };
 use alloc::{rc::Rc, vec::Vec};
 use core::{
@@ -35,13 +36,6 @@ static GLOBAL: KernelCell<Option<Global>> = KernelCell::new(None);
 const TRANSMIT: u16 = 1;
 /// Part of the memory that connections' buffers should take together.
 const BUFFERS_SHARE: usize = 4;
-/// How long the end of the program waits for what has been sent to leave, and what streams have
-/// sent to arrive, ns; and how long if nothing comes of it: as long as a neighbor is looked for.
-const LAST_WORDS: u64 = 10_000_000_000;
-const LAST_SILENCE: u64 = 3_000_000_000;
-/// How long the device then may take for the frames that it was given, ns.
-const DEVICE_TIME: u64 = 200_000_000;
-
 /// Sets the network device going, so that it says where it is, and answers its neighbors even for a program that does not use it.
 pub fn init() {
     if platform::net_mmio().is_some() {
@@ -236,33 +230,22 @@ fn close_next(n: usize) -> Option<usize> {
     Some(next)
 }
 
-/// The program ends: what it has sent still goes out, and peers are told, if that does not take long.
-pub fn finish() {
+/// Closes all sockets; false if the program has used none.
+pub fn close_all() -> bool {
     let mut next = 0;
     while let Some(closed) = close_next(next) {
         next = closed + 1;
     }
-    if GLOBAL.with(|global| global.is_none()) {
-        return;
-    }
-    let end = time::now_ns() + LAST_WORDS;
-    let (mut fewest, mut silence) = (usize::MAX, end);
-    loop {
-        let now = time::now_ns();
-        // Not by way of the scheduler: the program's threads are not to run any more.
-        let next = poll(now).unwrap_or(u64::MAX);
-        let left = with(|network| network.last_words(LinkId::Ethernet));
-        if left < fewest {
-            (fewest, silence) = (left, now + LAST_SILENCE);
-        }
-        if left == 0 || now >= end.min(silence) {
-            break;
-        }
-        platform::idle(Some(next.min(end).min(silence)));
-    }
-    // A device that works beside the guest would end with it.
-    let end = time::now_ns() + DEVICE_TIME;
-    while !is_settled() && time::now_ns() < end {
-        platform::poll();
-    }
+    GLOBAL.with(|global| global.is_some())
+}
+
+/// How much of what was sent by the network device has not left, or is not acknowledged, of sockets
+/// that are closed.
+pub fn unfinished() -> usize {
+    with(|network| network.unfinished(LinkId::Ethernet))
+}
+
+/// Whether a thread waits for something that the network device may bring.
+pub fn is_awaited() -> bool {
+    awaited::any() && platform::net_mmio().is_some()
 }

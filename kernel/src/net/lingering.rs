@@ -59,7 +59,7 @@ impl<D: NetDevice> Stack<D> {
 
     /// How much of what programs have sent by `link` has not left, or is not acknowledged, of the
     /// sockets that they have let go of: 0 when there is nothing to wait for.
-    pub fn last_words(&mut self, link: LinkId) -> usize {
+    pub fn unfinished(&mut self, link: LinkId) -> usize {
         let parts = usize::from(self.links.has_parts(link, self.now));
         let of_socket = |socket: &Socket| match socket {
             Socket::Udp(udp) if udp.closed => udp.unsent(link),

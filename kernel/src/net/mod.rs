@@ -2,10 +2,10 @@
 //!
 //! - [`stack`] with [`calls`]: links, sockets, and what a program does with them; pure, no clock, no waiting
 //! - [`dns`]: questions to name servers, and their answers
-//! - [`waits`]: who waits for what
 //!
 //! IPv6 is not supported: such sockets are refused.
 
+mod awaited;
 pub mod buffers;
 pub mod calls;
 mod connection_state;
@@ -29,13 +29,15 @@ mod tcp;
 mod timers;
 mod tx_scheduler;
 mod udp;
-pub mod waits;
 
+pub use awaited::AwaitsNetwork;
 pub use error::Error;
 #[cfg(target_os = "hermit")]
 pub use global::*;
 pub use link::LinkId;
-pub use options::{Options, Ready};
+pub use options::Options;
+
+use crate::sched::readiness::Ready;
 
 /// Number of a socket, until it is closed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -41,18 +41,3 @@ impl Default for Options {
         }
     }
 }
-
-/// What a socket is ready for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Ready {
-    /// Receiving or accepting would not wait.
-    pub readable: bool,
-    /// Sending would not wait.
-    pub writable: bool,
-    /// The peer has sent its last.
-    pub peer_closed: bool,
-    /// Both directions are at their end.
-    pub hung_up: bool,
-    /// There is an error to be fetched.
-    pub error: bool,
-}

@@ -4,12 +4,8 @@ use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 use vmm_lite_interface::control::{ControlPage, FaultReport};
 
-use super::{CONSOLE_READABLE, ConsoleRead, NETWORK_AWAITED, qemu, vmm_lite};
-use crate::{
-    arch::cpu,
-    entropy::{Epoch, Seed},
-    time,
-};
+use super::{CONSOLE_READABLE, ConsoleRead, Epoch, qemu, vmm_lite};
+use crate::time;
 
 static CONTROL: AtomicPtr<ControlPage> = AtomicPtr::new(core::ptr::null_mut());
 
@@ -56,11 +52,10 @@ pub fn idle(deadline: Option<u64>) {
     }
 }
 
-/// Whether something from outside can make a thread ready, ever.
+/// Whether a thread waits for console input.
 #[must_use]
-pub fn can_wake() -> bool {
-    let network = NETWORK_AWAITED.load(Relaxed) > 0 && net_mmio().is_some();
-    network || !CONSOLE_READABLE.is_empty()
+pub fn console_is_awaited() -> bool {
+    !CONSOLE_READABLE.is_empty()
 }
 
 /// Prints all of `bytes`.
@@ -119,13 +114,6 @@ pub fn epoch() -> Epoch {
     Epoch { generation: generation(), host }
 }
 
-/// What random numbers begin with.
-#[must_use]
-pub fn seed(tsc: u64) -> Seed {
-    let cpu = cpu::random().map(|word| word.unwrap_or_else(time::tsc));
-    Seed { epoch: epoch(), cpu, tsc }
-}
-
 /// Ends the guest with the program's exit code.
 pub fn exit(code: i32) -> ! {
     match control() {
@@ -146,13 +134,6 @@ pub fn fail(fill: impl FnOnce(&FaultReport)) -> ! {
             fill(&report);
             qemu::fail(&report)
         }
-    }
-}
-
-/// Tells vmm-lite how the guest does.
-pub fn tell() {
-    if let Some(control) = control() {
-        vmm_lite::tell_all(control);
     }
 }
 

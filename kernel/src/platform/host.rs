@@ -1,7 +1,6 @@
 //! On the host there is no platform: the console takes everything and gives nothing, there is no device.
 
-use super::ConsoleRead;
-use crate::entropy::{Epoch, Seed};
+use super::{ConsoleRead, Epoch};
 
 /// Prints nothing.
 pub fn console_write(_bytes: &[u8]) {}
@@ -36,10 +35,4 @@ pub fn generation() -> [u64; 2] {
 #[must_use]
 pub fn epoch() -> Epoch {
     Epoch::default()
-}
-
-/// Not random: for tests.
-#[must_use]
-pub fn seed(tsc: u64) -> Seed {
-    Seed { tsc, ..Seed::default() }
 }

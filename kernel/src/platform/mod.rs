@@ -17,34 +17,20 @@ pub use guest::*;
 #[cfg(not(target_os = "hermit"))]
 pub use host::*;
 
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
 use crate::sched::WaitQueue;
 
 /// Threads that wait for console input.
 pub static CONSOLE_READABLE: WaitQueue = WaitQueue::new();
 
-/// How many threads wait for a socket.
-static NETWORK_AWAITED: AtomicUsize = AtomicUsize::new(0);
-
-/// Says, for as long as it is held, that the current thread waits for something that the network may bring. Where none does, and
-/// nothing else can come from outside either, threads that all wait do so for ever.
-#[derive(Debug)]
-pub struct AwaitsNetwork(());
-
-impl AwaitsNetwork {
-    /// From now on.
-    #[must_use]
-    pub fn begin() -> Self {
-        NETWORK_AWAITED.fetch_add(1, Relaxed);
-        Self(())
-    }
-}
-
-impl Drop for AwaitsNetwork {
-    fn drop(&mut self) {
-        NETWORK_AWAITED.fetch_sub(1, Relaxed);
-    }
+/// What the host has given for random numbers to begin with. Another one says that a copy of the
+/// guest's memory may exist that holds all secrets drawn before: the guest is a copy, or has been
+/// copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Epoch {
+    /// Generation id.
+    pub generation: [u64; 2],
+    /// Random words of the host's.
+    pub host: [u64; 8],
 }
 
 /// What a read of the console found.

@@ -15,7 +15,7 @@ use vmm_lite_interface::{
 };
 
 use super::{CONSOLE_READABLE, ConsoleRead};
-use crate::{arch::port, mm, net, sched, time};
+use crate::{arch::port, time};
 
 /// The pages of both rings.
 pub const RINGS: [(usize, usize); 2] = [
@@ -57,7 +57,6 @@ pub fn poll(control: &ControlPage) {
 
 /// Waits at the doorbell.
 pub fn idle(control: &ControlPage, deadline: Option<u64>) {
-    tell_all(control);
     control.wake_deadline_ns.store(deadline.unwrap_or(u64::MAX), Relaxed);
     NET_PENDING.store(false, Relaxed);
     ring(Doorbell::WAIT);
@@ -74,15 +73,6 @@ pub fn quiesced() {
 /// Memory was given up.
 pub fn gave_up() {
     ring(Doorbell::GAVE_UP);
-}
-
-/// Counters for who asks the VMM.
-pub fn tell_all(control: &ControlPage) {
-    let (used, free) = mm::usage();
-    control.stats.threads.store(sched::alive() as u64, Relaxed);
-    control.stats.heap_used.store(used as u64, Relaxed);
-    control.stats.heap_free.store(free as u64, Relaxed);
-    control.stats.sockets.store(net::socket_count() as u64, Relaxed);
 }
 
 /// The program ended.

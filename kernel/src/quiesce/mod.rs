@@ -26,6 +26,7 @@ use vmm_lite_interface::control::ControlPage;
 
 use crate::{
     arch::{cpu, touch},
+    counters,
     cpu::KernelCell,
     mm, net, platform, time,
 };
@@ -83,8 +84,8 @@ pub fn can_wake() -> bool {
     hooks::any()
 }
 
-/// Whether hooks wait for their turn on the vCPU.
-pub fn in_a_hurry() -> bool {
+/// Whether hooks have a deadline, so that other threads should make room for them.
+pub fn is_urgent() -> bool {
     deadline().is_some()
 }
 
@@ -143,7 +144,7 @@ fn answer(control: &ControlPage) {
     }
     // What can be sent is sent before, so that the fewest packets are under way in the guest.
     let _ = net::poll(time::now_ns());
-    platform::tell();
+    counters::publish();
     page_hints::set();
     control.hooks_ns.store(HOOKS_NS.load(Relaxed), Relaxed);
     control.quiesce_answer.store(control.quiesce_request.load(Relaxed), Relaxed);

@@ -37,9 +37,3 @@ impl WaitQueue {
         true
     }
 }
-
-/// Nothing to look at.
-pub fn checkpoint() {}
-
-/// Nobody to yield to.
-pub fn yield_now() {}

@@ -5,7 +5,7 @@ use core::{alloc::Layout, cell::Cell, ptr::NonNull};
 
 use super::{
     Thread, ThreadId, WaitQueue,
-    switch::{QUEUES, current, enter, switch},
+    switch::{IDLE_WORK, QUEUES, current, enter, switch},
     table::Table,
     timers::NOWHERE,
 };
@@ -66,11 +66,13 @@ pub fn spawn(
     Ok(id)
 }
 
-/// Runs the threads that were spawned, and never returns.
+/// Runs the threads that were spawned, and never returns. `idle_work` is called whenever no thread
+/// is ready; it waits until something may have made one ready.
 ///
 /// # Panics
 /// When there are none.
-pub fn start() -> ! {
+pub fn start(idle_work: fn()) -> ! {
+    IDLE_WORK.with(|work| *work = idle_work);
     let first = QUEUES.with(|q| q.ready.pop_front()).expect("the main thread was spawned");
     let mut boot_sp = 0;
     // SAFETY: it is alive, its stack was prepared, and the boot stack is not needed again.

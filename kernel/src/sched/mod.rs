@@ -1,7 +1,7 @@
 //! Threads on one vCPU, scheduled where they wait.
 //!
-//! A thread runs until it waits, yields or ends. When none can run, the one that noticed waits for the world on its own stack
-//! (see [`world`]). Nothing here allocates but the birth of a thread.
+//! A thread runs until it waits, yields or ends. When none is ready, the one that noticed does the
+//! idle work that was passed to [`start`], on its own stack. Only [`spawn`] allocates.
 
 #[cfg(target_os = "hermit")]
 mod futex;
@@ -9,6 +9,7 @@ mod futex;
 mod host;
 #[cfg(target_os = "hermit")]
 mod life;
+pub mod readiness;
 #[cfg(target_os = "hermit")]
 mod switch;
 #[cfg(target_os = "hermit")]
@@ -18,8 +19,6 @@ mod thread;
 pub mod timers;
 #[cfg(target_os = "hermit")]
 mod wait_queue;
-#[cfg(target_os = "hermit")]
-pub mod world;
 
 #[cfg(not(target_os = "hermit"))]
 pub use host::*;
@@ -28,10 +27,12 @@ pub use host::*;
 pub use {
     futex::{futex_wait, futex_wake},
     life::{SpawnError, alive, exit_thread, join, spawn, start},
-    switch::{current_id, current_stack, sleep_until, yield_now},
+    switch::{
+        any_ready, current_id, current_stack, next_deadline, running_for, sleep_until, wake_due,
+        yield_now,
+    },
     thread::{Thread, ThreadId},
     wait_queue::WaitQueue,
-    world::checkpoint,
 };
 
 #[cfg(target_os = "hermit")]

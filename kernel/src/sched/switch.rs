@@ -5,7 +5,7 @@ use core::{
     sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed},
 };
 
-use super::{Thread, ThreadId, Wake, life, timers::Timers, world};
+use super::{Thread, ThreadId, Wake, life, timers::Timers};
 use crate::{
     arch::{context, cpu},
     cpu::KernelCell,
@@ -26,6 +26,13 @@ pub(super) static QUEUES: KernelCell<Queues> =
 
 /// The thread that runs; null until the first does. Outside of [`QUEUES`], so that the handler of a page fault can look.
 static CURRENT: AtomicPtr<Thread> = AtomicPtr::new(ptr::null_mut());
+
+/// What is done while no thread is ready: waits until something may have made one ready.
+pub(super) static IDLE_WORK: KernelCell<fn()> = KernelCell::new(no_idle_work);
+
+fn no_idle_work() {
+    unreachable!("threads switch after `start` only")
+}
 
 /// When the current thread got the vCPU.
 static SINCE: AtomicU64 = AtomicU64::new(0);
@@ -49,19 +56,14 @@ pub fn current_stack() -> Option<&'static Stack> {
     unsafe { CURRENT.load(Relaxed).as_ref() }.map(|t| &t.stack)
 }
 
-/// How long the current thread has had the vCPU.
-pub(super) fn running_for(now: u64) -> u64 {
+/// How long the current thread has had the vCPU, ns.
+#[must_use]
+pub fn running_for(now: u64) -> u64 {
     now.saturating_sub(SINCE.load(Relaxed))
 }
 
-/// Lets others run, if any can.
+/// Lets other threads run, if any are ready: the current one goes to the end of the queue.
 pub fn yield_now() {
-    world::look(time::now_ns());
-    give_way();
-}
-
-/// Goes to the end of those that can run.
-pub(super) fn give_way() {
     let others = QUEUES.with(|q| {
         let others = !q.ready.is_empty();
         if others {
@@ -105,8 +107,8 @@ pub(super) fn make_ready(thread: NonNull<Thread>) {
     });
 }
 
-/// Makes those ready whose deadline has come.
-pub(super) fn fire(now: u64) {
+/// Makes those threads ready whose deadline is not after `now`.
+pub fn wake_due(now: u64) {
     QUEUES.with(|q| {
         while let Some(thread) = q.timers.pop_due(now) {
             // SAFETY: it waits, so it is alive; it may be in a list, which it leaves.
@@ -119,13 +121,27 @@ pub(super) fn fire(now: u64) {
     });
 }
 
-/// Goes to the next thread that is ready, or waits for the world until one is. Returns when the current one has its turn again.
+/// Whether a thread is ready besides the current one.
+#[must_use]
+pub fn any_ready() -> bool {
+    QUEUES.with(|q| !q.ready.is_empty())
+}
+
+/// The nearest deadline of a thread that waits, by the monotonic clock.
+#[must_use]
+pub fn next_deadline() -> Option<u64> {
+    QUEUES.with(|q| q.timers.next())
+}
+
+/// Switches to the next ready thread, and does the idle work until there is one. Returns when the
+/// current thread runs again.
 pub(super) fn switch() {
     let next = loop {
         if let Some(next) = QUEUES.with(|q| q.ready.pop_front()) {
             break next;
         }
-        world::idle();
+        let idle_work = IDLE_WORK.with(|work| *work);
+        idle_work();
     };
     let from = current();
     if next == from {

@@ -1,16 +1,16 @@
 //! Names to addresses: numbers, this machine's own names, and what name servers say.
 
 use super::user;
+use crate::events;
 use crate::{
     entropy,
     net::{
         self, SocketId,
         calls::Kind,
         dns::{self, Answer},
-        waits::Waits,
     },
     params,
-    sched::{self, Wake},
+    sched::{Wake, readiness::Waits},
     time,
 };
 use alloc::{boxed::Box, rc::Rc, vec, vec::Vec};
@@ -162,7 +162,7 @@ unsafe extern "C" fn sys_getaddrinfo(
     hints: *const addrinfo,
     result: *mut *mut addrinfo,
 ) -> i32 {
-    sched::checkpoint();
+    events::checkpoint();
     let any = addrinfo {
         ai_flags: 0,
         ai_family: AF_UNSPEC,
@@ -213,7 +213,7 @@ unsafe extern "C" fn sys_freeaddrinfo(mut info: *mut addrinfo) {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_getaddrbyname(name: *const c_char, to: *mut u8, len: usize) -> i32 {
-    sched::checkpoint();
+    events::checkpoint();
     // SAFETY: the caller's string.
     let addresses = unsafe { user::string(name) }.map_err(|_| EAI_NONAME).and_then(resolve);
     // SAFETY: the caller's buffer.

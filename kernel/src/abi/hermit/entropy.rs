@@ -4,7 +4,8 @@ use core::slice;
 
 use hermit_abi::errno;
 
-use crate::{entropy, sched};
+use crate::entropy;
+use crate::events;
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_read_entropy(to: *mut u8, len: usize, flags: u32) -> isize {
@@ -13,7 +14,7 @@ unsafe extern "C" fn sys_read_entropy(to: *mut u8, len: usize, flags: u32) -> is
     }
     if len != 0 {
         // A clone that does not know yet that it is one must not draw.
-        sched::checkpoint();
+        events::checkpoint();
         // SAFETY: the caller's buffer.
         entropy::fill(unsafe { slice::from_raw_parts_mut(to, len) });
     }

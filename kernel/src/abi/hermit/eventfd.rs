@@ -4,10 +4,8 @@ use super::{
     errno::{Errno, int},
     fd::{self, Object},
 };
-use crate::{
-    net::{Ready, waits::Waits},
-    sched,
-};
+use crate::events;
+use crate::sched::readiness::{Ready, Waits};
 use alloc::rc::Rc;
 use core::cell::Cell;
 use hermit_abi::{EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE, errno};
@@ -74,7 +72,7 @@ impl EventFd {
 
 #[unsafe(no_mangle)]
 extern "C" fn sys_eventfd(initial: u64, flags: i16) -> i32 {
-    sched::checkpoint();
+    events::checkpoint();
     if flags & !(EFD_NONBLOCK | EFD_SEMAPHORE | EFD_CLOEXEC) != 0 || initial > MOST {
         return int(Err(Errno(errno::EINVAL)));
     }

@@ -7,11 +7,11 @@ use super::{
     socket::Socket,
     stdio, user,
 };
+use crate::events;
 use crate::{
     cpu::KernelCell,
     fd::descriptors::Descriptors,
-    net::{Ready, waits::Waits},
-    sched,
+    sched::readiness::{Ready, Waits},
 };
 use alloc::rc::Rc;
 use core::{cell::Cell, ffi::c_void};
@@ -133,7 +133,7 @@ impl Description {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_read(fd: i32, at: *mut u8, len: usize) -> isize {
-    sched::checkpoint();
+    events::checkpoint();
     // SAFETY: the caller's buffer.
     let to = unsafe { user::bytes_mut(at, len) };
     size(get(fd).and_then(|description| description.read(to?)))
@@ -141,7 +141,7 @@ unsafe extern "C" fn sys_read(fd: i32, at: *mut u8, len: usize) -> isize {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_write(fd: i32, at: *const u8, len: usize) -> isize {
-    sched::checkpoint();
+    events::checkpoint();
     // SAFETY: the caller's buffer.
     let from = unsafe { user::bytes(at, len) };
     size(get(fd).and_then(|description| description.write(from?)))
@@ -149,7 +149,7 @@ unsafe extern "C" fn sys_write(fd: i32, at: *const u8, len: usize) -> isize {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_readv(fd: i32, at: *const iovec, count: usize) -> isize {
-    sched::checkpoint();
+    events::checkpoint();
     // SAFETY: the caller's list.
     let vectors = unsafe { user::vectors(at, count) };
     size(get(fd).and_then(|description| {
@@ -202,7 +202,7 @@ fn read_message<'a>(
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_writev(fd: i32, at: *const iovec, count: usize) -> isize {
-    sched::checkpoint();
+    events::checkpoint();
     // SAFETY: the caller's list.
     let vectors = unsafe { user::vectors(at, count) };
     size(get(fd).and_then(|description| {
@@ -239,7 +239,7 @@ unsafe extern "C" fn sys_writev(fd: i32, at: *const iovec, count: usize) -> isiz
 
 #[unsafe(no_mangle)]
 extern "C" fn sys_close(fd: i32) -> i32 {
-    sched::checkpoint();
+    events::checkpoint();
     // The last one closes what it stands for, when the table is not lent any more.
     let gone = with_table(|table| table.remove(fd));
     unit(gone.map(drop).map_err(Errno::from))
@@ -254,13 +254,13 @@ fn duplicate(fd: i32, least: usize) -> Result<i32, Errno> {
 
 #[unsafe(no_mangle)]
 extern "C" fn sys_dup(fd: i32) -> i32 {
-    sched::checkpoint();
+    events::checkpoint();
     int(duplicate(fd, 0))
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn sys_fcntl(fd: i32, command: i32, argument: i32) -> i32 {
-    sched::checkpoint();
+    events::checkpoint();
     int(get(fd).and_then(|description| match command {
         hermit_abi::F_DUPFD => match usize::try_from(argument) {
             Ok(least) => duplicate(fd, least),
@@ -290,7 +290,7 @@ fn flags(description: &Description) -> i32 {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_ioctl(fd: i32, command: i32, argument: *mut c_void) -> i32 {
-    sched::checkpoint();
+    events::checkpoint();
     unit(get(fd).and_then(|description| {
         if command != FIONBIO {
             return Err(Errno(errno::ENOTTY));

@@ -5,10 +5,11 @@ use super::{
     fd::{self, Object},
     user,
 };
+use crate::events;
 use crate::{
     cpu::KernelCell,
     fs::{Ino, Open, Stat, Tree, entries::Writer},
-    sched, time,
+    time,
 };
 use core::{cell::Cell, ffi::c_char};
 use hermit_abi::{
@@ -124,14 +125,14 @@ fn open(path: &[u8], flags: i32, mode: i32) -> Result<i32, Errno> {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_open(path: *const c_char, flags: i32, mode: i32) -> i32 {
-    sched::checkpoint();
+    events::checkpoint();
     // SAFETY: the caller's string.
     int(unsafe { user::string(path) }.and_then(|path| open(path, flags, mode)))
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_opendir(path: *const c_char) -> i32 {
-    sched::checkpoint();
+    events::checkpoint();
     // SAFETY: the caller's string.
     int(unsafe { user::string(path) }.and_then(|path| open(path, O_RDONLY | O_DIRECTORY, 0)))
 }
@@ -144,7 +145,7 @@ unsafe fn with_path<R>(
     path: *const c_char,
     f: impl FnOnce(&mut Tree, &[u8], u64) -> Result<R, crate::fs::Error>,
 ) -> Result<R, Errno> {
-    sched::checkpoint();
+    events::checkpoint();
     // SAFETY: as the caller promises.
     let path = unsafe { user::string(path)? };
     Ok(with_tree(|tree, now| f(tree, path, now))?)
@@ -217,7 +218,7 @@ unsafe extern "C" fn sys_lstat(path: *const c_char, to: *mut stat) -> i32 {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_fstat(fd: i32, to: *mut stat) -> i32 {
-    sched::checkpoint();
+    events::checkpoint();
     let other =
         |mode| stat { st_mode: mode | 0o600, st_nlink: 1, st_blksize: 4096, ..stat::default() };
     let found = fd::get(fd).and_then(|description| {
@@ -238,7 +239,7 @@ fn with_file<R>(
     other: i32,
     f: impl FnOnce(&OpenFile) -> Result<R, Errno>,
 ) -> Result<R, Errno> {
-    sched::checkpoint();
+    events::checkpoint();
     match &fd::get(fd)?.object {
         Object::File(file) => f(file),
         _ => Err(Errno(other)),

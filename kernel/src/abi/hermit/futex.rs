@@ -3,6 +3,7 @@
 use hermit_abi::{FUTEX_RELATIVE_TIMEOUT, errno, timespec};
 
 use super::time::nanoseconds;
+use crate::events;
 use crate::{sched, sched::Wake, time};
 
 #[unsafe(no_mangle)]
@@ -16,7 +17,7 @@ unsafe extern "C" fn sys_futex_wait(
         return -errno::EINVAL;
     }
     // Others may run here; after the comparison nobody does until this thread waits.
-    sched::checkpoint();
+    events::checkpoint();
     // SAFETY: null, or the caller's.
     let deadline = match unsafe { timeout.as_ref() }.map(nanoseconds) {
         None => None,

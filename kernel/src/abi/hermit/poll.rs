@@ -4,13 +4,12 @@ use super::{
     errno::{Errno, int},
     fd::{Object, with_table},
 };
+use crate::events;
 use crate::{
     cpu::KernelCell,
-    net::{
-        Ready,
-        waits::{Poller, Waits},
-    },
-    platform::{self, AwaitsNetwork},
+    net::AwaitsNetwork,
+    platform,
+    sched::readiness::{Poller, Ready, Waits},
     sched::{self, WaitQueue},
     time,
 };
@@ -142,7 +141,7 @@ fn poll(fds: &mut [pollfd], timeout_ms: i32) -> usize {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sys_poll(at: *mut pollfd, count: usize, timeout_ms: i32) -> i32 {
-    sched::checkpoint();
+    events::checkpoint();
     if count > crate::fd::descriptors::MOST || count > 0 && (at.is_null() || !at.is_aligned()) {
         return int(Err(Errno(errno::EINVAL)));
     }

@@ -6,14 +6,17 @@ use super::{
     fd::{self, Description, Object},
     user,
 };
+use crate::events;
 use crate::{
+    net::AwaitsNetwork,
     net::{
-        self, Error, Ready, SocketId,
+        self, Error, SocketId,
         calls::{Kind, Shutdown},
-        waits::Waits,
     },
-    platform::AwaitsNetwork,
-    sched::{self, WaitQueue, Wake},
+    sched::{
+        WaitQueue, Wake,
+        readiness::{Ready, Waits},
+    },
     time,
 };
 use alloc::rc::Rc;
@@ -188,7 +191,7 @@ pub fn with_socket<R>(
     fd: i32,
     f: impl FnOnce(&Socket, &Description) -> Result<R, Errno>,
 ) -> Result<R, Errno> {
-    sched::checkpoint();
+    events::checkpoint();
     let description = fd::get(fd)?;
     match &description.object {
         Object::Socket(socket) => f(socket, &description),
@@ -198,7 +201,7 @@ pub fn with_socket<R>(
 
 #[unsafe(no_mangle)]
 extern "C" fn sys_socket(family: i32, kind: i32, protocol: i32) -> i32 {
-    sched::checkpoint();
+    events::checkpoint();
     if family != AF_INET {
         return int(Err(Errno(errno::EAFNOSUPPORT)));
     }

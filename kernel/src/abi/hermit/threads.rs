@@ -2,6 +2,7 @@
 
 use hermit_abi::{NORMAL_PRIO, Tid, errno};
 
+use crate::events;
 use crate::sched;
 
 /// Stack of a thread that did not say.
@@ -15,7 +16,7 @@ extern "C" fn sys_spawn2(
     stack_size: usize,
     _core: isize,
 ) -> Tid {
-    sched::checkpoint();
+    events::checkpoint();
     // The main thread is 0, so others are not.
     sched::spawn(entry, argument, stack_size).unwrap_or(0)
 }
@@ -28,7 +29,7 @@ unsafe extern "C" fn sys_spawn(
     _priority: u8,
     _core: isize,
 ) -> i32 {
-    sched::checkpoint();
+    events::checkpoint();
     let Ok(spawned) = sched::spawn(entry, argument, DEFAULT_STACK) else {
         return -errno::EAGAIN;
     };
@@ -41,7 +42,7 @@ unsafe extern "C" fn sys_spawn(
 
 #[unsafe(no_mangle)]
 extern "C" fn sys_join(id: Tid) -> i32 {
-    sched::checkpoint();
+    events::checkpoint();
     // Who has ended is not known any more; that is what was to be waited for.
     sched::join(id);
     0
@@ -49,7 +50,7 @@ extern "C" fn sys_join(id: Tid) -> i32 {
 
 #[unsafe(no_mangle)]
 extern "C" fn sys_yield() {
-    sched::yield_now();
+    events::yield_now();
 }
 
 #[unsafe(no_mangle)]

@@ -2,6 +2,7 @@
 
 use hermit_abi::{CLOCK_MONOTONIC, CLOCK_REALTIME, clockid_t, errno, timespec};
 
+use crate::events;
 use crate::{sched, time};
 
 const NS_PER_S: u64 = 1_000_000_000;
@@ -19,7 +20,7 @@ unsafe extern "C" fn sys_clock_gettime(clock: clockid_t, to: *mut timespec) -> i
     }
     let now = time::now_ns();
     // Who waits by looking at the clock is at a checkpoint too.
-    sched::world::checkpoint_at(now);
+    events::checkpoint_at(now);
     let ns = match clock {
         CLOCK_REALTIME => time::wall_ns(),
         CLOCK_MONOTONIC => now.max(time::last_ns()),
@@ -50,6 +51,6 @@ unsafe extern "C" fn sys_nanosleep(span: *const timespec) -> i32 {
 
 fn sleep(ns: u64) {
     let until = time::now_ns().saturating_add(ns);
-    sched::checkpoint();
-    if ns == 0 { sched::yield_now() } else { sched::sleep_until(until) }
+    events::checkpoint();
+    if ns == 0 { events::yield_now() } else { sched::sleep_until(until) }
 }

@@ -7,9 +7,12 @@ global_asm!(
     CALL = const CALL,
     DOORBELL = const vmm_lite_interface::doorbell::PORT,
     INTERFACE_VERSION = const vmm_lite_interface::INTERFACE_VERSION,
-    MIN_FREE_KIB = const crate::MIN_FREE_KIB,
+    MIN_FREE_KIB = const MIN_FREE_KIB,
     options(att_syntax)
 );
+
+/// Memory that the kernel needs beyond the image to start, in KiB: tables, first heap, main stack.
+const MIN_FREE_KIB: u32 = 512;
 
 /// Marks a call to the monitor, so that a program's own `int3` is not taken for one.
 pub(super) const CALL: u32 = 0x564c_4d00;

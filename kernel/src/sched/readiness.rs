@@ -1,9 +1,23 @@
-//! Threads that wait for a socket, or for anything else that has a descriptor.
+//! Readiness: what a thing with a descriptor is ready for, and the threads that wait for it to be.
 
-use super::Ready;
-use crate::sched::{WaitQueue, Wake};
+use super::{WaitQueue, Wake};
 use alloc::{rc::Rc, vec::Vec};
 use core::cell::{Cell, RefCell};
+
+/// What something with a descriptor is ready for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ready {
+    /// Receiving or accepting would not wait.
+    pub readable: bool,
+    /// Sending would not wait.
+    pub writable: bool,
+    /// The peer has sent its last.
+    pub peer_closed: bool,
+    /// Both directions are at their end.
+    pub hung_up: bool,
+    /// There is an error to be fetched.
+    pub error: bool,
+}
 
 /// A thread in `poll`, which waits for many things at once.
 #[derive(Debug, Default)]
