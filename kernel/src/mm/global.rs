@@ -8,10 +8,10 @@ use core::{
 
 use super::{
     heap::{Heap, Source},
-    stacks,
+    page_hints, stacks,
     zone::{CHUNK, PAGE, Zone},
 };
-use crate::{arch::cpu, cpu::KernelCell, quiesce};
+use crate::{arch::cpu, cpu::KernelCell};
 
 static ZONE: KernelCell<Zone> = KernelCell::new(Zone::empty());
 static HEAP: KernelCell<Heap<TheZone>> = KernelCell::new(Heap::new(TheZone));
@@ -32,11 +32,11 @@ impl Source for TheZone {
     }
 
     fn taken(&self, from: usize, to: usize) {
-        quiesce::taken(from, to);
+        page_hints::clear(from, to);
     }
 
     fn given(&self, from: usize, to: usize) {
-        quiesce::given(from, to);
+        page_hints::set(from, to);
     }
 }
 
@@ -62,7 +62,7 @@ pub fn zone<R>(f: impl FnOnce(&mut Zone) -> R) -> R {
 /// Takes a chunk for a stack.
 pub(super) fn take_chunk() -> Option<usize> {
     let chunk = zone(Zone::take)?;
-    quiesce::taken(chunk, chunk + CHUNK);
+    page_hints::clear(chunk, chunk + CHUNK);
     Some(chunk)
 }
 
@@ -72,7 +72,7 @@ pub(super) fn take_chunk() -> Option<usize> {
 /// It came from [`take_chunk`], and nobody uses it any more.
 pub(super) unsafe fn give_chunk(chunk: usize) {
     // Before it can be taken again.
-    quiesce::given(chunk, chunk + CHUNK);
+    page_hints::set(chunk, chunk + CHUNK);
     // SAFETY: as the caller promises.
     zone(|z| unsafe { z.give(chunk, CHUNK / PAGE) });
 }

@@ -5,6 +5,7 @@
 //!
 //! IPv6 is not supported: such sockets are refused.
 
+#[cfg(target_os = "hermit")]
 mod awaited;
 pub mod buffers;
 pub mod calls;
@@ -30,6 +31,7 @@ mod timers;
 mod tx_scheduler;
 mod udp;
 
+#[cfg(target_os = "hermit")]
 pub use awaited::AwaitsNetwork;
 pub use error::Error;
 #[cfg(target_os = "hermit")]

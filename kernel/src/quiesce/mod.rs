@@ -172,21 +172,15 @@ fn after_resume(control: &ControlPage) {
     });
 }
 
-/// Memory that was free is about to be used.
-pub fn taken(from: usize, to: usize) {
-    page_hints::taken(from, to);
-}
-
-/// Memory is free as soon as this returns: what is in it does not matter.
-pub fn given(from: usize, to: usize) {
-    page_hints::given(from, to);
-}
-
 /// What the kernel knows before the first thread runs: the boot is no resume.
 pub fn init() {
     if let Some(control) = platform::control() {
         RESUMES.store(control.resume_count.load(Relaxed), Relaxed);
-        page_hints::init(control);
+        let memory = control.memory_size.load(Relaxed) as usize;
+        if let Some((address, len)) = mm::page_hints::init(memory) {
+            control.dont_care_len.store(len, SeqCst);
+            control.dont_care.store(address, SeqCst);
+        }
         control.no_quiesce_hooks.store(1, Relaxed);
         control.touch_pages.store(touch::address(), Relaxed);
     }

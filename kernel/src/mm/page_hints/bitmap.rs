@@ -1,4 +1,4 @@
-//! The bitmap of pages whose content does not matter while the guest is quiescent; see
+//! The bitmap of page hints, as the VMM reads it while the guest is quiescent; see
 //! [`ControlPage::dont_care`](vmm_lite_interface::control::ControlPage::dont_care).
 
 use core::sync::atomic::{
@@ -7,24 +7,25 @@ use core::sync::atomic::{
     compiler_fence,
 };
 
-const PAGE: usize = 4096;
+/// Size of a page, bytes.
+pub const PAGE: usize = 4096;
 
 /// One bit a page of RAM.
 ///
-/// A stack may grow, and take a mark off, while the kernel sets others: bytes that both have a part
-/// in change by one instruction.
+/// A stack may grow, and clear a hint, while the kernel sets others: bytes that both have a part in
+/// change by one instruction.
 #[derive(Clone, Copy, Debug)]
 pub struct Bitmap<'a>(pub &'a [AtomicU8]);
 
 impl Bitmap<'_> {
-    /// Bytes that the bitmap of so much RAM takes.
+    /// Bytes that the bitmap of `memory` bytes of RAM takes.
     #[must_use]
     pub const fn len_for(memory: usize) -> usize {
         memory.div_ceil(PAGE).div_ceil(8)
     }
 
-    /// Marks the pages that lie in `[from, to)` as a whole.
-    pub fn mark(self, from: usize, to: usize) {
+    /// Sets the bits of the pages that lie in `[from, to)` as a whole.
+    pub fn set(self, from: usize, to: usize) {
         let last = (to / PAGE).min(self.0.len() * 8);
         let mut page = from.div_ceil(PAGE);
         while page < last {
@@ -39,8 +40,8 @@ impl Bitmap<'_> {
         }
     }
 
-    /// Takes the mark off pages that have any part in `[from, to)`.
-    pub fn unmark(self, from: usize, to: usize) {
+    /// Clears the bits of pages that have any part in `[from, to)`.
+    pub fn clear(self, from: usize, to: usize) {
         let last = to.div_ceil(PAGE).min(self.0.len() * 8);
         let mut page = from / PAGE;
         while page < last {
@@ -66,24 +67,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn only_whole_pages_inside_are_marked(
+        fn only_whole_pages_inside_are_set(
             ranges in proptest::collection::vec((0..400_000_usize, 0..400_000_usize), 0..5)
         ) {
             let pages = 80;
             let bytes = [const { AtomicU8::new(0) }; 10];
             let bitmap = Bitmap(&bytes);
             for (a, b) in &ranges {
-                bitmap.mark(*a.min(b), *a.max(b));
+                bitmap.set(*a.min(b), *a.max(b));
             }
             for page in 0..pages {
                 let inside = |(a, b): &(usize, usize)| {
                     *a.min(b) <= page * PAGE && (page + 1) * PAGE <= *a.max(b)
                 };
-                let marked = bitmap.0[page / 8].load(Relaxed) & 1 << (page % 8) != 0;
-                prop_assert_eq!(marked, ranges.iter().any(inside), "page {}", page);
+                let is_set = bitmap.0[page / 8].load(Relaxed) & 1 << (page % 8) != 0;
+                prop_assert_eq!(is_set, ranges.iter().any(inside), "page {}", page);
             }
             for (a, b) in &ranges {
-                bitmap.unmark(*a.min(b), *a.max(b));
+                bitmap.clear(*a.min(b), *a.max(b));
             }
             prop_assert!(bytes.iter().all(|b| b.load(Relaxed) == 0));
         }

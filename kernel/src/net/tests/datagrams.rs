@@ -145,7 +145,7 @@ fn what_was_sent_leaves_though_its_socket_is_closed() {
                     }
                     let port = world.a.local_address(a);
                     world.a.close(a);
-                    assert!(world.a.last_words(LinkId::Ethernet) > 0, "{case}");
+                    assert!(world.a.unfinished(LinkId::Ethernet) > 0, "{case}");
                     // The port is free, and who takes it next is not told of what this one sent.
                     let next = world.a.socket(Kind::Datagram);
                     world.a.bind(next, port).unwrap();
@@ -155,7 +155,7 @@ fn what_was_sent_leaves_though_its_socket_is_closed() {
                         assert_eq!(n, len, "{case}");
                     }
                     world.pass(1);
-                    assert_eq!(world.a.last_words(LinkId::Ethernet), 0, "{case}");
+                    assert_eq!(world.a.unfinished(LinkId::Ethernet), 0, "{case}");
                     assert_eq!(world.a.socket_count(), 1, "{case}: all but the new one are gone");
                     assert_eq!(world.a.take_error(next), None, "{case}");
                 }
