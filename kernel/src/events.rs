@@ -50,6 +50,13 @@ pub fn yield_now() {
     sched::yield_now();
 }
 
+/// A [`checkpoint`], then waits for `ns`; 0 is a [`yield_now`].
+pub fn sleep(ns: u64) {
+    let until = time::now_ns().saturating_add(ns);
+    checkpoint();
+    if ns == 0 { yield_now() } else { sched::sleep_until(until) }
+}
+
 /// Handles all that needs no waiting.
 fn handle(now: u64) {
     quiesce::poll();

@@ -21,6 +21,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod abi;
 pub mod arch;
 pub mod cpu;
 pub mod drivers;
@@ -34,10 +35,7 @@ pub mod params;
 pub mod platform;
 pub mod sched;
 pub mod time;
-pub mod unsupported;
 
-#[cfg(target_os = "hermit")]
-mod abi;
 #[cfg(target_os = "hermit")]
 mod boot;
 #[cfg(target_os = "hermit")]

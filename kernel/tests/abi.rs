@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
-use kernel::unsupported::UNSUPPORTED;
+use kernel::abi::unsupported::UNSUPPORTED;
 
 /// What the standard library of rustc 1.96 needs. (`sys_errno` and others beyond these are for older and other callers.)
 const STD: [&str; 50] = [

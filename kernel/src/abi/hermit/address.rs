@@ -1,6 +1,6 @@
 //! Socket addresses as the ABI has them.
 
-use super::errno::Errno;
+use crate::fd::Errno;
 use core::{mem, net::SocketAddrV4, ptr};
 use hermit_abi::{AF_INET, AF_UNSPEC, errno, in_addr, sockaddr, sockaddr_in, socklen_t};
 

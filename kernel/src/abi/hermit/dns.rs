@@ -1,22 +1,15 @@
-//! Names to addresses: numbers, this machine's own names, and what name servers say.
+//! Names to addresses.
 
 use super::user;
-use crate::events;
 use crate::{
-    entropy,
-    net::{
-        self, SocketId,
-        calls::Kind,
-        dns::{self, Answer},
-    },
-    params,
-    sched::{Wake, readiness::Waits},
-    time,
+    events,
+    fd::Errno,
+    net::dns::{self, ResolveError},
 };
-use alloc::{boxed::Box, rc::Rc, vec, vec::Vec};
+use alloc::{boxed::Box, vec, vec::Vec};
 use core::{
     ffi::c_char,
-    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddrV4},
     ptr, str,
 };
 use hermit_abi::{
@@ -24,104 +17,14 @@ use hermit_abi::{
     sockaddr_in,
 };
 
-/// How long one server is waited for, ns, and how often each is asked.
-const PATIENCE: u64 = 2_000_000_000;
-const ROUNDS: usize = 2;
-
-/// An open UDP socket that no descriptor stands for.
-struct Asker {
-    id: SocketId,
-    waits: Rc<Waits>,
-}
-
-impl Drop for Asker {
-    fn drop(&mut self) {
-        net::close(self.id);
-    }
-}
-
-impl Asker {
-    fn new() -> Self {
-        let (id, waits) = net::socket(Kind::Datagram);
-        Self { id, waits }
-    }
-
-    /// Asks one server; `None` when it does not answer in time.
-    fn ask(&self, server: Ipv4Addr, question: &[u8]) -> Option<Answer> {
-        let to = SocketAddrV4::new(server, dns::PORT);
-        let sent = net::with(|network| {
-            // Connected, so that nobody else can answer, and that nobody being there is told.
-            network.connect(self.id, to)?;
-            network.send(self.id, question)
-        });
-        sent.ok()?;
-        let deadline = time::now_ns() + PATIENCE;
-        let mut buffer = [0; dns::ANSWER_MAX];
-        loop {
-            match net::with(|network| network.receive(self.id, &mut buffer, false)) {
-                Ok(n) => {
-                    if let Some(answer) = dns::answer(&buffer[..n], question) {
-                        return Some(answer);
-                    }
-                }
-                Err(net::Error::WouldBlock) => {
-                    if self.waits.readers.wait(Some(deadline)) == Wake::TimedOut {
-                        return None;
-                    }
-                }
-                Err(_) => return None,
-            }
-        }
-    }
-}
-
-/// What the name servers say of `name`.
-fn ask_servers(name: &[u8]) -> Result<Vec<Ipv4Addr>, i32> {
-    let servers = params::dns().into_iter().filter_map(|server| match server {
-        IpAddr::V4(server) => Some(server),
-        IpAddr::V6(_) => None,
-    });
-    let servers: Vec<Ipv4Addr> = servers.collect();
-    if servers.is_empty() {
-        return Err(EAI_AGAIN);
-    }
-    let mut failure = EAI_AGAIN;
-    for _ in 0..ROUNDS {
-        for &server in &servers {
-            // Another port and another number each time: both are hard to guess for who would answer instead.
-            let mut id = [0; 2];
-            entropy::fill(&mut id);
-            let question = dns::question(u16::from_ne_bytes(id), name).ok_or(EAI_NONAME)?;
-            match Asker::new().ask(server, &question) {
-                Some(Answer::Addresses(addresses)) => return Ok(addresses),
-                Some(Answer::None) => return Err(EAI_NONAME),
-                Some(Answer::Failure) => failure = EAI_FAIL,
-                None => {}
-            }
-        }
-    }
-    Err(failure)
-}
-
-/// Addresses of `name`, at least one, or an `EAI_` number.
-fn resolve(name: &[u8]) -> Result<Vec<Ipv4Addr>, i32> {
-    let text = str::from_utf8(name).map_err(|_| EAI_NONAME)?;
-    match text.parse() {
-        Ok(IpAddr::V4(ip)) => return Ok(vec![ip]),
-        Ok(IpAddr::V6(_)) => return Err(EAI_FAMILY),
-        Err(_) => {}
-    }
-    let host = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
-    if host == "localhost" || host.ends_with(".localhost") {
-        return Ok(vec![Ipv4Addr::LOCALHOST]);
-    }
-    if params::hostname().is_some_and(|own| own.eq_ignore_ascii_case(&host)) {
-        return Ok(vec![match params::ip() {
-            Some((IpAddr::V4(ip), _)) => ip,
-            _ => Ipv4Addr::LOCALHOST,
-        }]);
-    }
-    ask_servers(name)
+/// The addresses of `name`, at least one, or an `EAI_` number.
+fn resolve(name: Result<&[u8], Errno>) -> Result<Vec<Ipv4Addr>, i32> {
+    dns::resolve(name.map_err(|_| EAI_NONAME)?).map_err(|error| match error {
+        ResolveError::NoName => EAI_NONAME,
+        ResolveError::Family => EAI_FAMILY,
+        ResolveError::TryAgain => EAI_AGAIN,
+        ResolveError::Failed => EAI_FAIL,
+    })
 }
 
 /// One result, with the address it points to.
@@ -189,7 +92,7 @@ unsafe extern "C" fn sys_getaddrinfo(
     let addresses = match node.is_null() {
         true => Ok(vec![Ipv4Addr::LOCALHOST]),
         // SAFETY: the caller's string.
-        false => unsafe { user::string(node) }.map_err(|_| EAI_NONAME).and_then(resolve),
+        false => resolve(unsafe { user::string(node) }),
     };
     match port.and_then(|port| Ok((port, addresses?))) {
         Ok((port, addresses)) if !result.is_null() => {
@@ -215,7 +118,7 @@ unsafe extern "C" fn sys_freeaddrinfo(mut info: *mut addrinfo) {
 unsafe extern "C" fn sys_getaddrbyname(name: *const c_char, to: *mut u8, len: usize) -> i32 {
     events::checkpoint();
     // SAFETY: the caller's string.
-    let addresses = unsafe { user::string(name) }.map_err(|_| EAI_NONAME).and_then(resolve);
+    let addresses = resolve(unsafe { user::string(name) });
     // SAFETY: the caller's buffer.
     let to = unsafe { user::bytes_mut(to, len) };
     match (addresses, to) {

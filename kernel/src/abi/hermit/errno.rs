@@ -1,26 +1,11 @@
-//! Errors: returned as negative numbers, and left behind for who asks for the last one, as the `mio` and `polling` crates do.
+//! Errors: returned as negative numbers, and kept by thread for callers that ask for the last one,
+//! as the `mio` and `polling` crates do.
 
-use crate::{cpu::KernelCell, fs, net, sched};
+use crate::{cpu::KernelCell, fd::Errno, sched};
 use alloc::vec::Vec;
 
 /// By number of the thread.
 static LAST: KernelCell<Vec<i32>> = KernelCell::new(Vec::new());
-
-/// Why a call fails: a positive number of [`hermit_abi::errno`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Errno(pub i32);
-
-impl From<net::Error> for Errno {
-    fn from(error: net::Error) -> Self {
-        Self(error.errno())
-    }
-}
-
-impl From<fs::Error> for Errno {
-    fn from(error: fs::Error) -> Self {
-        Self(error.errno())
-    }
-}
 
 /// A count as `sys_*` functions return it, or a negative error.
 pub fn size(result: Result<usize, Errno>) -> isize {

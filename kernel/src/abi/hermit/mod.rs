@@ -17,7 +17,6 @@ mod poll;
 mod process;
 mod socket;
 mod sockopt;
-mod stdio;
 mod threads;
 mod time;
 mod user;

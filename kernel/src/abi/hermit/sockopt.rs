@@ -1,10 +1,10 @@
 //! Socket options.
 
-use super::{
-    errno::{Errno, unit},
-    socket::{Socket, with_socket},
+use super::{errno::unit, socket::with_socket};
+use crate::{
+    fd::{Errno, socket::Socket},
+    net::{Error, Options},
 };
-use crate::net::{self, Options, calls::Kind};
 use core::{ffi::c_void, ptr};
 use hermit_abi::{
     IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP, IP_MULTICAST_LOOP, IP_MULTICAST_TTL, IP_TOS, IP_TTL,
@@ -54,7 +54,7 @@ unsafe fn set(
     let number = || unsafe { value::<i32>(at, len) };
     // SAFETY: for options that take a time, as the caller promises.
     let time = || timeout(unsafe { value(at, len)? });
-    let change = |f: &dyn Fn(&mut Options)| net::with(|n| n.set_options(socket.id, |o| f(o)));
+    let change = |f: &dyn Fn(&mut Options)| socket.set_options(|o| f(o));
     match (level, name) {
         (SOL_SOCKET, SO_REUSEADDR) => {
             let on = number()? != 0;
@@ -112,7 +112,7 @@ unsafe fn set(
             let request = unsafe { value::<ip_mreq>(at, len)? };
             let group = request.imr_multiaddr.s_addr.to_ne_bytes().into();
             let join = name == IP_ADD_MEMBERSHIP;
-            net::with(|network| network.set_membership(group, join))?;
+            socket.set_membership(group, join)?;
         }
         _ => return Err(Errno(errno::ENOPROTOOPT)),
     }
@@ -160,17 +160,13 @@ unsafe extern "C" fn sys_getsockopt(
     len: *mut socklen_t,
 ) -> i32 {
     unit(with_socket(fd, |socket, _| {
-        let options = net::with(|network| network.options(socket.id));
+        let options = socket.options();
         let number = match (level, name) {
-            (SOL_SOCKET, SO_ERROR) => {
-                net::with(|network| network.take_error(socket.id)).map_or(0, net::Error::errno)
-            }
+            (SOL_SOCKET, SO_ERROR) => socket.take_error().map_or(0, Error::errno),
             (SOL_SOCKET, SO_REUSEADDR) => options.reuse_address.into(),
             (SOL_SOCKET, SO_BROADCAST) => options.broadcast.into(),
             (SOL_SOCKET, SO_KEEPALIVE) => options.keep_alive.into(),
-            (SOL_SOCKET, SO_RCVBUF | SO_SNDBUF) => {
-                net::with(|network| network.buffer_sizes(socket.id)) as i32
-            }
+            (SOL_SOCKET, SO_RCVBUF | SO_SNDBUF) => socket.buffer_size() as i32,
             (SOL_SOCKET, SO_RCVTIMEO) => {
                 // SAFETY: the caller's room.
                 return unsafe { put(seconds_and_micros(options.receive_timeout), at, len) };
@@ -187,11 +183,7 @@ unsafe extern "C" fn sys_getsockopt(
                 // SAFETY: the caller's room.
                 return unsafe { put(value, at, len) };
             }
-            (IPPROTO_TCP, TCP_NODELAY)
-                if net::with(|network| network.kind(socket.id)) == Kind::Stream =>
-            {
-                options.no_delay.into()
-            }
+            (IPPROTO_TCP, TCP_NODELAY) if !socket.is_datagram() => options.no_delay.into(),
             (IPPROTO_IP, IP_TTL) => options.ttl.into(),
             (IPPROTO_IP, IP_TOS) => 0,
             (IPPROTO_IP, IP_MULTICAST_TTL) => options.multicast_ttl.into(),

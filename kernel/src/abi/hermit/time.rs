@@ -2,8 +2,7 @@
 
 use hermit_abi::{CLOCK_MONOTONIC, CLOCK_REALTIME, clockid_t, errno, timespec};
 
-use crate::events;
-use crate::{sched, time};
+use crate::{events, time};
 
 const NS_PER_S: u64 = 1_000_000_000;
 
@@ -34,7 +33,7 @@ unsafe extern "C" fn sys_clock_gettime(clock: clockid_t, to: *mut timespec) -> i
 
 #[unsafe(no_mangle)]
 extern "C" fn sys_usleep(microseconds: u64) {
-    sleep(microseconds.saturating_mul(1000));
+    events::sleep(microseconds.saturating_mul(1000));
 }
 
 #[unsafe(no_mangle)]
@@ -42,15 +41,9 @@ unsafe extern "C" fn sys_nanosleep(span: *const timespec) -> i32 {
     // SAFETY: null, or the caller's.
     match unsafe { span.as_ref() }.and_then(nanoseconds) {
         Some(ns) => {
-            sleep(ns);
+            events::sleep(ns);
             0
         }
         None => -errno::EINVAL,
     }
-}
-
-fn sleep(ns: u64) {
-    let until = time::now_ns().saturating_add(ns);
-    events::checkpoint();
-    if ns == 0 { events::yield_now() } else { sched::sleep_until(until) }
 }

@@ -3,7 +3,7 @@
 //! Program and kernel share one address space, so that a wrong address faults as it would in the program; what can be checked is
 //! that a slice may be made of it at all.
 
-use super::errno::Errno;
+use crate::fd::Errno;
 use core::{ffi::CStr, slice};
 use hermit_abi::{errno, iovec};
 
