@@ -38,7 +38,8 @@ macro_rules! address {
     };
 }
 
-/// Where the monitor goes when it has made CPL 3 possible: on the boot stack, the first GiB mapped as it is.
+/// The kernel's entry from the monitor, at CPL 3, on the boot stack, with the first GiB mapped
+/// where it is.
 #[unsafe(no_mangle)]
 extern "C" fn kernel_main(start_info: usize) -> ! {
     // SAFETY: what the loader passed in EBX.
@@ -71,7 +72,8 @@ struct Pool {
     end: usize,
 }
 
-// SAFETY: pages come one after the other from RAM that nothing else uses and that loaders hand over zeroed.
+// SAFETY: pages come one after the other from RAM that nothing else uses and that loaders hand over
+// zeroed.
 unsafe impl Tables for Pool {
     fn page(&mut self) -> Option<u64> {
         let page = self.next;
@@ -95,7 +97,7 @@ fn build_tables(start: usize, end: usize) -> usize {
         for (from, to) in platform::shared() {
             b.identity(from, to, Rights::Write)?;
         }
-        // Firmware hands over its words in ROM.
+        // ROM: the loader's structures may lie there.
         b.identity(0xe0000, 0x100000, Rights::Read)?;
         for s in image::segments() {
             let rights = match s.flags & 3 {
@@ -123,7 +125,8 @@ fn build_tables(start: usize, end: usize) -> usize {
     let window = map.expect("room for tables");
     let root = b.root();
     let pool = b.into_tables();
-    // SAFETY: the monitor's data can be written until the tables are loaded, and nothing reads it before.
+    // SAFETY: the monitor's data can be written until the tables are loaded, and nothing reads it
+    // before.
     unsafe {
         monitor_frames_low = pool_end as u64;
         monitor_frames_high = end as u64;
@@ -143,7 +146,8 @@ struct Gate {
     entry: u64,
 }
 
-/// Gates for faults and interrupts, none open to CPL 3. That for calls of the monitor is there already.
+/// Gates for faults and interrupts, none open to CPL 3. That for calls of the monitor is there
+/// already.
 ///
 /// # Safety
 /// Before the tables are loaded.

@@ -57,7 +57,8 @@ impl Seed {
         Self { epoch: platform::epoch(), cpu, tsc }
     }
 
-    /// A stream that nobody can foretell who lacks any one of the parts: each keys a block of ChaCha in turn.
+    /// A stream that cannot be predicted without all parts of the seed: each of them keys a block
+    /// of ChaCha in turn.
     fn key(&self, old: [u8; 32]) -> ChaCha20Rng {
         let mut key = old;
         let clock = [self.epoch.generation[0], self.epoch.generation[1], self.tsc, 0];
@@ -103,8 +104,7 @@ mod tests {
 
     #[test]
     fn a_new_epoch_starts_a_new_stream_that_depends_on_the_old_one() {
-        // A copy has another generation too; the original of one has only other words of the
-        // host's.
+        // A copy has another generation too; its original has only other words of the host's.
         for new in [seed([1, 0], [0; 8]), seed([0, 0], [0, 0, 0, 0, 0, 0, 0, 1])] {
             let old = |tsc| Generator {
                 stream: Some((Seed { tsc, ..Seed::default() }.key([0; 32]), Epoch::default())),

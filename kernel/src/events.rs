@@ -1,6 +1,6 @@
 //! What comes from outside the guest: checked for while threads run, and waited for when none can.
 //!
-//! No interrupt runs Rust, so the kernel looks by itself: at a [`checkpoint`] in each call of the
+//! No interrupt runs Rust, so the kernel polls: at a [`checkpoint`] in each call of the
 //! program, and in [`idle`], which the scheduler calls when no thread is ready. Both see quiesce
 //! requests, deadlines and packets.
 

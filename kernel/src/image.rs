@@ -1,4 +1,5 @@
-//! What the image's own program headers say: where its segments lie, and the template of thread-local storage.
+//! The image's own program headers: where its segments lie, and the template of thread-local
+//! storage.
 
 use core::slice;
 
@@ -46,7 +47,8 @@ unsafe extern "C" {
 }
 
 fn headers() -> &'static [Segment] {
-    // SAFETY: the linker defines `__ehdr_start` where the ELF header was loaded, with the program headers it speaks of.
+    // SAFETY: the linker defines `__ehdr_start` where the ELF header was loaded, with the program
+    // headers that it describes.
     unsafe {
         let header = &raw const __ehdr_start;
         let at = header.cast::<u8>().add((*header).phoff as usize).cast::<Segment>();
@@ -70,14 +72,15 @@ pub fn end() -> usize {
     end.next_multiple_of(4096)
 }
 
-/// Whether `address` is that of an instruction, as far as one can tell.
+/// Whether `address` lies in an executable segment.
 pub fn is_text(address: u64) -> bool {
     segments().any(|s| {
         s.flags & EXECUTE != 0 && (s.address..s.address + s.memory_size).contains(&address)
     })
 }
 
-/// The first byte of the instruction at `address`, behind its prefixes, if it is one of the image's.
+/// The first byte of the instruction at `address`, behind its prefixes; `None` outside of the
+/// image's text.
 pub fn instruction_at(address: u64) -> Option<u8> {
     (address..address + 4)
         .take_while(|at| is_text(*at))

@@ -1,20 +1,30 @@
 //! The unikernel that `vmm-lite build` links under a std program.
 //!
-//! - [`arch`]: the monitor at CPL 0 in assembly, page tables, faults, context switch, ports
-//! - [`platform`]: what differs between vmm-lite and QEMU
-//! - [`mm`], [`sched`], [`time`], [`entropy`], [`params`]: memory, threads, clocks, random numbers, boot parameters
-//! - [`net`], [`fs`]: sockets; files in memory, descriptors
-//! - `quiesce`: what happens around the moments at which the VM stands still
-//! - `abi`: `sys_*`, what `std` calls
+//! From the lowest layer up; which may use which is in `arrows` beside this folder, and checked:
 //!
-//! All Rust runs at CPL 3, in one address space with the program and on its threads' stacks: a call of the kernel is a call of a function.
-//! There is one vCPU, threads switch where they wait, and no interrupt ever runs Rust; that is what [`cpu::KernelCell`] stands on.
+//! - [`arch`], `image`, [`list`], [`time`]: the unsafe floor (the monitor at CPL 0 in assembly,
+//!   page tables, faults, context switch, ports); the image's headers; linked lists; clocks
+//! - [`cpu`]: cells, thread-local storage
+//! - [`mm`], [`drivers`], [`params`]: heap, stacks and page hints; devices; boot parameters
+//! - [`sched`]: threads, futexes, deadlines
+//! - [`platform`]: what differs between vmm-lite and QEMU
+//! - [`entropy`], [`fs`], [`net`]: random numbers; files in memory; sockets
+//! - [`fd`]: descriptors, and what they stand for
+//! - `quiesce`, `counters`: before a pause and after it; what vmm-lite shows of the guest
+//! - `fault`: faults and panics
+//! - `events`, `process`: checkpoints and the scheduler's idle work; the end of the program
+//! - [`abi`], `boot`: `sys_*`, what `std` calls; from the monitor to `main`
+//!
+//! All Rust runs at CPL 3, in one address space with the program and on its threads' stacks: a call
+//! of the kernel is a call of a function. There is one vCPU, threads switch where they wait, and no
+//! interrupt ever runs Rust; [`cpu::KernelCell`] relies on that.
 //!
 //! # From this crate to an image
-//! It is compiled as a static library for the stock hermit target and prelinked into one object that exports `sys_*` and `_start` and
-//! nothing else, so that its `core` does not meet the program's (`vmm-lite/build.rs`). Programs are linked with that object
-//! (`vmm-lite/src/build/`). On the host it is an ordinary library, of which the parts that need no guest can be tested; what only makes sense
-//! in the guest is compiled for `target_os = "hermit"` alone.
+//! It is compiled as a static library for the stock hermit target and prelinked into one object
+//! that exports `sys_*` and `_start` and nothing else, so that its `core` does not meet the
+//! program's (`vmm-lite/build.rs`). Programs are linked with that object (`vmm-lite/src/build/`).
+//! On the host it is an ordinary library, of which the parts that need no guest can be tested; what
+//! only makes sense in the guest is compiled for `target_os = "hermit"` alone.
 #![no_std]
 
 extern crate alloc;

@@ -1,5 +1,5 @@
-//! Lists of things that carry their own links: joining and leaving one allocates nothing and takes the same time wherever
-//! in the list the thing is.
+//! Intrusive lists: members carry their own links, so joining and leaving a list allocates nothing
+//! and takes the same time wherever in the list the member is.
 
 use core::{cell::Cell, ptr::NonNull};
 
@@ -34,7 +34,7 @@ pub unsafe trait Linked: Sized {
     fn links(&self) -> &Links<Self>;
 }
 
-/// First in, first out; or from the middle.
+/// A doubly linked list.
 #[derive(Debug)]
 pub struct List<T> {
     first: Cell<Option<NonNull<T>>>,
@@ -65,7 +65,8 @@ impl<T: Linked> List<T> {
     /// Puts `member` at the end.
     ///
     /// # Safety
-    /// `member` is in no list. It and the list stay where they are, alive, until it is in the list no longer.
+    /// `member` is in no list. It and the list stay where they are, alive, until it is in the list
+    /// no longer.
     pub unsafe fn push_back(&self, member: NonNull<T>) {
         // SAFETY: members are alive.
         let links = unsafe { member.as_ref() }.links();
@@ -177,7 +178,8 @@ mod tests {
     }
 
     proptest! {
-        /// Two lists and a model of each; members come, go from the front, and are taken out anywhere.
+        /// Two lists and a model of each; members come, go from the front, and are taken out
+        /// anywhere.
         #[test]
         fn keeps_order(steps in proptest::collection::vec((0..5_u8, 0..12_usize), 0..200)) {
             let nodes: Vec<Node> = (0..12).map(|n| Node(n, Links::new())).collect();

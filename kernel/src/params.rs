@@ -1,4 +1,4 @@
-//! Boot parameters: what the command line says, and what std wants of it.
+//! Boot parameters: the command line, and what `std` needs of it.
 
 use alloc::{string::String, vec::Vec};
 use core::net::IpAddr;
@@ -14,7 +14,7 @@ pub fn init(line: &'static str) {
     LINE.with(|kept| *kept = line);
 }
 
-/// What was said since, to a machine that is a copy of the one that was booted.
+/// What was given since to a guest that is a copy of the one that was booted.
 static ADOPTED: KernelCell<Adopted> = KernelCell::new(Adopted { ip: None, dns: None });
 
 #[derive(Debug)]
@@ -23,7 +23,7 @@ struct Adopted {
     dns: Option<Vec<IpAddr>>,
 }
 
-/// Takes over what is given in place of what the command line says.
+/// Uses what is given in place of the command line's.
 pub fn adopt(ip: Option<(IpAddr, u8)>, dns: Option<Vec<IpAddr>>) {
     ADOPTED.with(|adopted| {
         adopted.ip = ip.or(adopted.ip);
@@ -55,7 +55,7 @@ pub fn dns() -> Vec<IpAddr> {
     adopted.unwrap_or_else(|| values(line(), "dns").filter_map(|v| v.parse().ok()).collect())
 }
 
-/// Largest IP packet that the network takes, if it was told.
+/// Largest IP packet that the network takes, bytes, if it is given.
 #[must_use]
 pub fn mtu() -> Option<u16> {
     values(line(), "mtu").find_map(|v| v.parse().ok())
@@ -73,7 +73,8 @@ pub fn quiesce_over_uart() -> bool {
     values(line(), "quiesce").any(|v| v == "uart")
 }
 
-/// Arguments and environment as NUL-terminated strings: the program's name first, then its arguments; `KEY=VALUE`.
+/// Arguments and environment as NUL-terminated strings: the program's name first, then its
+/// arguments; `KEY=VALUE`.
 #[must_use]
 pub fn for_program() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     strings(line())

@@ -11,7 +11,7 @@ const FINISH_ROOM: usize = 256 << 10;
 /// How long the end of the program waits for datagrams to leave and for what streams have sent to
 /// be acknowledged, ns.
 const FINISH_TIME: u64 = 10_000_000_000;
-/// How long it waits without any progress, ns: as long as a neighbor is looked for.
+/// How long it waits without any progress, ns: as long as a neighbor is searched for.
 const FINISH_NO_PROGRESS: u64 = 3_000_000_000;
 /// How long the device then may take for the frames that it was given, ns.
 const DEVICE_TIME: u64 = 200_000_000;
@@ -43,24 +43,24 @@ fn finish() {
         return;
     }
     let end = time::now_ns() + FINISH_TIME;
-    let (mut fewest, mut give_up) = (usize::MAX, end);
+    let (mut fewest, mut stalled) = (usize::MAX, end);
     loop {
         let now = time::now_ns();
         // Not by way of the scheduler: the program's threads are not to run any more.
         let next = net::poll(now).unwrap_or(u64::MAX);
         let left = net::unfinished();
         if left < fewest {
-            (fewest, give_up) = (left, now + FINISH_NO_PROGRESS);
+            (fewest, stalled) = (left, now + FINISH_NO_PROGRESS);
         }
-        if left == 0 || now >= end.min(give_up) {
+        if left == 0 || now >= end.min(stalled) {
             break;
         }
         counters::publish();
-        platform::idle(Some(next.min(end).min(give_up)));
+        platform::idle(Some(next.min(end).min(stalled)));
     }
     // A device that works beside the guest would end with it.
     let end = time::now_ns() + DEVICE_TIME;
-    while !net::is_settled() && time::now_ns() < end {
+    while !net::device_has_sent_all() && time::now_ns() < end {
         platform::poll();
     }
 }

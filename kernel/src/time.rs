@@ -1,4 +1,5 @@
-//! Clocks: a multiplication of the TSC by what the control page says, or, under QEMU, by what was measured at boot. No exits.
+//! Clocks: the TSC multiplied by a factor from the control page or, under QEMU, by one measured at
+//! boot. No exits.
 
 use core::{
     arch::x86_64::_rdtsc,
@@ -7,7 +8,7 @@ use core::{
 
 use vmm_lite_interface::control::PvClock;
 
-/// Under QEMU the guest is its own keeper of time.
+/// The clock under QEMU, which the guest keeps itself.
 static OWN: PvClock = PvClock {
     tsc_base: AtomicU64::new(0),
     mono_base_ns: AtomicU64::new(0),
@@ -15,7 +16,7 @@ static OWN: PvClock = PvClock {
     wall_offset_ns: AtomicU64::new(0),
     tsc_hz: AtomicU64::new(1_000_000_000),
 };
-/// Changes when the machine was paused, and with that, maybe, the clock.
+/// Changes when the VM was paused, and with that, maybe, the clock.
 static NO_RESUMES: AtomicU64 = AtomicU64::new(0);
 
 static CLOCK: AtomicPtr<PvClock> = AtomicPtr::new((&raw const OWN).cast_mut());
@@ -35,7 +36,7 @@ pub fn tsc() -> u64 {
 #[must_use]
 pub fn now_ns() -> u64 {
     let now = read(|_, mono| mono);
-    // One vCPU: nobody stores between.
+    // One vCPU: no other store comes between.
     let now = now.max(LAST.load(Relaxed));
     LAST.store(now, Relaxed);
     now
@@ -54,7 +55,7 @@ pub fn wall_ns() -> u64 {
     read(|clock, mono| mono.wrapping_add(clock.wall_offset_ns.load(Relaxed)))
 }
 
-/// Nanoseconds from now until the TSC stands at `tsc`; 0 if it does already.
+/// Nanoseconds from now until the TSC reads `at`; 0 if that is past.
 #[must_use]
 pub fn until_tsc(at: u64) -> u64 {
     let clock = clock();
@@ -66,7 +67,8 @@ fn clock() -> &'static PvClock {
     unsafe { &*CLOCK.load(Relaxed) }
 }
 
-/// Calls `f` with the clock and its monotonic time, all of one piece: a pause in the midst of reading changes the clock.
+/// Calls `f` with the clock and its monotonic time, read consistently: a pause while they are read
+/// changes the clock.
 #[inline]
 fn read<R>(f: impl Fn(&PvClock, u64) -> R) -> R {
     let clock = clock();
@@ -95,7 +97,7 @@ pub fn use_control_page(clock: &'static PvClock, resumes: &'static AtomicU64) {
     RESUMES.store((&raw const *resumes).cast_mut(), Relaxed);
 }
 
-/// Sets the pace of the TSC: the monotonic clock stands at 0 when it stands at `base`.
+/// Sets the pace of the TSC: the monotonic clock is 0 when the TSC is `base`.
 pub fn set_pace(base: u64, hz: u64) {
     let hz = hz.max(1);
     OWN.tsc_base.store(base, Relaxed);

@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use kernel::abi::unsupported::UNSUPPORTED;
 
-/// What the standard library of rustc 1.96 needs. (`sys_errno` and others beyond these are for older and other callers.)
+/// What the standard library of rustc 1.96 needs. (`sys_errno` and others beyond these are for
+/// older and other callers.)
 const STD: [&str; 50] = [
     "sys_malloc",
     "sys_realloc",
@@ -110,7 +111,7 @@ fn every_declared_function_is_defined_or_listed() {
     let missing: Vec<_> = declared.difference(&defined).collect();
     assert_eq!(missing, listed.iter().collect::<Vec<_>>());
     let own = defined.difference(&declared).filter(|name| !name.starts_with("sys_vmm_lite_"));
-    assert_eq!(own.collect::<Vec<_>>(), [""; 0], "defined, but nobody knows of it");
+    assert_eq!(own.collect::<Vec<_>>(), [""; 0], "defined, but not declared by hermit-abi");
 }
 
 #[test]

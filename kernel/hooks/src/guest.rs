@@ -29,7 +29,8 @@ pub fn on_resume(hook: OnResume) {
 extern "C" fn call_on_quiesce(hook: usize, left_ns: u64) {
     let left = Duration::from_nanos(left_ns);
     let quiesce = Quiesce { deadline: Instant::now() + left };
-    // SAFETY: made by `on_quiesce` and never freed. The kernel calls hooks one at a time, so nobody else has it now.
+    // SAFETY: made by `on_quiesce` and never freed. The kernel calls hooks one at a time, so
+    // nothing else has it now.
     let hook = unsafe { &mut *std::ptr::with_exposed_provenance_mut::<OnQuiesce>(hook) };
     hook(&quiesce);
 }
@@ -40,7 +41,8 @@ extern "C" fn call_on_resume(hook: usize, reason: u32, away_ns: u64, low: u64, h
         away: Duration::from_nanos(away_ns),
         generation: u128::from(low) | u128::from(high) << 64,
     };
-    // SAFETY: made by `on_resume` and never freed. The kernel calls hooks one at a time, so nobody else has it now.
+    // SAFETY: made by `on_resume` and never freed. The kernel calls hooks one at a time, so nothing
+    // else has it now.
     let hook = unsafe { &mut *std::ptr::with_exposed_provenance_mut::<OnResume>(hook) };
     hook(&resume);
 }

@@ -1,4 +1,4 @@
-//! Hooks around the moments at which a VM stands still: before it is moved, copied or paused, and after it runs again.
+//! Hooks around pauses of a VM: before it is moved, copied or paused, and after it runs again.
 //!
 //! ```
 //! vmm_lite_hooks::on_quiesce(|quiesce| {
@@ -6,15 +6,16 @@
 //! });
 //! vmm_lite_hooks::on_resume(|resume| {
 //!     println!("{:?} after {:?}", resume.reason, resume.away);
-//!     // After `Restored` or `Forked` there are other copies of this program: draw new keys, take a new name. After `Reverted` what it drew since is forgotten: draw anew too.
+//!     // After `Restored` or `Forked` there are other copies of this program: draw new keys, take
+//!     // a new name. After `Reverted` what it drew since is forgotten: draw anew too.
 //! });
 //! ```
-//! Hooks run on a thread of their own, one at a time, while all other threads of the program run too; so they may lock what these
-//! lock. A hook that goes on past the deadline does not hold the move up: the VM is stopped in the midst of it, and it goes on after
-//! the resume.
+//! Hooks run on a thread of their own, one at a time, while all other threads of the program run
+//! too; so they may lock what these lock. A hook that runs past the deadline does not delay the
+//! move: the VM is stopped in the midst of it, and it goes on after the resume.
 //!
-//! A program that runs natively, or under another kernel for the same target than vmm-lite's, can use this crate too: natively no hook
-//! is ever called.
+//! A program that runs natively, or under another kernel for the same target than vmm-lite's, can
+//! use this crate too: natively no hook is ever called.
 
 use std::time::{Duration, Instant};
 
@@ -28,11 +29,11 @@ use guest as imp;
 #[cfg(not(target_os = "hermit"))]
 use native as imp;
 
-/// The VM is about to stand still.
+/// The VM is about to be paused.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Quiesce {
-    /// When it will, whether or not the hooks are done.
+    /// When it will be, whether or not the hooks have returned.
     pub deadline: Instant,
 }
 
@@ -50,9 +51,10 @@ impl Quiesce {
 pub struct Resume {
     /// What happened to it.
     pub reason: Reason,
-    /// How long it stood still. [`Instant`] went on meanwhile.
+    /// How long it was paused. [`Instant`] went on meanwhile.
     pub away: Duration,
-    /// Changes when a copy of the VM starts and when the VM is put back, so that what was drawn before can be told to be old.
+    /// Changes when a copy of the VM starts and when the VM is put back, so that what was
+    /// drawn before can be recognized as old.
     pub generation: u128,
 }
 
@@ -60,7 +62,7 @@ pub struct Resume {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Reason {
-    /// A pause ended, or a move did not come about.
+    /// A pause ended, or a move failed or was cancelled.
     Resumed,
     /// It moved to another host.
     Migrated,
@@ -70,7 +72,7 @@ pub enum Reason {
     Forked,
     /// It is the standby of a VM that died.
     TakenOver,
-    /// It was put back, in its place, to what a snapshot has.
+    /// It was reverted, in place, to a snapshot.
     Reverted,
     /// Something that this version of the crate does not know, by its number.
     Other(u32),

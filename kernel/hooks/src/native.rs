@@ -1,9 +1,9 @@
-//! Where nothing stands still: hooks are kept, as they would be elsewhere, and never called.
+//! Natively there are no pauses of a VM: hooks are kept, as in a guest, and never called.
 
 use crate::{Quiesce, Resume};
 
 pub fn on_quiesce(hook: Box<dyn FnMut(&Quiesce) + Send>) {
-    // What it holds lives on, as under vmm-lite.
+    // What it holds is kept, as under vmm-lite.
     Box::leak(hook);
 }
 

@@ -1,4 +1,5 @@
-//! What hermit-abi declares and this kernel does not have. A program that calls one of these does not link, which says so by its name.
+//! What hermit-abi declares and this kernel does not have. A program that calls one of these does
+//! not link, and the linker's error names the function.
 
 /// Each function with the reason.
 pub const UNSUPPORTED: [(&str, &str); 16] = [
@@ -23,4 +24,4 @@ pub const UNSUPPORTED: [(&str, &str); 16] = [
 /// Rights of pages are set at boot, and no code outside of the monitor can change them.
 const FIXED: &str = "the page tables are fixed at boot; memory comes from malloc";
 /// Older ways to wait.
-const FUTEX: &str = "replaced by futexes, on which std's synchronization stands";
+const FUTEX: &str = "replaced by futexes, which std's synchronization uses";

@@ -8,16 +8,18 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 /// A value that only the kernel touches, one borrow at a time.
 ///
-/// There is one vCPU and threads switch only where they block, so that a borrow which is not held across a wait is alone.
-/// [`with`](Self::with) checks that: a second borrow is a bug of the kernel and panics. On the host, where tests run on
-/// several threads, it waits for the other thread first.
+/// There is one vCPU, and threads switch only where they wait, so a borrow that is not held across
+/// a wait is the only one. [`with`](Self::with) checks that: a second borrow is a bug of the kernel
+/// and panics. On the host, where tests run on several threads, it waits for the other thread
+/// first.
 #[derive(Debug)]
 pub struct KernelCell<T> {
     value: UnsafeCell<T>,
     lent: Flag,
 }
 
-// SAFETY: in the guest there is one vCPU with cooperative threads, and `Flag` refuses a second borrow; on the host it is a lock.
+// SAFETY: in the guest there is one vCPU with cooperative threads, and `Flag` refuses a second
+// borrow; on the host `Flag` is a lock.
 unsafe impl<T> Sync for KernelCell<T> {}
 
 impl<T> KernelCell<T> {
@@ -41,7 +43,8 @@ impl<T> KernelCell<T> {
         if !self.lent.raise() {
             return None;
         }
-        // SAFETY: the flag was down, so nobody else has the value, and nobody gets it until the flag is down again.
+        // SAFETY: the flag was down, so the value is not lent, nor is it until the flag is down
+        // again.
         let result = f(unsafe { &mut *self.value.get() });
         self.lent.lower();
         Some(result)
@@ -75,15 +78,16 @@ struct Flag(AtomicBool);
 
 #[cfg(not(target_os = "hermit"))]
 impl Flag {
-    /// How often to look before it must be this thread itself that holds the value: seconds.
-    const LOOKS: u32 = 1 << 30;
+    /// Attempts, together some seconds, after which it must be this thread itself that has the
+    /// value.
+    const ATTEMPTS: u32 = 1 << 30;
 
     const fn new() -> Self {
         Self(AtomicBool::new(false))
     }
 
     fn raise(&self) -> bool {
-        (0..Self::LOOKS).any(|_| {
+        (0..Self::ATTEMPTS).any(|_| {
             core::hint::spin_loop();
             !self.0.swap(true, Ordering::Acquire)
         })
@@ -99,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threads_take_turns() {
+    fn threads_wait_for_each_other() {
         static COUNT: KernelCell<u64> = KernelCell::new(0);
         std::thread::scope(|scope| {
             for _ in 0..4 {

@@ -1,4 +1,5 @@
-//! Thread-local storage, variant II: the template's copy lies below the thread pointer, which points at itself.
+//! Thread-local storage, variant II: the template's copy lies below the thread pointer, which
+//! points at itself.
 
 use alloc::alloc::{alloc_zeroed, dealloc};
 use core::{alloc::Layout, ptr};
@@ -22,7 +23,8 @@ impl Tls {
         let template = image::tls();
         let (size, align) =
             template.map_or((0, 1), |t| (t.memory_size as usize, (t.align as usize).max(1)));
-        // The linker counts offsets down from the pointer by the size rounded up to the template's own alignment.
+        // The linker counts offsets down from the pointer by the size rounded up to the template's
+        // own alignment.
         let before = size.next_multiple_of(align);
         let block_align = align.max(16);
         let pointer_at = before.next_multiple_of(block_align);
@@ -34,7 +36,8 @@ impl Tls {
         }
         // SAFETY: inside the block, aligned to 16.
         let pointer = unsafe { block.add(pointer_at) };
-        // SAFETY: as above; `before` is not more than `pointer_at`, and the template's content not longer than `before`.
+        // SAFETY: as above; `before` is not more than `pointer_at`, and the template's content not
+        // longer than `before`.
         unsafe {
             pointer.cast::<usize>().write(pointer.expose_provenance());
             if let Some(t) = template {

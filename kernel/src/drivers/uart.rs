@@ -1,4 +1,4 @@
-//! A serial port that keeps what it received until somebody asks.
+//! A serial port that keeps what it received until it is read.
 
 use alloc::collections::VecDeque;
 
@@ -10,16 +10,16 @@ use uart_16550::{
 
 use crate::cpu::KernelCell;
 
-/// Most bytes that are kept. What comes after that stays in the device, and so with the sender.
+/// Most bytes that are kept. What comes then stays in the device, and so with the sender.
 const KEPT: usize = 4096;
 
-/// See the module. Without a device it takes everything and gives nothing.
+/// See the module. Without a device, what is sent is lost and nothing is received.
 pub struct SerialPort(KernelCell<State>);
 
 struct State {
     device: Option<Uart16550<PioBackend>>,
     received: VecDeque<u8>,
-    /// Whether the device may have more, of which it will not tell again.
+    /// The device may have more, for which it will not interrupt again.
     more: bool,
 }
 
@@ -55,7 +55,7 @@ impl SerialPort {
         });
     }
 
-    /// Takes over what the device has. Says whether there is something to [`take`](Self::take).
+    /// Reads what the device has. Returns whether there is something to [`take`](Self::take).
     pub fn receive(&self) -> bool {
         self.0.with(|s| {
             s.fill();
@@ -68,7 +68,7 @@ impl SerialPort {
         self.0.with(|s| !s.received.is_empty())
     }
 
-    /// Hands out what was received; says how much.
+    /// Copies what was received into `buffer`; returns how many bytes.
     pub fn take(&self, buffer: &mut [u8]) -> usize {
         self.0.with(|s| {
             let count = s.received.len().min(buffer.len());

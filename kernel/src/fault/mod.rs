@@ -1,4 +1,7 @@
-//! What becomes of a fault: a stack grows, or the guest ends with a report.
+//! Faults and panics: a stack grows, or the guest ends with a report.
+//!
+//! The monitor and the assembly in `arch` enter here by the symbol `handle_fault`, so that nothing
+//! below depends on what a fault does.
 
 mod panic;
 
@@ -11,7 +14,7 @@ use crate::{
     image, platform, sched,
 };
 
-/// The handler that the monitor goes to, on a stack of its own. Returns to go on where the fault was.
+/// The handler that the monitor enters, on a stack of its own. Returns to continue at the fault.
 #[unsafe(no_mangle)]
 extern "C" fn handle_fault(record: &Record, frame: usize) {
     let kind = match record.vector {
@@ -24,7 +27,7 @@ extern "C" fn handle_fault(record: &Record, frame: usize) {
                 _ => FaultKind::WildAccess,
             }
         }
-        // An address that is none, or a port or instruction that is not for CPL 3.
+        // A non-canonical address, or a port or an instruction that CPL 3 may not use.
         GENERAL_PROTECTION | STACK_SEGMENT => match image::instruction_at(record.rip) {
             Some(byte) if PRIVILEGED.contains(&byte) => FaultKind::IllegalInstruction,
             _ => FaultKind::WildAccess,
@@ -49,7 +52,7 @@ extern "C" fn handle_fault(record: &Record, frame: usize) {
 const PRIVILEGED: [u8; 15] =
     [0x6c, 0x6d, 0x6e, 0x6f, 0xe4, 0xe5, 0xe6, 0xe7, 0xec, 0xed, 0xee, 0xef, 0xf4, 0xfa, 0xfb];
 
-/// Ends the guest for a reason that is no fault of the CPU's. The backtrace starts at the caller.
+/// Ends the guest for a reason other than a CPU exception. The backtrace starts at the caller.
 pub fn end(kind: FaultKind) -> ! {
     let (rsp, frame): (usize, usize);
     // SAFETY: reads two registers.
@@ -61,12 +64,13 @@ pub fn end(kind: FaultKind) -> ! {
         report.rsp.store(rsp as u64, Relaxed);
         report.thread.store(sched::current_id(), Relaxed);
         trace(report, rsp, frame);
-        // The innermost of what was found is where the kernel was called from.
+        // The innermost address that was found is in the caller.
         report.rip.store(report.backtrace[0].load(Relaxed), Relaxed);
     })
 }
 
-/// Fills in the backtrace: by frame pointers, or where there are none by what looks like return addresses on the stack.
+/// Fills in the backtrace: by frame pointers, or where there are none by what looks like return
+/// addresses on the stack.
 fn trace(report: &FaultReport, rsp: usize, frame: usize) {
     let Some(stack) = sched::current_stack() else { return };
     let (low, high) = (stack.committed().max(rsp & !7), stack.top());

@@ -1,4 +1,4 @@
-//! The kernel's own panics: a report that says that it found itself broken.
+//! The kernel's own panics: they end the guest with a report.
 
 use core::panic::PanicInfo;
 

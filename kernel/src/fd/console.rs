@@ -41,11 +41,11 @@ pub fn readable() -> bool {
     platform::console_readable()
 }
 
-/// Threads in `poll` to which the console matters.
+/// Threads in `poll` that wait for the console too.
 static POLLERS: KernelCell<Option<Rc<Waits>>> = KernelCell::new(None);
-/// There are such, and they have not been called.
+/// There are such threads, and they have not been called.
 static POLLED: AtomicBool = AtomicBool::new(false);
-/// Where the watcher waits for them.
+/// Where the watcher waits for such threads.
 static WATCHER: WaitQueue = WaitQueue::new();
 /// Stack of the watcher, bytes.
 const WATCHER_STACK: usize = 16 << 10;
@@ -65,7 +65,7 @@ pub fn waits() -> Rc<Waits> {
     waits
 }
 
-/// Tells pollers what threads are told that wait for the console alone.
+/// Calls pollers when threads that wait for the console alone are woken.
 extern "C" fn watch(_: usize) {
     loop {
         while !POLLED.load(Relaxed) {

@@ -75,7 +75,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn numbers_stand_for_things_until_the_last_is_closed() {
+    fn an_object_stays_until_its_last_descriptor_is_closed() {
         let mut table = Descriptors::new();
         let thing = Rc::new('x');
         assert_eq!(table.insert(Rc::clone(&thing), 0), Ok(0));
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_an_end_to_it() {
+    fn descriptors_run_out_and_come_back() {
         let mut table = Descriptors::new();
         let thing = Rc::new(());
         for fd in 0..MOST {
@@ -105,7 +105,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_smallest_free_number_is_given(steps in proptest::collection::vec((any::<bool>(), 0_usize..12), 1..200)) {
+        fn the_smallest_free_number_is_given(
+            steps in proptest::collection::vec((any::<bool>(), 0_usize..12), 1..200)
+        ) {
             let mut table = Descriptors::new();
             let mut model = BTreeMap::new();
             for (n, (insert, at)) in steps.into_iter().enumerate() {

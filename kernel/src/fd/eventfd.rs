@@ -65,7 +65,8 @@ impl EventFd {
     /// Adds the first 8 bytes of `from` to the count; waits until there is room for them.
     ///
     /// # Errors
-    /// `EINVAL` if `from` is shorter or too large, `EAGAIN` where it would have to wait and must not.
+    /// `EINVAL` if `from` is shorter or too large, `EAGAIN` where it would have to wait and must
+    /// not.
     pub fn write(&self, from: &[u8], nonblocking: bool) -> Result<usize, Errno> {
         let Some(&from) = from.first_chunk() else { return Err(Errno(errno::EINVAL)) };
         let more = u64::from_ne_bytes(from);

@@ -97,7 +97,7 @@ pub fn remove_directory(path: &[u8]) -> Result<(), Errno> {
     with_tree(|tree, now| tree.remove_directory(path, now))
 }
 
-/// What there is to know about the file or directory at `path`.
+/// Size, times and so on of the file or directory at `path`.
 ///
 /// # Errors
 /// As on Linux.
@@ -111,7 +111,7 @@ impl OpenFile {
         self.access
     }
 
-    /// What there is to know about it.
+    /// Its size, times and so on.
     ///
     /// # Errors
     /// None, as it is open.

@@ -13,10 +13,10 @@ use alloc::{rc::Rc, vec::Vec};
 
 /// A descriptor to wait for, as the caller's ABI names it.
 pub trait Polled {
-    /// Which.
+    /// Its number.
     fn fd(&self) -> i32;
-    /// Takes note of what it is ready for, or that there is no such descriptor. Returns whether
-    /// the caller asked to be told that.
+    /// Notes what it is ready for, or that there is no such descriptor. Returns whether that is
+    /// something that the caller waits for.
     fn found(&mut self, ready: Result<Ready, Errno>) -> bool;
 }
 
@@ -42,7 +42,7 @@ pub fn poll(entries: &mut [impl Polled], timeout_ns: Option<u64>) -> usize {
     ready
 }
 
-/// Tells each entry what its descriptor is ready for; returns how many were asked for that.
+/// Tells each entry what its descriptor is ready for; returns how many wait for that.
 fn check(entries: &mut [impl Polled]) -> usize {
     with_table(|table| {
         let mut count = 0;

@@ -64,7 +64,7 @@ impl Socket {
         Self { id, waits, kind }
     }
 
-    /// Each message is one of its own.
+    /// Whether it keeps messages apart.
     pub fn is_datagram(&self) -> bool {
         self.kind == Kind::Datagram
     }
@@ -134,7 +134,7 @@ impl Socket {
         Ok(net::with(|network| network.set_membership(group, join))?)
     }
 
-    /// The error that has not been told yet, which is told by this.
+    /// The pending error, which this clears.
     pub fn take_error(&self) -> Option<Error> {
         net::with(|network| network.take_error(self.id))
     }
@@ -227,7 +227,7 @@ impl Socket {
         let (id, peer) = wait_for(&self.waits.readers, nonblocking, timeout, || {
             net::with(|network| network.accept(self.id))
         })?;
-        // One is woken for each connection; should two have come at once, the next is this one's to wake.
+        // One thread is woken for several connections that arrive at once: it wakes the next.
         if self.ready().readable {
             self.waits.readers.wake_one();
         }
@@ -244,7 +244,8 @@ impl Socket {
         };
         let mut attempt = net::with(|network| network.connect(self.id, to));
         if attempt == Err(Error::NoMemory) {
-            // Connections that were closed a moment ago give theirs back when their last packets have been.
+            // Connections that were closed a moment ago free theirs once their last packets are
+            // handled.
             let end = time::now_ns() + NO_MEMORY_TIME;
             while net::poll(time::now_ns()).is_some_and(|next| next <= time::now_ns().min(end)) {}
             attempt = net::with(|network| network.connect(self.id, to));

@@ -1,4 +1,5 @@
-//! What is in a file: pages, of which those that were never written are not there and read as zeros.
+//! What is in a file: pages, of which those that were never written are not there and read as
+//! zeros.
 
 use super::Error;
 use alloc::{boxed::Box, vec::Vec};

@@ -21,7 +21,7 @@ errors! {
     NotFound = 2, "no such file or directory";
     BadDescriptor = 9, "not a descriptor that is open for this";
     WouldBlock = 11, "the operation would have to wait";
-    Busy = 16, "the root directory stays where it is";
+    Busy = 16, "the root directory cannot be removed";
     Exists = 17, "there is a file of that name already";
     NotDirectory = 20, "a part of the path is not a directory";
     IsDirectory = 21, "it is a directory";

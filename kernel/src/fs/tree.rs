@@ -1,6 +1,7 @@
 //! The tree of directories and files.
 //!
-//! A file lives as long as it has a name or is open. Relative paths begin at the root: the ABI knows no working directory.
+//! A file exists as long as it has a name or is open. Relative paths begin at the root: the ABI has
+//! no working directory.
 
 mod lookup;
 #[cfg(test)]
@@ -27,7 +28,7 @@ pub struct Stat {
     pub len: u64,
     /// Bytes of memory it takes.
     pub allocated: u64,
-    /// Permissions, as it was made with; nobody is refused anything.
+    /// Permissions, as it was made with; they are not enforced.
     pub mode: u32,
     /// Names it has.
     pub links: u64,
@@ -131,13 +132,13 @@ impl Tree {
         self.entries(ino).is_ok()
     }
 
-    /// Opens a file or directory, which lives from now until [`close`](Self::close).
+    /// Opens a file or directory, which exists from now until [`close`](Self::close).
     ///
     /// # Errors
     /// As on Linux.
     pub fn open(&mut self, path: &[u8], how: Open, now: u64) -> Result<Ino, Error> {
-        let place = self.find(path)?;
-        let ino = match (place.ino, place.name) {
+        let found = self.find(path)?;
+        let ino = match (found.ino, found.name) {
             (Some(_), _) if how.create && how.exclusive => return Err(Error::Exists),
             (Some(ino), _) => {
                 match self.is_directory(ino) {
@@ -153,10 +154,10 @@ impl Tree {
                 ino
             }
             (None, Some(name)) if how.create => {
-                if place.directory {
+                if found.directory {
                     return Err(Error::IsDirectory);
                 }
-                let (parent, name) = (place.parent, name.to_vec());
+                let (parent, name) = (found.parent, name.to_vec());
                 let ino = self.insert(Kind::File(Content::default()), how.mode & 0o7777, now);
                 self.entries_mut(parent)?.insert(name, ino);
                 self.inode_mut(parent)?.modified = now;
@@ -262,9 +263,9 @@ impl Tree {
     /// # Errors
     /// As on Linux.
     pub fn make_directory(&mut self, path: &[u8], mode: u32, now: u64) -> Result<(), Error> {
-        let place = self.find(path)?;
-        let (None, Some(name)) = (place.ino, place.name) else { return Err(Error::Exists) };
-        let (parent, name) = (place.parent, name.to_vec());
+        let found = self.find(path)?;
+        let (None, Some(name)) = (found.ino, found.name) else { return Err(Error::Exists) };
+        let (parent, name) = (found.parent, name.to_vec());
         let ino = self.insert(Self::directory(parent), mode & 0o7777, now);
         self.entries_mut(parent)?.insert(name, ino);
         self.inode_mut(parent)?.modified = now;
@@ -276,28 +277,28 @@ impl Tree {
     /// # Errors
     /// As on Linux.
     pub fn remove_directory(&mut self, path: &[u8], now: u64) -> Result<(), Error> {
-        let place = self.find(path)?;
-        let ino = place.ino.ok_or(Error::NotFound)?;
+        let found = self.find(path)?;
+        let ino = found.ino.ok_or(Error::NotFound)?;
         let (entries, _) = self.entries(ino)?;
         let empty = entries.is_empty();
-        let Some(name) = place.name else {
+        let Some(name) = found.name else {
             return Err(if ino == ROOT { Error::Busy } else { Error::Invalid });
         };
         if !empty {
             return Err(Error::NotEmpty);
         }
-        self.remove(place.parent, name, ino, now)
+        self.remove(found.parent, name, ino, now)
     }
 
-    /// Removes a file's name, and the file when nobody has it open.
+    /// Removes a file's name, and the file when nothing has it open.
     ///
     /// # Errors
     /// As on Linux.
     pub fn unlink(&mut self, path: &[u8], now: u64) -> Result<(), Error> {
-        let place = self.find(path)?;
-        let ino = place.ino.ok_or(Error::NotFound)?;
-        match place.name {
-            Some(name) if !self.is_directory(ino) => self.remove(place.parent, name, ino, now),
+        let found = self.find(path)?;
+        let ino = found.ino.ok_or(Error::NotFound)?;
+        match found.name {
+            Some(name) if !self.is_directory(ino) => self.remove(found.parent, name, ino, now),
             _ => Err(Error::IsDirectory),
         }
     }

@@ -16,10 +16,10 @@ pub const SIZE: usize = 128 << 10;
 const LARGEST: usize = 16 << 10;
 /// The strictest alignment.
 const ALIGN: usize = 2048;
-/// With less than this free an arena is not looked into.
+/// An arena with less than this free is not searched.
 const FULL: usize = 8 << 10;
-/// How many arenas are looked into before there is a new one.
-const LOOKS: usize = 8;
+/// How many arenas are searched before there is a new one.
+const SEARCHED: usize = 8;
 
 /// What an arena begins with.
 #[repr(C, align(64))]
@@ -62,8 +62,8 @@ impl Arenas {
     pub fn take(&self, layout: Layout) -> Option<NonNull<u8>> {
         // SAFETY: arenas in the list are alive; likewise below.
         let arenas = core::iter::successors(self.with_room.first(), |a| unsafe { List::after(*a) });
-        for arena in arenas.take(LOOKS) {
-            // SAFETY: as above, and nobody else has its heap.
+        for arena in arenas.take(SEARCHED) {
+            // SAFETY: as above, and nothing else has its heap.
             let heap = unsafe { &mut (*arena.as_ptr()).heap };
             let before = heap.free();
             if let Ok(block) = heap.allocate_first_fit(layout) {
@@ -79,14 +79,15 @@ impl Arenas {
         None
     }
 
-    /// Takes a block back, and says what arena has become empty by that: it is the caller's again.
+    /// Takes a block back; returns the arena that has become empty by that, which is the caller's
+    /// again.
     ///
     /// # Safety
-    /// `block` came from [`take`](Self::take) with this layout, and nobody uses it any more.
+    /// `block` came from [`take`](Self::take) with this layout, and nothing uses it any more.
     pub unsafe fn give(&self, block: NonNull<u8>, layout: Layout) -> Option<NonNull<u8>> {
         let at = block.as_ptr().map_addr(|a| a & !(SIZE - 1)).cast::<Arena>();
         // SAFETY: the block lies in an arena, which begins there, is alive while a block of it is
-        // in use, and nobody else has its heap.
+        // in use, and nothing else has its heap.
         let (arena, heap) = unsafe { (NonNull::new_unchecked(at), &mut (*at).heap) };
         let before = heap.free();
         // SAFETY: as the caller promises.
@@ -111,7 +112,7 @@ impl Arenas {
     }
 
     fn release(&self, arena: NonNull<Arena>) -> NonNull<u8> {
-        // SAFETY: alive, until the caller does away with it.
+        // SAFETY: alive, until the caller reuses it.
         unsafe {
             List::remove(arena);
             self.free.set(self.free.get() - (*arena.as_ptr()).heap.free());

@@ -1,4 +1,5 @@
-//! Sizes of small blocks: steps of 16 bytes up to 128, then four to each doubling. So at most a fifth of a block is lost.
+//! Sizes of small blocks: steps of 16 bytes up to 128, then four to each doubling. So at most a
+//! fifth of a block is lost.
 
 use core::alloc::Layout;
 
@@ -47,7 +48,8 @@ pub fn of(layout: Layout) -> Option<usize> {
         if align > ALIGN {
             return None;
         }
-        // Blocks lie at multiples of their size from a start that is aligned to 64, so sizes that are multiples of the alignment do.
+        // Blocks lie at multiples of their size from a start that is aligned to 64, so a size that
+        // is a multiple of the alignment keeps it.
         size = size.next_multiple_of(align);
     }
     let sixteenths = size.checked_add(15)? / 16;

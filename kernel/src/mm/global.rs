@@ -43,7 +43,7 @@ impl Source for TheZone {
 /// Gives `[start, end)` to the heap and to stacks.
 ///
 /// # Safety
-/// It is writable, and nobody else's for good.
+/// It is writable, and nothing else ever uses it.
 pub unsafe fn init(start: usize, end: usize) {
     // SAFETY: as the caller promises.
     ZONE.with(|z| *z = unsafe { Zone::new(start, end) });
@@ -52,8 +52,8 @@ pub unsafe fn init(start: usize, end: usize) {
 
 /// Lends the zone to `f`, which is short and calls nothing else.
 ///
-/// The handler of page faults needs the zone whatever the kernel was doing, so it must not be lent out when a stack grows:
-/// the stack that `f` needs is committed before.
+/// The handler of page faults needs the zone whatever the kernel was doing, so it must not be lent
+/// out when a stack grows: the stack that `f` needs is committed before.
 pub fn zone<R>(f: impl FnOnce(&mut Zone) -> R) -> R {
     cpu::touch_stack();
     ZONE.with(f)
@@ -69,7 +69,7 @@ pub(super) fn take_chunk() -> Option<usize> {
 /// Takes a stack's chunk back.
 ///
 /// # Safety
-/// It came from [`take_chunk`], and nobody uses it any more.
+/// It came from [`take_chunk`], and nothing uses it any more.
 pub(super) unsafe fn give_chunk(chunk: usize) {
     // Before it can be taken again.
     page_hints::set(chunk, chunk + CHUNK);
@@ -77,7 +77,7 @@ pub(super) unsafe fn give_chunk(chunk: usize) {
     zone(|z| unsafe { z.give(chunk, CHUNK / PAGE) });
 }
 
-/// Gives back what the heap has and does not use; says whether that was anything.
+/// Returns to the zone what the heap has and does not use; false if there was nothing.
 pub fn shrink() -> bool {
     HEAP.with(Heap::shrink)
 }
@@ -95,16 +95,16 @@ fn allocate_but(layout: Layout, keep: usize) -> *mut u8 {
         return ptr::without_provenance_mut(layout.align());
     }
     let mut block = HEAP.with(|h| h.allocate(layout, keep));
-    if block.is_none() && stacks::cool() {
+    if block.is_none() && stacks::release_idle() {
         block = HEAP.with(|h| h.allocate(layout, keep));
     }
     block.map_or(ptr::null_mut(), NonNull::as_ptr)
 }
 
-/// Frees. Null is let pass.
+/// Frees. Null is ignored.
 ///
 /// # Safety
-/// `block` is null, or came from here with this layout and nobody uses it any more.
+/// `block` is null, or came from here with this layout and nothing uses it any more.
 #[inline]
 pub unsafe fn free(block: *mut u8, layout: Layout) {
     if layout.size() == 0 {

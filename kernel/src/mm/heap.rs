@@ -83,7 +83,7 @@ impl<S: Source> Heap<S> {
     /// Takes a block back.
     ///
     /// # Safety
-    /// `block` came from [`allocate`](Self::allocate) with this layout, and nobody uses it any
+    /// `block` came from [`allocate`](Self::allocate) with this layout, and nothing uses it any
     /// more.
     #[inline]
     pub unsafe fn free(&mut self, block: NonNull<u8>, layout: Layout) {
@@ -97,7 +97,7 @@ impl<S: Source> Heap<S> {
                 }
                 // SAFETY: as the caller promises; the layout leads to the class that it came from.
                 if let Given::Empty(slab) = unsafe { self.small[class].give(class, block) } {
-                    // SAFETY: an empty slab is nobody's.
+                    // SAFETY: nothing uses an empty slab.
                     unsafe { self.give(slab.cast(), pages(slab_size(class))) };
                 }
             }
@@ -109,7 +109,7 @@ impl<S: Source> Heap<S> {
                 }
                 // SAFETY: as the caller promises.
                 if let Some(arena) = unsafe { self.arenas.give(block, layout) } {
-                    // SAFETY: an empty arena is nobody's.
+                    // SAFETY: nothing uses an empty arena.
                     unsafe { self.give(arena, pages(arena::SIZE)) };
                 }
             }
@@ -147,19 +147,19 @@ impl<S: Source> Heap<S> {
         self.arenas.free()
     }
 
-    /// Gives back slabs and arenas that are empty and kept for the next block; says whether there
-    /// were any.
+    /// Returns slabs and arenas to the zone that are empty and kept for the next block; false if
+    /// there were none.
     pub fn shrink(&mut self) -> bool {
         let mut any = false;
         for class in 0..classes::COUNT {
             if let Some(slab) = self.small[class].release_empty() {
-                // SAFETY: an empty slab is nobody's.
+                // SAFETY: nothing uses an empty slab.
                 unsafe { self.give(slab.cast(), pages(slab_size(class))) };
                 any = true;
             }
         }
         if let Some(arena) = self.arenas.release_empty() {
-            // SAFETY: an empty arena is nobody's.
+            // SAFETY: nothing uses an empty arena.
             unsafe { self.give(arena, pages(arena::SIZE)) };
             any = true;
         }
@@ -213,7 +213,7 @@ impl<S: Source> Heap<S> {
     }
 
     /// # Safety
-    /// The pages came from [`run`](Self::run), and nobody uses them any more.
+    /// The pages came from [`run`](Self::run), and nothing uses them any more.
     unsafe fn give(&self, at: NonNull<u8>, pages: usize) {
         let from = at.as_ptr().expose_provenance();
         // Before it can be taken again: a stack may grow as soon as the zone has it.

@@ -1,7 +1,7 @@
 //! Slabs: pieces of memory cut into blocks of one size.
 //!
-//! A slab begins with its header and is aligned to its size, so a block's address leads to it. Blocks are cut off as they
-//! are needed: what was never used is never touched.
+//! A slab begins with its header and is aligned to its size, so a block's address leads to it.
+//! Blocks are cut off as they are needed: what was never used is never touched.
 
 use core::{cell::Cell, ptr::NonNull};
 
@@ -44,7 +44,7 @@ unsafe impl Linked for Slab {
 #[derive(Debug)]
 pub struct Slabs(List<Slab>);
 
-/// What giving a block back came to.
+/// What giving a block back led to.
 #[derive(Debug)]
 pub enum Given {
     /// Nothing more.
@@ -88,11 +88,12 @@ impl Slabs {
     /// Takes a block back.
     ///
     /// # Safety
-    /// It came from [`take`](Self::take) of this class, and nobody uses it any more.
+    /// It came from [`take`](Self::take) of this class, and nothing uses it any more.
     #[inline]
     pub unsafe fn give(&self, class: usize, block: NonNull<u8>) -> Given {
         let at = block.as_ptr().map_addr(|a| a & !(slab_size(class) - 1)).cast::<Slab>();
-        // SAFETY: the block lies in a slab, which begins there, and is alive while a block of it is in use.
+        // SAFETY: the block lies in a slab, which begins there, and is alive while a block of it is
+        // in use.
         let (at, slab) = unsafe { (NonNull::new_unchecked(at), &*at) };
         let was_full = slab.is_full(class);
         let free = block.cast::<Free>();
@@ -126,7 +127,8 @@ impl Slabs {
     /// Adds memory to cut blocks off.
     ///
     /// # Safety
-    /// `memory` is of [`slab_size`], aligned to it, and the caller's until it is given back as empty.
+    /// `memory` is of [`slab_size`], aligned to it, and the caller's until it is given back as
+    /// empty.
     pub unsafe fn add(&self, memory: NonNull<u8>) {
         let slab = memory.cast::<Slab>();
         let header = Slab {

@@ -1,7 +1,9 @@
-//! Stacks: slots of a virtual window, the lowest chunk of each never mapped, the rest committed as it is touched.
+//! Stacks: slots of a virtual window, the lowest chunk of each never mapped, the rest committed as
+//! it is touched.
 //!
-//! A slot's size is a power of two, and the window has a region for each size. So the monitor sees from an address alone
-//! which chunks are guards, and never maps one, whoever asks. The guard is part of the size that was asked for.
+//! A slot's size is a power of two, and the window has a region for each size. So the monitor sees
+//! from an address alone which chunks are guards, and never maps one. The guard is part of the size
+//! that was asked for.
 
 use alloc::vec::Vec;
 use core::cell::Cell;
@@ -22,19 +24,19 @@ const LEAST: usize = 64 << 10;
 const SIZES: usize = WINDOW_SIZE >> REGION_SHIFT;
 /// What an idle slot may keep committed for the next thread.
 const KEEP: usize = 2 * CHUNK;
-/// Of how many chunks from the top it is remembered what they are made of.
+/// Of how many chunks from the top the frames are remembered.
 const REMEMBERED: usize = 16;
-/// How many idle slots keep anything.
+/// How many idle slots keep anything committed.
 const WARM: usize = 64;
 
-/// A slot that is somebody's stack: `[bottom, top)`, growing down.
+/// A slot in use as a stack: `[bottom, top)`, growing down.
 #[derive(Debug)]
 pub struct Stack {
     bottom: usize,
     top: usize,
     /// What lies from here to the top is mapped.
     committed: Cell<usize>,
-    /// What the first chunks from the top are made of, by number of the chunk in RAM.
+    /// The frames of the first chunks from the top, by number of the chunk in RAM.
     chunks: [Cell<u32>; REMEMBERED],
 }
 
@@ -52,14 +54,15 @@ static SLOTS: KernelCell<Slots> =
     KernelCell::new(Slots { made: [0; SIZES], warm: Vec::new(), bare: Vec::new() });
 
 impl Stack {
-    /// A stack of `size` bytes or a little more, its guard included, with its top chunk committed. `None` without memory.
+    /// A stack of `size` bytes or a little more, its guard included, with its top chunk committed.
+    /// `None` without memory.
     pub fn new(size: usize) -> Option<Self> {
         let size = size.max(LEAST).checked_next_power_of_two()?;
         let stack = Self::reused(size).or_else(|| Self::fresh(size))?;
         if stack.committed.get() < stack.top || stack.commit(stack.top - CHUNK) {
             return Some(stack);
         }
-        if (shrink() | cool()) && stack.commit(stack.top - CHUNK) {
+        if (shrink() | release_idle()) && stack.commit(stack.top - CHUNK) {
             return Some(stack);
         }
         stack.retire();
@@ -109,8 +112,8 @@ impl Stack {
         (self.bottom..self.top).contains(&address)
     }
 
-    /// Commits all from the chunk that holds `address` upwards; false without memory, and for what is not of the stack. Called by the
-    /// handler of page faults, whatever the kernel was doing.
+    /// Commits all from the chunk that holds `address` upwards; false without memory, and for what
+    /// is not of the stack. Called by the handler of page faults, whatever the kernel was doing.
     pub fn commit(&self, address: usize) -> bool {
         if !(self.bottom + CHUNK..self.committed.get()).contains(&address) {
             return false;
@@ -118,7 +121,7 @@ impl Stack {
         while self.committed.get() > address {
             let Some(frames) = take_chunk() else { return false };
             let chunk = self.committed.get() - CHUNK;
-            // SAFETY: the frames were just taken and are nobody else's.
+            // SAFETY: the frames were just taken, and nothing else uses them.
             if !unsafe { map_chunk(chunk, frames) } {
                 // SAFETY: not mapped, so not used.
                 unsafe { give_chunk(frames) };
@@ -132,7 +135,8 @@ impl Stack {
         true
     }
 
-    /// Calls `f` with the pieces of RAM below `address` of the stack, as far as they are remembered.
+    /// Calls `f` with the pieces of RAM below `address` of the stack, as far as they are
+    /// remembered.
     pub fn each_frame_below(&self, address: usize, mut f: impl FnMut(usize, usize)) {
         let committed = (self.top - self.committed.get()) / CHUNK;
         for (n, chunk) in self.chunks.iter().take(committed).enumerate() {
@@ -155,7 +159,7 @@ impl Stack {
         }
     }
 
-    /// Gives the slot up, for the next thread. Nothing may run on it.
+    /// Keeps the slot for the next thread. Nothing may run on it.
     pub fn retire(self) {
         let warm = SLOTS.with(|s| s.warm.len() < WARM);
         let keep = if warm { self.top - KEEP } else { self.top };
@@ -164,10 +168,11 @@ impl Stack {
     }
 }
 
-/// Gives back what stacks keep that nobody uses, for a heap that has run out of memory; says whether that was anything.
-pub fn cool() -> bool {
-    // Lent when it is the slots' own list that wants to grow.
-    let cooled = SLOTS.try_with(|slots| {
+/// Returns to the zone what idle stacks keep, for a heap that has run out of memory; false if there
+/// was nothing.
+pub fn release_idle() -> bool {
+    // Lent while the slots' own list grows.
+    let released = SLOTS.try_with(|slots| {
         let any = !slots.warm.is_empty();
         while let Some(stack) = slots.warm.pop() {
             stack.uncommit(stack.top);
@@ -175,10 +180,10 @@ pub fn cool() -> bool {
         }
         any
     });
-    cooled.unwrap_or(false)
+    released.unwrap_or(false)
 }
 
-/// Calls `f` with each stack that nobody uses.
+/// Calls `f` with each idle stack.
 pub fn each_idle(f: impl FnMut(&Stack)) {
     SLOTS.with(|slots| slots.warm.iter().for_each(f));
 }

@@ -48,7 +48,7 @@ impl Zone {
     /// The memory `[start, end)`.
     ///
     /// # Safety
-    /// It is writable, and nobody else's for good.
+    /// It is writable, and nothing else ever uses it.
     #[must_use]
     pub unsafe fn new(start: usize, end: usize) -> Self {
         let base = start & !(WORD - 1);
@@ -122,7 +122,7 @@ impl Zone {
     /// Takes `pages` pages back that start at `address`.
     ///
     /// # Safety
-    /// They came from [`take_run`](Self::take_run) or [`take`](Self::take), and nobody uses them
+    /// They came from [`take_run`](Self::take_run) or [`take`](Self::take), and nothing uses them
     /// any more.
     pub unsafe fn give(&mut self, address: usize, pages: usize) {
         let start = self.page(address);
@@ -227,7 +227,7 @@ impl Zone {
                 word => {
                     let mut left = BITS;
                     while left > 0 {
-                        // What is above has been looked at.
+                        // What is above has been counted.
                         let rest = word << (BITS - left);
                         let used = (rest.leading_zeros() as usize).min(left);
                         if used > 0 {

@@ -1,18 +1,20 @@
 //! How much buffer a new connection gets.
 //!
-//! smoltcp's buffers cannot grow, and a guest may have 16 MiB and thousands of connections. So each new connection gets a
-//! fixed share of what is left of a budget: the first ones have windows that fill a link, and the thousandth still works.
+//! smoltcp's buffers cannot grow, and a guest may have 16 MiB and thousands of connections. So each
+//! new connection gets a fixed share of what is left of a budget: the first ones have windows that
+//! fill a link, and the thousandth still works.
 
 use super::Error;
 
 /// Largest buffer of one direction.
 const LARGEST: usize = 64 << 10;
-/// Smallest one, given also when the budget is used up: what bounds memory then is the number of connections.
+/// Smallest one, given also when the budget is used up: then the number of connections bounds
+/// memory.
 const SMALLEST: usize = 1 << 10;
 /// A connection's buffers take at most this part of what is left.
 const SHARE: usize = 24;
 
-/// Memory that new connections leave to others: those that are there go on.
+/// Memory that new connections leave to existing ones, bytes.
 const RESERVE: usize = 256 << 10;
 
 /// What all connections together should take.
@@ -29,8 +31,9 @@ impl Budget {
         Self { total, used: 0 }
     }
 
-    /// Buffers for a new connection: the size of each direction's. `has_room` tells whether so many bytes could be had in one piece;
-    /// `ends` is 2 if both ends of the connection will be here: then there must be room for the other as well.
+    /// Buffers for a new connection: the size of each direction's, bytes. `has_room` says whether
+    /// that many bytes can be allocated in one piece; `ends` is 2 if both ends of the connection
+    /// will be in this guest: then there must be room for the other as well.
     ///
     /// # Errors
     /// [`Error::NoMemory`] when there should be no more connections.
@@ -53,7 +56,7 @@ impl Budget {
         self.used
     }
 
-    /// Part of the budget that those may hold which only wait for their peers to have forgotten them.
+    /// Part of the budget that connections in TIME-WAIT may hold.
     pub fn idle_share(&self) -> usize {
         self.total / 16
     }

@@ -1,4 +1,4 @@
-//! How connections begin, what becomes of them, and how they end.
+//! Connection state: how connections begin, what becomes of them, and how they end.
 
 use super::{
     Error, LinkId, SocketId,
@@ -13,13 +13,13 @@ use smoltcp::{socket::tcp::State, wire::IpListenEndpoint};
 /// Connections in TIME-WAIT that are kept; the oldest goes first.
 const TIME_WAIT_MAX: usize = 64;
 
-/// Why a connection is looked at.
+/// Why a connection's state is checked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
     /// A packet came for it.
     Arrival,
-    /// It may send, or a timer is due.
-    Turn,
+    /// The TX scheduler let it send, or a timer is due.
+    Scheduled,
     /// The program did something.
     Call,
 }
@@ -64,8 +64,8 @@ impl<D: NetDevice> Stack<D> {
         }
     }
 
-    /// Finds out what has become of a connection, and when it is to be looked at next.
-    pub(super) fn look_at(&mut self, id: SocketId, cause: Cause) {
+    /// Updates the state of a connection, and schedules when it is checked next.
+    pub(super) fn update(&mut self, id: SocketId, cause: Cause) {
         let Some(Socket::Tcp(tcp)) = self.sockets.get_mut(id.0) else { return };
         let Role::Connection(connection) = &mut tcp.role else { return };
         let (was, is) = (connection.seen, connection.socket().state());
@@ -76,7 +76,7 @@ impl<D: NetDevice> Stack<D> {
                 State::Closed => {
                     let error = match cause {
                         Cause::Arrival => Error::ConnectionRefused,
-                        Cause::Turn | Cause::Call => Error::TimedOut,
+                        Cause::Scheduled | Cause::Call => Error::TimedOut,
                     };
                     return self.connection_failed(id, error);
                 }
@@ -100,7 +100,7 @@ impl<D: NetDevice> Stack<D> {
                         _ if regular => None,
                         Cause::Arrival if was == State::CloseWait => Some(Error::BrokenPipe),
                         Cause::Arrival => Some(Error::ConnectionReset),
-                        Cause::Turn => Some(Error::TimedOut),
+                        Cause::Scheduled => Some(Error::TimedOut),
                         Cause::Call => None,
                     };
                 }
@@ -108,12 +108,12 @@ impl<D: NetDevice> Stack<D> {
             }
             Phase::Orphan => {
                 if connection.socket().recv_queue() > 0 && is != State::Closed {
-                    // Nobody will ever read it: the peer should know.
+                    // No program will ever read it: the peer should know.
                     connection.socket_mut().abort();
                     connection.seen = State::Closed;
                 } else if is == State::TimeWait {
-                    // Within the machine nothing is lost: what there is to be said has been, when it had its turn.
-                    if connection.link == LinkId::Loopback && cause == Cause::Turn {
+                    // Within the guest nothing is lost: once it was let send, all has been sent.
+                    if connection.link == LinkId::Loopback && cause == Cause::Scheduled {
                         self.remove_connection(id);
                         return;
                     }
@@ -128,7 +128,7 @@ impl<D: NetDevice> Stack<D> {
         self.schedule(id);
     }
 
-    /// Keeps a connection in TIME-WAIT, as far as there is room for such.
+    /// Keeps a connection in TIME-WAIT, as far as there is room.
     fn wait_out(&mut self, id: SocketId) {
         let Some(connection) = self.connection(id) else { return };
         if mem::replace(&mut connection.waits, true) {
@@ -144,7 +144,7 @@ impl<D: NetDevice> Stack<D> {
         }
     }
 
-    /// A connection that `listener` was asked for is there.
+    /// A connection to `listener` is open.
     fn opened(&mut self, id: SocketId, listener: SocketId) {
         if let Some(connection) = self.connection(id) {
             connection.phase = Phase::Queued(listener);
@@ -197,7 +197,7 @@ impl<D: NetDevice> Stack<D> {
 
     /// Removes a socket from all tables.
     pub(super) fn forget(&mut self, id: SocketId) {
-        // What is left of it in `turn` and `stuck` finds nothing, or another socket with nothing to do.
+        // Its entries in `tx_queue` and `stuck` find nothing, or another socket with nothing to do.
         match self.sockets.remove(id.0) {
             Some(Socket::Tcp(tcp)) => {
                 if let Some(bound) = tcp.bound {

@@ -28,14 +28,14 @@ errors! {
     NotSupported = 95, "not supported by this kind of socket";
     FamilyNotSupported = 97, "only IPv4 addresses are supported";
     AddressInUse = 98, "another socket has this address";
-    AddressNotAvailable = 99, "the address is none of this machine's";
+    AddressNotAvailable = 99, "the address is none of this guest's";
     NetworkUnreachable = 101, "there is no network device, or no route";
-    ConnectionAborted = 103, "the connection was given up";
+    ConnectionAborted = 103, "the connection was aborted";
     ConnectionReset = 104, "the peer reset the connection";
     IsConnected = 106, "the socket is connected already";
     NotConnected = 107, "the socket is not connected";
     TimedOut = 110, "the peer did not answer in time";
-    ConnectionRefused = 111, "nobody listens there";
+    ConnectionRefused = 111, "no socket listens there";
     HostUnreachable = 113, "the host does not answer on its network";
     Already = 114, "a connection attempt is under way already";
     InProgress = 115, "the connection attempt goes on";

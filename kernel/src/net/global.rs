@@ -1,4 +1,5 @@
-//! The kernel's network: the stack on this machine's device, when it runs, and who waits for it.
+//! The kernel's network: the stack on this guest's device, when it runs, and the threads that wait
+//! for it.
 
 use super::{
     LinkId, SocketId, awaited,
@@ -20,12 +21,12 @@ use core::{
 };
 use vmm_lite_interface::control::NetAddress;
 
-/// The stack as it is here.
+/// The stack on the virtio driver.
 pub type Network = Stack<VirtioNet>;
 
 struct Global {
     network: Network,
-    /// Who waits for which socket, by its number.
+    /// Threads that wait for each socket, by its number.
     waits: Vec<Option<Rc<Waits>>>,
     touched: Vec<SocketId>,
 }
@@ -36,13 +37,14 @@ static GLOBAL: KernelCell<Option<Global>> = KernelCell::new(None);
 const TRANSMIT: u16 = 1;
 /// Part of the memory that connections' buffers should take together.
 const BUFFERS_SHARE: usize = 4;
-/// Sets the network device going, so that it says where it is, and answers its neighbors even for a program that does not use it.
+/// Starts the network device, so that it announces its address, and answers its neighbors even for
+/// a program that does not use it.
 pub fn init() {
     if platform::net_mmio().is_some() {
         GLOBAL.with(|global| {
             let global = global.get_or_insert_with(make);
             global.network.announce();
-            global.settle_up();
+            global.notify();
         });
     }
 }
@@ -73,7 +75,7 @@ fn make() -> Global {
     Global { network, waits: Vec::new(), touched: Vec::new() }
 }
 
-/// Whether so many bytes could be had in one piece.
+/// Whether that many bytes can be allocated in one piece.
 fn has_room(bytes: usize) -> bool {
     let Ok(layout) = Layout::from_size_align(bytes.max(1), 16) else { return false };
     let block = mm::allocate(layout);
@@ -93,8 +95,8 @@ fn v4(ip: IpAddr) -> Option<Ipv4Addr> {
 }
 
 impl Global {
-    /// Wakes those whose sockets have changed, and tells the device what it has been given.
-    fn settle_up(&mut self) {
+    /// Wakes threads whose sockets have changed, and notifies the device of what it has been given.
+    fn notify(&mut self) {
         if self.network.any_touched() {
             self.network.take_touched(&mut self.touched);
             for &id in &self.touched {
@@ -106,7 +108,8 @@ impl Global {
         }
         if let Some(device) = self.network.device() {
             device.kick(|queue, wants| {
-                // A device served at the doorbell wants no telling; that there is something to be sent is for the platform to know.
+                // A device that is served at the doorbell wants no notification; the platform still
+                // has to know that there is something to be sent.
                 if wants || queue == TRANSMIT && platform::control().is_some() {
                     platform::notify_net(queue);
                 }
@@ -120,18 +123,18 @@ pub fn with<R>(f: impl FnOnce(&mut Network) -> R) -> R {
     GLOBAL.with(|global| {
         let global = global.get_or_insert_with(make);
         let result = f(&mut global.network);
-        global.settle_up();
+        global.notify();
         result
     })
 }
 
-/// A new socket, and who waits for it.
+/// A new socket, and its wait queues.
 pub fn socket(kind: Kind) -> (SocketId, Rc<Waits>) {
     let id = with(|network| network.socket(kind));
     (id, waits(id))
 }
 
-/// Makes room for those who will wait for a socket that is new.
+/// Makes the wait queues of a socket that is new.
 pub fn waits(id: SocketId) -> Rc<Waits> {
     let waits = Rc::new(Waits::default());
     GLOBAL.with(|global| {
@@ -158,35 +161,36 @@ pub fn close(id: SocketId) {
         if global.network.lingers() {
             global.network.poll(time::now_ns());
         }
-        global.settle_up();
+        global.notify();
         global.network.lingering_is_full()
     });
     if full {
-        // Rather than that the next one that is closed costs the oldest its place.
+        // Else the next one that is closed would make the oldest lose what it has to send.
         platform::poll();
         poll(time::now_ns());
     }
 }
 
-/// The scheduler's call: moves packets. When to be called again at the latest; now, if there is more to do.
+/// Moves packets. Returns when to call again at the latest: `now_ns` if there is more to do.
 pub fn poll(now_ns: u64) -> Option<u64> {
     GLOBAL.with(|global| {
         let global = global.as_mut()?;
         let next = global.network.poll(now_ns);
-        global.settle_up();
+        global.notify();
         next
     })
 }
 
 /// Whether the device has sent every frame that it was given.
-pub fn is_settled() -> bool {
+pub fn device_has_sent_all() -> bool {
     GLOBAL.with(|global| {
         let device = global.as_mut().and_then(|global| global.network.device());
-        device.is_none_or(VirtioNet::is_settled)
+        device.is_none_or(VirtioNet::has_sent_all)
     })
 }
 
-/// Calls `page` with the address of each page of the device's buffers whose content matters to nobody at this instant.
+/// Calls `page` with the address of each page of the device's buffers whose content need not be
+/// kept now.
 pub fn empty_pages(page: impl FnMut(usize)) {
     GLOBAL.with(|global| {
         if let Some(device) = global.as_mut().and_then(|global| global.network.device()) {
@@ -195,7 +199,7 @@ pub fn empty_pages(page: impl FnMut(usize)) {
     });
 }
 
-/// Takes over what the VMM says of who this machine is.
+/// Uses the addresses that the VMM has given to this guest.
 pub fn adopt(address: &NetAddress) {
     let given = address.given.load(Relaxed);
     let has = |bit: u32| given & bit != 0;
@@ -210,7 +214,7 @@ pub fn adopt(address: &NetAddress) {
         if let Some(global) = global {
             let [mac @ .., _, _] = mac;
             global.network.readdress(mac, ip, gateway);
-            global.settle_up();
+            global.notify();
         }
     });
 }

@@ -1,4 +1,4 @@
-//! Sockets that programs have let go of, and that still have something to send.
+//! Sockets that programs have closed, and that still have something to send.
 
 use super::{
     LinkId, SocketId,
@@ -8,13 +8,14 @@ use super::{
 use crate::drivers::NetDevice;
 use smoltcp::socket::tcp::State;
 
-/// UDP sockets that linger at most, and what they may hold together; the oldest goes first. They
-/// linger while the device takes nothing, or while a neighbor is looked for: that ends by itself.
+/// UDP sockets that linger at most, and what they may hold together, bytes; the oldest goes first.
+/// They linger while the device takes nothing, or while a neighbor is searched for: that ends by
+/// itself.
 const SOCKETS_MAX: usize = 64;
 const BYTES_MAX: usize = 512 << 10;
 
 impl<D: NetDevice> Stack<D> {
-    /// The program lets go of a UDP socket: its port is free, and what it has sent still leaves.
+    /// The program closes a UDP socket: its port is free, and what it has sent still leaves.
     pub(super) fn close_datagram(&mut self, id: SocketId) {
         let Some(Socket::Udp(udp)) = self.sockets.get_mut(id.0) else { return };
         if let Some(port) = udp.close() {
@@ -58,16 +59,17 @@ impl<D: NetDevice> Stack<D> {
     }
 
     /// How much of what programs have sent by `link` has not left, or is not acknowledged, of the
-    /// sockets that they have let go of: 0 when there is nothing to wait for.
+    /// sockets that they have closed: 0 when there is nothing to wait for.
     pub fn unfinished(&mut self, link: LinkId) -> usize {
         let parts = usize::from(self.links.has_parts(link, self.now));
         let of_socket = |socket: &Socket| match socket {
             Socket::Udp(udp) if udp.closed => udp.unsent(link),
             Socket::Tcp(Tcp { role: Role::Connection(connection), .. }) => {
-                let said = matches!(connection.socket().state(), State::FinWait2 | State::TimeWait);
+                let finished =
+                    matches!(connection.socket().state(), State::FinWait2 | State::TimeWait);
                 let mine = connection.link == link && connection.phase == Phase::Orphan;
                 match connection.socket().send_queue() {
-                    _ if !mine || said || connection.over() => 0,
+                    _ if !mine || finished || connection.over() => 0,
                     bytes => bytes + 1,
                 }
             }

@@ -1,7 +1,8 @@
 //! One network link: a device, and smoltcp's interface on it.
 //!
-//! smoltcp looks at every socket of a set for every packet. Here each connection is a set of its own, so that a
-//! packet costs the same with one connection as with thousands: [`peek`](mod@super::peek) finds whom it is for.
+//! smoltcp checks every socket of a set for every packet. Here each connection is a set of its own,
+//! so a packet costs the same with one connection as with thousands: [`peek`](mod@super::peek)
+//! finds the socket that it is for.
 
 use super::{
     loopback::Loopback,
@@ -25,7 +26,7 @@ use smoltcp::{
 /// Which link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LinkId {
-    /// The machine itself.
+    /// The guest itself.
     Loopback,
     /// The network device.
     Ethernet,
@@ -46,8 +47,8 @@ pub enum Sent {
 pub struct Link<D> {
     iface: Box<Interface>,
     device: D,
-    /// Takes what is for no socket.
-    nobody: SocketSet<'static>,
+    /// An empty set, for what is for no socket.
+    no_sockets: SocketSet<'static>,
     /// Takes UDP datagrams that arrived in parts; made when the first part does.
     whole: Option<(SocketSet<'static>, SocketHandle)>,
 }
@@ -62,7 +63,7 @@ fn empty_set() -> SocketSet<'static> {
 impl<D: NetDevice> Link<D> {
     pub fn new(config: Config, mut device: D, now: Instant) -> Self {
         let iface = Box::new(Interface::new(config, &mut device, now));
-        Self { iface, device, nobody: empty_set(), whole: None }
+        Self { iface, device, no_sockets: empty_set(), whole: None }
     }
 
     pub fn iface(&mut self) -> &mut Interface {
@@ -73,7 +74,8 @@ impl<D: NetDevice> Link<D> {
         &mut self.device
     }
 
-    /// Tells switches and neighbors where `ip` is now: they may remember an earlier guest with the same addresses elsewhere.
+    /// Announces to switches and neighbors where `ip` is now: they may remember an earlier guest
+    /// with the same addresses elsewhere.
     pub fn announce(&mut self, ip: Ipv4Addr, now: Instant) {
         let HardwareAddress::Ethernet(mac) = self.iface.hardware_addr() else { return };
         let ethernet = EthernetRepr {
@@ -88,7 +90,7 @@ impl<D: NetDevice> Link<D> {
             target_hardware_addr: EthernetAddress([0; 6]),
             target_protocol_addr: ip,
         };
-        // A device that has no room for its first frame loses what is only advice.
+        // A device without room for its first frame loses the announcement: neighbors ask later.
         let Some(token) = self.device.transmit(now) else { return };
         token.consume(ethernet.buffer_len() + arp.buffer_len(), |buffer| {
             let mut frame = EthernetFrame::new_unchecked(buffer);
@@ -116,13 +118,15 @@ impl<D: NetDevice> Link<D> {
         Some(self.device.peek()?.bytes.get(header..)?.to_vec())
     }
 
-    /// Hands the next frame to the sockets of `set`, or to none. `false` when it could not be taken yet.
+    /// Hands the next frame to the sockets of `set`, or to none. `false` when it could not be taken
+    /// yet.
     fn ingress(&mut self, now: Instant, set: Option<&mut SocketSet<'static>>) -> bool {
-        let set = set.unwrap_or(&mut self.nobody);
+        let set = set.unwrap_or(&mut self.no_sockets);
         self.iface.poll_ingress_single(now, &mut self.device, set) != PollIngressSingleResult::None
     }
 
-    /// Takes the next frame, which is part of a datagram; the datagram if it is whole now, as an IP packet.
+    /// Takes the next frame, which is part of a datagram; the datagram if it is whole now, as an IP
+    /// packet.
     fn ingress_part(&mut self, now: Instant) -> Option<Option<Vec<u8>>> {
         let (set, handle) = self.whole.get_or_insert_with(|| {
             let buffer = |packets: usize, bytes: usize| {
@@ -156,7 +160,7 @@ impl<D: NetDevice> Link<D> {
 
     /// Whether some is left of a datagram that goes out in parts.
     fn has_parts(&mut self, now: Instant) -> bool {
-        self.iface.poll_at(now, &self.nobody).is_some_and(|at| at <= now)
+        self.iface.poll_at(now, &self.no_sockets).is_some_and(|at| at <= now)
     }
 
     /// Sends what is left of a datagram that goes out in parts. `false` while some is left.
@@ -165,7 +169,7 @@ impl<D: NetDevice> Link<D> {
             if !self.device.has_room() {
                 return false;
             }
-            self.iface.poll_egress(now, &mut self.device, &mut self.nobody);
+            self.iface.poll_egress(now, &mut self.device, &mut self.no_sockets);
         }
         true
     }

@@ -1,6 +1,7 @@
-//! The network: TCP and UDP over IPv4, by a virtio device or within the machine.
+//! The network: TCP and UDP over IPv4, by a virtio device or within the guest.
 //!
-//! - [`stack`] with [`calls`]: links, sockets, and what a program does with them; pure, no clock, no waiting
+//! - [`stack`] with [`calls`]: links, sockets, and what a program does with them; pure, no clock,
+//!   no waiting
 //! - [`dns`]: questions to name servers, and their answers
 //!
 //! IPv6 is not supported: such sockets are refused.

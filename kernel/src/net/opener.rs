@@ -4,7 +4,7 @@
 //! be seeded again, and whose next number can be told from a few that were seen. So an interface is
 //! made for each opening, with the one seed that makes it draw our number. Nothing else is left to
 //! it: the connection's packets go by its link's interface. Should smoltcp come to draw otherwise,
-//! a test says so.
+//! a test fails.
 
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
@@ -130,7 +130,7 @@ impl Device for Once<'_> {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ip;
         capabilities.max_transmission_unit = self.mtu;
-        // They were looked at when the packet was taken from its link.
+        // They were checked when the packet was taken from its link.
         capabilities.checksum = ChecksumCapabilities::ignored();
         capabilities
     }
@@ -144,8 +144,8 @@ impl RxToken for Packet<'_> {
     }
 }
 
-/// A socket that listens answers nothing to a SYN at once; what else smoltcp may have to say is not
-/// for the peer.
+/// A socket that listens answers nothing to a SYN at once; what else smoltcp may send is not for
+/// the peer.
 struct Nowhere;
 
 impl TxToken for Nowhere {

@@ -21,7 +21,7 @@ pub struct Options {
     pub ttl: u8,
     /// Time to live of multicast packets sent. Remembered only.
     pub multicast_ttl: u8,
-    /// Multicast packets come back to this machine. Remembered only.
+    /// Multicast packets come back to this guest. Remembered only.
     pub multicast_loop: bool,
 }
 

@@ -1,7 +1,8 @@
-//! Whom a received frame is for, found without processing it.
+//! Which socket a received frame is for, found without processing the frame.
 //!
-//! Frames come from strangers: whatever is odd, short or wrong is [`Peek::Other`] and left to smoltcp, which answers
-//! or drops it; a TCP or UDP checksum that does not hold is [`Peek::Bad`] and goes no further.
+//! Frames come from unauthenticated peers: what is odd, short or wrong is [`Peek::Other`] and left
+//! to smoltcp, which answers or drops it; a frame with a wrong TCP or UDP checksum is [`Peek::Bad`]
+//! and dropped.
 
 use core::net::{Ipv4Addr, SocketAddrV4};
 use smoltcp::{
@@ -17,9 +18,9 @@ use smoltcp::{
 pub enum Peek {
     /// A TCP segment.
     Tcp {
-        /// Who sent it.
+        /// The sender.
         from: SocketAddrV4,
-        /// Whom it is for.
+        /// The receiver.
         to: SocketAddrV4,
         /// It asks for a connection: SYN, and neither ACK nor RST.
         opens: bool,
@@ -28,9 +29,9 @@ pub enum Peek {
     },
     /// A whole UDP datagram.
     Udp {
-        /// Who sent it.
+        /// The sender.
         from: SocketAddrV4,
-        /// Whom it is for.
+        /// The receiver.
         to: SocketAddrV4,
         /// Where in the frame its payload is.
         payload: (usize, usize),
@@ -41,9 +42,9 @@ pub enum Peek {
         protocol: IpProtocol,
         /// Our end.
         local: SocketAddrV4,
-        /// Whom it was for.
+        /// The receiver that it was for.
         remote: SocketAddrV4,
-        /// Nobody has the port; else the way there is missing.
+        /// No socket has the port; else there is no route.
         port: bool,
     },
     /// Part of a datagram.
@@ -56,7 +57,8 @@ pub enum Peek {
     Other,
 }
 
-/// Looks at `frame`, which came by a link of kind `medium`. `checksum_good`: there is no need to verify TCP and UDP checksums.
+/// Parses `frame`, which came by a link of kind `medium`. `checksum_good`: TCP and UDP checksums
+/// need no check.
 pub fn peek(frame: &[u8], medium: Medium, checksum_good: bool) -> Peek {
     let packet = match medium {
         Medium::Ethernet => {
@@ -104,7 +106,7 @@ fn tcp(from: Ipv4Addr, to: Ipv4Addr, payload: &[u8], checksum_good: bool) -> Pee
 
 fn udp(from: Ipv4Addr, to: Ipv4Addr, payload: &[u8], start: usize, checksum_good: bool) -> Peek {
     let Ok(udp) = UdpPacket::new_checked(payload) else { return Peek::Other };
-    // A checksum of zero says that there is none.
+    // A checksum of zero means that there is none.
     if !checksum_good && udp.checksum() != 0 && !udp.verify_checksum(&from.into(), &to.into()) {
         return Peek::Bad;
     }
@@ -116,7 +118,8 @@ fn udp(from: Ipv4Addr, to: Ipv4Addr, payload: &[u8], start: usize, checksum_good
     }
 }
 
-/// An ICMP message that one of our packets, of which it holds the beginning, could not be delivered.
+/// An ICMP message that one of our packets, of which it holds the beginning, could not be
+/// delivered.
 fn unreachable(payload: &[u8], checksum_good: bool) -> Option<Peek> {
     let icmp = Icmpv4Packet::new_checked(payload).ok()?;
     if icmp.msg_type() != Icmpv4Message::DstUnreachable
@@ -280,7 +283,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_looked_at_safely(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), good: bool, ethernet: bool) {
+        fn any_bytes_are_parsed_safely(
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            good: bool,
+            ethernet: bool,
+        ) {
             // Mostly IPv4, so that the inner parts get their share.
             let start = if ethernet { 14 } else { 0 };
             if ethernet && bytes.len() > 14 {
@@ -296,7 +303,11 @@ mod tests {
         }
 
         #[test]
-        fn a_cut_or_changed_datagram_stays_in_bounds(at in 0_usize..48, bit in 0_u8..8, cut in 0_usize..48) {
+        fn a_cut_or_changed_datagram_stays_in_bounds(
+            at in 0_usize..48,
+            bit in 0_u8..8,
+            cut in 0_usize..48,
+        ) {
             let mut bytes = datagram(b"twenty bytes of data");
             if at < bytes.len() { bytes[at] ^= 1 << bit; }
             bytes.truncate(bytes.len() - cut);

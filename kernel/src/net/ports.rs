@@ -1,4 +1,4 @@
-//! Which addresses and ports are taken, and by whom.
+//! Which addresses and ports are taken, and by which sockets.
 
 use super::{Error, SocketId};
 use alloc::vec::Vec;
@@ -20,7 +20,7 @@ pub struct Bound {
     pub address: Ipv4Addr,
     /// It may share its port with others that allow it too.
     pub reuse: bool,
-    /// It accepts connections: then it shares with nobody.
+    /// It accepts connections: then it does not share.
     pub listens: bool,
 }
 
@@ -62,8 +62,8 @@ impl Ports {
         Ok(port)
     }
 
-    /// A port that nobody is bound to and that `free` agrees to, hard to guess (RFC 6056): each try
-    /// is drawn anew. Where nearly all are taken, the search goes on in order from the last one
+    /// A port that no socket is bound to and that `free` agrees to, hard to guess (RFC 6056): each
+    /// try is drawn anew. Where nearly all are taken, the search goes on in order from the last one
     /// drawn.
     ///
     /// # Errors
@@ -85,11 +85,11 @@ impl Ports {
         let mut bytes = [0; 8];
         (self.random)(&mut bytes);
         let span = u64::from(EPHEMERAL.end() - EPHEMERAL.start()) + 1;
-        // Of 2^64 values: which ports come once more often does not show.
+        // Of 2^64 values: that some ports come once more often does not show.
         EPHEMERAL.start() + (u64::from_ne_bytes(bytes) % span) as u16
     }
 
-    /// Gives up `id`'s hold on `port`.
+    /// Unbinds `id` from `port`.
     pub fn release(&mut self, id: SocketId, port: u16) {
         if let Some(taken) = self.bound.get_mut(&port) {
             taken.retain(|b| b.id != id);
@@ -113,12 +113,13 @@ impl Ports {
         Ok(())
     }
 
-    /// Who is bound to `port`.
+    /// The sockets that are bound to `port`.
     pub fn at(&self, port: u16) -> &[Bound] {
         self.bound.get(&port).map_or(&[], |b| b)
     }
 
-    /// Who listens at `to`: the one bound to just this address, before one bound to all.
+    /// The socket that listens at `to`: the one bound to just this address, before one bound to
+    /// all.
     pub fn listener(&self, to: SocketAddrV4) -> Option<SocketId> {
         let at = self.at(to.port());
         let at = |address: Ipv4Addr| at.iter().find(|b| b.listens && b.address == address);
@@ -167,7 +168,8 @@ mod tests {
             ports.bind(SocketId(n), at(ip, 80), true).unwrap();
         }
         for n in [1, 0] {
-            // Both may listen: an unspecified address overlaps, but here they were bound with reuse before.
+            // Both may listen: an unspecified address overlaps, but here they were bound with reuse
+            // before.
             let _either = ports.listen(SocketId(n), 80);
         }
         assert_eq!(ports.listener(at(HERE, 80)), Some(SocketId(1)));

@@ -1,4 +1,4 @@
-//! A machine that becomes another: a clone, or one that was restored, with addresses of its own.
+//! A guest that gets other addresses: a clone, or one that was restored.
 
 use super::{
     Error, LinkId, SocketId,
@@ -11,9 +11,10 @@ use core::net::Ipv4Addr;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, Ipv4Cidr};
 
 impl<D: NetDevice> Stack<D> {
-    /// Takes over new addresses of the network device; what is not given stays. With another IP address the connections over the device are given up without
-    /// a word to their peers: those are connected to the machine that this one is a copy of. A program finds them reset. What is bound to
-    /// the old address by its number stays so, and hears nothing any more.
+    /// Uses new addresses of the network device; what is not given stays. With another IP address
+    /// the connections over the device are dropped and their peers are sent nothing: those are
+    /// connected to the guest that this one is a copy of. A program finds them reset. What is bound
+    /// to the old address itself stays so, and receives nothing any more.
     pub fn readdress(
         &mut self,
         mac: [u8; 6],
@@ -39,7 +40,7 @@ impl<D: NetDevice> Stack<D> {
         }
     }
 
-    /// Datagrams that wait to be sent say that they are from the old address.
+    /// Drops datagrams that wait to be sent: they have the old address as their source.
     fn drop_unsent(&mut self) {
         let ids: Vec<SocketId> = self.sockets.iter().map(|(n, _)| SocketId(n)).collect();
         for id in ids {

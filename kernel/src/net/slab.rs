@@ -1,4 +1,5 @@
-//! A table whose entries keep their number until they are removed, and whose numbers are used again.
+//! A table whose entries keep their number until they are removed, and whose numbers are used
+//! again.
 
 use alloc::vec::Vec;
 

@@ -1,7 +1,9 @@
-//! The network stack: links, sockets, and who gets which packet. It reads no clock and waits for nothing.
+//! The network stack: links, sockets, and which socket gets which packet. It reads no clock and
+//! waits for nothing.
 //!
-//! [`Stack::poll`] moves packets; what a program does with a socket is in [`super::calls`]. Both note in
-//! [`Stack::take_touched`] whose readiness may have changed, so that just those who wait for these are woken.
+//! [`Stack::poll`] moves packets; what a program does with a socket is in [`super::calls`]. Both
+//! note in [`Stack::take_touched`] which sockets' readiness may have changed, so that only threads
+//! that wait for these are woken.
 
 use super::{
     Error, LinkId, SocketId,
@@ -36,7 +38,7 @@ use smoltcp::{
     wire::{EthernetAddress, HardwareAddress, IpCidr, IpProtocol, Ipv4Cidr},
 };
 
-/// Packets handled in one poll before others get their turn.
+/// Most packets that are handled in one poll.
 const PACKETS_A_POLL: usize = 512;
 
 /// What a stack is made from.
@@ -48,8 +50,8 @@ pub struct Config {
     pub gateway: Option<Ipv4Addr>,
     /// Ethernet address of the network device.
     pub mac: [u8; 6],
-    /// Something that differs from start to start: places in tables come from it, and numbers that
-    /// need not be secret.
+    /// Something that differs from start to start: positions in tables come from it, and numbers
+    /// that need not be secret.
     pub seed: u64,
     /// Fills with random bytes fit for keys: ports come from it, and the secret of sequence
     /// numbers.
@@ -58,7 +60,7 @@ pub struct Config {
     pub epoch: fn() -> Epoch,
     /// Bytes that all connections' buffers together should take.
     pub buffers: usize,
-    /// Whether so many bytes of memory could be had in one piece.
+    /// Whether that many bytes of memory can be allocated in one piece.
     pub has_room: fn(usize) -> bool,
 }
 
@@ -86,9 +88,9 @@ pub struct Stack<D> {
     pub(super) budget: Budget,
     pub(super) has_room: fn(usize) -> bool,
     pub(super) timers: Timers,
-    /// Those that may have something to send.
-    pub(super) turn: VecDeque<SocketId>,
-    /// Those whose neighbor is being looked for.
+    /// Sockets that may have something to send.
+    pub(super) tx_queue: VecDeque<SocketId>,
+    /// Sockets whose neighbor is being searched for.
     pub(super) stuck: BTreeSet<SocketId>,
     /// UDP sockets that were closed before all had left that was sent.
     pub(super) lingering: VecDeque<SocketId>,
@@ -99,7 +101,7 @@ pub struct Stack<D> {
 }
 
 impl<D: NetDevice> Stack<D> {
-    /// A stack on `device`, or with only itself to talk to.
+    /// A stack on `device`, or with the loopback link only.
     pub fn new(config: &Config, device: Option<D>, now_ns: u64) -> Self {
         let now = instant(now_ns);
         let mut lo = iface::Config::new(HardwareAddress::Ip);
@@ -140,7 +142,7 @@ impl<D: NetDevice> Stack<D> {
             budget: Budget::new(config.buffers),
             has_room: config.has_room,
             timers: Timers::default(),
-            turn: VecDeque::new(),
+            tx_queue: VecDeque::new(),
             stuck: BTreeSet::new(),
             lingering: VecDeque::new(),
             time_wait: VecDeque::new(),
@@ -150,7 +152,7 @@ impl<D: NetDevice> Stack<D> {
         }
     }
 
-    /// Tells the network where this machine is.
+    /// Announces to the network where this guest is.
     pub fn announce(&mut self) {
         if let (Some(ip), Some(link)) = (self.ip, &mut self.links.ethernet) {
             link.announce(ip, self.now);
@@ -184,8 +186,8 @@ impl<D: NetDevice> Stack<D> {
         }
     }
 
-    /// Handles what has arrived, what is to be sent, and what is due at `now_ns`. Returns when to call again at the
-    /// latest: at once (`now_ns`) when there is more to do.
+    /// Handles what has arrived, what is to be sent, and what is due at `now_ns`. Returns when to
+    /// call again at the latest: at once (`now_ns`) when there is more to do.
     pub fn poll(&mut self, now_ns: u64) -> Option<u64> {
         self.now = self.now.max(instant(now_ns));
         let mut due = mem::take(&mut self.due);
@@ -206,7 +208,7 @@ impl<D: NetDevice> Stack<D> {
             }
             more |= self.egress(&mut left);
         }
-        if more || !self.turn.is_empty() {
+        if more || !self.tx_queue.is_empty() {
             return Some(now_ns);
         }
         let next = self.timers.next()?;
@@ -269,7 +271,7 @@ impl<D: NetDevice> Stack<D> {
         }
     }
 
-    /// Whether a datagram that came by `link` for `to` is for this machine.
+    /// Whether a datagram that came by `link` for `to` is for this guest.
     fn is_ours(&mut self, link: LinkId, to: Ipv4Addr) -> bool {
         match (link, &mut self.links.ethernet) {
             (LinkId::Ethernet, Some(ethernet)) => {
@@ -330,7 +332,7 @@ impl<D: NetDevice> Stack<D> {
         } else {
             self.links.ingress(link, self.now, Some(&mut connection.set))
         };
-        self.look_at(id, Cause::Arrival);
+        self.update(id, Cause::Arrival);
         taken
     }
 
@@ -367,7 +369,8 @@ impl<D: NetDevice> Stack<D> {
     ) {
         let error = if port { Error::ConnectionRefused } else { Error::HostUnreachable };
         if protocol == IpProtocol::Udp {
-            // Only a connected socket is told, as elsewhere: the others could not know which of their datagrams it was.
+            // Only a connected socket gets the error, as elsewhere: others could not know which of
+            // their datagrams it is about.
             for id in self.receivers(remote, local) {
                 if let Some(Socket::Udp(udp)) = self.sockets.get_mut(id.0)
                     && udp.peer == Some(remote)

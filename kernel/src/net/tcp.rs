@@ -10,11 +10,12 @@ use smoltcp::{
     wire::TcpSeqNumber,
 };
 
-/// How long a connection attempt, or one that waits for its last acknowledgement, goes on: Linux's six retries.
+/// How long a connection attempt, or one that waits for its last acknowledgement, goes on: Linux's
+/// six retries.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(127);
 /// How long a peer may be silent while data waits for its acknowledgement.
 const SEND_TIMEOUT: Duration = Duration::from_secs(924);
-/// How long a connection lives on that its program has closed.
+/// How long a connection remains that its program has closed.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(60);
 /// Idle time after which a connection is probed that asks for it.
 const KEEP_ALIVE: Duration = Duration::from_secs(7200);
@@ -26,7 +27,7 @@ pub struct Tcp {
     /// Where it is bound, and holds that port.
     pub bound: Option<SocketAddrV4>,
     pub role: Role,
-    /// What went wrong and has not been told yet.
+    /// The pending error.
     pub error: Option<Error>,
 }
 
@@ -77,9 +78,9 @@ pub struct Connection {
     pub local: SocketAddrV4,
     pub remote: SocketAddrV4,
     pub phase: Phase,
-    /// smoltcp's state when it was last looked at.
+    /// smoltcp's state when it was last checked.
     pub seen: State,
-    /// It is in the queue of those that may have something to send.
+    /// It is in the TX queue.
     pub queued: bool,
     /// It is in the list of those in TIME-WAIT.
     pub waits: bool,
@@ -184,7 +185,8 @@ impl Connection {
         let closed = socket.state() == State::Closed;
         Ready {
             readable: socket.can_recv() || end || self.read_shut,
-            // As on Linux a third must be free: a writer that is woken for each segment acknowledged gets little done.
+            // As on Linux a third must be free: a writer that is woken for each segment
+            // acknowledged gets little done.
             writable: !socket.may_send() || socket.send_queue() <= socket.send_capacity() / 3 * 2,
             peer_closed: end || self.read_shut,
             hung_up: closed || (end || self.read_shut) && self.write_shut,
@@ -230,7 +232,8 @@ impl Connection {
         }
     }
 
-    /// The program lets go of it: what it has sent still arrives, unless `reset`, or unless it left data unread.
+    /// The program closes it: what it has sent still arrives, unless `reset`, or unless it left
+    /// data unread.
     pub fn orphan(&mut self, reset: bool) {
         self.phase = Phase::Orphan;
         if reset || self.socket().recv_queue() > 0 {
@@ -240,10 +243,12 @@ impl Connection {
         }
     }
 
-    /// Whether a segment that only acknowledges `now` repeats the last one, while only our FIN is under way.
+    /// Whether a segment that only acknowledges `now` repeats the last one, while only our FIN is
+    /// under way.
     ///
-    /// Such are kept from smoltcp: after three it would try a fast retransmission, for which it has no data, and
-    /// its timer would be gone, so that a FIN that was lost stayed so.
+    /// Such segments are kept from smoltcp: after three it would try a fast retransmission, for
+    /// which it has no data, and its timer would be gone, so that a lost FIN would never be sent
+    /// again.
     pub fn is_idle_repetition(&mut self, now: Option<TcpSeqNumber>) -> bool {
         let before = mem::replace(&mut self.last_acknowledged, now);
         let socket = self.socket();
@@ -253,9 +258,8 @@ impl Connection {
             && socket.send_queue() == 0
     }
 
-    /// Whether a peer that asks for a connection anew has nothing to lose with this one: it is
-    /// over, or only our FIN is under way, of which such a peer wants to know nothing. smoltcp
-    /// would not answer it.
+    /// Whether a peer that opens a connection with the same ports has forgotten this one: it is
+    /// over, or only our FIN is under way, which such a peer ignores. smoltcp would not answer it.
     pub fn is_forgotten_by_peer(&self) -> bool {
         self.phase == Phase::Orphan
             && match self.socket().state() {

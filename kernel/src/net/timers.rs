@@ -1,7 +1,7 @@
-//! When which socket is to be looked at again.
+//! When each socket is to be checked again.
 //!
-//! A socket has one entry at most. An entry may be early: moving it back each time that a segment restarts a
-//! retransmission timer would cost more than the one look that finds nothing to do.
+//! A socket has one entry at most. An entry may be early: moving it back each time that a segment
+//! restarts a retransmission timer would cost more than one check that finds nothing to do.
 
 use super::SocketId;
 use alloc::{collections::BTreeSet, vec::Vec};
@@ -14,7 +14,7 @@ pub struct Timers {
 }
 
 impl Timers {
-    /// Sees to it that `id`, whose entry is `slot`, is due at `at` or before.
+    /// Makes `id`, whose entry is `slot`, due at `at` or before.
     pub fn at_latest(&mut self, id: SocketId, slot: &mut Option<Instant>, at: Instant) {
         match *slot {
             Some(earlier) if earlier <= at => return,

@@ -1,4 +1,4 @@
-//! Who may send when: one packet each in turn, and again when a timer says so.
+//! The TX scheduler: sockets send one packet each, round robin, and again when a timer is due.
 
 use super::{
     Error, LinkId, SocketId,
@@ -12,13 +12,13 @@ use alloc::vec::Vec;
 use core::mem;
 use smoltcp::{socket::tcp::State, time::Duration};
 
-/// How long a neighbor may be looked for.
+/// How long to search for a neighbor.
 const NEIGHBOR_TIMEOUT: Duration = Duration::from_secs(3);
-/// When to try again where smoltcp says it has something to send and does not send it.
+/// When to try again where smoltcp reports something to send and does not send it.
 const RETRY: Duration = Duration::from_millis(1);
 
 impl<D: NetDevice> Stack<D> {
-    /// Puts a connection in the queue of those that may send, or among the timers, as it asks.
+    /// Puts a connection in the TX queue or among the timers, as smoltcp asks.
     pub(super) fn schedule(&mut self, id: SocketId) {
         let Some(Socket::Tcp(Tcp { role: Role::Connection(connection), .. })) =
             self.sockets.get_mut(id.0)
@@ -28,12 +28,12 @@ impl<D: NetDevice> Stack<D> {
         connection.update_timeout();
         match self.links.poll_at(connection.link, self.now, &connection.set) {
             Some(at) if at > self.now => self.timers.at_latest(id, &mut connection.timer, at),
-            Some(_) if !mem::replace(&mut connection.queued, true) => self.turn.push_back(id),
+            Some(_) if !mem::replace(&mut connection.queued, true) => self.tx_queue.push_back(id),
             Some(_) | None => {}
         }
     }
 
-    /// Puts a socket in the queue of those that may send by `link`.
+    /// Puts a socket in the TX queue, to send by `link`.
     pub(super) fn enqueue(&mut self, id: SocketId, link: LinkId) {
         let queued = match self.sockets.get_mut(id.0) {
             Some(Socket::Tcp(Tcp { role: Role::Connection(connection), .. })) => {
@@ -46,7 +46,7 @@ impl<D: NetDevice> Stack<D> {
             _ => return,
         };
         if !mem::replace(queued, true) {
-            self.turn.push_back(id);
+            self.tx_queue.push_back(id);
         }
     }
 
@@ -67,7 +67,7 @@ impl<D: NetDevice> Stack<D> {
         }
     }
 
-    /// Lets those send that may, one packet each in turn. Whether anything was sent.
+    /// Lets queued sockets send one packet each, round robin. Returns whether anything was sent.
     pub(super) fn egress(&mut self, left: &mut usize) -> bool {
         let mut any = false;
         let mut waiting = Vec::new();
@@ -75,11 +75,11 @@ impl<D: NetDevice> Stack<D> {
             return false;
         }
         while *left > 0
-            && let Some(id) = self.turn.pop_front()
+            && let Some(id) = self.tx_queue.pop_front()
         {
             let sent = match self.sockets.get_mut(id.0) {
-                Some(Socket::Tcp(Tcp { role: Role::Connection(_), .. })) => self.tcp_turn(id),
-                Some(Socket::Udp(_)) => self.udp_turn(id),
+                Some(Socket::Tcp(Tcp { role: Role::Connection(_), .. })) => self.send_tcp(id),
+                Some(Socket::Udp(_)) => self.send_udp(id),
                 _ => continue,
             };
             match sent {
@@ -91,11 +91,11 @@ impl<D: NetDevice> Stack<D> {
                 Sent::Full => waiting.push(id),
             }
         }
-        self.turn.extend(waiting);
+        self.tx_queue.extend(waiting);
         any
     }
 
-    fn tcp_turn(&mut self, id: SocketId) -> Sent {
+    fn send_tcp(&mut self, id: SocketId) -> Sent {
         let Some(Socket::Tcp(Tcp { role: Role::Connection(connection), .. })) =
             self.sockets.get_mut(id.0)
         else {
@@ -106,7 +106,7 @@ impl<D: NetDevice> Stack<D> {
             self.links.poll_at(link, self.now, &connection.set).is_some_and(|at| at <= self.now);
         if !wanted {
             connection.queued = false;
-            self.look_at(id, Cause::Turn);
+            self.update(id, Cause::Scheduled);
             return Sent::Nothing;
         }
         let sent = self.links.egress(link, self.now, &mut connection.set);
@@ -132,11 +132,11 @@ impl<D: NetDevice> Stack<D> {
                 }
             }
         }
-        self.look_at(id, Cause::Turn);
+        self.update(id, Cause::Scheduled);
         sent
     }
 
-    fn udp_turn(&mut self, id: SocketId) -> Sent {
+    fn send_udp(&mut self, id: SocketId) -> Sent {
         let mut result = Sent::Nothing;
         for link in [LinkId::Loopback, LinkId::Ethernet] {
             let Some(Socket::Udp(udp)) = self.sockets.get_mut(id.0) else { return result };
@@ -149,7 +149,7 @@ impl<D: NetDevice> Stack<D> {
                 outlet.stuck_since = None;
                 result = sent;
             }
-            // What is too long for one packet goes out to its end before anything else does.
+            // A datagram that is too long for one packet is sent to its end before anything else.
             let whole = self.links.egress_parts(link, self.now);
             match self.links.poll_at(link, self.now, &outlet.set) {
                 _ if sent == Sent::Full || !whole => {
@@ -162,12 +162,12 @@ impl<D: NetDevice> Stack<D> {
                 }
                 Some(at) if at <= self.now && sent == Sent::Packet => {
                     outlet.queued = true;
-                    self.turn.push_back(id);
+                    self.tx_queue.push_back(id);
                 }
                 Some(at) => {
                     let since = *outlet.stuck_since.get_or_insert(self.now);
                     if self.now >= since + NEIGHBOR_TIMEOUT {
-                        udp.give_up(link);
+                        udp.drop_unreachable(link);
                         self.touch(id);
                     } else {
                         let at = at.max(self.now + RETRY);

@@ -1,7 +1,8 @@
 //! UDP sockets.
 //!
-//! What is received is kept as it comes, so that an idle socket holds no buffer. What is sent goes through a
-//! smoltcp socket a link, which finds the neighbor, cuts what is too long, and keeps what cannot go yet.
+//! What is received is kept as it comes, so that an idle socket holds no buffer. What is sent goes
+//! through one smoltcp socket a link, which finds the neighbor, cuts what is too long, and keeps
+//! what cannot be sent yet.
 
 use super::{Error, LinkId, Options, Ready};
 use alloc::{boxed::Box, collections::VecDeque, vec, vec::Vec};
@@ -19,7 +20,8 @@ pub const DATAGRAM_MAX: usize = 65_507;
 /// What is kept for a socket whose program does not receive, with [`OVERHEAD`] for each datagram.
 const RECEIVE_MAX: usize = 128 << 10;
 const OVERHEAD: usize = 64;
-/// What a socket keeps at most that cannot be sent yet, and at least has room for once it has sent something.
+/// What a socket keeps at most that cannot be sent yet, and at least has room for once it has sent
+/// something, bytes.
 const SEND_MAX: usize = 68 << 10;
 const SEND_MIN: usize = 2 << 10;
 const DATAGRAMS_MAX: usize = 32;
@@ -27,7 +29,7 @@ const DATAGRAMS_MAX: usize = 32;
 /// A datagram that has arrived.
 #[derive(Debug)]
 pub struct Datagram {
-    /// Who sent it.
+    /// The sender.
     pub from: SocketAddrV4,
     /// What is in it.
     pub data: Box<[u8]>,
@@ -39,9 +41,9 @@ pub struct Udp {
     pub options: Options,
     /// Where it is bound, and holds that port.
     pub bound: Option<SocketAddrV4>,
-    /// Whom it talks to, if only to one.
+    /// Its peer, if it is connected.
     pub peer: Option<SocketAddrV4>,
-    /// What went wrong and has not been told yet.
+    /// The pending error.
     pub error: Option<Error>,
     received: VecDeque<Datagram>,
     received_bytes: usize,
@@ -63,7 +65,7 @@ pub struct Outlet {
     room: usize,
     /// It holds datagrams that have not left, empty ones too: smoltcp counts only their bytes.
     pub pending: bool,
-    /// It is in the queue of those that may have something to send.
+    /// It is in the TX queue.
     pub queued: bool,
     /// Since when a neighbor has not been found.
     pub stuck_since: Option<Instant>,
@@ -96,13 +98,13 @@ impl Udp {
     }
 
     /// Drops what cannot be sent: the neighbor does not answer.
-    pub fn give_up(&mut self, link: LinkId) {
+    pub fn drop_unreachable(&mut self, link: LinkId) {
         self.outlets[link as usize] = None;
         self.error = Some(Error::HostUnreachable);
     }
 
-    /// Drops what has not left by `link`, without a word: the address that it is from is another
-    /// machine's now.
+    /// Drops what has not left by `link`, without an error: the address that it is from is another
+    /// guest's now.
     pub fn drop_unsent(&mut self, link: LinkId) {
         self.outlets[link as usize] = None;
     }
@@ -117,8 +119,8 @@ impl Udp {
         }
     }
 
-    /// The program lets go of it, and of what it has not received. Returns the port that is free
-    /// now.
+    /// The program closes it, and what it has not received is dropped. Returns the port that is
+    /// free now.
     pub fn close(&mut self) -> Option<u16> {
         self.closed = true;
         self.received = VecDeque::new();
@@ -162,7 +164,7 @@ impl Udp {
         if self.read_shut || self.received_bytes > RECEIVE_MAX {
             return;
         }
-        // Without memory it is lost, as many a datagram is.
+        // Without memory it is lost, as datagrams may be.
         let mut copy = Vec::new();
         if self.received.try_reserve(1).is_err() || copy.try_reserve_exact(data.len()).is_err() {
             return;
@@ -172,16 +174,16 @@ impl Udp {
         self.received.push_back(Datagram { from, data: copy.into_boxed_slice() });
     }
 
-    /// Calls `use_it` with the first datagram, and drops that unless `peek`.
+    /// Calls `f` with the first datagram, and drops that unless `peek`.
     pub fn receive<R>(
         &mut self,
         peek: bool,
-        use_it: impl FnOnce(&Datagram) -> R,
+        f: impl FnOnce(&Datagram) -> R,
     ) -> Result<Option<R>, Error> {
         let Some(first) = self.received.front() else {
             return if self.read_shut { Ok(None) } else { Err(Error::WouldBlock) };
         };
-        let result = use_it(first);
+        let result = f(first);
         if !peek && let Some(gone) = self.received.pop_front() {
             self.received_bytes -= gone.data.len() + OVERHEAD;
             if self.received.is_empty() {

@@ -1,4 +1,4 @@
-//! The console for the kernel's own words.
+//! The console for the kernel's own messages.
 
 use core::fmt::{self, Write};
 

@@ -1,4 +1,4 @@
-//! One or the other.
+//! The platform in a guest: each function asks whether there is a control page.
 
 use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
@@ -13,11 +13,12 @@ static CONTROL: AtomicPtr<ControlPage> = AtomicPtr::new(core::ptr::null_mut());
 #[inline]
 #[must_use]
 pub fn control() -> Option<&'static ControlPage> {
-    // SAFETY: null, or where vmm-lite put the page, which is there for good. All its fields are atomics.
+    // SAFETY: null, or where vmm-lite put the page, which is there for good. All its fields are
+    // atomics.
     unsafe { CONTROL.load(Relaxed).as_ref() }
 }
 
-/// Takes note of the control page, before anything else runs.
+/// Sets the control page, before anything else runs.
 ///
 /// # Safety
 /// It is there, mapped, for good.
@@ -36,7 +37,7 @@ pub fn init() {
     }
 }
 
-/// Looks at what came in, without waiting, on behalf of a guest that is busy.
+/// Handles what came in, without waiting, for a guest that is busy.
 pub fn poll() {
     match control() {
         Some(control) => vmm_lite::poll(control),
@@ -44,7 +45,7 @@ pub fn poll() {
     }
 }
 
-/// Waits for the world, until the monotonic clock reaches `deadline` at the latest.
+/// Waits for something from outside, until the monotonic clock reaches `deadline` at the latest.
 pub fn idle(deadline: Option<u64>) {
     match control() {
         Some(control) => vmm_lite::idle(control, deadline),
@@ -92,7 +93,8 @@ pub fn net_mmio() -> Option<usize> {
     }
 }
 
-/// Has the network device look at its queue number `queue`: under vmm-lite with the next doorbell, under QEMU now.
+/// Notifies the network device of its queue number `queue`: under vmm-lite with the next doorbell,
+/// under QEMU now.
 pub fn notify_net(queue: u16) {
     match control() {
         Some(_) => vmm_lite::notify_net(),
@@ -137,9 +139,9 @@ pub fn fail(fill: impl FnOnce(&FaultReport)) -> ! {
     }
 }
 
-/// Says that memory was given up. Only vmm-lite asks for that.
-pub fn gave_up() {
-    vmm_lite::gave_up();
+/// Reports that memory was reclaimed. Only vmm-lite asks for that.
+pub fn reclaimed() {
+    vmm_lite::reclaimed();
 }
 
 /// Stops at the doorbell as quiescent; returns after the resume. Under vmm-lite only.
@@ -147,7 +149,7 @@ pub fn quiesced() {
     vmm_lite::quiesced();
 }
 
-/// Pages of low memory, from and to, by which the guest speaks with vmm-lite.
+/// Pages of low memory that are shared with vmm-lite: from, to.
 pub fn shared() -> impl Iterator<Item = (usize, usize)> {
     const { assert!(size_of::<ControlPage>() == 4096) };
     let page = control().map(|c| (&raw const *c).addr());
@@ -167,22 +169,23 @@ pub fn quiesce_readable() -> bool {
     qemu::quiesce_readable()
 }
 
-/// Under QEMU: reads from the port for quiesce requests; says how much.
+/// Under QEMU: reads from the port for quiesce requests; returns how many bytes.
 pub fn quiesce_read(buffer: &mut [u8]) -> usize {
     qemu::quiesce_read(buffer)
 }
 
-/// Under QEMU: answers there.
+/// Under QEMU: writes an answer to that port.
 pub fn quiesce_write(bytes: &[u8]) {
     qemu::quiesce_write(bytes);
 }
 
-/// Under QEMU: halts until something arrives there, and lets everything else wait until [`quiesce_end`].
+/// Under QEMU: halts until something arrives there, and lets everything else wait until
+/// [`quiesce_end`].
 pub fn quiesce_wait() {
     qemu::quiesce_wait();
 }
 
-/// Under QEMU: attends to what arrived elsewhere during [`quiesce_wait`].
+/// Under QEMU: handles what arrived elsewhere during [`quiesce_wait`].
 pub fn quiesce_end() {
     qemu::serve_all();
 }

@@ -1,4 +1,5 @@
-//! On the host there is no platform: the console takes everything and gives nothing, there is no device.
+//! On the host there is no platform: what is printed is lost, nothing can be read, there is no
+//! device.
 
 use super::{ConsoleRead, Epoch};
 
@@ -22,7 +23,7 @@ pub fn net_mmio() -> Option<usize> {
     None
 }
 
-/// Nobody to tell.
+/// Does nothing.
 pub fn notify_net(_queue: u16) {}
 
 /// The only one.

@@ -1,4 +1,5 @@
-//! Where the guest runs: under vmm-lite, where it is given a control page, or under QEMU, where it is not.
+//! Where the guest runs: under vmm-lite, where it is given a control page, or under QEMU, where it
+//! is not.
 
 pub mod console;
 #[cfg(target_os = "hermit")]
@@ -36,7 +37,7 @@ pub struct Epoch {
 /// What a read of the console found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ConsoleRead {
-    /// So many bytes, at least one.
+    /// That many bytes, at least one.
     Bytes(usize),
     /// Nothing yet: wait on [`CONSOLE_READABLE`].
     Empty,

@@ -1,4 +1,5 @@
-//! What the loader says: `hvm_start_info` of the PVH boot protocol (Xen's public headers, `arch-x86/hvm/start_info.h`).
+//! The loader's boot information: `hvm_start_info` of the PVH boot protocol (Xen's public headers,
+//! `arch-x86/hvm/start_info.h`).
 
 use core::ffi::CStr;
 
@@ -53,14 +54,14 @@ impl StartInfo {
         if self.command_line == 0 {
             return "";
         }
-        // SAFETY: the protocol says that it is a NUL-terminated string there, and nothing overwrites it.
+        // SAFETY: the protocol promises a NUL-terminated string there, and nothing overwrites it.
         unsafe { CStr::from_ptr(self.command_line as *const _) }.to_str().unwrap_or("")
     }
 
     /// Address of the module with this command line.
     pub fn module(&self, name: &str) -> Option<usize> {
         (0..self.modules as usize).find_map(|n| {
-            // SAFETY: the protocol says that `modules` of them are there.
+            // SAFETY: the protocol promises `modules` of them.
             let module = unsafe { &*(self.module_list as *const Module).add(n) };
             if module.command_line == 0 {
                 return None;
@@ -74,7 +75,7 @@ impl StartInfo {
     /// End of the RAM that holds `address`.
     pub fn ram_end(&self, address: u64) -> Option<usize> {
         (0..self.memory_map_entries as usize).find_map(|n| {
-            // SAFETY: the protocol says that so many entries are there.
+            // SAFETY: the protocol promises that many entries.
             let entry = unsafe { &*(self.memory_map as *const MemoryMapEntry).add(n) };
             let end = entry.address + entry.size;
             (entry.kind == RAM && (entry.address..end).contains(&address)).then_some(end as usize)

@@ -23,30 +23,30 @@ pub const RINGS: [(usize, usize); 2] = [
     (CONSOLE_IN as usize, CONSOLE_IN as usize + CONSOLE_IN_SIZE as usize),
 ];
 
-/// How often a busy guest has the VMM look at the network when it has nothing to send itself, ns.
-const LOOK_EVERY: u64 = 1_000_000;
+/// How often a busy guest has the VMM poll the network when it has nothing to send itself, ns.
+const POLL_EVERY: u64 = 1_000_000;
 
-/// Whether the queues hold something that the VMM has not been told of.
+/// Whether the queues hold something that the VMM has not been notified of.
 static NET_PENDING: AtomicBool = AtomicBool::new(false);
 /// When the VMM last served the queues.
 static NET_SERVED: AtomicU64 = AtomicU64::new(0);
 
 fn ring(bell: Doorbell) {
-    // SAFETY: the TSS opens the doorbell. What the VMM writes meanwhile (queues, rings, control page) is shared with it and accessed as
-    // such; other memory may change host, but not content.
+    // SAFETY: the TSS opens the doorbell. What the VMM writes meanwhile (queues, rings, control
+    // page) is shared with it and accessed as such; other memory may change host, but not content.
     unsafe { port::out32(PORT, bell.0) }
 }
 
-/// The queues have something for the VMM.
+/// Notes that the queues have something for the VMM: it is notified at the next poll or wait.
 pub fn notify_net() {
     NET_PENDING.store(true, Relaxed);
 }
 
-/// Has the VMM look, if it is time.
+/// Has the VMM poll, if it is time.
 pub fn poll(control: &ControlPage) {
     let now = time::last_ns();
     let listening = control.net_mmio.load(Relaxed) != 0 || !CONSOLE_READABLE.is_empty();
-    let long_ago = now >= NET_SERVED.load(Relaxed) + LOOK_EVERY;
+    let long_ago = now >= NET_SERVED.load(Relaxed) + POLL_EVERY;
     if NET_PENDING.load(Relaxed) || listening && long_ago {
         NET_PENDING.store(false, Relaxed);
         NET_SERVED.store(now, Relaxed);
@@ -70,8 +70,8 @@ pub fn quiesced() {
     ring(Doorbell::QUIESCED);
 }
 
-/// Memory was given up.
-pub fn gave_up() {
+/// Memory was reclaimed.
+pub fn reclaimed() {
     ring(Doorbell::GAVE_UP);
 }
 
@@ -98,7 +98,8 @@ pub fn console_write(control: &ControlPage, mut bytes: &[u8]) {
         let at = head & (CONSOLE_OUT_SIZE - 1);
         let piece = bytes.len().min(room.min(CONSOLE_OUT_SIZE - at) as usize);
         let to = ptr::with_exposed_provenance_mut::<u8>(CONSOLE_OUT as usize + at as usize);
-        // SAFETY: inside the ring, which vmm-lite put there, and in its free part, which the VMM does not look at.
+        // SAFETY: inside the ring, which vmm-lite put there, and in its free part, which the VMM
+        // does not read.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, piece) };
         control.console_out.head.store(head.wrapping_add(piece as u32), Release);
         bytes = &bytes[piece..];

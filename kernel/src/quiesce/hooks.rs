@@ -8,11 +8,13 @@ use crate::{cpu::KernelCell, platform, sched, time};
 
 /// Runs before the pause: what was registered, and the time until the deadline, ns.
 pub type OnQuiesce = extern "C" fn(data: usize, left_ns: u64);
-/// Runs after it: what was registered, a [`ResumeReason`](vmm_lite_interface::control::ResumeReason), the time away in ns, the generation id.
+/// Runs after it: what was registered, a
+/// [`ResumeReason`](vmm_lite_interface::control::ResumeReason), the time away in ns, the generation
+/// id.
 pub type OnResume =
     extern "C" fn(data: usize, reason: u32, away_ns: u64, generation_0: u64, generation_1: u64);
 
-/// A resume as hooks are told of it.
+/// A resume, as hooks see it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Resumed {
     pub reason: u32,
@@ -29,10 +31,10 @@ struct Hooks {
     work: Work,
 }
 
-/// What the thread has to do: quiesce hooks first, as the resume comes after.
+/// What the thread has to do.
 #[derive(Clone, Copy, Debug)]
 struct Work {
-    /// Deadline of the request whose hooks are to run or do.
+    /// Deadline of the request whose hooks run, or are to run.
     quiesce: Option<u64>,
     resume: Option<Resumed>,
 }
@@ -94,7 +96,7 @@ pub(super) fn any() -> bool {
     HOOKS.with(|h| h.thread)
 }
 
-/// Whether quiesce hooks are to run or do.
+/// Whether quiesce hooks run, or are to run.
 pub(super) fn running() -> bool {
     HOOKS.with(|h| h.work.quiesce.is_some())
 }
@@ -102,7 +104,7 @@ pub(super) fn running() -> bool {
 /// Has quiesce hooks run; false if there are none.
 pub(super) fn start_quiesce(deadline: u64) -> bool {
     let any = HOOKS.with(|h| {
-        // Those of a request before that still run count for this one.
+        // Hooks that still run for an earlier request count for this one.
         if !h.quiesce.is_empty() {
             h.work.quiesce.get_or_insert(deadline);
         }
@@ -133,7 +135,7 @@ pub(super) fn start_resume(resumed: Resumed) {
 extern "C" fn run(_: usize) {
     loop {
         let work = HOOKS.with(|h| Work { resume: h.work.resume.take(), ..h.work });
-        // A resume is told before the next pause.
+        // Resume hooks run before the next pause's.
         if let Some(Resumed { reason, away_ns, generation: [g0, g1] }) = work.resume {
             // By number: a hook may register others.
             for n in 0.. {

@@ -1,16 +1,18 @@
-//! Quiesce: somebody wants to move, copy or pause the guest at a good moment.
+//! Quiesce: the VMM asks the guest to choose a good moment at which it is moved, copied or paused.
 //!
-//! 1. The request is seen at the next checkpoint, and hooks of the program begin to run on a thread of the kernel's, while the other
-//!    threads go on: a hook may wait for a lock that one of them holds.
-//! 2. When the hooks have run, or the deadline has passed, the guest answers: queues are settled, pages that do not
-//!    matter are marked, and the vCPU stops at the doorbell.
-//! 3. After the resume, maybe on another host, the marks are taken back, and resume hooks run. They run too when the guest
-//!    was stopped without being asked, or before it could answer.
+//! 1. The request is seen at the next checkpoint, and hooks of the program begin to run on a thread
+//!    of the kernel's, while the other threads go on: a hook may wait for a lock that one of them
+//!    holds.
+//! 2. When the hooks have run, or the deadline has passed, the guest answers: what can be sent is
+//!    sent, page hints are set, and the vCPU stops at the doorbell.
+//! 3. After the resume, maybe on another host, these hints are taken back, and resume hooks run.
+//!    They run too when the guest was stopped without a request, or before it could answer.
 //!
-//! Without hooks a request is answered where it is seen; and a guest that is to be moved is not even asked.
+//! Without hooks a request is answered where it is seen, and a guest that is to be moved is not
+//! even asked.
 //!
-//! Memory that is free is marked all the time. Before all that the guest can be asked to give up
-//! what it keeps for later use: it frees it, says so, and runs on.
+//! Free memory is hinted at all times. Before all that the guest can be asked to return memory that
+//! it keeps for later use: it frees it, reports that, and runs on.
 
 mod hooks;
 mod page_hints;
@@ -31,10 +33,10 @@ use crate::{
     mm, net, platform, time,
 };
 
-/// How far the request has come that is being answered.
+/// The state of the request that is being answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
-    /// None is.
+    /// There is none.
     None,
     /// Hooks run since `started`; at `deadline` the answer goes out without them.
     Hooks { started: u64, deadline: u64 },
@@ -43,7 +45,7 @@ enum Phase {
 static PHASE: KernelCell<Phase> = KernelCell::new(Phase::None);
 /// Resumes that the kernel knows of.
 static RESUMES: AtomicU64 = AtomicU64::new(0);
-/// The last of its addresses that the kernel has taken over, by their number.
+/// The sequence number of the addresses that the guest uses.
 static ADDRESSES: AtomicU32 = AtomicU32::new(0);
 /// How long hooks took last, ns.
 static HOOKS_NS: AtomicU64 = AtomicU64::new(0);
@@ -54,16 +56,18 @@ static ANSWERING: AtomicBool = AtomicBool::new(false);
 #[inline]
 pub fn requested() -> bool {
     match platform::control() {
-        Some(control) => asked(control) || resumed(control) || asked_to_give_up(control),
+        Some(control) => {
+            quiesce_requested(control) || resumed(control) || reclaim_requested(control)
+        }
         None => uart::requested(),
     }
 }
 
-fn asked(control: &ControlPage) -> bool {
+fn quiesce_requested(control: &ControlPage) -> bool {
     control.quiesce_request.load(Relaxed) != control.quiesce_answer.load(Relaxed)
 }
 
-fn asked_to_give_up(control: &ControlPage) -> bool {
+fn reclaim_requested(control: &ControlPage) -> bool {
     control.give_up_request.load(Relaxed) != control.give_up_answer.load(Relaxed)
 }
 
@@ -95,13 +99,13 @@ pub fn poll() {
     if resumed(control) {
         after_resume(control);
     }
-    if asked_to_give_up(control) {
-        // What is free is marked already.
+    if reclaim_requested(control) {
+        // What is free is hinted already.
         mm::shrink();
         control.give_up_answer.store(control.give_up_request.load(Relaxed), SeqCst);
-        platform::gave_up();
+        platform::reclaimed();
     }
-    if !asked(control) {
+    if !quiesce_requested(control) {
         // Taken back: the guest was stopped before it could answer.
         if deadline().is_some() && !hooks::running() {
             PHASE.with(|phase| *phase = Phase::None);
@@ -115,7 +119,7 @@ pub fn poll() {
     }
 }
 
-/// Has hooks run, if there are any; says when the answer may go out.
+/// Has hooks run, if there are any; returns whether the answer may be sent.
 fn ready_to_answer(left_ns: u64) -> bool {
     let now = time::now_ns();
     match PHASE.with(|phase| *phase) {
@@ -142,7 +146,7 @@ fn answer(control: &ControlPage) {
     if ANSWERING.swap(true, Relaxed) {
         return;
     }
-    // What can be sent is sent before, so that the fewest packets are under way in the guest.
+    // Sends what can be sent, so that the fewest packets are left in the guest.
     let _ = net::poll(time::now_ns());
     counters::publish();
     page_hints::set();
@@ -162,7 +166,7 @@ fn after_resume(control: &ControlPage) {
     RESUMES.store(control.resume_count.load(Relaxed), Relaxed);
     let sequence = control.address.sequence.load(Relaxed);
     if ADDRESSES.swap(sequence, Relaxed) != sequence {
-        // Before anything is said to anybody as the one it was.
+        // Before anything is sent from the old address.
         net::adopt(&control.address);
     }
     hooks::start_resume(hooks::Resumed {
@@ -172,7 +176,7 @@ fn after_resume(control: &ControlPage) {
     });
 }
 
-/// What the kernel knows before the first thread runs: the boot is no resume.
+/// Prepares for requests, before the first thread runs.
 pub fn init() {
     if let Some(control) = platform::control() {
         RESUMES.store(control.resume_count.load(Relaxed), Relaxed);

@@ -1,4 +1,5 @@
-//! Under QEMU: requests and answers as lines on the second serial port; see [`vmm_lite_interface::qemu`].
+//! Under QEMU: requests and answers as lines on the second serial port; see
+//! [`vmm_lite_interface::qemu`].
 
 use core::{
     fmt::{self, Write},
@@ -10,19 +11,19 @@ use vmm_lite_interface::qemu::{Answer, Line, Request};
 use super::hooks;
 use crate::{cpu::KernelCell, net, platform, time};
 
-/// How long hooks may take: a request does not say.
+/// How long hooks may take, ns: a request has no deadline.
 const HOOKS_TIME: u64 = 1_000_000_000;
 
 static LINE: KernelCell<Line> = KernelCell::new(Line::new());
 /// The number of the request that has not been answered.
 static REQUEST: KernelCell<Option<u32>> = KernelCell::new(None);
-/// The same without its number, to be seen at a glance.
-static ASKED: AtomicBool = AtomicBool::new(false);
+/// Whether there is one: cheap to read.
+static REQUESTED: AtomicBool = AtomicBool::new(false);
 
 /// Whether [`poll`] has something to do.
 #[inline]
 pub(super) fn requested() -> bool {
-    ASKED.load(Relaxed) || platform::quiesce_readable()
+    REQUESTED.load(Relaxed) || platform::quiesce_readable()
 }
 
 /// Sees requests, and answers when it is time.
@@ -31,11 +32,11 @@ pub(super) fn poll() {
         // A resume is for a guest that is quiescent.
         if let Request::Quiesce(number) = request {
             REQUEST.with(|r| *r = Some(number));
-            ASKED.store(true, Relaxed);
+            REQUESTED.store(true, Relaxed);
         }
     }
-    if ASKED.load(Relaxed) && super::ready_to_answer(HOOKS_TIME) {
-        ASKED.store(false, Relaxed);
+    if REQUESTED.load(Relaxed) && super::ready_to_answer(HOOKS_TIME) {
+        REQUESTED.store(false, Relaxed);
         if let Some(number) = REQUEST.with(Option::take) {
             answer(number);
         }
@@ -43,17 +44,17 @@ pub(super) fn poll() {
 }
 
 fn answer(mut number: u32) {
-    // What can be sent is sent before, so that the fewest packets are under way in the guest.
+    // Sends what can be sent, so that the fewest packets are left in the guest.
     let _ = net::poll(time::now_ns());
     let since = time::now_ns();
-    tell(Answer::Quiesced(number));
+    send(Answer::Quiesced(number));
     let reason = loop {
         platform::quiesce_wait();
         match read() {
             Some(Request::Resume(for_number, reason)) if for_number == number => break reason,
             Some(Request::Quiesce(newer)) => {
                 number = newer;
-                tell(Answer::Quiesced(number));
+                send(Answer::Quiesced(number));
             }
             _ => {}
         }
@@ -64,7 +65,7 @@ fn answer(mut number: u32) {
         away_ns: time::now_ns() - since,
         generation: platform::generation(),
     });
-    tell(Answer::Resumed(number));
+    send(Answer::Resumed(number));
 }
 
 /// The next request of those that have arrived whole.
@@ -78,7 +79,7 @@ fn read() -> Option<Request> {
     None
 }
 
-fn tell(answer: Answer) {
+fn send(answer: Answer) {
     struct Port;
     impl Write for Port {
         fn write_str(&mut self, text: &str) -> fmt::Result {

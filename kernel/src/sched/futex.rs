@@ -14,17 +14,19 @@ unsafe impl Sync for Buckets {}
 static WAITING: Buckets = Buckets([const { List::new() }; BUCKETS]);
 
 fn bucket(address: usize) -> &'static List<Thread> {
-    // Fibonacci hashing; futexes are 4 bytes, so the lowest bits say nothing.
+    // Fibonacci hashing; futexes are 4 bytes, so the lowest bits carry no information.
     let hash = (address >> 2).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (usize::BITS - 8);
     &WAITING.0[hash]
 }
 
-/// Waits at `address` until woken or until the deadline. The caller has compared the value, and nothing ran since.
+/// Waits at `address` until woken or until the deadline. The caller has compared the value, and
+/// nothing ran since.
 pub fn futex_wait(address: usize, deadline_ns: Option<u64>) -> Wake {
     let me = current();
     // SAFETY: the current thread is alive.
     unsafe { me.as_ref() }.futex.set(address);
-    // SAFETY: it runs, so it is in no list, and it leaves this one before it runs again; the list is a static.
+    // SAFETY: it runs, so it is in no list, and it leaves this one before it runs again; the list
+    // is a static.
     unsafe { bucket(address).push_back(me) };
     block(deadline_ns)
 }

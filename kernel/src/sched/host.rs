@@ -1,13 +1,13 @@
-//! On the host there are no kernel threads: nobody waits, and nothing comes in.
+//! On the host there are no kernel threads: no thread ever waits.
 
 use super::Wake;
 
-/// Nobody ever waits here.
+/// A queue that is always empty.
 #[derive(Debug, Default)]
 pub struct WaitQueue(());
 
 impl WaitQueue {
-    /// Nobody waits.
+    /// An empty queue.
     #[must_use]
     pub const fn new() -> Self {
         Self(())
@@ -21,17 +21,17 @@ impl WaitQueue {
         panic!("the host has no kernel threads that could wait until {deadline_ns:?}")
     }
 
-    /// Wakes nobody.
+    /// Wakes no thread.
     pub fn wake_one(&self) -> bool {
         false
     }
 
-    /// Wakes nobody.
+    /// Wakes no thread.
     pub fn wake_all(&self) -> usize {
         0
     }
 
-    /// Nobody waits.
+    /// True: no thread waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         true

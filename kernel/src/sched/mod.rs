@@ -8,7 +8,7 @@ mod futex;
 #[cfg(not(target_os = "hermit"))]
 mod host;
 #[cfg(target_os = "hermit")]
-mod life;
+mod lifecycle;
 pub mod readiness;
 #[cfg(target_os = "hermit")]
 mod switch;
@@ -26,7 +26,7 @@ pub use host::*;
 #[cfg(target_os = "hermit")]
 pub use {
     futex::{futex_wait, futex_wake},
-    life::{SpawnError, alive, exit_thread, join, spawn, start},
+    lifecycle::{SpawnError, alive, exit_thread, join, spawn, start},
     switch::{
         any_ready, current_id, current_stack, next_deadline, running_for, sleep_until, wake_due,
         yield_now,
@@ -36,14 +36,14 @@ pub use {
 };
 
 #[cfg(target_os = "hermit")]
-pub(crate) use life::each_waiting_stack;
+pub(crate) use lifecycle::each_waiting_stack;
 #[cfg(target_os = "hermit")]
 use switch::{block, current, make_ready};
 
 /// How a wait ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wake {
-    /// Somebody woke the thread.
+    /// Another thread woke it.
     Woken,
     /// The deadline passed first.
     TimedOut,

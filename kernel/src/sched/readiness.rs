@@ -44,7 +44,7 @@ impl Poller {
     }
 }
 
-/// Who waits for one thing. Shared by all that have it, and by those who wait.
+/// The threads that wait for one thing. Shared by all that have the thing, and by those threads.
 #[derive(Debug, Default)]
 pub struct Waits {
     /// To receive or accept.
@@ -57,7 +57,7 @@ pub struct Waits {
 }
 
 impl Waits {
-    /// Has `poller` called when there is news.
+    /// Has `poller` called when something changes.
     pub fn add(&self, poller: &Rc<Poller>) {
         let mut first = self.poller.borrow_mut();
         if first.is_none() {
@@ -80,7 +80,8 @@ impl Waits {
         }
     }
 
-    /// Wakes those whom `ready` concerns. Of those who want to read, only the first if `one_reader` can be served.
+    /// Wakes the threads that wait for what is `ready`; of readers only the first if `one_reader`
+    /// can be served.
     pub fn wake(&self, ready: Ready, one_reader: bool) {
         let over = ready.error || ready.hung_up;
         if ready.readable || over {

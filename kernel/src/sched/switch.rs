@@ -5,7 +5,7 @@ use core::{
     sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed},
 };
 
-use super::{Thread, ThreadId, Wake, life, timers::Timers};
+use super::{Thread, ThreadId, Wake, lifecycle, timers::Timers};
 use crate::{
     arch::{context, cpu},
     cpu::KernelCell,
@@ -14,7 +14,7 @@ use crate::{
     time,
 };
 
-/// Who can run, and who waits until when.
+/// Threads that are ready, and the deadlines of those that wait.
 pub(super) struct Queues {
     pub ready: List<Thread>,
     pub timers: Timers<Thread>,
@@ -24,7 +24,8 @@ pub(super) struct Queues {
 pub(super) static QUEUES: KernelCell<Queues> =
     KernelCell::new(Queues { ready: List::new(), timers: Timers::new() });
 
-/// The thread that runs; null until the first does. Outside of [`QUEUES`], so that the handler of a page fault can look.
+/// The thread that runs; null until the first does. Outside of [`QUEUES`], so that the handler of a
+/// page fault can read it.
 static CURRENT: AtomicPtr<Thread> = AtomicPtr::new(ptr::null_mut());
 
 /// What is done while no thread is ready: waits until something may have made one ready.
@@ -52,7 +53,8 @@ pub fn current_id() -> ThreadId {
 /// Its stack; `None` before there are threads.
 #[must_use]
 pub fn current_stack() -> Option<&'static Stack> {
-    // SAFETY: as above. The reference is used by what runs on that very stack, so it does not outlive it.
+    // SAFETY: as above. The reference is used by what runs on that very stack, so it does not
+    // outlive it.
     unsafe { CURRENT.load(Relaxed).as_ref() }.map(|t| &t.stack)
 }
 
@@ -67,7 +69,8 @@ pub fn yield_now() {
     let others = QUEUES.with(|q| {
         let others = !q.ready.is_empty();
         if others {
-            // SAFETY: the current thread is in no list; it leaves this one when it runs again. The list is a static.
+            // SAFETY: the current thread is in no list; it leaves this one when it runs again. The
+            // list is a static.
             unsafe { q.ready.push_back(current()) };
         }
         others
@@ -82,7 +85,8 @@ pub fn sleep_until(deadline_ns: u64) {
     block(Some(deadline_ns));
 }
 
-/// Waits until [`make_ready`] or the deadline. Before, the caller has put the current thread where it will be found.
+/// Waits until [`make_ready`] or the deadline. Before, the caller has put the current thread where
+/// it will be found.
 pub(super) fn block(deadline_ns: Option<u64>) -> Wake {
     let me = current();
     // SAFETY: it runs, so it is alive.
@@ -147,13 +151,14 @@ pub(super) fn switch() {
     if next == from {
         return;
     }
-    // SAFETY: threads in lists are alive. `sp` was left there by a switch, or prepared at birth; it is used once. What runs from here
-    // on is the next thread, so thread-local storage is that thread's.
+    // SAFETY: threads in lists are alive. `sp` was left there by a switch, or prepared at birth; it
+    // is used once. What runs from here on is the next thread, so thread-local storage is that
+    // thread's.
     unsafe {
         enter(next);
         context::switch_stack(from.as_ref().sp.as_ptr(), next.as_ref().sp.get());
     }
-    life::bury();
+    lifecycle::free_ended();
 }
 
 /// Makes `next` the current thread, but for its stack.

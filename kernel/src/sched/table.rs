@@ -25,7 +25,7 @@ impl Table {
     }
 
     pub fn get(&self, id: ThreadId) -> Option<NonNull<Thread>> {
-        let at = self.place(id).ok()?;
+        let at = self.search(id).ok()?;
         Some(self.by_id[at].1)
     }
 
@@ -38,9 +38,9 @@ impl Table {
     pub fn insert(&mut self, thread: NonNull<Thread>) -> ThreadId {
         loop {
             let id = self.next;
-            // 0 is the main thread's alone: who is given it by `spawn` takes it for an error.
+            // 0 is the main thread's alone: as the result of `spawn` it would mean an error.
             self.next = id.checked_add(1).unwrap_or(1);
-            if let Err(at) = self.place(id) {
+            if let Err(at) = self.search(id) {
                 self.by_id.insert(at, (id, thread));
                 return id;
             }
@@ -48,7 +48,7 @@ impl Table {
     }
 
     pub fn remove(&mut self, id: ThreadId) {
-        if let Ok(at) = self.place(id) {
+        if let Ok(at) = self.search(id) {
             self.by_id.remove(at);
         }
     }
@@ -58,7 +58,7 @@ impl Table {
         self.by_id.iter().map(|(_, thread)| *thread)
     }
 
-    fn place(&self, id: ThreadId) -> Result<usize, usize> {
+    fn search(&self, id: ThreadId) -> Result<usize, usize> {
         self.by_id.binary_search_by_key(&id, |(id, _)| *id)
     }
 }

@@ -9,10 +9,12 @@ use crate::{
     mm::stacks::Stack,
 };
 
-/// Number of a thread. The main thread is 0; numbers are not used again (before 2³² threads have come and gone).
+/// Number of a thread. The main thread is 0; numbers are not used again (before 2³² threads have
+/// come and gone).
 pub type ThreadId = u32;
 
-/// What the scheduler keeps of a thread. It stays where it is, alive, from its birth until another thread buries it.
+/// What the scheduler keeps of a thread. It stays where it is, alive, from `spawn` until another
+/// thread frees it.
 #[derive(Debug)]
 pub struct Thread {
     /// Its number.
@@ -31,7 +33,7 @@ pub struct Thread {
     pub(super) timed_out: Cell<bool>,
     /// What futex it waits for.
     pub(super) futex: Cell<usize>,
-    /// Who waits for its end.
+    /// Threads that wait for its end.
     pub(super) ended: WaitQueue,
     /// What it runs.
     pub(super) entry: extern "C" fn(usize),

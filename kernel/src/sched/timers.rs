@@ -1,5 +1,5 @@
-//! Deadlines, the nearest first: a binary heap whose members know their place in it, so that one can leave early.
-//! Room is made when a thread is born; setting a deadline allocates nothing.
+//! Deadlines, the nearest first: a binary heap whose members know their place in it, so that one
+//! can leave early. Room is made when a thread is spawned; setting a deadline allocates nothing.
 
 use alloc::{collections::TryReserveError, vec::Vec};
 use core::{cell::Cell, ptr::NonNull};
@@ -10,7 +10,8 @@ pub const NOWHERE: usize = usize::MAX;
 /// Things that can have a deadline.
 ///
 /// # Safety
-/// `place` returns the same cell each time, which starts as [`NOWHERE`] and which only [`Timers`] changes.
+/// `place` returns the same cell each time, which starts as [`NOWHERE`] and which only [`Timers`]
+/// changes.
 pub unsafe trait Timed {
     /// Where in the heap it is.
     fn place(&self) -> &Cell<usize>;
@@ -37,7 +38,8 @@ pub struct Timers<T> {
     serial: u64,
 }
 
-// SAFETY: the pointers are followed only by methods whose callers vouch for the members; there is one vCPU.
+// SAFETY: the pointers are followed only by methods whose callers vouch for the members; there is
+// one vCPU.
 unsafe impl<T> Send for Timers<T> {}
 
 impl<T: Timed> Default for Timers<T> {
@@ -93,7 +95,7 @@ impl<T: Timed> Timers<T> {
         }
     }
 
-    /// Takes out whose deadline came first, if it is not after `now`.
+    /// Takes out the member whose deadline is the earliest, if it is not after `now`.
     pub fn pop_due(&mut self, now: u64) -> Option<NonNull<T>> {
         (self.next()? <= now).then(|| self.take(0))
     }
@@ -161,7 +163,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn wakes_in_order(steps in proptest::collection::vec((0..3_u8, 0..16_usize, 0..40_u64), 0..300)) {
+        fn wakes_in_order(
+            steps in proptest::collection::vec((0..3_u8, 0..16_usize, 0..40_u64), 0..300)
+        ) {
             let sleepers: Vec<Sleeper> = (0..16).map(|n| Sleeper(n, Cell::new(NOWHERE))).collect();
             let mut timers = Timers::new();
             let mut model: Vec<(u64, u64, usize)> = Vec::new();

@@ -6,7 +6,7 @@ use hermit_abi::{AF_INET, AF_UNSPEC, errno, in_addr, sockaddr, sockaddr_in, sock
 
 const LEN: usize = size_of::<sockaddr_in>();
 
-/// As the ABI has it.
+/// `address` in the ABI's form.
 pub fn to_abi(address: SocketAddrV4) -> sockaddr_in {
     sockaddr_in {
         sin_len: LEN as u8,
@@ -18,7 +18,7 @@ pub fn to_abi(address: SocketAddrV4) -> sockaddr_in {
     }
 }
 
-/// The caller's address; `None` if it is of no family, by which a datagram socket is disconnected.
+/// The caller's address; `None` if it is of no family, which disconnects a datagram socket.
 ///
 /// # Errors
 /// `EAFNOSUPPORT` for other families than IPv4, `EINVAL`, `EFAULT`.
@@ -46,13 +46,15 @@ pub unsafe fn get(at: *const sockaddr, len: socklen_t) -> Result<Option<SocketAd
     Ok(Some(SocketAddrV4::new(ip, u16::from_be(address.sin_port))))
 }
 
-/// Tells the caller an address, if it wants one, cut off to the room that it has; and how long it is in full.
+/// Writes an address where the caller wants it, if it does, cut off to the room that it has; and
+/// how long the address is in full.
 ///
 /// # Errors
-/// `EFAULT` when there is no place for the length.
+/// `EFAULT` when there is no pointer for the length.
 ///
 /// # Safety
-/// `at` is null, or the caller has as many bytes there as `len` says, which is null or the caller's.
+/// `at` is null, or the caller has as many bytes there as `len` says, which is null or the
+/// caller's.
 pub unsafe fn put(
     at: *mut sockaddr,
     len: *mut socklen_t,

@@ -13,7 +13,7 @@ unsafe extern "C" fn sys_read_entropy(to: *mut u8, len: usize, flags: u32) -> is
         return -(errno::EINVAL as isize);
     }
     if len != 0 {
-        // A clone that does not know yet that it is one must not draw.
+        // A clone has to learn that it is one before it draws.
         events::checkpoint();
         // SAFETY: the caller's buffer.
         entropy::fill(unsafe { slice::from_raw_parts_mut(to, len) });

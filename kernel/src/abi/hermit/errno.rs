@@ -4,7 +4,7 @@
 use crate::{cpu::KernelCell, fd::Errno, sched};
 use alloc::vec::Vec;
 
-/// By number of the thread.
+/// The last error of each thread, by its number.
 static LAST: KernelCell<Vec<i32>> = KernelCell::new(Vec::new());
 
 /// A count as `sys_*` functions return it, or a negative error.

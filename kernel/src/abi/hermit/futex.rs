@@ -16,7 +16,7 @@ unsafe extern "C" fn sys_futex_wait(
     if address.is_null() || flags & !FUTEX_RELATIVE_TIMEOUT != 0 {
         return -errno::EINVAL;
     }
-    // Others may run here; after the comparison nobody does until this thread waits.
+    // Other threads may run here; after the comparison none does until this one waits.
     events::checkpoint();
     // SAFETY: null, or the caller's.
     let deadline = match unsafe { timeout.as_ref() }.map(nanoseconds) {

@@ -1,4 +1,4 @@
-//! What the crate `vmm-lite-hooks` calls: not of hermit-abi, this kernel's own.
+//! What the crate `vmm-lite-hooks` calls. These functions are this kernel's own, not hermit-abi's.
 
 use hermit_abi::errno;
 

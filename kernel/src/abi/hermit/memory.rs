@@ -1,4 +1,5 @@
-//! Memory. Layouts that are none, and a heap that is exhausted, give null: the program says what it makes of that.
+//! Memory. An invalid layout gives null, and so does an exhausted heap: the program decides what to
+//! do then.
 
 use core::{alloc::Layout, ptr};
 

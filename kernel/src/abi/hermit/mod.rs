@@ -1,5 +1,4 @@
-//! `sys_*`: what `std` and others call by way of the hermit-abi crate. One file a group; each function checks what it is given
-//! and hands it on.
+//! `sys_*`: what `std` and other crates call by way of hermit-abi, one file a group.
 //!
 //! Errors are negative numbers of [`hermit_abi::errno`].
 

@@ -27,7 +27,7 @@ impl poll::Polled for pollfd {
     }
 }
 
-/// Of what is ready, that which was asked for, and what is always told.
+/// What is reported of `ready`: events that were asked for, and those that always are.
 fn events_of(ready: Ready, asked: i16) -> i16 {
     let mut events = 0;
     if ready.readable {

@@ -68,7 +68,7 @@ unsafe fn set(
             let on = number()? != 0;
             change(&|o| o.keep_alive = on);
         }
-        // Buffers are sized by the kernel: the request is taken as the hint that it is.
+        // Accepted and ignored: the kernel sizes buffers itself.
         (SOL_SOCKET, SO_RCVBUF | SO_SNDBUF) => {
             number()?;
         }
@@ -95,7 +95,7 @@ unsafe fn set(
             let ttl = ttl.ok_or(Errno(errno::EINVAL))?;
             change(&|o| o.ttl = ttl);
         }
-        // Nothing on the way looks at it.
+        // Accepted and ignored: nothing on the way uses it.
         (IPPROTO_IP, IP_TOS) => {
             number()?;
         }
@@ -133,7 +133,7 @@ unsafe extern "C" fn sys_setsockopt(
     }))
 }
 
-/// Tells the caller a value, cut off to the room that it has.
+/// Writes a value where the caller wants it, cut off to the room that it has.
 ///
 /// # Safety
 /// The caller has as many bytes at `at` as `len` says, which is its own.

@@ -1,11 +1,11 @@
-//! Threads. There is one vCPU and one priority: both are told and otherwise ignored.
+//! Threads. There is one vCPU and one priority: both are reported and otherwise ignored.
 
 use hermit_abi::{NORMAL_PRIO, Tid, errno};
 
 use crate::events;
 use crate::sched;
 
-/// Stack of a thread that did not say.
+/// Stack of a thread that asks for no size, bytes.
 const DEFAULT_STACK: usize = 1 << 20;
 
 #[unsafe(no_mangle)]
@@ -43,7 +43,7 @@ unsafe extern "C" fn sys_spawn(
 #[unsafe(no_mangle)]
 extern "C" fn sys_join(id: Tid) -> i32 {
     events::checkpoint();
-    // Who has ended is not known any more; that is what was to be waited for.
+    // False for a thread that has ended already: then there is nothing to wait for.
     sched::join(id);
     0
 }

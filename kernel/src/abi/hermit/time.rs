@@ -18,7 +18,7 @@ unsafe extern "C" fn sys_clock_gettime(clock: clockid_t, to: *mut timespec) -> i
         return -errno::EINVAL;
     }
     let now = time::now_ns();
-    // Who waits by looking at the clock is at a checkpoint too.
+    // A program may wait by reading the clock again and again.
     events::checkpoint_at(now);
     let ns = match clock {
         CLOCK_REALTIME => time::wall_ns(),

@@ -1,7 +1,7 @@
 //! Memory that a caller names by address and length.
 //!
-//! Program and kernel share one address space, so that a wrong address faults as it would in the program; what can be checked is
-//! that a slice may be made of it at all.
+//! Program and kernel share one address space, so a wrong address faults as it would in the
+//! program. What is checked is that a slice may be made of it at all.
 
 use crate::fd::Errno;
 use core::{ffi::CStr, slice};
@@ -13,7 +13,7 @@ use hermit_abi::{errno, iovec};
 /// `EFAULT` for a null pointer to something, `EINVAL` for an absurd length.
 ///
 /// # Safety
-/// The caller keeps its side: they are its bytes until the call is over.
+/// They are the caller's bytes until the call returns.
 pub unsafe fn bytes<'a>(at: *const u8, len: usize) -> Result<&'a [u8], Errno> {
     if len == 0 {
         return Ok(&[]);
@@ -29,7 +29,7 @@ pub unsafe fn bytes<'a>(at: *const u8, len: usize) -> Result<&'a [u8], Errno> {
 /// As [`bytes`].
 ///
 /// # Safety
-/// As [`bytes`], and nobody else's meanwhile.
+/// As [`bytes`], and nothing else uses them meanwhile.
 pub unsafe fn bytes_mut<'a>(at: *mut u8, len: usize) -> Result<&'a mut [u8], Errno> {
     if len == 0 {
         return Ok(&mut []);

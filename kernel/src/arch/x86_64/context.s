@@ -1,4 +1,5 @@
-# switch_stack(save: *mut usize in RDI, load: usize in RSI): swaps what calls preserve, and the stack.
+# switch_stack(save: *mut usize in RDI, load: usize in RSI): swaps what calls preserve, and the
+# stack.
     .text
     .globl switch_stack
     .type switch_stack,@function

@@ -30,9 +30,10 @@ fn rdrand() -> Option<u64> {
     })
 }
 
-/// Touches the stack two pages ahead, so that what follows does not fault on a page that is not committed yet: the handler of
-/// such a fault needs kernel state that may be lent out by then.
+/// Touches the stack two pages ahead, so that what follows does not fault on a page that is not
+/// committed yet: the handler of such a fault needs kernel state that may be lent out by then.
 pub fn touch_stack() {
-    // SAFETY: reads below the stack pointer; either the page is committed, or the fault commits it, or the stack is used up.
+    // SAFETY: reads below the stack pointer; either the page is committed, or the fault commits it,
+    // or the stack is used up.
     unsafe { asm!("test byte ptr [rsp - 8192], 0", options(nostack, readonly)) }
 }

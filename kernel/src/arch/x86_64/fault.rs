@@ -33,7 +33,7 @@ pub struct Record {
 pub const PAGE_FAULT: u64 = 14;
 /// Invalid opcode.
 pub const INVALID_OPCODE: u64 = 6;
-/// Stack segment: an address that is none, by way of RSP or RBP.
+/// Stack segment: a non-canonical address, by way of RSP or RBP.
 pub const STACK_SEGMENT: u64 = 12;
 /// General protection.
 pub const GENERAL_PROTECTION: u64 = 13;

@@ -1,4 +1,5 @@
-# Where the monitor leads a fault, at CPL 3: saves what a Rust handler may change, calls it, and goes back.
+# Where the monitor leads a fault, at CPL 3: saves what a Rust handler may change, calls it, and
+# goes back.
     .text
     .globl fault_entry
     .type fault_entry,@function

@@ -23,7 +23,7 @@ pub(super) const CALL: u32 = 0x564c_4d00;
 /// The call must be right for what runs.
 unsafe fn call(number: u32, a: u64, b: u64) -> u64 {
     let mut rax = u64::from(CALL | number);
-    // SAFETY: the monitor changes what is listed and, by the caller's word, only mappings it may.
+    // SAFETY: the monitor changes what is listed and, as the caller promises, only mappings it may.
     unsafe {
         asm!(
             "int3",
@@ -45,7 +45,8 @@ pub unsafe fn lock(cr3: u64) {
     unsafe { call(5, cr3, 0) };
 }
 
-/// Maps the chunk of the stack window at `address` to the frames at `frames`; false if the monitor refuses.
+/// Maps the chunk of the stack window at `address` to the frames at `frames`; false if the monitor
+/// refuses.
 ///
 /// # Safety
 /// Nothing else may use the frames.

@@ -1,9 +1,10 @@
 # The monitor: all code that ever runs at CPL 0.
 #
-# On hosts without hardware virtualization each of these instructions is emulated (about 1.1 us), so there are few of
-# them and no loop over memory. What it promises once locked: page tables, descriptor tables and this code cannot be
-# reached from CPL 3; the only mappings that can still change are those of the stack window, always writable and
-# never executable, and only of frames inside the frame zone.
+# On hosts without hardware virtualization each of these instructions is emulated (about 1.1 us), so
+# there are few of them and no loop over memory. What it promises once locked: page tables,
+# descriptor tables and this code cannot be reached from CPL 3; the only mappings that can still
+# change are those of the stack window, always writable and never executable, and only of frames
+# inside the frame zone.
 
     .section .note.Xen,"aR",@note
     .balign 4
@@ -43,7 +44,8 @@ _start:
     ljmp $0x10, $1f
     .code64
 1:
-    # XCR0: what the CPU has of x87, SSE, AVX and AVX-512 (not AMX, whose state is large and needs permission).
+    # XCR0: what the CPU has of x87, SSE, AVX and AVX-512 (not AMX, whose state is large and needs
+    # permission).
     xorl %ecx, %ecx
     movl $0xd, %eax
     movl %ebx, %edi
@@ -74,7 +76,7 @@ _start:
     pushq $kernel_main
     iretq
 
-# int3 from CPL 3: EAX says what is wanted. Clobbers only RAX, RCX, RDX, RSI, RDI, R8-R11.
+# int3 from CPL 3: EAX is the call's number. Clobbers only RAX, RCX, RDX, RSI, RDI, R8-R11.
 monitor_call:
     cmpl $({CALL} | 1), %eax
     je monitor_map
@@ -103,7 +105,8 @@ monitor_refuse:
     movl $-1, %eax
     iretq
 
-# Maps the chunk of 4 pages at RDI (stack window) to the frames at RSI. Missing tables come from the table pool.
+# Maps the chunk of 4 pages at RDI (stack window) to the frames at RSI. Missing tables come from the
+# table pool.
 monitor_map:
     movq %rdi, %rax
     orq %rsi, %rax
@@ -117,10 +120,12 @@ monitor_map:
     shrq $38, %rax                  # window: 256 GiB from 1 TiB
     cmpl $4, %eax
     jne monitor_refuse
-    movq %rdi, %rcx                 # bits of an address in its slot; the lowest chunk of a slot is its guard
+    # Bits of an address in its slot; the lowest chunk of a slot is its guard.
+    movq %rdi, %rcx
     shrq $33, %rcx
     movl $1, %eax
-    shlq %cl, %rax                  # the shift takes its count modulo 64: the window's own bits add 128
+    # The shift takes its count modulo 64: the window's own bits add 128.
+    shlq %cl, %rax
     decq %rax
     andq %rdi, %rax
     cmpq $0x4000, %rax
@@ -214,11 +219,11 @@ monitor_halt:
     cli
     iretq
 
-# Any interrupt: ends a halt. EOI is written at CPL 3 by whoever halted.
+# Any interrupt: ends a halt. EOI is written at CPL 3 after the halt.
 monitor_interrupt:
     iretq
 
-# Faults. The record tells CPL 3 all that the frame held; the frame then leads to the handler.
+# Faults. The record holds for CPL 3 all that the frame held; the frame then leads to the handler.
     .pushsection .rodata.monitor_gates,"aR"
     .balign 8
     .globl monitor_gates, monitor_gates_end
@@ -259,7 +264,7 @@ monitor_gates_end:
     .popsection
 
 monitor_fault:
-    # A fault of the monitor itself, or one while another is being handled, ends the machine.
+    # A fault of the monitor itself, or one while another is being handled, ends the VM.
     cmpl $0x33, 24(%rsp)
     jne monitor_die
     cmpl $0, fault_record
@@ -308,7 +313,8 @@ monitor_text_end:
     .globl monitor_data_start
 monitor_data_start:
     .globl monitor_gdt
-monitor_gdt:                        # selectors as Linux has them: 0x10 kernel, 0x33 user code, 0x2b user data
+# Selectors as Linux has them: 0x10 kernel, 0x33 user code, 0x2b user data.
+monitor_gdt:
     .quad 0, 0
     .quad 0x00af9b000000ffff        # 0x10 64-bit code, CPL 0
     .quad 0x00cf93000000ffff        # 0x18 data, CPL 0

@@ -1,17 +1,18 @@
 //! Builds the page tables that the monitor then loads for good.
 //!
-//! Everything is mapped where it is. 4 KiB pages up to the end of the table pool, where rights differ from page to page;
-//! 2 MiB pages for the heap behind it.
+//! Everything is mapped where it is. 4 KiB pages up to the end of the table pool, where rights
+//! differ from page to page; 2 MiB pages for the heap behind it.
 
 /// Size of a small page.
 pub const PAGE: usize = 4096;
 /// Size of a large page.
 pub const LARGE: usize = 2 << 20;
-/// First address of the window in which stacks live.
+/// First address of the window of stacks.
 pub const WINDOW: usize = 1 << 40;
 /// Size of that window, as the monitor checks it.
 pub const WINDOW_SIZE: usize = 1 << 38;
-/// The window's regions, as bits of an address: one for each size of slots, numbered by the bits of an address in a slot.
+/// The window's regions, as bits of an address: one for each size of slots, numbered by the bits of
+/// an address in a slot.
 pub const REGION_SHIFT: usize = 33;
 
 const PRESENT: u64 = 1;
@@ -57,7 +58,8 @@ impl Rights {
 /// Where tables are made: zeroed pages that can be written now.
 ///
 /// # Safety
-/// `page` must return a page aligned address of a zeroed page that nothing else uses, and `at` a pointer by which it can be written.
+/// `page` must return a page aligned address of a zeroed page that nothing else uses, and `at` a
+/// pointer by which it can be written.
 pub unsafe trait Tables {
     /// Physical address of a new table, or `None` when there are no more.
     fn page(&mut self) -> Option<u64>;
@@ -89,7 +91,8 @@ impl<T: Tables> Builder<T> {
         self.tables
     }
 
-    /// Maps `[from, to)` (page aligned) where it is, with large pages where that fits. `None` when out of tables.
+    /// Maps `[from, to)` (page aligned) where it is, with large pages where that fits. `None` when
+    /// out of tables.
     pub fn identity(&mut self, from: usize, to: usize, rights: Rights) -> Option<()> {
         let mut at = from;
         while at < to {
@@ -110,14 +113,17 @@ impl<T: Tables> Builder<T> {
         self.table(WINDOW, 4)
     }
 
-    /// The entry for `address` in its table of `level` (1: 4 KiB pages), making tables above as needed.
+    /// The entry for `address` in its table of `level` (1: 4 KiB pages), making tables above as
+    /// needed.
     fn entry(&mut self, address: usize, level: u32) -> Option<&mut u64> {
         let table = self.table(address, level + 1)?;
-        // SAFETY: `table` came from `Tables::page`, whose contract makes it ours and writable; the index is below 512.
+        // SAFETY: `table` came from `Tables::page`, whose contract makes it ours and writable; the
+        // index is below 512.
         Some(unsafe { &mut (*self.tables.at(table))[index(address, level)] })
     }
 
-    /// The table that an entry of `level` leads to, made if it is not there; level 5 is the root itself.
+    /// The table that an entry of `level` leads to, made if it is not there; level 5 is the root
+    /// itself.
     fn table(&mut self, address: usize, level: u32) -> Option<u64> {
         if level == 5 {
             return Some(self.root);
@@ -171,7 +177,8 @@ mod tests {
         }
     }
 
-    /// What an access to `address` finds: the frame, and which of write, execute and use at CPL 3 all levels allow.
+    /// What an access to `address` finds: the frame, and which of write, execute and use at CPL 3
+    /// all levels allow.
     fn walk(tables: &Fake, root: u64, address: usize) -> Option<(usize, bool, bool, bool)> {
         let (mut table, mut write, mut execute, mut user) = (root, true, true, true);
         for level in (1..=4).rev() {

@@ -1,4 +1,5 @@
-//! A routine that the VMM runs before the guest does at a new host; see [`ControlPage::touch_pages`](vmm_lite_interface::control::ControlPage::touch_pages).
+//! A routine that the VMM runs before the guest does at a new host; see
+//! [`ControlPage::touch_pages`](vmm_lite_interface::control::ControlPage::touch_pages).
 
 use core::arch::global_asm;
 

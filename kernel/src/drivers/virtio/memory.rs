@@ -1,4 +1,5 @@
-//! Memory that is shared with the device: whole pages, at the address that the device knows them by.
+//! Memory that is shared with the device: whole pages, at the address by which the device uses
+//! them.
 
 use alloc::alloc::{Layout, alloc_zeroed, dealloc};
 use core::ptr::NonNull;
@@ -6,8 +7,8 @@ use core::ptr::NonNull;
 /// Size of a page.
 pub const PAGE: usize = 4096;
 
-/// Pages of zeros at first. The device reads and writes them while the driver holds them, so that all access is by
-/// raw pointer, and no reference to what is the device's at that time is made.
+/// Pages, zeroed at first. The device reads and writes them while the driver holds them, so all
+/// access is by raw pointer, and no reference is made to what the device has at that time.
 #[derive(Debug)]
 pub struct Shared {
     start: NonNull<u8>,
@@ -26,7 +27,7 @@ impl Shared {
         Some(Self { start, layout })
     }
 
-    /// Bytes there are.
+    /// Its size, bytes.
     pub fn len(&self) -> usize {
         self.layout.size()
     }
@@ -49,7 +50,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // SAFETY: allocated with this layout; who drops it has reset the device.
+        // SAFETY: allocated with this layout; the device has been reset before.
         unsafe { dealloc(self.start.as_ptr(), self.layout) };
     }
 }

@@ -4,7 +4,7 @@ use core::ptr;
 
 /// What [`offset::MAGIC`] reads as.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"virt");
-/// The version of the register layout that is spoken here: the first that is not a legacy one.
+/// The version of the register layout: the first that is not a legacy one.
 pub const VERSION: u32 = 2;
 /// [`offset::DEVICE`] of a network device.
 pub const NETWORK: u32 = 1;
@@ -33,7 +33,7 @@ pub mod offset {
     pub const QUEUE_SIZE: usize = 0x038;
     /// The queue is set up.
     pub const QUEUE_READY: usize = 0x044;
-    /// Which queue the device is to look at.
+    /// Notifies the device of a queue, by its number.
     pub const QUEUE_NOTIFY: usize = 0x050;
     /// Interrupts that the driver has seen.
     pub const INTERRUPT_ACKNOWLEDGE: usize = 0x064;
@@ -63,7 +63,7 @@ impl Mmio {
     /// The registers at `address`.
     ///
     /// # Safety
-    /// A virtio-mmio device is there, mapped, and nobody else drives it.
+    /// A virtio-mmio device is there, mapped, and has no other driver.
     #[must_use]
     pub const unsafe fn new(address: usize) -> Self {
         Self(address)

@@ -1,6 +1,7 @@
 //! A split virtqueue whose buffers are one descriptor each (virtio 1.2, 2.7).
 //!
-//! What the device writes is checked: an entry it never had, or a length longer than the buffer, is ignored.
+//! What the device writes is checked: an entry that it never had is ignored, and a length longer
+//! than the buffer is cut.
 
 use super::memory::Shared;
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
@@ -65,7 +66,8 @@ impl Queue {
     }
 
     fn double_word(&self, offset: usize) -> &AtomicU32 {
-        // SAFETY: in the tables, a multiple of four, and only ever accessed atomically by this side.
+        // SAFETY: in the tables, a multiple of four, and only ever accessed atomically by this
+        // side.
         unsafe { AtomicU32::from_ptr(self.tables.at(offset, 4).cast()) }
     }
 
@@ -83,7 +85,8 @@ impl Queue {
         self.free.last().copied()
     }
 
-    /// Whether there is something that [`should_notify`](Self::should_notify) has not been asked about.
+    /// Whether there is something that [`should_notify`](Self::should_notify) has not been asked
+    /// about.
     pub fn has_news(&self) -> bool {
         self.announced != self.available
     }
@@ -106,7 +109,8 @@ impl Queue {
         usize::from(self.size) - self.free.len()
     }
 
-    /// Gives the device `len` bytes at `address`, to read or to write. Returns the descriptor's number.
+    /// Gives the device `len` bytes at `address`, to read or to write. Returns the descriptor's
+    /// number.
     pub fn give(&mut self, address: u64, len: u32, device_writes: bool) -> Option<u16> {
         let id = self.free.pop()?;
         let at = 16 * usize::from(id);
@@ -124,7 +128,8 @@ impl Queue {
         Some(id)
     }
 
-    /// The next buffer that the device is done with: its descriptor and how much was written. It stays until [`take`](Self::take).
+    /// The next buffer that the device is done with: its descriptor and how much was written. It
+    /// stays until [`take`](Self::take).
     pub fn peek(&mut self) -> Option<(u16, u32)> {
         let ring = used(self.size.into());
         while u16::from_le(self.word(ring + 2).load(Ordering::Acquire)) != self.used {
@@ -149,13 +154,13 @@ impl Queue {
         }
     }
 
-    /// Whether the device wants to be told of what it has been given since the last call.
+    /// Whether the device wants a notification for what it has been given since the last call.
     pub fn should_notify(&mut self) -> bool {
         if self.announced == self.available {
             return false;
         }
         self.announced = self.available;
-        // The index must be out before the flag is looked at, or both sides could miss each other.
+        // The index must be written before the flag is read, or both sides could miss each other.
         fence(Ordering::SeqCst);
         let flags = u16::from_le(self.word(used(self.size.into())).load(Ordering::Relaxed));
         flags & NO_NOTIFY == 0
@@ -170,7 +175,7 @@ impl Queue {
 
 #[cfg(test)]
 pub mod device {
-    //! The other side of a queue.
+    //! The device's side of a queue.
 
     use super::*;
     use std::vec::Vec;

@@ -5,7 +5,7 @@ use super::{Error, Ino, ROOT, Tree};
 const NAME_MAX: usize = 255;
 
 /// Where a path leads.
-pub(super) struct Place<'a> {
+pub(super) struct Found<'a> {
     /// The directory it is in.
     pub parent: Ino,
     /// Its name there; `None` for the root, and for `.` and `..`.
@@ -18,12 +18,12 @@ pub(super) struct Place<'a> {
 
 impl Tree {
     /// Follows `path`.
-    pub(super) fn find<'a>(&self, path: &'a [u8]) -> Result<Place<'a>, Error> {
+    pub(super) fn find<'a>(&self, path: &'a [u8]) -> Result<Found<'a>, Error> {
         if path.is_empty() {
             return Err(Error::NotFound);
         }
         let directory = path.ends_with(b"/") || path.ends_with(b"/.") || path == b".";
-        let mut at = Place { parent: ROOT, name: None, ino: Some(ROOT), directory };
+        let mut at = Found { parent: ROOT, name: None, ino: Some(ROOT), directory };
         for name in path.split(|&b| b == b'/').filter(|name| !name.is_empty()) {
             if name.len() > NAME_MAX {
                 return Err(Error::NameTooLong);
@@ -31,14 +31,14 @@ impl Tree {
             let here = at.ino.ok_or(Error::NotFound)?;
             let (entries, parent) = self.entries(here)?;
             at = match name {
-                b"." => Place { parent, name: None, ino: Some(here), directory },
+                b"." => Found { parent, name: None, ino: Some(here), directory },
                 b".." => {
                     let (_, above) = self.entries(parent)?;
-                    Place { parent: above, name: None, ino: Some(parent), directory }
+                    Found { parent: above, name: None, ino: Some(parent), directory }
                 }
                 name => {
                     let ino = entries.get(name).copied();
-                    Place { parent: here, name: Some(name), ino, directory }
+                    Found { parent: here, name: Some(name), ino, directory }
                 }
             };
         }

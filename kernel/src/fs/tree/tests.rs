@@ -132,7 +132,8 @@ proptest! {
                 4 => open.extend(tree.open(path, READ, 2)),
                 _ => if let Some(ino) = open.pop() { tree.close(ino) },
             }
-            // Everything that is named is reached from the root, and nothing else is kept that is not open.
+            // Everything that is named is reached from the root, and nothing else is kept that is
+            // not open.
             let mut reached = vec![ROOT];
             let mut at = 0;
             while at < reached.len() {

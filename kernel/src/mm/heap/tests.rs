@@ -6,8 +6,8 @@ use alloc::{
 use core::cell::{Cell, RefCell};
 use proptest::prelude::*;
 
-/// A zone, and what the heap says of its memory: free memory is filled with a byte that must still
-/// be there when it is taken.
+/// A zone, and what the heap reports of its memory: free memory is filled with a byte that must
+/// still be there when it is taken.
 struct Memory {
     start: NonNull<u8>,
     layout: Layout,
@@ -38,7 +38,7 @@ impl Source for &Memory {
 
 fn bytes<'a>(from: usize, to: usize) -> &'a mut [u8] {
     let at = core::ptr::with_exposed_provenance_mut::<u8>(from);
-    // SAFETY: free memory of this test's zone, used by nothing else while the test looks at it.
+    // SAFETY: free memory of this test's zone, used by nothing else while the test reads it.
     unsafe { core::slice::from_raw_parts_mut(at, to - from) }
 }
 
@@ -89,11 +89,11 @@ fn layout(size: usize, align: usize) -> Layout {
 struct Block(NonNull<u8>, Layout, u8);
 
 impl Block {
-    fn fill(at: NonNull<u8>, layout: Layout, mark: u8) -> Self {
+    fn fill(at: NonNull<u8>, layout: Layout, filling: u8) -> Self {
         assert!(at.as_ptr().addr().is_multiple_of(layout.align()));
         // SAFETY: the block's.
-        unsafe { at.as_ptr().write_bytes(mark, layout.size()) };
-        Self(at, layout, mark)
+        unsafe { at.as_ptr().write_bytes(filling, layout.size()) };
+        Self(at, layout, filling)
     }
 
     fn is_whole(&self) -> bool {
@@ -121,16 +121,16 @@ fn blocks() -> impl Strategy<Value = Layout> {
 enum Step {
     Take(Layout, u8),
     Free(usize),
-    /// So many chunks for stacks.
+    /// That many chunks for stacks.
     Stacks(usize),
-    /// All stacks but so many end.
+    /// All stacks but that many end.
     End(usize, usize),
     Shrink,
 }
 
 fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        40 => (blocks(), any::<u8>()).prop_map(|(layout, mark)| Step::Take(layout, mark)),
+        40 => (blocks(), any::<u8>()).prop_map(|(layout, filling)| Step::Take(layout, filling)),
         36 => any::<usize>().prop_map(Step::Free),
         1 => prop_oneof![0..20_usize, Just(usize::MAX)].prop_map(Step::Stacks),
         2 => (0..3_usize, any::<usize>()).prop_map(|(left, which)| Step::End(left, which)),
@@ -159,9 +159,9 @@ impl<'a> Load<'a> {
     /// Makes a step; false when there was no memory for it.
     fn step(&mut self, step: Step) -> bool {
         match step {
-            Step::Take(layout, mark) => {
+            Step::Take(layout, filling) => {
                 let Some(at) = self.heap.allocate(layout, 0) else { return false };
-                self.blocks.push(Block::fill(at, layout, mark));
+                self.blocks.push(Block::fill(at, layout, filling));
             }
             Step::Free(which) if !self.blocks.is_empty() => {
                 let block = self.blocks.swap_remove(which % self.blocks.len());
@@ -204,7 +204,7 @@ impl<'a> Load<'a> {
 }
 
 proptest! {
-    /// Blocks are apart; what is free is not written to; what is not free is what the heap said
+    /// Blocks are apart; what is free is not written to; what is not free is what the heap reported
     /// that it took; and when all has been freed, in whatever order, all of it is there for one
     /// block.
     #[test]

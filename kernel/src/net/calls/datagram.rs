@@ -8,10 +8,10 @@ use crate::net::{
 use core::net::{Ipv4Addr, SocketAddrV4};
 
 impl<D: NetDevice> Stack<D> {
-    /// Fixes the peer of a UDP socket, or lets go of it.
+    /// Sets the peer of a UDP socket, or removes it.
     ///
     /// # Errors
-    /// When there is no way there.
+    /// When there is no route.
     pub fn connect_datagram(
         &mut self,
         id: SocketId,
@@ -34,10 +34,11 @@ impl<D: NetDevice> Stack<D> {
         if unbound { self.bind(id, SocketAddrV4::new(source, 0)) } else { Ok(()) }
     }
 
-    /// Receives a datagram into `to`: how much was kept of it, and who sent it (nobody, for a stream or at its end).
+    /// Receives a datagram into `to`: how much was kept of it, and its sender (`None` for a stream
+    /// or at its end).
     ///
     /// # Errors
-    /// [`Error::WouldBlock`], or an error that a former datagram brought.
+    /// [`Error::WouldBlock`], or the error of an earlier datagram.
     pub fn receive_from(
         &mut self,
         id: SocketId,
@@ -102,13 +103,15 @@ impl<D: NetDevice> Stack<D> {
 
     /// Longest datagram that `link` takes, in one packet or in parts.
     fn parts_max(&mut self, link: LinkId) -> usize {
-        /// smoltcp's buffer for datagrams that it sends in parts (`fragmentation-buffer-size`), and the headers in it.
+        /// smoltcp's buffer for datagrams that it sends in parts (`fragmentation-buffer-size`), and
+        /// the headers
+        /// in it.
         const PARTS_BUFFER: usize = 16_384;
         const HEADERS: usize = 28;
         self.links.mtu(link).max(PARTS_BUFFER) - HEADERS
     }
 
-    /// Has the network device listen to a group's packets, or not any more.
+    /// Has the network device receive a group's packets, or not any more.
     ///
     /// # Errors
     /// [`Error::Invalid`] for what is no group, [`Error::NetworkUnreachable`] without a device.

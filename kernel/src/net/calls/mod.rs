@@ -1,4 +1,4 @@
-//! What a program does with sockets. Nothing here waits: [`Error::WouldBlock`] says that the caller may.
+//! What a program does with sockets. Nothing here waits: on [`Error::WouldBlock`] the caller may.
 
 mod datagram;
 mod stream;
@@ -76,7 +76,8 @@ impl<D: NetDevice> Stack<D> {
     /// Binds it to an address; port 0 for any that is free.
     ///
     /// # Errors
-    /// [`Error::AddressInUse`], [`Error::AddressNotAvailable`], or [`Error::Invalid`] when it is bound already.
+    /// [`Error::AddressInUse`], [`Error::AddressNotAvailable`], or [`Error::Invalid`] when it is
+    /// bound already.
     pub fn bind(&mut self, id: SocketId, to: SocketAddrV4) -> Result<(), Error> {
         let ip = *to.ip();
         let datagram_group = ip.is_broadcast() || ip.is_multicast();
@@ -128,13 +129,13 @@ impl<D: NetDevice> Stack<D> {
             return Err(tcp.error.take().unwrap_or(Error::NotConnected));
         };
         let received = connection.receive(to, peek);
-        // What has arrived before an error is worth having first.
+        // What has arrived before an error is returned first.
         if error.is_some() && !matches!(received, Ok(1..)) {
             tcp.error = None;
             return Err(error.unwrap_or(Error::ConnectionReset));
         }
         if received.is_ok() && !peek {
-            self.look_at(id, Cause::Call);
+            self.update(id, Cause::Call);
         }
         received
     }
@@ -159,7 +160,7 @@ impl<D: NetDevice> Stack<D> {
         };
         let sent = connection.send(from);
         if sent.is_ok() {
-            self.look_at(id, Cause::Call);
+            self.update(id, Cause::Call);
         }
         sent
     }
@@ -181,7 +182,7 @@ impl<D: NetDevice> Stack<D> {
                         return Err(Error::NotConnected);
                     }
                     connection.shut_down(how.read, how.write);
-                    self.look_at(id, Cause::Call);
+                    self.update(id, Cause::Call);
                 }
                 _ => return Err(Error::NotConnected),
             },
@@ -190,7 +191,7 @@ impl<D: NetDevice> Stack<D> {
         Ok(())
     }
 
-    /// The program lets go of it. What it has sent still arrives, or leaves at least.
+    /// The program closes it. What it has sent still arrives, or at least leaves.
     pub fn close(&mut self, id: SocketId) {
         let Some(Socket::Tcp(tcp)) = self.sockets.get_mut(id.0) else {
             self.close_datagram(id);
@@ -204,7 +205,12 @@ impl<D: NetDevice> Stack<D> {
                 for waiting in queue {
                     self.orphan(waiting, true);
                 }
-                let half_open = |(_, socket): &(u32, &Socket)| matches!(socket, Socket::Tcp(Tcp { role: Role::Connection(c), .. }) if c.phase == Phase::HalfOpen(id));
+                let half_open = |(_, socket): &(u32, &Socket)| match socket {
+                    Socket::Tcp(Tcp { role: Role::Connection(c), .. }) => {
+                        c.phase == Phase::HalfOpen(id)
+                    }
+                    _ => false,
+                };
                 let half_open: alloc::vec::Vec<_> =
                     self.sockets.iter().filter(half_open).map(|(n, _)| SocketId(n)).collect();
                 for embryo in half_open {
@@ -276,7 +282,7 @@ impl<D: NetDevice> Stack<D> {
         ready
     }
 
-    /// The error that has not been told yet, which is told by this.
+    /// The pending error, which this clears.
     pub fn take_error(&mut self, id: SocketId) -> Option<Error> {
         match self.sockets.get_mut(id.0)? {
             Socket::Tcp(tcp) => tcp.error.take(),
@@ -301,7 +307,7 @@ impl<D: NetDevice> Stack<D> {
                 let options = tcp.options;
                 if let Role::Connection(connection) = &mut tcp.role {
                     connection.apply(&options);
-                    self.look_at(id, Cause::Call);
+                    self.update(id, Cause::Call);
                 }
             }
             Some(Socket::Udp(udp)) => change(&mut udp.options),

@@ -1,4 +1,4 @@
-//! Connections: asked for, and waited for.
+//! Connections: opening and accepting them.
 
 use crate::drivers::NetDevice;
 use crate::net::{
@@ -56,7 +56,7 @@ impl<D: NetDevice> Stack<D> {
     }
 
     pub(super) fn connect_stream(&mut self, id: SocketId, to: SocketAddrV4) -> Result<(), Error> {
-        // As elsewhere, "any address" is this machine.
+        // As elsewhere, "any address" is this guest.
         let ip = if to.ip().is_unspecified() { Ipv4Addr::LOCALHOST } else { *to.ip() };
         let to = SocketAddrV4::new(ip, to.port());
         let tcp = self.tcp(id)?;
@@ -92,8 +92,8 @@ impl<D: NetDevice> Stack<D> {
                 let connections = &self.connections;
                 self.tcp_ports.ephemeral(|port| {
                     let local = SocketAddrV4::new(source, port);
-                    // Nor may it meet itself, or what a connection within the machine has left at
-                    // its other end.
+                    // Nor may it connect to itself, or meet what a connection within the guest has
+                    // left at its other end.
                     local != to
                         && !connections.contains_key(&(local, to))
                         && !connections.contains_key(&(to, local))
@@ -107,7 +107,8 @@ impl<D: NetDevice> Stack<D> {
         if !self.links.is_there(link) {
             return Err(Error::NetworkUnreachable);
         }
-        // Who listens here could not say that it has no memory for its end: the attempt would go on for minutes.
+        // A listener in this guest cannot report that it has no memory for its end: the attempt
+        // would go on for minutes.
         let ends = if link == LinkId::Loopback { 2 } else { 1 };
         let size = self.budget.take(ends, self.has_room)?;
         let Some(mut connection) = Connection::new(link, local, to, Phase::Connecting, size) else {
@@ -126,11 +127,11 @@ impl<D: NetDevice> Stack<D> {
         connection.seen = State::SynSent;
         self.connections.insert((local, to), id);
         self.tcp(id)?.role = Role::Connection(Box::new(connection));
-        self.look_at(id, Cause::Call);
+        self.update(id, Cause::Call);
         Err(Error::InProgress)
     }
 
-    /// How an attempt to connect stands; [`Error::InProgress`] while it goes on.
+    /// The result of an attempt to connect; [`Error::InProgress`] while it goes on.
     ///
     /// # Errors
     /// Why it failed.
@@ -146,7 +147,7 @@ impl<D: NetDevice> Stack<D> {
     pub(super) fn orphan(&mut self, id: SocketId, reset: bool) {
         if let Some(connection) = self.connection(id) {
             connection.orphan(reset);
-            self.look_at(id, Cause::Call);
+            self.update(id, Cause::Call);
         }
     }
 }

@@ -1,13 +1,14 @@
 //! Questions to name servers, and their answers (RFC 1035). Only addresses of IPv4 are asked for.
 //!
-//! Answers come from strangers: an answer that is cut, loops, or belongs to another question is no answer.
+//! Answers come from unauthenticated peers: one that is cut, loops, or belongs to another question
+//! is no answer.
 
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
 /// Port of name servers.
 pub const PORT: u16 = 53;
-/// Longest answer by UDP that a server may send to who does not ask for more.
+/// Longest answer by UDP that a server may send if it is not asked for more, bytes.
 pub const ANSWER_MAX: usize = 512;
 
 const HEADER: usize = 12;
@@ -89,7 +90,7 @@ pub fn answer(message: &[u8], question: &[u8]) -> Option<Answer> {
         NO_SUCH_NAME => return Some(Answer::None),
         _ => return Some(Answer::Failure),
     }
-    // Other names in it are what the name asked for stands for: the server has followed them.
+    // Other names in it are aliases: the server has followed them.
     let mut addresses = Vec::new();
     let mut at = question.len();
     for _ in 0..word(message, 6)? {
@@ -178,7 +179,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_safely(mut bytes in proptest::collection::vec(any::<u8>(), 0..120), start in 0_usize..40) {
+        fn any_bytes_are_read_safely(
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..120),
+            start in 0_usize..40,
+        ) {
             let q = question(7, b"example.org").unwrap();
             let good = reply(&q, 0, &[(1, &[1, 2, 3, 4])]);
             let n = start.min(bytes.len());

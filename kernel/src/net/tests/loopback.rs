@@ -1,6 +1,6 @@
-//! A machine that talks to itself.
+//! A guest that talks to itself.
 
-use super::wire::{A, End, Faults, World, at, config, noise};
+use super::wire::{A, End, Faults, TestBed, at, config, noise};
 use crate::net::{
     Error,
     calls::{Kind, Shutdown},
@@ -14,12 +14,12 @@ fn alone() -> Stack<End> {
 }
 
 /// Polls as long as there is something to do at once.
-fn settle(stack: &mut Stack<End>, now: u64) {
+fn poll_all(stack: &mut Stack<End>, now: u64) {
     while stack.poll(now) == Some(now) {}
 }
 
 #[test]
-fn a_machine_without_network_reaches_itself() {
+fn a_guest_without_network_reaches_itself() {
     let mut stack = alone();
     let listener = stack.socket(Kind::Stream);
     stack.bind(listener, at(Ipv4Addr::UNSPECIFIED, 0)).unwrap();
@@ -28,12 +28,12 @@ fn a_machine_without_network_reaches_itself() {
     for ip in [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 9, 8, 7), Ipv4Addr::UNSPECIFIED] {
         let client = stack.socket(Kind::Stream);
         assert_eq!(stack.connect(client, at(ip, port)), Err(Error::InProgress));
-        settle(&mut stack, 0);
+        poll_all(&mut stack, 0);
         assert_eq!(stack.connect_result(client), Ok(()));
         let (server, peer) = stack.accept(listener).unwrap();
         assert_eq!(peer, stack.local_address(client));
         stack.send(client, b"hello").unwrap();
-        settle(&mut stack, 0);
+        poll_all(&mut stack, 0);
         let mut buffer = [0; 9];
         assert_eq!(stack.receive(server, &mut buffer, false), Ok(5));
         stack.close(client);
@@ -42,19 +42,19 @@ fn a_machine_without_network_reaches_itself() {
     let client = stack.socket(Kind::Stream);
     assert_eq!(stack.connect(client, at(A, port)), Err(Error::NetworkUnreachable));
     assert_eq!(stack.connect(client, at(Ipv4Addr::LOCALHOST, 1)), Err(Error::InProgress));
-    settle(&mut stack, 0);
+    poll_all(&mut stack, 0);
     assert_eq!(stack.connect_result(client), Err(Error::ConnectionRefused));
 }
 
 #[test]
 fn its_own_address_is_itself() {
-    let mut world = World::new(Faults::default(), 1);
-    let a = world.a.socket(Kind::Datagram);
-    world.a.bind(a, at(A, 7)).unwrap();
-    world.a.send_to(a, b"me", Some(at(A, 7))).unwrap();
-    let (n, from) = world.until(|w| w.a.receive_from(a, &mut [0; 9], false).ok());
+    let mut bed = TestBed::new(Faults::default(), 1);
+    let a = bed.a.socket(Kind::Datagram);
+    bed.a.bind(a, at(A, 7)).unwrap();
+    bed.a.send_to(a, b"me", Some(at(A, 7))).unwrap();
+    let (n, from) = bed.until(|bed| bed.a.receive_from(a, &mut [0; 9], false).ok());
     assert_eq!((n, from), (2, Some(at(A, 7))));
-    assert_eq!(world.frames(), 0, "it went by the wire");
+    assert_eq!(bed.frames(), 0, "it went by the wire");
 }
 
 #[test]
@@ -66,14 +66,14 @@ fn large_datagrams_and_refusals_stay_inside_too() {
     let data = noise(65_507);
     assert_eq!(stack.send_to(a, &data, Some(to)), Ok(data.len()));
     assert_eq!(stack.send_to(a, &noise(65_508), Some(to)), Err(Error::MessageSize));
-    settle(&mut stack, 0);
+    poll_all(&mut stack, 0);
     let mut buffer = alloc::vec![0; 70_000];
     assert_eq!(stack.receive_from(b, &mut buffer, true).map(|r| r.0), Ok(65_507));
     assert!(buffer[..65_507] == data);
     stack.close(b);
     stack.connect(a, to).unwrap();
     stack.send(a, b"anyone?").unwrap();
-    settle(&mut stack, 0);
+    poll_all(&mut stack, 0);
     assert_eq!(stack.take_error(a), Some(Error::ConnectionRefused));
 }
 
@@ -86,7 +86,7 @@ fn bulk_both_ways_between_two_sockets() {
     let to = stack.local_address(listener);
     let client = stack.socket(Kind::Stream);
     assert_eq!(stack.connect(client, to), Err(Error::InProgress));
-    settle(&mut stack, 0);
+    poll_all(&mut stack, 0);
     let (server, _) = stack.accept(listener).unwrap();
     let data = noise(2_000_000);
     let mut sent = [0; 2];
@@ -138,20 +138,20 @@ fn what_is_closed_takes_no_memory() {
     for n in 0..300 {
         let client = stack.socket(Kind::Stream);
         assert_eq!(stack.connect(client, to), Err(Error::InProgress));
-        settle(&mut stack, 0);
+        poll_all(&mut stack, 0);
         let server = stack.accept(listener).unwrap().0;
         stack.send(client, b"x").unwrap();
-        settle(&mut stack, 0);
+        poll_all(&mut stack, 0);
         assert_eq!(stack.receive(server, &mut [0], false), Ok(1));
         let (first, second) = if n % 2 == 0 { (client, server) } else { (server, client) };
         stack.close(first);
-        settle(&mut stack, 0);
+        poll_all(&mut stack, 0);
         stack.close(second);
-        settle(&mut stack, 0);
+        poll_all(&mut stack, 0);
         assert_eq!(
             stack.socket_count(),
             1,
-            "nothing is lost inside the machine, so nothing is to be waited for"
+            "nothing is lost inside the guest, so nothing is to be waited for"
         );
     }
     assert_eq!(stack.budget.used(), 0);
@@ -172,7 +172,7 @@ fn without_memory_there_are_no_new_connections() {
 }
 
 #[test]
-fn a_connection_within_the_machine_is_refused_when_its_other_end_would_find_no_memory() {
+fn a_connection_within_the_guest_is_refused_without_memory_for_its_other_end() {
     let one_more = Config { has_room: |n| n < 400_000, ip: None, ..config(A, 9) };
     let mut stack: Stack<End> = Stack::new(&one_more, None, 0);
     let listener = stack.socket(Kind::Stream);
@@ -186,7 +186,7 @@ fn a_connection_within_the_machine_is_refused_when_its_other_end_would_find_no_m
 }
 
 #[test]
-fn what_was_sent_to_itself_arrives_though_the_sender_is_closed() {
+fn data_sent_to_itself_before_close_arrives() {
     for (len, count) in [(0, 1), (1, 10), (60_000, 1)] {
         let mut stack = alone();
         let receiver = stack.socket(Kind::Datagram);
@@ -197,7 +197,7 @@ fn what_was_sent_to_itself_arrives_though_the_sender_is_closed() {
             assert_eq!(stack.send_to(sender, &noise(len), to), Ok(len));
         }
         stack.close(sender);
-        settle(&mut stack, 0);
+        poll_all(&mut stack, 0);
         for _ in 0..count {
             assert_eq!(stack.receive(receiver, &mut [0; 60_000], false), Ok(len));
         }
@@ -206,7 +206,7 @@ fn what_was_sent_to_itself_arrives_though_the_sender_is_closed() {
 }
 
 #[test]
-fn connections_in_turn_never_meet_what_is_left_of_one() {
+fn successive_connections_never_meet_what_is_left_of_one() {
     let mut stack = alone();
     let listener = stack.socket(Kind::Stream);
     stack.bind(listener, at(Ipv4Addr::LOCALHOST, 80)).unwrap();
@@ -218,16 +218,16 @@ fn connections_in_turn_never_meet_what_is_left_of_one() {
         let client = stack.socket(Kind::Stream);
         let to = at(Ipv4Addr::LOCALHOST, 80);
         assert_eq!(stack.connect(client, to), Err(Error::InProgress));
-        settle(&mut stack, now);
+        poll_all(&mut stack, now);
         assert_eq!(stack.connect_result(client), Ok(()), "connection {n}");
         let (server, _) = stack.accept(listener).unwrap();
         stack.send(client, &n.to_le_bytes()).unwrap();
         stack.shut_down(client, Shutdown { read: false, write: true }).unwrap();
-        settle(&mut stack, now);
+        poll_all(&mut stack, now);
         assert_eq!(stack.receive(server, &mut [0; 9], false), Ok(4));
         stack.send(server, &n.to_le_bytes()).unwrap();
         stack.close(server);
-        settle(&mut stack, now);
+        poll_all(&mut stack, now);
         assert_eq!(stack.receive(client, &mut [0; 9], false), Ok(4));
         stack.close(client);
     }

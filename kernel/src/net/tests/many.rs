@@ -1,6 +1,6 @@
 //! Thousands of connections.
 
-use super::wire::{B, Faults, World, at};
+use super::wire::{B, Faults, TestBed, at};
 use crate::net::{Error, calls::Kind};
 use alloc::vec::Vec;
 use std::time::{Duration, Instant};
@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 /// Opens `n` connections, then lets one of them do a request and its answer many times; the
 /// shortest time for one, which a busy host does not make longer.
 fn round_trip_among(n: usize) -> Duration {
-    let mut world = World::new(Faults::default(), 1);
-    let listener = world.b.socket(Kind::Stream);
-    world.b.bind(listener, at(B, 80)).unwrap();
-    world.b.listen(listener, 128).unwrap();
+    let mut bed = TestBed::new(Faults::default(), 1);
+    let listener = bed.b.socket(Kind::Stream);
+    bed.b.bind(listener, at(B, 80)).unwrap();
+    bed.b.listen(listener, 128).unwrap();
     let mut pairs = Vec::new();
     while pairs.len() < n {
-        let client = world.a.socket(Kind::Stream);
-        assert_eq!(world.a.connect(client, at(B, 80)), Err(Error::InProgress));
-        let server = world.until(|w| w.b.accept(listener).ok()).0;
-        world.until(|w| w.a.connect_result(client).ok());
+        let client = bed.a.socket(Kind::Stream);
+        assert_eq!(bed.a.connect(client, at(B, 80)), Err(Error::InProgress));
+        let server = bed.until(|bed| bed.b.accept(listener).ok()).0;
+        bed.until(|bed| bed.a.connect_result(client).ok());
         pairs.push((client, server));
     }
     let (client, server) = pairs[n / 2];
@@ -26,10 +26,10 @@ fn round_trip_among(n: usize) -> Duration {
     let mut best = Duration::MAX;
     for _ in 0..ROUNDS {
         let start = Instant::now();
-        world.a.send(client, b"?").unwrap();
-        world.until(|w| w.b.receive(server, &mut byte, false).ok());
-        world.b.send(server, b"!").unwrap();
-        world.until(|w| w.a.receive(client, &mut byte, false).ok());
+        bed.a.send(client, b"?").unwrap();
+        bed.until(|bed| bed.b.receive(server, &mut byte, false).ok());
+        bed.b.send(server, b"!").unwrap();
+        bed.until(|bed| bed.a.receive(client, &mut byte, false).ok());
         best = best.min(start.elapsed());
     }
     best

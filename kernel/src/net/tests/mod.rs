@@ -1,4 +1,4 @@
-//! The stack, in a world of two machines and a wire.
+//! The stack, in a test bed of two hosts and a wire.
 
 mod connections;
 mod datagrams;

@@ -1,4 +1,5 @@
-//! The stack on the virtio driver, with a device made for the test on the other side of its registers and queues.
+//! The stack on the virtio driver, with a device made for the test on the other side of its
+//! registers and queues.
 
 use super::wire::{A, B, at, config, noise};
 use crate::{
@@ -92,7 +93,8 @@ fn complete(frame: &mut Vec<u8>) {
         return;
     }
     let (start, place) = (12 + word(6), 12 + word(6) + word(8));
-    // The sum that is there is of the whole length before it was cut: only the pseudo header of what is here counts.
+    // The sum that is there is of the whole length before it was cut: only the pseudo header of
+    // what is here counts.
     let ip = 12 + 14;
     let mut sum: u32 = 6 + (frame.len() - start) as u32;
     frame[place..place + 2].fill(0);
@@ -108,7 +110,8 @@ fn complete(frame: &mut Vec<u8>) {
     frame[0] &= !1;
 }
 
-/// Cuts a frame with its header as the header asks; the checksums of what comes out are left partial.
+/// Cuts a frame with its header as the header asks; the checksums of what comes out are left
+/// partial.
 fn cut(bytes: &[u8], features: u64) -> Vec<Vec<u8>> {
     let word = |n: usize| usize::from(u16::from_le_bytes([bytes[n], bytes[n + 1]]));
     if bytes[1] == 0 {
@@ -306,12 +309,12 @@ fn a_device_that_does_not_send_makes_senders_wait() {
     }
     assert!(sent > 60, "{sent}");
     assert!(!a.device().unwrap().has_room());
-    assert!(!a.device().unwrap().is_settled());
+    assert!(!a.device().unwrap().has_sent_all());
     assert_eq!(a.poll(7), Some(7), "there is something to be done as soon as there is room");
     pair.step();
     pair.step();
     let [a, _] = &mut pair.stacks;
-    assert!(a.device().unwrap().is_settled());
+    assert!(a.device().unwrap().has_sent_all());
     assert_eq!(a.send_to(socket, &data, Some(to)), Ok(1000));
 }
 
@@ -337,7 +340,7 @@ fn empty_pages_are_those_where_nothing_waits() {
     assert_eq!(
         pages(&mut pair.stacks[1]),
         63 + 32,
-        "one page holds a frame that was not looked at"
+        "one page holds a frame that was not processed"
     );
     pair.stacks[1].poll(2);
     assert_eq!(pages(&mut pair.stacks[1]), 64 + 32);

@@ -1,7 +1,7 @@
 //! What cannot be guessed of a connection before it is seen: its first sequence numbers, and its
 //! port.
 
-use super::wire::{A, B, Faults, World, at, config, random};
+use super::wire::{A, B, Faults, TestBed, at, config, random};
 use crate::{
     entropy::Epoch,
     net::{Error, SocketId, calls::Kind, sequence::Sequence, stack::Config},
@@ -13,44 +13,44 @@ use core::{
 };
 use smoltcp::time::Instant;
 
-fn listening(world: &mut World, port: u16) -> SocketId {
-    let listener = world.b.socket(Kind::Stream);
-    world.b.bind(listener, at(Ipv4Addr::UNSPECIFIED, port)).unwrap();
-    world.b.listen(listener, 16).unwrap();
+fn listening(bed: &mut TestBed, port: u16) -> SocketId {
+    let listener = bed.b.socket(Kind::Stream);
+    bed.b.bind(listener, at(Ipv4Addr::UNSPECIFIED, port)).unwrap();
+    bed.b.listen(listener, 16).unwrap();
     listener
 }
 
 /// Connects `a`, from its port 999, to port 80 of `b`. The first numbers of both ends, and what
 /// both stacks would give to such a connection when these were sent.
-fn first_numbers(world: &mut World, listener: SocketId) -> [(u32, u32); 2] {
-    let client = world.a.socket(Kind::Stream);
+fn first_numbers(bed: &mut TestBed, listener: SocketId) -> [(u32, u32); 2] {
+    let client = bed.a.socket(Kind::Stream);
     let (from, to) = (at(A, 999), at(B, 80));
-    world.a.bind(client, from).unwrap();
-    let asks = world.a.sequence.first(world.a.now, from, to);
-    assert_eq!(world.a.connect(client, to), Err(Error::InProgress));
-    let seen = |w: &World, from: SocketAddrV4| {
-        w.openings().iter().find(|opening| opening.0 == from).map(|opening| opening.2)
+    bed.a.bind(client, from).unwrap();
+    let asks = bed.a.sequence.first(bed.a.now, from, to);
+    assert_eq!(bed.a.connect(client, to), Err(Error::InProgress));
+    let seen = |bed: &TestBed, from: SocketAddrV4| {
+        bed.openings().iter().find(|opening| opening.0 == from).map(|opening| opening.2)
     };
-    let asked = world.until(|w| seen(w, from));
-    let granted = world.until(|w| seen(w, to));
-    let grants = world.b.sequence.first(world.b.now, to, from);
-    let (server, _) = world.until(|w| w.b.accept(listener).ok());
+    let asked = bed.until(|bed| seen(bed, from));
+    let granted = bed.until(|bed| seen(bed, to));
+    let grants = bed.b.sequence.first(bed.b.now, to, from);
+    let (server, _) = bed.until(|bed| bed.b.accept(listener).ok());
     for _ in 0..2 {
-        world.a.close(client);
-        world.b.close(server);
+        bed.a.close(client);
+        bed.b.close(server);
     }
-    world.until(|w| (w.a.socket_count() == 0 && w.b.socket_count() == 1).then_some(()));
+    bed.until(|bed| (bed.a.socket_count() == 0 && bed.b.socket_count() == 1).then_some(()));
     [(asked, asks), (granted, grants)]
 }
 
 #[test]
 fn both_ends_begin_with_numbers_of_ours_that_go_on_with_time() {
-    let mut world = World::new(Faults::default(), 1);
-    let listener = listening(&mut world, 80);
+    let mut bed = TestBed::new(Faults::default(), 1);
+    let listener = listening(&mut bed, 80);
     let mut last: Option<([u32; 2], u64)> = None;
     for _ in 0..3 {
-        let now = world.now;
-        let numbers = first_numbers(&mut world, listener);
+        let now = bed.now;
+        let numbers = first_numbers(&mut bed, listener);
         for (end, (is, ours)) in numbers.into_iter().enumerate() {
             // The clock of the stack that grants may have gone on by then.
             assert!(ours.wrapping_sub(is) < 100, "end {end}: {is} rather than {ours}");
@@ -60,12 +60,12 @@ fn both_ends_begin_with_numbers_of_ours_that_go_on_with_time() {
             for (now_is, was) in numbers.into_iter().zip(before) {
                 let ticks = (now - then) / 4000;
                 let on = u64::from(now_is.wrapping_sub(was));
-                // Once in four microseconds, seen at the stack's last look at the clock.
+                // Once in four microseconds, seen when the stack last read the clock.
                 assert!(on.abs_diff(ticks) < 10_000, "{on} rather than {ticks}");
             }
         }
         last = Some((numbers, now));
-        world.pass(1000);
+        bed.pass(1000);
     }
 }
 
@@ -83,7 +83,8 @@ fn numbers_of_one_connection_tell_nothing_of_anothers() {
     // Each bit of the difference of neighbors is as often 1 as 0: in 999 it is 1 by 500, give or
     // take 16.
     for bit in 0..32 {
-        let ones = numbers.windows(2).filter(|w| w[1].wrapping_sub(w[0]) >> bit & 1 == 1).count();
+        let ones =
+            numbers.windows(2).filter(|bed| bed[1].wrapping_sub(bed[0]) >> bit & 1 == 1).count();
         assert!((400..600).contains(&ones), "bit {bit} is 1 in {ones} of 999");
     }
 }
@@ -114,19 +115,19 @@ fn a_new_epoch_has_new_numbers() {
 
 #[test]
 fn ports_come_from_random_numbers_and_from_nothing_else() {
-    // The same machine twice, with the same seed, as a clone's memory has it.
+    // The same guest twice, with the same seed, as a clone's memory has it.
     let ports = || {
         let config: Config = config(A, 7);
-        let mut world = World::new(Faults::default(), config.seed);
+        let mut bed = TestBed::new(Faults::default(), config.seed);
         let mut ports = vec![];
         for kind in [Kind::Datagram, Kind::Stream] {
             for _ in 0..20 {
-                let socket = world.a.socket(kind);
-                world.a.bind(socket, at(A, 0)).unwrap();
-                ports.push(world.a.local_address(socket).port());
-                let connected = world.a.socket(kind);
-                let _in_progress = world.a.connect(connected, at(B, 53));
-                ports.push(world.a.local_address(connected).port());
+                let socket = bed.a.socket(kind);
+                bed.a.bind(socket, at(A, 0)).unwrap();
+                ports.push(bed.a.local_address(socket).port());
+                let connected = bed.a.socket(kind);
+                let _in_progress = bed.a.connect(connected, at(B, 53));
+                ports.push(bed.a.local_address(connected).port());
             }
         }
         ports
@@ -134,47 +135,47 @@ fn ports_come_from_random_numbers_and_from_nothing_else() {
     let (one, other) = (ports(), ports());
     let same = one.iter().zip(&other).filter(|(a, b)| a == b).count();
     assert!(same <= 1, "{same} of {} ports are the same", one.len());
-    let next = one.windows(2).filter(|w| w[0].abs_diff(w[1]) == 1).count();
+    let next = one.windows(2).filter(|bed| bed[0].abs_diff(bed[1]) == 1).count();
     assert!(next <= 1, "{next} of {} ports follow the one before", one.len());
 }
 
 #[test]
 fn a_syn_for_a_group_opens_nothing() {
-    let mut world = World::new(Faults::default(), 1);
-    let listener = listening(&mut world, 80);
-    let client = world.a.socket(Kind::Stream);
-    assert_eq!(world.a.connect(client, at(B, 80)), Err(Error::InProgress));
-    world.until(|w| (!w.openings().is_empty()).then_some(()));
+    let mut bed = TestBed::new(Faults::default(), 1);
+    let listener = listening(&mut bed, 80);
+    let client = bed.a.socket(Kind::Stream);
+    assert_eq!(bed.a.connect(client, at(B, 80)), Err(Error::InProgress));
+    bed.until(|bed| (!bed.openings().is_empty()).then_some(()));
     for to in [Ipv4Addr::BROADCAST, Ipv4Addr::new(224, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 9)] {
-        world.readdress_oldest_frame(to);
-        world.step();
-        assert_eq!(world.b.socket_count(), 1, "{to}");
-        assert_eq!(world.b.accept(listener), Err(Error::WouldBlock));
-        world.until(|w| (!w.openings().is_empty()).then_some(()));
+        bed.readdress_oldest_frame(to);
+        bed.step();
+        assert_eq!(bed.b.socket_count(), 1, "{to}");
+        assert_eq!(bed.b.accept(listener), Err(Error::WouldBlock));
+        bed.until(|bed| (!bed.openings().is_empty()).then_some(()));
     }
 }
 
 #[test]
 fn a_peer_that_has_forgotten_a_connection_can_use_its_port_again() {
-    let mut world = World::new(Faults::default(), 1);
-    let listener = listening(&mut world, 80);
+    let mut bed = TestBed::new(Faults::default(), 1);
+    let listener = listening(&mut bed, 80);
     let (from, to) = (at(A, 999), at(B, 80));
-    let connect = |world: &mut World| {
-        let client = world.a.socket(Kind::Stream);
-        world.a.bind(client, from).unwrap();
-        assert_eq!(world.a.connect(client, to), Err(Error::InProgress));
-        let server = world.within(5000, |w| w.b.accept(listener).ok());
+    let connect = |bed: &mut TestBed| {
+        let client = bed.a.socket(Kind::Stream);
+        bed.a.bind(client, from).unwrap();
+        assert_eq!(bed.a.connect(client, to), Err(Error::InProgress));
+        let server = bed.within(5000, |bed| bed.b.accept(listener).ok());
         (client, server.expect("in five seconds").0)
     };
-    let (client, server) = connect(&mut world);
-    world.until(|w| w.a.connect_result(client).ok());
-    world.a.close(client);
-    world.until(|w| w.b.ready(server).peer_closed.then_some(()));
+    let (client, server) = connect(&mut bed);
+    bed.until(|bed| bed.a.connect_result(client).ok());
+    bed.a.close(client);
+    bed.until(|bed| bed.b.ready(server).peer_closed.then_some(()));
     // All that is under way then is the last FIN, and its acknowledgement never comes.
-    world.a.remove_connection(client);
-    world.set_faults(Faults { lose: 100, ..Faults::default() });
-    world.b.close(server);
-    world.pass(10);
-    world.set_faults(Faults::default());
-    connect(&mut world);
+    bed.a.remove_connection(client);
+    bed.set_faults(Faults { lose: 100, ..Faults::default() });
+    bed.b.close(server);
+    bed.pass(10);
+    bed.set_faults(Faults::default());
+    connect(&mut bed);
 }

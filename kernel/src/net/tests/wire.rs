@@ -1,4 +1,5 @@
-//! A wire between two stacks that loses, doubles, delays and turns around frames, always the same way for the same seed.
+//! A wire between two stacks that loses, doubles, delays and reorders frames, always the same way
+//! for the same seed.
 
 use crate::drivers::{Frame, NetDevice};
 use crate::entropy::Epoch;
@@ -63,7 +64,7 @@ impl Direction {
         if self.chance(faults.lose) {
             return;
         }
-        // What only Ethernet's own checksum protects stays: headers, and what neighbors say.
+        // What only Ethernet's own checksum protects stays: headers, and ARP.
         if self.chance(faults.change) && frame[12..14] == [0x08, 0x00] {
             let at = 14 + (self.random >> 32) as usize % (frame.len() - 14);
             frame[at] ^= 0x10;
@@ -159,8 +160,8 @@ pub fn at(ip: Ipv4Addr, port: u16) -> SocketAddrV4 {
     SocketAddrV4::new(ip, port)
 }
 
-/// Two machines and the wire between them, and the time that both go by.
-pub struct World {
+/// Two hosts, the wire between them, and the clock of both.
+pub struct TestBed {
     pub a: Stack<End>,
     pub b: Stack<End>,
     ways: [Rc<RefCell<Direction>>; 2],
@@ -186,7 +187,7 @@ pub fn config(ip: Ipv4Addr, seed: u64) -> Config {
     Config { ip: Some((ip, 24)), gateway: None, mac, seed, random, epoch, buffers, has_room }
 }
 
-impl World {
+impl TestBed {
     pub fn new(faults: Faults, seed: u64) -> Self {
         Self::with_room(faults, seed, 256)
     }
@@ -269,7 +270,7 @@ impl World {
         }
     }
 
-    /// Goes on until `done` gives something, for ten minutes of the world's time at most.
+    /// Goes on until `done` gives something, for ten minutes of the test bed's time at most.
     #[track_caller]
     pub fn until<R>(&mut self, mut done: impl FnMut(&mut Self) -> Option<R>) -> R {
         self.within(600_000, &mut done).expect("in ten minutes")
@@ -303,14 +304,14 @@ impl World {
         self.b.listen(listener, 16).unwrap();
         let client = self.a.socket(Kind::Stream);
         assert_eq!(self.a.connect(client, at(B, port)), Err(Error::InProgress));
-        let (server, _) = self.until(|w| {
+        let (server, _) = self.until(|bed| {
             // A wire that loses three questions in a row makes a neighbor unreachable.
-            if w.a.connect_result(client) == Err(Error::HostUnreachable) {
-                assert_eq!(w.a.connect(client, at(B, port)), Err(Error::InProgress));
+            if bed.a.connect_result(client) == Err(Error::HostUnreachable) {
+                assert_eq!(bed.a.connect(client, at(B, port)), Err(Error::InProgress));
             }
-            w.b.accept(listener).ok()
+            bed.b.accept(listener).ok()
         });
-        self.until(|w| w.a.connect_result(client).ok());
+        self.until(|bed| bed.a.connect_result(client).ok());
         self.b.close(listener);
         (client, server)
     }

@@ -1,7 +1,9 @@
-//! LAPIC and IOAPIC, as far as a guest needs them that only ever waits for interrupts and runs no handler.
+//! LAPIC and IOAPIC, as far as a guest needs them that only waits for interrupts and runs no
+//! handler.
 //!
-//! Interrupts stay off at CPL 3. What arrives stays pending in the LAPIC until the vCPU halts; which it was is read back
-//! afterwards, so that nobody has to take notes and only the device that called is looked at.
+//! Interrupts stay off at CPL 3. What arrives stays pending in the LAPIC until the vCPU halts;
+//! which it was is read back afterwards, so that no handler has to record it and only the device
+//! that called is served.
 
 use core::ptr;
 
@@ -27,7 +29,8 @@ const ENABLE: u32 = 1 << 8;
 const MASKED: u32 = 1 << 16;
 const DIVIDE_BY_1: u32 = 0b1011;
 
-/// The first of 16 vectors for which the monitor has gates. They are of one priority class, so that one at most is being served.
+/// The first of 16 vectors for which the monitor has gates. They are of one priority class, so that
+/// one at most is being served.
 const FIRST_VECTOR: u32 = 0x40;
 // Lines beside those of the IOAPIC's inputs 1 to 14.
 const TIMER: u32 = 0;
@@ -81,8 +84,8 @@ pub fn init() {
     write(LVT_TIMER, FIRST_VECTOR + TIMER);
 }
 
-/// Lets the device at input `pin` (1 to 14) of the IOAPIC interrupt, by the edge: a device that is not served does not interrupt
-/// again and again.
+/// Lets the device at input `pin` (1 to 14) of the IOAPIC interrupt, by the edge: a device that is
+/// not served does not interrupt again and again.
 pub fn connect(pin: u8) {
     let entry = 0x10 + 2 * u32::from(pin);
     io_write(entry + 1, 0);
@@ -94,19 +97,19 @@ pub fn start_timer(ns: u64) {
     write(INITIAL_COUNT, u32::try_from(ns).unwrap_or(u32::MAX).max(1));
 }
 
-/// Has it not interrupt.
+/// Stops the timer.
 pub fn stop_timer() {
     write(INITIAL_COUNT, 0);
 }
 
-/// Has it count down from the most, without an interrupt; returns what it stands at.
+/// Has it count down from the greatest value, without an interrupt; returns the count.
 pub fn start_count() -> u32 {
     write(LVT_TIMER, (FIRST_VECTOR + TIMER) | MASKED);
     write(INITIAL_COUNT, u32::MAX);
     count()
 }
 
-/// What it stands at.
+/// The timer's count.
 pub fn count() -> u32 {
     read(CURRENT_COUNT)
 }

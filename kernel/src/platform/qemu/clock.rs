@@ -1,4 +1,4 @@
-//! How fast the TSC runs, and what day it is.
+//! The TSC's rate, and the date.
 
 use super::apic;
 use crate::{arch::port, time};
@@ -26,8 +26,8 @@ fn measure_tsc() -> u64 {
     (ticks / u128::from(from - to)) as u64
 }
 
-/// The timer's count and the TSC at one moment. Reading the timer may leave the guest: of a few readings, that which took least is the
-/// one that is least wrong.
+/// The timer's count and the TSC at one moment. Reading the timer may leave the guest: of a few
+/// readings, that which took least is the one that is least wrong.
 fn reading() -> (u32, u64) {
     let readings = (0..8).map(|_| {
         let before = time::tsc();
@@ -50,9 +50,10 @@ fn cmos(register: u8) -> u8 {
     }
 }
 
-/// Seconds since 1970 by the CMOS clock, if there is one. It is taken to run on UTC, as QEMU's does.
+/// Seconds since 1970 by the CMOS clock, if there is one. It is taken to run on UTC, as QEMU's
+/// does.
 fn read_cmos() -> Option<u64> {
-    // No clock reads as all ones; one that is just counting on reads wrong.
+    // A missing clock reads as all ones; one that is being updated reads wrong.
     let ready = (0..1000).map(|_| cmos(0x0a)).find(|a| a & 0x80 == 0 || *a == 0xff)?;
     if ready == 0xff {
         return None;

@@ -1,4 +1,5 @@
-//! Under QEMU's microvm: two 16550s, virtio-mmio, LAPIC and IOAPIC, the TSC, and devices that end QEMU.
+//! Under QEMU's microvm: two 16550s, virtio-mmio, LAPIC and IOAPIC, the TSC, and devices that end
+//! QEMU.
 
 mod apic;
 mod clock;
@@ -16,7 +17,8 @@ use vmm_lite_interface::{
 use super::{CONSOLE_READABLE, ConsoleRead};
 use crate::{arch, arch::port, drivers::uart::SerialPort, params, print, time};
 
-/// Address of each window of device registers, and its size in bytes. Mapped before anything here is used.
+/// Address of each window of device registers, and its size in bytes. Mapped before anything here
+/// is used.
 pub const DEVICES: [(usize, usize); 3] =
     [(virtio::BASE, virtio::SIZE), (apic::IO_BASE, 4096), (apic::LOCAL_BASE, 4096)];
 
@@ -24,17 +26,18 @@ pub const DEVICES: [(usize, usize); 3] =
 const CONSOLE_PIN: u8 = 4;
 const QUIESCE_PIN: u8 = 3;
 
-/// How often a busy guest looks whether something interrupts, ns: a look costs an exit.
-const LOOK_EVERY: u64 = 2_000_000;
+/// How often a busy guest polls for interrupts, ns: a poll costs an exit.
+const POLL_EVERY: u64 = 2_000_000;
 
 static CONSOLE: SerialPort = SerialPort::new();
 static QUIESCE: SerialPort = SerialPort::new();
 
-/// How often the serial ports are looked at unasked, ns, and so how long a halt lasts at most. Their interrupts are edges, and
-/// with QEMU's IOAPIC on KVM one is lost now and then; a look costs an exit.
+/// How often the serial ports are polled without an interrupt, ns, and so how long a halt lasts at
+/// most. Their interrupts are edges, and QEMU's IOAPIC on KVM loses one now and then; a poll costs
+/// an exit.
 const SERIAL_EVERY: u64 = 10_000_000;
 
-static NEXT_LOOK: AtomicU64 = AtomicU64::new(0);
+static NEXT_POLL: AtomicU64 = AtomicU64::new(0);
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
 static TIMER_RUNS: AtomicBool = AtomicBool::new(false);
 
@@ -55,11 +58,11 @@ pub fn init() {
     }
 }
 
-/// Looks at what came in, if the last look was a while ago.
+/// Handles what came in, if the last poll was a while ago.
 pub fn poll() {
     let now = time::last_ns();
-    if now >= NEXT_LOOK.load(Relaxed) {
-        NEXT_LOOK.store(now + LOOK_EVERY, Relaxed);
+    if now >= NEXT_POLL.load(Relaxed) {
+        NEXT_POLL.store(now + POLL_EVERY, Relaxed);
         serve(apic::pending());
     }
 }
@@ -85,12 +88,13 @@ fn stop_timer() {
 }
 
 fn halt() -> apic::Lines {
-    // SAFETY: the APICs are set up, so the timer or a device ends the halt; who waits for neither is not let get here.
+    // SAFETY: the APICs are set up, so the timer or a device ends the halt; a
+    // guest that waits for neither does not get here.
     unsafe { arch::halt() };
     apic::take()
 }
 
-/// Attends to the devices that call. What comes from now on will interrupt again.
+/// Serves the devices that interrupted. What comes from now on will interrupt again.
 fn serve(lines: apic::Lines) {
     let now = time::now_ns();
     let due = now >= NEXT_SERIAL.load(Relaxed);
@@ -136,7 +140,7 @@ pub fn quiesce_read(buffer: &mut [u8]) -> usize {
     QUIESCE.take(buffer)
 }
 
-/// Answers there.
+/// Writes an answer to that port.
 pub fn quiesce_write(bytes: &[u8]) {
     QUIESCE.send(bytes);
 }
@@ -150,12 +154,12 @@ pub fn quiesce_wait() {
     stop_timer();
 }
 
-/// Attends to all devices: they may have called while nobody listened.
+/// Serves all devices: they may have interrupted during [`quiesce_wait`].
 pub fn serve_all() {
     serve(apic::Lines::ALL);
 }
 
-/// Ends QEMU. The code reaches it as far as a byte holds it.
+/// Ends QEMU with the low byte of the code.
 pub fn exit(code: i32) -> ! {
     // SAFETY: ports that the TSS opens, of devices that touch no memory.
     unsafe {
@@ -168,7 +172,7 @@ pub fn exit(code: i32) -> ! {
     }
 }
 
-/// Prints the report, as nobody else does here, and ends QEMU.
+/// Prints the report, as no VMM does here, and ends QEMU.
 pub fn fail(report: &FaultReport) -> ! {
     let kind = FaultKind::from_u32(report.kind.load(Relaxed)).unwrap_or(FaultKind::Kernel);
     let what = match kind {
@@ -181,7 +185,8 @@ pub fn fail(report: &FaultReport) -> ! {
         FaultKind::Deadlock => "every thread waits, and nothing could wake one",
     };
     print!(
-        "vmm-lite: {what}: thread {}, vector {}, error code {:#x}, address {:#x}, rip {:#x}, rsp {:#x}\n",
+        "vmm-lite: {what}: thread {}, vector {}, error code {:#x}, address {:#x}, rip {:#x}, \
+         rsp {:#x}\n",
         report.thread.load(Relaxed),
         report.vector.load(Relaxed),
         report.error_code.load(Relaxed),

@@ -23,7 +23,7 @@ fn register(slot: usize, offset: usize) -> *mut u32 {
     ptr::with_exposed_provenance_mut(slot + offset)
 }
 
-/// Finds the network device; says to which input of the IOAPIC it is connected.
+/// Finds the network device; returns the input of the IOAPIC to which it is connected.
 pub fn init() -> Option<u8> {
     // QEMU fills them from the last.
     let found = (0..SLOTS).rev().map(|n| BASE + n * STEP).find(|slot| {
@@ -47,15 +47,16 @@ pub fn net_mmio() -> Option<usize> {
     Some(NET.load(Relaxed)).filter(|slot| *slot != 0)
 }
 
-/// Has it look at a queue.
+/// Notifies it of a queue.
 pub fn notify_net(queue: u16) {
     if let Some(slot) = net_mmio() {
-        // SAFETY: mapped. The device then reads queues and buffers, which the driver has made ready for it.
+        // SAFETY: mapped. The device then reads queues and buffers, which the driver has made ready
+        // for it.
         unsafe { register(slot, offset::QUEUE_NOTIFY).write_volatile(queue.into()) };
     }
 }
 
-/// Tells it that its interrupt was seen, so that it can send another. The queues are looked at after this.
+/// Acknowledges its interrupt, so that it can send another. The queues are polled after this.
 pub fn acknowledge() {
     const ALL: u32 = 3;
     if let Some(slot) = net_mmio() {

@@ -1,4 +1,4 @@
-//! The header before each frame (virtio 1.2, 5.1.6), and what it says of checksums and segments.
+//! The header before each frame (virtio 1.2, 5.1.6): checksums and segments.
 
 /// Its length.
 pub const LEN: usize = 12;
@@ -12,14 +12,15 @@ const ETHERNET: usize = 14;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// Whether a received frame's TCP or UDP checksum needs no look: the device has verified it, or it came from a sender on
-/// the same host and was never filled in.
+/// Whether a received frame's TCP or UDP checksum needs no check: the device has verified it, or it
+/// came from a sender on the same host and was never filled in.
 pub fn checksum_good(header: &[u8; LEN]) -> bool {
     header[0] & (NEEDS_CHECKSUM | DATA_VALID) != 0
 }
 
-/// The header for `frame`, which is to be cut into TCP segments of `segment` bytes if that is given. Where the checksum of its TCP or
-/// UDP is left to the device, this puts the sum of the pseudo header in its place, as the standard asks.
+/// The header for `frame`, which is to be cut into TCP segments of `segment` bytes if that is
+/// given. Where the checksum of its TCP or UDP is left to the device, this puts the sum of the
+/// pseudo header in its place, as the standard asks.
 pub fn for_frame(frame: &mut [u8], offload: bool, segment: Option<u16>) -> [u8; LEN] {
     let mut header = [0; LEN];
     if !offload {
@@ -46,7 +47,8 @@ pub fn for_frame(frame: &mut [u8], offload: bool, segment: Option<u16>) -> [u8; 
 const TCP_CHECKSUM: u16 = 16;
 const UDP_CHECKSUM: u16 = 6;
 
-/// For a whole IPv4 packet of TCP or UDP: where that begins, and where in it the checksum is, which is then the pseudo header's.
+/// For a whole IPv4 packet of TCP or UDP: where that begins, and where in it the checksum is, which
+/// is then the pseudo header's.
 fn put_pseudo_sum(frame: &mut [u8]) -> Option<(usize, u16)> {
     let ip = frame.get(ETHERNET..)?;
     let fragment = u16::from_be_bytes([*ip.get(6)?, *ip.get(7)?]) & 0x3fff != 0;
@@ -114,7 +116,8 @@ mod tests {
         bytes
     }
 
-    /// What a device does with a partial checksum: sums from `start` to the end, and puts the complement at `offset`.
+    /// What a device does with a partial checksum: sums from `start` to the end, and puts the
+    /// complement at `offset`.
     fn complete(frame: &mut [u8], header: &[u8; LEN]) {
         let word = |at: usize| usize::from(u16::from_le_bytes([header[at], header[at + 1]]));
         let (start, offset) = (word(6), word(8));
@@ -131,7 +134,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_partial_checksum_completes_to_the_whole_one(data in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn a_partial_checksum_completes_to_the_whole_one(
+            data in proptest::collection::vec(any::<u8>(), 0..300)
+        ) {
             let whole = frame(&data, &ChecksumCapabilities::default());
             let mut partial = frame(&data, &ChecksumCapabilities::ignored());
             let header = for_frame(&mut partial, true, None);
@@ -144,7 +149,10 @@ mod tests {
         }
 
         #[test]
-        fn any_frame_gets_a_header(mut bytes in proptest::collection::vec(any::<u8>(), 0..100), ip: bool) {
+        fn any_frame_gets_a_header(
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..100),
+            ip: bool,
+        ) {
             if ip && bytes.len() > 14 {
                 (bytes[12], bytes[13], bytes[14]) = (8, 0, 0x45);
             }

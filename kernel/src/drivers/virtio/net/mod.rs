@@ -1,7 +1,8 @@
 //! The network device: virtio-net over virtio-mmio.
 //!
-//! Received frames are processed where the device put them, and frames to be sent are made where the device reads them.
-//! Checksums are left to the device where it offers that, and so is cutting large TCP segments.
+//! Received frames are processed where the device put them, and frames to be sent are made where
+//! the device reads them. Checksums are left to the device where it offers that, and so is cutting
+//! large TCP segments.
 
 mod header;
 mod transmit;
@@ -65,11 +66,14 @@ impl fmt::Display for Error {
         f.write_str(match self {
             Self::NotNetwork => "there is no virtio network device",
             Self::Legacy => {
-                "the network device is a legacy one; start QEMU with `-global virtio-mmio.force-legacy=off`"
+                "the network device is a legacy one; start QEMU with `-global \
+                 virtio-mmio.force-legacy=off`"
             }
             Self::Features => "the network device does not agree on features",
             Self::Queues => "the network device lacks a queue",
-            Self::Memory => "not enough memory for the network device's buffers; give the guest more",
+            Self::Memory => {
+                "not enough memory for the network device's buffers; give the guest more"
+            }
         })
     }
 }
@@ -128,7 +132,8 @@ impl VirtioNet {
             MTU
         };
         let frame = header::LEN + ETHERNET_HEADER + mtu;
-        // Two to a page where they fit, else whole pages, so that no page is shared by more than whole buffers.
+        // Two to a page where they fit, else whole pages, so that no page is shared by more than
+        // whole buffers.
         let stride = if frame <= PAGE / 2 { PAGE / 2 } else { frame.next_multiple_of(PAGE) };
         let receive = queue(registers, RECEIVE)?;
         let buffers = Shared::new(stride * usize::from(receive.size())).ok_or(Error::Memory)?;
@@ -148,7 +153,8 @@ impl VirtioNet {
         self.mac
     }
 
-    /// Calls `notify` with each queue that the device has been given something in since the last call, and whether it wants to be told.
+    /// Calls `notify` with each queue that the device has been given something in since the last
+    /// call, and whether it wants to be told.
     pub fn kick(&mut self, mut notify: impl FnMut(u16, bool)) {
         for (n, queue) in [(RECEIVE, &mut self.receive), (TRANSMIT, &mut self.transmit.queue)] {
             if queue.has_news() {
@@ -157,14 +163,14 @@ impl VirtioNet {
         }
     }
 
-    /// Whether every frame given to the device has been sent.
-    pub fn is_settled(&mut self) -> bool {
+    /// Whether every frame that was given to the device has been sent.
+    pub fn has_sent_all(&mut self) -> bool {
         self.transmit.reclaim();
         self.transmit.queue.under_way() == 0
     }
 
-    /// Calls `page` with the address of each page whose content matters to nobody: of buffers that wait to be received
-    /// into, and of those in which nothing waits to be sent.
+    /// Calls `page` with the address of each page whose content need not be kept: of receive
+    /// buffers without a frame, and of transmit buffers without one to be sent.
     pub fn empty_pages(&mut self, mut page: impl FnMut(usize)) {
         let start = self.buffers.physical(0) as usize;
         let per_page = (PAGE / self.stride).max(1);
@@ -252,7 +258,8 @@ fn queue(registers: &impl Registers, n: u32) -> Result<Queue, Error> {
 impl NetDevice for VirtioNet {
     fn peek(&mut self) -> Option<Frame<'_>> {
         let (at, len) = self.front()?;
-        // SAFETY: the device is done with this buffer until it is given back, which needs `&mut self`.
+        // SAFETY: the device is done with this buffer until it is given back, which needs `&mut
+        // self`.
         let bytes = unsafe { core::slice::from_raw_parts(at, len) };
         let (header, bytes) = bytes.split_first_chunk()?;
         let checksum_good =
@@ -304,7 +311,7 @@ impl Device for VirtioNet {
     }
 }
 
-/// A received frame, which goes back to the device when it has been looked at.
+/// A received frame, whose buffer goes back to the device when it has been processed.
 #[derive(Debug)]
 pub struct Received<'a> {
     at: *const u8,

@@ -1,7 +1,8 @@
 //! Frames on their way out.
 //!
-//! They lie packed in a ring of bytes rather than in buffers of their own: a reply of a hundred bytes then changes a
-//! hundred bytes of memory, and not a page, of which a move would have to send the whole. When all is sent it begins anew.
+//! They lie packed in a ring of bytes rather than in buffers of their own: a reply of a hundred
+//! bytes then changes a hundred bytes of memory, and not a page, of which a move would have to send
+//! the whole. When all is sent it begins anew.
 
 use super::header;
 use crate::drivers::virtio::{
@@ -42,7 +43,8 @@ pub struct Transmit {
 }
 
 impl Transmit {
-    /// For frames up to `frame_max` bytes, and longer TCP `segments` if the device cuts them; `None` without memory.
+    /// For frames up to `frame_max` bytes, and longer TCP `segments` if the device cuts them;
+    /// `None` without memory.
     pub fn new(queue: Queue, frame_max: usize, offload: bool, segments: bool) -> Option<Self> {
         let longest = if segments { SEGMENTS_MAX.max(frame_max) } else { frame_max };
         let longest = (header::LEN + longest).next_multiple_of(ALIGN);
@@ -71,8 +73,8 @@ impl Transmit {
         }
     }
 
-    /// Where a frame of the longest kind can go.
-    fn place(&self) -> Option<usize> {
+    /// Where in the ring a frame of the greatest length can go.
+    fn free_offset(&self) -> Option<usize> {
         let oldest = self.slots.front().map(|slot| slot.start);
         match oldest {
             None => Some(0),
@@ -90,12 +92,12 @@ impl Transmit {
 
     /// Whether a frame of any length can be sent.
     pub fn has_room(&mut self) -> bool {
-        if self.queue.has_room() && self.place().is_some() && self.slots.len() < 16 {
+        if self.queue.has_room() && self.free_offset().is_some() && self.slots.len() < 16 {
             return true;
         }
         self.reclaim();
-        let room = self.queue.has_room() && self.place().is_some();
-        // Somebody waits for room: then the device should say when there is some.
+        let room = self.queue.has_room() && self.free_offset().is_some();
+        // A sender may wait for room: then the device should interrupt when there is some.
         self.queue.want_interrupts(!room);
         room
     }
@@ -107,22 +109,24 @@ impl Transmit {
         segment: Option<u16>,
         fill: impl FnOnce(&mut [u8]) -> T,
     ) -> T {
-        let start = self.place().expect("asked for room before");
+        let start = self.free_offset().expect("`has_room` was asked before");
         let whole = header::LEN + len;
         assert!(whole <= self.longest, "a frame longer than the device's limit");
-        // SAFETY: no slot that the device has covers this part of the arena, and `self` is borrowed.
+        // SAFETY: no slot that the device has covers this part of the arena, and `self` is
+        // borrowed.
         let bytes = unsafe { core::slice::from_raw_parts_mut(self.arena.at(start, whole), whole) };
         let (head, frame) = bytes.split_at_mut(header::LEN);
         let result = fill(frame);
         head.copy_from_slice(&header::for_frame(frame, self.offload, segment));
         let physical = self.arena.physical(start);
-        let id = self.queue.give(physical, whole as u32, false).expect("asked for room before");
+        let id =
+            self.queue.give(physical, whole as u32, false).expect("`has_room` was asked before");
         self.slots.push_back(Slot { id, start, sent: false });
         self.next = (start + whole).next_multiple_of(ALIGN);
         result
     }
 
-    /// Calls `page` with the address of each page in which no frame waits.
+    /// Calls `page` with the address of each page without a frame to be sent.
     pub fn empty_pages(&mut self, mut page: impl FnMut(usize)) {
         self.reclaim();
         if self.slots.is_empty() {

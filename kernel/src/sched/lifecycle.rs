@@ -43,7 +43,7 @@ pub fn spawn(
         stack.retire();
         return Err(SpawnError);
     };
-    // SAFETY: a new stack's top is committed, and nobody uses it.
+    // SAFETY: a new stack's top is committed, and nothing uses it.
     let sp = unsafe { context::prepare(stack.top(), begin, thread.as_ptr() as usize) };
     let id = TABLE.with(|t| t.insert(thread));
     let value = Thread {
@@ -61,7 +61,7 @@ pub fn spawn(
     };
     // SAFETY: allocated for it.
     unsafe { thread.write(value) };
-    // SAFETY: new, so in no list; it stays until `bury`.
+    // SAFETY: new, so in no list; it stays until `free_ended`.
     QUEUES.with(|q| unsafe { q.ready.push_back(thread) });
     Ok(id)
 }
@@ -84,7 +84,7 @@ pub fn start(idle_work: fn()) -> ! {
 }
 
 extern "C" fn begin(thread: usize) -> ! {
-    bury();
+    free_ended();
     // SAFETY: what `spawn` prepared the stack with: this thread, which runs and so is alive.
     let (entry, argument) = unsafe {
         let thread = &*core::ptr::with_exposed_provenance::<Thread>(thread);
@@ -102,15 +102,16 @@ pub fn exit_thread() -> ! {
     TABLE.with(|t| t.remove(thread.id));
     thread.ended.wake_all();
     let before = ENDED.with(|e| e.0.replace(me));
-    debug_assert!(before.is_none(), "who runs has buried who ran before");
+    debug_assert!(before.is_none(), "a thread that runs has freed the one that ended before");
     switch();
     unreachable!("a thread that ended is not ready")
 }
 
-/// Frees what the thread that ended last has left, now that another's stack is in use.
-pub(super) fn bury() {
+/// Frees the thread that ended last, now that another's stack is in use.
+pub(super) fn free_ended() {
     if let Some(thread) = ENDED.with(|e| e.0.take()) {
-        // SAFETY: it ended: it is in no list or table, and nothing runs on its stack. `spawn` allocated it.
+        // SAFETY: it ended: it is in no list or table, and nothing runs on its stack. `spawn`
+        // allocated it.
         let value = unsafe {
             let value = thread.read();
             dealloc(thread.as_ptr().cast(), Layout::new::<Thread>());
@@ -120,10 +121,12 @@ pub(super) fn bury() {
     }
 }
 
-/// Waits until thread `id` has ended. False if there never was such a thread, or it has ended already.
+/// Waits until thread `id` has ended. False if there never was such a thread, or it has ended
+/// already.
 pub fn join(id: ThreadId) -> bool {
     let Some(thread) = TABLE.with(|t| t.get(id)) else { return false };
-    // SAFETY: threads in the table are alive, and its end empties the queue before anything of it is freed.
+    // SAFETY: threads in the table are alive, and its end empties the queue before anything of it
+    // is freed.
     unsafe { thread.as_ref() }.ended.wait(None);
     true
 }
