@@ -136,7 +136,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_as_one_long_vector(steps in proptest::collection::vec(step(), 1..30)) {
+        fn content_behaves_as_one_long_vector(steps in proptest::collection::vec(step(), 1..30)) {
             let (mut content, mut model) = (Content::default(), Vec::new());
             for step in steps {
                 match step {

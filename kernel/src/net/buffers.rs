@@ -73,7 +73,7 @@ mod tests {
     use alloc::vec::Vec;
 
     #[test]
-    fn the_first_get_much_and_the_last_get_some() {
+    fn first_connections_get_large_buffers_and_all_get_some() {
         let mut budget = Budget::new(4 << 20);
         let sizes: Vec<usize> = (0..2000).map(|_| budget.take(1, |_| true).unwrap()).collect();
         assert_eq!(sizes[0], 64 << 10);

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn reuse_ends_where_one_listens() {
+    fn a_listener_does_not_share_its_port() {
         let mut ports = Ports::new(1, random);
         for n in 0..3 {
             assert_eq!(ports.bind(SocketId(n), at(HERE, 80), true), Ok(80));
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_closer_listener_gets_it() {
+    fn the_more_specific_listener_accepts() {
         let mut ports = Ports::new(1, random);
         for (n, ip) in [(0, ANY), (1, HERE)] {
             ports.bind(SocketId(n), at(ip, 80), true).unwrap();

@@ -50,7 +50,7 @@ unsafe impl Linked for Thread {
 
 // SAFETY: a field, which starts as nowhere.
 unsafe impl Timed for Thread {
-    fn place(&self) -> &Cell<usize> {
+    fn heap_index(&self) -> &Cell<usize> {
         &self.timer
     }
 }

@@ -10,11 +10,11 @@ pub const NOWHERE: usize = usize::MAX;
 /// Things that can have a deadline.
 ///
 /// # Safety
-/// `place` returns the same cell each time, which starts as [`NOWHERE`] and which only [`Timers`]
-/// changes.
+/// `heap_index` returns the same cell each time, which starts as [`NOWHERE`] and which only
+/// [`Timers`] changes.
 pub unsafe trait Timed {
     /// Where in the heap it is.
-    fn place(&self) -> &Cell<usize>;
+    fn heap_index(&self) -> &Cell<usize>;
 }
 
 #[derive(Debug)]
@@ -75,11 +75,11 @@ impl<T: Timed> Timers<T> {
     /// `member` stays where it is, alive, until it has no deadline any more.
     pub unsafe fn insert(&mut self, member: NonNull<T>, deadline: u64) {
         // SAFETY: as the caller promises.
-        debug_assert_eq!(unsafe { member.as_ref() }.place().get(), NOWHERE, "has one already");
+        debug_assert_eq!(unsafe { member.as_ref() }.heap_index().get(), NOWHERE, "has one already");
         self.serial += 1;
         let at = self.heap.len();
         self.heap.push(Entry { deadline, serial: self.serial, member });
-        self.note_place(at);
+        self.set_index(at);
         self.up(at);
     }
 
@@ -89,7 +89,7 @@ impl<T: Timed> Timers<T> {
     /// `member` is alive.
     pub unsafe fn remove(&mut self, member: NonNull<T>) {
         // SAFETY: as the caller promises.
-        let at = unsafe { member.as_ref() }.place().get();
+        let at = unsafe { member.as_ref() }.heap_index().get();
         if at != NOWHERE {
             self.take(at);
         }
@@ -103,9 +103,9 @@ impl<T: Timed> Timers<T> {
     fn take(&mut self, at: usize) -> NonNull<T> {
         let member = self.heap.swap_remove(at).member;
         // SAFETY: members are alive.
-        unsafe { member.as_ref() }.place().set(NOWHERE);
+        unsafe { member.as_ref() }.heap_index().set(NOWHERE);
         if at < self.heap.len() {
-            self.note_place(at);
+            self.set_index(at);
             self.down(at);
             self.up(at);
         }
@@ -137,13 +137,13 @@ impl<T: Timed> Timers<T> {
 
     fn swap(&mut self, a: usize, b: usize) {
         self.heap.swap(a, b);
-        self.note_place(a);
-        self.note_place(b);
+        self.set_index(a);
+        self.set_index(b);
     }
 
-    fn note_place(&self, at: usize) {
+    fn set_index(&self, at: usize) {
         // SAFETY: members are alive.
-        unsafe { self.heap[at].member.as_ref() }.place().set(at);
+        unsafe { self.heap[at].member.as_ref() }.heap_index().set(at);
     }
 }
 
@@ -156,7 +156,7 @@ mod tests {
 
     // SAFETY: a field.
     unsafe impl Timed for Sleeper {
-        fn place(&self) -> &Cell<usize> {
+        fn heap_index(&self) -> &Cell<usize> {
             &self.1
         }
     }

@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn without_tables_it_says_so() {
+    fn running_out_of_tables_is_reported() {
         let mut builder = Builder::new(Fake::default()).unwrap();
         // A gigabyte of small pages needs 512 tables.
         assert_eq!(

@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn buffers_go_there_and_back_round_the_ring() {
+    fn buffers_go_round_the_ring() {
         let (mut queue, mut device) = pair(4);
         for round in 0..70_000_u32 {
             let id = queue.give(0x1234_5678_9abc + u64::from(round), 100, true).unwrap();
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_device_makes_up_is_ignored() {
+    fn invalid_used_entries_are_ignored() {
         let (mut queue, mut device) = pair(4);
         let id = queue.give(1, 50, true).unwrap();
         device.complete(77, 1);

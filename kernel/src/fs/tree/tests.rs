@@ -52,7 +52,7 @@ fn files_are_found_by_all_their_paths() {
 }
 
 #[test]
-fn what_is_wrong_is_called_as_on_linux() {
+fn errors_are_those_of_linux() {
     let mut tree = Tree::new(1);
     put(&mut tree, b"/f", b"");
     tree.make_directory(b"/d", 0, 1).unwrap();
@@ -119,7 +119,7 @@ fn truncation_and_exclusion() {
 
 proptest! {
     #[test]
-    fn any_calls_leave_a_tree(steps in proptest::collection::vec((0_u8..6, "[ab./]{0,8}"), 1..60)) {
+    fn any_calls_keep_the_tree_consistent(steps in proptest::collection::vec((0_u8..6, "[ab./]{0,8}"), 1..60)) {
         let mut tree = Tree::new(1);
         let mut open = Vec::new();
         for (what, path) in steps {

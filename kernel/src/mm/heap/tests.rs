@@ -286,7 +286,7 @@ fn small_blocks_find_room_where_no_slab_does() {
 }
 
 #[test]
-fn an_exhausted_heap_says_so_and_recovers() {
+fn an_exhausted_heap_fails_and_recovers() {
     let memory = memory(1 << 20);
     let mut heap = Heap::new(&memory);
     let large = layout(100 << 10, 8);
@@ -299,7 +299,7 @@ fn an_exhausted_heap_says_so_and_recovers() {
 }
 
 #[test]
-fn what_is_to_be_kept_is_kept() {
+fn the_reserve_is_kept() {
     let memory = memory(1 << 20);
     let mut heap = Heap::new(&memory);
     let keep = 300 << 10;

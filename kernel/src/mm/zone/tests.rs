@@ -86,7 +86,7 @@ proptest! {
 }
 
 #[test]
-fn what_no_zone_has_is_refused() {
+fn requests_beyond_the_zone_are_refused() {
     let (mut zone, _) = zone(100);
     for (pages, align, keep) in [
         (101, PAGE, 0),

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_there_is_not() {
+    fn names_without_addresses_are_reported() {
         let q = question(7, b"none.example").unwrap();
         assert_eq!(answer(&reply(&q, 3, &[]), &q), Some(Answer::None));
         assert_eq!(answer(&reply(&q, 0, &[(28, &[0; 16])]), &q), Some(Answer::None));

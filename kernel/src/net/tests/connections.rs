@@ -82,7 +82,7 @@ fn a_closed_port_refuses() {
 }
 
 #[test]
-fn a_host_that_is_not_there_is_unreachable_soon() {
+fn a_missing_host_is_reported_unreachable() {
     let mut bed = TestBed::new(Faults::default(), 1);
     let client = bed.a.socket(Kind::Stream);
     let missing = at(Ipv4Addr::new(10, 0, 0, 77), 80);
@@ -200,7 +200,7 @@ fn a_socket_shut_for_reading_is_at_its_end() {
 }
 
 #[test]
-fn a_full_backlog_keeps_others_waiting_and_not_out() {
+fn a_full_backlog_delays_connections() {
     let mut bed = TestBed::new(Faults::default(), 1);
     let listener = bed.b.socket(Kind::Stream);
     bed.b.bind(listener, at(B, 80)).unwrap();
@@ -227,7 +227,7 @@ fn a_full_backlog_keeps_others_waiting_and_not_out() {
 }
 
 #[test]
-fn a_listener_that_closes_resets_what_waits() {
+fn a_closed_listener_resets_waiting_connections() {
     let mut bed = TestBed::new(Faults::default(), 1);
     let listener = bed.b.socket(Kind::Stream);
     bed.b.bind(listener, at(B, 80)).unwrap();
@@ -246,7 +246,7 @@ fn a_listener_that_closes_resets_what_waits() {
 }
 
 #[test]
-fn nothing_is_left_of_what_was_closed() {
+fn closed_connections_leave_nothing_behind() {
     let mut bed = TestBed::new(Faults { lose: 3, delay: 3, ..Faults::default() }, 5);
     for n in 0..20 {
         let (client, server) = bed.connected(80);

@@ -85,7 +85,7 @@ fn broadcasts_reach_all_bound_sockets() {
 }
 
 #[test]
-fn a_neighbor_that_is_not_there_is_reported_and_does_not_block() {
+fn a_missing_neighbor_is_reported_and_does_not_block() {
     let mut bed = TestBed::new(Faults::default(), 1);
     let (a, b) = bound(&mut bed);
     let missing = at(Ipv4Addr::new(10, 0, 0, 9), 9);
@@ -166,7 +166,7 @@ fn datagrams_sent_before_close_leave() {
 }
 
 #[test]
-fn an_empty_datagram_that_waits_is_not_lost_to_a_larger_one() {
+fn a_waiting_empty_datagram_is_not_lost_to_a_larger_one() {
     let (mut bed, b) = closing(false, 256, 0);
     let a = bed.a.socket(Kind::Datagram);
     bed.a.send_to(a, &[], Some(at(B, 2000))).unwrap();

@@ -47,7 +47,7 @@ fn a_guest_without_network_reaches_itself() {
 }
 
 #[test]
-fn its_own_address_is_itself() {
+fn the_own_address_is_loopback() {
     let mut bed = TestBed::new(Faults::default(), 1);
     let a = bed.a.socket(Kind::Datagram);
     bed.a.bind(a, at(A, 7)).unwrap();
@@ -58,7 +58,7 @@ fn its_own_address_is_itself() {
 }
 
 #[test]
-fn large_datagrams_and_refusals_stay_inside_too() {
+fn large_datagrams_and_refusals_stay_on_loopback() {
     let mut stack = alone();
     let (a, b) = (stack.socket(Kind::Datagram), stack.socket(Kind::Datagram));
     stack.bind(b, at(Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -129,7 +129,7 @@ fn only_own_addresses_can_be_bound() {
 }
 
 #[test]
-fn what_is_closed_takes_no_memory() {
+fn closed_sockets_take_no_memory() {
     let mut stack = alone();
     let listener = stack.socket(Kind::Stream);
     stack.bind(listener, at(Ipv4Addr::LOCALHOST, 0)).unwrap();

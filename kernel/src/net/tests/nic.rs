@@ -92,12 +92,12 @@ fn complete(frame: &mut Vec<u8>) {
     if frame[0] & 1 == 0 {
         return;
     }
-    let (start, place) = (12 + word(6), 12 + word(6) + word(8));
+    let (start, checksum_at) = (12 + word(6), 12 + word(6) + word(8));
     // The sum that is there is of the whole length before it was cut: only the pseudo header of
     // what is here counts.
     let ip = 12 + 14;
     let mut sum: u32 = 6 + (frame.len() - start) as u32;
-    frame[place..place + 2].fill(0);
+    frame[checksum_at..checksum_at + 2].fill(0);
     for part in [&frame[ip + 12..ip + 20], &frame[start..]] {
         let words =
             part.chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], *w.get(1).unwrap_or(&0)])));
@@ -106,7 +106,7 @@ fn complete(frame: &mut Vec<u8>) {
     while sum >> 16 != 0 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
-    frame[place..place + 2].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    frame[checksum_at..checksum_at + 2].copy_from_slice(&(!(sum as u16)).to_be_bytes());
     frame[0] &= !1;
 }
 
@@ -282,7 +282,7 @@ fn the_device_is_set_up_as_the_standard_asks() {
 }
 
 #[test]
-fn what_is_no_usable_device_is_refused() {
+fn unusable_devices_are_refused() {
     let with = |change: fn(&mut State)| {
         let device = Device::new(OFFERED);
         change(&mut device.0.borrow_mut());

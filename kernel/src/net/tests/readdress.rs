@@ -43,7 +43,7 @@ fn a_guest_with_a_new_address_drops_its_connections_in_silence() {
 }
 
 #[test]
-fn the_same_address_keeps_what_there_is() {
+fn the_same_address_keeps_connections() {
     let mut bed = TestBed::new(Faults::default(), 1);
     let (client, server) = bed.connected(80);
     bed.b.readdress([2, 0, 0, 0, 0, 9], Some((B, 24)), Some(A));

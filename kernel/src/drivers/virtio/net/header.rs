@@ -70,8 +70,8 @@ fn put_pseudo_sum(frame: &mut [u8]) -> Option<(usize, u16)> {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     let start = ETHERNET + header;
-    let place = start + usize::from(offset);
-    frame.get_mut(place..place + 2)?.copy_from_slice(&(sum as u16).to_be_bytes());
+    let checksum_at = start + usize::from(offset);
+    frame.get_mut(checksum_at..checksum_at + 2)?.copy_from_slice(&(sum as u16).to_be_bytes());
     Some((start, offset))
 }
 
@@ -128,8 +128,8 @@ mod tests {
         while sum >> 16 != 0 {
             sum = (sum & 0xffff) + (sum >> 16);
         }
-        let place = start + offset;
-        frame[place..place + 2].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+        let checksum_at = start + offset;
+        frame[checksum_at..checksum_at + 2].copy_from_slice(&(!(sum as u16)).to_be_bytes());
     }
 
     proptest! {
