@@ -2,8 +2,8 @@
 //!
 //! From the lowest layer up; which may use which is in `arrows` beside this folder, and checked:
 //!
-//! - [`arch`], `image`, [`list`], [`time`]: the unsafe floor (the monitor at CPL 0 in assembly,
-//!   page tables, faults, context switch, ports); the image's headers; linked lists; clocks
+//! - [`arch`], `image`, [`list`], [`time`]: what takes assembly (the monitor at CPL 0, page tables,
+//!   faults, context switch, ports); the image's headers; linked lists; clocks
 //! - [`cpu`]: cells, thread-local storage
 //! - [`mm`], [`drivers`], [`params`]: heap, stacks and page hints; devices; boot parameters
 //! - [`sched`]: threads, futexes, deadlines

@@ -14,7 +14,7 @@ use super::{
 use crate::{arch::cpu, cpu::KernelCell};
 
 static ZONE: KernelCell<Zone> = KernelCell::new(Zone::empty());
-static HEAP: KernelCell<Heap<TheZone>> = KernelCell::new(Heap::new(TheZone));
+static HEAP: KernelCell<Heap<GlobalZone>> = KernelCell::new(Heap::new(GlobalZone));
 
 /// What is left when the program's heap has used up all else: stacks grow there, and the kernel
 /// does its work.
@@ -24,9 +24,9 @@ const KEEP_MOST: usize = 1 << 20;
 
 /// The zone as the heap's source.
 #[derive(Debug)]
-pub struct TheZone;
+pub struct GlobalZone;
 
-impl Source for TheZone {
+impl Source for GlobalZone {
     fn zone<R>(&self, f: impl FnOnce(&mut Zone) -> R) -> R {
         zone(f)
     }
@@ -126,7 +126,7 @@ pub unsafe fn reallocate(block: *mut u8, old: Layout, new_size: usize) -> *mut u
 }
 
 unsafe fn reallocate_but(block: *mut u8, old: Layout, new_size: usize, keep: usize) -> *mut u8 {
-    if old.size() != 0 && Heap::<TheZone>::fits_in_place(old, new_size) {
+    if old.size() != 0 && Heap::<GlobalZone>::fits_in_place(old, new_size) {
         return block;
     }
     let Ok(layout) = Layout::from_size_align(new_size, old.align()) else {

@@ -1,10 +1,9 @@
 # The monitor: all code that ever runs at CPL 0.
 #
-# On hosts without hardware virtualization each of these instructions is emulated (about 1.1 us), so
-# there are few of them and no loop over memory. What it promises once locked: page tables,
-# descriptor tables and this code cannot be reached from CPL 3; the only mappings that can still
-# change are those of the stack window, always writable and never executable, and only of frames
-# inside the frame zone.
+# Hosts without hardware virtualization emulate each instruction here (about 1.1 us): so there are
+# few, and no loop over memory. Once locked, CPL 3 cannot reach page tables, descriptor tables or
+# this code; the only mappings that can still change are those of the stack window, always writable,
+# never executable, and only of frames inside the frame zone.
 
     .section .note.Xen,"aR",@note
     .balign 4
@@ -44,8 +43,7 @@ _start:
     ljmp $0x10, $1f
     .code64
 1:
-    # XCR0: what the CPU has of x87, SSE, AVX and AVX-512 (not AMX, whose state is large and needs
-    # permission).
+    # XCR0: what the CPU has of x87, SSE, AVX and AVX-512, not AMX (large, needs permission).
     xorl %ecx, %ecx
     movl $0xd, %eax
     movl %ebx, %edi
@@ -105,8 +103,7 @@ monitor_refuse:
     movl $-1, %eax
     iretq
 
-# Maps the chunk of 4 pages at RDI (stack window) to the frames at RSI. Missing tables come from the
-# table pool.
+# Maps the chunk of 4 pages at RDI (stack window) to the frames at RSI; tables come from the pool.
 monitor_map:
     movq %rdi, %rax
     orq %rsi, %rax
@@ -120,8 +117,7 @@ monitor_map:
     shrq $38, %rax                  # window: 256 GiB from 1 TiB
     cmpl $4, %eax
     jne monitor_refuse
-    # Bits of an address in its slot; the lowest chunk of a slot is its guard.
-    movq %rdi, %rcx
+    movq %rdi, %rcx                 # bits of an address in its slot; its lowest chunk is the guard
     shrq $33, %rcx
     movl $1, %eax
     # The shift takes its count modulo 64: the window's own bits add 128.
