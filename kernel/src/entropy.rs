@@ -1,4 +1,4 @@
-//! Random numbers: ChaCha20, seeded by the host, the CPU and the clock, and seeded anew in each
+//! Random numbers: ChaCha20, seeded by the host, the CPU and the clock, and seeded again in each
 //! [`Epoch`]: so clones of a guest draw different numbers, and what a snapshot holds does not tell
 //! the numbers that its original draws after it.
 

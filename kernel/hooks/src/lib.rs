@@ -7,7 +7,7 @@
 //! vmm_lite_hooks::on_resume(|resume| {
 //!     println!("{:?} after {:?}", resume.reason, resume.away);
 //!     // After `Restored` or `Forked` there are other copies of this program: draw new keys, take
-//!     // a new name. After `Reverted` what it drew since is forgotten: draw anew too.
+//!     // a new name. After `Reverted` what it drew since is forgotten: draw again too.
 //! });
 //! ```
 //! Hooks run on a thread of their own, one at a time, while all other threads of the program run
@@ -53,7 +53,7 @@ pub struct Resume {
     pub reason: Reason,
     /// How long it was paused. [`Instant`] went on meanwhile.
     pub away: Duration,
-    /// Changes when a copy of the VM starts and when the VM is put back, so that what was
+    /// Changes when a copy of the VM starts and when the VM is reverted, so that what was
     /// drawn before can be recognized as old.
     pub generation: u128,
 }

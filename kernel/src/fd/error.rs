@@ -2,7 +2,7 @@
 
 use crate::{fs, net};
 
-/// A positive number of [`hermit_abi::errno`]; they are Linux's.
+/// A positive number of [`hermit_abi::errno`](mod@hermit_abi::errno); they are Linux's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Errno(pub i32);
 

@@ -1,9 +1,9 @@
 //! Descriptors: the table, and what a descriptor stands for. Calls that have to wait, wait here.
 //!
 //! - [`descriptors`]: small numbers for what is open
-//! - [`table`]: the program's descriptors, and what can be done with all of them
-//! - [`file`], [`socket`], [`eventfd`], `console`: what they stand for
-//! - [`vectored`], [`poll`](mod@poll): several buffers, several descriptors at once
+//! - `table`: the program's descriptors, and what can be done with all of them
+//! - `file`, `socket`, [`eventfd`], `console`: what they stand for
+//! - `vectored`, `poll`: several buffers, several descriptors at once
 #![forbid(unsafe_code)]
 
 pub mod descriptors;

@@ -17,7 +17,7 @@ pub struct Ino(pub u64);
 /// The root directory.
 pub const ROOT: Ino = Ino(1);
 
-/// What [`Tree::stat`] tells.
+/// What [`Tree::stat`] returns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stat {
     /// Which.
@@ -226,7 +226,7 @@ impl Tree {
         content.set_len(len)
     }
 
-    /// What there is to know about an open file.
+    /// Size, times and so on of an open file.
     ///
     /// # Errors
     /// [`Error::NotFound`] for one that was not opened.
@@ -241,7 +241,7 @@ impl Tree {
         Ok(Stat { ino, is_directory, len, allocated, mode, links, created, modified, accessed })
     }
 
-    /// What there is to know about the file at `path`.
+    /// Size, times and so on of the file at `path`.
     ///
     /// # Errors
     /// As on Linux.

@@ -108,7 +108,7 @@ impl Global {
         }
         if let Some(device) = self.network.device() {
             device.kick(|queue, wants| {
-                // A device that is served at the doorbell wants no notification; the platform still
+                // A device that is served at the doorbell needs no notification; the platform still
                 // has to know that there is something to be sent.
                 if wants || queue == TRANSMIT && platform::control().is_some() {
                     platform::notify_net(queue);

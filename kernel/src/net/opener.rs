@@ -1,10 +1,10 @@
 //! Opens connections with initial sequence numbers of ours.
 //!
 //! smoltcp draws them itself, by a generator that is seeded when an interface is made, that cannot
-//! be seeded again, and whose next number can be told from a few that were seen. So an interface is
-//! made for each opening, with the one seed that makes it draw our number. Nothing else is left to
-//! it: the connection's packets go by its link's interface. Should smoltcp come to draw otherwise,
-//! a test fails.
+//! be seeded again, and whose next number can be computed from a few that were seen. So an
+//! interface is made for each opening, with the one seed that makes it draw our number. Nothing
+//! else is left to it: the connection's packets go by its link's interface. Should smoltcp come to
+//! draw otherwise, a test fails.
 
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;

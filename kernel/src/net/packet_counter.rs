@@ -5,8 +5,8 @@ use smoltcp::{
     time::Instant,
 };
 
-/// Counts the IP packets that `device` sends. An ARP request is not one: it says that a socket has
-/// something to send and does not know its neighbor yet.
+/// Counts the IP packets that `device` sends. An ARP request is not one: it means that a socket has
+/// something to send and its neighbor's address is missing.
 pub(super) struct Counting<'d, D> {
     pub(super) device: &'d mut D,
     pub(super) packets: usize,

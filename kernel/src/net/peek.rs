@@ -22,7 +22,7 @@ pub enum Peek {
         from: SocketAddrV4,
         /// The receiver.
         to: SocketAddrV4,
-        /// It asks for a connection: SYN, and neither ACK nor RST.
+        /// It opens a connection: SYN, and neither ACK nor RST.
         opens: bool,
         /// What it acknowledges, if it does nothing else.
         only_acknowledges: Option<TcpSeqNumber>,

@@ -1,6 +1,6 @@
 //! Initial sequence numbers of TCP connections (RFC 6528): a clock, so that a pair of addresses
 //! used again goes on after its last connection, and a keyed hash of the pair, so that the
-//! numbers of one connection do not tell those of another. The key is drawn anew in each [`Epoch`].
+//! numbers of one connection do not reveal those of another. Each [`Epoch`] has a key of its own.
 
 use crate::entropy::Epoch;
 use chacha20::{

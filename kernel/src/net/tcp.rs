@@ -17,7 +17,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(127);
 const SEND_TIMEOUT: Duration = Duration::from_secs(924);
 /// How long a connection remains that its program has closed.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(60);
-/// Idle time after which a connection is probed that asks for it.
+/// Idle time after which a connection with keep-alive is probed.
 const KEEP_ALIVE: Duration = Duration::from_secs(7200);
 
 /// A TCP socket.
@@ -57,15 +57,15 @@ pub struct Listener {
 /// How far along a connection is, from its owner's side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
-    /// We asked for it.
+    /// This end opens it.
     Connecting,
-    /// We were asked for it, by way of this listener.
+    /// The peer opens it, by way of this listener.
     HalfOpen(SocketId),
     /// It waits to be accepted from this listener.
     Queued(SocketId),
     /// A program has it.
     Open,
-    /// The program has closed it; the rest happens by itself.
+    /// The program has closed it; it ends without the program.
     Orphan,
 }
 

@@ -102,14 +102,13 @@ pub fn notify_net(queue: u16) {
     }
 }
 
-/// The generation id: another one says that this guest is a copy.
+/// The generation id, which changes in a guest that is a copy.
 #[must_use]
 pub fn generation() -> [u64; 2] {
     control().map_or([0; 2], |c| [0, 1].map(|n| c.generation[n].load(Relaxed)))
 }
 
-/// What the host has given for random numbers to begin with. It changes while the guest does not
-/// run.
+/// The host's part of the seed of random numbers. It changes only while the guest does not run.
 #[must_use]
 pub fn epoch() -> Epoch {
     let host = control().map_or([0; 8], |c| core::array::from_fn(|n| c.entropy[n].load(Relaxed)));

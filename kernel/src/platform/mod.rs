@@ -23,9 +23,8 @@ use crate::sched::WaitQueue;
 /// Threads that wait for console input.
 pub static CONSOLE_READABLE: WaitQueue = WaitQueue::new();
 
-/// What the host has given for random numbers to begin with. Another one says that a copy of the
-/// guest's memory may exist that holds all secrets drawn before: the guest is a copy, or has been
-/// copied.
+/// The host's part of the seed of random numbers. When it changes, a copy of the guest's memory may
+/// exist that holds all secrets drawn before: the guest is a copy, or has been copied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Epoch {
     /// Generation id.

@@ -8,11 +8,11 @@
 //! 3. After the resume, maybe on another host, these hints are taken back, and resume hooks run.
 //!    They run too when the guest was stopped without a request, or before it could answer.
 //!
-//! Without hooks a request is answered where it is seen, and a guest that is to be moved is not
-//! even asked.
+//! Without hooks a request is answered where it is seen, and a guest that is to be moved gets
+//! no request.
 //!
-//! Free memory is hinted at all times. Before all that the guest can be asked to return memory that
-//! it keeps for later use: it frees it, reports that, and runs on.
+//! Free memory is hinted at all times. The VMM can also request that the guest returns memory
+//! that it keeps for later use: it frees it, reports that, and runs on.
 
 mod hooks;
 mod page_hints;
@@ -43,7 +43,7 @@ enum Phase {
 }
 
 static PHASE: KernelCell<Phase> = KernelCell::new(Phase::None);
-/// Resumes that the kernel knows of.
+/// Resumes that the kernel has handled.
 static RESUMES: AtomicU64 = AtomicU64::new(0);
 /// The sequence number of the addresses that the guest uses.
 static ADDRESSES: AtomicU32 = AtomicU32::new(0);

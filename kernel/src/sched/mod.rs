@@ -1,7 +1,7 @@
 //! Threads on one vCPU, scheduled where they wait.
 //!
 //! A thread runs until it waits, yields or ends. When none is ready, the one that noticed does the
-//! idle work that was passed to [`start`], on its own stack. Only [`spawn`] allocates.
+//! idle work that was passed to `start`, on its own stack. Only `spawn` allocates.
 
 #[cfg(target_os = "hermit")]
 mod futex;

@@ -83,7 +83,7 @@ unsafe extern "C" fn sys_getaddrinfo(
     }
     let port = match service.is_null() {
         true => Ok(0),
-        // SAFETY: the caller's string. Names of services are not known, only numbers.
+        // SAFETY: the caller's string. Only port numbers are supported, not names of services.
         false => unsafe { user::string(service) }
             .ok()
             .and_then(|text| str::from_utf8(text).ok()?.parse().ok())

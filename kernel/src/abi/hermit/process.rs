@@ -13,7 +13,7 @@ extern "C" fn sys_abort() -> ! {
 }
 
 /// Called by the panic runtime that images are built with, when the message has been printed.
-/// `std`'s own calls [`sys_abort`], which would not tell a panic from an abort.
+/// `std`'s own calls [`sys_abort`], which does not distinguish a panic from an abort.
 #[unsafe(no_mangle)]
 extern "C" fn sys_vmm_lite_panicked() -> ! {
     process::panicked()

@@ -69,7 +69,7 @@ pub unsafe fn string<'a>(at: *const core::ffi::c_char) -> Result<&'a [u8], Errno
     if at.is_null() {
         return Err(Errno(errno::EFAULT));
     }
-    // SAFETY: not null, and the caller says that it ends.
+    // SAFETY: not null, and the caller promises that it ends.
     Ok(unsafe { CStr::from_ptr(at) }.to_bytes())
 }
 

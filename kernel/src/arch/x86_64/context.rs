@@ -11,7 +11,7 @@ unsafe extern "C" {
     fn thread_trampoline();
 }
 
-/// What the ABI says that a program starts with: MXCSR and, above it, the x87 control word; all
+/// The ABI's initial floating-point state: MXCSR and, above it, the x87 control word; all
 /// exceptions masked.
 #[cfg(target_os = "hermit")]
 const FP_CONTROL: usize = 0x1f80 | 0x037f << 32;
@@ -29,7 +29,7 @@ pub unsafe fn prepare(top: usize, entry: extern "C" fn(usize) -> !, argument: us
     let trampoline = thread_trampoline as *const () as usize;
     let frame = [FP_CONTROL, 0, 0, entry as usize, argument, 0, 0, trampoline];
     let at = core::ptr::with_exposed_provenance_mut::<[usize; 8]>(top - 16 - size_of_val(&frame));
-    // SAFETY: inside what the caller says is writable, and aligned.
+    // SAFETY: inside what the caller promises to be writable, and aligned.
     unsafe { at.write(frame) };
     at.addr()
 }

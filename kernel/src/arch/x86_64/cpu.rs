@@ -14,7 +14,7 @@ pub unsafe fn set_fs_base(base: usize) {
 /// Words of the CPU's random generator; `None` for each that it does not give.
 #[must_use]
 pub fn random<const N: usize>() -> [Option<u64>; N] {
-    // Asked once: where it has to be emulated, that takes longer than all else here.
+    // CPUID once for all words: where it is emulated, it takes longer than the rest.
     let has_rdrand = x86_64::__cpuid(1).ecx & (1 << 30) != 0;
     core::array::from_fn(|_| if has_rdrand { rdrand() } else { None })
 }

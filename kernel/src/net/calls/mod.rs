@@ -218,7 +218,7 @@ impl<D: NetDevice> Stack<D> {
                 }
             }
             Role::Connection(_) => {
-                // Its port is free for others to bind: the connection is known by both its ends.
+                // Its port is free for others to bind: both its addresses identify the connection.
                 if let Some(bound) = bound {
                     self.tcp_ports.release(id, bound.port());
                 }

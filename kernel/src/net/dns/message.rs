@@ -1,4 +1,4 @@
-//! Questions to name servers, and their answers (RFC 1035). Only addresses of IPv4 are asked for.
+//! Questions to name servers, and their answers (RFC 1035). Only IPv4 addresses are requested.
 //!
 //! Answers come from unauthenticated peers: one that is cut, loops, or belongs to another question
 //! is no answer.
@@ -20,14 +20,14 @@ const RECURSION_DESIRED: u16 = 0x0100;
 const RESPONSE: u16 = 0x8000;
 const NO_SUCH_NAME: u16 = 3;
 
-/// What an answer says.
+/// The content of an answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
     /// The name has these addresses, at least one.
     Addresses(Vec<Ipv4Addr>),
     /// The name does not exist, or has no such address.
     None,
-    /// The server cannot tell.
+    /// The server failed.
     Failure,
 }
 

@@ -34,7 +34,7 @@ fn a_guest_with_a_new_address_drops_its_connections_in_silence() {
     assert_eq!(heard, None);
     assert!(bed.a.peer_address(client).is_ok());
 
-    // It answers at its new address, and speaks from it.
+    // It receives at its new address, and sends from it.
     let fresh = bed.a.socket(Kind::Stream);
     assert_eq!(bed.a.connect(fresh, at(C, 81)), Err(Error::InProgress));
     let (accepted, _) = bed.until(|bed| bed.b.accept(waiting).ok());

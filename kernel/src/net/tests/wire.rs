@@ -270,7 +270,7 @@ impl TestBed {
         }
     }
 
-    /// Goes on until `done` gives something, for ten minutes of the test bed's time at most.
+    /// Goes on until `done` returns something, for ten minutes of the test bed's time at most.
     #[track_caller]
     pub fn until<R>(&mut self, mut done: impl FnMut(&mut Self) -> Option<R>) -> R {
         self.within(600_000, &mut done).expect("in ten minutes")

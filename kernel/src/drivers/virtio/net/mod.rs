@@ -41,7 +41,7 @@ mod feature {
 const RECEIVE: u32 = 0;
 const TRANSMIT: u32 = 1;
 const ETHERNET_HEADER: usize = 14;
-/// MTU of a device that does not say.
+/// MTU of a device that reports none, bytes.
 const MTU: usize = 1500;
 /// Largest one that is used; more would make buffers large.
 const MTU_MAX: usize = 9000;
@@ -49,9 +49,9 @@ const MTU_MAX: usize = 9000;
 /// Why there is no network device to be driven.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {
-    /// Something else is there.
+    /// There is no network device.
     NotNetwork,
-    /// It speaks only the old interface.
+    /// It has only the legacy interface.
     Legacy,
     /// It does not take the features chosen.
     Features,
@@ -154,7 +154,7 @@ impl VirtioNet {
     }
 
     /// Calls `notify` with each queue that the device has been given something in since the last
-    /// call, and whether it wants to be told.
+    /// call, and whether it wants a notification.
     pub fn kick(&mut self, mut notify: impl FnMut(u16, bool)) {
         for (n, queue) in [(RECEIVE, &mut self.receive), (TRANSMIT, &mut self.transmit.queue)] {
             if queue.has_news() {

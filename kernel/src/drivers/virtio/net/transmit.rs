@@ -2,7 +2,7 @@
 //!
 //! They lie packed in a ring of bytes rather than in buffers of their own: a reply of a hundred
 //! bytes then changes a hundred bytes of memory, and not a page, of which a move would have to send
-//! the whole. When all is sent it begins anew.
+//! the whole. When all is sent it starts over.
 
 use super::header;
 use crate::drivers::virtio::{
