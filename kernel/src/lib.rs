@@ -22,9 +22,10 @@
 //! # From this crate to an image
 //! It is compiled as a static library for the stock hermit target and prelinked into one object
 //! that exports `sys_*` and `_start` and nothing else, so that its `core` does not meet the
-//! program's (`vmm-lite/build.rs`). Programs are linked with that object (`vmm-lite/src/build/`).
-//! On the host it is an ordinary library, of which the parts that need no guest can be tested; what
-//! only makes sense in the guest is compiled for `target_os = "hermit"` alone.
+//! program's (`vmm-lite/image-builder/build.rs`). Programs are linked with that object
+//! (`vmm-lite/image-builder/`). On the host it is an ordinary library, of which the parts that need
+//! no guest can be tested; what only makes sense in the guest is compiled for `target_os =
+//! "hermit"` alone.
 #![no_std]
 
 extern crate alloc;

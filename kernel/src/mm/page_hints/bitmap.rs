@@ -54,8 +54,8 @@ impl Bitmap<'_> {
                 page += 1;
             }
         }
-        // The VMM is to find the mark gone before what is written to the page from now on. The CPU
-        // keeps stores in their order.
+        // The VMM must see the hint cleared before it sees what is written to the page from now on.
+        // The CPU keeps stores in their order.
         compiler_fence(SeqCst);
     }
 }
