@@ -181,7 +181,9 @@ mod tests {
         /// Two lists and a model of each; members come, go from the front, and are taken out
         /// anywhere.
         #[test]
-        fn lists_keep_their_order(steps in proptest::collection::vec((0..5_u8, 0..12_usize), 0..200)) {
+        fn lists_keep_their_order(
+            steps in proptest::collection::vec((0..5_u8, 0..12_usize), 0..200),
+        ) {
             let nodes: Vec<Node> = (0..12).map(|n| Node(n, Links::new())).collect();
             let lists = [List::new(), List::new()];
             let mut models = [Vec::new(), Vec::new()];

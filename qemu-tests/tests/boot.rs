@@ -3,7 +3,7 @@
 mod common;
 
 use common::{LIMIT, aloud, each_accel, image};
-use qemu_tests::{Accel, BootParams, Config, Exit, Machine, host};
+use qemu_harness::{Accel, BootParams, Config, Exit, Machine, host};
 
 const GREETING: &str = "Hello from a Rust std program.";
 

@@ -5,9 +5,9 @@ mod common;
 mod toy;
 
 use common::{each_accel, has, site, start_on};
-use qemu_tests::machine::PROGRAM;
-use qemu_tests::migration::{Options, migrate};
-use qemu_tests::{Accel, Config, Error, Exit, Machine, Net};
+use qemu_harness::machine::PROGRAM;
+use qemu_harness::migration::{Options, migrate};
+use qemu_harness::{Accel, Config, Error, Exit, Machine, Net};
 use std::time::Duration;
 use vmm_lite_interface::control::ResumeReason;
 

@@ -3,9 +3,9 @@
 mod common;
 
 use common::{GUEST_IP, LIMIT, aloud, connect, each_accel, image, networked, site, start_on};
-use qemu_tests::dirtier::StatusPort;
-use qemu_tests::migration::{Options, Report, migrate};
-use qemu_tests::{Accel, Config, Machine, host, save};
+use qemu_harness::dirtier::StatusPort;
+use qemu_harness::migration::{Options, Report, migrate};
+use qemu_harness::{Accel, Config, Machine, host, save};
 use std::time::Duration;
 use vmm_lite_lab::probe::Probe;
 use vmm_lite_lab::redis;

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{LIMIT, aloud, each_accel, image};
-use qemu_tests::{BootParams, Config, Exit, Machine};
+use qemu_harness::{BootParams, Config, Exit, Machine};
 
 #[test]
 fn std_check_passes() {

@@ -6,9 +6,6 @@
 //! or cloned in there, or a bitmap that is read whole, fails this, on a busy host too.
 #![cfg(debug_assertions)]
 
-mod common;
-
-use common::{Elf, guest, kvm, start};
 use migrate::{
     ReceiverId,
     offer::Offer,
@@ -20,6 +17,10 @@ use std::{
     cell::Cell,
     sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
+};
+use testkit::{
+    guest,
+    guest::{Elf, kvm, start},
 };
 use vmm::{
     boot::{Image, Parameters},

@@ -1,13 +1,6 @@
 //! Second thoughts: in each of its phases before the commit a move is called off, by each of those
 //! who can. The VM runs on as if nothing had been tried, and the next try succeeds.
 
-#[path = "common/client.rs"]
-mod client;
-#[path = "common/lab.rs"]
-mod lab;
-
-use client::Talk;
-use lab::{Lab, PORT};
 use migrate::wire::{Kind, Message};
 use nix::sys::signal::Signal;
 use std::{
@@ -16,6 +9,8 @@ use std::{
     sync::mpsc::{Receiver, Sender, channel},
     time::{Duration, Instant},
 };
+use testkit::client::Talk;
+use testkit::hosts::{Lab, PORT};
 use vmm_lite_lab::{
     accept::accept,
     message::next_message,

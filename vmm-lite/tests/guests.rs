@@ -1,9 +1,10 @@
 //! Hand-made guests, good and hostile: each ends as it should, and the VMM goes on.
 
-mod common;
-
-use common::{control, guest, kvm, printed, run, start, vm};
 use std::time::{Duration, Instant};
+use testkit::{
+    control, guest,
+    guest::{kvm, printed, run, start, vm},
+};
 use vmm::{devices::Violation, vm::End};
 use vmm_lite_interface::{
     control::FaultKind,

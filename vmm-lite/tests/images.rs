@@ -1,9 +1,7 @@
 //! What is said of files that cannot be run, each in its own words, before KVM is so much as
 //! opened.
 
-mod common;
-
-use common::{Elf, TempFile};
+use testkit::guest::{Elf, TempFile};
 use vmm::{
     boot::{self, Image, ImageError, Parameters},
     memory::GuestRam,

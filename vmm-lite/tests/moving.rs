@@ -1,17 +1,12 @@
 //! A machine's pieces as migration drives them: dirty pages, capture and apply, resume on either
 //! side, the clock.
 
-mod common;
-#[path = "common/meaning.rs"]
-mod meaning;
-
-use common::{control, guest, kvm, start, vm, vm_printing_to};
-use meaning::meaning;
 use std::{
     os::fd::AsRawFd,
     sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
 };
+use testkit::{control, guest, guest::*, meaning::meaning};
 use vmm::{
     devices::console::Console,
     memory::{PAGE, PageSet},

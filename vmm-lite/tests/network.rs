@@ -1,17 +1,13 @@
 //! The network device against a TAP in a namespace of the test's own: packets both ways, and
 //! everything a driver can do wrong.
 
-mod common;
-#[path = "common/net.rs"]
-mod net;
-
-use net::{Driver, MAC, QUEUE, Wire, buffer, frame, is_ours, namespace, no_fork, ring};
 use proptest::prelude::*;
 use std::{
     net::IpAddr,
     sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
 };
+use testkit::net::{Driver, MAC, QUEUE, Wire, buffer, frame, is_ours, namespace, no_fork, ring};
 use vmm::{
     devices::{
         Violation,
@@ -226,7 +222,7 @@ fn registers_take_nothing_amiss() {
 
 #[test]
 fn a_machine_that_may_be_elsewhere_is_not_announced_here() {
-    if !namespace("vmmt4") || !common::kvm() {
+    if !namespace("vmmt4") || !testkit::guest::kvm() {
         return;
     }
     let wire = Wire::on("vmmt4");

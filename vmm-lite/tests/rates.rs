@@ -4,12 +4,6 @@
 //! How long something takes at least is all that is said of time: a busy host may be as slow as it
 //! likes.
 
-mod common;
-#[path = "common/net.rs"]
-mod net;
-
-use common::{control, guest, kvm, printed, start, vm};
-use net::{Driver, Wire, buffer, frame, is_ours, namespace};
 use serde_json::{Value, json};
 use std::{
     io::{Read, Write},
@@ -18,6 +12,11 @@ use std::{
     sync::atomic::{AtomicBool, Ordering::SeqCst},
     thread,
     time::{Duration, Instant},
+};
+use testkit::net::{Driver, Wire, buffer, frame, is_ours, namespace};
+use testkit::{
+    control, guest,
+    guest::{kvm, printed, start, vm},
 };
 use vmm::devices::{
     rate::Rate,

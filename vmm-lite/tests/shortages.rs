@@ -1,14 +1,9 @@
 //! A destination that lacks something: both sides say what, the VM runs on, and the next try
 //! succeeds when it is there.
 
-#[path = "common/client.rs"]
-mod client;
-#[path = "common/lab.rs"]
-mod lab;
-
-use client::Talk;
-use lab::{Lab, PORT};
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+use testkit::client::Talk;
+use testkit::hosts::{Lab, PORT};
 use vmm_lite_interface::layout::MEMORY_MAX;
 use vmm_lite_lab::{
     images::image,

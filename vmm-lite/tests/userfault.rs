@@ -1,9 +1,6 @@
 //! Faults of guest memory served by another thread, whoever makes them: the vCPU in the guest, or
 //! the VMM.
 
-mod common;
-
-use common::{control, guest, kvm, printed, start, vm};
 use std::{
     collections::BTreeMap,
     os::fd::AsRawFd,
@@ -13,6 +10,10 @@ use std::{
     },
     thread::JoinHandle,
     time::{Duration, Instant},
+};
+use testkit::{
+    control, guest,
+    guest::{kvm, printed, start, vm},
 };
 use vmm::{
     memory::{Fault, GuestRam, PAGE, Userfault, UserfaultError, Watch},
@@ -57,7 +58,7 @@ fn open(ram: &Arc<GuestRam>) -> Option<Userfault> {
     match Userfault::open(ram) {
         Ok(userfault) => Some(userfault),
         Err(e @ (UserfaultError::Forbidden(_) | UserfaultError::Lacks(_))) => {
-            vmm_lite_lab::skipped(&common::test_name(), e);
+            vmm_lite_lab::skipped(&testkit::guest::test_name(), e);
             None
         }
         Err(e) => panic!("{e}: {e:?}"),

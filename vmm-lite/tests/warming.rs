@@ -1,14 +1,12 @@
 //! What the destination has a guest's own routine do before the guest runs: it ends, whatever the
 //! routine is.
 
-mod common;
-
-use common::{kvm, printed, start};
 use std::{
     sync::{atomic::Ordering::Relaxed, mpsc::channel},
     thread,
     time::{Duration, Instant},
 };
+use testkit::guest::{kvm, printed, start};
 use vmm::{
     boot::{Image, Parameters},
     devices::console::Console,

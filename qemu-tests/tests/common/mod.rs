@@ -1,8 +1,8 @@
 //! What the tests of this crate share. A test binary uses a part of it.
 #![allow(dead_code)]
 
-use qemu_tests::machine::PROGRAM;
-use qemu_tests::{Accel, Config, Machine, Net, host};
+use qemu_harness::machine::PROGRAM;
+use qemu_harness::{Accel, Config, Machine, Net, host};
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};

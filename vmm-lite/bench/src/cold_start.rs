@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use qemu_tests::{Config, Machine};
+use qemu_harness::{Config, Machine};
 use serde::Serialize;
 use vmm_lite_lab::{
     Error, Result,

@@ -56,7 +56,7 @@ impl Results {
             unix_time: now,
             date: run(Command::new("date").arg("+%F"))?.trim().to_owned(),
             host: host()?,
-            qemu: qemu_tests::host::qemu_version().unwrap_or_else(|e| e.to_string()),
+            qemu: qemu_harness::host::qemu_version().unwrap_or_else(|e| e.to_string()),
             moves_each: options.moves,
             cold_start: Vec::new(),
             moves: Vec::new(),

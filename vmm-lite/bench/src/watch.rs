@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use qemu_tests::dirtier::{Status, StatusPort};
+use qemu_harness::dirtier::{Status, StatusPort};
 use serde::Serialize;
 use vmm_lite_lab::{
     Error, Result,

@@ -1,7 +1,6 @@
 //! Filters: a call that a thread has no business to make kills the process.
 
 use crate::{
-    common::kvm,
     process::{COPIES, Confined, Origin, signing},
     trace::{Caught, make, put_call},
     verbs::Trapped,
@@ -15,6 +14,7 @@ use std::{
     io::{BufRead, BufReader},
     os::unix::process::ExitStatusExt,
 };
+use testkit::guest::kvm;
 use vmm::host::confine::Thread;
 use vmm_lite_lab::{images::image, probe::Connection, vmm::PATIENCE};
 

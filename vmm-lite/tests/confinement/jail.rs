@@ -1,7 +1,6 @@
 //! A VM in a jail, as the kernel sees it.
 
 use crate::{
-    common::kvm,
     process::{Confined, Origin},
     trace::put_call,
 };
@@ -13,6 +12,7 @@ use nix::{
     unistd::Pid,
 };
 use std::{fs, path::PathBuf};
+use testkit::guest::kvm;
 use vmm::host::confine::Thread;
 use vmm_lite_lab::skipped;
 

@@ -9,9 +9,6 @@
 //! - [`arrived`]: a VM that was received has no more of these than one that was run
 //! - [`verbs`]: everything still works
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod arrived;
 mod calls;
 mod jail;

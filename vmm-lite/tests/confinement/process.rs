@@ -1,6 +1,5 @@
 //! Processes with VMs whose guest is a few instructions.
 
-use crate::common::{Elf, TempFile, control, guest};
 use nix::unistd::Pid;
 use std::{
     collections::BTreeMap,
@@ -11,6 +10,10 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::Instant,
+};
+use testkit::{
+    control, guest,
+    guest::{Elf, TempFile},
 };
 use vmm::host::confine::Thread;
 use vmm_lite_interface::{

@@ -1,12 +1,12 @@
 //! Users, capabilities and descriptors that a process with a VM has given up.
 
 use crate::{
-    common::kvm,
     jail,
     process::{COPIES, Confined, Origin, fields, filters},
     verbs::{Trapped, lacking},
 };
 use std::{collections::BTreeMap, fs, net::SocketAddr, time::Instant};
+use testkit::guest::kvm;
 use vmm::host::confine::Thread;
 use vmm_lite_lab::{images::image, probe::Connection, process::Process, skipped, vmm::PATIENCE};
 

@@ -1,11 +1,8 @@
 //! Two hosts, a client, and one move with a failure in it.
 
-use crate::{
-    client::{Client, PORT as GUEST_PORT, Talk},
-    table::{
-        Case,
-        Side::{self, Destination, Source},
-    },
+use crate::table::{
+    Case,
+    Side::{self, Destination, Source},
 };
 use nix::{
     sys::{
@@ -21,6 +18,7 @@ use std::{
     process::Command,
     time::{Duration, Instant},
 };
+use testkit::client::{Client, PORT as GUEST_PORT, Talk};
 use vmm::fail_point::{Action, CHOICE, PATIENCE as SILENCE};
 use vmm_lite_lab::{
     images::image,

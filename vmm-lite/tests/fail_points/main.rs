@@ -5,8 +5,6 @@
 #![cfg(debug_assertions)]
 
 mod check;
-#[path = "../common/client.rs"]
-mod client;
 mod lane;
 mod snapshots;
 mod table;

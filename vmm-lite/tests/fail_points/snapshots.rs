@@ -1,7 +1,6 @@
 //! Failures while a VM is saved or put back: the VM is as it was, or its process died, and files
 //! are whole or not there.
 
-use crate::client::{Client, PORT, Talk};
 use nix::{
     sys::{
         signal::Signal,
@@ -10,6 +9,7 @@ use nix::{
     unistd::Pid,
 };
 use std::path::PathBuf;
+use testkit::client::{Client, PORT, Talk};
 use vmm::fail_point::CHOICE;
 use vmm_lite_lab::{
     images::image,

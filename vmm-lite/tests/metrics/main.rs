@@ -1,15 +1,9 @@
 //! Figures for Prometheus: what they say, that a scraper understands them, and that a stranger at
 //! the endpoint does no harm. And what a move tells of itself.
 
-#[path = "../common/mod.rs"]
-mod common;
-#[path = "../common/greeting.rs"]
-mod greeting;
 mod moves;
 mod text;
 
-use common::{Elf, TempFile, kvm};
-use greeting::greets;
 use std::{
     io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
@@ -18,6 +12,8 @@ use std::{
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
+use testkit::greeting::greets;
+use testkit::guest::{Elf, TempFile, kvm};
 use text::{valid, value};
 use vmm_lite_lab::{process::Process, vmm::PATIENCE};
 

@@ -4,8 +4,6 @@
 mod clones;
 mod files;
 mod lab;
-#[path = "../common/net.rs"]
-mod net;
 mod network;
 
 use files::damage;

@@ -1,10 +1,8 @@
 //! Who copies are on the network.
 
-use crate::{
-    lab::{KV, Lab},
-    net::Wire,
-};
+use crate::lab::{KV, Lab};
 use std::time::{Duration, Instant};
+use testkit::net::Wire;
 use vmm_lite_lab::vmm::PATIENCE;
 
 #[test]

@@ -1,11 +1,12 @@
 //! What takes long, or does nothing for long, and yet does not hang.
 
-use super::{bed::Bed, common::Elf, greeting::greets};
+use super::bed::Bed;
 use nix::sys::signal::Signal;
 use std::{
     fs, thread,
     time::{Duration, Instant},
 };
+use testkit::{greeting::greets, guest::Elf};
 use vmm_lite_lab::{process::Process, vmm::PATIENCE};
 
 /// How long a thread may take: what happens as soon as a busy host gets to it takes less.

@@ -3,11 +3,7 @@
 #![cfg(debug_assertions)]
 
 mod bed;
-#[path = "../common/mod.rs"]
-mod common;
 mod false_alarms;
-#[path = "../common/greeting.rs"]
-mod greeting;
 
 use bed::Bed;
 use nix::sys::signal::Signal;

@@ -1,6 +1,6 @@
 //! Clients of the control socket that are many, idle, or gone.
 
-use super::{Host, greeting::greets, kvm, says_hi_and_waits, text};
+use super::{Host, kvm, says_hi_and_waits, text};
 use std::{
     fs::{self, DirEntry},
     io::{BufRead, BufReader, Write},
@@ -12,6 +12,7 @@ use std::{
     process::Stdio,
     time::{Duration, Instant},
 };
+use testkit::greeting::greets;
 
 /// More than a VM serves at a time.
 const CROWD: usize = 100;

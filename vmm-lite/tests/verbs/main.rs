@@ -1,22 +1,21 @@
 //! The program itself: its verbs against a VM that runs, its exit codes, its errors.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod crowds;
-#[path = "../common/greeting.rs"]
-mod greeting;
 mod identity;
 mod messages;
 mod odd_files;
 mod self_test;
 
-use common::{Elf, control, guest, kvm};
 use serde_json::Value;
 use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
+};
+use testkit::{
+    control, guest,
+    guest::{Elf, kvm},
 };
 use vmm_lite_interface::{
     doorbell::{Doorbell, PORT},

@@ -2,8 +2,9 @@
 //! tested for, as that costs its start half a millisecond.
 #![cfg(debug_assertions)]
 
-use crate::{Host, Running, common::Elf, kvm, odd_files::ends, says_hi_and_waits, text};
+use crate::{Host, Running, kvm, odd_files::ends, says_hi_and_waits, text};
 use std::process::Stdio;
+use testkit::guest::Elf;
 use vmm::fail_point::CHOICE;
 
 #[test]

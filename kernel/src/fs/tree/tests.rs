@@ -119,7 +119,9 @@ fn truncation_and_exclusion() {
 
 proptest! {
     #[test]
-    fn any_calls_keep_the_tree_consistent(steps in proptest::collection::vec((0_u8..6, "[ab./]{0,8}"), 1..60)) {
+    fn any_calls_keep_the_tree_consistent(
+        steps in proptest::collection::vec((0_u8..6, "[ab./]{0,8}"), 1..60),
+    ) {
         let mut tree = Tree::new(1);
         let mut open = Vec::new();
         for (what, path) in steps {

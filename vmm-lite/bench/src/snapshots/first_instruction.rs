@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use qemu_tests::dirtier::StatusPort;
+use qemu_harness::dirtier::StatusPort;
 use serde::Serialize;
 use vmm_lite_lab::{
     Result,

@@ -2,7 +2,7 @@
 
 use std::{fs::File, path::Path, process::Command, time::Instant};
 
-use qemu_tests::{
+use qemu_harness::{
     Accel, BootParams, Config, Machine, Net,
     machine::PROGRAM,
     migration::{self, Options},
@@ -69,7 +69,7 @@ impl Qemu {
 
 /// KVM where QEMU can have it.
 pub fn accel() -> Accel {
-    if qemu_tests::host::why_not(Accel::Kvm).is_none() { Accel::Kvm } else { Accel::Tcg }
+    if qemu_harness::host::why_not(Accel::Kvm).is_none() { Accel::Kvm } else { Accel::Tcg }
 }
 
 /// QEMU's errors as the lab's.

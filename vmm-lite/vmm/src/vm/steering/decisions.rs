@@ -75,8 +75,8 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// The state is captured for a move: from now on whether it is to be paused cannot change until it is known
-    /// where the VM goes on. Returns whether it is to be paused there.
+    /// The state is captured for a move: from now on whether it is to be paused cannot change until
+    /// it is known where the VM goes on. Returns whether it is to be paused there.
     pub(in crate::vm) fn leave(&self) -> bool {
         let mut control = self.lock_control();
         control.leaving = Leaving::Open;
@@ -89,8 +89,8 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Waits while another thread holds the machine in a way that leaves it open where the VM goes on. Returns
-    /// whether it is still held, by an operation that leaves it here.
+    /// Waits while another thread holds the machine in a way that leaves it open where the VM goes
+    /// on. Returns whether it is still held, by an operation that leaves it here.
     ///
     /// # Errors
     /// [`Error::Ended`]; [`Error::HandedOver`]: it goes on elsewhere.

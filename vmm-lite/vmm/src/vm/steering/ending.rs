@@ -34,8 +34,8 @@ impl Shared {
         self.stir();
     }
 
-    /// Ends the machine because the host lets it down. What the guest does or waits for then has no part in how
-    /// it ended. `let_go` ends what may hold up the vCPU's thread.
+    /// Ends the machine because the host lets it down. What the guest does or waits for then has no
+    /// part in how it ended. `let_go` ends what may hold up the vCPU's thread.
     pub(in crate::vm) fn fail(&self, why: Arc<End>, let_go: impl FnOnce()) {
         {
             let mut control = self.lock_control();
@@ -44,8 +44,8 @@ impl Shared {
             }
         }
         self.end_soon();
-        // Most often it is out of the guest before anything is let go. Where it waits for what `let_go` ends, a
-        // signal is pending, with which KVM enters no guest.
+        // Most often it is out of the guest before anything is let go. Where it waits for what
+        // `let_go` ends, a signal is pending, with which KVM enters no guest.
         let deadline = Instant::now() + LET_GO;
         let mut control = self.lock_control();
         while matches!(control.phase, Phase::Running) {

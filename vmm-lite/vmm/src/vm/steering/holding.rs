@@ -30,14 +30,16 @@ impl<'s> Waited<'s> {
 /// What to do where another thread holds the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::vm) enum OtherGuard {
-    /// Wait until it does not. For an operation: there is one at a time, and what else holds it does so for a moment.
+    /// Wait until it does not. For an operation: there is one at a time, and what else holds it
+    /// does so for a moment.
     Wait,
     /// Say so.
     Report,
 }
 
 impl Shared {
-    /// Takes hold of a machine whose guest waits, or has yet to run. `None`: it does something else.
+    /// Takes hold of a machine whose guest waits, or has yet to run. `None`: it does something
+    /// else.
     pub(in crate::vm) fn take_waiting(&self) -> Option<MutexGuard<'_, Machine>> {
         // The vCPU thread holds it whenever it runs the guest or does something on its behalf.
         let machine = self.try_lock_machine()?;
@@ -52,7 +54,8 @@ impl Shared {
         Some(machine)
     }
 
-    /// Waits until the vCPU is stopped, or `deadline`, and takes hold of the machine unless another thread has.
+    /// Waits until the vCPU is stopped, or `deadline`, and takes hold of the machine unless another
+    /// thread has.
     pub(in crate::vm) fn wait_stopped(
         &self,
         deadline: Option<Instant>,

@@ -1,9 +1,10 @@
 //! How threads steer the vCPU's thread, and how they learn what it does.
 //!
-//! A thread that wants the vCPU stopped counts itself among [`Shared::pauses`] (or `quiesces`), then nudges (ends
-//! a wait) or kicks (ends the guest). The vCPU's thread announces that it is about to wait or to enter before it
-//! looks at the counts for the last time, so that one of the two sees the other. Counts are taken back by the
-//! thread that added them and by no other: a resume in between cannot lose a pause.
+//! A thread that wants the vCPU stopped counts itself among [`Shared::pauses`] (or `quiesces`),
+//! then nudges (ends a wait) or kicks (ends the guest). The vCPU's thread announces that it is
+//! about to wait or to enter before it looks at the counts for the last time, so that one of the
+//! two sees the other. Counts are taken back by the thread that added them and by no other: a
+//! resume in between cannot lose a pause.
 //!
 //! - `wishes`: what other threads want of the vCPU's thread
 //! - `requests`: requests to the guest
@@ -31,9 +32,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// For so long a thread waits for another without sleep where blackout depends on it: to be woken takes tens of
-/// microseconds. Not for much longer: a thread of real-time priority that does so keeps the host's network, whose
-/// work is done by ordinary threads, from its CPU.
+/// For so long a thread waits for another without sleep where blackout depends on it: to be woken
+/// takes tens of microseconds. Not for much longer: a thread of real-time priority that does so
+/// keeps the host's network, whose work is done by ordinary threads, from its CPU.
 const AWAKE: Duration = Duration::from_micros(250);
 /// What the vCPU thread does.
 #[derive(Clone, Debug)]

@@ -11,8 +11,8 @@ use std::{
 };
 
 impl Shared {
-    /// Lets the vCPU thread run, unless the operator wants the VM paused: then `false`. The caller holds the
-    /// machine and gives it up right after.
+    /// Lets the vCPU thread run, unless the operator wants the VM paused: then `false`. The caller
+    /// holds the machine and gives it up right after.
     pub(in crate::vm) fn run(&self) -> Result<bool, Error> {
         let mut control = self.lock_control();
         // It is about to end, and not to run before that; how it ends is known in a moment.
@@ -35,7 +35,8 @@ impl Shared {
         self.roused.store(false, SeqCst);
         drop(control);
         self.changed.notify_all();
-        // The thread of a machine that was taken while its guest waited may still wait for the same.
+        // The thread of a machine that was taken while its guest waited may still wait for the
+        // same.
         self.nudge();
         Ok(true)
     }
@@ -69,8 +70,8 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Says that the vCPU is stopped, and gives the machine up: in one, so that no thread finds a machine that is
-    /// free and takes it for one that waits.
+    /// Says that the vCPU is stopped, and gives the machine up: in one, so that no thread finds a
+    /// machine that is free and takes it for one that waits.
     pub(in crate::vm) fn stopped(&self, machine: MutexGuard<'_, Machine>, phase: Phase) {
         let ended = matches!(phase, Phase::Ended(_));
         {
@@ -89,8 +90,8 @@ impl Shared {
         }
     }
 
-    /// Notes the first entry after a resume. A thread that waits for it already is woken right here, which takes
-    /// the guest a microsecond or two; one that comes later finds the note.
+    /// Notes the first entry after a resume. A thread that waits for it already is woken right
+    /// here, which takes the guest a microsecond or two; one that comes later finds the note.
     pub(in crate::vm) fn note_entry(&self) {
         let ns = self.made.elapsed().as_nanos() as u64;
         self.entered.store(ns + 1, SeqCst);

@@ -39,7 +39,8 @@ impl Shared {
     /// Ends a wait of the vCPU thread, so that it looks at what there is.
     pub(in crate::vm) fn nudge(&self) {
         if self.waiting.load(SeqCst) {
-            // The counter cannot overflow in practice, and if it is full the thread wakes all the same.
+            // The counter cannot overflow in practice, and if it is full the thread wakes all the
+            // same.
             let _ = self.wake.write(1);
         }
     }

@@ -1,6 +1,6 @@
 //! A guest that prints a line and then waits, whatever is typed.
 
-use super::common::{control, guest};
+use crate::{control, guest};
 use vmm_lite_interface::{
     doorbell::{Doorbell, PORT},
     layout::CONSOLE_OUT,

@@ -1,5 +1,4 @@
 //! A network namespace of a test's own, and the driver's side of the network device.
-#![allow(dead_code, reason = "each test uses its part")]
 
 use std::{
     io,

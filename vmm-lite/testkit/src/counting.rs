@@ -1,6 +1,6 @@
 //! A guest whose memory and registers belong together, so that it notices when they do not.
 
-use crate::common::{self, Elf, control, guest};
+use crate::{control, guest, guest::Elf};
 use std::time::Instant;
 use vmm::{
     boot::{Image, Parameters},
@@ -67,7 +67,7 @@ pub fn vm(memory: u64) -> Vm {
     let parameters = Parameters { name: "counts".into(), ..Default::default() };
     let config = Config { memory, net: None, parameters };
     let vm = Vm::boot(&config, &image, Console::new(None)).unwrap();
-    common::start(&vm);
+    guest::start(&vm);
     vm
 }
 

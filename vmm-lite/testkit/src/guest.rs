@@ -3,7 +3,6 @@
 //!
 //! They run at CPL 0, where a host without hardware virtualization emulates each instruction: slow,
 //! and good enough to do everything wrong that a guest can do.
-#![allow(dead_code, unused_macros, unused_imports)]
 
 use std::{
     path::{Path, PathBuf},
@@ -20,6 +19,7 @@ use vmm_lite_interface::{INTERFACE_VERSION, layout::IMAGE_BASE, note};
 
 /// Defines a function that returns the machine code of the assembly in it. `ctl` names offsets into
 /// the control page.
+#[macro_export]
 macro_rules! guest {
     ($name:ident, $($asm:literal),+ $(, $key:ident = const $value:expr)* $(,)?) => {
         core::arch::global_asm!(
@@ -48,16 +48,15 @@ macro_rules! guest {
         }
     };
 }
-pub(crate) use guest;
 
 /// Offset of a field of the control page, as an address.
+#[macro_export]
 macro_rules! control {
     ($($field:tt)+) => {
-        (vmm_lite_interface::layout::CONTROL_PAGE as usize
-            + core::mem::offset_of!(vmm_lite_interface::control::ControlPage, $($field)+)) as u32
+        ($crate::vmm_lite_interface::layout::CONTROL_PAGE as usize
+            + core::mem::offset_of!($crate::vmm_lite_interface::control::ControlPage, $($field)+)) as u32
     };
 }
-pub(crate) use control;
 
 /// The test that runs on this thread: libtest names its threads after them.
 pub fn test_name() -> String {

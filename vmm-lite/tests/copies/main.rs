@@ -1,0 +1,88 @@
+//! Copies of machines as they are at one instant, however they are made; machines that are put
+//! back, or cannot be; and snapshot files that were made long ago.
+
+mod clocks;
+mod golden;
+mod reverts;
+mod ways;
+
+use migrate::snapshot::{MAJOR, Notes};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+use testkit::counting::{PATIENCE, counted, counts_on, vm};
+use testkit::guest::kvm;
+use vmm::{
+    devices::console::Console,
+    kvm::Host,
+    memory::{Complete, GuestRam, PAGE, Supply, Userfault},
+    snapshot::{
+        Error, GuestClock,
+        copy::{self, Copied, Mode},
+        guest::{Guest, Who},
+        load, revert,
+        sink::{FileSink, Sink},
+        start,
+    },
+    vm::{Address, CallOff, End, Incomplete, Resume, ResumeReason, Slow, Vm, VmPhase, VmState},
+};
+use vmm_lite_interface::{INTERFACE_VERSION, control::ControlPage};
+
+type Way = fn(&Vm, &mut dyn Sink) -> Result<Copied, Error>;
+
+/// A snapshot of `vm` in a file without a name.
+fn snapshot(vm: &Vm, base: Option<File>, way: Way) -> (File, Copied) {
+    let file = tempfile::tempfile().unwrap();
+    let base = base.map(|base| load::open(base).unwrap());
+    let mut sink = FileSink::new(file.try_clone().unwrap(), vm.ram().pages(), base).unwrap();
+    let copied = way(vm, &mut sink).unwrap();
+    let guest = Guest { who: Who::of(vm), state: copied.state.clone() };
+    let notes = Notes { taken_ns: 1, pages_dont_care: 2, ..Notes::default() };
+    sink.finish([7; 16], &guest, &copied.dont_care, notes).unwrap();
+    (file, copied)
+}
+
+/// A snapshot of `vm` with another state than it has.
+fn with_state(vm: &Vm, change: impl FnOnce(&mut VmState)) -> File {
+    let (file, copied) = snapshot(vm, None, ON_WRITE);
+    let reader = load::open(file).unwrap();
+    let mut guest = Guest { who: Who::of(vm), state: copied.state };
+    change(&mut guest.state);
+    let changed = tempfile::tempfile().unwrap();
+    let mut sink = FileSink::new(changed.try_clone().unwrap(), vm.ram().pages(), None).unwrap();
+    reader.each(|page, _, content| sink.pages(&[(page as usize, *content)])).unwrap();
+    sink.finish([8; 16], &guest, &copied.dont_care, Notes::default()).unwrap();
+    changed
+}
+
+/// Runs what is in a snapshot to its end.
+fn run(file: File) -> i32 {
+    let snapshot = load::open(file).unwrap();
+    let mut guest = load::guest(&snapshot).unwrap();
+    let address = start::change(&mut guest, &start::Change::default()).unwrap();
+    let vm = Vm::prepare(guest.who.identity.clone(), None, Console::new(None)).unwrap();
+    load::memory(&snapshot, vm.ram()).unwrap();
+    let (held, clock) = (vm.hold().unwrap(), GuestClock::Continue);
+    start::run(held, &guest, &address, ResumeReason::Restored, clock).unwrap();
+    match &*vm.wait_end() {
+        End::Exited(code) => *code,
+        other => panic!("{other}"),
+    }
+}
+
+/// All of its memory is here.
+fn whole(vm: &Vm) -> Complete<'_> {
+    vm.ram().complete().unwrap()
+}
+
+const AS_IT_GOES: Way =
+    |vm, sink| copy::copy(vm, whole(vm), false, copy::Way::Auto, sink, &mut |_| true);
+const ROUNDS: Way =
+    |vm, sink| copy::copy(vm, whole(vm), false, copy::Way::Rounds, sink, &mut |_| true);
+const ON_WRITE: Way = |vm, sink| match Userfault::open(vm.ram()) {
+    Ok(_) => copy::copy(vm, whole(vm), false, copy::Way::CopyOnWrite, sink, &mut |_| true),
+    // Where the host forbids it the test of page faults says so.
+    Err(_) => ROUNDS(vm, sink),
+};

@@ -1,0 +1,101 @@
+//! Every way of copying a machine that runs.
+
+use super::*;
+
+#[test]
+fn every_way_of_copying_copies_one_instant() {
+    if !kvm() {
+        return;
+    }
+    let vm = vm(2 << 20);
+    for _ in 0..5 {
+        let ways = [
+            (ON_WRITE, Mode::CopyOnWrite),
+            (ROUNDS, Mode::Rounds),
+            // It writes to a few pages only.
+            (AS_IT_GOES, Mode::Rounds),
+        ];
+        for (way, mode) in ways {
+            counts_on(&vm);
+            let (file, copied) = snapshot(&vm, None, way);
+            if Userfault::open(vm.ram()).is_ok() {
+                assert_eq!(copied.mode, mode);
+            }
+            assert!(copied.quiescent && copied.phases.is_some());
+            counts_on(&vm);
+            assert_eq!(run(file), 5);
+        }
+    }
+    // One that is paused is copied as it is, and stays paused.
+    vm.quiesce(PATIENCE).unwrap().hold_for_operator().unwrap();
+    let (file, copied) = snapshot(&vm, None, AS_IT_GOES);
+    assert_eq!((copied.mode, copied.phases), (Mode::Paused, None));
+    assert_eq!(run(file), 5);
+    assert!(matches!(vm.phase(), VmPhase::Paused), "{:?}", vm.phase());
+    let mut waits = |what: &str| panic!("it waits for {what}");
+    vm.resume_for_operator(&mut Slow::new(&mut waits)).unwrap();
+    counts_on(&vm);
+    // And one that is to stay paused afterwards.
+    let (file, _) = snapshot(&vm, None, |vm, sink| {
+        copy::copy(vm, whole(vm), true, copy::Way::Auto, sink, &mut |_| true)
+    });
+    assert_eq!(run(file), 5);
+    assert!(matches!(vm.phase(), VmPhase::Paused), "{:?}", vm.phase());
+    vm.resume_for_operator(&mut Slow::new(&mut waits)).unwrap();
+    counts_on(&vm);
+}
+
+#[test]
+fn memory_that_is_protected_before_the_pause_is_copied_as_it_is_in_it() {
+    if !kvm() {
+        return;
+    }
+    let vm = vm(64 << 20);
+    // More than is protected in the pause itself.
+    for page in 4000..vm.ram().pages() {
+        vm.ram().write_page(page, &[page as u8 | 1; PAGE]).unwrap();
+    }
+    for _ in 0..3 {
+        counts_on(&vm);
+        let (file, _) = snapshot(&vm, None, ON_WRITE);
+        let reader = load::open(file.try_clone().unwrap()).unwrap();
+        let mut right = 0;
+        reader
+            .each(|page, _, content| {
+                right += usize::from(page >= 4000 && *content == [page as u8 | 1; PAGE]);
+                Ok::<_, migrate::snapshot::Error>(())
+            })
+            .unwrap();
+        assert_eq!(right, vm.ram().pages() - 4000);
+        assert_eq!(run(file), 5);
+    }
+}
+
+#[test]
+fn a_copy_that_is_given_up_leaves_the_machine_as_it_was() {
+    if !kvm() {
+        return;
+    }
+    struct Full;
+    impl Sink for Full {
+        fn pages(&mut self, _: &[vmm::snapshot::sink::Page]) -> Result<(), Error> {
+            Err(Error::Write(std::io::ErrorKind::StorageFull.into()))
+        }
+    }
+    let vm = vm(2 << 20);
+    let mut wanted = |_| true;
+    for _ in 0..3 {
+        for (stay, way) in [
+            (false, copy::Way::Auto),
+            (true, copy::Way::Auto),
+            (false, copy::Way::Rounds),
+            (false, copy::Way::CopyOnWrite),
+        ] {
+            let copied = copy::copy(&vm, whole(&vm), stay, way, &mut Full, &mut wanted);
+            assert!(matches!(copied, Err(Error::Write(_) | Error::Userfault(_))), "{copied:?}");
+            counts_on(&vm);
+        }
+    }
+    let (file, _) = snapshot(&vm, None, ON_WRITE);
+    assert_eq!(run(file), 5);
+}
