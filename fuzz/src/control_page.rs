@@ -92,8 +92,8 @@ impl Machine<'_> {
                 self.write(page * PAGE_SIZE, &value.to_le_bytes());
             }
             Step::DontCare { address, len } => {
-                self.control().dont_care.store(u64::from(address) << 4, Relaxed);
-                self.control().dont_care_len.store(len.into(), Relaxed);
+                self.control().page_hints.store(u64::from(address) << 4, Relaxed);
+                self.control().page_hints_len.store(len.into(), Relaxed);
             }
             Step::Printed(bytes) => {
                 let head = self.rings.capture().out_tail.wrapping_add(bytes.into());
@@ -125,7 +125,7 @@ impl Machine<'_> {
                 self.clock.publish(&self.control().clock);
             }
         }
-        self.dont_care();
+        self.page_hints();
     }
 
     fn everything(&mut self) {
@@ -133,7 +133,7 @@ impl Machine<'_> {
         self.fill();
         self.fault();
         self.wait();
-        self.dont_care();
+        self.page_hints();
     }
 
     fn write(&self, at: u64, bytes: &[u8]) {
@@ -198,11 +198,11 @@ impl Machine<'_> {
         }
     }
 
-    fn dont_care(&self) {
+    fn page_hints(&self) {
         let control = self.control();
-        let pages = self.ram.dont_care(control);
+        let pages = self.ram.page_hints(control);
         let first = (IMAGE_BASE / PAGE_SIZE) as usize;
-        let (at, len) = (control.dont_care.load(Relaxed), control.dont_care_len.load(Relaxed));
+        let (at, len) = (control.page_hints.load(Relaxed), control.page_hints_len.load(Relaxed));
         for page in pages.iter() {
             let start = page as u64 * PAGE_SIZE;
             assert!((first..self.ram.pages()).contains(&page), "a page that is not the guest's");

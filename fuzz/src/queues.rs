@@ -190,7 +190,7 @@ impl<'r> Host<'r> {
             Step::Pass => self.pass(true),
             Step::Flush => self.pass(false),
             Step::Late(frame) => {
-                let _ = self.net.late().push(frame.to_vec());
+                let _ = self.net.forwarded().push(frame.to_vec());
             }
             Step::Arrives(frame) => {
                 let sent = send(self.wire.as_raw_fd(), frame, MsgFlags::empty());

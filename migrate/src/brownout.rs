@@ -20,7 +20,7 @@ pub const STEADY: u32 = 5;
 /// A guest that had less than this part of a window, and did not want it so, is not judged by it.
 const LEAST: u32 = 20;
 /// For so long the guest is watched at most.
-pub const PATIENCE: Duration = Duration::from_secs(1);
+pub const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What had come together at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -73,7 +73,7 @@ pub struct Watch {
     last: Sample,
     /// The last sample.
     looked: Duration,
-    steady: u32,
+    invariant: u32,
     /// The end of the last slow window, and what was lost until then.
     slow: (Duration, u64, Duration),
     lost: Duration,
@@ -95,24 +95,24 @@ impl Watch {
         // However that was found out, it took no longer than the guest ran.
         let lost = filling.min(ran) + waited;
         let judged = now.idle || (ran + waited) * LEAST >= now.at.saturating_sub(self.last.at);
-        if !judged && now.at < PATIENCE {
+        if !judged && now.at < TIMEOUT {
             // It waits for a CPU: the window goes on.
             return None;
         }
         self.lost += lost;
         self.last = now;
         if lost * 10 >= ran + waited && !lost.is_zero() {
-            self.steady = 0;
+            self.invariant = 0;
             self.slow = (now.at, now.page_faults, self.lost);
         } else if judged {
-            self.steady += 1;
+            self.invariant += 1;
         }
         let (until, page_faults, lost) = self.slow;
         let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        if self.steady >= STEADY {
+        if self.invariant >= STEADY {
             let brownout = Brownout::Over(ns(until));
             Some(Settled { brownout, page_faults, lost_ns: ns(lost) })
-        } else if now.at >= PATIENCE {
+        } else if now.at >= TIMEOUT {
             let brownout = Brownout::Lasts(ns(now.at));
             Some(Settled { brownout, page_faults: now.page_faults, lost_ns: ns(self.lost) })
         } else {

@@ -24,7 +24,7 @@ mod ledger;
 #[cfg(test)]
 mod tests;
 
-pub use events::{Action, Event, PREPARING, Patience};
+pub use events::{Action, Event, PREPARING, Timeouts};
 pub use ledger::Ledger;
 
 use std::time::Duration;
@@ -61,7 +61,7 @@ pub struct Destination {
     deadline: Option<Duration>,
     /// When a source that is not heard of is taken for dead, while the VM runs and lacks pages.
     lost_at: Option<Duration>,
-    patience: Patience,
+    timeout: Timeouts,
     pages: usize,
     said: Said,
     lacking: Lacking,
@@ -75,14 +75,14 @@ pub struct Destination {
 impl Destination {
     /// For a connection that was accepted at `now`.
     #[must_use]
-    pub fn new(me: ReceiverId, patience: Patience, now: Duration) -> Self {
+    pub fn new(me: ReceiverId, timeout: Timeouts, now: Duration) -> Self {
         Self {
             state: State::Greeting,
             me,
             id: None,
-            deadline: Some(now + patience.silence),
+            deadline: Some(now + timeout.silence),
             lost_at: None,
-            patience,
+            timeout,
             pages: 0,
             said: Said::default(),
             lacking: Lacking::none(0),
@@ -187,7 +187,7 @@ impl Destination {
                 self.state = State::Receiving;
                 // Not before the offer was judged: its size is a claim.
                 self.lacking = Lacking::none(self.pages);
-                self.deadline = Some(now + self.patience.silence);
+                self.deadline = Some(now + self.timeout.silence);
                 vec![Action::Send(Message::Accept(accepted))]
             }
             (State::Preparing, Event::Prepared(Err(why))) => {
@@ -220,11 +220,13 @@ impl Destination {
                 self.deadline = None;
                 vec![Action::Apply(state)]
             }
-            (State::Receiving, Event::Message(Message::Brace(steady))) if self.said.brace() => {
-                vec![Action::Brace(steady)]
+            (State::Receiving, Event::Message(Message::SwitchHint(invariant)))
+                if self.said.switch_hint() =>
+            {
+                vec![Action::SwitchHint(invariant)]
             }
             (State::Receiving, Event::Message(Message::Stopping)) if self.said.stopping() => {
-                vec![Action::Rouse]
+                vec![Action::Prewake]
             }
             (State::Receiving, Event::Message(Message::Commit(id, state)))
                 if self.id == Some(id) && !state.is_empty() =>
@@ -241,7 +243,7 @@ impl Destination {
             }
             (State::Applying, Event::Applied(Ok(()))) => {
                 self.state = State::Ready;
-                self.deadline = Some(now + self.patience.silence);
+                self.deadline = Some(now + self.timeout.silence);
                 vec![Action::Send(Message::Ready)]
             }
             (State::Applying, Event::Applied(Err(why))) => self.give_up(why, true),
@@ -271,9 +273,9 @@ impl Destination {
 
     /// The source has said something: its silence begins anew.
     fn heard(&mut self, now: Duration) {
-        self.deadline = Some(now + self.patience.silence);
+        self.deadline = Some(now + self.timeout.silence);
         if self.state == State::Running {
-            self.lost_at = self.patience.lost.map(|lost| now + lost);
+            self.lost_at = self.timeout.lost.map(|lost| now + lost);
         }
     }
 
@@ -286,8 +288,8 @@ impl Destination {
     fn running(&mut self, event: Event, now: Duration) -> Vec<Action> {
         match event {
             Event::Runs(started) => vec![Action::Send(Message::Running(started))],
-            Event::Message(Message::Late(frame)) => vec![Action::Deliver(frame)],
-            Event::Message(Message::LateEnd) => {
+            Event::Message(Message::Forwarded(frame)) => vec![Action::Deliver(frame)],
+            Event::Message(Message::ForwardedEnd) => {
                 self.late = false;
                 self.end_if_over()
             }

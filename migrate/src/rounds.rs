@@ -61,10 +61,10 @@ impl Rounds {
     /// The pages of the next round. Those that do not matter at this instant stay behind: they may
     /// matter later.
     #[must_use]
-    pub fn next(&mut self, dont_care: &Pages) -> Pages {
+    pub fn next(&mut self, page_hints: &Pages) -> Pages {
         let mut now = self.left.clone();
-        now.take_out(dont_care);
-        self.left.keep(dont_care);
+        now.take_out(page_hints);
+        self.left.keep(page_hints);
         self.out.take_out(&now);
         now
     }
@@ -115,9 +115,9 @@ impl Rounds {
     /// The last pages: what is left and what changed until the stop, but for what the stopped guest
     /// does not care for, which stays [left](Self::left) for good.
     #[must_use]
-    pub fn last(&mut self, dirty: &Pages, dont_care: &Pages) -> Pages {
+    pub fn last(&mut self, dirty: &Pages, page_hints: &Pages) -> Pages {
         self.left.add(dirty);
-        self.next(dont_care)
+        self.next(page_hints)
     }
 
     /// At most `most` of `pages`: those that changed most often of late, as the guest is going to
@@ -178,12 +178,12 @@ mod tests {
             let mut version = [1_u32; LIMIT];
             let mut there = [0_u32; LIMIT];
             let (last, running) = steps.split_last().unwrap();
-            for (n, (dirty, dont_care)) in running.iter().enumerate() {
-                for page in rounds.next(&set(dont_care)).iter() { there[page] = version[page]; }
+            for (n, (dirty, page_hints)) in running.iter().enumerate() {
+                for page in rounds.next(&set(page_hints)).iter() { there[page] = version[page]; }
                 if n == 0 {
                     // What they held is lost, so that it is right whatever is there.
                     let mut lost = set(&lost);
-                    lost.keep(&set(dont_care));
+                    lost.keep(&set(page_hints));
                     rounds.leave_out(&lost);
                     lost.iter().for_each(|page| there[page] = version[page]);
                     prop_assert!(lost.iter().all(|page| !rounds.left().contains(page)));
@@ -194,11 +194,11 @@ mod tests {
                 let _ = rounds.changed(&set(dirty), Duration::ZERO);
             }
             last.0.iter().for_each(|n| version[*n] += 1);
-            let dont_care = set(&last.1);
+            let page_hints = set(&last.1);
             for page in rounds.last(&set(&last.0),
-                &dont_care).iter() { there[page] = version[page]; }
+                &page_hints).iter() { there[page] = version[page]; }
             for page in 0..LIMIT {
-                prop_assert!(there[page] == version[page] || dont_care.contains(page), "page \
+                prop_assert!(there[page] == version[page] || page_hints.contains(page), "page \
                     {}", page);
             }
         }

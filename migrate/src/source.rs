@@ -124,10 +124,10 @@ pub struct Source {
     last: Sent,
     moments: Moments,
     numbers: Numbers,
-    dont_care: Pages,
-    said_brace: bool,
+    page_hints: Pages,
+    said_hint: bool,
     /// Rounds since then.
-    braced: u32,
+    rounds_since_hint: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -177,9 +177,9 @@ impl Source {
             last: Sent::default(),
             moments: Moments::default(),
             numbers: Numbers::default(),
-            dont_care: Pages::none(pages),
-            said_brace: false,
-            braced: 0,
+            page_hints: Pages::none(pages),
+            said_hint: false,
+            rounds_since_hint: 0,
         };
         (source, vec![Action::Send(Message::Hello(id))])
     }

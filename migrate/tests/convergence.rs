@@ -81,7 +81,7 @@ fn moved(hosts: Hosts, settings: Settings) -> Moved {
     let welcome = Event::Message(Message::Welcome([1; 16], [2; 16]));
     now += hosts.trip;
     let mut actions = source.handle(welcome, ns(now));
-    let (mut warms, mut braced, mut blackout) = (0, None, 0);
+    let (mut warms, mut rounds_since_hint, mut blackout) = (0, None, 0);
     let (mut last, mut following, mut ended) = (0, 0, 0);
     loop {
         let mut events = Vec::new();
@@ -91,9 +91,9 @@ fn moved(hosts: Hosts, settings: Settings) -> Moved {
                     let accepted = Accepted { follow: true, apply_ns: APPLY };
                     events.push((Event::Message(Message::Accept(accepted)), hosts.trip));
                 }
-                Action::Brace => {
+                Action::SwitchHint => {
                     warms = WARM;
-                    braced = Some(now);
+                    rounds_since_hint = Some(now);
                 }
                 Action::SendPages { round, pages } => {
                     ended += 1;
@@ -110,12 +110,12 @@ fn moved(hosts: Hosts, settings: Settings) -> Moved {
                     events.push((Event::Message(Message::RoundDone(round)), took));
                 }
                 Action::PeekDirty => {
-                    let (dirty, dont_care) = (guest.dirty.clone(), Pages::none(PAGES));
-                    events.push((Event::Peeked { dirty, dont_care }, 10_000));
+                    let (dirty, page_hints) = (guest.dirty.clone(), Pages::none(PAGES));
+                    events.push((Event::Peeked { dirty, page_hints }, 10_000));
                 }
                 Action::TakeDirty => {
                     let dirty = std::mem::replace(&mut guest.dirty, Pages::none(PAGES));
-                    events.push((Event::Dirty { dirty, dont_care: Pages::none(PAGES) }, 10_000));
+                    events.push((Event::Dirty { dirty, page_hints: Pages::none(PAGES) }, 10_000));
                 }
                 Action::Stop { .. } => {
                     guest.run(QUIESCE.1, hosts);
@@ -125,7 +125,7 @@ fn moved(hosts: Hosts, settings: Settings) -> Moved {
                             stopped: ns(now + QUIESCE.0),
                             quiescent: true,
                             dirty: guest.dirty.clone(),
-                            dont_care: Pages::none(PAGES),
+                            page_hints: Pages::none(PAGES),
                             needed: Vec::new(),
                         }),
                         0,
@@ -142,7 +142,7 @@ fn moved(hosts: Hosts, settings: Settings) -> Moved {
             }
         }
         if blackout > 0 {
-            let urgent = now - braced.unwrap_or(now);
+            let urgent = now - rounds_since_hint.unwrap_or(now);
             return Moved { blackout, last, follow: following, ended, urgent };
         }
         assert!(!events.is_empty(), "{} in the middle of a move", source.doing());

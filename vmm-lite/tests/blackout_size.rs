@@ -35,7 +35,7 @@ const COUNTER: u64 = 0x18_0000;
 const OTHER: u64 = 0x19_0000;
 /// Where the guest has its bitmap of pages whose content does not matter.
 const HINTS: u64 = 0x40_0000;
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 guest!(
     writes,
@@ -99,7 +99,7 @@ fn written_again(vm: &Vm) {
         vm.ram().read(OTHER, &mut bytes).unwrap();
         u32::from_le_bytes(bytes)
     };
-    let (before, deadline) = (word(), Instant::now() + PATIENCE);
+    let (before, deadline) = (word(), Instant::now() + TIMEOUT);
     while word().wrapping_sub(before) < 2 {
         assert!(Instant::now() < deadline, "the guest does not run");
         std::thread::yield_now();
@@ -115,8 +115,8 @@ fn blackout(memory: u64, mode: Mode) -> Work {
     hints[0x80_0000 / PAGE / 8..].fill(0xff);
     vm.ram().write(HINTS, &hints).unwrap();
     let control = vm.ram().control_page();
-    control.dont_care.store(HINTS, SeqCst);
-    control.dont_care_len.store(hints.len() as u64, SeqCst);
+    control.page_hints.store(HINTS, SeqCst);
+    control.page_hints_len.store(hints.len() as u64, SeqCst);
     control.no_quiesce_hooks.store(1, SeqCst);
     start(&vm);
     written_again(&vm);
@@ -131,11 +131,11 @@ fn blackout(memory: u64, mode: Mode) -> Work {
     };
     // However slow this host is just now, and whatever it thinks of that.
     let now = Duration::from_millis(1);
-    let settings = Settings { mode, max_blackout: PATIENCE, ..Settings::default() };
+    let settings = Settings { mode, max_blackout: TIMEOUT, ..Settings::default() };
     let (mut source, _) = Source::begin([1; 16], offer, settings, now);
     let mut actions = source.handle(Event::Message(Message::Welcome([1; 16], [2; 16])), now);
     let mut paused = None;
-    let mut gave_up = None;
+    let mut reclaimed = None;
     let mut began = (0, 0);
     let mut last = 0;
     loop {
@@ -143,10 +143,10 @@ fn blackout(memory: u64, mode: Mode) -> Work {
         for action in actions.drain(..) {
             match action {
                 Action::Send(Message::Offer(_)) => {
-                    vm.ask_to_give_up();
-                    control.give_up_answer.store(control.give_up_request.load(SeqCst), SeqCst);
-                    gave_up = vm.wait_gave_up(PATIENCE);
-                    events.push(Event::GivenUp(vm.dont_care()));
+                    vm.request_reclaim();
+                    control.reclaim_answer.store(control.reclaim_request.load(SeqCst), SeqCst);
+                    reclaimed = vm.wait_reclaimed(TIMEOUT);
+                    events.push(Event::Reclaimed(vm.page_hints()));
                     let accepted = Accepted { follow: true, apply_ns: 1000 };
                     events.push(Event::Message(Message::Accept(accepted)));
                 }
@@ -155,8 +155,8 @@ fn blackout(memory: u64, mode: Mode) -> Work {
                     if round == 0 {
                         vm.dirty_log().leave_out(0..pages).unwrap();
                     }
-                    if let Some(gave_up) = gave_up.filter(|_| round == 0) {
-                        events.push(Event::LeftOut(vm.lost_content(gave_up)));
+                    if let Some(reclaimed) = reclaimed.filter(|_| round == 0) {
+                        events.push(Event::LeftOut(vm.lost_content(reclaimed)));
                     }
                     written_again(&vm);
                     events.push(Event::Sent(Sent { bytes: 100, full: 1, ..Sent::default() }));
@@ -166,27 +166,27 @@ fn blackout(memory: u64, mode: Mode) -> Work {
                     events.push(Event::Message(Message::RoundDone(round)));
                 }
                 Action::PeekDirty => {
-                    let (dirty, dont_care) = (vm.dirty_log().peek().unwrap(), vm.dont_care());
-                    events.push(Event::Peeked { dirty, dont_care });
+                    let (dirty, page_hints) = (vm.dirty_log().peek().unwrap(), vm.page_hints());
+                    events.push(Event::Peeked { dirty, page_hints });
                 }
                 Action::TakeDirty => {
-                    let (dirty, dont_care) = (vm.dirty_log().take().unwrap(), vm.dont_care());
+                    let (dirty, page_hints) = (vm.dirty_log().take().unwrap(), vm.page_hints());
                     written_again(&vm);
-                    events.push(Event::Dirty { dirty, dont_care });
+                    events.push(Event::Dirty { dirty, page_hints });
                 }
-                Action::Stop { patience } => {
-                    let stopped = vm.stop_for_move(patience).unwrap();
+                Action::Stop { timeout } => {
+                    let stopped = vm.stop_for_move(timeout).unwrap();
                     began = done();
                     let looked = look(&vm, &stopped, source.unsent()).unwrap();
                     let (needed, quiescent) = (stopped.queue_pages(), stopped.quiescent());
-                    let (dirty, dont_care) = (looked.dirty, looked.dont_care);
+                    let (dirty, page_hints) = (looked.dirty, looked.page_hints);
                     let (requested, stopped_at) = (now, now);
                     events.push(Event::Stopped(Stopped {
                         requested,
                         stopped: stopped_at,
                         quiescent,
                         dirty,
-                        dont_care,
+                        page_hints,
                         needed,
                     }));
                     paused = Some(stopped);

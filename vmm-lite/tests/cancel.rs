@@ -16,7 +16,7 @@ use vmm_lite_lab::{
     message::next_message,
     process::Process,
     relay::{Fate, Passing, Relay},
-    vmm::PATIENCE,
+    vmm::TIMEOUT,
 };
 
 /// Where somebody listens who is none.
@@ -153,10 +153,10 @@ impl CalledOff {
         }
         let mut migrate = Process::start(self.lab.here().command(&args).unwrap()).unwrap();
         if let Some(tell) = tell {
-            migrate.wait_for_line("connecting", PATIENCE).unwrap();
+            migrate.wait_for_line("connecting", TIMEOUT).unwrap();
             tell.send(()).unwrap();
         }
-        told.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+        told.recv_timeout(TIMEOUT).unwrap_or_else(|_| {
             panic!("{what}: it does not get there\n{}", migrate.output());
         });
         match way {
@@ -164,7 +164,7 @@ impl CalledOff {
             Way::Interrupt => migrate.signal(Signal::SIGINT).unwrap(),
             Way::Timeout => {}
         }
-        let status = migrate.wait(PATIENCE).unwrap();
+        let status = migrate.wait(TIMEOUT).unwrap();
         let said = migrate.output();
         let says = |text: &str| assert!(said.contains(text), "{what}: {said}");
         match way {
@@ -185,7 +185,7 @@ impl CalledOff {
         assert_eq!(status.code(), Some(code), "{what}: {said}");
         self.runs_on(&what, way);
         if phase.begun() {
-            destination.wait_for_line("did not arrive", PATIENCE).unwrap();
+            destination.wait_for_line("did not arrive", TIMEOUT).unwrap();
         }
         // To the same destination.
         self.lab.moves(&format!("{what}, tried again"), &["--plaintext"], destination);
@@ -195,7 +195,7 @@ impl CalledOff {
     fn runs_on(&mut self, what: &str, way: Way) {
         self.ended[usize::from(way == Way::Timeout)] += 1;
         let mut stats = serde_json::Value::Null;
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             if let Ok(now) = self.lab.here().json(&["stats", "d", "--json"]) {
                 stats = now;

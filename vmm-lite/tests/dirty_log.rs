@@ -9,7 +9,7 @@ use vmm::{
     memory::{PAGE, PageSet},
     vm::{Config, Resume, ResumeReason, StopReason, Vm},
 };
-use vmm_lite_lab::{images::image, privilege, skipped, vmm::PATIENCE};
+use vmm_lite_lab::{images::image, privilege, skipped, vmm::TIMEOUT};
 
 const MEMORY: u64 = 16 << 20;
 /// Pages that dirtier rewrites: all of them in some tens of microseconds.
@@ -82,7 +82,7 @@ fn no_page_that_changes_is_missed_while_the_log_is_taken_under_a_guest() {
         .read(0, Duration::from_millis(1))
         .is_some_and(|p| p.bytes.windows(5).any(|w| w == b"nonce"))
     {
-        assert!(boot.elapsed() < PATIENCE, "dirtier does not start");
+        assert!(boot.elapsed() < TIMEOUT, "dirtier does not start");
     }
     for moves in 0..20 {
         vm.dirty_log().start_full().unwrap();
@@ -103,13 +103,13 @@ fn no_page_that_changes_is_missed_while_the_log_is_taken_under_a_guest() {
             before.bring(&vm, &now);
             changed.add(&now);
             assert!(
-                begun.elapsed() < PATIENCE,
+                begun.elapsed() < TIMEOUT,
                 "dirtier does not run: {} pages changed",
                 changed.len()
             );
         }
         // Every other time the guest is stopped where it is, rather than at its answer.
-        let paused = if moves % 2 == 0 { vm.quiesce(PATIENCE) } else { vm.pause() }.unwrap();
+        let paused = if moves % 2 == 0 { vm.quiesce(TIMEOUT) } else { vm.pause() }.unwrap();
         let last = vm.dirty_log().peek().unwrap();
         there.bring(&vm, &last);
         named.add(&last);

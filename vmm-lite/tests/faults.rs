@@ -21,7 +21,7 @@ use vmm_lite_lab::{
     process::Process,
     relay::{Fate, Passing, Relay},
     site::Site,
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
 };
 
 const PORT: u16 = 7000;
@@ -60,7 +60,7 @@ fn lab(test: &str) -> Option<Lab> {
 fn dirtier(vmm: &Vmm, image: &Path) -> Process {
     let args = ["--name", "d", "--memory", "16M", "--", "--pages", "256"];
     let vm = vmm.run(image, &args).unwrap();
-    vm.wait_for_line("nonce", PATIENCE).unwrap();
+    vm.wait_for_line("nonce", TIMEOUT).unwrap();
     vm
 }
 
@@ -81,7 +81,7 @@ fn runs(vmm: &Vmm) -> bool {
 /// Waits until something is so; the state of both hosts if it does not come to be.
 #[track_caller]
 fn until(what: &str, vmms: &[Vmm; 2], mut so: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     while !so() {
         let states = || (state(&vmms[0]), state(&vmms[1]));
         assert!(Instant::now() < end, "{what}: {:?}", states());
@@ -142,7 +142,7 @@ fn check(lab: &Lab, what: &str, fault: Fault, attempt: Attempt) {
     let told_moved = migrate.try_wait().unwrap().is_some_and(|status| status.success());
     match fault {
         Fault::SourceDies => {
-            source.wait(PATIENCE).unwrap();
+            source.wait(TIMEOUT).unwrap();
             if committed {
                 // It runs there, or waits there for memory that nobody has any more, and then ends
                 // and says so.
@@ -153,7 +153,7 @@ fn check(lab: &Lab, what: &str, fault: Fault, attempt: Attempt) {
         }
         Fault::DestinationDies if committed => {
             // Nobody can know whether it ran there: it does not run here, and nobody can make it.
-            destination.wait(PATIENCE).unwrap();
+            destination.wait(TIMEOUT).unwrap();
             assert!(!runs(here), "{what}: {:?}", state(here));
             assert!(here.json(&["resume", "d", "--json"]).is_err(), "{what}");
         }
@@ -161,7 +161,7 @@ fn check(lab: &Lab, what: &str, fault: Fault, attempt: Attempt) {
         _ if told_moved => {
             assert!(committed, "{what}: moved without a commit");
             until(what, &lab.vmms, || runs(there));
-            assert!(source.wait(PATIENCE).unwrap().success(), "{what}: {}", source.output());
+            assert!(source.wait(TIMEOUT).unwrap().success(), "{what}: {}", source.output());
             is_whole(what, &destination);
         }
         _ => {
@@ -169,7 +169,7 @@ fn check(lab: &Lab, what: &str, fault: Fault, attempt: Attempt) {
             assert!(!runs(there), "{what}: two run");
             // The next try succeeds, whatever became of this one.
             if fault == Fault::DestinationDies {
-                destination.wait(PATIENCE).unwrap();
+                destination.wait(TIMEOUT).unwrap();
                 destination = there.receive(PORT, &["--plaintext"]).unwrap();
             }
             let args = ["migrate", "d", &there.url(PORT), "--plaintext", "--json"];
@@ -180,7 +180,7 @@ fn check(lab: &Lab, what: &str, fault: Fault, attempt: Attempt) {
                 said.as_ref().is_none_or(|said| !said.contains("receiving another VM"))
             });
             assert_eq!(said, None, "{what}, tried again");
-            assert!(source.wait(PATIENCE).unwrap().success(), "{what}: {}", source.output());
+            assert!(source.wait(TIMEOUT).unwrap().success(), "{what}: {}", source.output());
             is_whole(what, &destination);
         }
     }
@@ -191,7 +191,7 @@ fn check(lab: &Lab, what: &str, fault: Fault, attempt: Attempt) {
 
 /// The memory that checks itself is whole.
 fn is_whole(what: &str, vm: &Process) {
-    let line = vm.wait_for_line("passes=", PATIENCE).unwrap();
+    let line = vm.wait_for_line("passes=", TIMEOUT).unwrap();
     assert!(line.contains("errors=0"), "{what}: {line}");
 }
 
@@ -211,13 +211,13 @@ fn places(lab: &Lab, mode: &str) -> Vec<Place> {
     .unwrap();
     let args = ["migrate", "d", &relay.url(), "--plaintext", "--json", "--mode", mode];
     lab.vmms[0].json(&[&args[..], &SLOWLY].concat()).unwrap();
-    source.wait(PATIENCE).unwrap();
+    source.wait(TIMEOUT).unwrap();
     let seen = seen.lock().unwrap();
     // Which of them come, and how often, differs from move to move; what always comes is what is
     // tested. Where memory went before, the state goes with the commit if little is left, and that
     // depends on the moment.
     let always = |kind: Kind| match kind {
-        Kind::Want | Kind::Zero | Kind::Late | Kind::Follow => false,
+        Kind::Want | Kind::Zero | Kind::Forwarded | Kind::Follow => false,
         Kind::State | Kind::Ready => mode == "stop-and-copy",
         _ => true,
     };
@@ -228,7 +228,8 @@ fn places(lab: &Lab, mode: &str) -> Vec<Place> {
         })
         // After that the move is over for the source.
         .filter(|(_, kind, n)| {
-            !(matches!(kind, Kind::LateEnd | Kind::Whole | Kind::Heard) || *n > 0 && often(*kind))
+            !(matches!(kind, Kind::ForwardedEnd | Kind::Whole | Kind::Heard)
+                || *n > 0 && often(*kind))
         })
         .collect()
 }

@@ -12,7 +12,7 @@ use vmm_lite_lab::{
     process::Process,
     relay::{Fate, Relay},
     site::Site,
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
 };
 
 /// Pages that are being rewritten all the time: too many for any blackout of a millisecond.
@@ -31,13 +31,13 @@ fn lab(test: &str) -> Option<(Site, [Vmm; 2], PathBuf)> {
 fn dirtier(vmm: &Vmm, image: &std::path::Path) -> Process {
     let args = ["--name", "d", "--memory", "32M", "--", "--pages", PAGES];
     let vm = vmm.run(image, &args).unwrap();
-    vm.wait_for_line("passes=", PATIENCE).unwrap();
+    vm.wait_for_line("passes=", TIMEOUT).unwrap();
     vm
 }
 
 /// The memory that checks itself is whole, some passes later.
 fn is_whole(vm: &Process) {
-    let line = vm.wait_for_line("passes=", PATIENCE).unwrap();
+    let line = vm.wait_for_line("passes=", TIMEOUT).unwrap();
     assert!(line.contains("errors=0"), "{line}");
 }
 
@@ -59,7 +59,7 @@ fn memory_that_follows_arrives_whole() {
         let mut args = vec!["migrate", "d", &url, "--json", "--mode", mode];
         args.extend(SLOWLY);
         let report = from.json(&args).unwrap();
-        assert!(vm.wait(PATIENCE).unwrap().success(), "{}", vm.output());
+        assert!(vm.wait(TIMEOUT).unwrap().success(), "{}", vm.output());
         // What was sent while the guest ran kept the pace; in stop-and-copy mode nothing is.
         let unpaced = number(&report, "pages_following") + number(&report, "last_pages");
         let paced = number(&report, "bytes_sent").saturating_sub(4096 * unpaced);
@@ -113,11 +113,11 @@ fn a_link_that_breaks_while_memory_follows_is_made_again() {
     args.extend(SLOWLY);
     let report = vmms[0].json(&args).unwrap();
     for n in 0..3 {
-        let broke = broken.recv_timeout(PATIENCE).is_ok();
+        let broke = broken.recv_timeout(TIMEOUT).is_ok();
         assert!(broke, "break {n}: {report}\n{}\n{}", source.output(), there.output());
     }
     assert!(number(&report, "pages_following") > 100, "{report}");
-    assert!(source.wait(PATIENCE).unwrap().success(), "{}", source.output());
+    assert!(source.wait(TIMEOUT).unwrap().success(), "{}", source.output());
     is_whole(&there);
     assert_eq!(there.output().matches("the source is back").count(), 3, "{}", there.output());
 }
@@ -144,7 +144,7 @@ fn how_long_memory_followed_is_known_where_the_blackout_is_not() {
     assert!(number(&report, "pages_following") > 100, "{report}");
     let window = number(&report, "following_ns");
     assert!(window > 0 && window < number(&report, "total_ns"), "{report}");
-    assert!(source.wait(PATIENCE).unwrap().success(), "{}", source.output());
+    assert!(source.wait(TIMEOUT).unwrap().success(), "{}", source.output());
     is_whole(&there);
     // The destination knows it by its own clock. The source's is longer: it counts from the commit.
     let said = there.output();
@@ -168,11 +168,11 @@ fn a_source_that_dies_while_memory_follows_is_mourned_by_name() {
             .unwrap();
         command.args(SLOWLY);
         let mut migrate = command.stdout(std::process::Stdio::null()).spawn().unwrap();
-        broken.recv_timeout(PATIENCE).expect("the link broke");
+        broken.recv_timeout(TIMEOUT).expect("the link broke");
         source.signal(Signal::SIGKILL).unwrap();
         assert!(!migrate.wait().unwrap().success());
         // At once, whether or not the source could still come back.
-        let line = there.wait_for_line("missing (guest-physical page numbers): 0x", PATIENCE);
+        let line = there.wait_for_line("missing (guest-physical page numbers): 0x", TIMEOUT);
         assert!(line.is_ok(), "{}", there.output());
         let code = if limit {
             125
@@ -182,7 +182,7 @@ fn a_source_that_dies_while_memory_follows_is_mourned_by_name() {
             vmms[1].json(&["stop", "d", "--json"]).unwrap();
             128 + 15
         };
-        let status = there.wait(PATIENCE).unwrap();
+        let status = there.wait(TIMEOUT).unwrap();
         let said = there.output();
         assert_eq!(status.code(), Some(code), "{said}");
         assert_eq!(said.contains("the VM is lost"), limit, "{said}");
@@ -199,9 +199,9 @@ fn a_source_that_falls_silent_while_memory_follows_is_waited_for() {
     let mut source = dirtier(&vmms[0], &image);
     let url = vmms[1].url(7000);
     let mut receive = vmms[1].command(&["receive", "--listen", &url, "--plaintext"]).unwrap();
-    receive.env(vmm::fail_point::PATIENCE, "1s");
+    receive.env(vmm::fail_point::TIMEOUT, "1s");
     let there = Process::start(receive).unwrap();
-    there.wait_for_line("listening", PATIENCE).unwrap();
+    there.wait_for_line("listening", TIMEOUT).unwrap();
     let pid = Pid::from_raw(source.pid().cast_signed());
     let target = format!("{}:7000", vmms[1].host().migration_ip);
     let (mut committed, mut pages) = (false, 0);
@@ -219,15 +219,15 @@ fn a_source_that_falls_silent_while_memory_follows_is_waited_for() {
     let args = ["migrate", "d", &to, "--json", "--mode", "hybrid", "--plaintext"];
     let migrate = vmms[0].command(&[&args[..], &SLOWLY].concat()).unwrap();
     let mut migrate = Process::start(migrate).unwrap();
-    let line = there.wait_for_line("the source fell silent", PATIENCE);
+    let line = there.wait_for_line("the source fell silent", TIMEOUT);
     let said = || format!("{}\n{}\n{}", source.output(), there.output(), migrate.output());
     assert!(line.unwrap_or_else(|_| panic!("{}", said())).contains("until it is back"));
-    there.wait_for_line("missing (guest-physical page numbers): 0x", PATIENCE).unwrap();
+    there.wait_for_line("missing (guest-physical page numbers): 0x", TIMEOUT).unwrap();
     source.signal(Signal::SIGCONT).unwrap();
-    let back = there.wait_for_line("the source is back", PATIENCE);
+    let back = there.wait_for_line("the source is back", TIMEOUT);
     assert!(back.is_ok(), "{}", said());
-    assert!(migrate.wait(PATIENCE).unwrap().success(), "{}", migrate.output());
-    assert!(source.wait(PATIENCE).unwrap().success(), "{}", source.output());
+    assert!(migrate.wait(TIMEOUT).unwrap().success(), "{}", migrate.output());
+    assert!(source.wait(TIMEOUT).unwrap().success(), "{}", source.output());
     is_whole(&there);
 }
 
@@ -241,14 +241,14 @@ fn receive_as_nobody(vmm: &Vmm, has_device: bool) -> Process {
     let plain = vmm.command(&args).unwrap();
     if has_device {
         let process = Process::start(plain).unwrap();
-        process.wait_for_line("listening", PATIENCE).unwrap();
+        process.wait_for_line("listening", TIMEOUT).unwrap();
         return process;
     }
     let mut hidden = vmm.host().ns.command("unshare");
     hidden.args(["-m", "sh", "-c", hide, "/dev/userfaultfd"]).arg(plain.get_program()).args(&args);
     hidden.envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
     let process = Process::start(hidden).unwrap();
-    process.wait_for_line("listening", PATIENCE).unwrap();
+    process.wait_for_line("listening", TIMEOUT).unwrap();
     process
 }
 
@@ -271,14 +271,14 @@ fn memory_follows_to_a_process_that_has_given_root_up() {
         // One that fails first leaves what the next needs.
         let crawling = [&args[..], &["--mode", "pre-copy", "--bandwidth", "400KB"]].concat();
         let mut fails = Process::start(vmms[0].command(&crawling).unwrap()).unwrap();
-        fails.wait_for_line("copying", PATIENCE).unwrap();
+        fails.wait_for_line("copying", TIMEOUT).unwrap();
         vmms[0].json(&["cancel", "d", "--json"]).unwrap();
-        there.wait_for_line("waiting for the next", PATIENCE).unwrap();
-        assert!(!fails.wait(PATIENCE).unwrap().success(), "{}", fails.output());
+        there.wait_for_line("waiting for the next", TIMEOUT).unwrap();
+        assert!(!fails.wait(TIMEOUT).unwrap().success(), "{}", fails.output());
         let hybrid = [&args[..], &["--mode", "hybrid"], &SLOWLY].concat();
         let report = vmms[0].json(&hybrid).unwrap();
         assert!(number(&report, "pages_following") > 100, "{report}");
-        assert!(source.wait(PATIENCE).unwrap().success(), "{}", source.output());
+        assert!(source.wait(TIMEOUT).unwrap().success(), "{}", source.output());
         is_whole(&there);
         let status = std::fs::read_to_string(format!("/proc/{}/status", there.pid())).unwrap();
         assert!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "{status}");
@@ -289,7 +289,7 @@ fn memory_follows_to_a_process_that_has_given_root_up() {
         assert_eq!(copied.unwrap()["mode"], "copy-on-write", "device: {has_device}");
         vmms[1].json(&["stop", "d", "--json"]).unwrap();
         let mut there = there;
-        there.wait(PATIENCE).unwrap();
+        there.wait(TIMEOUT).unwrap();
         assert!(!there.output().contains("made the system call"), "{}", there.output());
     }
 }

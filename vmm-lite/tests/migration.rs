@@ -22,7 +22,7 @@ use vmm_lite_lab::{
     redis,
     site::Site,
     skipped,
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
     writers::Writers,
 };
 
@@ -37,14 +37,14 @@ fn lab(test: &str, app: &str) -> Option<(Site, [Vmm; 2], PathBuf)> {
 fn moved(from: &Vmm, to: &Vmm, name: &str, mut source: Process, args: &[&str]) -> (Process, Value) {
     let destination = to.receive(7000, args).unwrap();
     let report = from.migrate(name, &to.url(7000)).unwrap();
-    assert!(source.wait(PATIENCE).unwrap().success(), "the source ends well: {}", source.output());
+    assert!(source.wait(TIMEOUT).unwrap().success(), "the source ends well: {}", source.output());
     (destination, report)
 }
 
 /// Starts dirtier and waits until it is at it.
 fn dirtier(vmm: &Vmm, image: &std::path::Path) -> Process {
     let vm = vmm.run(image, &["--name", "d", "--memory", "16M", "--", "--pages", "64"]).unwrap();
-    vm.wait_for_line("nonce", PATIENCE).unwrap();
+    vm.wait_for_line("nonce", TIMEOUT).unwrap();
     vm
 }
 
@@ -95,7 +95,7 @@ impl Brownouts {
 
 /// Lets dirtier print, which it does once a second, and checks what it says.
 fn dirtier_is_whole(vm: &Process) {
-    let line = vm.wait_for_line("passes=", PATIENCE).unwrap();
+    let line = vm.wait_for_line("passes=", TIMEOUT).unwrap();
     assert!(line.contains("errors=0"), "{line}");
 }
 
@@ -118,7 +118,7 @@ fn memory_that_checks_itself_arrives_whole_every_time() {
     brownouts.guests_begin_warm(64);
     dirtier_is_whole(&vm);
     vmms[0].json(&["stop", "d", "--json"]).unwrap();
-    vm.wait(PATIENCE).unwrap();
+    vm.wait(TIMEOUT).unwrap();
 }
 
 /// What a store has freed is not sent, and the report says how much that was: of pages that hold
@@ -129,7 +129,7 @@ fn memory_that_was_freed_is_left_out_and_counted() {
     let guest: SocketAddr = "10.0.0.2:6379".parse().unwrap();
     let args = ["--name", "kv", "--memory", "16M", "--tap", "tap0", "--ip", "10.0.0.2/24"];
     let mut vm = vmms[0].run(&image, &args).unwrap();
-    let mut client = Connection::open_when_up(&site.client, guest, PATIENCE).unwrap();
+    let mut client = Connection::open_when_up(&site.client, guest, TIMEOUT).unwrap();
     const KEYS: usize = 128;
     const VALUE: usize = 32 << 10;
     let value = "x".repeat(VALUE);
@@ -162,7 +162,7 @@ fn clients_of_a_store_that_moves_notice_nothing() {
     let guest: SocketAddr = "10.0.0.2:6379".parse().unwrap();
     let args = ["--name", "kv", "--memory", "16M", "--tap", "tap0", "--ip", "10.0.0.2/24"];
     let mut vm = vmms[0].run(&image, &args).unwrap();
-    let mut connection = Connection::open_when_up(&site.client, guest, PATIENCE).unwrap();
+    let mut connection = Connection::open_when_up(&site.client, guest, TIMEOUT).unwrap();
     // A value that is only in the guest's memory: a guest that had been started again would not
     // have it.
     assert_eq!(connection.request("SET nonce 8f1c29\r\n").unwrap(), "+OK");
@@ -190,7 +190,7 @@ fn clients_of_a_store_that_moves_notice_nothing() {
     // The connection of before the moves lives.
     assert_eq!(connection.bulk("GET nonce\r\n").unwrap().as_deref(), Some("8f1c29"));
     vmms[0].json(&["stop", "kv", "--json"]).unwrap();
-    vm.wait(PATIENCE).unwrap();
+    vm.wait(TIMEOUT).unwrap();
 }
 
 /// What `vmm-lite migrate` says when the move fails.
@@ -239,7 +239,7 @@ fn a_link_that_is_slow_is_none_that_is_dead() {
     let vm = dirtier(&here, &image);
     let (there, report) = moved(&here, &there, "d", vm, &[]);
     assert!(report["total_ns"].as_u64().unwrap() > 1_000_000_000, "it was slow: {report}");
-    let line = there.wait_for_line("passes=", PATIENCE).unwrap();
+    let line = there.wait_for_line("passes=", TIMEOUT).unwrap();
     assert!(line.contains("errors=0"), "{line}");
 }
 
@@ -333,7 +333,7 @@ fn a_listener_outlives_strangers() {
                 stream.write_all(&bytes).unwrap();
                 stream.shutdown(std::net::Shutdown::Write).unwrap();
                 // It ends the connection, rather than wait for more.
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                stream.set_read_timeout(Some(TIMEOUT)).unwrap();
                 stream.read_to_end(&mut Vec::new()).map(drop).or_else(|e| {
                     if e.kind() == std::io::ErrorKind::ConnectionReset { Ok(()) } else { Err(e) }
                 })

@@ -13,7 +13,7 @@ use vmm::{
     vm::{End, Error, Identity, Resume, ResumeReason, StopReason, Vm, VmPhase, VmState},
 };
 use vmm_lite_interface::doorbell::{Doorbell, PORT};
-use vmm_lite_lab::vmm::PATIENCE;
+use vmm_lite_lab::vmm::TIMEOUT;
 
 const COUNTER: u64 = 0x18_0000;
 const OTHER: u64 = 0x19_0000;
@@ -62,7 +62,7 @@ fn word(vm: &Vm, address: u64) -> u32 {
 
 /// Waits until the guest has counted further than `from`.
 fn counted_past(vm: &Vm, from: u32) -> u32 {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let now = word(vm, COUNTER);
         if now > from {
@@ -92,7 +92,7 @@ fn moved(source: &Vm, quiesce: Option<Duration>, reason: ResumeReason) -> Vm {
     copy(&source.ram().complete().unwrap().touched().unwrap(), source, &destination);
     copy(&source.dirty_log().take().unwrap(), source, &destination);
     let mut paused = match quiesce {
-        Some(patience) => source.quiesce(patience).unwrap(),
+        Some(timeout) => source.quiesce(timeout).unwrap(),
         None => source.pause().unwrap(),
     };
     assert_eq!(paused.quiescent(), quiesce.is_some());
@@ -103,11 +103,11 @@ fn moved(source: &Vm, quiesce: Option<Duration>, reason: ResumeReason) -> Vm {
     prepared.apply(&state, Duration::from_millis(1)).unwrap();
     let there = prepared.capture().unwrap().vcpu;
     assert_eq!(meaning(&there), meaning(&state.vcpu), "what was applied is what is there");
-    let late = paused.late_packets().unwrap().read().unwrap().is_none();
+    let late = paused.packets_in_transit().unwrap().read().unwrap().is_none();
     paused.moved().unwrap();
     assert!(late, "no network, no late packets");
     prepared.resume(Resume { reason, away: Duration::from_millis(1) }).unwrap();
-    assert!(destination.entered(PATIENCE).is_some());
+    assert!(destination.entered(TIMEOUT).is_some());
     assert!(matches!(*source.wait_end(), End::Moved));
     destination
 }
@@ -122,7 +122,7 @@ fn a_guest_goes_on_where_it_was() {
     let mut count = counted_past(&here, 10);
     for step in 0..20 {
         // Every other time the guest is not asked.
-        let quiesce = (step % 2 == 0).then_some(PATIENCE);
+        let quiesce = (step % 2 == 0).then_some(TIMEOUT);
         let there = moved(&here, quiesce, ResumeReason::Migrated);
         let now = word(&there, COUNTER);
         assert!(now >= count, "{now} after {count}");
@@ -131,7 +131,7 @@ fn a_guest_goes_on_where_it_was() {
         assert_eq!(resumes, step + 1);
         here = there;
     }
-    let there = moved(&here, Some(PATIENCE), ResumeReason::TakenOver);
+    let there = moved(&here, Some(TIMEOUT), ResumeReason::TakenOver);
     let end = there.wait_end();
     assert!(matches!(*end, End::Exited(5)), "registers and memory agree: {end}");
 }
@@ -147,7 +147,7 @@ fn what_is_captured_early_is_what_is_there() {
     // The first time KVM completes the instruction with which the guest answers; later it is known
     // what that comes to.
     let stood = |_| {
-        let mut paused = here.quiesce(PATIENCE).unwrap();
+        let mut paused = here.quiesce(TIMEOUT).unwrap();
         assert!(paused.quiescent());
         let state = paused.capture().unwrap();
         paused.resume_here().unwrap();
@@ -158,7 +158,7 @@ fn what_is_captured_early_is_what_is_there() {
     assert!(states.iter().all(|s| s.regs.rip == states[0].regs.rip), "from the same place");
     here.pause().unwrap().resume_here().unwrap();
     // A guest that went on from the wrong place, or with other registers, would find that out.
-    let there = moved(&here, Some(PATIENCE), ResumeReason::TakenOver);
+    let there = moved(&here, Some(TIMEOUT), ResumeReason::TakenOver);
     let end = there.wait_end();
     assert!(matches!(*end, End::Exited(5)), "registers and memory agree: {end}");
 }
@@ -185,7 +185,7 @@ fn a_guest_that_waits_is_stopped_where_it_is_and_looks_for_itself_afterwards() {
     vm.stop_is_near(true);
     for round in 1..=20 {
         assert_eq!(counted_past(&vm, round - 1), round);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !vm.effort().is_some_and(|effort| effort.idle) {
             assert!(Instant::now() < deadline, "it does not wait");
             std::thread::yield_now();
@@ -212,7 +212,7 @@ fn a_move_that_fails_leaves_all_as_it_was() {
     vm.dirty_log().take().unwrap();
     for quiesce in [true, false, true] {
         counted_past(&vm, word(&vm, COUNTER) + 2);
-        let mut paused = if quiesce { vm.quiesce(PATIENCE) } else { vm.pause() }.unwrap();
+        let mut paused = if quiesce { vm.quiesce(TIMEOUT) } else { vm.pause() }.unwrap();
         let first = paused.capture().unwrap();
         let again = paused.capture().unwrap().vcpu;
         assert_eq!(meaning(&again), meaning(&first.vcpu), "capturing changes nothing");
@@ -291,7 +291,7 @@ fn output_that_nobody_reads_moves_with_the_guest() {
     start(&source);
     // The guest waits when it has rung for what no longer fits into the pipe.
     let fits = capacity as u64 / 4096;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while source.stats().exits.console <= fits {
         assert!(Instant::now() < deadline, "it does not print");
         std::thread::yield_now();
@@ -324,13 +324,13 @@ fn a_guest_that_does_not_answer_is_kicked() {
     }
     let vm = vm(spins());
     start(&vm);
-    assert!(vm.entered(PATIENCE).is_some());
+    assert!(vm.entered(TIMEOUT).is_some());
     let asked = Instant::now();
     let paused = vm.quiesce(Duration::from_millis(20)).unwrap();
     assert!(!paused.quiescent());
     let took = asked.elapsed();
     assert!(took >= Duration::from_millis(20), "it has its time: {took:?}");
-    assert!(paused.dont_care().is_empty(), "nothing that such a guest says of its pages counts");
+    assert!(paused.page_hints().is_empty(), "nothing that such a guest says of its pages counts");
     drop(paused);
     assert!(matches!(vm.phase(), VmPhase::Paused));
     vm.hold().unwrap().resume_here().unwrap();

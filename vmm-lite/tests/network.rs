@@ -75,7 +75,7 @@ fn packets_go_both_ways() {
     driver.wait_for_packet();
     let mut late = vec![0; HEADER];
     late.extend(frame(1, 64));
-    assert!(driver.net.late().push(late));
+    assert!(driver.net.forwarded().push(late));
     driver.offer(0, 3);
     driver.pass().unwrap();
     let mut mark = [0];

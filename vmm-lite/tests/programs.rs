@@ -19,7 +19,7 @@ use vmm_lite_lab::{
     runtime_dir::RuntimeDir,
     site::Site,
     skipped,
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
 };
 
 /// How long all of std's promises may take, on a host that is busy.
@@ -193,15 +193,15 @@ fn served(test: &str, name: &str, args: &[&str], up: &str) -> Option<(Site, Proc
     let mut all = vec!["--name", name, "--tap", "tap0", "--ip", "10.0.0.2/24", "--"];
     all.extend(args);
     let vm = host.run(&image, &all).unwrap();
-    vm.wait_for_line(up, PATIENCE).unwrap();
+    vm.wait_for_line(up, TIMEOUT).unwrap();
     Some((site, vm))
 }
 
 fn connect(site: &Site, port: u16) -> TcpStream {
     let address: SocketAddr = ([10, 0, 0, 2], port).into();
     let stream =
-        site.client.enter(move || TcpStream::connect_timeout(&address, PATIENCE)).unwrap().unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        site.client.enter(move || TcpStream::connect_timeout(&address, TIMEOUT)).unwrap().unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream
 }
 
@@ -221,7 +221,7 @@ fn echo_gives_back_streams_and_datagrams() {
     writing.join().unwrap();
     assert!(got == sent, "{} bytes came back of {}", got.len(), sent.len());
     let udp = site.client.enter(|| UdpSocket::bind("10.0.0.100:0")).unwrap().unwrap();
-    udp.set_read_timeout(Some(PATIENCE)).unwrap();
+    udp.set_read_timeout(Some(TIMEOUT)).unwrap();
     udp.send_to(b"a datagram", "10.0.0.2:7777").unwrap();
     let mut buffer = [0; 64];
     assert_eq!(udp.recv(&mut buffer).unwrap(), 10);
@@ -306,13 +306,13 @@ fn what_a_program_sent_leaves_however_it_ends() {
             })
             .unwrap()
             .unwrap();
-        udp.set_read_timeout(Some(PATIENCE)).unwrap();
+        udp.set_read_timeout(Some(TIMEOUT)).unwrap();
         let to = tcp.local_addr().unwrap().to_string();
         let options = ["--name", "last", "--tap", "tap0", "--ip", "10.0.0.2/24", "--"];
         let args = ["--send", &to, "--die", way];
         let mut vm = host.run(&image, &[&options[..], &args].concat()).unwrap();
         let (mut stream, _) = tcp.accept().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         // The program goes on once there was room for nearly all of it.
         let reads = std::thread::spawn(move || {
             let mut got = Vec::new();
@@ -323,7 +323,7 @@ fn what_a_program_sent_leaves_however_it_ends() {
             let n = udp.recv(&mut buffer).unwrap_or_else(|e| panic!("{way}: {number}: {e}"));
             assert_eq!(&buffer[..n], &[number], "{way}");
         }
-        vm.wait(PATIENCE).unwrap();
+        vm.wait(TIMEOUT).unwrap();
         if streams {
             let got = reads.join().unwrap();
             assert_eq!(got.unwrap_or_else(|e| panic!("{way}: {e}")), 200_000, "{way}");
@@ -336,6 +336,6 @@ fn a_deadlock_is_noticed_on_a_network_too() {
     const TEST: &str = "a deadlock with a network";
     let args = ["--die", "deadlock"];
     let Some((_site, mut vm)) = served(TEST, "std-check", &args, "deadlock") else { return };
-    assert_eq!(vm.wait(PATIENCE).unwrap().code(), Some(134));
+    assert_eq!(vm.wait(TIMEOUT).unwrap().code(), Some(134));
     assert!(vm.output().contains("deadlock: every thread waits"), "{}", vm.output());
 }

@@ -32,7 +32,7 @@ use vmm_lite_lab::{
     probe::Connection,
     process::Process,
     site::Site,
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
 };
 
 const FOR_DEVICE_TO_WRITE: u16 = 2;
@@ -106,14 +106,14 @@ fn packets_that_the_guest_may_not_have_yet_stay_in_the_tap() {
     assert!(moved.received <= 1, "{moved:?}");
     assert!(moved.receive_wait.is_some() || moved.received == 1, "{moved:?}");
     // What comes after a guest from its old place has waited there.
-    let late = driver.net.late();
+    let late = driver.net.forwarded();
     for n in [8, 9] {
         assert!(late.push([&[0; 12][..], &frame(n, 60)].concat()));
     }
     assert_eq!(driver.pass().unwrap().received.min(2), 2);
     assert!(driver.net.counters().rx_held.times() >= 1);
     driver.net.limit(NetRate::default());
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while driver.used(0).0 < 4 {
         driver.pass().unwrap();
         assert!(Instant::now() < deadline, "the second frame is lost");
@@ -183,10 +183,10 @@ struct Client(TcpStream);
 
 impl Client {
     fn on(ns: &Namespace, server: SocketAddr) -> Self {
-        drop(Connection::open_when_up(ns, server, PATIENCE).unwrap());
+        drop(Connection::open_when_up(ns, server, TIMEOUT).unwrap());
         let stream = ns.enter(move || TcpStream::connect(server)).unwrap().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        stream.set_write_timeout(Some(TIMEOUT)).unwrap();
         Self(stream)
     }
 
@@ -282,7 +282,7 @@ fn every_way_a_vm_comes_to_be_has_the_rates_of_its_own_process() {
         let own = ["--name", "d", "--memory", "16M"];
         let args = [&own[..], args, &["--", "--pages", "8"]].concat();
         let vm = here.run(&image("dirtier").unwrap(), &args).unwrap();
-        vm.wait_for_line("nonce", PATIENCE).unwrap();
+        vm.wait_for_line("nonce", TIMEOUT).unwrap();
         vm
     };
     let file = std::env::temp_dir().join(format!("vmm-lite-rates-{}.snap", std::process::id()));
@@ -305,7 +305,7 @@ fn every_way_a_vm_comes_to_be_has_the_rates_of_its_own_process() {
         for how in [&[][..], &["--lazy"]] {
             let restore = [&["restore", &path], how, limit].concat();
             let copy = Process::start(here.command(&restore).unwrap()).unwrap();
-            copy.wait_for_line("passes=", PATIENCE).unwrap();
+            copy.wait_for_line("passes=", TIMEOUT).unwrap();
             assert_eq!(rates_of(&here, "d"), rates, "restore {how:?}, {limited}");
             here.json(&["stop", "d", "--json"]).unwrap();
             drop(copy);

@@ -10,7 +10,7 @@ use vmm_lite_lab::{
     process::Process,
     site::Site,
     skipped,
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
 };
 
 /// The VM's memory.
@@ -23,7 +23,7 @@ const MEMORY: Talk = Talk::Memory { nonce: None, written: 0 };
 fn lacks(lab: &Lab, destination: &Process, what: &str) {
     let said = lab.migrate(&[]).unwrap_err().to_string();
     assert!(said.contains(what), "{said}");
-    let line = destination.wait_for_line("did not arrive", PATIENCE).unwrap();
+    let line = destination.wait_for_line("did not arrive", TIMEOUT).unwrap();
     assert!(line.contains(what), "{line}");
     let stats = lab.here().json(&["stats", "d", "--json"]).unwrap();
     assert_eq!(stats["state"], "running", "{what}");
@@ -57,11 +57,11 @@ fn a_tap_that_is_not_to_be_had() {
     // Another VM has it.
     let args = ["--name", "other", "--tap", "tap0", "--ip", "10.0.0.3/24", "--", "--quiet"];
     let mut other = lab.there().run(&image("dirtier").unwrap(), &args).unwrap();
-    other.wait_for_line("nonce", PATIENCE).unwrap();
+    other.wait_for_line("nonce", TIMEOUT).unwrap();
     let taken = lab.there().receive(PORT, &["--tap", "tap0"]).unwrap();
     lacks(&lab, &taken, "TAP device tap0 is busy");
     lab.there().json(&["stop", "other", "--json"]).unwrap();
-    other.wait(PATIENCE).unwrap();
+    other.wait(TIMEOUT).unwrap();
     moves(&mut lab, taken);
 }
 
@@ -110,7 +110,7 @@ fn a_vm_that_is_larger_than_the_host() {
     let (size, image) = (format!("{gib}G"), image("dirtier").unwrap());
     let args = ["--name", "d", "--memory", &size, "--", "--pages", "16"];
     let mut vm = here.run(&image, &args).unwrap();
-    if let Err(e) = vm.wait_for_line("passes=", PATIENCE) {
+    if let Err(e) = vm.wait_for_line("passes=", TIMEOUT) {
         assert!(!vm.is_running(), "{e}");
         return skipped(TEST, format!("this host promises no {size}: {}", vm.output()));
     }
@@ -123,7 +123,7 @@ fn a_vm_that_is_larger_than_the_host() {
     // Unless that is what is wanted.
     let receives = there.receive(PORT, &["--plaintext", "--memory-max", &size]).unwrap();
     here.json(&migrate).unwrap();
-    receives.wait_for_line("passes=", PATIENCE).unwrap();
+    receives.wait_for_line("passes=", TIMEOUT).unwrap();
 }
 
 /// Bytes of address space that a process has.

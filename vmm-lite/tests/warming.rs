@@ -14,7 +14,7 @@ use vmm::{
     memory::PAGE,
     vm::{Config, Vm},
 };
-use vmm_lite_lab::{images::image, vmm::PATIENCE};
+use vmm_lite_lab::{images::image, vmm::TIMEOUT};
 
 const CUT: Duration = Duration::from_millis(50);
 
@@ -25,7 +25,7 @@ fn dirtier() -> Vm {
     let config = Config { memory: 16 << 20, net: None, parameters };
     let vm = Vm::boot(&config, &image, Console::new(None)).unwrap();
     start(&vm);
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     while !printed(&vm).contains("nonce") {
         assert!(Instant::now() < end, "{}", printed(&vm));
         thread::yield_now();
@@ -40,9 +40,10 @@ fn a_routine_that_does_not_end_is_cut_short() {
     }
     let vm = dirtier();
     // What it says when it gives up memory comes with its system registers at CPL 3.
-    vm.ask_to_give_up();
-    vm.wait_gave_up(PATIENCE);
-    let steady = vm.steady().expect("a guest that gave up memory has said what does not change");
+    vm.request_reclaim();
+    vm.wait_reclaimed(TIMEOUT);
+    let invariant =
+        vm.invariant().expect("a guest that gave up memory has said what does not change");
     drop(vm.pause().unwrap());
     let routine = vm.ram().control_page().touch_pages.load(Relaxed);
     let (tell, told) = channel();
@@ -52,13 +53,13 @@ fn a_routine_that_does_not_end_is_cut_short() {
         let _cut = Alarm::every(CUT);
         let mut runs = [(0, 0); RUNS];
         runs[0] = (routine / PAGE as u64 * PAGE as u64, 1);
-        let right = held.touch(&steady.system, routine, &runs);
+        let right = held.touch(&invariant.system, routine, &runs);
         // A jump to itself.
         toucher.ram().write(routine, &[0xeb, 0xfe]).unwrap();
-        let wrong = held.touch(&steady.system, routine, &runs);
+        let wrong = held.touch(&invariant.system, routine, &runs);
         tell.send((right.map_err(|e| e.to_string()), wrong.map_err(|e| e.to_string()))).unwrap();
     });
-    let (right, wrong) = told.recv_timeout(PATIENCE).expect("it is not cut short");
+    let (right, wrong) = told.recv_timeout(TIMEOUT).expect("it is not cut short");
     assert_eq!(right, Ok(()));
     assert!(wrong.is_err(), "{wrong:?}");
 }

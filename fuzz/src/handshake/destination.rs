@@ -7,7 +7,7 @@ use super::{
 use crate::wire::round_trip;
 use arbitrary::{Arbitrary, Unstructured};
 use migrate::{
-    destination::{Action, Destination, Event, Ledger, Patience},
+    destination::{Action, Destination, Event, Ledger, Timeouts},
     offer::Refusal,
     wire::{Accepted, Kind, Message, Outcome, Run, Started},
 };
@@ -38,9 +38,9 @@ enum At<'a> {
 /// One move.
 pub fn drive(input: &mut Unstructured<'_>) -> Course {
     let mut now = Duration::ZERO;
-    let patience =
-        Patience { silence: Duration::from_secs(10), lost: Some(Duration::from_secs(60)) };
-    let mut machine = Destination::new(ME, patience, now);
+    let timeout =
+        Timeouts { silence: Duration::from_secs(10), lost: Some(Duration::from_secs(60)) };
+    let mut machine = Destination::new(ME, timeout, now);
     let mut ledger = Ledger::new(ME);
     let together = input.arbitrary().unwrap_or(true);
     let hello = Event::Message(Message::Hello(ID));
@@ -172,7 +172,7 @@ impl Seen {
                 self.next.extend([pages, message(Message::RoundEnd(0))]);
             }
             Action::Send(Message::RoundDone(0)) => {
-                self.next.push_back(message(Message::Brace(state())));
+                self.next.push_back(message(Message::SwitchHint(state())));
                 self.next.push_back(message(Message::Follow(vec![FOLLOW])));
                 self.next.push_back(message(Message::RoundEnd(1)));
             }
@@ -192,9 +192,9 @@ impl Seen {
             }
             Action::Run => self.next.push_back(Event::Runs(Started::default())),
             Action::Send(Message::Running(_)) => {
-                self.next.push_back(message(Message::Late(state())));
+                self.next.push_back(message(Message::Forwarded(state())));
                 self.next.push_back(Event::Fault(first as usize));
-                self.next.push_back(message(Message::LateEnd));
+                self.next.push_back(message(Message::ForwardedEnd));
                 self.next.push_back(message(Message::Heard));
                 self.next.push_back(Event::Settled(settled(0, 1, 1, 1)));
             }
@@ -211,7 +211,9 @@ impl Seen {
                 self.next.retain(|event| !matches!(event, Event::Message(_) | Event::Pages(_)));
                 self.next.push_back(Event::Rejoined);
             }
-            Action::Send(Message::Outcome(..)) => self.next.push_back(message(Message::LateEnd)),
+            Action::Send(Message::Outcome(..)) => {
+                self.next.push_back(message(Message::ForwardedEnd))
+            }
             _ => {}
         }
     }

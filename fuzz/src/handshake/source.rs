@@ -20,7 +20,7 @@ enum At<'a> {
     Cancel,
     Failed,
     Held,
-    GivenUp(Vec<u64>),
+    Reclaimed(Vec<u64>),
     LeftOut(Vec<u64>),
     Sent(u64, u64, u64),
     Peeked(Vec<u64>, Vec<u64>),
@@ -75,7 +75,7 @@ fn event(what: &At<'_>, seen: &mut Seen, now: &mut Duration) -> Option<Event> {
         At::Cancel => Event::Cancel("no".into()),
         At::Failed => Event::Failed("no".into()),
         At::Held => Event::Held,
-        At::GivenUp(words) => Event::GivenUp(pages(words)),
+        At::Reclaimed(words) => Event::Reclaimed(pages(words)),
         At::LeftOut(words) => Event::LeftOut(pages(words)),
         // What this host measured itself: large, but not absurd.
         At::Sent(bytes, full, zero) => Event::Sent(Sent {
@@ -85,20 +85,20 @@ fn event(what: &At<'_>, seen: &mut Seen, now: &mut Duration) -> Option<Event> {
             ..Sent::default()
         }),
         At::Progress => Event::Progress,
-        At::Peeked(dirty, dont_care) => {
-            Event::Peeked { dirty: pages(dirty), dont_care: pages(dont_care) }
+        At::Peeked(dirty, page_hints) => {
+            Event::Peeked { dirty: pages(dirty), page_hints: pages(page_hints) }
         }
-        At::Dirty(dirty, dont_care) => {
-            Event::Dirty { dirty: pages(dirty), dont_care: pages(dont_care) }
+        At::Dirty(dirty, page_hints) => {
+            Event::Dirty { dirty: pages(dirty), page_hints: pages(page_hints) }
         }
-        At::Stopped(requested, at, quiescent, dirty, dont_care) => {
-            let needed = pages(dont_care).iter().collect();
+        At::Stopped(requested, at, quiescent, dirty, page_hints) => {
+            let needed = pages(page_hints).iter().collect();
             Event::Stopped(Stopped {
                 requested: Duration::from_nanos(*requested),
                 stopped: Duration::from_nanos(*at),
                 quiescent: *quiescent,
                 dirty: pages(dirty),
-                dont_care: pages(dont_care),
+                page_hints: pages(page_hints),
                 needed,
             })
         }
@@ -195,8 +195,8 @@ impl Seen {
             Action::Send(Message::Offer(_)) => {
                 let accepted = Accepted { follow: true, apply_ns: 1 };
                 let accept = message(Message::Accept(accepted));
-                let given_up = Event::GivenUp(none());
-                self.next.extend([message(Message::Preparing), given_up, accept]);
+                let hinted = Event::Reclaimed(none());
+                self.next.extend([message(Message::Preparing), hinted, accept]);
             }
             Action::SendPages { round, pages } => {
                 self.next.extend([sent(pages), message(Message::RoundDone(*round))]);
@@ -206,17 +206,17 @@ impl Seen {
                 self.next.extend([sent(&none()), message(Message::RoundDone(*round))]);
             }
             Action::PeekDirty => {
-                self.next.push_back(Event::Peeked { dirty: none(), dont_care: none() });
+                self.next.push_back(Event::Peeked { dirty: none(), page_hints: none() });
             }
             Action::TakeDirty => {
-                self.next.push_back(Event::Dirty { dirty: none(), dont_care: none() });
+                self.next.push_back(Event::Dirty { dirty: none(), page_hints: none() });
             }
             Action::Stop { .. } => self.next.push_back(Event::Stopped(Stopped {
                 requested: Duration::from_nanos(1),
                 stopped: Duration::from_nanos(2),
                 quiescent: true,
                 dirty: Pages::all(PAGES),
-                dont_care: none(),
+                page_hints: none(),
                 needed: Vec::new(),
             })),
             Action::SendLast { pages, follow, hold } => {

@@ -72,7 +72,7 @@ pub fn quiesced() {
 
 /// Memory was reclaimed.
 pub fn reclaimed() {
-    ring(Doorbell::GAVE_UP);
+    ring(Doorbell::RECLAIMED);
 }
 
 /// The program ended.

@@ -68,7 +68,7 @@ fn quiesce_requested(control: &ControlPage) -> bool {
 }
 
 fn reclaim_requested(control: &ControlPage) -> bool {
-    control.give_up_request.load(Relaxed) != control.give_up_answer.load(Relaxed)
+    control.reclaim_request.load(Relaxed) != control.reclaim_answer.load(Relaxed)
 }
 
 fn resumed(control: &ControlPage) -> bool {
@@ -102,7 +102,7 @@ pub fn poll() {
     if reclaim_requested(control) {
         // What is free is hinted already.
         mm::shrink();
-        control.give_up_answer.store(control.give_up_request.load(Relaxed), SeqCst);
+        control.reclaim_answer.store(control.reclaim_request.load(Relaxed), SeqCst);
         platform::reclaimed();
     }
     if !quiesce_requested(control) {
@@ -182,8 +182,8 @@ pub fn init() {
         RESUMES.store(control.resume_count.load(Relaxed), Relaxed);
         let memory = control.memory_size.load(Relaxed) as usize;
         if let Some((address, len)) = mm::page_hints::init(memory) {
-            control.dont_care_len.store(len, SeqCst);
-            control.dont_care.store(address, SeqCst);
+            control.page_hints_len.store(len, SeqCst);
+            control.page_hints.store(address, SeqCst);
         }
         control.no_quiesce_hooks.store(1, Relaxed);
         control.touch_pages.store(touch::address(), Relaxed);

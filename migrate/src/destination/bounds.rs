@@ -17,7 +17,7 @@ pub(super) struct Said {
     /// Pages named in the one under way; a message that names none counts as one.
     pages: u64,
     /// The switch is near, which is said once.
-    braced: bool,
+    rounds_since_hint: bool,
     /// The guest is about to be stopped, which is said once.
     stopping: bool,
 }
@@ -43,8 +43,8 @@ impl Said {
     }
 
     /// That the switch is near; `false` if it was said before.
-    pub(super) fn brace(&mut self) -> bool {
-        !std::mem::replace(&mut self.braced, true)
+    pub(super) fn switch_hint(&mut self) -> bool {
+        !std::mem::replace(&mut self.rounds_since_hint, true)
     }
 
     /// That the guest is about to be stopped; `false` if it was said before.
@@ -58,6 +58,6 @@ impl Said {
 /// which it may do at any time.
 impl Hash for Said {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.braced.hash(state);
+        self.rounds_since_hint.hash(state);
     }
 }

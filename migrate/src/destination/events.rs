@@ -55,9 +55,9 @@ pub enum Action {
     Forget(Vec<Run>),
     /// What comes next is urgent: the guest is about to stand. This much of its state is not going
     /// to change any more, and may be applied already.
-    Brace(Vec<u8>),
+    SwitchHint(Vec<u8>),
     /// Have whatever runs the guest awake: the state comes next.
-    Rouse,
+    Prewake,
     /// Apply the state to the prepared VM.
     Apply(Vec<u8>),
     /// Write it down that the VM runs here, run it, and announce it.
@@ -87,7 +87,7 @@ pub const PREPARING: Duration = Duration::from_millis(300);
 
 /// How long a source may be silent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Patience {
+pub struct Timeouts {
     /// Before the commit.
     pub silence: Duration,
     /// After it, while pages are missing: past that it is taken for dead. `None`: it never is, as a

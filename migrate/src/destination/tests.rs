@@ -5,8 +5,8 @@ const ME: ReceiverId = [7; 16];
 const SECOND: Duration = Duration::from_secs(1);
 
 fn machine(lost: Option<Duration>) -> Destination {
-    let patience = Patience { silence: 5 * SECOND, lost };
-    let mut machine = Destination::new(ME, patience, Duration::ZERO);
+    let timeout = Timeouts { silence: 5 * SECOND, lost };
+    let mut machine = Destination::new(ME, timeout, Duration::ZERO);
     machine.handle(Event::Message(Message::Hello([1; 16])), Duration::ZERO);
     machine
 }
@@ -128,14 +128,14 @@ fn receiving() -> Destination {
 /// What the machine does with a message; whether it has given up.
 fn takes(machine: &mut Destination, message: Message) -> bool {
     let actions = machine.handle(Event::Message(message), Duration::ZERO);
-    let gave_up = matches!(&actions[..], [Action::Send(Message::Abort(_)), ..]);
-    assert_eq!(machine.ended(), gave_up, "{actions:?}");
-    !gave_up
+    let reclaimed = matches!(&actions[..], [Action::Send(Message::Abort(_)), ..]);
+    assert_eq!(machine.ended(), reclaimed, "{actions:?}");
+    !reclaimed
 }
 
 #[test]
 fn what_a_source_says_once_it_says_once() {
-    for message in [Message::Brace(Vec::new()), Message::Stopping] {
+    for message in [Message::SwitchHint(Vec::new()), Message::Stopping] {
         let mut machine = receiving();
         assert!(takes(&mut machine, message.clone()));
         assert!(takes(&mut machine, Message::RoundEnd(1)));

@@ -54,7 +54,7 @@ impl Guest {
     }
 
     /// Pages that do not matter now.
-    pub fn dont_care(&self) -> Pages {
+    pub fn page_hints(&self) -> Pages {
         let mut set = Pages::none(PAGES);
         DONT_CARE.for_each(|n| set.insert(n));
         set

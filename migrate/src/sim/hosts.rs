@@ -171,8 +171,8 @@ impl World {
 
     pub fn check_memory(&self, what: &str) {
         if let (Some(there), Some(stopped)) = (&self.there, &self.stopped_memory) {
-            let dont_care = self.guest.dont_care();
-            for page in (0..PAGES).filter(|p| !dont_care.contains(*p)) {
+            let page_hints = self.guest.page_hints();
+            for page in (0..PAGES).filter(|p| !page_hints.contains(*p)) {
                 assert_eq!(there[page], stopped[page], "{what}: page {page}");
             }
         }

@@ -55,9 +55,9 @@ fn moved_on((mode, together): (Mode, bool), cuts: [&[Cut]; 2], gate: bool) -> Op
     let second = second?;
     assert!(second.source_runs() != at_c, "one of B and C runs it");
     assert!(first.source_let_go(), "A waits for nothing, and has dropped its copy");
-    let ((at_b, had), dont_care) = (first.memories()?, Guest::busy(1).dont_care());
+    let ((at_b, had), page_hints) = (first.memories()?, Guest::busy(1).page_hints());
     let there = if at_c { second.memories()?.0 } else { at_b };
-    let wrong = (0..PAGES).filter(|n| !dont_care.contains(*n) && there[*n] != had[*n]).count();
+    let wrong = (0..PAGES).filter(|n| !page_hints.contains(*n) && there[*n] != had[*n]).count();
     Some(End { at_c, wrong, messages: second.messages() })
 }
 

@@ -41,8 +41,8 @@ impl Source {
                 self.measured.applied(Duration::from_nanos(accepted.apply_ns));
                 self.accepted(now)
             }
-            (_, Event::GivenUp(pages)) => {
-                self.dont_care = pages;
+            (_, Event::Reclaimed(pages)) => {
+                self.page_hints = pages;
                 Vec::new()
             }
             (State::Copying, Event::LeftOut(pages)) => {
@@ -59,25 +59,25 @@ impl Source {
                 if n == self.rounds.done() =>
             {
                 // The destination did something else besides in the first urgent round.
-                if self.braced != 1 {
+                if self.rounds_since_hint != 1 {
                     let took = now.saturating_sub(self.asked + self.last.idle);
                     self.measured.round(self.last.bytes, took);
                 }
                 self.rounds.sent();
-                if self.braced == 0 && self.hurries() {
+                if self.rounds_since_hint == 0 && self.hurries() {
                     self.to(State::Peeking, None);
                     return vec![Action::PeekDirty];
                 }
                 self.take_dirty()
             }
-            (State::Peeking, Event::Peeked { dirty, dont_care }) => {
-                self.peeked(&dirty, dont_care, now)
+            (State::Peeking, Event::Peeked { dirty, page_hints }) => {
+                self.peeked(&dirty, page_hints, now)
             }
-            (State::Looking, Event::Dirty { dirty, dont_care }) => {
+            (State::Looking, Event::Dirty { dirty, page_hints }) => {
                 let more = self
                     .rounds
                     .changed(&dirty, self.measured.time_for(dirty.len()).unwrap_or_default());
-                self.dont_care = dont_care;
+                self.page_hints = page_hints;
                 self.decide(more, now)
             }
             (State::Announcing, Event::Sent(sent)) => {
@@ -144,15 +144,15 @@ impl Source {
 
     pub(super) fn stop(&mut self) -> Vec<Action> {
         self.to(State::Stopping, None);
-        let brace = self.brace();
-        let patience = self.settings.quiesce;
-        let stop = [Action::Send(Message::Stopping), Action::Stop { patience }];
-        brace.into_iter().chain(stop).collect()
+        let switch_hint = self.switch_hint();
+        let timeout = self.settings.quiesce;
+        let stop = [Action::Send(Message::Stopping), Action::Stop { timeout }];
+        switch_hint.into_iter().chain(stop).collect()
     }
 
     /// What comes before the switch, once.
-    pub(super) fn brace(&mut self) -> Option<Action> {
-        (!std::mem::replace(&mut self.said_brace, true)).then_some(Action::Brace)
+    pub(super) fn switch_hint(&mut self) -> Option<Action> {
+        (!std::mem::replace(&mut self.said_hint, true)).then_some(Action::SwitchHint)
     }
 
     fn stopped(&mut self, guest: &Stopped) -> Vec<Action> {
@@ -160,7 +160,7 @@ impl Source {
         self.moments = Moments { requested, stopped, ..Moments::default() };
         self.numbers.quiescent = guest.quiescent;
         self.to(State::Finishing, None);
-        let mut pages = self.rounds.last(&guest.dirty, &guest.dont_care);
+        let mut pages = self.rounds.last(&guest.dirty, &guest.page_hints);
         let mut follow = Pages::none(pages.limit());
         if let Some(announced) = &self.announced {
             let mut now = self.rounds.hottest(&pages, self.room_for_hot());
@@ -193,7 +193,7 @@ impl Source {
     pub(super) fn next_round(&mut self, now: Duration) -> Vec<Action> {
         self.asked = now;
         self.to(State::Copying, None);
-        let pages = self.rounds.next(&self.dont_care);
+        let pages = self.rounds.next(&self.page_hints);
         vec![Action::SendPages { round: self.rounds.done(), pages }]
     }
 }

@@ -30,17 +30,22 @@ impl Source {
     /// What is left may be little enough for the urgent rounds. Then it is taken in these and not
     /// before: a page that was taken costs the guest a fault when it writes to it again, and it may
     /// write to all of them at once.
-    pub(super) fn peeked(&mut self, dirty: &Pages, dont_care: Pages, now: Duration) -> Vec<Action> {
+    pub(super) fn peeked(
+        &mut self,
+        dirty: &Pages,
+        page_hints: Pages,
+        now: Duration,
+    ) -> Vec<Action> {
         let mut left = self.rounds.left().clone();
         left.add(dirty);
-        left.take_out(&dont_care);
+        left.take_out(&page_hints);
         let soon = 2 * self.settings.max_blackout;
         let soon = self.measured.time_for(left.len()).is_some_and(|time| time <= soon);
         self.numbers.predicted = self.expected(left.len());
         if left.len() > URGENT_MOST || !soon || !self.rounds.may_go_on() {
             return self.take_dirty();
         }
-        self.dont_care = dont_care;
+        self.page_hints = page_hints;
         self.urgent_round(now)
     }
 
@@ -48,8 +53,8 @@ impl Source {
     /// left for the blackout; how fast these are says how long that is going to be; and that the
     /// destination has confirmed them says that it is awake.
     fn urgent_round(&mut self, now: Duration) -> Vec<Action> {
-        let mut actions: Vec<Action> = self.brace().into_iter().collect();
-        self.braced += 1;
+        let mut actions: Vec<Action> = self.switch_hint().into_iter().collect();
+        self.rounds_since_hint += 1;
         actions.extend(self.next_round(now));
         actions
     }
@@ -59,16 +64,16 @@ impl Source {
         let follow = self.can_follow && matches!(self.settings.mode, Mode::Auto | Mode::Hybrid);
         let most = self.settings.max_blackout;
         let mut left = self.rounds.left().clone();
-        left.take_out(&self.dont_care);
+        left.take_out(&self.page_hints);
         let all_in = self.expected(left.len());
         self.numbers.predicted = all_in;
         let may = self.rounds.may_go_on();
-        if more && may && self.braced == 0 && self.settings.mode != Mode::Hybrid {
+        if more && may && self.rounds_since_hint == 0 && self.settings.mode != Mode::Hybrid {
             return self.next_round(now);
         }
         if self.settings.mode != Mode::Hybrid {
-            let near = self.braced > 0 || all_in <= most || left.len() <= URGENT_MOST;
-            let due = near && self.braced < self.settings.urgent_rounds;
+            let near = self.rounds_since_hint > 0 || all_in <= most || left.len() <= URGENT_MOST;
+            let due = near && self.rounds_since_hint < self.settings.urgent_rounds;
             if may && (due || self.leaves_less(left.len())) {
                 return self.urgent_round(now);
             }
@@ -96,7 +101,7 @@ impl Source {
         self.to(State::Announcing, None);
         self.announced = Some(pages.clone());
         let announce = Action::Announce { round: self.rounds.done(), pages };
-        self.brace().into_iter().chain([announce]).collect()
+        self.switch_hint().into_iter().chain([announce]).collect()
     }
 
     /// Whether one more urgent round leaves less than the `left` pages of now, as the last one did:
@@ -104,7 +109,7 @@ impl Source {
     /// how fast pages go. So it is the CPU's matter, and not for a number of rounds to say.
     fn leaves_less(&self, left: usize) -> bool {
         let sent = (self.last.full + self.last.zero) as usize;
-        (1..URGENT_ROUNDS_MAX).contains(&self.braced)
+        (1..URGENT_ROUNDS_MAX).contains(&self.rounds_since_hint)
             && left > NEXT_TO_NOTHING
             && left.saturating_mul(16) <= sent.saturating_mul(15)
     }

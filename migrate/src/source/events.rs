@@ -95,7 +95,7 @@ pub enum Event {
     /// [`Action::SendLast`] is done, and the state is held.
     Held,
     /// Pages whose content does not matter, before anything is sent.
-    GivenUp(Pages),
+    Reclaimed(Pages),
     /// Pages that lost their content before the first round was sent, and that changes are logged
     /// of since before that was seen: they need not be sent unless they change.
     LeftOut(Pages),
@@ -104,14 +104,14 @@ pub enum Event {
         /// Changed since the last time it was taken.
         dirty: Pages,
         /// Pages whose content does not matter now.
-        dont_care: Pages,
+        page_hints: Pages,
     },
     /// What [`Action::TakeDirty`] found.
     Dirty {
         /// Changed since the last time.
         dirty: Pages,
         /// Pages whose content does not matter now.
-        dont_care: Pages,
+        page_hints: Pages,
     },
     /// [`Action::Stop`] is done: the guest stands.
     Stopped(Stopped),
@@ -148,7 +148,7 @@ pub struct Stopped {
     pub dirty: Pages,
     /// Pages whose content does not matter: those that are dirty or
     /// [unsent](super::Source::unsent), and maybe others.
-    pub dont_care: Pages,
+    pub page_hints: Pages,
     /// Pages that the destination's VMM itself needs before the guest runs, beside those below
     /// [`Settings::first_that_follows`]: they may not follow.
     pub needed: Vec<usize>,
@@ -180,12 +180,12 @@ pub enum Action {
     /// Find out what changed. What changes from now on is found the next time.
     TakeDirty,
     /// The switch is near: what is done from now on goes first, here, and there by
-    /// [`Message::Brace`].
-    Brace,
+    /// [`Message::SwitchHint`].
+    SwitchHint,
     /// Ask the guest to quiesce, and stop it after that long in any case.
     Stop {
         /// How long.
-        patience: Duration,
+        timeout: Duration,
     },
     /// Capture the state; say that `follow` are going to follow, then send `pages` and the state.
     /// If it may be held, the state goes with the commit, and the last of the pages may wait for

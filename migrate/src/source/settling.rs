@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Action, Event, Source, State};
 use crate::{
-    brownout::{Brownout, PATIENCE, Settled},
+    brownout::{Brownout, Settled, TIMEOUT},
     report::Report,
     wire::Message,
 };
@@ -20,7 +20,7 @@ impl Source {
         }
         // The destination began to look before it said that the VM runs, and says something when
         // its own patience is over.
-        self.to(State::Settling, Some(now + PATIENCE + self.settings.answer));
+        self.to(State::Settling, Some(now + TIMEOUT + self.settings.answer));
         Vec::new()
     }
 

@@ -82,7 +82,7 @@ fn committed(written: &[Run]) -> Source {
         stopped: seconds(1.0),
         quiescent: true,
         dirty: none(),
-        dont_care: none(),
+        page_hints: none(),
         needed: Vec::new(),
     };
     for event in [
@@ -94,7 +94,7 @@ fn committed(written: &[Run]) -> Source {
     }
     for event in [
         message(Message::RoundDone(0)),
-        Event::Dirty { dirty, dont_care: none() },
+        Event::Dirty { dirty, page_hints: none() },
         Event::Sent(Sent::default()),
         message(Message::RoundDone(1)),
         Event::Stopped(stopped),

@@ -40,9 +40,9 @@ pub enum Kind {
     /// Destination: it runs.
     Running = 13,
     /// Source: a packet that reached the old place.
-    Late = 14,
+    Forwarded = 14,
     /// Source: no more of them.
-    LateEnd = 15,
+    ForwardedEnd = 15,
     /// Either, before the commit: give up.
     Abort = 16,
     /// Source, on a new connection: what became of a move?
@@ -61,7 +61,7 @@ pub enum Kind {
     Lacks = 23,
     /// Source: the guest is about to be stopped, and what comes next is urgent. With it comes what
     /// of the state is not going to change any more.
-    Brace = 24,
+    SwitchHint = 24,
     /// Destination, after the commit: how the guest got back to its speed.
     Settled = 25,
     /// Destination, until it accepts or refuses: it is at it.
@@ -88,8 +88,8 @@ impl Kind {
         Self::Ready,
         Self::Commit,
         Self::Running,
-        Self::Late,
-        Self::LateEnd,
+        Self::Forwarded,
+        Self::ForwardedEnd,
         Self::Abort,
         Self::Query,
         Self::Outcome,
@@ -98,7 +98,7 @@ impl Kind {
         Self::Filled,
         Self::Whole,
         Self::Lacks,
-        Self::Brace,
+        Self::SwitchHint,
         Self::Settled,
         Self::Preparing,
         Self::Stopping,
@@ -111,15 +111,15 @@ impl Kind {
         match self {
             Self::Hello | Self::Welcome | Self::Query | Self::Outcome => 64,
             Self::Offer => 64 << 10,
-            Self::Refuse | Self::Abort | Self::Brace => 4 << 10,
+            Self::Refuse | Self::Abort | Self::SwitchHint => 4 << 10,
             Self::Pages => 8 + super::PAGES_PER_FRAME as u32 * (8 + crate::PAGE as u32),
             Self::Zero | Self::Follow | Self::Want | Self::Lacks => 64 << 10,
             Self::State => super::STATE_MAX,
             Self::Commit => 16 + super::STATE_MAX,
-            Self::Late => 128 << 10,
+            Self::Forwarded => 128 << 10,
             Self::Accept | Self::RoundEnd | Self::RoundDone | Self::Running => 32,
             Self::Filled | Self::Whole | Self::Settled => 32,
-            Self::Ready | Self::LateEnd | Self::Preparing | Self::Stopping | Self::Heard => 0,
+            Self::Ready | Self::ForwardedEnd | Self::Preparing | Self::Stopping | Self::Heard => 0,
         }
     }
 }

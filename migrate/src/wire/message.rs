@@ -52,10 +52,10 @@ pub enum Message {
     Commit(MoveId, Vec<u8>),
     /// See [`Kind::Running`].
     Running(Started),
-    /// See [`Kind::Late`].
-    Late(Vec<u8>),
-    /// See [`Kind::LateEnd`].
-    LateEnd,
+    /// See [`Kind::Forwarded`].
+    Forwarded(Vec<u8>),
+    /// See [`Kind::ForwardedEnd`].
+    ForwardedEnd,
     /// See [`Kind::Abort`]: why.
     Abort(String),
     /// See [`Kind::Query`]: the move, and who received.
@@ -72,8 +72,8 @@ pub enum Message {
     Whole(Arrival),
     /// See [`Kind::Lacks`]: runs of pages; an empty list is the end of them.
     Lacks(Vec<Run>),
-    /// See [`Kind::Brace`].
-    Brace(Vec<u8>),
+    /// See [`Kind::SwitchHint`].
+    SwitchHint(Vec<u8>),
     /// See [`Kind::Settled`].
     Settled(Settled),
     /// See [`Kind::Preparing`].
@@ -140,8 +140,8 @@ impl Message {
             Self::Ready => Kind::Ready,
             Self::Commit(..) => Kind::Commit,
             Self::Running(_) => Kind::Running,
-            Self::Late(_) => Kind::Late,
-            Self::LateEnd => Kind::LateEnd,
+            Self::Forwarded(_) => Kind::Forwarded,
+            Self::ForwardedEnd => Kind::ForwardedEnd,
             Self::Abort(_) => Kind::Abort,
             Self::Query(..) => Kind::Query,
             Self::Outcome(..) => Kind::Outcome,
@@ -150,7 +150,7 @@ impl Message {
             Self::Filled(_) => Kind::Filled,
             Self::Whole(_) => Kind::Whole,
             Self::Lacks(_) => Kind::Lacks,
-            Self::Brace(_) => Kind::Brace,
+            Self::SwitchHint(_) => Kind::SwitchHint,
             Self::Settled(_) => Kind::Settled,
             Self::Preparing => Kind::Preparing,
             Self::Stopping => Kind::Stopping,
@@ -191,11 +191,11 @@ impl Message {
             Self::Whole(arrival) => small(arrival),
             Self::Settled(settled) => small(settled),
             Self::RoundEnd(n) | Self::RoundDone(n) => n.to_le_bytes().to_vec(),
-            Self::State(bytes) | Self::Late(bytes) | Self::Brace(bytes) => bytes.clone(),
+            Self::State(bytes) | Self::Forwarded(bytes) | Self::SwitchHint(bytes) => bytes.clone(),
             Self::Running(started) => small(started),
             Self::Abort(why) => gist(why).into_bytes(),
             Self::Outcome(id, outcome) => small(&(id, outcome)),
-            Self::Ready | Self::LateEnd | Self::Preparing | Self::Stopping | Self::Heard => {
+            Self::Ready | Self::ForwardedEnd | Self::Preparing | Self::Stopping | Self::Heard => {
                 Vec::new()
             }
         }
@@ -281,14 +281,14 @@ pub fn decode(header: &Header, body: &[u8], limit: usize) -> Result<Message, Wir
         Kind::RoundDone => Message::RoundDone(number()?),
         Kind::State => Message::State(body.to_vec()),
         Kind::Ready => Message::Ready,
-        Kind::Brace => Message::Brace(body.to_vec()),
+        Kind::SwitchHint => Message::SwitchHint(body.to_vec()),
         Kind::Commit => match body.split_first_chunk() {
             Some((id, state)) => Message::Commit(*id, state.to_vec()),
             None => return Err(WireError::Body("a move's number")),
         },
         Kind::Running => Message::Running(read(body, "a start")?),
-        Kind::Late => Message::Late(body.to_vec()),
-        Kind::LateEnd => Message::LateEnd,
+        Kind::Forwarded => Message::Forwarded(body.to_vec()),
+        Kind::ForwardedEnd => Message::ForwardedEnd,
         Kind::Preparing => Message::Preparing,
         Kind::Stopping => Message::Stopping,
         Kind::Heard => Message::Heard,

@@ -31,7 +31,7 @@ const TCP: Bounds = Bounds {
     restarts: 1,
     source_dies: true,
     failures: true,
-    dont_care: true,
+    page_hints: true,
     mode: Mode::PreCopy,
     together: false,
     breaks: true,
@@ -42,7 +42,7 @@ const TCP: Bounds = Bounds {
 const TOGETHER: Bounds = Bounds { together: true, ..TCP };
 
 /// One attempt over TCP, of which pages follow the commit.
-const FOLLOW: Bounds = Bounds { mode: Mode::Hybrid, dont_care: false, ..TCP };
+const FOLLOW: Bounds = Bounds { mode: Mode::Hybrid, page_hints: false, ..TCP };
 
 /// Two attempts over a network that loses single packets, and brings others again whenever and
 /// wherever it likes.
@@ -53,7 +53,7 @@ const HARSH: Bounds = Bounds {
     restarts: 0,
     source_dies: false,
     failures: false,
-    dont_care: false,
+    page_hints: false,
     mode: Mode::PreCopy,
     together: false,
     breaks: true,
@@ -92,13 +92,13 @@ fn one_try_over_tcp_whose_commit_goes_with_the_state() {
 
 #[test]
 fn two_tries_over_tcp_whose_commits_go_with_the_state() {
-    let bounds = Bounds { tries: 2, writes: 1, dont_care: false, ..TOGETHER };
+    let bounds = Bounds { tries: 2, writes: 1, page_hints: false, ..TOGETHER };
     holds("two tries over TCP, commit with the state", bounds);
 }
 
 #[test]
 fn two_tries_over_tcp() {
-    holds("two tries over TCP", Bounds { tries: 2, writes: 1, dont_care: false, ..TCP });
+    holds("two tries over TCP", Bounds { tries: 2, writes: 1, page_hints: false, ..TCP });
 }
 
 /// As many again of everything: a minute or more.
@@ -112,7 +112,7 @@ fn two_tries_over_tcp_wide() {
 fn three_tries_over_tcp() {
     holds(
         "three tries over TCP",
-        Bounds { tries: 3, writes: 0, dont_care: false, source_dies: false, ..TCP },
+        Bounds { tries: 3, writes: 0, page_hints: false, source_dies: false, ..TCP },
     );
 }
 
@@ -144,7 +144,7 @@ fn a_network_that_repeats_and_loses_more_packets() {
 
 /// A move while pages follow, and a second one that is asked for meanwhile.
 const HOPS: Hops = {
-    let few = Bounds { restarts: 0, failures: false, dont_care: false, ..TOGETHER };
+    let few = Bounds { restarts: 0, failures: false, page_hints: false, ..TOGETHER };
     let few = Bounds { questions: 1, source_dies: false, ..few };
     let first = Bounds { mode: Mode::Hybrid, writes: 1, restarts: 1, ..few };
     let second = Bounds { questions: 0, writes: 0, ..few };

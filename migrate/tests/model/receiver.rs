@@ -6,7 +6,7 @@ use std::time::Duration;
 use migrate::{
     MoveId, ReceiverId,
     brownout::Settled,
-    destination::{Action, Destination, Event, Ledger, Patience},
+    destination::{Action, Destination, Event, Ledger, Timeouts},
     offer::Refusal,
     wire::{Accepted, Message, Outcome, Run, Started},
 };
@@ -202,8 +202,8 @@ impl World {
             self.connections[at].receiver_leaves();
             return;
         }
-        let patience = Patience { silence: Duration::ZERO, lost: Some(Duration::ZERO) };
-        let machine = Destination::new(receiver_id(host.number), patience, Duration::ZERO);
+        let timeout = Timeouts { silence: Duration::ZERO, lost: Some(Duration::ZERO) };
+        let machine = Destination::new(receiver_id(host.number), timeout, Duration::ZERO);
         let connection = Some(at);
         host.attempt = Some(Attempt {
             machine,
@@ -276,7 +276,7 @@ impl World {
                 Action::Prepare(_) | Action::Apply(_) | Action::Forget(_) => {
                     self.attempt().task = Some(action);
                 }
-                Action::Brace(_) | Action::Rouse => {}
+                Action::SwitchHint(_) | Action::Prewake => {}
                 Action::Run => self.run(model, &id),
                 Action::Complete => {
                     self.host().complete = true;

@@ -171,7 +171,7 @@ impl World {
             #[allow(unreachable_patterns)]
             match action {
                 Action::Send(message) => self.source_sends(model, message),
-                Action::Brace => self.source_sends(model, Message::Brace(Vec::new())),
+                Action::SwitchHint => self.source_sends(model, Message::SwitchHint(Vec::new())),
                 Action::Commit(id) => {
                     if self.runs_at_source() {
                         self.broken = Some("a commit while the guest runs");
@@ -208,7 +208,7 @@ impl World {
                 Action::HandOn => {}
                 Action::End(ended) => {
                     if ended == Ended::Moved {
-                        self.source_sends(model, Message::LateEnd);
+                        self.source_sends(model, Message::ForwardedEnd);
                     }
                     self.source_hangs_up();
                     let number = self.mover().number;
@@ -293,12 +293,12 @@ impl World {
                 sent(&pages)
             }
             (Action::PeekDirty, done) => {
-                Event::Peeked { dirty: self.origin().changed(), dont_care: dont_care(done) }
+                Event::Peeked { dirty: self.origin().changed(), page_hints: page_hints(done) }
             }
             (Action::TakeDirty, done) => {
                 let dirty = self.origin().changed();
                 self.origin().dirty = [false; PAGES];
-                Event::Dirty { dirty, dont_care: dont_care(done) }
+                Event::Dirty { dirty, page_hints: page_hints(done) }
             }
             (Action::Stop { .. }, done) => self.stop(done),
             (Action::SendLast { pages, follow, hold }, _) => {
@@ -329,15 +329,15 @@ impl World {
         let number = self.mover().number;
         let origin = self.origin();
         origin.runs = false;
-        let (dirty, dont_care) = (origin.changed(), dont_care(done));
-        let memory = std::array::from_fn(|n| (!dont_care.contains(n)).then_some(origin.memory[n]));
+        let (dirty, page_hints) = (origin.changed(), page_hints(done));
+        let memory = std::array::from_fn(|n| (!page_hints.contains(n)).then_some(origin.memory[n]));
         self.tries[number].stopped = Some(memory);
         Event::Stopped(Stopped {
             requested: Duration::ZERO,
             stopped: Duration::ZERO,
             quiescent: done == Done::WellWithoutLastPage,
             dirty,
-            dont_care,
+            page_hints,
             needed: Vec::new(),
         })
     }
@@ -355,6 +355,6 @@ fn sent(pages: &Pages) -> Event {
     Event::Sent(Sent { bytes: full * PAGE as u64, full, ..Sent::default() })
 }
 
-fn dont_care(done: Done) -> Pages {
+fn page_hints(done: Done) -> Pages {
     if done == Done::WellWithoutLastPage { only_last_page() } else { Pages::none(PAGES) }
 }

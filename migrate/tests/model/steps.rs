@@ -122,7 +122,7 @@ impl Moves {
                 steps.push(Step::SourceDoes(Done::Well));
             }
             let looks = matches!(task, Action::Stop { .. } | Action::PeekDirty | Action::TakeDirty);
-            if bounds.dont_care && looks {
+            if bounds.page_hints && looks {
                 steps.push(Step::SourceDoes(Done::WellWithoutLastPage));
             }
             let may_fail = bounds.failures && !matches!(task, Action::SendFollowing(_));

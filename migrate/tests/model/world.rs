@@ -26,7 +26,7 @@ pub struct Bounds {
     /// Whether what the drivers do may fail, and whether somebody may cancel.
     pub failures: bool,
     /// Whether the guest may answer that it does not care for a page.
-    pub dont_care: bool,
+    pub page_hints: bool,
     /// How memory goes over: with [`Mode::Hybrid`] pages follow the commit.
     pub mode: Mode,
     /// Whether the commit goes with the state, rather than when the receiver has applied it.

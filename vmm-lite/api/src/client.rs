@@ -1,6 +1,6 @@
 //! The verbs' side of the control socket.
 
-use super::{Error, PATIENCE, RuntimeDir, descriptors, dir, silence};
+use super::{Error, RuntimeDir, TIMEOUT, descriptors, dir, silence};
 use serde_json::{Value, json};
 use std::{
     io::{self, BufRead, BufReader, Write},
@@ -59,7 +59,7 @@ impl Client {
             })?;
         let lines = BufReader::new(stream);
         let client = Self { name: name.into(), lines, waits: |_| {} };
-        client.stream().set_write_timeout(Some(PATIENCE)).map_err(client.failed("set up"))?;
+        client.stream().set_write_timeout(Some(TIMEOUT)).map_err(client.failed("set up"))?;
         Ok(client)
     }
 
@@ -79,8 +79,8 @@ impl Client {
     ///
     /// # Errors
     /// What the host says.
-    pub fn set_patience(&self, patience: Duration) -> Result<(), Error> {
-        self.stream().set_read_timeout(Some(patience)).map_err(self.failed("set up"))
+    pub fn set_timeout(&self, timeout: Duration) -> Result<(), Error> {
+        self.stream().set_read_timeout(Some(timeout)).map_err(self.failed("set up"))
     }
 
     fn failed(&self, doing: &'static str) -> impl FnOnce(io::Error) -> Error {
@@ -126,7 +126,7 @@ impl Client {
 
     fn wait_gone_for(&mut self, time: Duration) -> Result<(), Error> {
         use std::io::Read;
-        self.set_patience(time)?;
+        self.set_timeout(time)?;
         // What it says in its last moments is not asked for.
         let read = io::copy(&mut self.lines.by_ref().take(ANSWER_MAX), &mut io::sink());
         match read {

@@ -26,7 +26,7 @@ use std::{io, path::PathBuf, time::Duration};
 /// Longest request line, in bytes.
 pub const REQUEST_MAX: usize = 64 << 10;
 /// How long the other side may take over one line that it has begun, or over taking one.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a control socket could not be made or talked to.
 #[derive(thiserror::Error, Debug)]

@@ -23,7 +23,7 @@ use vmm_lite_lab::{
     process::{Process, run as run_command},
     site::Site,
     stats::{Summary, human_ns, summary},
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
 };
 
 use crate::{options::Options, report::three, system::GUEST_IP};
@@ -157,7 +157,7 @@ impl<'s> Guest<'s> {
         let migrate = [&["migrate", NAME, &url, "--json"], plaintext].concat();
         let mut command: Command = self.vmms[from].command(&migrate)?;
         let said = run_command(&mut command)?;
-        self.process.wait(PATIENCE)?;
+        self.process.wait(TIMEOUT)?;
         self.process = destination;
         self.at = to;
         moved(&said).ok_or_else(|| Error::Protocol { what: "figures of a move".into(), said })
@@ -167,7 +167,7 @@ impl<'s> Guest<'s> {
     fn end(mut self) -> Result<()> {
         Store::open(self.site)?.check(CONTENT_MIB)?;
         self.vmms[self.at].json(&["stop", NAME, "--json"])?;
-        self.process.wait(PATIENCE)?;
+        self.process.wait(TIMEOUT)?;
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use vmm_lite_lab::{
     Error, Result,
     images::{image, vmm_lite},
     stats::{Summary, summary},
-    vmm::PATIENCE,
+    vmm::TIMEOUT,
 };
 
 use crate::{
@@ -78,7 +78,7 @@ fn start_vmm_lite(vmm: &Path, hello: &Path) -> Result<u64> {
 fn start_qemu(hello: &Path) -> Result<u64> {
     let mut machine = Machine::start(&Config::new(hello, accel())).map_err(qemu_error)?;
     let spawned = machine.spawned();
-    machine.wait_exit(PATIENCE).map_err(qemu_error)?;
+    machine.wait_exit(TIMEOUT).map_err(qemu_error)?;
     let first =
         machine.console().first_byte().ok_or_else(|| qemu_error("hello printed nothing"))?;
     Ok((first - spawned).as_nanos() as u64)

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use vmm_lite_lab::{
     Error, Result, images::image, probe::Connection, process::Process, redis, site::Site,
-    vmm::PATIENCE,
+    vmm::TIMEOUT,
 };
 
 use crate::system::{DIRTIER_MEMORY_MIB, GUEST_IP, Guest, KV_MEMORY_MIB};
@@ -76,7 +76,7 @@ impl Load {
         if !self.is_kv() {
             return Ok(None);
         }
-        drop(Connection::open_when_up(&site.client, kv_address(), PATIENCE)?);
+        drop(Connection::open_when_up(&site.client, kv_address(), TIMEOUT)?);
         let args = ["-t", "set,get", "-c", "8", "-r", "1000"];
         let load = || redis::background_load(&site.client, kv_address(), &args);
         (self == Self::KvLoaded).then(load).transpose()
@@ -89,7 +89,7 @@ pub const KEPT: (&str, &str) = ("bench:kept", "8f1c29e0-4b7d");
 /// Puts some two megabytes into the key-value store, once it has been started, by redis's own
 /// tools.
 pub fn fill(site: &Site) -> Result<()> {
-    drop(Connection::open_when_up(&site.client, kv_address(), PATIENCE)?);
+    drop(Connection::open_when_up(&site.client, kv_address(), TIMEOUT)?);
     let args = ["-t", "set", "-n", "20000", "-r", "6000", "-d", "256", "-c", "8", "-P", "8"];
     redis::benchmark(&site.client, kv_address(), &args)?;
     let (key, value) = KEPT;

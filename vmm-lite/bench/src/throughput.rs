@@ -14,7 +14,7 @@ use vmm_lite_lab::{
     process::{Process, run as run_command},
     redis::{BenchmarkRow, benchmark},
     site::Site,
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
 };
 
 use crate::{options::Options, system::GUEST_IP};
@@ -90,7 +90,7 @@ fn measure(
     process: Process,
 ) -> Result<Throughput> {
     let at: SocketAddr = format!("{ip}:{PORT}").parse().expect("constants");
-    drop(Connection::open_when_up(&site.client, at, PATIENCE)?);
+    drop(Connection::open_when_up(&site.client, at, TIMEOUT)?);
     let (requests, depth) = (options.requests.to_string(), pipeline.to_string());
     let rows =
         benchmark(&site.client, at, &["-t", "set,get", "-n", &requests, "-c", "50", "-P", &depth])?;

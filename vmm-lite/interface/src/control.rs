@@ -204,9 +204,9 @@ pub struct ControlPage {
     /// not matter **at this instant**: the guest clears it before it next reads or relies on the
     /// page, and in particular clears it before use after any resume. A page sent without its
     /// content reads as anything at the destination.
-    pub dont_care: AtomicU64,
+    pub page_hints: AtomicU64,
     /// Length of the bitmap, in bytes.
-    pub dont_care_len: AtomicU64,
+    pub page_hints_len: AtomicU64,
     /// TSC read by the guest just before its last `Doorbell::QUIESCED` …
     pub quiesced_tsc: AtomicU64,
     /// … and just after that doorbell returned: the blackout that the guest saw.
@@ -232,13 +232,13 @@ pub struct ControlPage {
     /// Who the guest is on the network from the last resume on. Written by the VMM.
     pub address: NetAddress,
 
-    /// A number other than `give_up_answer` asks the guest to give up memory that it does not use:
-    /// to put it aside and mark it in [`dont_care`](Self::dont_care), until it needs it. Written by
-    /// the VMM; may change while the guest runs.
-    pub give_up_request: AtomicU32,
-    /// The last `give_up_request` that the guest answered. Written by the guest before
-    /// [`Doorbell::GAVE_UP`](crate::doorbell::Doorbell::GAVE_UP).
-    pub give_up_answer: AtomicU32,
+    /// A number other than `reclaim_answer` asks the guest to give up memory that it does not use:
+    /// to put it aside and mark it in [`page_hints`](Self::dont_care), until it needs it. Written
+    /// by the VMM; may change while the guest runs.
+    pub reclaim_request: AtomicU32,
+    /// The last `reclaim_request` that the guest answered. Written by the guest before
+    /// [`Doorbell::RECLAIMED`](crate::doorbell::Doorbell::GAVE_UP).
+    pub reclaim_answer: AtomicU32,
     /// 1 while the program has no quiesce hooks: then nothing runs that a quiesce would wait for,
     /// and a guest that is to be moved need not be asked. Written by the guest.
     pub no_quiesce_hooks: AtomicU32,

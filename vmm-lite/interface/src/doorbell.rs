@@ -3,7 +3,7 @@
 //! The guest writes a set of [`Doorbell`] bits to [`PORT`] with a 32-bit `out`. Arguments are in
 //! the control page. The VMM serves the bits in this order and returns to the guest when all are
 //! served: [`CONSOLE`](Doorbell::CONSOLE), [`NET`](Doorbell::NET), [`WAIT`](Doorbell::WAIT),
-//! [`QUIESCED`](Doorbell::QUIESCED), [`GAVE_UP`](Doorbell::GAVE_UP), [`FAULT`](Doorbell::FAULT),
+//! [`QUIESCED`](Doorbell::QUIESCED), [`RECLAIMED`](Doorbell::GAVE_UP), [`FAULT`](Doorbell::FAULT),
 //! [`EXIT`](Doorbell::EXIT). Only the first, while nobody takes what is printed, the third and the
 //! fourth may block.
 
@@ -36,8 +36,8 @@ impl Doorbell {
     /// how. Does not return.
     pub const FAULT: Self = Self(1 << 5);
     /// The guest has given up memory and answers
-    /// [`give_up_request`](crate::control::ControlPage::give_up_request).
-    pub const GAVE_UP: Self = Self(1 << 6);
+    /// [`reclaim_request`](crate::control::ControlPage::give_up_request).
+    pub const RECLAIMED: Self = Self(1 << 6);
 
     /// All bits that have a meaning. The VMM ends a guest that writes another.
     pub const ALL: Self = Self(0x7f);

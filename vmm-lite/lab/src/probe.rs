@@ -55,7 +55,7 @@ pub struct Probe {
 }
 
 /// How long an answer may take before the probe gives the connection up.
-const PATIENCE: Duration = crate::vmm::PATIENCE;
+const TIMEOUT: Duration = crate::vmm::TIMEOUT;
 
 impl Probe {
     /// Connects from `ns` and begins; `pause` is left between an answer and the next request.
@@ -163,10 +163,10 @@ impl Connection {
     /// # Errors
     /// As `TcpStream::connect_timeout`.
     pub fn open(server: SocketAddr) -> std::io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&server, PATIENCE)?;
+        let stream = TcpStream::connect_timeout(&server, TIMEOUT)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
         Ok(Self { stream, buffer: Vec::with_capacity(512) })
     }
 

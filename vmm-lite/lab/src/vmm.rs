@@ -18,7 +18,7 @@ use crate::{
 
 /// How long anything may take before a test gives up. No test says by it how fast something is:
 /// hosts are busy, and some are emulated.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// `vmm-lite` on one host. Each has its own runtime directory and its own identity, as machines
 /// would, and those of one site trust each other.
@@ -125,7 +125,7 @@ impl Vmm {
         let mut all = vec!["receive", "--listen", &url];
         all.extend(args);
         let process = Process::start(self.command(&all)?)?;
-        process.wait_for_line("listening", PATIENCE)?;
+        process.wait_for_line("listening", TIMEOUT)?;
         Ok(process)
     }
 

@@ -27,7 +27,7 @@ use crate::{
 /// one of the shared.
 const DEPTH: u64 = 8;
 /// How long an answer may take.
-const PATIENCE: Duration = crate::vmm::PATIENCE;
+const TIMEOUT: Duration = crate::vmm::TIMEOUT;
 
 /// Writers at work.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Writers {
         for n in 0..count {
             clear.request(&format!("DEL {key}:{n}\r\n")).doing("clear a writer's counter")?;
             let stream = ns
-                .enter(move || TcpStream::connect_timeout(&server, PATIENCE))?
+                .enter(move || TcpStream::connect_timeout(&server, TIMEOUT))?
                 .doing(format!("connect a writer to {server}"))?;
             let requests = format!("INCR {key}:{n}\r\nINCR {key}:all\r\n");
             let stop = Arc::clone(&stop);
@@ -121,8 +121,8 @@ fn write_and_check(
 ) -> std::result::Result<u64, String> {
     let io = |e: std::io::Error| e.to_string();
     stream.set_nodelay(true).map_err(io)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(io)?;
-    stream.set_write_timeout(Some(PATIENCE)).map_err(io)?;
+    stream.set_read_timeout(Some(TIMEOUT)).map_err(io)?;
+    stream.set_write_timeout(Some(TIMEOUT)).map_err(io)?;
     let (mut answers, mut to) = (BufReader::new(stream), stream);
     to.write_all(requests.repeat(DEPTH as usize).as_bytes()).map_err(io)?;
     let (mut sent, mut done, mut shared) = (DEPTH, 0_u64, 0_u64);

@@ -171,7 +171,7 @@ fn start(orders: &Orders) -> Result<Started, Box<dyn std::error::Error>> {
     let guest = clones::seed(&File::from(inherited(orders.seed)?))?;
     let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
     let Place { change, tap } = &orders.place;
-    let size = guest.who.identity.memory_size;
+    let size = guest.manifest.identity.memory_size;
     let claim = super::restore::name_of(&guest, change)?;
     let mut opened = Opened::new(Host::open()?, guest, change, tap.as_deref())?;
     opened.allow_spoofing(orders.confinement.allow_spoofing);

@@ -146,12 +146,12 @@ pub fn run(args: Args) -> super::Result {
     template.seal()?;
     let guest = template.guest()?;
     let wanted = network::Wanted {
-        name: args.prefix.as_deref().unwrap_or(&guest.who.identity.name),
+        name: args.prefix.as_deref().unwrap_or(&guest.manifest.identity.name),
         numbers: Some((args.many.first, args.count)),
         beside: true,
     };
-    let places = args.network.places(&guest.who.identity, wanted)?;
-    args.network.check_neighbours(&guest.who.identity, &places)?;
+    let places = args.network.places(&guest.manifest.identity, wanted)?;
+    args.network.check_neighbours(&guest.manifest.identity, &places)?;
     let how =
         How { reason: ResumeReason::Forked, clock: GuestClock::Jump, confinement, many: args.many };
     let clones = Clones::start(&template, &places, &how)?;

@@ -5,7 +5,7 @@ use serde_json::json;
 use std::{path::PathBuf, process::ExitCode};
 use vmm::{
     kvm::Host,
-    snapshot::{guest::Guest, load, operations::hex},
+    snapshot::{load, operations::hex, saved_vm::SavedVm},
 };
 
 /// Tell what is in a snapshot, having checked all of it
@@ -39,10 +39,10 @@ pub fn run(args: Args) -> super::Result {
         Ok::<_, Error>(())
     })?;
     let header = snapshot.header();
-    let guest = Guest::decode(snapshot.identity(), snapshot.state())?;
-    let identity = &guest.who.identity;
+    let guest = SavedVm::decode(snapshot.identity(), snapshot.state())?;
+    let identity = &guest.manifest.identity;
     let here = Host::open().and_then(|host| host.features()).ok();
-    let missing = here.map(|here| guest.who.features.missing_from(&here));
+    let missing = here.map(|here| guest.manifest.features.missing_from(&here));
     let value = json!({
         "version": format!("{MAJOR}.{}", header.minor),
         "id": hex(&header.id),

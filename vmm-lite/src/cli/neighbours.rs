@@ -8,7 +8,7 @@ use std::{
 
 /// A VM that takes longer to answer is passed over; so are the others when all have taken this
 /// long.
-const PATIENCE: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A VM that has an address.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,12 +25,12 @@ pub fn find(own: &str, addresses: &[IpAddr]) -> Option<Neighbour> {
     if addresses.is_empty() {
         return None;
     }
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     let dir = RuntimeDir::open().ok()?;
     let names = dir.names().ok()?.into_iter().filter(|name| name != own);
     names.take_while(|_| Instant::now() < until).find_map(|name| {
         let mut client = Client::connect_in(&dir, &name).ok()?;
-        client.set_patience(PATIENCE).ok()?;
+        client.set_timeout(TIMEOUT).ok()?;
         let stats = client.call("stats").ok()?;
         let ip = stats["net"]["ip"].as_str()?.split('/').next()?.parse().ok()?;
         addresses.contains(&ip).then_some(Neighbour { name, ip })

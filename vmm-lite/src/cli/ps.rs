@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::{process::ExitCode, time::Duration};
 
 /// A VM that takes longer to answer is shown as one that does not.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// List the VMs that run
 ///
@@ -37,7 +37,7 @@ pub fn run(args: Args) -> super::Result {
 /// What a VM says of itself; `None` where one is only waited for.
 fn ask(dir: &RuntimeDir, name: &str) -> Option<Value> {
     let answer = Client::connect_in(dir, name).and_then(|mut client| {
-        client.set_patience(PATIENCE)?;
+        client.set_timeout(TIMEOUT)?;
         client.call("stats")
     });
     match answer {

@@ -31,7 +31,7 @@ use vmm::{
         address::Address,
         credentials::{self, PLAINTEXT_WARNING},
         destination::{NameError, Names, Offering, Receiver},
-        listener::{self, Door},
+        listener::{self, AccessPolicy},
     },
     vm::{Resources, Vm, VmPhase},
 };
@@ -143,18 +143,18 @@ pub fn run(args: Args) -> super::Result {
         rates: confinement.rates,
     };
     // The signer has read its key meanwhile.
-    let door = match signing {
+    let policy = match signing {
         Some((dir, starting)) => {
             let signing = starting.finish()?;
             let certificate = signing.certificate.clone();
             let key = signing.into_key(signer::Side::Destination);
             let credentials = credentials::for_receiving(&dir, certificate, key)?;
             // Another user may not be able to read the directory.
-            Door::tls(credentials, (!confinement.opens_nothing()).then_some(dir))
+            AccessPolicy::tls(credentials, (!confinement.opens_nothing()).then_some(dir))
         }
         None => {
             eprintln!("vmm-lite: warning: {PLAINTEXT_WARNING}");
-            Door::Plaintext
+            AccessPolicy::Plaintext
         }
     };
     let listener = listen(&args.listen)?;
@@ -164,7 +164,7 @@ pub fn run(args: Args) -> super::Result {
     eprintln!("vmm-lite: listening on {}", args.listen);
     // What serves the source has it, for as long as there is one to be served.
     let moves = Arc::downgrade(&receiver);
-    listener::serve(listener, receiver, door)?;
+    listener::serve(listener, receiver, policy)?;
     confine::enter(Thread::Main)?;
     confinement.watch()?;
     let Some(vm) = wait(&arrivals, &signals)? else {

@@ -10,8 +10,8 @@ use vmm::{
     snapshot::{
         GuestClock,
         clones::Template,
-        guest::Guest,
         lazy, load,
+        saved_vm::SavedVm,
         start::{Change, Opened},
     },
     vm::ResumeReason,
@@ -93,12 +93,12 @@ pub fn run(args: Args) -> super::Result {
     let guest = load::guest(&snapshot)?;
     let host = Host::open()?;
     let test = host.begin_self_test();
-    guest.who.fits(&host.features()?)?;
-    let name = args.name.as_deref().unwrap_or(&guest.who.identity.name);
+    guest.manifest.fits(&host.features()?)?;
+    let name = args.name.as_deref().unwrap_or(&guest.manifest.identity.name);
     let numbers = args.count.map(|count| (args.many.first, count));
     let wanted = network::Wanted { name, numbers, beside: false };
-    let places = args.network.places(&guest.who.identity, wanted)?;
-    args.network.check_neighbours(&guest.who.identity, &places)?;
+    let places = args.network.places(&guest.manifest.identity, wanted)?;
+    args.network.check_neighbours(&guest.manifest.identity, &places)?;
     if let Some(count) = args.count {
         args.many.metrics(count as usize)?;
         let template = Template::new()?;
@@ -112,7 +112,7 @@ pub fn run(args: Args) -> super::Result {
     }
     let [place] = &places[..] else { return Err("one VM has one place".into()) };
     let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
-    let memory = guest.who.identity.memory_size;
+    let memory = guest.manifest.identity.memory_size;
     let claim = name_of(&guest, &place.change)?;
     let mut opened = Opened::new(host, guest, &place.change, place.tap.as_deref())?;
     opened.allow_spoofing(confinement.allow_spoofing);
@@ -144,7 +144,7 @@ pub fn run(args: Args) -> super::Result {
 ///
 /// # Errors
 /// When another VM has it.
-pub(super) fn name_of(guest: &Guest, change: &Change) -> Result<Claim, api::Error> {
-    let name = change.name.as_ref().unwrap_or(&guest.who.identity.name);
+pub(super) fn name_of(guest: &SavedVm, change: &Change) -> Result<Claim, api::Error> {
+    let name = change.name.as_ref().unwrap_or(&guest.manifest.identity.name);
     RuntimeDir::open()?.claim(name)
 }

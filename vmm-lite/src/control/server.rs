@@ -6,7 +6,7 @@ use super::{
     copies, moves,
 };
 use crate::metrics;
-use api::{Claim, Error, PATIENCE, Request, descriptors::Incoming, request};
+use api::{Claim, Error, Request, TIMEOUT, descriptors::Incoming, request};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::{
@@ -137,7 +137,7 @@ impl Server {
 
     fn try_accept(&self, vm: &Vm) -> io::Result<()> {
         let (stream, _) = self.claim.listener().accept()?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
         let Some(session) = self.admission.admit(&stream)? else { return Ok(()) };
         let (vm, answering) = (vm.clone(), Arc::clone(&self.answering));
         let thread =

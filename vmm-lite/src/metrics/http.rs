@@ -32,7 +32,7 @@ const CONNECTIONS_MAX: usize = 16;
 /// Longest request, in bytes.
 const REQUEST_MAX: usize = 4 << 10;
 /// How long a connection may last.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// Less than the smallest of stacks that make room for what is printed.
 const STACK: usize = 128 << 10;
 
@@ -206,7 +206,7 @@ fn serve(listener: &Listener, vm: &OnceLock<Vm>) {
                 if connections.len() == CONNECTIONS_MAX {
                     connections.remove(0);
                 }
-                let (until, request, answer) = (now + PATIENCE, Vec::new(), Vec::new());
+                let (until, request, answer) = (now + TIMEOUT, Vec::new(), Vec::new());
                 connections.push(Connection { stream, until, request, answer });
             }
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}

@@ -10,7 +10,7 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
-use vmm_lite_lab::{net::Namespace, probe::Connection, vmm::PATIENCE};
+use vmm_lite_lab::{net::Namespace, probe::Connection, vmm::TIMEOUT};
 
 /// The port that the guests listen at.
 pub const PORT: u16 = 6379;
@@ -93,7 +93,7 @@ impl Client {
     /// Connects as soon as somebody listens.
     pub fn start(ns: &Namespace, mut talk: Talk) -> Self {
         let address = SocketAddr::from(([10, 0, 0, 2], PORT));
-        drop(Connection::open_when_up(ns, address, PATIENCE).unwrap());
+        drop(Connection::open_when_up(ns, address, TIMEOUT).unwrap());
         let stream = ns.enter(move || TcpStream::connect(address)).unwrap().unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(LOOK)).unwrap();
@@ -113,7 +113,7 @@ impl Client {
     /// was told before is lost.
     #[track_caller]
     pub fn hears(&self, what: &str) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         let mut told = self.shared.told();
         // One answer may have been on its way already.
         let enough = told.answers + 2;

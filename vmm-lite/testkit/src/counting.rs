@@ -11,7 +11,7 @@ use vmm_lite_interface::doorbell::{Doorbell, PORT};
 
 const COUNTER: u64 = 0x18_0000;
 const OTHER: u64 = 0x19_0000;
-pub use vmm_lite_lab::vmm::PATIENCE;
+pub use vmm_lite_lab::vmm::TIMEOUT;
 
 guest!(
     counts,
@@ -73,7 +73,7 @@ pub fn vm(memory: u64) -> Vm {
 
 /// Waits until the guest has counted on.
 pub fn counts_on(vm: &Vm) {
-    let (from, deadline) = (counted(vm), Instant::now() + PATIENCE);
+    let (from, deadline) = (counted(vm), Instant::now() + TIMEOUT);
     while counted(vm) < from + 5 {
         assert!(Instant::now() < deadline, "the guest does not run");
         std::thread::yield_now();

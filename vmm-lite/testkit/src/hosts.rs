@@ -5,7 +5,7 @@ use vmm_lite_lab::{
     images::image,
     process::Process,
     site::Site,
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
 };
 
 /// Where destinations listen.
@@ -57,7 +57,7 @@ impl Lab {
         self.migrate(options).unwrap_or_else(|e| {
             panic!("{what}: {e}\n{}\n{}", self.vm.output(), destination.output())
         });
-        assert!(self.vm.wait(PATIENCE).unwrap().success(), "{what}: {}", self.vm.output());
+        assert!(self.vm.wait(TIMEOUT).unwrap().success(), "{what}: {}", self.vm.output());
         self.vm = destination;
         self.at = 1 - self.at;
         self.client.hears(what);

@@ -10,7 +10,7 @@ use nix::{
     unistd::Pid,
 };
 use std::{collections::BTreeMap, fs, net::TcpStream, time::Instant};
-use vmm_lite_lab::{images::image, process::Process, vmm::PATIENCE};
+use vmm_lite_lab::{images::image, process::Process, vmm::TIMEOUT};
 
 const ARGS: [&str; 9] =
     ["--name", "d", "--memory", "32M", "--seccomp", "trap", "--", "--pages", "2048"];
@@ -51,13 +51,13 @@ fn dirtier(lab: &Trapped, fail: &str) -> Process {
         command.env("VMM_LITE_FAIL_POINT", fail);
     }
     let vm = Process::start(command).unwrap();
-    vm.wait_for_line("passes=", PATIENCE).unwrap();
+    vm.wait_for_line("passes=", TIMEOUT).unwrap();
     vm
 }
 
 /// Waits until no thread of a process is called that.
 fn without(pid: u32, names: &[&str]) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while names.iter().any(|name| threads(pid).contains_key(*name)) {
         assert!(Instant::now() < deadline, "{:?}", threads(pid).keys());
         std::thread::yield_now();
@@ -75,7 +75,7 @@ fn a_vm_that_was_received_keeps_nothing_that_one_has_not_which_was_run() {
         let received = there.receive(7000, &["--seccomp", "trap"]).unwrap();
         let pid = received.pid();
         here.json(&["migrate", mode, &there.url(7000), "--mode", mode, "--json"]).unwrap();
-        received.wait_for_line("passes=", PATIENCE).unwrap();
+        received.wait_for_line("passes=", TIMEOUT).unwrap();
         without(pid, &["accept", "receive"]);
         let mut wider = Vec::new();
         for (name, status) in threads(pid) {
@@ -135,7 +135,7 @@ fn dirtier_named(lab: &Trapped, name: &str) -> Process {
     let path = image("dirtier").unwrap();
     let args: Vec<&str> = ARGS.iter().map(|arg| if *arg == "d" { name } else { arg }).collect();
     let vm = lab.vmms[0].run(&path, &args).unwrap();
-    vm.wait_for_line("passes=", PATIENCE).unwrap();
+    vm.wait_for_line("passes=", TIMEOUT).unwrap();
     vm
 }
 
@@ -167,9 +167,9 @@ fn what_waits_for_the_source_of_a_vm_has_only_the_rights_for_that() {
         let mut command = here.command(&["migrate", "d", &url, "--mode", "hybrid"]).unwrap();
         command.args(["--bandwidth", "40MB"]);
         let _migrate = Process::start(command).unwrap();
-        source.wait_for_line("fail point source.following: Stop", PATIENCE).unwrap();
+        source.wait_for_line("fail point source.following: Stop", TIMEOUT).unwrap();
         let filters = if thread == "accept" { "2" } else { "3" };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let status = loop {
             let threads = threads(received.pid());
             if threads[thread]["Seccomp_filters"] == filters
@@ -186,7 +186,7 @@ fn what_waits_for_the_source_of_a_vm_has_only_the_rights_for_that() {
         let tid = Pid::from_raw(status["Pid"].parse().unwrap());
         put_call(tid, call, args);
         ptrace::detach(tid, None::<Signal>).unwrap();
-        let ended = received.wait(PATIENCE).unwrap();
+        let ended = received.wait(TIMEOUT).unwrap();
         use std::os::unix::process::ExitStatusExt;
         assert_eq!(ended.signal(), Some(libc::SIGSYS), "{thread}, call {call}");
     }

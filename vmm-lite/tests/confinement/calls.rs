@@ -16,7 +16,7 @@ use std::{
 };
 use testkit::guest::kvm;
 use vmm::host::confine::Thread;
-use vmm_lite_lab::{images::image, probe::Connection, vmm::PATIENCE};
+use vmm_lite_lab::{images::image, probe::Connection, vmm::TIMEOUT};
 
 /// The kinds of thread, and for each a call that others may make, so that it is the thread's own
 /// filter which forbids it.
@@ -200,11 +200,11 @@ fn the_thread_that_announces_a_copy_is_confined() {
     let args = ["--name", "kv", "--memory", "16M", "--tap", "tap0", "--ip", "10.0.0.2/24"];
     let mut vm = here.run(&image("kv").unwrap(), &args).unwrap();
     let guest = "10.0.0.2:6379".parse().unwrap();
-    drop(Connection::open_when_up(&client, guest, PATIENCE).unwrap());
+    drop(Connection::open_when_up(&client, guest, TIMEOUT).unwrap());
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("kv.snap").to_str().unwrap().to_owned();
     here.json(&["snapshot", "kv", &file, "--stop", "--json"]).unwrap();
-    vm.wait(PATIENCE).unwrap();
+    vm.wait(TIMEOUT).unwrap();
     let caught = || {
         let command = here.command(&["restore", &file, "--tap", "tap0"]).unwrap();
         Caught::new(command, Thread::Announce)

@@ -20,7 +20,7 @@ use vmm_lite_interface::{
     doorbell::{Doorbell, PORT},
     layout::{CONSOLE_IN, CONSOLE_OUT},
 };
-use vmm_lite_lab::vmm::PATIENCE;
+use vmm_lite_lab::vmm::TIMEOUT;
 
 guest!(
     says_hi_and_waits,
@@ -224,7 +224,7 @@ impl Confined {
 
     /// Waits until there is no thread of that kind any more.
     pub fn without(&self, kind: Thread) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let is = |name: String| name.trim_end() == kind.name();
         let tasks = || fs::read_dir(format!("/proc/{}/task", self.pid)).unwrap();
         while tasks()
@@ -237,7 +237,7 @@ impl Confined {
 
     /// The thread of that kind, once it has its filter.
     pub fn thread(&self, kind: Thread) -> Pid {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             for task in fs::read_dir(format!("/proc/{}/task", self.pid)).unwrap() {
                 let path = task.unwrap().path();

@@ -8,7 +8,7 @@ use crate::{
 use std::{collections::BTreeMap, fs, net::SocketAddr, time::Instant};
 use testkit::guest::kvm;
 use vmm::host::confine::Thread;
-use vmm_lite_lab::{images::image, probe::Connection, process::Process, skipped, vmm::PATIENCE};
+use vmm_lite_lab::{images::image, probe::Connection, process::Process, skipped, vmm::TIMEOUT};
 
 const NOBODY: u32 = 65_534;
 const BECOME_NOBODY: [&str; 6] = ["--user", "65534", "--group", "65534", "--seccomp", "trap"];
@@ -32,7 +32,7 @@ pub fn rights_left(pid: u32, uid: u32, gid: u32) -> Vec<String> {
     const CAP_SYS_NICE: &str = "0000000000800000";
     for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
         let path = task.unwrap().path().join("status");
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut text = fs::read_to_string(&path).unwrap();
         // One that has just begun is about to give up what it was born with.
         while is_beginning(&fields(&text)) && Instant::now() < deadline {
@@ -103,7 +103,7 @@ fn root_is_given_up(test: &str, how: fn(&str) -> Become) {
     let args = ["--name", "kv", "--memory", "16M", "--tap", "tap0", "--ip", "10.0.0.2/24"];
     let vm = here.run(&image("kv").unwrap(), &[&args[..], &user].concat()).unwrap();
     let guest: SocketAddr = "10.0.0.2:6379".parse().unwrap();
-    let mut connection = Connection::open_when_up(&client, guest, PATIENCE).unwrap();
+    let mut connection = Connection::open_when_up(&client, guest, TIMEOUT).unwrap();
     assert_eq!(left(vm.pid()), [""; 0]);
     let unnamed = there.receive(7000, &user).unwrap_err().to_string();
     assert!(unnamed.contains("give the VM's name here too"), "{unnamed}");
@@ -148,7 +148,7 @@ fn copies_give_root_up(test: &str, how: fn(&str) -> Become) {
     let args = ["--name", "kv", "--memory", "16M", "--tap", "tap0", "--ip", "10.0.0.2/24"];
     let vm = here.run(&image("kv").unwrap(), &[&args[..], &user].concat()).unwrap();
     let reach = |address: &str, vm: &Process| {
-        Connection::open_when_up(&client, address.parse().unwrap(), PATIENCE)
+        Connection::open_when_up(&client, address.parse().unwrap(), TIMEOUT)
             .unwrap_or_else(|e| panic!("{e}; the VM's process said:\n{}", vm.output()))
     };
     assert_eq!(reach("10.0.0.2:6379", &vm).request("SET a kept\r\n").unwrap(), "+OK");
@@ -160,7 +160,7 @@ fn copies_give_root_up(test: &str, how: fn(&str) -> Become) {
     for from in [["fork", "kv"], ["restore", &file]] {
         let verb = [&from[..], &["--count", "2", "--json"], &network, &user].concat();
         let clones = Process::start(here.command(&verb).unwrap()).unwrap();
-        let report = clones.wait_for_line("\"clones\"", PATIENCE).unwrap();
+        let report = clones.wait_for_line("\"clones\"", TIMEOUT).unwrap();
         let report: serde_json::Value = serde_json::from_str(&report).unwrap();
         for n in 0..2 {
             let pid = report["clones"][n]["pid"].as_u64().unwrap() as u32;

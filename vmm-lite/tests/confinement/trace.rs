@@ -16,12 +16,12 @@ use std::{
     time::Instant,
 };
 use vmm::host::confine::Thread;
-use vmm_lite_lab::vmm::PATIENCE;
+use vmm_lite_lab::vmm::TIMEOUT;
 
 /// Stops a thread that waits in a system call and has it make another one instead, as one would
 /// that a guest has got hold of. The registers of before are returned.
 pub fn put_call(thread: Pid, call: i64, args: [u64; 3]) -> libc::user_regs_struct {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     ptrace::seize(thread, ptrace::Options::empty()).unwrap();
     loop {
         ptrace::interrupt(thread).unwrap();

@@ -7,7 +7,7 @@ use vmm_lite_lab::{
     probe::Connection,
     process::Process,
     site::Site,
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
 };
 
 /// Two hosts whose VMs say which system call their filters lack.
@@ -27,7 +27,7 @@ impl Trapped {
 
 /// Ends a process and returns what it lacked.
 pub fn lacking(mut process: Process) -> Vec<String> {
-    process.wait(PATIENCE).unwrap();
+    process.wait(TIMEOUT).unwrap();
     let output = process.output();
     output.lines().filter(|l| l.contains("made the system call")).map(str::to_owned).collect()
 }
@@ -56,7 +56,7 @@ fn all_verbs_work(test: &str, confined: &[&'static str]) {
     let mut vm = here.run(&kv, &with(&args)).unwrap();
     let guest: SocketAddr = "10.0.0.2:6379".parse().unwrap();
     let mut verbs = Vec::new();
-    match Connection::open_when_up(&client, guest, PATIENCE) {
+    match Connection::open_when_up(&client, guest, TIMEOUT) {
         Ok(mut connection) => {
             for (from, to) in [(&here, &there), (&there, &here)] {
                 let mut verb = |args: &[&str]| {
@@ -91,10 +91,10 @@ fn all_verbs_work(test: &str, confined: &[&'static str]) {
     let args = ["--name", "d", "--memory", "16M"];
     let args = [&with(&args)[..], &["--", "--pages", "64"]].concat();
     let vm = here.run(&image("dirtier").unwrap(), &args).unwrap();
-    vm.wait_for_line("nonce", PATIENCE).unwrap();
+    vm.wait_for_line("nonce", TIMEOUT).unwrap();
     let mut console = Process::start(here.command(&["console", "d"]).unwrap()).unwrap();
     console.stdin().unwrap().write_all(b"to nobody\n").unwrap();
-    if let Err(e) = console.wait_for_line("nonce", PATIENCE) {
+    if let Err(e) = console.wait_for_line("nonce", TIMEOUT) {
         verbs.push(format!("console: {e}"));
     }
     let file = std::env::temp_dir().join(format!(
@@ -123,7 +123,7 @@ fn all_verbs_work(test: &str, confined: &[&'static str]) {
         let (name, clone) = if how.contains(&"--count") { ("d-1", "d-1-1") } else { ("d", "d-1") };
         let restore = [&["restore", path], how, &trap].concat();
         let copy = Process::start(here.command(&restore).unwrap()).unwrap();
-        if let Err(e) = copy.wait_for_line("passes=", PATIENCE) {
+        if let Err(e) = copy.wait_for_line("passes=", TIMEOUT) {
             verbs.push(format!("{restore:?}: {e}"));
         }
         for args in [

@@ -27,7 +27,7 @@ fn a_machine_is_told_why_it_runs_and_what_time_it_is() {
         let began = std::time::UNIX_EPOCH.elapsed().unwrap() - CLOCKS_DIFFER;
         let reader = load::open(file.try_clone().unwrap()).unwrap();
         let guest = load::guest(&reader).unwrap();
-        let other = Vm::prepare(guest.who.identity.clone(), None, Console::new(None)).unwrap();
+        let other = Vm::prepare(guest.manifest.identity.clone(), None, Console::new(None)).unwrap();
         load::memory(&reader, other.ram()).unwrap();
         let mut held = other.hold().unwrap();
         let away = guest.age();
@@ -57,7 +57,7 @@ fn a_machine_whose_memory_is_lost_is_not_waited_for() {
     let vm = vm(2 << 20);
     counts_on(&vm);
     drop(vm.ram().expect(Supply::Snapshot, 3).unwrap());
-    let within = Some((Instant::now(), PATIENCE));
+    let within = Some((Instant::now(), TIMEOUT));
     let waited = vm.wait_complete(CallOff::NEVER.within(within), &mut |_| true);
     assert!(matches!(waited, Err(Incomplete::Lost(_))), "{waited:?}");
 }
@@ -75,7 +75,7 @@ fn a_machine_that_is_paused_before_it_runs_is_told_why_it_runs_once_it_does() {
     let reader = load::open(file).unwrap();
     let mut guest = load::guest(&reader).unwrap();
     let address = start::change(&mut guest, &start::Change::default()).unwrap();
-    let other = Vm::prepare(guest.who.identity.clone(), None, Console::new(None)).unwrap();
+    let other = Vm::prepare(guest.manifest.identity.clone(), None, Console::new(None)).unwrap();
     load::memory(&reader, other.ram()).unwrap();
     let (held, clock) = (other.hold().unwrap(), GuestClock::Continue);
     held.hold_for_operator().unwrap();
@@ -154,7 +154,7 @@ fn a_day_in_a_file_passes_for_the_guest_or_not_as_is_wanted() {
     for clock in [GuestClock::Continue, GuestClock::Jump] {
         let reader = load::open(old.try_clone().unwrap()).unwrap();
         let guest = load::guest(&reader).unwrap();
-        let other = Vm::prepare(guest.who.identity.clone(), None, Console::new(None)).unwrap();
+        let other = Vm::prepare(guest.manifest.identity.clone(), None, Console::new(None)).unwrap();
         load::memory(&reader, other.ram()).unwrap();
         let held = other.hold().unwrap();
         start::run(held, &guest, &Address::default(), ResumeReason::Restored, clock).unwrap();

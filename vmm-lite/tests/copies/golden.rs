@@ -38,18 +38,18 @@ fn snapshots_of_older_versions_load() {
         assert_eq!(snapshot.header().notes.map(|n| n.pages_dont_care), (minor > 0).then_some(2));
         let guest = load::guest(&snapshot).unwrap();
         assert_eq!(
-            (guest.who.identity.name.as_str(), guest.who.identity.memory_size),
+            (guest.manifest.identity.name.as_str(), guest.manifest.identity.memory_size),
             ("counts", 2 << 20)
         );
         assert!(guest.state.vcpu.regs.rip > 0x10_0000 && guest.state.clock.mono_ns > 0);
         if !kvm() {
             continue;
         }
-        let version = guest.who.identity.interface_version;
+        let version = guest.manifest.identity.interface_version;
         if version != INTERFACE_VERSION {
             // The file is read; its guest speaks to a VMM that is no more.
             assert!(start::change(&mut guest.clone(), &start::Change::default()).is_err());
-        } else if let Err(e) = guest.who.fits(&Host::open().unwrap().features().unwrap()) {
+        } else if let Err(e) = guest.manifest.fits(&Host::open().unwrap().features().unwrap()) {
             vmm_lite_lab::skipped(name, e);
         } else {
             assert_eq!(run(open()), 5, "{name}");

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
-use testkit::counting::{PATIENCE, counted, counts_on, vm};
+use testkit::counting::{TIMEOUT, counted, counts_on, vm};
 use testkit::guest::kvm;
 use vmm::{
     devices::console::Console,
@@ -21,8 +21,8 @@ use vmm::{
     snapshot::{
         Error, GuestClock,
         copy::{self, Copied, Mode},
-        guest::{Guest, Who},
         load, revert,
+        saved_vm::{SavedVm, VmManifest},
         sink::{FileSink, Sink},
         start,
     },
@@ -38,9 +38,9 @@ fn snapshot(vm: &Vm, base: Option<File>, way: Way) -> (File, Copied) {
     let base = base.map(|base| load::open(base).unwrap());
     let mut sink = FileSink::new(file.try_clone().unwrap(), vm.ram().pages(), base).unwrap();
     let copied = way(vm, &mut sink).unwrap();
-    let guest = Guest { who: Who::of(vm), state: copied.state.clone() };
+    let guest = SavedVm { manifest: VmManifest::of(vm), state: copied.state.clone() };
     let notes = Notes { taken_ns: 1, pages_dont_care: 2, ..Notes::default() };
-    sink.finish([7; 16], &guest, &copied.dont_care, notes).unwrap();
+    sink.finish([7; 16], &guest, &copied.page_hints, notes).unwrap();
     (file, copied)
 }
 
@@ -48,12 +48,12 @@ fn snapshot(vm: &Vm, base: Option<File>, way: Way) -> (File, Copied) {
 fn with_state(vm: &Vm, change: impl FnOnce(&mut VmState)) -> File {
     let (file, copied) = snapshot(vm, None, ON_WRITE);
     let reader = load::open(file).unwrap();
-    let mut guest = Guest { who: Who::of(vm), state: copied.state };
+    let mut guest = SavedVm { manifest: VmManifest::of(vm), state: copied.state };
     change(&mut guest.state);
     let changed = tempfile::tempfile().unwrap();
     let mut sink = FileSink::new(changed.try_clone().unwrap(), vm.ram().pages(), None).unwrap();
     reader.each(|page, _, content| sink.pages(&[(page as usize, *content)])).unwrap();
-    sink.finish([8; 16], &guest, &copied.dont_care, Notes::default()).unwrap();
+    sink.finish([8; 16], &guest, &copied.page_hints, Notes::default()).unwrap();
     changed
 }
 
@@ -62,7 +62,7 @@ fn run(file: File) -> i32 {
     let snapshot = load::open(file).unwrap();
     let mut guest = load::guest(&snapshot).unwrap();
     let address = start::change(&mut guest, &start::Change::default()).unwrap();
-    let vm = Vm::prepare(guest.who.identity.clone(), None, Console::new(None)).unwrap();
+    let vm = Vm::prepare(guest.manifest.identity.clone(), None, Console::new(None)).unwrap();
     load::memory(&snapshot, vm.ram()).unwrap();
     let (held, clock) = (vm.hold().unwrap(), GuestClock::Continue);
     start::run(held, &guest, &address, ResumeReason::Restored, clock).unwrap();

@@ -27,7 +27,7 @@ fn every_way_of_copying_copies_one_instant() {
         }
     }
     // One that is paused is copied as it is, and stays paused.
-    vm.quiesce(PATIENCE).unwrap().hold_for_operator().unwrap();
+    vm.quiesce(TIMEOUT).unwrap().hold_for_operator().unwrap();
     let (file, copied) = snapshot(&vm, None, AS_IT_GOES);
     assert_eq!((copied.mode, copied.phases), (Mode::Paused, None));
     assert_eq!(run(file), 5);

@@ -10,7 +10,7 @@ use crate::{
     },
 };
 use vmm::fail_point::Action;
-use vmm_lite_lab::vmm::PATIENCE;
+use vmm_lite_lab::vmm::TIMEOUT;
 
 /// The words of a destination that gives a move up: of one that had begun, and of one that never
 /// did.
@@ -45,7 +45,7 @@ fn settles(mut attempt: Attempt<'_>) {
 }
 
 fn source_dies(mut attempt: Attempt<'_>) {
-    attempt.source.wait(PATIENCE).unwrap();
+    attempt.source.wait(TIMEOUT).unwrap();
     let case = attempt.case;
     if case.row.when == When::Before {
         attempt.says(Destination, 1, &GIVES_UP);
@@ -61,14 +61,14 @@ fn source_dies(mut attempt: Attempt<'_>) {
 /// The source is away for longer than the destination waits for its memory, which is the end of the
 /// VM.
 fn is_mourned(attempt: &mut Attempt<'_>) {
-    let status = attempt.destination.wait(PATIENCE).unwrap();
+    let status = attempt.destination.wait(TIMEOUT).unwrap();
     let said = attempt.destination.output();
     assert_eq!(status.code(), Some(125), "{}: {said}", attempt.case);
     assert!(said.contains("the VM is lost"), "{}: {said}", attempt.case);
 }
 
 fn destination_dies(mut attempt: Attempt<'_>) {
-    attempt.destination.wait(PATIENCE).unwrap();
+    attempt.destination.wait(TIMEOUT).unwrap();
     let case = attempt.case;
     attempt.until("the verb ends, or the source asks", |this| {
         this.moved().is_some() || this.source.output().contains(ASKS)

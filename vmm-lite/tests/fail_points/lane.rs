@@ -19,12 +19,12 @@ use std::{
     time::{Duration, Instant},
 };
 use testkit::client::{Client, PORT as GUEST_PORT, Talk};
-use vmm::fail_point::{Action, CHOICE, PATIENCE as SILENCE};
+use vmm::fail_point::{Action, CHOICE, TIMEOUT as SILENCE};
 use vmm_lite_lab::{
     images::image,
     process::Process,
     site::Site,
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
 };
 
 const PORT: u16 = 7000;
@@ -88,7 +88,7 @@ impl Lane {
             command.env(SILENCE, SHORT);
         }
         let process = Process::start(command).unwrap();
-        process.wait_for_line("listening", PATIENCE).unwrap();
+        process.wait_for_line("listening", TIMEOUT).unwrap();
         process
     }
 
@@ -101,7 +101,7 @@ impl Lane {
         let runtime = self.vmms[side as usize].identity();
         let socket = runtime.with_file_name("vmm-lite").join(format!("{name}.sock"));
         let mut stream = UnixStream::connect(socket).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream.write_all(format!("{{\"verb\":\"{verb}\"}}\n").as_bytes()).ok()?;
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).ok()?;
@@ -141,7 +141,7 @@ impl<'l> Attempt<'l> {
         let migrate = Process::start(lane.vmms[0].command(&args).unwrap()).unwrap();
         let this = Self { lane, case, source, destination, migrate, client, frozen: None };
         let line = format!("fail point {}: {:?}", case.row.point, case.action);
-        this.process(case.row.side).wait_for_line(&line, PATIENCE).unwrap_or_else(|_| {
+        this.process(case.row.side).wait_for_line(&line, TIMEOUT).unwrap_or_else(|_| {
             panic!("{case}: nobody got there\n{}", this.said());
         });
         this
@@ -189,7 +189,7 @@ impl<'l> Attempt<'l> {
     /// Waits until something is so. Meanwhile there are never two.
     #[track_caller]
     pub fn until(&mut self, what: &str, mut so: impl FnMut(&mut Self) -> bool) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while !so(self) {
             let (here, there) = (self.runs(Source), self.runs(Destination));
             assert!(!(here && there), "{}: two run\n{}", self.case, self.said());
@@ -214,7 +214,7 @@ impl<'l> Attempt<'l> {
         if self.migrate.is_running() {
             return None;
         }
-        Some(self.migrate.wait(PATIENCE).unwrap().success())
+        Some(self.migrate.wait(TIMEOUT).unwrap().success())
     }
 
     /// The VM runs on a side, and on no other, as whoever it talks to notices.
@@ -230,7 +230,7 @@ impl<'l> Attempt<'l> {
     /// It left the source.
     pub fn has_moved(&mut self) {
         self.lives(Destination);
-        let ended = self.source.wait(PATIENCE);
+        let ended = self.source.wait(TIMEOUT);
         let well = ended.is_ok_and(|status| status.success());
         assert!(well, "{}: the source does not end\n{}", self.case, self.said());
     }
@@ -259,7 +259,7 @@ impl<'l> Attempt<'l> {
         let elsewhere = self.lane.receive(&self.case, true, "");
         let url = self.lane.url(true);
         self.move_to(&url);
-        assert!(self.source.wait(PATIENCE).unwrap().success(), "{}", self.said());
+        assert!(self.source.wait(TIMEOUT).unwrap().success(), "{}", self.said());
         self.client.hears("the VM is elsewhere");
         self.thaw();
         self.says(Destination, 1, &["did not arrive"]);

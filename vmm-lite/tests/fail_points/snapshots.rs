@@ -15,7 +15,7 @@ use vmm_lite_lab::{
     images::image,
     process::Process,
     site::Site,
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
 };
 
 /// Those of this file.
@@ -84,7 +84,7 @@ impl Lab {
 
 /// Waits until `process` has got to the point and stands still there, and lets it go on.
 fn freeze_and_thaw(process: &Process, point: &str) {
-    process.wait_for_line(&format!("fail point {point}"), PATIENCE).unwrap();
+    process.wait_for_line(&format!("fail point {point}"), TIMEOUT).unwrap();
     let id = Id::Pid(Pid::from_raw(process.pid().cast_signed()));
     waitid(id, WaitPidFlag::WSTOPPED | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
     process.signal(Signal::SIGCONT).unwrap();
@@ -99,8 +99,8 @@ fn a_snapshot_whose_writer_fails_costs_nothing() {
         let before = lab.bytes();
         let args = ["snapshot", "d", &lab.file(), "--json"];
         let mut verb = lab.start(&args, &format!("{point}=kill"));
-        verb.wait_for_line(point, PATIENCE).unwrap();
-        assert!(!verb.wait(PATIENCE).unwrap().success());
+        verb.wait_for_line(point, TIMEOUT).unwrap();
+        assert!(!verb.wait(TIMEOUT).unwrap().success());
         assert!(lab.bytes() == before, "{point}: what was there is there no more");
         client.hears(point);
         let left = lab.files();
@@ -108,7 +108,7 @@ fn a_snapshot_whose_writer_fails_costs_nothing() {
         assert_eq!(lab.files(), 1, "{point}: {left} files were there, and the next does not clean");
         let mut verb = lab.start(&args, &format!("{point}=stop"));
         freeze_and_thaw(&verb, point);
-        assert!(verb.wait(PATIENCE).unwrap().success(), "{point}: {}", verb.output());
+        assert!(verb.wait(TIMEOUT).unwrap().success(), "{point}: {}", verb.output());
         client.hears(point);
         assert_eq!(lab.files(), 1, "{point}");
         lab.is_whole();
@@ -126,14 +126,14 @@ fn a_vm_that_fails_while_it_is_saved_leaves_no_file() {
         let mut verb = lab.start(&args, "");
         if action == "stop" {
             freeze_and_thaw(&vm, POINT);
-            assert!(verb.wait(PATIENCE).unwrap().success(), "{}", verb.output());
+            assert!(verb.wait(TIMEOUT).unwrap().success(), "{}", verb.output());
             lab.is_whole();
             client.hears(action);
             std::fs::remove_file(lab.file()).unwrap();
             continue;
         }
-        vm.wait_for_line(POINT, PATIENCE).unwrap();
-        assert!(!verb.wait(PATIENCE).unwrap().success());
+        vm.wait_for_line(POINT, TIMEOUT).unwrap();
+        assert!(!verb.wait(TIMEOUT).unwrap().success());
         assert_eq!(lab.files(), 0, "{action}");
         if action == "error" {
             assert!(verb.output().contains("a test wants it to fail"), "{}", verb.output());
@@ -142,7 +142,7 @@ fn a_vm_that_fails_while_it_is_saved_leaves_no_file() {
             lab.is_whole();
             std::fs::remove_file(lab.file()).unwrap();
         } else {
-            vm.wait(PATIENCE).unwrap();
+            vm.wait(TIMEOUT).unwrap();
         }
     }
 }
@@ -165,17 +165,17 @@ fn a_vm_that_fails_while_it_is_put_back_is_as_it_was_or_gone() {
             match *action {
                 "stop" => {
                     freeze_and_thaw(&vm, point);
-                    assert!(verb.wait(PATIENCE).unwrap().success(), "{}", verb.output());
+                    assert!(verb.wait(TIMEOUT).unwrap().success(), "{}", verb.output());
                     let stats = lab.vmm.json(&["stats", "d", "--json"]).unwrap();
                     assert_eq!(stats["state"], "running", "{what}");
                 }
                 "error" => {
-                    assert!(!verb.wait(PATIENCE).unwrap().success(), "{}", verb.output());
+                    assert!(!verb.wait(TIMEOUT).unwrap().success(), "{}", verb.output());
                     client.hears(&what);
                 }
                 _ => {
-                    vm.wait(PATIENCE).unwrap();
-                    assert!(!verb.wait(PATIENCE).unwrap().success());
+                    vm.wait(TIMEOUT).unwrap();
+                    assert!(!verb.wait(TIMEOUT).unwrap().success());
                 }
             }
             assert!(lab.bytes() == before, "{what}: the file has changed");

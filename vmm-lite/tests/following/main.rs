@@ -5,7 +5,7 @@ mod store;
 
 use nix::sys::signal::Signal;
 use store::{Lab, STORE};
-use vmm_lite_lab::{process::Process, vmm::PATIENCE};
+use vmm_lite_lab::{process::Process, vmm::TIMEOUT};
 
 const HYBRID: [&str; 2] = ["--mode", "hybrid"];
 
@@ -13,10 +13,10 @@ const HYBRID: [&str; 2] = ["--mode", "hybrid"];
 /// good.
 #[track_caller]
 fn waits_and_succeeds(lab: &Lab, mut verb: Process) {
-    let waits = verb.wait_for_line("of memory that still follows from", PATIENCE);
+    let waits = verb.wait_for_line("of memory that still follows from", TIMEOUT);
     waits.unwrap_or_else(|e| panic!("it does not wait: {e}\n{}", verb.output()));
     lab.release();
-    let status = verb.wait(PATIENCE * 3).unwrap();
+    let status = verb.wait(TIMEOUT * 3).unwrap();
     assert!(status.success(), "{}", verb.output());
 }
 
@@ -27,11 +27,11 @@ fn a_snapshot_while_memory_follows_has_all_of_it() {
     let least = lab.confirmed();
     let file = lab.file("kv.snap");
     waits_and_succeeds(&lab, lab.start(1, &["snapshot", "kv", &file, "--json"]));
-    assert!(migrate.wait(PATIENCE).unwrap().success(), "{}", migrate.output());
+    assert!(migrate.wait(TIMEOUT).unwrap().success(), "{}", migrate.output());
     lab.stop_writing();
     lab.is_whole(STORE, &lab.confirmed());
     lab.vmms[1].json(&["stop", "kv", "--json"]).unwrap();
-    there.wait(PATIENCE).unwrap();
+    there.wait(TIMEOUT).unwrap();
     let restored = lab.start(1, &["restore", &file, "--tap", "tap0"]);
     lab.is_whole(STORE, &least);
     drop(restored);
@@ -49,15 +49,15 @@ fn a_snapshot_while_memory_is_loaded_has_all_of_it() {
     let mut command = lab.vmms[1].command(&["restore", &file, "--lazy", "--tap", "tap0"]).unwrap();
     command.env(CHOICE, "lazy.loading=hold");
     let mut lazy = Process::start(command).unwrap();
-    lazy.wait_for_line("fail point lazy.loading: Hold", PATIENCE).unwrap();
+    lazy.wait_for_line("fail point lazy.loading: Hold", TIMEOUT).unwrap();
     let mut verb = lab.start(1, &["snapshot", "kv", &again, "--json"]);
-    let waits = verb.wait_for_line("of memory that still is loaded from", PATIENCE);
+    let waits = verb.wait_for_line("of memory that still is loaded from", TIMEOUT);
     waits.unwrap_or_else(|e| panic!("it does not wait: {e}\n{}", verb.output()));
     lazy.signal(Signal::SIGCONT).unwrap();
-    assert!(verb.wait(PATIENCE).unwrap().success(), "{}", verb.output());
+    assert!(verb.wait(TIMEOUT).unwrap().success(), "{}", verb.output());
     lab.is_whole(STORE, &least);
     lab.vmms[1].json(&["stop", "kv", "--json"]).unwrap();
-    lazy.wait(PATIENCE).unwrap();
+    lazy.wait(TIMEOUT).unwrap();
     let restored = lab.start(1, &["restore", &again, "--tap", "tap0"]);
     lab.is_whole(STORE, &least);
     drop(restored);
@@ -70,11 +70,11 @@ fn a_fork_while_memory_follows_has_all_of_it() {
     let least = lab.confirmed();
     let args = ["fork", "kv", "--tap", "tap1", "--ip", "10.0.0.21/24", "--json"];
     let clones = lab.start(1, &args);
-    let waits = clones.wait_for_line("of memory that still follows from", PATIENCE);
+    let waits = clones.wait_for_line("of memory that still follows from", TIMEOUT);
     waits.unwrap_or_else(|e| panic!("it does not wait: {e}\n{}", clones.output()));
     lab.release();
-    clones.wait_for_line("\"clones\"", PATIENCE * 3).unwrap();
-    assert!(migrate.wait(PATIENCE).unwrap().success(), "{}", migrate.output());
+    clones.wait_for_line("\"clones\"", TIMEOUT * 3).unwrap();
+    assert!(migrate.wait(TIMEOUT).unwrap().success(), "{}", migrate.output());
     lab.stop_writing();
     lab.is_whole("10.0.0.21:6379", &least);
     lab.is_whole(STORE, &lab.confirmed());
@@ -90,9 +90,9 @@ fn a_move_while_memory_follows_takes_all_of_it_along() {
     let url = lab.vmms[0].url(7001);
     let args = ["migrate", "kv", &url, "--plaintext", "--json"];
     waits_and_succeeds(&lab, lab.start(1, &args));
-    assert!(migrate.wait(PATIENCE).unwrap().success(), "{}", migrate.output());
-    assert!(lab.source.wait(PATIENCE).unwrap().success(), "{}", lab.source.output());
-    assert!(there.wait(PATIENCE).unwrap().success(), "{}", there.output());
+    assert!(migrate.wait(TIMEOUT).unwrap().success(), "{}", migrate.output());
+    assert!(lab.source.wait(TIMEOUT).unwrap().success(), "{}", lab.source.output());
+    assert!(there.wait(TIMEOUT).unwrap().success(), "{}", there.output());
     lab.stop_writing();
     lab.is_whole(STORE, &lab.confirmed());
     drop(home);
@@ -104,12 +104,12 @@ fn a_snapshot_right_after_a_move_has_all_of_it() {
     let Some(mut lab) = Lab::new("a snapshot right after a move") else { return };
     let (mut there, mut migrate) = lab.follow(&[]);
     lab.release();
-    assert!(migrate.wait(PATIENCE * 3).unwrap().success(), "{}", migrate.output());
+    assert!(migrate.wait(TIMEOUT * 3).unwrap().success(), "{}", migrate.output());
     let (least, file) = (lab.confirmed(), lab.file("kv.snap"));
     lab.vmms[1].json(&["snapshot", "kv", &file, "--json"]).unwrap();
     lab.stop_writing();
     lab.vmms[1].json(&["stop", "kv", "--json"]).unwrap();
-    there.wait(PATIENCE).unwrap();
+    there.wait(TIMEOUT).unwrap();
     let restored = lab.start(1, &["restore", &file, "--tap", "tap0"]);
     lab.is_whole(STORE, &least);
     drop(restored);
@@ -118,7 +118,7 @@ fn a_snapshot_right_after_a_move_has_all_of_it() {
 /// A verb fails, says this, and leaves the VM as it is.
 #[track_caller]
 fn fails(lab: &Lab, verb: &mut Process, why: &str) {
-    let status = verb.wait(PATIENCE * 2).unwrap();
+    let status = verb.wait(TIMEOUT * 2).unwrap();
     assert_eq!(status.code(), Some(1), "{}", verb.output());
     assert!(verb.output().contains(why), "not {why:?}: {}", verb.output());
     let stats = lab.vmms[1].json(&["stats", "kv", "--json"]).unwrap();
@@ -147,7 +147,7 @@ fn a_wait_for_memory_that_follows_ends_in_time_when_cancelled_and_when_the_sourc
     // Looking at how fast it writes takes nothing away.
     lab.vmms[1].json(&["stats", "kv", "--json", "--dirty-rate", "10"]).unwrap();
     let mut waiting = lab.start(1, &snapshot);
-    waiting.wait_for_line("of memory that still follows from", PATIENCE).unwrap();
+    waiting.wait_for_line("of memory that still follows from", TIMEOUT).unwrap();
     lab.vmms[1].json(&["cancel", "kv", "--json"]).unwrap();
     fails(&lab, &mut waiting, "cancelled");
     // The source dies with what has not come.

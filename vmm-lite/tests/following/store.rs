@@ -17,7 +17,7 @@ use vmm_lite_lab::{
     process::Process,
     relay::{Fate, Relay},
     site::Site,
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
 };
 
 pub const KEYS: usize = 300;
@@ -113,7 +113,7 @@ impl Lab {
         let to = relay.unwrap().url();
         let args = [&["migrate", "kv", &to, "--plaintext", "--json"], mode].concat();
         let migrate = Process::start(self.vmms[0].command(&args).unwrap()).unwrap();
-        let here = there.wait_for_line("runs here now", PATIENCE * 3);
+        let here = there.wait_for_line("runs here now", TIMEOUT * 3);
         here.unwrap_or_else(|e| panic!("{e}\n{}\n{}", migrate.output(), there.output()));
         (there, migrate)
     }
@@ -165,7 +165,7 @@ impl Drop for Lab {
 
 fn connect(site: &Site, address: &str) -> Connection {
     let address: SocketAddr = address.parse().unwrap();
-    Connection::open_when_up(&site.client, address, PATIENCE).unwrap()
+    Connection::open_when_up(&site.client, address, TIMEOUT).unwrap()
 }
 
 fn set(connection: &mut Connection, key: usize, version: u64) {

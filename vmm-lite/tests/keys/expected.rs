@@ -5,7 +5,7 @@ use vmm_lite_lab::{
     images::image,
     process::Process,
     site::Site,
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
 };
 
 struct Lab {
@@ -21,7 +21,7 @@ impl Lab {
         let hosts = [0, 1, 1].map(|n| Vmm::on(&site.hosts[n]).unwrap());
         let args = ["--name", "d", "--memory", "16M", "--", "--pages", "64"];
         let vm = hosts[0].run(&image("dirtier").unwrap(), &args).unwrap();
-        vm.wait_for_line("passes=", PATIENCE).unwrap();
+        vm.wait_for_line("passes=", TIMEOUT).unwrap();
         Some(Self { _site: site, hosts, vm })
     }
 
@@ -72,7 +72,7 @@ fn which_of_several_hosts_is_meant_has_to_be_known() {
         .command(&["receive", "--listen", &format!("{url}#{own}")])
         .map(|command| Process::start(command).unwrap())
         .unwrap();
-    assert!(!listens.wait(PATIENCE).unwrap().success());
+    assert!(!listens.wait(TIMEOUT).unwrap().success());
     assert!(listens.output().contains("leave #KEY out of --listen"), "{}", listens.output());
 }
 
@@ -95,14 +95,14 @@ fn another_host_that_is_trusted_gets_nothing() {
         for part in ["another host answers there", &wrong, &right, "(host2)"] {
             assert!(said.contains(part), "no {part}: {said}");
         }
-        other.wait_for_line("expects another host's at this address", PATIENCE).unwrap();
+        other.wait_for_line("expects another host's at this address", TIMEOUT).unwrap();
     }
     drop(other);
     let there = lab.hosts[1].receive(7000, &[]).unwrap();
     let report = lab.hosts[0].migrate("d", &url).unwrap();
     assert_eq!(report["destination_key"], right, "{report}");
-    assert!(lab.vm.wait(PATIENCE).unwrap().success());
-    there.wait_for_line("passes=", PATIENCE).unwrap();
+    assert!(lab.vm.wait(TIMEOUT).unwrap().success());
+    there.wait_for_line("passes=", TIMEOUT).unwrap();
     let listed: Value = serde_json::from_str(&lab.identity(0, &["list", "--json"])).unwrap();
     let host = listed.as_array().unwrap().iter().find(|host| host["key"] == *right).unwrap();
     assert_eq!(host["at"], serde_json::json!(["10.9.0.2:7000"]), "{listed}");
@@ -113,7 +113,7 @@ fn another_host_that_is_trusted_gets_nothing() {
     assert!(list.contains("hostb.example") && list.contains("10.9.0.9"), "{list}");
     let args = ["--name", "d", "--memory", "16M", "--", "--pages", "64"];
     lab.vm = lab.hosts[0].run(&image("dirtier").unwrap(), &args).unwrap();
-    lab.vm.wait_for_line("passes=", PATIENCE).unwrap();
+    lab.vm.wait_for_line("passes=", TIMEOUT).unwrap();
     let said = lab.refused(&url, &[]);
     assert!(said.contains("no trusted host is expected at 10.9.0.2:7000"), "{said}");
     lab.identity(0, &["trust", &right, "--anywhere"]);
@@ -140,7 +140,7 @@ fn the_first_use_of_an_address_is_trusted_where_that_is_asked_for_and_never_agai
     drop(there);
     let args = ["--name", "d", "--memory", "16M", "--", "--pages", "64"];
     lab.vm = lab.hosts[0].run(&image("dirtier").unwrap(), &args).unwrap();
-    lab.vm.wait_for_line("passes=", PATIENCE).unwrap();
+    lab.vm.wait_for_line("passes=", TIMEOUT).unwrap();
     let _other = lab.hosts[1].receive(7000, &[]).unwrap();
     let said = lab.refused(&url, &first);
     assert!(said.contains("another host answers there"), "{said}");

@@ -14,9 +14,9 @@ mod signers;
 /// Waits until a process has stopped at a fail point: it says so right before it does.
 #[cfg(debug_assertions)]
 fn stops_at(process: &vmm_lite_lab::process::Process, point: &str) {
-    use vmm_lite_lab::vmm::PATIENCE;
-    process.wait_for_line(&format!("fail point {point}: Stop"), PATIENCE).unwrap();
-    let deadline = std::time::Instant::now() + PATIENCE;
+    use vmm_lite_lab::vmm::TIMEOUT;
+    process.wait_for_line(&format!("fail point {point}: Stop"), TIMEOUT).unwrap();
+    let deadline = std::time::Instant::now() + TIMEOUT;
     let status = format!("/proc/{}/status", process.pid());
     while !std::fs::read_to_string(&status).unwrap().contains("State:\tT") {
         assert!(std::time::Instant::now() < deadline, "it does not stop at {point}");

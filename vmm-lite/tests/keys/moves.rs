@@ -7,7 +7,7 @@ use vmm_lite_lab::{
     images::image,
     process::Process,
     site::Site,
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
 };
 
 /// A round that takes long enough for a link to be cut, and pages to be left that follow.
@@ -38,7 +38,7 @@ impl Lab {
         let mut command = self.vmms[0].command(&args).unwrap();
         fail.map(|fail| command.env("VMM_LITE_FAIL_POINT", fail));
         let vm = Process::start(command).unwrap();
-        vm.wait_for_line("passes=", PATIENCE).unwrap();
+        vm.wait_for_line("passes=", TIMEOUT).unwrap();
         vm
     }
 
@@ -47,7 +47,7 @@ impl Lab {
         let mut command = self.vmms[1].command(&["receive", "--listen", &url]).unwrap();
         fail.map(|fail| command.env("VMM_LITE_FAIL_POINT", fail));
         let there = Process::start(command).unwrap();
-        there.wait_for_line("listening", PATIENCE).unwrap();
+        there.wait_for_line("listening", TIMEOUT).unwrap();
         there
     }
 
@@ -71,7 +71,7 @@ fn no_process_with_a_vm_has_a_key_before_during_and_after_moves() {
     // Nobody there; a host that does not trust this one; one that is called off.
     let failed = |args: &[&str]| {
         let mut migrate = lab.migrate(args);
-        assert!(!migrate.wait(PATIENCE).unwrap().success(), "{}", migrate.output());
+        assert!(!migrate.wait(TIMEOUT).unwrap().success(), "{}", migrate.output());
         migrate.output()
     };
     failed(&["--json"]);
@@ -86,20 +86,20 @@ fn no_process_with_a_vm_has_a_key_before_during_and_after_moves() {
     let mut refused = stranger.command(&["migrate", "d", &keyed, "--json"]).unwrap();
     refused.env("XDG_RUNTIME_DIR", lab.vmms[0].identity().parent().unwrap());
     let mut refused = Process::start(refused).unwrap();
-    assert!(!refused.wait(PATIENCE).unwrap().success());
+    assert!(!refused.wait(TIMEOUT).unwrap().success());
     let said = refused.output();
     assert!(said.contains("does not trust this one's key"), "{said}");
     lab.searched(&[&vm, &there], "after a move that was refused");
     let under_way = lab.migrate(&["--json", "--mode", "pre-copy", "--bandwidth", "4MB"]);
-    under_way.wait_for_line("copying", PATIENCE).unwrap();
+    under_way.wait_for_line("copying", TIMEOUT).unwrap();
     lab.searched(&[&vm, &there], "while memory is sent");
     lab.vmms[0].json(&["cancel", "d", "--json"]).unwrap();
-    there.wait_for_line("a VM did not arrive", PATIENCE).unwrap();
+    there.wait_for_line("a VM did not arrive", TIMEOUT).unwrap();
     lab.searched(&[&vm, &there], "after a move that was called off");
     drop(under_way);
     let (mut vm, there) = (vm, there);
     lab.vmms[0].migrate("d", &url).unwrap();
-    assert!(vm.wait(PATIENCE).unwrap().success(), "{}", vm.output());
+    assert!(vm.wait(TIMEOUT).unwrap().success(), "{}", vm.output());
     lab.searched(&[&there], "after a VM has arrived");
 }
 
@@ -142,7 +142,7 @@ fn no_process_with_a_vm_has_a_key_at_any_point_of_a_move() {
             lab.searched(&[&vm, &there], &said);
             reached.push(point.name);
             stops.signal(Signal::SIGCONT).unwrap();
-            migrate.wait(PATIENCE).unwrap();
+            migrate.wait(TIMEOUT).unwrap();
             lab.searched(&[&there], &format!("after {said}"));
         }
         drop((vm, there));

@@ -11,7 +11,7 @@ use vmm_lite_lab::{
     images::image,
     process::Process,
     site::Site,
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
 };
 
 /// The signers that have a host's key.
@@ -29,7 +29,7 @@ fn signers(of: &Vmm) -> Vec<u32> {
 /// Waits until their number is `count`.
 #[track_caller]
 fn there_are(of: &Vmm, count: usize, when: &str) -> Vec<u32> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let found = signers(of);
         if found.len() == count {
@@ -55,7 +55,7 @@ fn dirtier(on: &Vmm, fail: &str) -> Process {
         command.env("VMM_LITE_FAIL_POINT", fail);
     }
     let vm = Process::start(command).unwrap();
-    vm.wait_for_line("passes=", PATIENCE).unwrap();
+    vm.wait_for_line("passes=", TIMEOUT).unwrap();
     vm
 }
 
@@ -104,28 +104,28 @@ fn a_signer_ends_with_what_it_signs_for() {
     let Some((_site, vmms)) = lab("the end of signers") else { return };
     let [a, b] = &vmms;
     let mut vm = dirtier(a, "");
-    assert!(!migrate(a, b, &[]).wait(PATIENCE).unwrap().success(), "nobody is there");
+    assert!(!migrate(a, b, &[]).wait(TIMEOUT).unwrap().success(), "nobody is there");
     there_are(a, 0, "after a move to nobody");
     for kill in [false, true] {
         let there = b.receive(7000, &[]).unwrap();
         let mut under_way = migrate(a, b, &["--mode", "pre-copy", "--bandwidth", "4MB"]);
-        under_way.wait_for_line("copying", PATIENCE).unwrap();
+        under_way.wait_for_line("copying", TIMEOUT).unwrap();
         there_are(a, 1, "in a move");
         if kill {
             under_way.signal(Signal::SIGKILL).unwrap();
         } else {
             a.json(&["cancel", "d", "--json"]).unwrap();
         }
-        under_way.wait(PATIENCE).unwrap();
+        under_way.wait(TIMEOUT).unwrap();
         there_are(a, 0, "after a move that was called off");
-        there.wait_for_line("a VM did not arrive", PATIENCE).unwrap();
+        there.wait_for_line("a VM did not arrive", TIMEOUT).unwrap();
         there_are(b, 1, "after a move that came to nothing");
         there.signal(Signal::SIGKILL).unwrap();
         there_are(b, 0, "after the end of what waited for a VM");
     }
     let there = b.receive(7000, &[]).unwrap();
     a.migrate("d", &b.url(7000)).unwrap();
-    assert!(vm.wait(PATIENCE).unwrap().success(), "{}", vm.output());
+    assert!(vm.wait(TIMEOUT).unwrap().success(), "{}", vm.output());
     there_are(a, 0, "after a move");
     there_are(b, 0, "after a VM has arrived, and its source knows");
     drop(there);
@@ -146,15 +146,15 @@ fn a_signer_outlives_migrate_when_a_move_does() {
         gone.signal(signal).unwrap();
         if signal == Signal::SIGINT {
             // The first waits for what becomes of it, which nobody says.
-            gone.wait_for_line("calling it off", PATIENCE).unwrap();
+            gone.wait_for_line("calling it off", TIMEOUT).unwrap();
             gone.signal(signal).unwrap();
         }
-        assert!(!gone.wait(PATIENCE).unwrap().success());
+        assert!(!gone.wait(TIMEOUT).unwrap().success());
         there_are(a, 1, "in a move whose verb is gone");
         vm.signal(Signal::SIGCONT).unwrap();
-        there.wait_for_line("the source is back", PATIENCE).unwrap();
-        there.wait_for_line("all memory is here", PATIENCE).unwrap();
-        assert!(vm.wait(PATIENCE).unwrap().success(), "{}", vm.output());
+        there.wait_for_line("the source is back", TIMEOUT).unwrap();
+        there.wait_for_line("all memory is here", TIMEOUT).unwrap();
+        assert!(vm.wait(TIMEOUT).unwrap().success(), "{}", vm.output());
         there_are(a, 0, "after the move");
         there_are(b, 0, "after the VM has arrived");
     }
@@ -178,14 +178,14 @@ fn a_host_without_a_usable_identity_is_told_so_before_anything_begins() {
         for args in [&["migrate", "d", &url][..], &["receive", "--listen", "tcp://127.0.0.1:7001"]]
         {
             let mut verb = Process::start(a.command(args).unwrap()).unwrap();
-            assert!(!verb.wait(PATIENCE).unwrap().success());
+            assert!(!verb.wait(TIMEOUT).unwrap().success());
             assert!(verb.output().contains(said), "{args:?}: {}", verb.output());
         }
         there_are(a, 0, "after a verb that failed");
     }
     fs::remove_file(&key).unwrap();
     let mut verb = Process::start(a.command(&["migrate", "d", &url]).unwrap()).unwrap();
-    assert!(!verb.wait(PATIENCE).unwrap().success());
+    assert!(!verb.wait(TIMEOUT).unwrap().success());
     assert!(verb.output().contains("identity init"), "{}", verb.output());
     fs::write(&key, kept).unwrap();
     drop(vm);

@@ -15,7 +15,7 @@ use std::{
 use testkit::greeting::greets;
 use testkit::guest::{Elf, TempFile, kvm};
 use text::{valid, value};
-use vmm_lite_lab::{process::Process, vmm::PATIENCE};
+use vmm_lite_lab::{process::Process, vmm::TIMEOUT};
 
 /// A VM named kv with an endpoint.
 struct Served {
@@ -188,7 +188,7 @@ fn copies_have_endpoints_of_their_own() {
             shows(&path, &name);
             vm.verb(&["stop", &name]);
             // Its name is free, and its socket gone, when its process has ended.
-            let end = Instant::now() + PATIENCE;
+            let end = Instant::now() + TIMEOUT;
             while is_there(&name) || std::path::Path::new(&path).exists() {
                 assert!(Instant::now() < end, "{path} is left behind");
             }
@@ -207,12 +207,12 @@ fn copies_have_endpoints_of_their_own() {
         let args = ["restore", &file, "--name", "again", "--metrics", &metrics];
         let command = Served::command(&vm.dir, &[&args[..], how].concat());
         let mut again = Process::start(command).unwrap();
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while !is_there("again") {
             assert!(Instant::now() < end && again.is_running(), "{}", again.output());
         }
         shows(&path, "again");
         vm.verb(&["stop", "again"]);
-        again.wait(PATIENCE).unwrap();
+        again.wait(TIMEOUT).unwrap();
     }
 }

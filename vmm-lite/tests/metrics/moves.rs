@@ -8,7 +8,7 @@ use vmm_lite_lab::{
     images::image,
     process::Process,
     site::Site,
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
 };
 
 /// Two hosts and dirtier on the first.
@@ -17,7 +17,7 @@ fn moving(test: &str) -> Option<(Site, [Vmm; 2], Process)> {
     let vmms = Vmm::on_both(&site).unwrap();
     let args = ["--name", "d", "--memory", "16M", "--", "--pages", "64"];
     let vm = vmms[0].run(&image("dirtier").unwrap(), &args).unwrap();
-    vm.wait_for_line("nonce", PATIENCE).unwrap();
+    vm.wait_for_line("nonce", TIMEOUT).unwrap();
     Some((site, vmms, vm))
 }
 
@@ -31,7 +31,7 @@ fn what_a_vm_went_through_moves_with_it() {
         let next = to.receive(7000, &[]).unwrap();
         reported += from.migrate("d", &to.url(7000)).unwrap()["blackout_ns"].as_u64().unwrap();
         // Its name is free on that host again.
-        vm.wait(PATIENCE).unwrap();
+        vm.wait(TIMEOUT).unwrap();
         vm = next;
     }
     let history = here.json(&["stats", "d", "--json"]).unwrap()["history"].clone();
@@ -77,7 +77,7 @@ fn a_look_at_the_dirty_rate_gives_way_to_a_move() {
     let next = there.receive(7000, &[]).unwrap();
     here.migrate("d", &there.url(7000)).unwrap();
     drop((looking, vm));
-    let line = next.wait_for_line("passes=", PATIENCE).unwrap();
+    let line = next.wait_for_line("passes=", TIMEOUT).unwrap();
     assert!(line.contains("errors=0"), "memory is whole: {line}");
     there.json(&["stop", "d", "--json"]).unwrap();
 }

@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     time::Duration,
 };
-use vmm_lite_lab::vmm::PATIENCE;
+use vmm_lite_lab::vmm::TIMEOUT;
 
 /// A process that is somebody else's child.
 struct Pidfd(OwnedFd);
@@ -26,7 +26,7 @@ impl Pidfd {
     fn wait(&self) {
         let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one valid entry.
-        let ended = unsafe { libc::poll(&raw mut poll, 1, PATIENCE.as_millis() as i32) };
+        let ended = unsafe { libc::poll(&raw mut poll, 1, TIMEOUT.as_millis() as i32) };
         assert_eq!(ended, 1, "the process goes on");
     }
 }
@@ -47,7 +47,7 @@ fn clones_of_a_store_are_themselves() {
     assert!(said.contains("1 were named"), "{said}");
     let fork = [&["fork", "kv", "--count", "3", "--json"][..], &network].concat();
     let mut clones = lab.start(&fork);
-    let line = clones.wait_for_line("\"clones\"", PATIENCE).unwrap();
+    let line = clones.wait_for_line("\"clones\"", TIMEOUT).unwrap();
     let report: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(report["clones"].as_array().unwrap().len(), 3);
     let mut drawn = HashSet::new();
@@ -85,7 +85,7 @@ fn clones_of_a_store_are_themselves() {
     lab.stop("kv-2", restored);
     // The others end with the process that started them.
     clones.signal(nix::sys::signal::Signal::SIGINT).unwrap();
-    assert_eq!(clones.wait(PATIENCE).unwrap().code(), Some(130));
+    assert_eq!(clones.wait(TIMEOUT).unwrap().code(), Some(130));
     let left = lab.json(&["ps", "--json"]);
     assert_eq!(left.as_array().unwrap().len(), 1, "{left}");
     lab.stop("kv", vm);

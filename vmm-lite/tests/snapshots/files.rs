@@ -2,7 +2,7 @@
 
 use crate::lab::{Lab, dirtier_is_whole};
 use std::{os::unix::fs::FileExt, path::Path};
-use vmm_lite_lab::vmm::PATIENCE;
+use vmm_lite_lab::vmm::TIMEOUT;
 
 /// Copies a file with a bit turned.
 pub fn damage(from: &str, to: &str, at: u64) {
@@ -32,7 +32,7 @@ fn damage_is_found_before_it_does_any() {
     // Lazily, the VM has begun to run by then, and ends before the page is used. All of its pages
     // are wanted sooner or later.
     let mut vm = lab.start(&["restore", &bad, "--lazy"]);
-    let ended = vm.wait(PATIENCE).unwrap();
+    let ended = vm.wait(TIMEOUT).unwrap();
     assert_eq!(ended.code(), Some(125), "{}", vm.output());
     assert!(vm.output().contains("checksum of memory page"), "{}", vm.output());
     assert!(!vm.output().contains("errors=1"), "{}", vm.output());

@@ -7,7 +7,7 @@ use vmm_lite_lab::{
     probe::Connection,
     process::Process,
     site::Site,
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
 };
 
 /// A host with a client and an image, and a directory, or the reason why not, said aloud.
@@ -42,7 +42,7 @@ impl Lab {
     /// What a verb says that fails.
     pub fn said(&self, args: &[&str]) -> String {
         let mut verb = self.start(args);
-        let status = verb.wait(PATIENCE).unwrap_or_else(|e| panic!("{args:?} goes on: {e}"));
+        let status = verb.wait(TIMEOUT).unwrap_or_else(|e| panic!("{args:?} goes on: {e}"));
         assert!(!status.success(), "{args:?} succeeds");
         verb.output()
     }
@@ -57,13 +57,13 @@ impl Lab {
 
     pub fn stop(&self, name: &str, mut vm: Process) {
         self.json(&["stop", name, "--json"]);
-        vm.wait(PATIENCE).unwrap();
+        vm.wait(TIMEOUT).unwrap();
     }
 
     pub fn dirtier(&self) -> Process {
         let args = ["--name", "d", "--memory", "16M", "--", "--pages", "1024"];
         let vm = self.vmm.run(&self.image, &args).unwrap();
-        vm.wait_for_line("nonce", PATIENCE).unwrap();
+        vm.wait_for_line("nonce", TIMEOUT).unwrap();
         vm
     }
 
@@ -74,7 +74,7 @@ impl Lab {
 
     pub fn client(&self, address: &str) -> Connection {
         let address: SocketAddr = address.parse().unwrap();
-        Connection::open_when_up(&self.site.client, address, PATIENCE).unwrap()
+        Connection::open_when_up(&self.site.client, address, TIMEOUT).unwrap()
     }
 }
 
@@ -82,7 +82,7 @@ pub const KV: &str = "10.0.0.2:6379";
 
 /// Lets dirtier print, which it does once a second, and checks what it says.
 pub fn dirtier_is_whole(vm: &Process) {
-    let line = vm.wait_for_line("passes=", PATIENCE).unwrap();
+    let line = vm.wait_for_line("passes=", TIMEOUT).unwrap();
     assert!(line.contains("errors=0"), "{line}");
 }
 

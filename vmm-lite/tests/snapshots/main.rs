@@ -10,7 +10,7 @@ use files::damage;
 use lab::{KV, Lab, clocks_are_right, dirtier_is_whole, info};
 use serde_json::Value;
 use std::{collections::HashSet, path::Path, time::Duration};
-use vmm_lite_lab::{probe::Probe, redis, skipped, vmm::PATIENCE};
+use vmm_lite_lab::{probe::Probe, redis, skipped, vmm::TIMEOUT};
 
 #[test]
 fn memory_that_is_being_written_is_saved_whole() {
@@ -65,7 +65,7 @@ fn a_store_is_saved_under_load_and_comes_back_the_same_each_time() {
     let up = clocks_are_right(&mut connection, Duration::ZERO);
     lab.json(&["snapshot", "kv", &file, "--stop", "--json"]);
     let mut vm = vm;
-    vm.wait(PATIENCE).unwrap();
+    vm.wait(TIMEOUT).unwrap();
 
     let counter = seen.counter.to_string();
     let mut drawn = HashSet::new();

@@ -3,7 +3,7 @@
 use crate::lab::{KV, Lab};
 use std::time::{Duration, Instant};
 use testkit::net::Wire;
-use vmm_lite_lab::vmm::PATIENCE;
+use vmm_lite_lab::vmm::TIMEOUT;
 
 #[test]
 fn no_copy_gets_the_address_of_a_vm_that_runs_unless_it_is_asked_for() {
@@ -27,16 +27,16 @@ fn no_copy_gets_the_address_of_a_vm_that_runs_unless_it_is_asked_for() {
     let kv3 = ["restore", &file, "--name", "kv3", "--tap", "tap2"];
     lab.site.hosts[0].tap("tap2").unwrap();
     let warned = lab.start(&[&kv3[..], &["--ip", "10.0.0.3/24"]].concat());
-    warned.wait_for_line("kv2 runs here with the address 10.0.0.3 too", PATIENCE).unwrap();
+    warned.wait_for_line("kv2 runs here with the address 10.0.0.3 too", TIMEOUT).unwrap();
     lab.stop("kv2", address);
     drop(warned);
     let image = lab.image.to_str().unwrap();
     let run = ["run", image, "--name", "kv4", "--tap", "tap1", "--ip", "10.0.0.2/24"];
     let run = lab.start(&run);
-    run.wait_for_line("kv runs here with the address 10.0.0.2 too", PATIENCE).unwrap();
+    run.wait_for_line("kv runs here with the address 10.0.0.2 too", TIMEOUT).unwrap();
     drop(run);
     let kept = lab.start(&[&kv2[..], &["--keep-ip"]].concat());
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while lab.vmm.json(&["stats", "kv2", "--json"]).is_err() {
         assert!(Instant::now() < deadline, "{}", kept.output());
         std::thread::sleep(Duration::from_millis(10));
@@ -74,7 +74,7 @@ fn the_network_is_told_of_a_vm_that_is_restored() {
                 && frame[28..32] == ip
                 && frame[22..28] == frame[6..12]
         };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !wire.has(told) {
             assert!(Instant::now() < deadline, "{how:?}: {}", vm.output());
             std::thread::sleep(Duration::from_millis(5));

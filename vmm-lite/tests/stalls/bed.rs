@@ -10,13 +10,13 @@ use std::{
 };
 use tempfile::TempDir;
 use vmm::{
-    fail_point::{CHOICE, PATIENCE as SILENCE},
+    fail_point::{CHOICE, TIMEOUT as SILENCE},
     kvm::Host,
 };
 use vmm_lite_lab::{
     images::{image, vmm_lite},
     process::Process,
-    vmm::PATIENCE,
+    vmm::TIMEOUT,
 };
 
 /// How often a test asks.
@@ -67,7 +67,7 @@ impl Bed {
     /// The same, and waits until it does.
     pub fn busy(&self, args: &[&str], choice: &str) -> Process {
         let vm = self.start(args, choice);
-        vm.wait_for_line("passes=", PATIENCE).unwrap();
+        vm.wait_for_line("passes=", TIMEOUT).unwrap();
         vm
     }
 
@@ -87,7 +87,7 @@ impl Bed {
         let snapshot = self.file("base.snap");
         let mut vm = self.run("");
         self.json(&["snapshot", "d", &snapshot, "--stop", "--json"]);
-        vm.wait(PATIENCE).unwrap();
+        vm.wait(TIMEOUT).unwrap();
         let mut command = self.command(&["restore", &snapshot, "--lazy", "--watchdog", LIMIT]);
         command.env(CHOICE, choice);
         Process::start(command).unwrap()
@@ -103,7 +103,7 @@ impl Bed {
         // The source is held for longer than it may usually be silent.
         receive.env("XDG_RUNTIME_DIR", &there).env(SILENCE, "60s");
         let receive = Process::start(receive).unwrap();
-        receive.wait_for_line("listening", PATIENCE).unwrap();
+        receive.wait_for_line("listening", TIMEOUT).unwrap();
         self.others.lock().unwrap().push(receive);
         self.verb(&["migrate", "d", &url, "--plaintext"])
     }
@@ -126,7 +126,7 @@ impl Bed {
     /// Its figures, as they are served to a scraper.
     pub fn scrape(&self) -> String {
         let mut stream = UnixStream::connect(self.file("metrics")).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
@@ -136,7 +136,7 @@ impl Bed {
     /// Waits until the guest has got on, and no thread stalls, and ends it. A VM that is paused is
     /// resumed; one that has moved is looked for there.
     pub fn goes_on(&self) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         let exits = |stats: &Value| stats["exits"]["doorbell"].as_u64().unwrap_or(0);
         let there = self.dir.path().join("there");
         let ask = |verb: &str| {

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 use testkit::{greeting::greets, guest::Elf};
-use vmm_lite_lab::{process::Process, vmm::PATIENCE};
+use vmm_lite_lab::{process::Process, vmm::TIMEOUT};
 
 /// How long a thread may take: what happens as soon as a busy host gets to it takes less.
 const LIMIT: &str = "2s";
@@ -49,7 +49,7 @@ fn a_guest_that_waits_without_end_does_not_hang() {
     let image = Elf::of(greets()).file();
     let run = ["run", image.path().to_str().unwrap(), "--name", "d", "--memory", "2M"];
     let vm = bed.verb(&[&run[..], &["--watchdog", LIMIT]].concat());
-    vm.wait_for_line("hi!", PATIENCE).unwrap();
+    vm.wait_for_line("hi!", TIMEOUT).unwrap();
     ask(&bed, LONG);
     nothing_was_said(&bed, &vm, "idle");
 }
@@ -69,7 +69,7 @@ fn a_vm_that_is_paused_for_long_does_not_hang() {
 fn a_guest_that_waits_for_memory_for_long_does_not_hang_but_what_loads_it_does() {
     let Some(bed) = Bed::new("a guest that waits for memory") else { return };
     let vm = bed.restore_lazily("lazy.loading=hold");
-    vm.wait_for_line("has not answered", PATIENCE).unwrap();
+    vm.wait_for_line("has not answered", TIMEOUT).unwrap();
     // It cannot stop before its page has come.
     let mut pause = bed.verb(&["pause", "d"]);
     ask(&bed, LONG);
@@ -77,7 +77,7 @@ fn a_guest_that_waits_for_memory_for_long_does_not_hang_but_what_loads_it_does()
     let stalled = stats["stalled"].as_array().unwrap();
     assert!(stalled.iter().all(|one| one["thread"] == "loader"), "{stats}");
     vm.signal(Signal::SIGCONT).unwrap();
-    assert!(pause.wait(PATIENCE).unwrap().success(), "{}", pause.output());
+    assert!(pause.wait(TIMEOUT).unwrap().success(), "{}", pause.output());
     bed.goes_on();
 }
 
@@ -118,6 +118,6 @@ fn a_watchdog_that_is_off_is_not_there() {
         let names: Vec<_> = tasks.map(|task| name(task.unwrap())).collect();
         assert_eq!(names.iter().any(|name| name == "watchdog\n"), there, "{limit}: {names:?}");
         bed.json(&["stop", "d", "--json"]);
-        vm.wait(PATIENCE).unwrap();
+        vm.wait(TIMEOUT).unwrap();
     }
 }

@@ -8,7 +8,7 @@ mod false_alarms;
 use bed::Bed;
 use nix::sys::signal::Signal;
 use std::{io::Write, os::unix::net::UnixStream};
-use vmm_lite_lab::{process::Process, vmm::PATIENCE};
+use vmm_lite_lab::{process::Process, vmm::TIMEOUT};
 
 /// A thread that hangs.
 struct Case {
@@ -93,8 +93,8 @@ fn check(case: &Case) {
     let Some(bed) = Bed::new(point) else { return };
     let vm = start(&bed, &format!("{point}=hold"));
     let mut verb = provoke(&bed);
-    vm.wait_for_line(&format!("fail point {point}"), PATIENCE).unwrap();
-    let line = vm.wait_for_line("has not answered", PATIENCE).unwrap();
+    vm.wait_for_line(&format!("fail point {point}"), TIMEOUT).unwrap();
+    let line = vm.wait_for_line("has not answered", TIMEOUT).unwrap();
     let named = format!("thread {thread} (");
     assert!(line.contains(&named) && line.contains(doing), "{point}: {line}");
     // Whoever looks is told.
@@ -112,18 +112,18 @@ fn check(case: &Case) {
     assert!(bed.text(&["stats", "d", "--prometheus"]).contains("stalled_threads{vm=\"d\"} 1\n"));
     // And whoever waits for it.
     if let Some(verb) = &mut verb {
-        let line = verb.wait_for_line("waiting for thread", PATIENCE).unwrap();
+        let line = verb.wait_for_line("waiting for thread", TIMEOUT).unwrap();
         assert!(line.contains(&named) && line.contains(doing), "{point}: {line}");
         assert!(verb.is_running(), "{point}: {}", verb.output());
     }
     vm.signal(Signal::SIGCONT).unwrap();
     // A process whose VM has moved may have ended before the watchdog looked again.
     if *point != "source.in-round" {
-        let line = vm.wait_for_line("answers again", PATIENCE).unwrap();
+        let line = vm.wait_for_line("answers again", TIMEOUT).unwrap();
         assert!(line.contains(&named), "{point}: {line}");
     }
     if let Some(mut verb) = verb {
-        assert!(verb.wait(PATIENCE).unwrap().success(), "{point}: {}", verb.output());
+        assert!(verb.wait(TIMEOUT).unwrap().success(), "{point}: {}", verb.output());
     }
     bed.goes_on();
 }
@@ -138,16 +138,16 @@ fn a_process_whose_main_thread_hangs_is_said_to_answer_nobody() {
     let Some(bed) = Bed::new("control.accepting") else { return };
     let vm = bed.run("control.accepting=hold");
     let mut verb = bed.verb(&["stats", "d"]);
-    let line = vm.wait_for_line("has not answered", PATIENCE).unwrap();
+    let line = vm.wait_for_line("has not answered", TIMEOUT).unwrap();
     assert!(line.contains("thread main (") && line.contains("takes clients"), "{line}");
-    let said = verb.wait_for_line("which answers nobody", PATIENCE).unwrap();
+    let said = verb.wait_for_line("which answers nobody", TIMEOUT).unwrap();
     assert!(said.contains(&format!("process {}", vm.pid())), "{said}");
     let figures = bed.scrape();
     assert!(figures.contains("stalled_threads{vm=\"d\"} 1\n"), "{figures}");
     assert!(figures.contains("stalls_total{vm=\"d\"} 1\n"), "{figures}");
     vm.signal(Signal::SIGCONT).unwrap();
-    vm.wait_for_line("answers again", PATIENCE).unwrap();
-    assert!(verb.wait(PATIENCE).unwrap().success(), "{}", verb.output());
+    vm.wait_for_line("answers again", TIMEOUT).unwrap();
+    assert!(verb.wait(TIMEOUT).unwrap().success(), "{}", verb.output());
     bed.goes_on();
 }
 
@@ -157,10 +157,10 @@ fn a_process_that_is_stopped_is_said_to_be() {
     let vm = bed.run("");
     vm.signal(Signal::SIGSTOP).unwrap();
     let mut verb = bed.verb(&["stats", "d"]);
-    let said = verb.wait_for_line("which answers nobody", PATIENCE).unwrap();
+    let said = verb.wait_for_line("which answers nobody", TIMEOUT).unwrap();
     assert!(said.contains("T (stopped)"), "{said}");
     vm.signal(Signal::SIGCONT).unwrap();
-    assert!(verb.wait(PATIENCE).unwrap().success(), "{}", verb.output());
+    assert!(verb.wait(TIMEOUT).unwrap().success(), "{}", verb.output());
     bed.goes_on();
 }
 
@@ -169,9 +169,9 @@ fn a_vm_that_cannot_be_ended_as_its_vcpu_hangs_still_answers() {
     let Some(bed) = Bed::new("a signal while the vCPU hangs") else { return };
     let mut vm = bed.run("vcpu.stopping=hold");
     vm.signal(Signal::SIGTERM).unwrap();
-    vm.wait_for_line("has not answered", PATIENCE).unwrap();
+    vm.wait_for_line("has not answered", TIMEOUT).unwrap();
     let stats = bed.json(&["stats", "d", "--json"]);
     assert_eq!(stats["stalled"][0]["thread"], "vcpu", "{stats}");
     vm.signal(Signal::SIGCONT).unwrap();
-    assert_eq!(vm.wait(PATIENCE).unwrap().code(), Some(143), "{}", vm.output());
+    assert_eq!(vm.wait(TIMEOUT).unwrap().code(), Some(143), "{}", vm.output());
 }

@@ -24,7 +24,7 @@ use vmm_lite_lab::{
     process::Process,
     relay::{Fate, Relay},
     site::Site,
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
 };
 
 const PORT: u16 = 7000;
@@ -54,7 +54,7 @@ impl Scene {
     /// Whether what was under way succeeded. Memory that follows passes from now on.
     pub fn operation_ends(&mut self) -> bool {
         self.passes.store(true, SeqCst);
-        self.operation.as_mut().unwrap().wait(PATIENCE).unwrap().success()
+        self.operation.as_mut().unwrap().wait(TIMEOUT).unwrap().success()
     }
 }
 
@@ -67,7 +67,7 @@ impl Bed {
         let bed = Self { site, vmms, image: image("dirtier").unwrap(), dir, snapshot };
         let mut vm = bed.run(&[], None);
         bed.vmms[0].json(&["snapshot", "d", &bed.snapshot, "--stop", "--json"]).unwrap();
-        vm.wait(PATIENCE).unwrap();
+        vm.wait(TIMEOUT).unwrap();
         Some(bed)
     }
 
@@ -154,10 +154,10 @@ impl Bed {
             self.vmms[1].command(&["receive", "--listen", &url, "--plaintext"]).unwrap();
         receive.env(CHOICE, "destination.written-down=kill");
         let destination = Process::start(receive).unwrap();
-        destination.wait_for_line("listening", PATIENCE).unwrap();
+        destination.wait_for_line("listening", TIMEOUT).unwrap();
         let vm = self.run(&[], None);
         let operation = Some(self.verb(&["migrate", "d", &url, "--plaintext", "--json"]));
-        vm.wait_for_line("asking tcp://", PATIENCE).unwrap();
+        vm.wait_for_line("asking tcp://", TIMEOUT).unwrap();
         Scene { vm, operation, destination, passes: Arc::default() }
     }
 
@@ -167,15 +167,15 @@ impl Bed {
         let url = self.vmms[1].url(PORT);
         let mut receive =
             self.vmms[1].command(&["receive", "--listen", &url, "--plaintext"]).unwrap();
-        receive.env(CHOICE, fail_points).env(fail_point::PATIENCE, "60s");
+        receive.env(CHOICE, fail_points).env(fail_point::TIMEOUT, "60s");
         let destination = Process::start(receive).unwrap();
-        destination.wait_for_line("listening", PATIENCE).unwrap();
+        destination.wait_for_line("listening", TIMEOUT).unwrap();
         let passes = Arc::new(AtomicBool::new(false));
         let vm = self.run(&[], None);
         let url = self.relay(&passes);
         let migrate = ["migrate", "d", &url, "--plaintext", "--json", "--mode", "hybrid"];
         let operation = Some(self.verb(&migrate));
-        destination.wait_for_line("here now", PATIENCE).unwrap();
+        destination.wait_for_line("here now", TIMEOUT).unwrap();
         Scene { vm, operation, destination, passes }
     }
 
@@ -200,7 +200,7 @@ impl Bed {
         // After the commit of such a move the source says nothing by itself.
         let migrate = ["migrate", "d", &url, "--plaintext", "--json", "--mode", "pre-copy"];
         let operation = Some(self.verb(&migrate));
-        destination.wait_for_line("here now", PATIENCE).unwrap();
+        destination.wait_for_line("here now", TIMEOUT).unwrap();
         Scene { vm, operation, destination, passes: Arc::default() }
     }
 
@@ -218,10 +218,10 @@ impl Bed {
     pub fn name_is_free(&self) -> bool {
         let image = self.image.to_str().unwrap();
         let mut other = self.verb(&["run", image, "--name", "d", "--", "--pages", "16"]);
-        let line = other.wait_for_line("passes=", PATIENCE);
+        let line = other.wait_for_line("passes=", TIMEOUT);
         // It ends with this.
         other.signal(Signal::SIGTERM).unwrap_or_default();
-        other.wait(PATIENCE).unwrap();
+        other.wait(TIMEOUT).unwrap();
         line.is_ok()
     }
 
@@ -286,7 +286,7 @@ impl Bed {
             held(&vm, point);
         }
         if state == State::HandedOver {
-            destination.wait_for_line("here now", PATIENCE).unwrap();
+            destination.wait_for_line("here now", TIMEOUT).unwrap();
             self.until("the VM is handed over", || {
                 self.stats(0).is_some_and(|stats| stats["handed_to"].is_string())
             });
@@ -304,7 +304,7 @@ impl Bed {
         let runtime = self.vmms[0].identity();
         let socket = runtime.with_file_name("vmm-lite").join("d.sock");
         let mut stream = UnixStream::connect(socket).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream.write_all(format!("{request}\n").as_bytes()).ok()?;
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).ok()?;
@@ -333,7 +333,7 @@ impl Bed {
     }
 
     fn until(&self, what: &str, mut so: impl FnMut() -> bool) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while !so() {
             assert!(Instant::now() < end, "{what}: {:?}", [self.stats(0), self.stats(1)]);
             std::thread::sleep(LOOK);
@@ -343,10 +343,10 @@ impl Bed {
 
 /// Waits until a thread of the VM's process is held.
 pub fn held(vm: &Process, point: &str) {
-    vm.wait_for_line(&format!("fail point {point}: Hold"), PATIENCE).unwrap();
+    vm.wait_for_line(&format!("fail point {point}: Hold"), TIMEOUT).unwrap();
 }
 
 fn is_whole(vm: &Process) {
-    let line = vm.wait_for_line("passes=", PATIENCE).unwrap();
+    let line = vm.wait_for_line("passes=", TIMEOUT).unwrap();
     assert!(line.contains("errors=0"), "{line}");
 }

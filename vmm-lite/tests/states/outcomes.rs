@@ -11,7 +11,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use vmm_lite_lab::{process::Process, vmm::PATIENCE};
+use vmm_lite_lab::{process::Process, vmm::TIMEOUT};
 
 /// How long it is looked whether a process ends that must not.
 const LOOK: Duration = Duration::from_secs(1);
@@ -67,10 +67,10 @@ fn a_destination_is_asked_once_more_before_an_operators_word_counts() {
     let mut scene = bed.cut_off("source.asking=hold");
     held(&scene.vm, "source.asking");
     let mut resume = bed.verb(&["resume", "d", "--i-know-it-runs-nowhere-else"]);
-    resume.wait_for_line("waiting for the other host", PATIENCE).unwrap();
+    resume.wait_for_line("waiting for the other host", TIMEOUT).unwrap();
     // What is being asked already comes to nothing.
     scene.vm.signal(Signal::SIGCONT).unwrap();
-    let status = resume.wait(PATIENCE).unwrap();
+    let status = resume.wait(TIMEOUT).unwrap();
     let said = resume.output();
     assert!(!status.success(), "it runs in two places: {said}");
     assert!(said.contains("the other host answers") || said.contains("has ended"), "{said}");
@@ -83,7 +83,7 @@ fn a_source_is_told_that_its_destination_was_stopped_while_memory_followed() {
     let mut scene = bed.bring(State::HandedOver);
     bed.stop_there();
     assert!(scene.operation_ends(), "it had moved");
-    let status = scene.vm.wait(PATIENCE).unwrap();
+    let status = scene.vm.wait(TIMEOUT).unwrap();
     assert!(status.success(), "{}", scene.vm.output());
 }
 
@@ -96,9 +96,9 @@ fn a_destination_that_is_stopped_does_not_end_before_its_source_is_told() {
     held(&scene.destination, "destination.vm-ended");
     does_not_end(&mut scene.destination);
     scene.destination.signal(Signal::SIGCONT).unwrap();
-    assert!(stop.wait(PATIENCE).unwrap().success(), "{}", stop.output());
+    assert!(stop.wait(TIMEOUT).unwrap().success(), "{}", stop.output());
     assert!(scene.operation_ends(), "it had moved");
-    assert!(scene.vm.wait(PATIENCE).unwrap().success(), "{}", scene.vm.output());
+    assert!(scene.vm.wait(TIMEOUT).unwrap().success(), "{}", scene.vm.output());
 }
 
 #[test]
@@ -107,12 +107,12 @@ fn a_move_that_cannot_begin_as_the_vm_ends_says_so() {
     let mut scene = bed.bring(State::Running);
     // No host is there.
     let mut migrate = bed.verb(&["migrate", "d", "tcp://10.9.0.99:7000", "--plaintext", "--json"]);
-    migrate.wait_for_line("connecting", PATIENCE).unwrap();
+    migrate.wait_for_line("connecting", TIMEOUT).unwrap();
     bed.json(&["stop", "d", "--json"]);
-    assert!(!migrate.wait(PATIENCE).unwrap().success());
+    assert!(!migrate.wait(TIMEOUT).unwrap().success());
     let said = migrate.output();
     assert!(said.contains(r#""event":"failed""#) && said.contains("the VM has ended"), "{said}");
-    scene.vm.wait(PATIENCE).unwrap();
+    scene.vm.wait(TIMEOUT).unwrap();
 }
 
 /// What a VM had is free for the next when the verb returns after which it is gone.
@@ -125,9 +125,9 @@ fn migrate_and_stop_return_when_the_vms_process_is_gone() {
     held(&vm, "source.moved");
     does_not_end(&mut migrate);
     vm.signal(Signal::SIGCONT).unwrap();
-    assert!(migrate.wait(PATIENCE).unwrap().success(), "{}", migrate.output());
+    assert!(migrate.wait(TIMEOUT).unwrap().success(), "{}", migrate.output());
     assert!(bed.name_is_free(), "after migrate");
-    drop((vm.wait(PATIENCE).unwrap(), there));
+    drop((vm.wait(TIMEOUT).unwrap(), there));
 
     // Its process waits for a request that is held, for as long as it waits for any.
     let mut vm = bed.failing("copy.begun=hold");
@@ -136,7 +136,7 @@ fn migrate_and_stop_return_when_the_vms_process_is_gone() {
     held(&vm, "copy.begun");
     bed.json(&["stop", "d", "--json"]);
     assert!(bed.name_is_free(), "after stop");
-    vm.wait(PATIENCE).unwrap();
+    vm.wait(TIMEOUT).unwrap();
     drop(snapshot);
 }
 

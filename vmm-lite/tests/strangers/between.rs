@@ -6,7 +6,7 @@ use std::{
     net::{Shutdown, TcpListener, TcpStream},
     thread,
 };
-use vmm_lite_lab::{accept::accept, process::Process, vmm::PATIENCE};
+use vmm_lite_lab::{accept::accept, process::Process, vmm::TIMEOUT};
 
 /// Listens on port 7005 of the second host, where the relays of these tests are.
 fn relay_listener(place: &Place) -> TcpListener {
@@ -46,17 +46,17 @@ fn a_move_that_was_recorded_runs_nowhere_else() {
     });
     let url = place.vmms[1].url(7005);
     place.vmms[0].json(&["migrate", "d", &url, "--plaintext", "--json"]).unwrap();
-    destination.wait_for_line("passes=", PATIENCE).unwrap();
+    destination.wait_for_line("passes=", TIMEOUT).unwrap();
     let recorded = recorder.join().unwrap();
     assert!(recorded.len() > 64 * 4096, "pages and all");
     let other = place.vmms[1].receive(7001, &["--plaintext", "--name", "again"]).unwrap();
     let mut stream =
         place.site.hosts[0].ns.enter(|| TcpStream::connect("10.9.0.2:7001").unwrap()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     // It has had enough before it has all.
     let _ = stream.write_all(&recorded);
     assert!(ended(&mut stream));
-    other.wait_for_line("made to another receiver", PATIENCE).unwrap();
+    other.wait_for_line("made to another receiver", TIMEOUT).unwrap();
     let runs = place.vmms[1].json(&["ps", "--json"]).unwrap();
     let names: Vec<_> = runs.as_array().unwrap().iter().map(|vm| vm["name"].clone()).collect();
     assert_eq!(names, ["d"]);
@@ -72,7 +72,7 @@ fn a_source_that_lost_the_link_at_the_commit_asks_over_tls() {
     let mut receive = there.command(&["receive", "--listen", &there.url(7000)]).unwrap();
     receive.env(CHOICE, "destination.running=cut");
     let destination = Process::start(receive).unwrap();
-    destination.wait_for_line("listening", PATIENCE).unwrap();
+    destination.wait_for_line("listening", TIMEOUT).unwrap();
     let listener = relay_listener(&place);
     let host = place.site.hosts[1].clone();
     let relay = thread::spawn(move || {
@@ -88,11 +88,11 @@ fn a_source_that_lost_the_link_at_the_commit_asks_over_tls() {
         asked
     });
     place.vmms[0].migrate("d", &place.vmms[1].url(7005)).unwrap();
-    assert!(place.vm.wait(PATIENCE).unwrap().success(), "{}", place.vm.output());
+    assert!(place.vm.wait(TIMEOUT).unwrap().success(), "{}", place.vm.output());
     assert!(place.vm.output().contains("asking tcp://10.9.0.2:7005"), "{}", place.vm.output());
     let asked = relay.join().unwrap();
     assert_eq!(asked[0], 22, "a handshake comes first");
     assert!(!asked.windows(4).any(|four| four == b"VMLM"), "nothing is said in the clear");
-    let line = destination.wait_for_line("passes=", PATIENCE).unwrap();
+    let line = destination.wait_for_line("passes=", TIMEOUT).unwrap();
     assert!(line.contains("errors=0"), "{line}");
 }

@@ -10,7 +10,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use vmm_lite_lab::{process::Process, vmm::PATIENCE};
+use vmm_lite_lab::{process::Process, vmm::TIMEOUT};
 
 #[test]
 fn port_scanners_and_babblers_get_nowhere() {
@@ -60,10 +60,10 @@ fn those_who_take_their_time_are_shown_out() {
     assert!(ended(&mut silent));
     let (silent_for, dripped_for) = (began.elapsed(), drip.join().unwrap());
     for time in [silent_for, dripped_for] {
-        assert!(time > Duration::from_secs(3) && time < PATIENCE, "{time:?}");
+        assert!(time > Duration::from_secs(3) && time < TIMEOUT, "{time:?}");
     }
     // By the doorkeeper or by the handshake: both have the same time.
-    destination.wait_for_line("a connection from 10.9.0.1 came to nothing", PATIENCE).unwrap();
+    destination.wait_for_line("a connection from 10.9.0.1 came to nothing", TIMEOUT).unwrap();
     place.moves(&destination);
 }
 

@@ -17,7 +17,7 @@ use vmm::{
     identity::{HostIdentity, IdentityDir},
     migration::connection::{Connection, Incoming, Transport},
 };
-use vmm_lite_lab::vmm::PATIENCE;
+use vmm_lite_lab::vmm::TIMEOUT;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -39,7 +39,7 @@ fn hosts_that_are_not_trusted_or_not_now_are_told_why() {
     let said =
         greet(from, other_host(&place.vmms[1], HostIdentity::generate(10).unwrap()), hello());
     assert!(said.unwrap_err().contains("does not trust this one's key"));
-    destination.wait_for_line("is not trusted here", PATIENCE).unwrap();
+    destination.wait_for_line("is not trusted here", TIMEOUT).unwrap();
     // Trusted, but with certificates for other times.
     let now = SystemTime::now();
     for (name, validity, why) in [
@@ -50,8 +50,8 @@ fn hosts_that_are_not_trusted_or_not_now_are_told_why() {
         trust(&place.vmms[1], &identity, name);
         let said = greet(from, other_host(&place.vmms[1], identity), hello());
         assert!(said.unwrap_err().contains("has expired or is not valid yet"));
-        destination.wait_for_line(&format!("certificate of {name}"), PATIENCE).unwrap();
-        destination.wait_for_line(why, PATIENCE).unwrap();
+        destination.wait_for_line(&format!("certificate of {name}"), TIMEOUT).unwrap();
+        destination.wait_for_line(why, TIMEOUT).unwrap();
     }
     assert!(
         !destination.output().contains(&here.to_string()),
@@ -123,18 +123,18 @@ fn plaintext_is_for_both_or_neither() {
     assert!(plain.output().contains("neither encrypted nor authenticated"), "{}", plain.output());
     let said = place.vmms[0].migrate("d", &url).unwrap_err().to_string();
     assert!(said.contains("the other side speaks plaintext"), "{said}");
-    plain.wait_for_line("the peer speaks TLS", PATIENCE).unwrap();
+    plain.wait_for_line("the peer speaks TLS", TIMEOUT).unwrap();
     // A stranger may send here; but not what somebody else has sent.
     let hello = || Message::Hello([9; 16]);
     let from = &place.site.hosts[0];
     assert!(matches!(greet(from, Transport::Plaintext, hello()), Ok(Message::Welcome(..))));
-    plain.wait_for_line("did not arrive", PATIENCE).unwrap();
+    plain.wait_for_line("did not arrive", TIMEOUT).unwrap();
     match greet(from, Transport::Plaintext, hello()) {
         Ok(Message::Abort(why)) => assert!(why.contains("begun before"), "{why}"),
         other => panic!("{other:?}"),
     }
     place.vmms[0].json(&["migrate", "d", &url, "--plaintext", "--json"]).unwrap();
-    plain.wait_for_line("passes=", PATIENCE).unwrap();
+    plain.wait_for_line("passes=", TIMEOUT).unwrap();
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn a_move_is_the_business_of_the_host_that_makes_it() {
             .enter(move || {
                 let to = format!("tcp://{AT}").parse().unwrap();
                 let mut connection =
-                    Connection::open(&to, &anne, None, PATIENCE, &CallOff::NEVER).unwrap();
+                    Connection::open(&to, &anne, None, TIMEOUT, &CallOff::NEVER).unwrap();
                 connection.send(&Message::Hello(id)).unwrap();
                 match connection.receive(0) {
                     Ok(Incoming::Message(Message::Welcome(_, receiver))) => (connection, receiver),
@@ -169,7 +169,7 @@ fn a_move_is_the_business_of_the_host_that_makes_it() {
     assert_eq!(ask(&bob), Message::Outcome(id, Outcome::Unknown));
     assert!(!annes.wait(Duration::from_millis(200)).unwrap(), "her move is not disturbed");
     assert_eq!(ask(&anne), Message::Outcome(id, Outcome::Never));
-    assert!(annes.wait(PATIENCE).unwrap(), "her question has ended it");
+    assert!(annes.wait(TIMEOUT).unwrap(), "her question has ended it");
     // A hello that comes again begins nothing.
     match greet(from, anne.clone(), Message::Hello(id)) {
         Ok(Message::Abort(why)) => assert!(why.contains("begun before"), "{why}"),

@@ -15,7 +15,7 @@ use vmm_lite_lab::{
     images::image,
     process::Process,
     site::{Host, Site},
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
 };
 
 pub const AT: &str = "10.9.0.2:7000";
@@ -33,7 +33,7 @@ pub fn place(test: &str) -> Option<Place> {
     let image = image("dirtier").unwrap();
     let args = ["--name", "d", "--memory", "16M", "--", "--pages", "64"];
     let vm = vmms[0].run(&image, &args).unwrap();
-    vm.wait_for_line("nonce", PATIENCE).unwrap();
+    vm.wait_for_line("nonce", TIMEOUT).unwrap();
     Some(Place { site, vmms, vm })
 }
 
@@ -41,8 +41,8 @@ impl Place {
     /// The listener still takes a VM from the host that it trusts.
     pub fn moves(&mut self, destination: &Process) {
         self.vmms[0].migrate("d", &self.vmms[1].url(7000)).unwrap();
-        assert!(self.vm.wait(PATIENCE).unwrap().success(), "{}", self.vm.output());
-        let line = destination.wait_for_line("passes=", PATIENCE).unwrap();
+        assert!(self.vm.wait(TIMEOUT).unwrap().success(), "{}", self.vm.output());
+        let line = destination.wait_for_line("passes=", TIMEOUT).unwrap();
         assert!(line.contains("errors=0"), "{line}");
     }
 
@@ -54,7 +54,7 @@ impl Place {
 
 pub fn connect(from: &Host) -> TcpStream {
     let stream = from.ns.enter(|| TcpStream::connect(AT)).unwrap().unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream
 }
 
@@ -99,7 +99,7 @@ pub fn greet(from: &Host, transport: Transport, first: Message) -> Result<Messag
     from.ns
         .enter(move || {
             let to = format!("tcp://{AT}").parse().unwrap();
-            let mut connection = Connection::open(&to, &transport, None, PATIENCE, &CallOff::NEVER)
+            let mut connection = Connection::open(&to, &transport, None, TIMEOUT, &CallOff::NEVER)
                 .map_err(|e| e.to_string())?;
             connection.send(&first).map_err(|e| e.to_string())?;
             match connection.receive(0).map_err(|e| e.to_string())? {

@@ -1,6 +1,6 @@
 //! Those who pass for another host.
 
-use crate::{PATIENCE, friends, host, says, trusting};
+use crate::{TIMEOUT, friends, host, says, trusting};
 use migrate::{PROTOCOL_VERSION, wire::Message};
 use std::{
     io::{Read, Write},
@@ -46,7 +46,7 @@ fn a_certificate_without_its_key_is_worth_nothing() {
     let to = listener.local_addr().unwrap();
     let there = thread::spawn(move || {
         let stream = Arc::new(accept(&listener).unwrap());
-        Connection::accept(stream, &Transport::Tls(credentials), PATIENCE).unwrap_err().to_string()
+        Connection::accept(stream, &Transport::Tls(credentials), TIMEOUT).unwrap_err().to_string()
     });
     let mut session =
         rustls::ClientConnection::new(Arc::new(config), ServerName::try_from("x").unwrap())
@@ -104,9 +104,9 @@ fn a_late_question_goes_to_nobody_else() {
     let to = format!("tcp://{}", listener.local_addr().unwrap()).parse().unwrap();
     let there = thread::spawn(move || {
         let stream = Arc::new(accept(&listener).unwrap());
-        Connection::accept(stream, &destination, PATIENCE).unwrap_err()
+        Connection::accept(stream, &destination, TIMEOUT).unwrap_err()
     });
-    match Connection::open(&to, &source, Some(b.public().0), PATIENCE, &CallOff::NEVER) {
+    match Connection::open(&to, &source, Some(b.public().0), TIMEOUT, &CallOff::NEVER) {
         Err(Error::Link(LinkError::Tls(TlsError::Another { began }))) => {
             assert_eq!(began, b.public())
         }
@@ -139,13 +139,13 @@ fn a_handshake_that_was_recorded_is_worth_nothing() {
         let destination = destination.clone();
         thread::spawn(move || {
             let stream = Arc::new(accept(&real).unwrap());
-            let mut connection = Connection::accept(stream, &destination, PATIENCE).unwrap();
+            let mut connection = Connection::accept(stream, &destination, TIMEOUT).unwrap();
             assert!(matches!(connection.receive(0), Ok(Incoming::Message(Message::Hello(_)))));
             let again = Arc::new(accept(&real).unwrap());
-            Connection::accept(again, &destination, PATIENCE).unwrap_err()
+            Connection::accept(again, &destination, TIMEOUT).unwrap_err()
         })
     };
-    let mut connection = Connection::open(&to, &source, None, PATIENCE, &CallOff::NEVER).unwrap();
+    let mut connection = Connection::open(&to, &source, None, TIMEOUT, &CallOff::NEVER).unwrap();
     connection.send(&Message::Hello([1; 16])).unwrap();
     connection.stream().shutdown(Shutdown::Write).unwrap();
     let recorded = recorder.join().unwrap();

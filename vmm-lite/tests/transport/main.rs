@@ -20,7 +20,7 @@ use vmm::{
 };
 use vmm_lite_lab::accept::accept;
 
-use vmm_lite_lab::vmm::PATIENCE;
+use vmm_lite_lab::vmm::TIMEOUT;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn host() -> Arc<HostIdentity> {
@@ -52,7 +52,7 @@ fn greet(
     let there = thread::spawn(move || {
         let stream = Arc::new(accept(&listener).unwrap());
         let answer = || {
-            let mut connection = Connection::accept(Arc::clone(&stream), &destination, PATIENCE)?;
+            let mut connection = Connection::accept(Arc::clone(&stream), &destination, TIMEOUT)?;
             match connection.receive(0)? {
                 Incoming::Message(Message::Hello(id)) => {
                     connection.send(&Message::Welcome(id, [2; 16]))?
@@ -71,7 +71,7 @@ fn greet(
         answered
     });
     let open = || {
-        let mut connection = Connection::open(&to, source, None, PATIENCE, &CallOff::NEVER)?;
+        let mut connection = Connection::open(&to, source, None, TIMEOUT, &CallOff::NEVER)?;
         connection.send(&Message::Hello([1; 16]))?;
         match connection.receive(0)? {
             Incoming::Message(Message::Welcome(..)) => Ok(connection),
@@ -87,7 +87,7 @@ fn greet(
 fn refused(source: &Transport, destination: &Transport) -> (String, String) {
     let began = Instant::now();
     let (here, there) = greet(source, destination);
-    assert!(began.elapsed() < PATIENCE / 2, "both know at once");
+    assert!(began.elapsed() < TIMEOUT / 2, "both know at once");
     (here.unwrap_err().to_string(), there.unwrap_err().to_string())
 }
 
@@ -127,7 +127,7 @@ fn messages_of_every_size_arrive_whole_in_both_directions() {
         });
         for size in sizes {
             here.send(&state(size)).unwrap();
-            assert!(here.wait(PATIENCE).unwrap());
+            assert!(here.wait(TIMEOUT).unwrap());
             match here.receive(0).unwrap() {
                 Incoming::Message(message) => assert_eq!(message, state(size)),
                 Incoming::Pages(_) => panic!("pages"),
@@ -141,7 +141,7 @@ fn messages_of_every_size_arrive_whole_in_both_directions() {
             assert!(here.wait(Duration::ZERO).unwrap());
             assert!(matches!(here.receive(0), Ok(Incoming::Message(Message::RoundEnd(7)))));
         }
-        assert!(here.wait(PATIENCE).unwrap(), "the end can be received");
+        assert!(here.wait(TIMEOUT).unwrap(), "the end can be received");
         assert!(matches!(here.receive(0), Err(LinkError::Closed)));
     }
 }
@@ -212,13 +212,13 @@ fn plaintext_and_tls_do_not_wait_for_each_other() {
     let to = format!("tcp://{}", listener.local_addr().unwrap()).parse().unwrap();
     let there = thread::spawn(move || {
         let stream = Arc::new(accept(&listener).unwrap());
-        let mut connection = Connection::accept(stream, &Transport::Plaintext, PATIENCE).unwrap();
+        let mut connection = Connection::accept(stream, &Transport::Plaintext, TIMEOUT).unwrap();
         let said = connection.receive(0).unwrap_err().to_string();
         connection.send(&Message::Abort("plaintext only".into())).unwrap();
         said
     });
     let said =
-        Connection::open(&to, &source, None, PATIENCE, &CallOff::NEVER).unwrap_err().to_string();
+        Connection::open(&to, &source, None, TIMEOUT, &CallOff::NEVER).unwrap_err().to_string();
     says(&said, &["the other side speaks plaintext"]);
     says(&there.join().unwrap(), &["the peer speaks TLS"]);
 }
@@ -257,8 +257,8 @@ fn a_message_that_drips_is_given_up() {
             stream.write_all(byte).is_ok()
         })
     });
-    let patience = Duration::from_millis(300);
-    let mut connection = Connection::accept(there, &Transport::Plaintext, patience).unwrap();
+    let timeout = Duration::from_millis(300);
+    let mut connection = Connection::accept(there, &Transport::Plaintext, timeout).unwrap();
     // If each byte began a new patience the message would come.
     assert!(matches!(connection.receive(0), Err(LinkError::Slow)));
     drop(connection);

@@ -17,7 +17,7 @@ use testkit::greeting::greets;
 /// More than a VM serves at a time.
 const CROWD: usize = 100;
 /// For what happens as soon as the host gets to it.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Connects and writes `bytes`; a connection that was evicted meanwhile is as good.
 fn client(socket: &Path, bytes: &[u8]) -> UnixStream {
@@ -141,7 +141,7 @@ fn a_move_that_is_interrupted_before_it_is_asked_for_ends_with_an_event() {
     let args = ["migrate", "kv", "tcp://127.0.0.1:7000", "--plaintext", "--json"];
     let mut command = host.command(&args);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !tasks(child.id()).iter().any(|name| name.trim() == "signals") {
         assert!(Instant::now() < deadline, "it does not look for signals");
         std::thread::sleep(Duration::from_millis(5));
@@ -163,7 +163,7 @@ fn a_console_client_that_leaves_while_input_is_full_leaves_nothing() {
     let socket = host.dir.join("vmm-lite/kv.sock");
     let vm = host.start(greets());
     let count = |what: &str| fs::read_dir(format!("/proc/{}/{what}", vm.0.id())).unwrap().count();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let wait_until = |so: &dyn Fn() -> bool| {
         while !so() {
             let tasks = tasks(vm.0.id());

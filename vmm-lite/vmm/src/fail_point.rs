@@ -22,7 +22,7 @@ const _: () = assert!(cfg!(debug_assertions), "a build without debug assertions 
 /// What is to happen, and where.
 pub const CHOICE: &str = "VMM_LITE_FAIL_POINT";
 /// How long a peer of a move may be silent, so that a test need not wait for as long as people do.
-pub const PATIENCE: &str = "VMM_LITE_PATIENCE";
+pub const TIMEOUT: &str = "VMM_LITE_PATIENCE";
 
 /// A place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -171,8 +171,8 @@ pub fn arm(duration: impl Fn(&str) -> Result<Duration, String>) -> Result<(), St
     };
     let choices = text(CHOICE)?.map(|text| parse(&text)).transpose()?;
     CHOICES.get_or_init(|| choices.unwrap_or_default());
-    let silence = text(PATIENCE)?.map(|text| duration(&text)).transpose();
-    let silence = silence.map_err(|e| format!("{PATIENCE}: {e}"))?;
+    let silence = text(TIMEOUT)?.map(|text| duration(&text)).transpose();
+    let silence = silence.map_err(|e| format!("{TIMEOUT}: {e}"))?;
     SILENCE.get_or_init(|| silence);
     let holds = |choice: &Choice| choice.action == Action::Hold;
     if CHOICES.get().is_some_and(|choices| choices.iter().any(holds)) {
@@ -212,7 +212,7 @@ fn choice(text: &str) -> Result<Choice, String> {
 
 /// How long a peer may be silent.
 #[must_use]
-pub fn patience(usual: Duration) -> Duration {
+pub fn timeout(usual: Duration) -> Duration {
     SILENCE.get().copied().flatten().unwrap_or(usual)
 }
 

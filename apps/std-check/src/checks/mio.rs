@@ -18,7 +18,7 @@ checks!["mio": timeout, wakes_at_once, waker, waker_from_before, accept_and_read
 
 const A: Token = Token(1);
 const B: Token = Token(2);
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A poll, and what it has told so far.
 struct Loop {
@@ -39,7 +39,7 @@ impl Loop {
     fn until(&mut self, token: Token, wanted: impl Fn(&Event) -> bool) -> Outcome {
         let start = Instant::now();
         loop {
-            let left = PATIENCE.checked_sub(start.elapsed());
+            let left = TIMEOUT.checked_sub(start.elapsed());
             let left = left.ok_or_else(|| failed("the event did not come"))?;
             self.poll.poll(&mut self.events, Some(left))?;
             if self.events.iter().any(|event| event.token() == token && wanted(event)) {
@@ -217,8 +217,8 @@ fn write_becomes_possible() -> Outcome {
     fill(&mut left)?;
     let start = Instant::now();
     while received.len() < sent.len() {
-        ensure!(start.elapsed() < PATIENCE, "{} of {} arrived", received.len(), sent.len());
-        events.poll.poll(&mut events.events, Some(PATIENCE))?;
+        ensure!(start.elapsed() < TIMEOUT, "{} of {} arrived", received.len(), sent.len());
+        events.poll.poll(&mut events.events, Some(TIMEOUT))?;
         for event in &events.events {
             match event.token() {
                 A => fill(&mut left)?,
@@ -294,8 +294,8 @@ fn many_at_once() -> Outcome {
     let mut seen = [false; COUNT];
     let start = Instant::now();
     while seen.contains(&false) {
-        ensure!(start.elapsed() < PATIENCE, "some never became ready: {seen:?}");
-        events.poll.poll(&mut events.events, Some(PATIENCE))?;
+        ensure!(start.elapsed() < TIMEOUT, "some never became ready: {seen:?}");
+        events.poll.poll(&mut events.events, Some(TIMEOUT))?;
         for event in &events.events {
             let Token(n) = event.token();
             let mut got = Vec::new();

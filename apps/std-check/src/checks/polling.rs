@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 checks!["polling": timeout, once_until_asked_again, writable, accept, notify, notify_from_before,
     deleted];
 
-const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
+const TIMEOUT: Option<Duration> = Some(Duration::from_secs(60));
 const BRIEFLY: Option<Duration> = Some(Duration::from_millis(10));
 
 /// Waits once; returns the keys of what is ready, with whether it can be read and written.
@@ -63,10 +63,10 @@ fn once_until_asked_again() -> Outcome {
     let watched = Watched::new(&poller, &server, Event::readable(7))?;
     ensure_eq!(wait(&poller, BRIEFLY)?, []);
     client.write_all(b"abc")?;
-    ensure_eq!(wait(&poller, PATIENCE)?, [(7, true, false)]);
+    ensure_eq!(wait(&poller, TIMEOUT)?, [(7, true, false)]);
     ensure_eq!(wait(&poller, BRIEFLY)?, []);
     poller.modify(&server, Event::readable(8))?;
-    ensure_eq!(wait(&poller, PATIENCE)?, [(8, true, false)]);
+    ensure_eq!(wait(&poller, TIMEOUT)?, [(8, true, false)]);
     drop(watched);
     ensure_eq!(server.read(&mut [0; 8])?, 3);
     Ok(())
@@ -76,7 +76,7 @@ fn writable() -> Outcome {
     let poller = Poller::new()?;
     let (client, _server) = pair()?;
     let _watched = Watched::new(&poller, &client, Event::all(3))?;
-    ensure_eq!(wait(&poller, PATIENCE)?, [(3, false, true)]);
+    ensure_eq!(wait(&poller, TIMEOUT)?, [(3, false, true)]);
     Ok(())
 }
 
@@ -89,7 +89,7 @@ fn accept() -> Outcome {
         thread::spawn(move || (0..10).map(|_| TcpStream::connect(address)).collect::<Vec<_>>());
     let mut accepted = 0;
     while accepted < 10 {
-        ensure_eq!(wait(&poller, PATIENCE)?, [(1, true, false)]);
+        ensure_eq!(wait(&poller, TIMEOUT)?, [(1, true, false)]);
         while listener.accept().is_ok() {
             accepted += 1;
         }
@@ -111,7 +111,7 @@ fn notify() -> Outcome {
             other.notify()
         });
         let start = Instant::now();
-        ensure_eq!(wait(&poller, PATIENCE)?, []);
+        ensure_eq!(wait(&poller, TIMEOUT)?, []);
         ensure!(start.elapsed() < Duration::from_secs(60), "it was not woken");
         join(thread)??;
     }
@@ -122,7 +122,7 @@ fn notify_from_before() -> Outcome {
     let poller = Poller::new()?;
     (0..10).try_for_each(|_| poller.notify())?;
     let start = Instant::now();
-    ensure_eq!(wait(&poller, PATIENCE)?, []);
+    ensure_eq!(wait(&poller, TIMEOUT)?, []);
     ensure!(start.elapsed() < Duration::from_secs(60), "the notification was lost");
     let start = Instant::now();
     ensure_eq!(wait(&poller, BRIEFLY)?, []);

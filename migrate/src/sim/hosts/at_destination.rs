@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{FIRST, NEEDED, RECEIVER, To, World};
 use crate::{
     brownout::{Brownout, Settled},
-    destination::{Action, Destination, Event, Patience},
+    destination::{Action, Destination, Event, Timeouts},
     sim::guest::{Guest, PAGES},
     wire::{self, Accepted, Message, Run, Started},
 };
@@ -16,9 +16,9 @@ const SETTLED: Settled =
 
 /// The machine, for a connection that was made at `now`.
 pub(super) fn fresh(now: Duration) -> Destination {
-    let patience =
-        Patience { silence: Duration::from_secs(10), lost: Some(Duration::from_secs(60)) };
-    Destination::new(RECEIVER, patience, now)
+    let timeout =
+        Timeouts { silence: Duration::from_secs(10), lost: Some(Duration::from_secs(60)) };
+    Destination::new(RECEIVER, timeout, now)
 }
 
 impl World {
@@ -42,7 +42,7 @@ impl World {
         };
         if machine.lacking().contains(page) {
             self.destination_event(Event::Fault(page));
-        } else if !self.guest.dont_care().contains(page) {
+        } else if !self.guest.page_hints().contains(page) {
             assert_eq!(there[page], stopped[page], "page {page} as the guest sees it");
             self.touched += 1;
         }
@@ -120,7 +120,7 @@ impl World {
                 }
                 Action::AwaitSource(_) => assert!(self.lacks()),
                 Action::Lost(_) => panic!("a source that is there was taken for dead"),
-                Action::Brace(_) | Action::Rouse => {}
+                Action::SwitchHint(_) | Action::Prewake => {}
                 Action::Apply(state) => {
                     self.state_there = Some(state);
                     self.destination_event(Event::Applied(Ok(())));

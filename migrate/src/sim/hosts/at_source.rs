@@ -10,8 +10,8 @@ use crate::{
 impl World {
     pub(super) fn at_source(&mut self, message: Message) {
         if let Message::Accept(_) = message {
-            let given_up = self.guest.dont_care();
-            self.source_event(Event::GivenUp(given_up));
+            let hinted = self.guest.page_hints();
+            self.source_event(Event::Reclaimed(hinted));
         }
         self.source_event(Event::Message(message));
     }
@@ -38,13 +38,13 @@ impl World {
                         self.sent(0, 0);
                     }
                 }
-                Action::Brace => self.send_to_destination(&Message::Brace(Vec::new())),
+                Action::SwitchHint => self.send_to_destination(&Message::SwitchHint(Vec::new())),
                 Action::StartLog => drop(self.guest.take_dirty()),
                 Action::SendPages { round, pages } => {
                     let (full, zero) = self.send_pages(&pages);
                     self.send_to_destination(&Message::RoundEnd(round));
                     if round == 0 {
-                        self.source_event(Event::LeftOut(self.guest.dont_care()));
+                        self.source_event(Event::LeftOut(self.guest.page_hints()));
                     }
                     self.sent(full, zero);
                 }
@@ -55,27 +55,27 @@ impl World {
                 }
                 Action::PeekDirty => {
                     let dirty = self.guest.dirty();
-                    let dont_care = self.guest.dont_care();
-                    self.source_event(Event::Peeked { dirty, dont_care });
+                    let page_hints = self.guest.page_hints();
+                    self.source_event(Event::Peeked { dirty, page_hints });
                 }
                 Action::TakeDirty => {
                     let dirty = self.guest.take_dirty();
-                    let dont_care = self.guest.dont_care();
-                    self.source_event(Event::Dirty { dirty, dont_care });
+                    let page_hints = self.guest.page_hints();
+                    self.source_event(Event::Dirty { dirty, page_hints });
                 }
                 Action::Stop { .. } => {
                     self.runs_here = false;
                     let requested = self.now;
                     self.now += STEP;
                     self.stopped_memory = Some(self.guest.memory.clone());
-                    let (dirty, dont_care) = (self.guest.take_dirty(), self.guest.dont_care());
+                    let (dirty, page_hints) = (self.guest.take_dirty(), self.guest.page_hints());
                     let stopped = self.now;
                     self.source_event(Event::Stopped(source::Stopped {
                         requested,
                         stopped,
                         quiescent: true,
                         dirty,
-                        dont_care,
+                        page_hints,
                         needed: NEEDED.collect(),
                     }));
                 }
@@ -100,7 +100,7 @@ impl World {
                     assert!(self.there.is_none(), "the source resumes though the destination runs");
                     self.runs_here = true;
                 }
-                Action::HandOn => self.send_to_destination(&Message::LateEnd),
+                Action::HandOn => self.send_to_destination(&Message::ForwardedEnd),
                 Action::Reconnect { .. } => {
                     self.link.reconnect();
                     self.source_event(Event::Reconnected);

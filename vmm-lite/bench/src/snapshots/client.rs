@@ -18,7 +18,7 @@ use nix::sys::{
     time::TimeSpec,
     timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
 };
-use vmm_lite_lab::{Error, Result, exec, net::Namespace, vmm::PATIENCE};
+use vmm_lite_lab::{Error, Result, exec, net::Namespace, vmm::TIMEOUT};
 
 /// How often a request is sent at first …
 const TICK: Duration = Duration::from_millis(2);
@@ -62,7 +62,7 @@ struct Attempt {
 
 fn ask(to: SocketAddr, question: &[u8], answer: &[u8]) -> std::io::Result<Duration> {
     const CLOCK: Token = Token(0);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let mut poll = Poll::new()?;
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)?;
     let every = Expiration::Interval(TimeSpec::from_duration(TICK));
@@ -73,7 +73,7 @@ fn ask(to: SocketAddr, question: &[u8], answer: &[u8]) -> std::io::Result<Durati
     let mut attempts: VecDeque<Attempt> = VecDeque::new();
     let mut ticks = 0;
     while Instant::now() < deadline {
-        poll.poll(&mut events, Some(PATIENCE))?;
+        poll.poll(&mut events, Some(TIMEOUT))?;
         for event in &events {
             if event.token() == CLOCK {
                 // How many there were does not matter: what was missed is not made up for.

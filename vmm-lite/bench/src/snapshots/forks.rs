@@ -14,7 +14,7 @@ use vmm_lite_lab::{
     process::Process,
     site::Site,
     stats::{Summary, summary},
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
 };
 
 use super::{LIMIT_MS, idle};
@@ -86,7 +86,7 @@ fn fork_alone(options: &Options, site: &Site) -> Result<Figures> {
     let vmm = Vmm::on(&site.hosts[0])?;
     let memory = format!("{KV_MEMORY_MIB}M");
     let mut parent = vmm.run(&image("kv")?, &["--name", NAME, "--memory", &memory])?;
-    parent.wait_for_line("ready", PATIENCE)?;
+    parent.wait_for_line("ready", TIMEOUT)?;
     let mut samples = Samples::default();
     for _ in 0..ROUNDS {
         let (clones, pids) = samples.fork(&vmm, NAME, options.clones, &[])?;
@@ -94,7 +94,7 @@ fn fork_alone(options: &Options, site: &Site) -> Result<Figures> {
         end(clones)?;
     }
     vmm.json(&["stop", NAME, "--json"])?;
-    parent.wait(PATIENCE)?;
+    parent.wait(TIMEOUT)?;
     Ok(Figures::new("vmm-lite fork, no network", options.clones, &samples))
 }
 
@@ -140,7 +140,7 @@ impl Samples {
         command.args(["--count", &count.to_string()]).args(more);
         let exec = Exec::of(&mut command)?;
         let process = Process::start(command)?;
-        let line = process.wait_for_line("\"clones\"", PATIENCE)?;
+        let line = process.wait_for_line("\"clones\"", TIMEOUT)?;
         let wrong = || Error::Protocol { what: "vmm-lite fork".into(), said: line.clone() };
         let report: Value = serde_json::from_str(&line).map_err(|_| wrong())?;
         let clones = report["clones"].as_array().ok_or_else(wrong)?;
@@ -159,14 +159,14 @@ impl Samples {
 /// Ends clones, which do so with the process that started them.
 fn end(mut clones: Process) -> Result<()> {
     clones.signal(Signal::SIGINT)?;
-    clones.wait(PATIENCE).map(drop)
+    clones.wait(TIMEOUT).map(drop)
 }
 
 fn has_the_data(site: &Site, host: u32) -> Result<()> {
     let (key, value) = KEPT;
     let address: SocketAddr = format!("10.0.0.{host}:{KV_PORT}").parse().expect("an address");
     let io = |source| Error::Io { what: format!("ask the clone at {address}"), source };
-    let mut clone = Connection::open_when_up(&site.client, address, PATIENCE)?;
+    let mut clone = Connection::open_when_up(&site.client, address, TIMEOUT)?;
     match clone.bulk(&format!("GET {key}\r\n")).map_err(io)? {
         Some(got) if got == value => Ok(()),
         got => Err(Error::Protocol {

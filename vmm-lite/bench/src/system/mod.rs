@@ -14,7 +14,7 @@ use std::{
 };
 
 use serde::Serialize;
-use vmm_lite_lab::{Error, Result, site::Site, vmm::PATIENCE};
+use vmm_lite_lab::{Error, Result, site::Site, vmm::TIMEOUT};
 
 /// The guest's address on the data network.
 pub const GUEST_IP: &str = "10.0.0.2";
@@ -152,12 +152,12 @@ impl Started {
 pub fn connect(site: &Site, port: u16) -> Result<TcpStream> {
     let to: SocketAddr = format!("{GUEST_IP}:{port}").parse().expect("constants");
     site.client.enter(move || {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
-            match TcpStream::connect_timeout(&to, PATIENCE) {
+            match TcpStream::connect_timeout(&to, TIMEOUT) {
                 Ok(stream) => {
                     stream
-                        .set_read_timeout(Some(PATIENCE))
+                        .set_read_timeout(Some(TIMEOUT))
                         .and_then(|()| stream.set_nodelay(true))
                         .map_err(|source| Error::Io {
                             what: "set up a connection to the guest".into(),

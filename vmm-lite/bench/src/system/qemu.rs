@@ -12,7 +12,7 @@ use vmm_lite_lab::{
     Error, Result,
     exec::{self, Exec},
     site::Site,
-    vmm::PATIENCE,
+    vmm::TIMEOUT,
 };
 
 use super::{GUEST_IP, GUEST_MAC, Guest, Moved, Restore, Saved, Started, System};
@@ -61,7 +61,7 @@ impl Qemu {
         let mut command = self.command(0);
         let exec = Exec::of(&mut command)?;
         let mut machine = Machine::start_with(&config, command).map_err(qemu_error)?;
-        save::wait_running(&mut machine, PATIENCE).map_err(qemu_error)?;
+        save::wait_running(&mut machine, TIMEOUT).map_err(qemu_error)?;
         let runs = exec::monotonic();
         Ok((machine, Started { exec: exec.at()?, runs }))
     }

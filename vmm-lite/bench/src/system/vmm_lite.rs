@@ -12,7 +12,7 @@ use vmm_lite_lab::{
     exec::{self, Exec},
     process::Process,
     site::Site,
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
 };
 
 use super::{GUEST_IP, GUEST_MAC, Guest, Moved, PHASES, Restore, Saved, Started, System};
@@ -81,7 +81,7 @@ impl System for VmmLite {
         let destination = self.vmms[to].receive(PORT, &["--tap", "tap0"])?;
         let report = self.vmms[from].migrate(NAME, &self.vmms[to].url(PORT))?;
         // The source ends by itself once nothing more arrives for the guest there.
-        self.process().wait(PATIENCE)?;
+        self.process().wait(TIMEOUT)?;
         self.process = Some(destination);
         self.at = to;
         Ok(Moved {
@@ -136,7 +136,7 @@ impl System for VmmLite {
 
     fn stop(&mut self) -> Result<()> {
         self.vmms[self.at].json(&["stop", NAME, "--json"])?;
-        self.process().wait(PATIENCE)?;
+        self.process().wait(TIMEOUT)?;
         self.process = None;
         Ok(())
     }

@@ -4,7 +4,7 @@ use super::{Bed, LOOK, PORT, Scene, State};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::{sync::atomic::Ordering::SeqCst, time::Instant};
-use vmm_lite_lab::{process::Process, vmm::PATIENCE};
+use vmm_lite_lab::{process::Process, vmm::TIMEOUT};
 
 impl Bed {
     /// Brings a VM into a state, has a verb come, and checks its answer and what becomes of the VM.
@@ -35,13 +35,13 @@ impl Bed {
             self.until("the VM ends", || self.is_silent());
         }
         if state == State::HandedOver && verb == "SIGTERM" {
-            scene.vm.wait_for_line("not ended: ", PATIENCE).unwrap();
+            scene.vm.wait_for_line("not ended: ", TIMEOUT).unwrap();
         }
         let mut asked = asked;
         if !state.lets_go_at_once(verb)
             && let Some(asked) = &mut asked
         {
-            let end = Instant::now() + PATIENCE;
+            let end = Instant::now() + TIMEOUT;
             while asked.is_running() && !asked.output().contains("waiting for") {
                 assert!(Instant::now() < end, "{what}: no answer\n{}", scene.vm.output());
                 std::thread::sleep(LOOK);
@@ -52,7 +52,7 @@ impl Bed {
             scene.vm.signal(Signal::SIGCONT).unwrap();
         }
         if let Some(asked) = &mut asked {
-            let status = asked.wait(PATIENCE).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let status = asked.wait(TIMEOUT).unwrap_or_else(|e| panic!("{what}: {e}"));
             assert_eq!(
                 kind(status.success(), &asked.output()),
                 answer,
@@ -64,7 +64,7 @@ impl Bed {
             let said = asked.output();
             assert!(said.contains(&format!("the VM is {doing};")), "{what}: {said}");
         }
-        let ended = scene.operation.as_mut().map(|operation| operation.wait(PATIENCE).unwrap());
+        let ended = scene.operation.as_mut().map(|operation| operation.wait(TIMEOUT).unwrap());
         let said = scene.operation.as_ref().map(Process::output).unwrap_or_default();
         // What it was that was under way has an end that says which.
         let made = ended.is_none_or(|status| status.success());
@@ -83,7 +83,7 @@ impl Bed {
     pub(super) fn is(&self, what: &str, after: &str, scene: &mut Scene) {
         let (host, state) = match after {
             "ended" => {
-                scene.vm.wait(PATIENCE).unwrap_or_else(|e| panic!("{what}: {e}"));
+                scene.vm.wait(TIMEOUT).unwrap_or_else(|e| panic!("{what}: {e}"));
                 assert!(self.stats(0).is_none() && self.stats(1).is_none(), "{what}");
                 return;
             }
@@ -94,7 +94,7 @@ impl Bed {
             other => panic!("{other} is no state to end in"),
         };
         if host == 1 {
-            let status = scene.vm.wait(PATIENCE).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let status = scene.vm.wait(TIMEOUT).unwrap_or_else(|e| panic!("{what}: {e}"));
             assert!(status.success(), "{what}: {}", scene.vm.output());
         }
         let mut stats = Value::Null;

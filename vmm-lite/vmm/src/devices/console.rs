@@ -122,13 +122,13 @@ impl Console {
     }
 
     /// What was printed from byte number `from` on (0: as far back as the history goes), waiting
-    /// for it at most `patience`. `None` when there will be no more.
+    /// for it at most `timeout`. `None` when there will be no more.
     #[must_use]
-    pub fn read(&self, from: u64, patience: Duration) -> Option<Piece> {
+    pub fn read(&self, from: u64, timeout: Duration) -> Option<Piece> {
         let output = self.output();
         let (output, _) = self
             .printed
-            .wait_timeout_while(output, patience, |o| o.total <= from && !o.closed)
+            .wait_timeout_while(output, timeout, |o| o.total <= from && !o.closed)
             .unwrap_or_else(PoisonError::into_inner);
         if output.total <= from && output.closed {
             return None;

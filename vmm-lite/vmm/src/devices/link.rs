@@ -14,13 +14,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Waits until packets go through `tap` to the guest, at most `patience`; whether they do. They do
+/// Waits until packets go through `tap` to the guest, at most `timeout`; whether they do. They do
 /// not while it is set down.
 ///
 /// # Errors
 /// What the host says.
-pub fn wait_running(tap: &Tap, patience: Duration) -> io::Result<bool> {
-    let deadline = Instant::now() + patience;
+pub fn wait_running(tap: &Tap, timeout: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + timeout;
     // From before the first look on, so that none is missed.
     let events = Listening::to(tap.events()?)?;
     loop {

@@ -27,7 +27,7 @@ struct SchedAttr {
 
 /// Makes the calling thread one of these, for good. Where the host does not let it, it stays as it
 /// is.
-pub fn be_patient() {
+pub fn give_way() {
     let attr = SchedAttr {
         size: size_of::<SchedAttr>() as u32,
         policy: libc::SCHED_BATCH as u32,
@@ -47,7 +47,7 @@ mod tests {
         // SAFETY: asks about the calling thread.
         let policy = || unsafe { libc::sched_getscheduler(0) };
         let other = std::thread::spawn(move || {
-            be_patient();
+            give_way();
             policy()
         });
         assert_eq!(other.join().unwrap(), libc::SCHED_BATCH);

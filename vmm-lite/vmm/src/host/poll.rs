@@ -13,14 +13,14 @@ pub enum Watch {
     HungUp(RawFd),
 }
 
-/// Waits until one of `watched` is ready, at most `patience`; says which are. A signal ends the
+/// Waits until one of `watched` is ready, at most `timeout`; says which are. A signal ends the
 /// wait early.
 ///
 /// # Errors
 /// What `ppoll` says.
-pub fn wait_any<const N: usize>(watched: [Watch; N], patience: Duration) -> io::Result<[bool; N]> {
+pub fn wait_any<const N: usize>(watched: [Watch; N], timeout: Duration) -> io::Result<[bool; N]> {
     let mut entries = watched.map(Watch::entry);
-    wait(&mut entries, patience)?;
+    wait(&mut entries, timeout)?;
     Ok(entries.map(|entry| entry.revents != 0))
 }
 
@@ -28,9 +28,9 @@ pub fn wait_any<const N: usize>(watched: [Watch; N], patience: Duration) -> io::
 ///
 /// # Errors
 /// What `ppoll` says.
-pub fn wait_some(watched: &[Watch], patience: Duration) -> io::Result<Vec<bool>> {
+pub fn wait_some(watched: &[Watch], timeout: Duration) -> io::Result<Vec<bool>> {
     let mut entries: Vec<_> = watched.iter().map(|watch| watch.entry()).collect();
-    wait(&mut entries, patience)?;
+    wait(&mut entries, timeout)?;
     Ok(entries.iter().map(|entry| entry.revents != 0).collect())
 }
 
@@ -46,10 +46,10 @@ impl Watch {
     }
 }
 
-fn wait(entries: &mut [libc::pollfd], patience: Duration) -> io::Result<()> {
+fn wait(entries: &mut [libc::pollfd], timeout: Duration) -> io::Result<()> {
     let time = libc::timespec {
-        tv_sec: patience.as_secs().min(1 << 30) as libc::time_t,
-        tv_nsec: patience.subsec_nanos().into(),
+        tv_sec: timeout.as_secs().min(1 << 30) as libc::time_t,
+        tv_nsec: timeout.subsec_nanos().into(),
     };
     let count = entries.len() as libc::nfds_t;
     let n = crate::host::watchdog::waits(|| {
@@ -70,6 +70,6 @@ fn wait(entries: &mut [libc::pollfd], patience: Duration) -> io::Result<()> {
 ///
 /// # Errors
 /// What `ppoll` says.
-pub fn wait_readable(fd: RawFd, patience: Duration) -> io::Result<bool> {
-    wait_any([Watch::Readable(fd)], patience).map(|[readable]| readable)
+pub fn wait_readable(fd: RawFd, timeout: Duration) -> io::Result<bool> {
+    wait_any([Watch::Readable(fd)], timeout).map(|[readable]| readable)
 }

@@ -24,7 +24,7 @@ pub use host::Host;
 pub use kick::Kick;
 pub use page_faults::{Faults, PageFaults};
 pub use self_test::SelfTest;
-pub use state::{SteadyState, VcpuState};
+pub use state::{InvariantVcpuState, VcpuState};
 pub use vcpu::{Exit, Vcpu};
 
 use std::{io, path::PathBuf};

@@ -63,7 +63,7 @@ pub struct VcpuState {
 
 /// What the monitor sets before the guest's first instruction at CPL 3, and never again.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-pub struct SteadyState {
+pub struct InvariantVcpuState {
     xcrs: kvm_xcrs,
     msrs: Vec<Msr>,
 }
@@ -74,12 +74,12 @@ impl Vcpu {
     ///
     /// # Errors
     /// [`Error::Call`].
-    pub fn note_steady(&mut self) -> Result<&SteadyState, Error> {
-        let steady = self.read_steady()?;
-        Ok(self.steady.insert(steady))
+    pub fn note_invariant(&mut self) -> Result<&InvariantVcpuState, Error> {
+        let invariant = self.read_steady()?;
+        Ok(self.invariant.insert(invariant))
     }
 
-    fn read_steady(&self) -> Result<SteadyState, Error> {
+    fn read_steady(&self) -> Result<InvariantVcpuState, Error> {
         let entry = |&index: &u32| kvm_msr_entry { index, ..Default::default() };
         let entries: Vec<_> = self.msrs.iter().map(entry).collect();
         let mut msrs = Msrs::from_entries(&entries).expect("a handful of MSRs");
@@ -88,7 +88,7 @@ impl Vcpu {
             return Err(Error::State("an MSR that KVM lists and cannot read"));
         }
         let msrs = msrs.as_slice().iter().map(|m| Msr { index: m.index, value: m.data }).collect();
-        Ok(SteadyState { xcrs: self.fd.get_xcrs().map_err(failed("read the XCRs"))?, msrs })
+        Ok(InvariantVcpuState { xcrs: self.fd.get_xcrs().map_err(failed("read the XCRs"))?, msrs })
     }
 
     /// Has the next `KVM_RUN` take the registers, if there are some for it.
@@ -118,20 +118,20 @@ impl Vcpu {
     ///
     /// # Errors
     /// As [`apply`](Self::apply).
-    pub fn apply_steady(&mut self, steady: &SteadyState) -> Result<(), Error> {
-        steady.check()?;
-        if self.set.as_ref() == Some(steady) {
+    pub fn apply_invariant(&mut self, invariant: &InvariantVcpuState) -> Result<(), Error> {
+        invariant.check()?;
+        if self.set.as_ref() == Some(invariant) {
             return Ok(());
         }
         self.set = None;
         let entry = |m: &Msr| kvm_msr_entry { index: m.index, data: m.value, ..Default::default() };
-        let msrs: Vec<_> = steady.msrs.iter().map(entry).collect();
+        let msrs: Vec<_> = invariant.msrs.iter().map(entry).collect();
         let msrs = Msrs::from_entries(&msrs).map_err(|_| Error::State("too many MSRs"))?;
-        self.fd.set_xcrs(&steady.xcrs).map_err(failed("set the XCRs"))?;
-        if self.fd.set_msrs(&msrs).map_err(failed("set the MSRs"))? != steady.msrs.len() {
+        self.fd.set_xcrs(&invariant.xcrs).map_err(failed("set the XCRs"))?;
+        if self.fd.set_msrs(&msrs).map_err(failed("set the MSRs"))? != invariant.msrs.len() {
             return Err(Error::State("an MSR that this host does not have"));
         }
-        self.set = Some(steady.clone());
+        self.set = Some(invariant.clone());
         Ok(())
     }
 
@@ -156,8 +156,8 @@ impl Vcpu {
             return Ok(captured.clone());
         }
         let regs = self.final_regs()?;
-        let SteadyState { xcrs, msrs } = match &self.steady {
-            Some(steady) => steady.clone(),
+        let InvariantVcpuState { xcrs, msrs } = match &self.invariant {
+            Some(invariant) => invariant.clone(),
             None => self.read_steady()?,
         };
         let sync = self.fd.sync_regs();
@@ -204,9 +204,9 @@ impl Vcpu {
     /// refuses.
     pub fn apply(&mut self, state: &VcpuState) -> Result<(), Error> {
         let xsave = padded(&state.xsave).ok_or(Error::State("too much FPU state"))?;
-        let steady = SteadyState { xcrs: state.xcrs, msrs: state.msrs.clone() };
-        self.apply_steady(&steady)?;
-        (self.steady, self.captured, self.left) = (None, None, Left::Unknown);
+        let invariant = InvariantVcpuState { xcrs: state.xcrs, msrs: state.msrs.clone() };
+        self.apply_invariant(&invariant)?;
+        (self.invariant, self.captured, self.left) = (None, None, Left::Unknown);
         let taken = self.taken.take();
         // SAFETY: KVM reads the 4096 bytes of the structure, no more: XCR0 was checked not to name
         // components that need more.
@@ -243,7 +243,7 @@ impl VcpuState {
     }
 }
 
-impl SteadyState {
+impl InvariantVcpuState {
     fn check(&self) -> Result<(), Error> {
         if self.msrs.iter().any(|m| !MSRS.contains(&m.index)) {
             return Err(Error::State("an MSR that is not part of a guest's state"));

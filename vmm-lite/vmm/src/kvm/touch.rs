@@ -19,7 +19,7 @@ pub const RUNS: usize = 5;
 
 impl Vcpu {
     /// Runs the routine at `routine` on `runs`, with the system registers of a guest at CPL 3. The
-    /// vCPU holds nothing of worth afterwards but what [`apply_steady`](Vcpu::apply_steady) has
+    /// vCPU holds nothing of worth afterwards but what [`apply_invariant`](Vcpu::apply_steady) has
     /// set.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The vCPU: entering the guest, and why it came back.
 
 use super::{
-    Error, Kick, PageFaults, SteadyState, VcpuState, cpu, entry, failed,
+    Error, InvariantVcpuState, Kick, PageFaults, VcpuState, cpu, entry, failed,
     state::{self, SYNC_ALL},
 };
 use crate::host::this_thread;
@@ -81,9 +81,9 @@ pub struct Vcpu {
     /// MSRs worth capturing that this host has.
     pub(super) msrs: Vec<u32>,
     /// What a capture need not read, because it has been and does not change.
-    pub(super) steady: Option<SteadyState>,
+    pub(super) invariant: Option<InvariantVcpuState>,
     /// What has been set since the guest last ran.
-    pub(super) set: Option<SteadyState>,
+    pub(super) set: Option<InvariantVcpuState>,
     /// System registers that KVM has taken for this guest, if it has.
     pub(super) taken: Option<kvm_sregs>,
     /// Whether `KVM_RUN` is to take the registers that it finds in its page.
@@ -125,7 +125,7 @@ impl Vcpu {
         Ok(Self {
             fd,
             msrs,
-            steady: None,
+            invariant: None,
             set: None,
             taken: None,
             given: false,

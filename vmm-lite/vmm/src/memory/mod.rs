@@ -6,9 +6,9 @@
 //! moves too.
 
 mod arrival;
-mod dont_care;
 mod error;
 mod marks;
+mod page_hints;
 mod presence;
 mod resident;
 mod tables;

@@ -67,7 +67,7 @@ pub enum LinkError {
     Tls(#[from] TlsError),
     /// It was not [wanted](CallOff) any more before it stood.
     #[error(transparent)]
-    GivenUp(#[from] migrate::source::Failure),
+    CalledOff(#[from] migrate::source::Failure),
 }
 
 /// How two hosts talk.
@@ -89,7 +89,7 @@ pub struct Connection {
     most: usize,
     /// Whether the peer has closed its direction.
     closed: bool,
-    patience: Duration,
+    timeout: Duration,
     sent: u64,
 }
 
@@ -104,26 +104,27 @@ pub enum Incoming<'a> {
 
 impl Connection {
     /// Connects to the first address that answers, for as long as that is `wanted`; with `pinned`
-    /// only to the host with that key. `patience` is as in [`set_patience`](Self::set_patience).
+    /// only to the host with that key. `timeout` is as in [`set_timeout`](Self::set_patience).
     ///
     /// # Errors
-    /// [`Error::Address`], [`LinkError::Unreachable`], [`LinkError::Tls`], [`LinkError::GivenUp`].
+    /// [`Error::Address`], [`LinkError::Unreachable`], [`LinkError::Tls`],
+    /// [`LinkError::CalledOff`].
     pub fn open(
         to: &Address,
         transport: &Transport,
         pinned: Peer,
-        patience: Duration,
+        timeout: Duration,
         call_off: &CallOff,
     ) -> Result<Self, Error> {
         let stream = reach(&to.known()?, to.dialer(), call_off).map_err(|e| match e {
             LinkError::Io(source) => LinkError::Unreachable { to: to.clone(), source },
             e => e,
         })?;
-        let mut connection = Self::over(Arc::new(stream), patience)?;
+        let mut connection = Self::over(Arc::new(stream), timeout)?;
         if let Transport::Tls(credentials) = transport {
             let pinned = pinned.map(PublicKey);
             let Self { stream, inbox, .. } = &mut connection;
-            let tls = Tls::connect(stream, inbox, credentials, pinned, patience, call_off)?;
+            let tls = Tls::connect(stream, inbox, credentials, pinned, timeout, call_off)?;
             connection.tls = Some(Box::new(tls));
         }
         Ok(connection)
@@ -137,25 +138,25 @@ impl Connection {
     pub fn accept(
         stream: Arc<TcpStream>,
         transport: &Transport,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Self, LinkError> {
-        let mut connection = Self::over(stream, patience)?;
+        let mut connection = Self::over(stream, timeout)?;
         connection.most = FIRST_MAX;
         if let Transport::Tls(credentials) = transport {
             let Self { stream, inbox, .. } = &mut connection;
-            connection.tls = Some(Box::new(Tls::accept(stream, inbox, credentials, patience)?));
+            connection.tls = Some(Box::new(Tls::accept(stream, inbox, credentials, timeout)?));
         }
         Ok(connection)
     }
 
-    fn over(stream: Arc<TcpStream>, patience: Duration) -> Result<Self, LinkError> {
+    fn over(stream: Arc<TcpStream>, timeout: Duration) -> Result<Self, LinkError> {
         // Messages are written whole: waiting for more to fill a segment only costs blackout.
         stream.set_nodelay(true)?;
         #[cfg(debug_assertions)]
         crate::fail_point::link(&stream);
         let (inbox, most) = (Inbox::default(), usize::MAX);
-        let mut this = Self { stream, tls: None, inbox, most, closed: false, patience, sent: 0 };
-        this.set_patience(patience)?;
+        let mut this = Self { stream, tls: None, inbox, most, closed: false, timeout, sent: 0 };
+        this.set_timeout(timeout)?;
         Ok(this)
     }
 
@@ -201,10 +202,10 @@ impl Connection {
     ///
     /// # Errors
     /// [`LinkError::Io`].
-    pub fn set_patience(&mut self, patience: Duration) -> Result<(), LinkError> {
-        self.patience = patience.max(Duration::from_millis(1));
-        self.stream.set_read_timeout(Some(self.patience))?;
-        Ok(self.stream.set_write_timeout(Some(self.patience))?)
+    pub fn set_timeout(&mut self, timeout: Duration) -> Result<(), LinkError> {
+        self.timeout = timeout.max(Duration::from_millis(1));
+        self.stream.set_read_timeout(Some(self.timeout))?;
+        Ok(self.stream.set_write_timeout(Some(self.timeout))?)
     }
 
     /// Sends a message.
@@ -248,9 +249,9 @@ impl Connection {
     ///
     /// # Errors
     /// [`LinkError`].
-    pub fn wait(&mut self, patience: Duration) -> Result<bool, LinkError> {
+    pub fn wait(&mut self, timeout: Duration) -> Result<bool, LinkError> {
         let mut end = None;
-        let mut left = patience;
+        let mut left = timeout;
         while !self.has_buffered() {
             if !wait_readable(self.fd(), left).map_err(LinkError::Io)? {
                 return Ok(false);
@@ -264,7 +265,7 @@ impl Connection {
             }
             if !self.has_buffered() {
                 // Part of a record, which is nothing yet.
-                let end = *end.get_or_insert_with(|| Instant::now() + patience);
+                let end = *end.get_or_insert_with(|| Instant::now() + timeout);
                 left = end.saturating_duration_since(Instant::now());
             }
         }
@@ -321,7 +322,7 @@ impl Connection {
             }
             // A peer that sends a byte now and then is as good as silent.
             let began = *began.get_or_insert_with(Instant::now);
-            if self.inbox.len() < n && began.elapsed() > self.patience {
+            if self.inbox.len() < n && began.elapsed() > self.timeout {
                 return Err(LinkError::Slow);
             }
         }

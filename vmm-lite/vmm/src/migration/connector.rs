@@ -27,7 +27,7 @@ const NAME: &CStr = c"vmm-connector";
 /// Most bytes of a list of addresses.
 const LIST_MAX: usize = 4096;
 /// How long a socket may take, which is made in microseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connector that has no addresses yet.
 #[derive(Debug)]
@@ -124,7 +124,7 @@ impl Dialer {
         let place = u8::try_from(place).map_err(|_| io::ErrorKind::AddrNotAvailable)?;
         let socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         socket::put(&socket, &[place])?;
-        let [answered, _] = socket::wait([Some(&socket), None], Some(PATIENCE))?;
+        let [answered, _] = socket::wait([Some(&socket), None], Some(TIMEOUT))?;
         if !answered {
             return Err(io::ErrorKind::TimedOut.into());
         }

@@ -15,7 +15,7 @@ use super::{
         Receiver,
         stage::{Stage, narrow},
     },
-    patience,
+    timeout,
     tls::Credentials,
 };
 use crate::host::poll::{Watch, wait_any};
@@ -41,11 +41,11 @@ use std::{
 /// two turns of a busy host, and who finds no place tries again a second later.
 const BACKLOG: i32 = 1024;
 /// Strangers at a time.
-const STRANGERS_MAX: usize = 64;
+const UNAUTHENTICATED_MAX: usize = 64;
 /// Peers at a time that have said who they are.
-const KNOWN_MAX: usize = 16;
+const SESSIONS_MAX: usize = 16;
 /// How long a peer may stay a stranger.
-const STRANGE: Duration = Duration::from_secs(5);
+const AUTHENTICATION: Duration = Duration::from_secs(5);
 /// What is read of a peer that is being turned away, so that it gets to read why.
 const LINGER_BYTES: usize = 256 << 10;
 const LINGER: Duration = Duration::from_secs(1);
@@ -54,7 +54,7 @@ const EXHAUSTED: Duration = Duration::from_millis(100);
 
 /// How those who connect are met.
 #[derive(Debug)]
-pub enum Door {
+pub enum AccessPolicy {
     /// Whoever comes.
     Plaintext,
     /// Those that the directory's host trusts, as the directory says at that time; without a
@@ -62,7 +62,7 @@ pub enum Door {
     Tls(Option<IdentityDir>, Mutex<Credentials>),
 }
 
-impl Door {
+impl AccessPolicy {
     /// One that opens for hosts that are trusted: as `dir` says whenever one connects, or without
     /// it as `credentials` say.
     #[must_use]
@@ -86,77 +86,77 @@ impl Door {
 
 /// A peer that has not said yet who it is.
 #[derive(Debug)]
-struct Stranger {
+struct Unauthenticated {
     number: u64,
     address: Option<IpAddr>,
     since: Instant,
     stream: Arc<TcpStream>,
-    shown_out: Arc<AtomicBool>,
+    evicted: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default)]
-struct Guests {
+struct Sessions {
     next: u64,
     /// Oldest first.
-    strangers: Vec<Stranger>,
+    unauthenticated: Vec<Unauthenticated>,
     known: usize,
 }
 
 /// All who are in.
 #[derive(Debug, Default)]
-struct House {
-    guests: Mutex<Guests>,
+struct Admission {
+    sessions: Mutex<Sessions>,
     gone: Condvar,
     log: Mutex<Log>,
 }
 
-impl House {
-    fn guests(&self) -> MutexGuard<'_, Guests> {
-        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+impl Admission {
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets one in; another goes if need be.
-    fn enter(self: &Arc<Self>, stream: &Arc<TcpStream>, address: Option<IpAddr>) -> Place {
-        let mut guests = self.guests();
-        if guests.strangers.len() >= STRANGERS_MAX
-            && let Some(at) = one_too_many(guests.strangers.iter().map(|s| s.address))
+    fn enter(self: &Arc<Self>, stream: &Arc<TcpStream>, address: Option<IpAddr>) -> Session {
+        let mut sessions = self.sessions();
+        if sessions.unauthenticated.len() >= UNAUTHENTICATED_MAX
+            && let Some(at) = which_to_evict(sessions.unauthenticated.iter().map(|s| s.address))
         {
-            show_out(guests.strangers.remove(at));
+            evict(sessions.unauthenticated.remove(at));
         }
-        let number = guests.next;
-        guests.next += 1;
-        let shown_out = Arc::new(AtomicBool::new(false));
-        guests.strangers.push(Stranger {
+        let number = sessions.next;
+        sessions.next += 1;
+        let evicted = Arc::new(AtomicBool::new(false));
+        sessions.unauthenticated.push(Unauthenticated {
             number,
             address,
             since: Instant::now(),
             stream: Arc::clone(stream),
-            shown_out: Arc::clone(&shown_out),
+            evicted: Arc::clone(&evicted),
         });
-        Place { house: Arc::clone(self), number, known: false, shown_out }
+        Session { admission: Arc::clone(self), number, known: false, evicted }
     }
 
     /// Shows out those who have been strangers for too long; returns how long the next has left.
-    fn look_after(&self) -> Option<Duration> {
-        let mut guests = self.guests();
-        while let Some(oldest) = guests.strangers.first() {
-            let left = patience(STRANGE).saturating_sub(oldest.since.elapsed());
+    fn evict_overdue(&self) -> Option<Duration> {
+        let mut sessions = self.sessions();
+        while let Some(oldest) = sessions.unauthenticated.first() {
+            let left = timeout(AUTHENTICATION).saturating_sub(oldest.since.elapsed());
             if !left.is_zero() {
                 return Some(left);
             }
-            show_out(guests.strangers.remove(0));
+            evict(sessions.unauthenticated.remove(0));
         }
         None
     }
 
     /// Shows out all strangers.
     fn empty(&self) {
-        self.guests().strangers.drain(..).for_each(show_out);
+        self.sessions().unauthenticated.drain(..).for_each(evict);
     }
 }
 
 /// Which of the strangers goes: the oldest from the address that has most.
-fn one_too_many(addresses: impl Iterator<Item = Option<IpAddr>>) -> Option<usize> {
+fn which_to_evict(addresses: impl Iterator<Item = Option<IpAddr>>) -> Option<usize> {
     let addresses: Vec<_> = addresses.collect();
     let mut count = HashMap::<_, usize>::new();
     for address in &addresses {
@@ -166,43 +166,43 @@ fn one_too_many(addresses: impl Iterator<Item = Option<IpAddr>>) -> Option<usize
     addresses.iter().position(|address| count.get(address) == Some(most))
 }
 
-fn show_out(stranger: Stranger) {
-    stranger.shown_out.store(true, SeqCst);
+fn evict(peer: Unauthenticated) {
+    peer.evicted.store(true, SeqCst);
     // Its thread sees the end of the connection. One that has ended already does not mind.
-    let _ = stranger.stream.shutdown(Shutdown::Both);
+    let _ = peer.stream.shutdown(Shutdown::Both);
 }
 
 /// A connection's place among those that are served.
 #[derive(Debug)]
-pub struct Place {
-    house: Arc<House>,
+pub struct Session {
+    admission: Arc<Admission>,
     number: u64,
     known: bool,
-    shown_out: Arc<AtomicBool>,
+    evicted: Arc<AtomicBool>,
 }
 
-impl Place {
+impl Session {
     /// The peer has said who it is. `false`: there is no place for one more of those.
     #[must_use]
     pub fn known(&mut self) -> bool {
-        let mut guests = self.house.guests();
-        if guests.known >= KNOWN_MAX {
+        let mut sessions = self.admission.sessions();
+        if sessions.known >= SESSIONS_MAX {
             return false;
         }
-        guests.strangers.retain(|s| s.number != self.number);
-        guests.known += 1;
+        sessions.unauthenticated.retain(|s| s.number != self.number);
+        sessions.known += 1;
         self.known = true;
         true
     }
 }
 
-impl Drop for Place {
+impl Drop for Session {
     fn drop(&mut self) {
-        let mut guests = self.house.guests();
-        guests.strangers.retain(|s| s.number != self.number);
-        guests.known -= usize::from(self.known);
-        drop(guests);
-        self.house.gone.notify_one();
+        let mut sessions = self.admission.sessions();
+        sessions.unauthenticated.retain(|s| s.number != self.number);
+        sessions.known -= usize::from(self.known);
+        drop(sessions);
+        self.admission.gone.notify_one();
     }
 }
 
@@ -211,12 +211,16 @@ impl Drop for Place {
 ///
 /// # Errors
 /// When there can be no thread for it.
-pub fn serve(listener: TcpListener, receiver: Arc<Receiver>, door: Door) -> io::Result<()> {
+pub fn serve(
+    listener: TcpListener,
+    receiver: Arc<Receiver>,
+    policy: AccessPolicy,
+) -> io::Result<()> {
     nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(BACKLOG)?)?;
     // A peer may be gone again between poll and accept.
     listener.set_nonblocking(true)?;
-    let house = Arc::new(House::default());
-    let door = Arc::new(door);
+    let admission = Arc::new(Admission::default());
+    let policy = Arc::new(policy);
     let accept = move || {
         if let Err(e) = confine::enter(Thread::Accept) {
             tracing::error!("nothing is received: {}", crate::host::with_causes(&e));
@@ -225,16 +229,16 @@ pub fn serve(listener: TcpListener, receiver: Arc<Receiver>, door: Door) -> io::
         let _attends = watchdog::attend(Thread::Accept.name());
         let mut stage = Stage::Open;
         loop {
-            let patience = house.look_after().unwrap_or_else(|| patience(STRANGE));
+            let timeout = admission.evict_overdue().unwrap_or_else(|| timeout(AUTHENTICATION));
             let watched = [listener.as_raw_fd(), receiver.stages.fd()].map(Watch::Readable);
-            let came = wait_any(watched, patience);
+            let came = wait_any(watched, timeout);
             let _owes = watchdog::owe(Doing::AcceptHosts);
             match receiver.stages.take() {
-                Stage::Over => return house.empty(),
+                Stage::Over => return admission.empty(),
                 Stage::Arrived if stage == Stage::Open => {
                     stage = Stage::Arrived;
                     if !narrow() {
-                        return house.empty();
+                        return admission.empty();
                     }
                 }
                 _ => {}
@@ -242,8 +246,8 @@ pub fn serve(listener: TcpListener, receiver: Arc<Receiver>, door: Door) -> io::
             match came.and_then(|_| listener.accept()) {
                 Ok((stream, address)) => {
                     let address = Some(address.ip());
-                    if let Err(e) = meet(stream, address, stage, &house, &receiver, &door) {
-                        say(&house, address, &e.to_string());
+                    if let Err(e) = meet(stream, address, stage, &admission, &receiver, &policy) {
+                        say(&admission, address, &e.to_string());
                     }
                 }
                 Err(e)
@@ -254,10 +258,10 @@ pub fn serve(listener: TcpListener, receiver: Arc<Receiver>, door: Door) -> io::
                             | io::ErrorKind::Interrupted
                     ) => {}
                 Err(e) => {
-                    say(&house, None, &e.to_string());
+                    say(&admission, None, &e.to_string());
                     // Out of descriptors or memory: somebody has to go first.
-                    let guests = house.guests();
-                    drop(house.gone.wait_timeout(guests, EXHAUSTED));
+                    let sessions = admission.sessions();
+                    drop(admission.gone.wait_timeout(sessions, EXHAUSTED));
                 }
             }
         }
@@ -265,8 +269,8 @@ pub fn serve(listener: TcpListener, receiver: Arc<Receiver>, door: Door) -> io::
     std::thread::Builder::new().name(Thread::Accept.name().into()).spawn(accept).map(drop)
 }
 
-fn say(house: &House, address: Option<IpAddr>, why: &str) {
-    house.log.lock().unwrap_or_else(PoisonError::into_inner).say(address, why);
+fn say(admission: &Admission, address: Option<IpAddr>, why: &str) {
+    admission.log.lock().unwrap_or_else(PoisonError::into_inner).say(address, why);
 }
 
 /// Serves one on a thread of its own.
@@ -274,34 +278,34 @@ fn meet(
     stream: TcpStream,
     address: Option<IpAddr>,
     stage: Stage,
-    house: &Arc<House>,
+    admission: &Arc<Admission>,
     receiver: &Arc<Receiver>,
-    door: &Arc<Door>,
+    policy: &Arc<AccessPolicy>,
 ) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     let stream = Arc::new(stream);
-    let mut place = house.enter(&stream, address);
-    let (receiver, door) = (Arc::clone(receiver), Arc::clone(door));
+    let mut session = admission.enter(&stream, address);
+    let (receiver, policy) = (Arc::clone(receiver), Arc::clone(policy));
     let serve = move || {
         let kind = match stage {
             Stage::Open => Thread::Receive,
             Stage::Arrived | Stage::Over => Thread::Arrived,
         };
         if let Err(e) = confine::enter(kind) {
-            return say(&place.house, address, &crate::host::with_causes(&e));
+            return say(&session.admission, address, &crate::host::with_causes(&e));
         }
         // A process that has become a VM may have given up the right to read; who asks then was let
         // in before.
-        let served = door
+        let served = policy
             .transport(!receiver.taken())
-            .and_then(|transport| receiver.serve(Arc::clone(&stream), &transport, &mut place));
+            .and_then(|transport| receiver.serve(Arc::clone(&stream), &transport, &mut session));
         let Err(e) = served else { return };
-        let why = if place.shown_out.load(SeqCst) {
+        let why = if session.evicted.load(SeqCst) {
             "it did not say in time who it is, or too many others came".into()
         } else {
             crate::host::with_causes(&e)
         };
-        say(&place.house, address, &why);
+        say(&session.admission, address, &why);
         linger(&stream);
     };
     std::thread::Builder::new().name(Thread::Receive.name().into()).spawn(serve).map(drop)
@@ -343,7 +347,7 @@ mod tests {
 
     #[test]
     fn the_oldest_goes_of_those_who_are_many() {
-        let go = |addresses: &[u8]| one_too_many(addresses.iter().map(|&last| from(last)));
+        let go = |addresses: &[u8]| which_to_evict(addresses.iter().map(|&last| from(last)));
         assert_eq!(go(&[1, 2, 2, 3]), Some(1));
         assert_eq!(go(&[1, 2, 3]), Some(0));
         assert_eq!(go(&[2, 1, 1, 1, 2]), Some(1));
@@ -353,38 +357,38 @@ mod tests {
     #[test]
     fn strangers_push_out_strangers_and_nobody_else() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let house = Arc::new(House::default());
+        let admission = Arc::new(Admission::default());
         let (known_there, known) = pair(&listener);
-        let mut known_place = house.enter(&known, from(9));
+        let mut known_place = admission.enter(&known, from(9));
         assert!(known_place.known());
         let (lonely_there, lonely) = pair(&listener);
-        let _lonely = house.enter(&lonely, from(1));
-        let many: Vec<_> = (0..STRANGERS_MAX + 10)
+        let _lonely = admission.enter(&lonely, from(1));
+        let many: Vec<_> = (0..UNAUTHENTICATED_MAX + 10)
             .map(|_| {
                 let (there, here) = pair(&listener);
-                let place = house.enter(&here, from(2));
-                (there, place)
+                let session = admission.enter(&here, from(2));
+                (there, session)
             })
             .collect();
-        assert_eq!(house.guests().strangers.len(), STRANGERS_MAX);
-        let shown_out =
-            many.iter().filter(|(there, place)| closed(there) && place.shown_out.load(SeqCst));
-        assert_eq!(shown_out.count(), 11);
+        assert_eq!(admission.sessions().unauthenticated.len(), UNAUTHENTICATED_MAX);
+        let evicted =
+            many.iter().filter(|(there, session)| closed(there) && session.evicted.load(SeqCst));
+        assert_eq!(evicted.count(), 11);
         assert!(!closed(&known_there) && !closed(&lonely_there));
         drop((many, known_place));
-        let guests = house.guests();
-        assert_eq!((guests.strangers.len(), guests.known), (1, 0));
+        let sessions = admission.sessions();
+        assert_eq!((sessions.unauthenticated.len(), sessions.known), (1, 0));
     }
 
     #[test]
     fn places_for_those_who_are_known_are_counted() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let house = Arc::new(House::default());
+        let admission = Arc::new(Admission::default());
         let mut places: Vec<_> =
-            (0..=KNOWN_MAX).map(|_| house.enter(&pair(&listener).1, from(1))).collect();
-        let known: Vec<_> = places.iter_mut().map(Place::known).collect();
-        assert!(known[..KNOWN_MAX].iter().all(|k| *k) && !known[KNOWN_MAX]);
+            (0..=SESSIONS_MAX).map(|_| admission.enter(&pair(&listener).1, from(1))).collect();
+        let known: Vec<_> = places.iter_mut().map(Session::known).collect();
+        assert!(known[..SESSIONS_MAX].iter().all(|k| *k) && !known[SESSIONS_MAX]);
         drop(places.swap_remove(0));
-        assert!(places.last_mut().is_some_and(|_| house.guests().known == KNOWN_MAX - 1));
+        assert!(places.last_mut().is_some_and(|_| admission.sessions().known == SESSIONS_MAX - 1));
     }
 }

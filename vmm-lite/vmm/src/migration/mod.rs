@@ -9,13 +9,12 @@
 //! - [`connector`]: connects for a VM in a jail
 //! - [`listener`]: who may come in, and how many
 //! - `handover`: the VM's state, and what goes with it
-//! - `brace`: what can be got ready before the guest stands
+//! - `switch_hint`: what can be got ready before the guest stands
 //! - [`progress`]: what is told of a move that is under way
 //! - `called_off`: what is said of a move that was
 //! - [`address`](self::address): where to, such as `tcp://10.9.0.2:7000`
 
 pub mod address;
-mod brace;
 mod called_off;
 pub mod connection;
 pub mod connector;
@@ -28,6 +27,7 @@ pub mod offered;
 pub mod progress;
 mod reach;
 pub mod source;
+mod switch_hint;
 pub mod tls;
 
 use crate::vm::Error as VmError;
@@ -75,8 +75,8 @@ fn draw() -> Result<[u8; 16], Error> {
 }
 
 /// How long a peer may be silent: as usual, unless a test has less time.
-fn patience(usual: Duration) -> Duration {
+fn timeout(usual: Duration) -> Duration {
     #[cfg(debug_assertions)]
-    let usual = crate::fail_point::patience(usual);
+    let usual = crate::fail_point::timeout(usual);
     usual
 }

@@ -26,7 +26,7 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// where this process has no network.
 ///
 /// # Errors
-/// [`LinkError::Io`]: what the network says of the last that failed. [`LinkError::GivenUp`].
+/// [`LinkError::Io`]: what the network says of the last that failed. [`LinkError::CalledOff`].
 pub fn reach(
     addresses: &[SocketAddr],
     dialer: Option<&Dialer>,
@@ -37,7 +37,7 @@ pub fn reach(
     let mut trying: Vec<OwnedFd> = Vec::new();
     let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
     loop {
-        let mut patience = end.saturating_duration_since(Instant::now());
+        let mut timeout = end.saturating_duration_since(Instant::now());
         if let Some((place, address)) = left.next() {
             match dialer.map_or_else(|| begin(*address), |dialer| dialer.begin(place)) {
                 Ok(socket) => trying.push(socket),
@@ -46,13 +46,13 @@ pub fn reach(
                     continue;
                 }
             }
-            patience = patience.min(HEAD_START);
+            timeout = timeout.min(HEAD_START);
         }
         if trying.is_empty() {
             return Err(failed.into());
         }
         let watched: Vec<_> = trying.iter().map(|s| Watch::Writable(s.as_raw_fd())).collect();
-        let ready = call_off.wait(&watched, patience)?.map_err(|off| failure(off, "connecting"))?;
+        let ready = call_off.wait(&watched, timeout)?.map_err(|off| failure(off, "connecting"))?;
         if !ready.contains(&true) && end <= Instant::now() {
             return Err(io::Error::from(io::ErrorKind::TimedOut).into());
         }
@@ -142,6 +142,6 @@ mod tests {
         let (_full, silent) = silent();
         let within = Some((Instant::now(), Duration::from_millis(20)));
         let came = reach(&[silent, silent], None, &CallOff::NEVER.within(within));
-        assert!(matches!(came, Err(LinkError::GivenUp(_))), "{came:?}");
+        assert!(matches!(came, Err(LinkError::CalledOff(_))), "{came:?}");
     }
 }

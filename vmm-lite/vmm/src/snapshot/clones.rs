@@ -3,7 +3,7 @@
 //! A [`Template`] is the VM's memory as a sealed memfd, and beside it who it is and its state. Each
 //! clone maps the memory privately: what it does not write to is there once for all of them.
 
-use super::{Error, GuestClock, guest::Guest, start::Opened};
+use super::{Error, GuestClock, saved_vm::SavedVm, start::Opened};
 use crate::{
     devices::console::Console,
     memory::{GuestRam, PAGE},
@@ -57,7 +57,7 @@ impl Template {
     ///
     /// # Errors
     /// When there is no room.
-    pub fn plant(&self, guest: &Guest) -> Result<(), Error> {
+    pub fn plant(&self, guest: &SavedVm) -> Result<(), Error> {
         (&self.seed).write_all(&guest.to_bytes()).map_err(Error::Write)
     }
 
@@ -78,7 +78,7 @@ impl Template {
     ///
     /// # Errors
     /// [`Error::Part`].
-    pub fn guest(&self) -> Result<Guest, Error> {
+    pub fn guest(&self) -> Result<SavedVm, Error> {
         seed(&self.seed)
     }
 }
@@ -127,7 +127,7 @@ impl Memory {
 ///
 /// # Errors
 /// [`Error::Part`].
-pub fn seed(file: &File) -> Result<Guest, Error> {
+pub fn seed(file: &File) -> Result<SavedVm, Error> {
     // All clones have the same file, whose position is one: it is left alone.
     let cannot = super::host("read the template");
     let read = || {
@@ -135,5 +135,5 @@ pub fn seed(file: &File) -> Result<Guest, Error> {
         file.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
     };
-    Guest::from_bytes(&read().map_err(cannot)?)
+    SavedVm::from_bytes(&read().map_err(cannot)?)
 }

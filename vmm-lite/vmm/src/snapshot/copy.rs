@@ -73,7 +73,7 @@ pub struct Copied {
     /// Everything but the memory.
     pub state: VmState,
     /// Pages that did not come because they do not matter.
-    pub dont_care: PageSet,
+    pub page_hints: PageSet,
     /// Of these, how many would have come.
     pub left_out: usize,
     /// Whether the guest said that it was ready.
@@ -103,9 +103,9 @@ pub fn copy(
     alive: &mut Alive<'_>,
 ) -> Result<Copied, Error> {
     if let VmPhase::Running = vm.phase() {
-        vm.ask_to_give_up();
+        vm.request_reclaim();
         // Without an answer more is copied.
-        let _ = vm.wait_gave_up(QUIESCE);
+        let _ = vm.wait_reclaimed(QUIESCE);
     }
     fail_point!("copy.begun");
     if !alive(0) {
@@ -175,16 +175,16 @@ fn standing(
     alive: &mut Alive<'_>,
 ) -> Result<Copied, Error> {
     let state = paused.capture()?;
-    let dont_care = paused.dont_care();
+    let page_hints = paused.page_hints();
     let mut pages = touched(complete)?;
-    let left_out = take_out(&mut pages, &dont_care);
+    let left_out = take_out(&mut pages, &page_hints);
     write(paused.vm(), &pages, sink, alive)?;
     let quiescent = paused.quiescent();
     // It was resumed meanwhile, or stays paused.
     paused.resume_here()?;
     Ok(Copied {
         state,
-        dont_care,
+        page_hints,
         left_out,
         quiescent,
         mode: Mode::Paused,
@@ -214,9 +214,9 @@ pub(super) fn touched(memory: Complete<'_>) -> Result<PageSet, Error> {
 }
 
 /// Takes what does not matter out of a set; how many that were.
-pub(super) fn take_out(pages: &mut PageSet, dont_care: &PageSet) -> usize {
+pub(super) fn take_out(pages: &mut PageSet, page_hints: &PageSet) -> usize {
     let before = pages.len();
-    pages.take_out(dont_care);
+    pages.take_out(page_hints);
     before - pages.len()
 }
 

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     host::{
-        patient::be_patient,
+        patient::give_way,
         urgent::{Side, Urgent},
         watchdog::{self, Doing},
     },
@@ -76,7 +76,7 @@ enum Stage {
     Before { let_go: PageSet },
     /// All pages but these were as they are to be copied when this began. The copier knows which
     /// are left.
-    Copying { dont_care: PageSet, copied: Vec<usize> },
+    Copying { page_hints: PageSet, copied: Vec<usize> },
     /// It came to nothing: all is let go.
     Over,
 }
@@ -147,7 +147,7 @@ pub(super) fn copy(
             .spawn_scoped(scope, {
                 let cow = &cow;
                 move || {
-                    be_patient();
+                    give_way();
                     let _attends = watchdog::attend("writer");
                     let _owes = watchdog::owe(Doing::Write);
                     cow.write(from_copier, sink)
@@ -213,13 +213,13 @@ impl Cow<'_> {
         let urgent = (Urgent::this(Side::Source), vm.urgent_vcpu(Side::Source));
         let mut paused = vm.quiesce(QUIESCE)?;
         let captured = (|| {
-            let dont_care = paused.dont_care();
-            self.seize(before, dont_care.clone(), to_writer)?;
+            let page_hints = paused.page_hints();
+            self.seize(before, page_hints.clone(), to_writer)?;
             let memory = Instant::now();
-            Ok::<_, Error>((paused.capture()?, dont_care, memory))
+            Ok::<_, Error>((paused.capture()?, page_hints, memory))
         })();
         let quiescent = paused.quiescent();
-        let (state, dont_care, memory) = match captured {
+        let (state, page_hints, memory) = match captured {
             Ok(captured) => captured,
             Err(e) => {
                 *self.stage() = Stage::Over;
@@ -232,7 +232,7 @@ impl Cow<'_> {
         drop(urgent);
         self.wake();
         let (mode, phases) = (Mode::CopyOnWrite, Some(phases));
-        Ok(Copied { state, dont_care, left_out: 0, quiescent, mode, phases, faults: 0 })
+        Ok(Copied { state, page_hints, left_out: 0, quiescent, mode, phases, faults: 0 })
     }
 
     /// Waits until the guest has been let go where it writes all the time.
@@ -253,7 +253,7 @@ impl Cow<'_> {
     fn seize(
         &self,
         before: bool,
-        dont_care: PageSet,
+        page_hints: PageSet,
         to_writer: &Sender<Vec<Page>>,
     ) -> Result<(), Error> {
         let mut stage = self.stage();
@@ -274,7 +274,7 @@ impl Cow<'_> {
                 bare
             }
         };
-        bare.take_out(&dont_care);
+        bare.take_out(&page_hints);
         let mut pages = bare.iter();
         let mut some = Vec::new();
         // The lowest first: the control page is one of them.
@@ -286,7 +286,7 @@ impl Cow<'_> {
             self.userfault.protect(run, true)?;
         }
         self.hand_over(some, to_writer);
-        *stage = Stage::Copying { dont_care, copied };
+        *stage = Stage::Copying { page_hints, copied };
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Memory from a snapshot file, checked before the guest runs.
 
-use super::{Error, guest::Guest, sink::Input};
+use super::{Error, saved_vm::SavedVm, sink::Input};
 use crate::memory::{GuestRam, PAGE};
 use migrate::snapshot::Reader;
 use std::{fs::File, os::unix::fs::FileExt};
@@ -17,12 +17,12 @@ pub fn open(file: File) -> Result<Reader<Input>, Error> {
 ///
 /// # Errors
 /// [`Error::Difference`], [`Error::Part`].
-pub fn guest(snapshot: &Reader<Input>) -> Result<Guest, Error> {
+pub fn guest(snapshot: &Reader<Input>) -> Result<SavedVm, Error> {
     if snapshot.header().base.is_some() {
         return Err(Error::Difference);
     }
-    let guest = Guest::decode(snapshot.identity(), snapshot.state())?;
-    if guest.who.identity.memory_size != snapshot.header().memory_size {
+    let guest = SavedVm::decode(snapshot.identity(), snapshot.state())?;
+    if guest.manifest.identity.memory_size != snapshot.header().memory_size {
         return Err(Error::Part("memory size"));
     }
     Ok(guest)

@@ -1,9 +1,8 @@
 //! A whole snapshot of one and the difference to it.
 
 use super::{
-    Error,
-    guest::Guest,
-    load,
+    Error, load,
+    saved_vm::SavedVm,
     sink::{FileSink, Sink, draw_id},
 };
 use crate::memory::PageSet;
@@ -26,7 +25,7 @@ pub fn merge(base: File, difference: File, output: File) -> Result<Header, Error
     if difference.header().pages() != pages {
         return Err(Error::BaseSize);
     }
-    let guest = Guest::decode(difference.identity(), difference.state())?;
+    let guest = SavedVm::decode(difference.identity(), difference.state())?;
     let mut sink = FileSink::new(output, pages as usize, None)?;
     for group in 0..base.groups() {
         let (old, new) = (base.block(group)?, difference.block(group)?);

@@ -24,7 +24,6 @@ mod clock;
 pub mod clones;
 pub mod copy;
 mod cow;
-pub mod guest;
 pub mod lazy;
 pub mod load;
 pub mod merge;
@@ -33,6 +32,7 @@ pub mod operations;
 mod pace;
 pub mod revert;
 mod rounds;
+pub mod saved_vm;
 pub mod sink;
 pub mod start;
 

@@ -4,8 +4,8 @@
 use super::{
     Error, GuestClock,
     copy::{self, Copied, Mode, Phases, Way},
-    guest::{Guest, Who},
     load, revert,
+    saved_vm::{SavedVm, VmManifest},
     sink::{FileSink, TemplateSink, draw_id},
 };
 use crate::{
@@ -156,14 +156,14 @@ pub fn snapshot(
     let Options { stay_paused: stay, way, timeout } = options;
     let base = base.map(load::open).transpose()?;
     let difference = base.is_some();
-    let who = Who::of(vm);
+    let manifest = VmManifest::of(vm);
     let copying = vm.begin(Operation::Snapshot)?;
     let complete = note_cancelled(&copying, complete(vm, timeout, begun, observer))?;
     let ran = matches!(vm.phase(), VmPhase::Running);
     let mut sink = FileSink::new(file, vm.ram().pages(), base)?;
     let copied = copy::copy(vm, complete, stay, way, &mut sink, &mut progress(vm, observer));
     let copied = note_cancelled(&copying, copied)?;
-    let guest = Guest { who, state: copied.state.clone() };
+    let guest = SavedVm { manifest, state: copied.state.clone() };
     let clock = guest.state.clock;
     let notes = Notes {
         taken_ns: clock.mono_ns.saturating_add(clock.wall_offset_ns),
@@ -171,7 +171,7 @@ pub fn snapshot(
         quiescent: copied.quiescent,
         ..Notes::default()
     };
-    let finished = sink.finish(draw_id()?, &guest, &copied.dont_care, notes);
+    let finished = sink.finish(draw_id()?, &guest, &copied.page_hints, notes);
     let (header, counts) = match finished {
         Ok(finished) => finished,
         Err(e) => {
@@ -203,19 +203,19 @@ pub fn fork(
     observer: &mut CopyObserver<'_>,
 ) -> Result<Report, Error> {
     let begun = Instant::now();
-    let who = Who::of(vm);
+    let manifest = VmManifest::of(vm);
     let copying = vm.begin(Operation::Fork)?;
     let complete = note_cancelled(&copying, complete(vm, timeout, begun, observer))?;
     let mut sink = TemplateSink::new(memory, vm.ram().pages())?;
     let mut alive = progress(vm, observer);
     let copied = copy::copy(vm, complete, false, Way::Auto, &mut sink, &mut alive);
     let copied = note_cancelled(&copying, copied)?;
-    if !copied.quiescent && who.identity.net.is_some() {
+    if !copied.quiescent && manifest.identity.net.is_some() {
         // It may be in the middle of a packet, and its clones would send that as the one that they
         // are copies of.
         return Err(Error::NotReady);
     }
-    let guest = Guest { who, state: copied.state.clone() };
+    let guest = SavedVm { manifest, state: copied.state.clone() };
     seed.write_all(&guest.to_bytes()).map_err(Error::Write)?;
     Ok(Report::new(&copied, begun.elapsed(), sink.saved))
 }

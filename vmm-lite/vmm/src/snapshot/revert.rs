@@ -46,8 +46,8 @@ pub fn revert(
     let begun = Instant::now();
     let snapshot = load::open(file)?;
     let mut guest = load::guest(&snapshot)?;
-    guest.who.fits(&vm.features())?;
-    let (here, there) = (vm.identity(), &guest.who.identity);
+    guest.manifest.fits(&vm.features())?;
+    let (here, there) = (vm.identity(), &guest.manifest.identity);
     if here.memory_size != there.memory_size {
         return Err(Error::Differs("the size of its memory"));
     }
@@ -96,8 +96,8 @@ pub fn revert(
     })
 }
 
-fn there_size(guest: &super::guest::Guest) -> u64 {
-    guest.who.identity.memory_size
+fn there_size(guest: &super::saved_vm::SavedVm) -> u64 {
+    guest.manifest.identity.memory_size
 }
 
 /// What the VM was before, for the way back.

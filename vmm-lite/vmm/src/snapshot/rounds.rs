@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     host::{
-        patient::be_patient,
+        patient::give_way,
         urgent::{Side, Urgent},
     },
     kvm::DirtyLog,
@@ -35,7 +35,7 @@ pub(super) fn copy(
     sink: &mut dyn Sink,
     alive: &mut Alive<'_>,
 ) -> Result<Option<Copied>, Error> {
-    be_patient();
+    give_way();
     vm.dirty_log().start_full().map_err(crate::vm::Error::from)?;
     let copied = (|| {
         let Some(late) = rounds(vm, complete, to_the_end, sink, alive)? else { return Ok(None) };
@@ -61,7 +61,7 @@ fn rounds(
     let log = vm.dirty_log();
     let mut late = copy::touched(complete)?;
     let mut left = late.clone();
-    left.take_out(&vm.dont_care());
+    left.take_out(&vm.page_hints());
     late.take_out(&left);
     first(vm, &left, sink, alive)?;
     for _ in 0..ROUNDS {
@@ -112,12 +112,12 @@ fn pause(vm: &Vm, late: PageSet, sink: &mut dyn Sink) -> Result<Copied, Error> {
     let urgent = (Urgent::this(Side::Source), vm.urgent_vcpu(Side::Source));
     let mut paused = vm.quiesce(QUIESCE)?;
     // Its thread goes on as soon as this is done.
-    vm.rouse();
-    let dont_care = paused.dont_care();
+    vm.prewake();
+    let page_hints = paused.page_hints();
     let captured = (|| {
         let mut left = vm.dirty_log().peek().map_err(crate::vm::Error::from)?;
         left.add(&late);
-        let left_out = copy::take_out(&mut left, &dont_care);
+        let left_out = copy::take_out(&mut left, &page_hints);
         let last = contents(vm, left.iter())?;
         let memory = Instant::now();
         Ok::<_, Error>((paused.capture()?, last, left_out, memory))
@@ -134,5 +134,5 @@ fn pause(vm: &Vm, late: PageSet, sink: &mut dyn Sink) -> Result<Copied, Error> {
     drop(urgent);
     sink.pages(&last)?;
     let (mode, phases) = (Mode::Rounds, Some(phases));
-    Ok(Copied { state, dont_care, left_out, quiescent, mode, phases, faults: 0 })
+    Ok(Copied { state, page_hints, left_out, quiescent, mode, phases, faults: 0 })
 }

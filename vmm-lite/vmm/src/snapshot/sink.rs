@@ -1,6 +1,6 @@
 //! Where the copy of a VM's memory goes.
 
-use super::{Error, guest::Guest};
+use super::{Error, saved_vm::SavedVm};
 use crate::memory::{PAGE, PageSet, is_zero};
 use migrate::snapshot::{
     Base, Block, Bytes, Content, GROUP, HEADER_SIZE, Header, IndexBuilder, Notes, Reader,
@@ -151,7 +151,7 @@ impl FileSink {
         Ok(())
     }
 
-    /// Writes the rest of the file. `dont_care` are pages that did not come because they do not
+    /// Writes the rest of the file. `page_hints` are pages that did not come because they do not
     /// matter.
     ///
     /// # Errors
@@ -159,8 +159,8 @@ impl FileSink {
     pub fn finish(
         mut self,
         id: SnapshotId,
-        guest: &Guest,
-        dont_care: &PageSet,
+        guest: &SavedVm,
+        page_hints: &PageSet,
         mut notes: Notes,
     ) -> Result<(Header, Counts), Error> {
         self.flush()?;
@@ -169,7 +169,7 @@ impl FileSink {
             for group in 0..base.groups() {
                 for (page, _) in base.block(group)?.iter() {
                     let known = self.came.contains(page as usize);
-                    if !known && !dont_care.contains(page as usize) {
+                    if !known && !page_hints.contains(page as usize) {
                         self.index.set(page, Content::Zero);
                     }
                 }

@@ -1,6 +1,6 @@
 //! A VM from what was copied: the same, or somebody else.
 
-use super::{Error, GuestClock, guest::Guest};
+use super::{Error, GuestClock, saved_vm::SavedVm};
 use crate::{
     boot::Cidr,
     devices::{console::Console, throttle::Rates},
@@ -32,7 +32,7 @@ pub struct Change {
 /// none.
 #[derive(Debug)]
 pub struct Opened {
-    guest: Guest,
+    guest: SavedVm,
     address: Address,
     resources: Resources,
     allow_spoofing: bool,
@@ -46,7 +46,7 @@ impl Opened {
     /// [`Error`], and a TAP device that is taken.
     pub fn new(
         host: Host,
-        mut guest: Guest,
+        mut guest: SavedVm,
         change: &Change,
         tap: Option<&str>,
     ) -> Result<Self, Error> {
@@ -71,7 +71,7 @@ impl Opened {
     /// # Errors
     /// What the machine says.
     pub fn machine(&self, console: Console, ram: Option<GuestRam>) -> Result<Vm, crate::vm::Error> {
-        let identity = self.guest.who.identity.clone();
+        let identity = self.guest.manifest.identity.clone();
         Vm::prepare_with(&self.resources, identity, console, ram)
     }
 
@@ -96,9 +96,9 @@ impl Opened {
 ///
 /// # Errors
 /// [`Error::Options`].
-pub fn change(guest: &mut Guest, change: &Change) -> Result<Address, Error> {
-    let Guest { who, state } = guest;
-    let identity: &mut Identity = &mut who.identity;
+pub fn change(guest: &mut SavedVm, change: &Change) -> Result<Address, Error> {
+    let SavedVm { manifest, state } = guest;
+    let identity: &mut Identity = &mut manifest.identity;
     if identity.interface_version != INTERFACE_VERSION {
         return Err(Error::Options(format!(
             "the VM's image was built for version {} of the interface to vmm-lite, and this one \
@@ -144,7 +144,7 @@ fn v4(ip: IpAddr) -> Result<Ipv4Addr, Error> {
 /// What the machine says; it is then to be dropped.
 pub fn run(
     mut held: Paused<'_>,
-    guest: &Guest,
+    guest: &SavedVm,
     address: &Address,
     reason: ResumeReason,
     clock: GuestClock,

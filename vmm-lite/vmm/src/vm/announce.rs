@@ -1,6 +1,6 @@
 //! Telling the network where a guest is (rule R5).
 
-use super::{Vm, paused::LINK_PATIENCE};
+use super::{Vm, paused::LINK_TIMEOUT};
 use crate::{
     devices::{arp, link},
     host::confine::{self, Thread},
@@ -55,7 +55,7 @@ impl Vm {
                 return;
             }
             let told = tap.map_err(io::Error::other).and_then(|tap| {
-                link::wait_running(&tap, LINK_PATIENCE)?;
+                link::wait_running(&tap, LINK_TIMEOUT)?;
                 vm.announce()?;
                 (1..TIMES)
                     .try_for_each(|_| if vm.ends_within(BETWEEN) { Ok(()) } else { vm.announce() })

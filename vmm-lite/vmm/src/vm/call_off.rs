@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(wait(), Err(CalledOff::Cancelled));
         assert_eq!(call_off.check().unwrap(), Some(CalledOff::Cancelled));
         let most = Duration::from_nanos(1);
-        let late = call_off.within(Some((Instant::now() - SOON, most)));
-        assert_eq!(late.check().unwrap(), Some(CalledOff::Timeout(most)));
+        let forwarded = call_off.within(Some((Instant::now() - SOON, most)));
+        assert_eq!(forwarded.check().unwrap(), Some(CalledOff::Timeout(most)));
     }
 }

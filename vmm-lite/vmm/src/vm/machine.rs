@@ -1,7 +1,7 @@
 //! The machine: the vCPU with its devices, and the loop that runs it.
 
 use super::{
-    ApplyError, End, Error, GuestFault, Steady, VmState,
+    ApplyError, End, Error, GuestFault, InvariantState, VmState,
     shared::{Exits, Shared},
     wait::{self, WaitFor},
 };
@@ -10,7 +10,7 @@ use crate::{
         Violation,
         clock::Clock,
         console::Rings,
-        net::{Counters, Late, Net},
+        net::{Counters, Forwarded, Net},
     },
     host::random,
     kvm::{self, Exit, Kick, PageFaults, Vcpu},
@@ -113,8 +113,8 @@ impl Machine {
         self.net.as_ref().map(Net::counters)
     }
 
-    pub(super) fn late(&self) -> Option<Arc<Late>> {
-        self.net.as_ref().map(Net::late)
+    pub(super) fn forwarded(&self) -> Option<Arc<Forwarded>> {
+        self.net.as_ref().map(Net::forwarded)
     }
 
     /// Writes what the guest is to know when it runs (again).
@@ -280,10 +280,10 @@ impl Machine {
                 return Ok(Served::Stop(Stop::Paused { quiescent: true }));
             }
         }
-        if self.rang(Doorbell::GAVE_UP) {
-            self.done(Doorbell::GAVE_UP);
+        if self.rang(Doorbell::RECLAIMED) {
+            self.done(Doorbell::RECLAIMED);
             // A move is near. What cannot be read now is read by the capture.
-            shared.set_steady(self.note_steady().ok());
+            shared.set_invariant(self.note_invariant().ok());
             shared.answered();
         }
         if self.rang(Doorbell::FAULT) {
@@ -334,19 +334,19 @@ impl Machine {
         })
     }
 
-    fn note_steady(&mut self) -> Result<Steady, kvm::Error> {
-        let vcpu = self.vcpu.note_steady()?.clone();
+    fn note_invariant(&mut self) -> Result<InvariantState, kvm::Error> {
+        let vcpu = self.vcpu.note_invariant()?.clone();
         let offload = self.net.as_ref().map(Net::offload);
-        Ok(Steady { vcpu, system: self.vcpu.system()?, offload })
+        Ok(InvariantState { vcpu, system: self.vcpu.system()?, offload })
     }
 
     /// Applies what is not going to change, as far as this host takes it: the state itself says it
     /// again.
-    pub(super) fn apply_steady(&mut self, steady: &Steady) -> Result<(), kvm::Error> {
-        if let (Some(net), Some(offload)) = (&mut self.net, steady.offload) {
+    pub(super) fn apply_invariant(&mut self, invariant: &InvariantState) -> Result<(), kvm::Error> {
+        if let (Some(net), Some(offload)) = (&mut self.net, invariant.offload) {
             net.tell_offload(offload);
         }
-        self.vcpu.apply_steady(&steady.vcpu)
+        self.vcpu.apply_invariant(&invariant.vcpu)
     }
 
     pub(super) fn apply(

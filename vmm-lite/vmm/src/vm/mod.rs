@@ -17,10 +17,10 @@
 //!
 //! On the source of a move: [`Vm::dirty_log`] start and take while it runs, [`Vm::quiesce`], then
 //! [`Paused::capture`], and in the end either [`Paused::resume`] with [`ResumeReason::Resumed`] or,
-//! after the commit, [`Paused::moved`], whose [`LatePackets`] hands on what still reaches the old
-//! TAP. On the destination: [`Vm::prepare`], [`GuestRam::write_page`], [`Paused::warm_up`],
+//! after the commit, [`Paused::moved`], whose [`ForwardedPackets`] hands on what still reaches the
+//! old TAP. On the destination: [`Vm::prepare`], [`GuestRam::write_page`], [`Paused::warm_up`],
 //! [`Paused::apply`], [`Paused::resume`] with [`ResumeReason::Migrated`], [`Vm::announce`],
-//! [`Vm::deliver_late`].
+//! [`Vm::deliver_forwarded`].
 //!
 //! [`GuestRam::write_page`]: crate::memory::GuestRam::write_page
 
@@ -33,10 +33,10 @@ mod effort;
 mod end;
 mod error;
 mod fault;
+mod forwarded;
 mod health;
 mod history;
 mod identity;
-mod late;
 mod link;
 mod machine;
 mod make;
@@ -63,17 +63,17 @@ pub use effort::Effort;
 pub use end::{End, GuestFault, StopReason};
 pub use error::Error;
 pub use fault::Symbols;
+pub use forwarded::ForwardedPackets;
 pub use history::{BOUNDS_NS, Histogram, History, MoveOutcome};
 pub use identity::{Identity, NetIdentity};
-pub use late::LatePackets;
 pub use link::LinkError;
 pub use observer::{Observer, Unobserved};
 pub use operation::{InProgress, NotCancelled, Operation};
 pub use operator::Stopped;
 pub use paused::{Paused, Resume};
-pub use reclaim::GaveUp;
+pub use reclaim::Reclaimed;
 pub use resources::Resources;
-pub use state::{ApplyError, Steady, VmState};
+pub use state::{ApplyError, InvariantState, VmState};
 pub use stats::{DirtyRate, ExitCounts, NetStats, Stats, mac_text};
 pub use steering::Slow;
 pub use vmm_lite_interface::control::ResumeReason;
@@ -234,8 +234,8 @@ impl Vm {
 
     /// Hands a packet (with its virtio-net header) to the guest that reached its old place. `false`
     /// when it had to be dropped.
-    pub fn deliver_late(&self, frame: Vec<u8>) -> bool {
-        let taken = self.shared.late.as_ref().is_some_and(|late| late.push(frame));
+    pub fn deliver_forwarded(&self, frame: Vec<u8>) -> bool {
+        let taken = self.shared.forwarded.as_ref().is_some_and(|forwarded| forwarded.push(frame));
         if taken {
             self.shared.nudge();
         }

@@ -1,7 +1,7 @@
 //! Stopping the vCPU, for an operation or for good.
 
 use super::{
-    Error, Paused, Steady, Vm, VmPhase,
+    Error, InvariantState, Paused, Vm, VmPhase,
     steering::{OtherGuard, Waited},
 };
 use crate::host::urgent::{Side, Urgent};
@@ -20,13 +20,13 @@ impl Vm {
         self.stop_vcpu(None, OtherGuard::Wait)
     }
 
-    /// Asks the guest to quiesce, and stops the vCPU when it has answered or `patience` is over,
+    /// Asks the guest to quiesce, and stops the vCPU when it has answered or `timeout` is over,
     /// whichever comes first; [`Paused::quiescent`] says which. A VM that is paused is not asked.
     ///
     /// # Errors
     /// [`Error::Ended`].
-    pub fn quiesce(&self, patience: Duration) -> Result<Paused<'_>, Error> {
-        self.stop_vcpu(Some(patience), OtherGuard::Wait)
+    pub fn quiesce(&self, timeout: Duration) -> Result<Paused<'_>, Error> {
+        self.stop_vcpu(Some(timeout), OtherGuard::Wait)
     }
 
     pub(super) fn stop_vcpu(
@@ -36,7 +36,7 @@ impl Vm {
     ) -> Result<Paused<'_>, Error> {
         let requested = Instant::now();
         let asked = quiesce.filter(|_| matches!(self.phase(), VmPhase::Running));
-        let Some(patience) = asked else {
+        let Some(timeout) = asked else {
             if let Some(machine) = self.shared.take_waiting() {
                 return Ok(Paused::new(self, machine, requested));
             }
@@ -45,10 +45,10 @@ impl Vm {
             return Ok(Paused::new(self, machine.ok_or_else(|| self.shared.busy())?, requested));
         };
         let wanted = self.shared.want_quiesce();
-        self.shared.request_quiesce(patience);
+        self.shared.request_quiesce(timeout);
         self.shared.nudge();
         fail_point!("vm.quiescing");
-        let mut waited = self.shared.wait_stopped(Some(requested + patience), other)?;
+        let mut waited = self.shared.wait_stopped(Some(requested + timeout), other)?;
         if let Waited::Runs = waited {
             let _wanted = self.shared.want_pause();
             waited = self.shared.wait_stopped(None, other)?;
@@ -67,13 +67,13 @@ impl Vm {
     ///
     /// # Errors
     /// [`Error::Ended`], or [`Error::Busy`] if another thread holds it.
-    pub fn stop_for_move(&self, patience: Duration) -> Result<Paused<'_>, Error> {
+    pub fn stop_for_move(&self, timeout: Duration) -> Result<Paused<'_>, Error> {
         fail_point!("vm.stopping");
         if let VmPhase::Paused = self.phase() {
             return self.pause();
         }
         if self.ram().control_page().no_quiesce_hooks.load(SeqCst) == 0 {
-            return self.quiesce(patience);
+            return self.quiesce(timeout);
         }
         let paused = self.pause()?;
         let (requested, stopped) = paused.times();
@@ -94,8 +94,8 @@ impl Vm {
     /// What of the guest's state is not going to change any more, as of the last time that it [gave
     /// up](Self::ask_to_give_up) memory.
     #[must_use]
-    pub fn steady(&self) -> Option<Steady> {
-        self.shared.steady()
+    pub fn invariant(&self) -> Option<InvariantState> {
+        self.shared.invariant()
     }
 
     /// Takes hold of a machine that is paused already, such as one just prepared.
@@ -116,14 +116,14 @@ impl Vm {
 
     /// Says that the machine, which is paused, is about to be resumed, so that its thread is awake
     /// when it is: to be woken takes longer than most of what is done between the two.
-    pub fn rouse(&self) {
-        self.shared.rouse();
+    pub fn prewake(&self) {
+        self.shared.prewake();
     }
 
     /// When the vCPU last entered the guest after a resume, taken right before `KVM_RUN`. Waits for
-    /// it at most `patience`.
+    /// it at most `timeout`.
     #[must_use]
-    pub fn entered(&self, patience: Duration) -> Option<Instant> {
-        self.shared.wait_entered(patience)
+    pub fn entered(&self, timeout: Duration) -> Option<Instant> {
+        self.shared.wait_entered(timeout)
     }
 }

@@ -1,7 +1,7 @@
 //! Holding a machine that does not run.
 
 use super::{
-    Address, End, Error, LatePackets, ResumeReason, Steady, Vm, VmState,
+    Address, End, Error, ForwardedPackets, InvariantState, ResumeReason, Vm, VmState,
     machine::{Fresh, Machine},
     steering::Phase,
 };
@@ -18,7 +18,7 @@ use std::{
 use vmm_lite_interface::layout::{CONTROL_PAGE, PAGE_SIZE};
 
 /// How long a TAP may take to carry packets; the kernel needs up to a second.
-pub(super) const LINK_PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const LINK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A machine that is paused for as long as this is held, and after it is dropped until somebody
 /// resumes it.
@@ -79,17 +79,17 @@ impl<'vm> Paused<'vm> {
     /// The pages whose content does not matter as the guest stands: what it has given up, and more
     /// of it is quiescent.
     #[must_use]
-    pub fn dont_care(&self) -> PageSet {
+    pub fn page_hints(&self) -> PageSet {
         let ram = self.vm.ram();
-        ram.dont_care(ram.control_page())
+        ram.page_hints(ram.control_page())
     }
 
-    /// Those of [`dont_care`](Self::dont_care) that are among `pages`, and maybe others: read in no
-    /// more time than there are pages.
+    /// Those of [`page_hints`](Self::dont_care) that are among `pages`, and maybe others: read in
+    /// no more time than there are pages.
     #[must_use]
-    pub fn dont_care_near(&self, pages: &PageSet) -> PageSet {
+    pub fn page_hints_near(&self, pages: &PageSet) -> PageSet {
         let ram = self.vm.ram();
-        ram.dont_care_near(ram.control_page(), pages)
+        ram.page_hints_near(ram.control_page(), pages)
     }
 
     /// The pages of the tables of the network queues, which the VMM reads and writes beside the
@@ -111,8 +111,8 @@ impl<'vm> Paused<'vm> {
     ///
     /// # Errors
     /// [`Error::Kvm`]; the state itself may yet be applied.
-    pub fn apply_steady(&mut self, steady: &Steady) -> Result<(), Error> {
-        Ok(self.machine.apply_steady(steady)?)
+    pub fn apply_invariant(&mut self, invariant: &InvariantState) -> Result<(), Error> {
+        Ok(self.machine.apply_invariant(invariant)?)
     }
 
     /// Has the guest's pages [touched](crate::kvm::Vcpu::touch). For a machine whose state is
@@ -150,7 +150,7 @@ impl<'vm> Paused<'vm> {
         self.machine.vcpu.apply(&state)?;
         let apply = began.elapsed();
         if let Some(net) = &self.machine.net {
-            let running = link::wait_running(net.tap(), LINK_PATIENCE);
+            let running = link::wait_running(net.tap(), LINK_TIMEOUT);
             let failed = |source| Error::Host { doing: "ask about the TAP device", source };
             if !running.map_err(failed)? {
                 let name = net.tap().name();
@@ -266,9 +266,9 @@ impl<'vm> Paused<'vm> {
     ///
     /// # Errors
     /// TAP errors.
-    pub fn late_packets(&self) -> Result<LatePackets, Error> {
+    pub fn packets_in_transit(&self) -> Result<ForwardedPackets, Error> {
         let tap = self.machine.net.as_ref().map(|net| net.tap().try_clone()).transpose()?;
-        Ok(LatePackets::new(tap))
+        Ok(ForwardedPackets::new(tap))
     }
 
     /// Ends this instance, because another now runs elsewhere (rules R1, R2).

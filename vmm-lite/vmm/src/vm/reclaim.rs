@@ -6,22 +6,22 @@ use std::time::{Duration, Instant};
 
 /// The guest has given up memory, when asked to and while it ran.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct GaveUp(
+pub struct Reclaimed(
     /// Number of the last quiesce request before it did.
     u32,
 );
 
 impl Vm {
     /// Asks the guest to give up memory that it does not use, in time for
-    /// [`dont_care`](Self::dont_care). It runs on.
-    pub fn ask_to_give_up(&self) {
-        self.shared.ask_to_give_up();
+    /// [`page_hints`](Self::dont_care). It runs on.
+    pub fn request_reclaim(&self) {
+        self.shared.request_reclaim();
     }
 
-    /// Waits until the guest has answered [`ask_to_give_up`](Self::ask_to_give_up), at most
-    /// `patience`. `None`: it has not.
-    pub fn wait_gave_up(&self, patience: Duration) -> Option<GaveUp> {
-        self.shared.wait_gave_up(Instant::now() + patience).map(GaveUp)
+    /// Waits until the guest has answered [`request_reclaim`](Self::ask_to_give_up), at most
+    /// `timeout`. `None`: it has not.
+    pub fn wait_reclaimed(&self, timeout: Duration) -> Option<Reclaimed> {
+        self.shared.wait_reclaimed(Instant::now() + timeout).map(Reclaimed)
     }
 
     /// Pages that have lost their content: they matter again only when they change. Of a guest
@@ -29,15 +29,15 @@ impl Vm {
     /// also those do not matter that the VMM writes to for it, and once it is not they do, as they
     /// are.
     #[must_use]
-    pub fn lost_content(&self, since: GaveUp) -> PageSet {
-        let pages = self.dont_care();
+    pub fn lost_content(&self, since: Reclaimed) -> PageSet {
+        let pages = self.page_hints();
         if self.shared.quiesce_number() == since.0 { pages } else { PageSet::none(pages.limit()) }
     }
 
     /// The pages whose content does not matter now. While the guest runs this can change at any
     /// time.
     #[must_use]
-    pub fn dont_care(&self) -> PageSet {
-        self.ram().dont_care(self.ram().control_page())
+    pub fn page_hints(&self) -> PageSet {
+        self.ram().page_hints(self.ram().control_page())
     }
 }

@@ -1,18 +1,18 @@
 //! What the threads of one VM share. How they steer the vCPU's thread is in
 //! [`steering`](super::steering).
 //!
-//! Lock order: `machine`, then `control`; `fenced`, `history`, `rates`, `steady` and `dirty_rate`
-//! are held alone or innermost.
+//! Lock order: `machine`, then `control`; `fenced`, `history`, `rates`, `invariant` and
+//! `dirty_rate` are held alone or innermost.
 
 pub(super) use super::stats::Exits;
 use super::{
-    Error, History, Identity, Machine, Steady,
+    Error, History, Identity, InvariantState, Machine,
     steering::{Control, Phase},
 };
 use crate::{
     devices::{
         console::Console,
-        net::{Counters as NetCounters, Late},
+        net::{Counters as NetCounters, Forwarded},
         tap::Tap,
         throttle::Rates,
     },
@@ -39,7 +39,7 @@ pub(super) struct Shared {
     pub console: Console,
     pub exits: Exits,
     pub net_counters: Option<Arc<NetCounters>>,
-    pub late: Option<Arc<Late>>,
+    pub forwarded: Option<Arc<Forwarded>>,
     pub page_faults: Option<Arc<PageFaults>>,
     pub announcer: Option<Tap>,
     pub made: Instant,
@@ -79,14 +79,14 @@ pub(super) struct Shared {
     /// Whether the phase is `Running`, for a thread that polls it.
     pub(super) running: AtomicBool,
     /// The machine is about to be resumed.
-    pub(super) roused: AtomicBool,
+    pub(super) prewoken: AtomicBool,
     /// Nanoseconds after `made` at which the guest was last entered after a resume, plus one; 0
     /// before.
     pub(super) entered: AtomicU64,
     /// Number of the last quiesce request.
     pub(super) quiesce_number: AtomicU32,
     /// What the vCPU's thread last found not to change any more.
-    steady: Mutex<Option<Steady>>,
+    invariant: Mutex<Option<InvariantState>>,
     /// The guest is to run for a moment, as something was written that it is to see.
     pub(super) look: AtomicBool,
     /// A thread waits for `entered`.
@@ -123,7 +123,7 @@ impl Shared {
             console,
             exits: Exits::default(),
             net_counters: machine.net_counters(),
-            late: machine.late(),
+            forwarded: machine.forwarded(),
             page_faults: machine.page_faults(),
             announcer,
             made: now,
@@ -148,10 +148,10 @@ impl Shared {
             control: Mutex::new(Control::new(Phase::Paused { quiescent: false, since: now })),
             changed: Condvar::new(),
             running: AtomicBool::new(false),
-            roused: AtomicBool::new(false),
+            prewoken: AtomicBool::new(false),
             entered: AtomicU64::new(0),
             quiesce_number: AtomicU32::new(0),
-            steady: Mutex::default(),
+            invariant: Mutex::default(),
             look: AtomicBool::new(false),
             entry_awaited: AtomicBool::new(false),
         })
@@ -181,11 +181,11 @@ impl Shared {
         }
     }
 
-    pub(super) fn steady(&self) -> Option<Steady> {
-        self.steady.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn invariant(&self) -> Option<InvariantState> {
+        self.invariant.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn set_steady(&self, steady: Option<Steady>) {
-        *self.steady.lock().unwrap_or_else(PoisonError::into_inner) = steady;
+    pub(super) fn set_invariant(&self, invariant: Option<InvariantState>) {
+        *self.invariant.lock().unwrap_or_else(PoisonError::into_inner) = invariant;
     }
 }

@@ -7,7 +7,7 @@ use crate::{
         console::ConsoleState,
         net::{NetState, StateError},
     },
-    kvm::{self, SteadyState, VcpuState},
+    kvm::{self, InvariantVcpuState, VcpuState},
 };
 use kvm_bindings::kvm_sregs;
 use serde::{Deserialize, Serialize};
@@ -35,9 +35,9 @@ pub struct VmState {
 /// What of a state does not change any more once the guest has begun to run its program, known
 /// before the guest stands.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Steady {
+pub struct InvariantState {
     /// The vCPU's.
-    pub vcpu: SteadyState,
+    pub vcpu: InvariantVcpuState,
     /// The system registers at CPL 3, for what is done on the guest's behalf before it runs. The
     /// state's are those that count.
     pub system: kvm_sregs,

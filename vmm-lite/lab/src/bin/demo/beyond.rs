@@ -9,7 +9,7 @@ use vmm_lite_lab::{
     images::image,
     process::Process,
     stats::human_ns,
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
 };
 
 const PORT: u16 = 7001;
@@ -73,7 +73,7 @@ pub fn show(vmms: &[Vmm; 2]) -> Result<()> {
     let stopped = names.iter().try_for_each(|name| stop(a, name));
     is_whole(&running)?;
     stop(a, "dirtier")?;
-    running.wait(PATIENCE)?;
+    running.wait(TIMEOUT)?;
     stopped?;
     if names.len() == CLONES { Ok(()) } else { Err(wrong("fork", forked.to_string())) }
 }
@@ -84,7 +84,7 @@ fn stop(vmm: &Vmm, name: &str) -> Result<()> {
 
 /// The memory that checks itself is whole.
 fn is_whole(vm: &Process) -> Result<()> {
-    let line = vm.wait_for_line("passes=", PATIENCE)?;
+    let line = vm.wait_for_line("passes=", TIMEOUT)?;
     if line.contains("errors=0") { Ok(()) } else { Err(wrong("dirtier's memory", line)) }
 }
 

@@ -21,7 +21,7 @@ use vmm_lite_lab::{
     redis, runtime_dir,
     site::Site,
     stats::human_ns,
-    vmm::{PATIENCE, Vmm},
+    vmm::{TIMEOUT, Vmm},
     writers::Writers,
 };
 
@@ -113,7 +113,7 @@ fn demo(options: &Options) -> Result<()> {
     let cidr = format!("{GUEST}/24");
     let mut running =
         vmms[0].run(&kv, &["--name", "kv", "--memory", "16M", "--tap", "tap0", "--ip", &cidr])?;
-    drop(Connection::open_when_up(&site.client, guest, PATIENCE)?);
+    drop(Connection::open_when_up(&site.client, guest, TIMEOUT)?);
 
     let mut load =
         redis::background_load(&site.client, guest, &["-t", "set,get", "-c", "8", "-r", "1000"])?;
@@ -156,7 +156,7 @@ fn demo(options: &Options) -> Result<()> {
     let served = served(&site.client, guest)?;
     let last = &vmms[options.moves as usize % 2];
     last.json(&["stop", "kv", "--json"])?;
-    running.wait(PATIENCE)?;
+    running.wait(TIMEOUT)?;
 
     table::print(&moves, &seen, writes, served);
     picture::sparkline(&moves, &seen);
@@ -167,7 +167,7 @@ fn demo(options: &Options) -> Result<()> {
 
 /// The source ends by itself once nothing more arrives for the guest there.
 fn ended_well(source: &mut Process) -> Result<()> {
-    let status = source.wait(PATIENCE)?;
+    let status = source.wait(TIMEOUT)?;
     if status.success() {
         return Ok(());
     }

@@ -69,7 +69,7 @@ impl Counters {
 
 /// Packets that reached the guest's old place and come after it; handed over by another thread.
 #[derive(Debug, Default)]
-pub struct Late {
+pub struct Forwarded {
     frames: Mutex<Frames>,
     some: AtomicBool,
 }
@@ -80,7 +80,7 @@ struct Frames {
     bytes: usize,
 }
 
-impl Late {
+impl Forwarded {
     fn frames(&self) -> MutexGuard<'_, Frames> {
         self.frames.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -131,7 +131,7 @@ pub struct Net {
     registers: Registers,
     buffers: Buffers,
     counters: Arc<Counters>,
-    late: Arc<Late>,
+    forwarded: Arc<Forwarded>,
 }
 
 impl Net {
@@ -151,7 +151,7 @@ impl Net {
     /// The same on a device that cannot be asked for its MTU, as one [over a socket](Tap::over).
     #[must_use]
     pub fn with_mtu(tap: Tap, mac: [u8; 6], mtu: u16) -> Self {
-        let (counters, late): (Arc<Counters>, _) = Default::default();
+        let (counters, forwarded): (Arc<Counters>, _) = Default::default();
         counters.mtu.store(mtu, Relaxed);
         counters.may_spoof.store(true, Relaxed);
         let registers = Registers::new(mac, mtu);
@@ -165,7 +165,7 @@ impl Net {
             registers,
             buffers,
             counters,
-            late,
+            forwarded,
         }
     }
 
@@ -188,8 +188,8 @@ impl Net {
 
     /// Where packets that come after the guest are handed over.
     #[must_use]
-    pub fn late(&self) -> Arc<Late> {
-        Arc::clone(&self.late)
+    pub fn forwarded(&self) -> Arc<Forwarded> {
+        Arc::clone(&self.forwarded)
     }
 
     /// The TAP device.
@@ -240,7 +240,7 @@ impl Net {
     /// # Errors
     /// A [`Violation`].
     pub fn pass(&mut self, ram: &GuestRam) -> Result<Moved, Violation> {
-        let Self { tap, own, throttles, registers, buffers, counters, late, .. } = self;
+        let Self { tap, own, throttles, registers, buffers, counters, forwarded, .. } = self;
         let [receiving, sending] = throttles;
         let room = registers::frame_max(registers.offload(), registers.mtu());
         let Some([receive, transmit]) = registers.live_queues() else {
@@ -248,7 +248,7 @@ impl Net {
         };
         let sent = queues::send(transmit, ram, tap, *own, sending, buffers, counters)?;
         let received =
-            queues::receive(receive, ram, tap, receiving, buffers, counters, late, room)?;
+            queues::receive(receive, ram, tap, receiving, buffers, counters, forwarded, room)?;
         Ok(Moved {
             sent: sent.sent,
             blocked: sent.blocked,

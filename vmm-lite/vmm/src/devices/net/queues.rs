@@ -1,7 +1,7 @@
 //! Moving packets between the queues and the TAP, straight between guest memory and the kernel,
 //! without allocating.
 
-use super::{Counters, Late, Own, Violation, registers::QUEUE_MAX, sources::LOOKED_AT};
+use super::{Counters, Forwarded, Own, Violation, registers::QUEUE_MAX, sources::LOOKED_AT};
 use crate::{
     devices::{
         tap::{Tap, VNET_HEADER},
@@ -212,7 +212,7 @@ pub(super) fn receive(
     throttle: &mut Throttle,
     buffers: &mut Buffers,
     counters: &Counters,
-    late: &Late,
+    forwarded: &Forwarded,
     room: usize,
 ) -> Result<Moved, Violation> {
     let broken = |what| Violation::Queue { queue: "receive", what };
@@ -229,7 +229,7 @@ pub(super) fn receive(
                 "a buffer of {capacity} bytes, where a packet may need {room}"
             )));
         }
-        let len = match take_late(late, ram, buffers, capacity) {
+        let len = match take_forwarded(forwarded, ram, buffers, capacity) {
             Some(len) => len,
             None if !throttle.admits(now) => {
                 put_back(queue);
@@ -272,8 +272,13 @@ pub(super) fn receive(
 }
 
 /// Puts a late packet into the buffers, if there is one; its length.
-fn take_late(late: &Late, ram: &GuestRam, buffers: &Buffers, capacity: usize) -> Option<usize> {
-    let frame = late.pop()?;
+fn take_forwarded(
+    forwarded: &Forwarded,
+    ram: &GuestRam,
+    buffers: &Buffers,
+    capacity: usize,
+) -> Option<usize> {
+    let frame = forwarded.pop()?;
     if frame.len() <= capacity {
         buffers.write(ram, 0, &frame);
     }

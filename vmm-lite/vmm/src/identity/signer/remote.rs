@@ -16,7 +16,7 @@ use std::{
 };
 
 /// How long a signature may take. It takes a fraction of a millisecond on a host that is not busy.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A key that is in another process, for one side of handshakes. The TLS library takes it as any.
 #[derive(Clone, Debug)]
@@ -36,7 +36,7 @@ impl RemoteKey {
     fn ask(&self, hash: &[u8]) -> io::Result<Vec<u8>> {
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         put(&socket, hash)?;
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let [answered, _] = wait([Some(&socket), None], Some(left))?;

@@ -11,12 +11,12 @@ use crate::{
     host::poll::{Watch, wait_any},
     migration::{
         connection::{Connection, Incoming, LinkError},
-        patience,
+        timeout,
     },
 };
 use migrate::{
     MoveId,
-    destination::{Destination, Event, Patience},
+    destination::{Destination, Event, Timeouts},
     wire::Message,
 };
 use std::{
@@ -71,13 +71,13 @@ pub(super) struct Attempt<'r> {
 impl<'r> Attempt<'r> {
     pub fn new(receiver: &'r Receiver, connection: Connection, rejoin: Arc<Rejoin>) -> Self {
         let epoch = Instant::now();
-        let patience = Patience { silence: patience(SILENCE), lost: receiver.lost_after };
+        let timeout = Timeouts { silence: timeout(SILENCE), lost: receiver.lost_after };
         Self {
             receiver,
             connection: Some(connection),
             rejoin,
             waiting: None,
-            machine: Destination::new(receiver.me, patience, Duration::ZERO),
+            machine: Destination::new(receiver.me, timeout, Duration::ZERO),
             epoch,
             events: VecDeque::new(),
             prepared: None,
@@ -121,7 +121,7 @@ impl<'r> Attempt<'r> {
     /// Waits for whatever concerns this move.
     fn wait(&mut self) {
         let now = self.epoch.elapsed();
-        let mut patience = self.machine.deadline().map_or(SILENCE, |at| at.saturating_sub(now));
+        let mut timeout = self.machine.deadline().map_or(SILENCE, |at| at.saturating_sub(now));
         // While pages are missing, others can have something to say as well.
         let running = self.prepared.as_ref().filter(|_| self.machine.runs());
         let mut watched = [Watch::Readable(-1); 4];
@@ -132,9 +132,9 @@ impl<'r> Attempt<'r> {
             watched[1] = Watch::Readable(prepared.missing.as_ref().map_or(-1, |m| m.fd()));
             watched[2] = Watch::Readable(self.rejoin.fd());
             watched[3] = Watch::Readable(prepared.vm.end_fd());
-            patience = patience.min(LOOK);
+            timeout = timeout.min(LOOK);
             if let Some(due) = prepared.look_due() {
-                patience = patience.min(due.saturating_duration_since(Instant::now()));
+                timeout = timeout.min(due.saturating_duration_since(Instant::now()));
             }
         }
         if let Some(connection) = &mut self.connection
@@ -143,8 +143,8 @@ impl<'r> Attempt<'r> {
             return self.receive();
         }
         let buffered = self.connection.as_ref().is_some_and(Connection::has_buffered);
-        let patience = if buffered { Duration::ZERO } else { patience };
-        match wait_any(watched, patience) {
+        let timeout = if buffered { Duration::ZERO } else { timeout };
+        match wait_any(watched, timeout) {
             Ok([_, faults, back, ended]) => {
                 // First: a source that is back is answered before anything else is said to it.
                 if back {

@@ -26,14 +26,14 @@ use super::{
     Error,
     connection::{Connection, Incoming, LinkError, Transport},
     draw,
-    listener::Place,
-    patience,
+    listener::Session,
+    timeout,
 };
 use crate::{
     devices::throttle::Rates,
     host::{
         confine::Thread,
-        patient::be_patient,
+        patient::give_way,
         watchdog::{self, Doing},
     },
     kvm::FaultCost,
@@ -133,7 +133,7 @@ impl Receiver {
         // The thread of the move tells it, if it can: it has its own limits.
         let waits = |state: &mut State| state.current.is_some();
         drop(self.changed.wait_while(self.state(), waits));
-        self.stages.wait_over(patience(most));
+        self.stages.wait_over(timeout(most));
     }
 
     /// Whether the process has become a VM.
@@ -142,8 +142,8 @@ impl Receiver {
         self.state().taken
     }
 
-    /// Serves a connection to its end. It gives up `place` among the strangers when it has said who
-    /// it is and what it wants.
+    /// Serves a connection to its end. It gives up `session` among the strangers when it has said
+    /// who it is and what it wants.
     ///
     /// # Errors
     /// What went wrong, for the log: other connections are not concerned.
@@ -151,7 +151,7 @@ impl Receiver {
         self: &Arc<Self>,
         stream: Arc<TcpStream>,
         transport: &Transport,
-        place: &mut Place,
+        session: &mut Session,
     ) -> Result<(), Error> {
         let mut connection = Connection::accept(stream, transport, SILENCE)?;
         let first = match connection.receive(0) {
@@ -166,7 +166,7 @@ impl Receiver {
                 return Err(e.into());
             }
         };
-        if !place.known() {
+        if !session.known() {
             connection.send(&Message::Refuse(Refusal::Busy))?;
             return Ok(());
         }
@@ -244,7 +244,7 @@ impl Receiver {
         fail_point!("destination.greeted");
         let _attends = watchdog::attend(Thread::Receive.name());
         let _owes = watchdog::owe(Doing::Receive);
-        be_patient();
+        give_way();
         let mut attempt = Attempt::new(self, connection, rejoin);
         attempt.run(id);
         if attempt.farewell() {

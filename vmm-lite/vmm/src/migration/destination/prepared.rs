@@ -6,13 +6,13 @@ use super::{
     names::Reserved,
     settling::Settling,
     waiting::{Lost, say_which},
-    warm::{Came, warm},
+    warm::{ReceivedPages, warm},
 };
 use crate::{
     devices::console::Console,
     host::urgent::{Side, Urgent},
     memory::{PAGE, Tables},
-    migration::{brace::Brace, handover::Handover, offered::Offered},
+    migration::{handover::Handover, offered::Offered, switch_hint::SwitchHint},
     vm::{MoveOutcome, Resume, ResumeReason, Vm, VmPhase},
 };
 use migrate::{
@@ -47,7 +47,7 @@ pub(super) struct Prepared {
     /// Where pages may follow; `None` where the host cannot let them, and when all have come.
     pub missing: Option<Missing>,
     /// Which pages came.
-    came_with_content: RefCell<Came>,
+    received_pages: RefCell<ReceivedPages>,
     /// What KVM has been shown of the guest's tables, or why that went wrong.
     tables: Result<Option<Tables>, String>,
     /// When the state came, and when it was applied.
@@ -116,7 +116,7 @@ impl Prepared {
             urgent_vcpu,
             missing,
             settling,
-            came_with_content: RefCell::new(Came::none(pages)),
+            received_pages: RefCell::new(ReceivedPages::none(pages)),
             tables: Ok(None),
             came: now,
             applied: now,
@@ -132,7 +132,7 @@ impl Prepared {
     pub fn write(&self, frame: &PageFrame<'_>) -> Result<(), String> {
         let ram = self.vm.ram();
         {
-            let mut came = self.came_with_content.borrow_mut();
+            let mut came = self.received_pages.borrow_mut();
             frame.iter().for_each(|(number, _)| came.page(number));
         }
         match self.watched() {
@@ -192,21 +192,22 @@ impl Prepared {
     }
 
     /// The state is about to come, and this much of it is here.
-    pub fn brace(&mut self, brace: &[u8]) {
+    pub fn switch_hint(&mut self, switch_hint: &[u8]) {
         // This takes a while, and is nothing that others should wait for.
-        if let Ok(brace) = postcard::from_bytes(brace) {
-            self.get_warm(&brace);
+        if let Ok(switch_hint) = postcard::from_bytes(switch_hint) {
+            self.get_warm(&switch_hint);
         }
         self.hurry();
     }
 
-    fn get_warm(&mut self, brace: &Brace) {
-        let applied = self.vm.hold().and_then(|mut held| held.apply_steady(&brace.steady));
+    fn get_warm(&mut self, switch_hint: &SwitchHint) {
+        let applied =
+            self.vm.hold().and_then(|mut held| held.apply_invariant(&switch_hint.invariant));
         if let Err(e) = applied {
             // It may be that the state says otherwise; that is then judged.
             tracing::debug!("{}", crate::host::with_causes(&e));
         }
-        self.tables = warm(&self.vm, &self.came_with_content.borrow(), brace)
+        self.tables = warm(&self.vm, &self.received_pages.borrow(), switch_hint)
             .map_err(|e| crate::host::with_causes(&e));
         self.settling = self.settling.take().and_then(|settling| settling.again(&self.vm));
     }
@@ -221,7 +222,7 @@ impl Prepared {
     /// hurry is over when it knows that the VM runs.
     pub fn said(&mut self, message: &Message) {
         match message {
-            Message::RoundDone(_) => self.came_with_content.get_mut().round_ended(),
+            Message::RoundDone(_) => self.received_pages.get_mut().round_ended(),
             Message::Running(_) => {
                 self.urgent = None;
                 self.missing.take_if(|missing| !missing.watching());
@@ -234,7 +235,7 @@ impl Prepared {
     pub fn apply(&mut self, state: &[u8], came: Instant, lacking: &Pages) -> Result<(), String> {
         self.hurry();
         // Again, if it took the source long to stop the guest.
-        self.vm.rouse();
+        self.vm.prewake();
         match &self.tables {
             // This thread is going to look at these, and it is the one that would bring them.
             Ok(Some(tables)) if tables.pages().any(|page| lacking.contains(page)) => {

@@ -50,14 +50,14 @@ mod tests {
         time::Duration,
     };
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const TIMEOUT: Duration = Duration::from_secs(10);
 
     fn pair() -> [Connection; 2] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let there = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let here = listener.accept().unwrap().0;
         [here, there].map(|stream| {
-            Connection::accept(Arc::new(stream), &Transport::Plaintext, PATIENCE).unwrap()
+            Connection::accept(Arc::new(stream), &Transport::Plaintext, TIMEOUT).unwrap()
         })
     }
 

@@ -6,7 +6,7 @@ use crate::{
     migration::{
         Error,
         connection::{Connection, Incoming},
-        patience,
+        timeout,
     },
 };
 use migrate::wire::Message;
@@ -89,7 +89,7 @@ pub fn narrow() -> bool {
 
 /// Waits for the source's last word. `false`: it did not come.
 pub(super) fn heard(connection: &mut Connection) -> bool {
-    let end = Instant::now() + patience(SILENCE);
+    let end = Instant::now() + timeout(SILENCE);
     loop {
         let left = end.saturating_duration_since(Instant::now());
         match connection.wait(left) {

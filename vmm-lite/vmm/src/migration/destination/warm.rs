@@ -7,7 +7,7 @@ use crate::{
         touch::{RUNS, Run},
     },
     memory::{PAGE, PageSet, Tables},
-    migration::brace::Brace,
+    migration::switch_hint::SwitchHint,
     vm::{Error, Vm},
 };
 use std::{
@@ -26,7 +26,7 @@ const RUN: u64 = 64;
 
 /// Which pages have come with a content.
 #[derive(Debug)]
-pub(super) struct Came {
+pub(super) struct ReceivedPages {
     /// In the first round.
     first: PageSet,
     /// Later: what the guest writes to.
@@ -34,7 +34,7 @@ pub(super) struct Came {
     rounds: u32,
 }
 
-impl Came {
+impl ReceivedPages {
     pub fn none(pages: usize) -> Self {
         Self { first: PageSet::none(pages), later: PageSet::none(pages), rounds: 0 }
     }
@@ -80,15 +80,19 @@ impl Came {
 ///
 /// # Errors
 /// [`Error`]: then the VM's memory may be damaged.
-pub(super) fn warm(vm: &Vm, came: &Came, brace: &Brace) -> Result<Option<Tables>, Error> {
-    let (began, steady) = (Instant::now(), &brace.steady);
-    let mut tables = Tables::new(steady.system.cr3);
+pub(super) fn warm(
+    vm: &Vm,
+    came: &ReceivedPages,
+    switch_hint: &SwitchHint,
+) -> Result<Option<Tables>, Error> {
+    let (began, invariant) = (Instant::now(), &switch_hint.invariant);
+    let mut tables = Tables::new(invariant.system.cr3);
     let routine = vm.ram().control_page().touch_pages.load(Relaxed);
     if !tables.is_itself(vm.ram(), routine) {
         // A kernel that has none.
         return Ok(None);
     }
-    let runs = came.runs(vm, &brace.written(vm.ram().pages()), &mut tables);
+    let runs = came.runs(vm, &switch_hint.written(vm.ram().pages()), &mut tables);
     let mut held = vm.hold()?;
     let _cut = Alarm::every(CUT);
     for runs in runs.chunks(RUNS) {
@@ -97,7 +101,7 @@ pub(super) fn warm(vm: &Vm, came: &Came, brace: &Brace) -> Result<Option<Tables>
         }
         let mut some = [(0, 0); RUNS];
         some[..runs.len()].copy_from_slice(runs);
-        held.touch(&steady.system, routine, &some)?;
+        held.touch(&invariant.system, routine, &some)?;
     }
     Ok(Some(tables))
 }

@@ -3,7 +3,7 @@
 
 mod acts;
 
-use super::{STALLED, late::Late, options::Options, pace::Pace, send_pages::Packer};
+use super::{STALLED, forwarder::Forwarder, options::Options, pace::Pace, send_pages::Packer};
 use crate::{
     host::{poll::Watch, urgent::Urgent},
     memory::Complete,
@@ -16,7 +16,7 @@ use crate::{
         offered::Offered,
         progress::{MoveObserver, Watcher},
     },
-    vm::{CallOff, CalledOff, GaveUp, Paused, Vm, VmPhase},
+    vm::{CallOff, CalledOff, Paused, Reclaimed, Vm, VmPhase},
 };
 use migrate::{
     Peer, ReceiverId,
@@ -32,7 +32,7 @@ use std::{
 
 /// How long the first round waits for a guest that is too busy to say what it has given up, which
 /// it was asked when the move began.
-const GIVE_UP: Duration = Duration::from_millis(10);
+const RECLAIM: Duration = Duration::from_millis(10);
 
 /// A move under way.
 pub(super) struct Driver<'vm> {
@@ -54,7 +54,7 @@ pub(super) struct Driver<'vm> {
     urgent: Urgent,
     /// The vCPU's, from the stop to the end.
     urgent_vcpu: Urgent,
-    late: Option<Late>,
+    forwarder: Option<Forwarder>,
     pub(super) packer: Packer,
     /// The state that goes with the commit.
     pub(super) held: Vec<u8>,
@@ -63,7 +63,7 @@ pub(super) struct Driver<'vm> {
     /// The destination was asked once more since an operator vouched for the VM.
     asked_since_vouched: bool,
     /// The guest has given up memory for this move.
-    pub(super) gave_up: Option<GaveUp>,
+    pub(super) reclaimed: Option<Reclaimed>,
     /// Pages of the guest's page tables.
     tables: Vec<usize>,
     /// What had changed when that was last looked at.
@@ -110,12 +110,12 @@ impl<'vm> Driver<'vm> {
             paused: None,
             urgent: Urgent::default(),
             urgent_vcpu: Urgent::default(),
-            late: None,
+            forwarder: None,
             packer: Packer::new(),
             held: Vec::new(),
             paused_there: false,
             asked_since_vouched: false,
-            gave_up: None,
+            reclaimed: None,
             tables: Vec::new(),
             written: Pages::none(0),
             pace: Pace::new(options.bandwidth),
@@ -144,9 +144,9 @@ impl<'vm> Driver<'vm> {
             let now = self.now();
             if let Some(event) = event {
                 if let Event::Message(Message::Accept(_)) = event {
-                    self.gave_up = self.vm.wait_gave_up(GIVE_UP);
-                    let given_up = self.vm.dont_care();
-                    self.actions.extend(self.source.handle(Event::GivenUp(given_up), self.now()));
+                    self.reclaimed = self.vm.wait_reclaimed(RECLAIM);
+                    let hinted = self.vm.page_hints();
+                    self.actions.extend(self.source.handle(Event::Reclaimed(hinted), self.now()));
                 }
                 self.watcher.happened(&event, &self.source, now);
                 self.actions.extend(self.source.handle(event, now));
@@ -158,14 +158,14 @@ impl<'vm> Driver<'vm> {
     /// Waits for the destination, late packets, the deadline, the end of the VM, or word that the
     /// move is called off.
     fn wait(&mut self, observer: &dyn MoveObserver) -> Option<Event> {
-        let mut patience =
+        let mut timeout =
             self.source.deadline().map_or(STALLED, |at| at.saturating_sub(self.now()));
         let Some(connection) = &mut self.connection else {
             return Some(Event::LinkLost("no connection".into()));
         };
-        let late_fd = self.late.as_ref().map_or(-1, Late::fd);
-        if let Some(late) = &self.late {
-            patience = patience.min(late.due().saturating_duration_since(Instant::now()));
+        let forwarded_fd = self.forwarder.as_ref().map_or(-1, Forwarder::fd);
+        if let Some(forwarder) = &self.forwarder {
+            timeout = timeout.min(forwarder.due().saturating_duration_since(Instant::now()));
         }
         if !connection.has_buffered() {
             // After the commit there is nothing left to be called off.
@@ -177,8 +177,8 @@ impl<'vm> Driver<'vm> {
             };
             // A destination that is being asked has its say first.
             let vouched = if self.source.unknown() { -1 } else { self.vm.vouched_fd() };
-            let watched = [connection.fd(), late_fd, vouched].map(Watch::Readable);
-            match call_off.wait(&watched, patience) {
+            let watched = [connection.fd(), forwarded_fd, vouched].map(Watch::Readable);
+            match call_off.wait(&watched, timeout) {
                 Ok(Err(CalledOff::Cancelled)) => return Some(Event::Cancel(BY_CANCEL.into())),
                 Ok(Err(CalledOff::ObserverGone)) => {
                     return Some(Event::Cancel(OBSERVER_GONE.into()));
@@ -234,10 +234,13 @@ impl<'vm> Driver<'vm> {
 
     /// Hands on what has come late.
     fn hand_on(&mut self) {
-        let (Some(late), Some(connection)) = (&mut self.late, &mut self.connection) else { return };
-        match late.hand_on(connection) {
+        let (Some(forwarder), Some(connection)) = (&mut self.forwarder, &mut self.connection)
+        else {
+            return;
+        };
+        match forwarder.hand_on(connection) {
             Ok(true) => {}
-            Ok(false) => self.late = None,
+            Ok(false) => self.forwarder = None,
             Err(e) => {
                 tracing::warn!("late packets were lost: {}", crate::host::with_causes(&e));
                 self.connection = None;

@@ -17,7 +17,7 @@ pub struct Looked {
     pub dirty: Pages,
     /// Pages whose content does not matter: all of those that are left to be sent, and maybe
     /// others.
-    pub dont_care: Pages,
+    pub page_hints: Pages,
 }
 
 /// Looks at `vm`, which is `paused`, and of which `unsent` was not sent since it changed before.
@@ -28,5 +28,5 @@ pub fn look(vm: &Vm, paused: &Paused<'_>, unsent: &Pages) -> Result<Looked, kvm:
     let dirty = vm.dirty_log().peek()?;
     let mut left = unsent.clone();
     left.add(&dirty);
-    Ok(Looked { dont_care: paused.dont_care_near(&left), dirty })
+    Ok(Looked { page_hints: paused.page_hints_near(&left), dirty })
 }

@@ -3,13 +3,13 @@
 //! - [`options`]: what `vmm-lite migrate` asks for
 //! - `driver`: a move under way
 //! - `send`: memory, in pieces between which the move can be called off
-//! - `send_pages`, `pace`, `late`: pages into messages; how fast; packets that come late
+//! - `send_pages`, `pace`, `forwarder`: pages into messages; how fast; packets that come late
 //! - [`last_look`]: at the memory of a guest that is stopped
 //! - `left_out`: what was not sent
 
 mod driver;
+mod forwarder;
 pub mod last_look;
-mod late;
 mod left_out;
 pub mod options;
 mod pace;
@@ -24,7 +24,7 @@ use super::{
     progress::{MoveObserver, Progress, waiting},
 };
 use crate::{
-    host::patient::be_patient,
+    host::patient::give_way,
     memory::Complete,
     vm::{CallOff, CalledOff, Incomplete, MoveOutcome, Operation, Vm, VmPhase},
 };
@@ -84,12 +84,12 @@ fn begun(
     // Whoever asked can call it off from now on.
     let connecting = Progress::Phase { doing: "connecting".into(), at_ns: 0 };
     observer.progress(connecting).map_err(|_| Failure::Cancelled(OBSERVER_GONE.into()))?;
-    vm.ask_to_give_up();
-    be_patient();
+    vm.request_reclaim();
+    give_way();
     let call_off = CallOff::of(vm, observer.fd()).within(within);
     let connection =
         Connection::open(&to, &transport, None, STALLED, &call_off).map_err(|e| match e {
-            Error::Link(LinkError::GivenUp(failure)) => failure.into(),
+            Error::Link(LinkError::CalledOff(failure)) => failure.into(),
             e => e,
         })?;
     fail_point!("source.connected");

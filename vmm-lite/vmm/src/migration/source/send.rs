@@ -55,10 +55,10 @@ impl Driver<'_> {
             }
         }
         self.packer.message(&Message::RoundEnd(round));
-        if let Some(gave_up) = self.gave_up.filter(|_| first) {
+        if let Some(reclaimed) = self.reclaimed.filter(|_| first) {
             // Now that changes of all pages are logged: one that the guest uses again from now on
             // is in the log, as its hint goes before its content comes.
-            self.events.push_back(Event::LeftOut(self.vm.lost_content(gave_up)));
+            self.events.push_back(Event::LeftOut(self.vm.lost_content(reclaimed)));
         }
         self.sent();
     }

@@ -87,22 +87,22 @@ enum Next {
 
 impl Tls {
     /// Makes a session with the host that listens at the other end, for as long as that is
-    /// `wanted`. It may be silent for `patience`.
+    /// `wanted`. It may be silent for `timeout`.
     ///
     /// # Errors
     /// [`LinkError::Tls`] with the reason why not, [`LinkError::Io`], [`LinkError::Closed`],
-    /// [`LinkError::GivenUp`].
+    /// [`LinkError::CalledOff`].
     pub fn connect(
         stream: &TcpStream,
         inbox: &mut Inbox,
         credentials: &Credentials,
         pinned: Option<PublicKey>,
-        patience: Duration,
+        timeout: Duration,
         call_off: &CallOff,
     ) -> Result<Self, LinkError> {
         let (session, verifier) = credentials.client(pinned)?;
         let this = Self::new(Session::Client(session), verifier, credentials);
-        this.shake_hands(stream, inbox, patience, call_off)
+        this.shake_hands(stream, inbox, timeout, call_off)
     }
 
     /// Makes a session with the host that has connected.
@@ -113,11 +113,11 @@ impl Tls {
         stream: &TcpStream,
         inbox: &mut Inbox,
         credentials: &Credentials,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Self, LinkError> {
         let (session, verifier) = credentials.server()?;
         let this = Self::new(Session::Server(session), verifier, credentials);
-        this.shake_hands(stream, inbox, patience, &CallOff::NEVER)
+        this.shake_hands(stream, inbox, timeout, &CallOff::NEVER)
     }
 
     fn new(session: Session, verifier: Arc<Verifier>, credentials: &Credentials) -> Self {
@@ -151,12 +151,12 @@ impl Tls {
         mut self,
         stream: &TcpStream,
         inbox: &mut Inbox,
-        patience: Duration,
+        timeout: Duration,
         call_off: &CallOff,
     ) -> Result<Self, LinkError> {
         let end = Instant::now() + HANDSHAKE;
         while let Next::More = self.go_on(stream, inbox, &[])? {
-            let left = end.saturating_duration_since(Instant::now()).min(patience);
+            let left = end.saturating_duration_since(Instant::now()).min(timeout);
             let full = self.to - self.from == self.incoming.len();
             let ready = call_off
                 .wait(&[Watch::Readable(stream.as_raw_fd())], left)?

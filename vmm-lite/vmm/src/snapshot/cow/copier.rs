@@ -106,12 +106,12 @@ impl<'a> Copier<'a> {
             return Ok(());
         }
         let stage = cow.stage();
-        let Stage::Copying { dont_care, copied } = &*stage else { return Ok(()) };
+        let Stage::Copying { page_hints, copied } = &*stage else { return Ok(()) };
         // Pages that nobody has touched are zero, and stay so until their first write has gone
         // through here.
         let touched = cow.complete.touched();
         let mut left = touched.map_err(host("find out which memory the guest uses"))?;
-        let left_out = copy::take_out(&mut left, dont_care);
+        let left_out = copy::take_out(&mut left, page_hints);
         cow.left_out.store(left_out, Relaxed);
         for page in copied {
             left.remove(*page);

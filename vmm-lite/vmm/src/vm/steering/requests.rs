@@ -10,7 +10,7 @@ use vmm_lite_interface::layout::{CONTROL_PAGE, PAGE_SIZE};
 
 impl Shared {
     /// Writes a new quiesce request where the guest finds it.
-    pub(in crate::vm) fn request_quiesce(&self, patience: Duration) {
+    pub(in crate::vm) fn request_quiesce(&self, timeout: Duration) {
         let control = self.ram.control_page();
         let answered = control.quiesce_answer.load(SeqCst);
         // A number that differs from every earlier request and from the last answer.
@@ -20,7 +20,7 @@ impl Shared {
         }
         self.quiesce_number.store(number, SeqCst);
         let hz = control.clock.tsc_hz.load(SeqCst);
-        let ticks = u128::from(hz) * patience.as_nanos() / 1_000_000_000;
+        let ticks = u128::from(hz) * timeout.as_nanos() / 1_000_000_000;
         let deadline = clock::tsc().saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX));
         control.quiesce_deadline_tsc.store(deadline, SeqCst);
         control.quiesce_request.store(number, SeqCst);
@@ -28,21 +28,21 @@ impl Shared {
     }
 
     /// Asks the guest to give up memory that it does not use.
-    pub(in crate::vm) fn ask_to_give_up(&self) {
+    pub(in crate::vm) fn request_reclaim(&self) {
         let control = self.ram.control_page();
-        let number = control.give_up_answer.load(SeqCst).wrapping_add(1);
-        control.give_up_request.store(number, SeqCst);
+        let number = control.reclaim_answer.load(SeqCst).wrapping_add(1);
+        control.reclaim_request.store(number, SeqCst);
         self.ram.mark(CONTROL_PAGE, PAGE_SIZE as usize);
         self.look.store(true, SeqCst);
         self.nudge();
     }
 
-    /// Waits until the guest has answered [`ask_to_give_up`](Self::ask_to_give_up), does not run,
+    /// Waits until the guest has answered [`request_reclaim`](Self::ask_to_give_up), does not run,
     /// or `deadline`. If it has answered: the number of the quiesce request before.
-    pub(in crate::vm) fn wait_gave_up(&self, deadline: Instant) -> Option<u32> {
+    pub(in crate::vm) fn wait_reclaimed(&self, deadline: Instant) -> Option<u32> {
         let page = self.ram.control_page();
         let number = self.quiesce_number();
-        let answered = || page.give_up_answer.load(SeqCst) == page.give_up_request.load(SeqCst);
+        let answered = || page.reclaim_answer.load(SeqCst) == page.reclaim_request.load(SeqCst);
         let mut control = self.lock_control();
         while matches!(control.phase, Phase::Running) && !answered() {
             let left = deadline.saturating_duration_since(Instant::now());

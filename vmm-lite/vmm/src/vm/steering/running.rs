@@ -32,7 +32,7 @@ impl Shared {
         control.phase = Phase::Running;
         self.running.store(true, SeqCst);
         // It is awake, or is going to be; not once more when it stops.
-        self.roused.store(false, SeqCst);
+        self.prewoken.store(false, SeqCst);
         drop(control);
         self.changed.notify_all();
         // The thread of a machine that was taken while its guest waited may still wait for the
@@ -50,7 +50,7 @@ impl Shared {
                 Phase::Ended(_) => return false,
                 Phase::Paused { .. } => {}
             }
-            if self.roused.swap(false, SeqCst) {
+            if self.prewoken.swap(false, SeqCst) {
                 drop(control);
                 // A machine that is given up instead is to be gone at once, with its TAP.
                 awake_until(|| self.running.load(SeqCst) || self.stopping.load(SeqCst));
@@ -62,10 +62,10 @@ impl Shared {
     }
 
     /// Says that [`run`](Self::run) is about to be called.
-    pub(in crate::vm) fn rouse(&self) {
+    pub(in crate::vm) fn prewake(&self) {
         // Through the lock, so that the thread is either asleep or has yet to look.
         let control = self.lock_control();
-        self.roused.store(true, SeqCst);
+        self.prewoken.store(true, SeqCst);
         drop(control);
         self.changed.notify_all();
     }
@@ -102,8 +102,8 @@ impl Shared {
         }
     }
 
-    pub(in crate::vm) fn wait_entered(&self, patience: Duration) -> Option<Instant> {
-        let deadline = Instant::now() + patience;
+    pub(in crate::vm) fn wait_entered(&self, timeout: Duration) -> Option<Instant> {
+        let deadline = Instant::now() + timeout;
         awake_until(|| self.entered.load(SeqCst) != 0);
         let mut control = self.lock_control();
         loop {

@@ -48,9 +48,9 @@ impl Attempt<'_> {
                 };
                 self.events.push_back(Event::Forgot(forgot));
             }
-            Action::Brace(steady) => {
+            Action::SwitchHint(invariant) => {
                 if let Some(prepared) = &mut self.prepared {
-                    prepared.brace(&steady);
+                    prepared.switch_hint(&invariant);
                 }
                 let now = Instant::now();
                 // Not once more: a source that says this again and again gains nothing by it.
@@ -58,9 +58,9 @@ impl Attempt<'_> {
                     (self.awake_until, self.awake_most) = (now + AWAKE, now + AWAKE_MOST);
                 }
             }
-            Action::Rouse => {
+            Action::Prewake => {
                 if let Some(prepared) = &self.prepared {
-                    prepared.vm.rouse();
+                    prepared.vm.prewake();
                 }
             }
             Action::Apply(state) => {
@@ -75,7 +75,7 @@ impl Attempt<'_> {
             Action::Run => self.start(),
             Action::Deliver(frame) => {
                 if let Some(prepared) = &self.prepared
-                    && !prepared.vm.deliver_late(frame)
+                    && !prepared.vm.deliver_forwarded(frame)
                 {
                     tracing::debug!("a late packet found no room");
                 }

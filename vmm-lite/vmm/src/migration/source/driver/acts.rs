@@ -3,8 +3,8 @@
 use super::{
     super::{
         STALLED,
+        forwarder::Forwarder,
         last_look::{Looked, look},
-        late::Late,
         left_out::held_by,
     },
     Driver,
@@ -18,9 +18,9 @@ use crate::{
     memory::Tables,
     migration::{
         Error,
-        brace::Brace,
         connection::Connection,
         progress::{MoveObserver, Moved},
+        switch_hint::SwitchHint,
     },
     vm::CallOff,
 };
@@ -60,26 +60,29 @@ impl Driver<'_> {
             }
             Action::PeekDirty => {
                 let dirty = self.vm.dirty_log().peek();
-                self.looked(dirty, |dirty, dont_care| Event::Peeked { dirty, dont_care });
+                self.looked(dirty, |dirty, page_hints| Event::Peeked { dirty, page_hints });
             }
             Action::TakeDirty => {
                 let dirty = self.vm.dirty_log().take();
-                self.looked(dirty, |dirty, dont_care| Event::Dirty { dirty, dont_care });
+                self.looked(dirty, |dirty, page_hints| Event::Dirty { dirty, page_hints });
             }
-            Action::Brace => {
+            Action::SwitchHint => {
                 // First, lest a destination on this host that is in a hurry keeps this thread from
                 // it.
                 self.urgent = Urgent::this(Side::Source);
-                let steady = self.vm.steady();
+                let invariant = self.vm.invariant();
                 // The destination reads them before the guest runs.
-                let tables = steady.as_ref().map(|s| Tables::of_all(s.system.cr3, self.vm.ram()));
+                let tables =
+                    invariant.as_ref().map(|s| Tables::of_all(s.system.cr3, self.vm.ram()));
                 self.tables = tables.iter().flat_map(Tables::pages).collect();
-                let brace = steady.map(|steady| Brace::new(steady, &self.written));
-                let brace = brace.and_then(|brace| postcard::to_stdvec(&brace).ok());
-                self.send(&Message::Brace(brace.unwrap_or_default()));
+                let switch_hint =
+                    invariant.map(|invariant| SwitchHint::new(invariant, &self.written));
+                let switch_hint =
+                    switch_hint.and_then(|switch_hint| postcard::to_stdvec(&switch_hint).ok());
+                self.send(&Message::SwitchHint(switch_hint.unwrap_or_default()));
                 self.vm.stop_is_near(true);
             }
-            Action::Stop { patience } => self.stop(patience),
+            Action::Stop { timeout } => self.stop(timeout),
             Action::SendLast { pages, follow, hold } => {
                 self.send_last(pages, &follow, hold, observer)
             }
@@ -97,11 +100,11 @@ impl Driver<'_> {
             Action::RunHere => self.run_here(),
             Action::HandOn => {
                 self.urgent = Urgent::default();
-                self.late = self
+                self.forwarder = self
                     .paused
                     .as_ref()
-                    .and_then(|paused| paused.late_packets().ok())
-                    .map(Late::new);
+                    .and_then(|paused| paused.packets_in_transit().ok())
+                    .map(Forwarder::new);
                 fail_point!("source.handing-on");
             }
             Action::Reconnect { wait } => self.reconnect(wait),
@@ -114,15 +117,15 @@ impl Driver<'_> {
         match dirty {
             Ok(dirty) => {
                 self.written = dirty.clone();
-                self.events.push_back(event(dirty, self.vm.dont_care()));
+                self.events.push_back(event(dirty, self.vm.page_hints()));
             }
             Err(e) => self.failed(&e),
         }
     }
 
-    fn stop(&mut self, patience: Duration) {
+    fn stop(&mut self, timeout: Duration) {
         self.urgent_vcpu = self.vm.urgent_vcpu(Side::Source);
-        let paused = match self.vm.stop_for_move(patience) {
+        let paused = match self.vm.stop_for_move(timeout) {
             Ok(paused) => paused,
             Err(e) => return self.failed(&e),
         };
@@ -134,12 +137,12 @@ impl Driver<'_> {
         self.paused = Some(paused);
         fail_point!("source.stopped", else return self.failed(&crate::fail_point::injected()));
         match looked {
-            Ok(Looked { dirty, dont_care }) => self.events.push_back(Event::Stopped(Stopped {
+            Ok(Looked { dirty, page_hints }) => self.events.push_back(Event::Stopped(Stopped {
                 requested: requested.saturating_duration_since(self.epoch),
                 stopped: stopped.saturating_duration_since(self.epoch),
                 quiescent,
                 dirty,
-                dont_care,
+                page_hints,
                 needed,
             })),
             Err(e) => self.failed(&e),
@@ -166,9 +169,9 @@ impl Driver<'_> {
     fn reconnect(&mut self, wait: bool) {
         self.connection = None;
         let (ended, vouched) = (self.vm.end_fd(), self.vm.vouched_fd());
-        let patience = if wait { ASK_AGAIN } else { Duration::ZERO };
+        let timeout = if wait { ASK_AGAIN } else { Duration::ZERO };
         // What cannot be looked at is asked about again.
-        let looked = wait_any([ended, vouched].map(Watch::Readable), patience);
+        let looked = wait_any([ended, vouched].map(Watch::Readable), timeout);
         let [over, said] = looked.unwrap_or_default();
         if over || said && self.asked_since_vouched {
             return self.without_word(over);
@@ -226,10 +229,10 @@ impl Driver<'_> {
             report,
         });
         // Packets may come late for longer than memory follows.
-        while let (Some(late), Some(_)) = (&self.late, &self.connection) {
-            let patience = late.due().saturating_duration_since(Instant::now());
+        while let (Some(forwarder), Some(_)) = (&self.forwarder, &self.connection) {
+            let timeout = forwarder.due().saturating_duration_since(Instant::now());
             // Whatever ends the wait, there is a look.
-            let _ = wait_readable(late.fd(), patience);
+            let _ = wait_readable(forwarder.fd(), timeout);
             self.hand_on();
         }
         // Nothing is asked from now on, so that the destination need not listen any longer.

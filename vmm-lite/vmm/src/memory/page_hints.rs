@@ -15,19 +15,20 @@ impl GuestRam {
     /// the control page says of the bitmap cannot be true. Only a stopped guest's answer can be
     /// acted upon.
     #[must_use]
-    pub fn dont_care(&self, control: &ControlPage) -> PageSet {
-        self.dont_care_in(control, 0..self.pages().div_ceil(GROUP))
+    pub fn page_hints(&self, control: &ControlPage) -> PageSet {
+        self.page_hints_in(control, 0..self.pages().div_ceil(GROUP))
     }
 
     /// Those of `pages` and of their neighbors: the part of the guest's bitmap is read that is
     /// about them, however large the rest is.
     #[must_use]
-    pub fn dont_care_near(&self, control: &ControlPage, pages: &PageSet) -> PageSet {
-        self.dont_care_in(control, pages.groups())
+    pub fn page_hints_near(&self, control: &ControlPage, pages: &PageSet) -> PageSet {
+        self.page_hints_in(control, pages.groups())
     }
 
-    fn dont_care_in(&self, control: &ControlPage, groups: impl Iterator<Item = usize>) -> PageSet {
-        let (address, len) = (control.dont_care.load(Acquire), control.dont_care_len.load(Acquire));
+    fn page_hints_in(&self, control: &ControlPage, groups: impl Iterator<Item = usize>) -> PageSet {
+        let (address, len) =
+            (control.page_hints.load(Acquire), control.page_hints_len.load(Acquire));
         let mut set = PageSet::none(self.pages());
         let most = self.pages().div_ceil(8) as u64;
         if address == 0 || !address.is_multiple_of(PAGE_SIZE) || len == 0 || len > most {
@@ -61,9 +62,9 @@ mod tests {
         let ram = GuestRam::new(4 << 20).unwrap();
         let control = ram.control_page();
         let _ = ram.write(address, &vec![0xff; len.min(4096) as usize]);
-        control.dont_care.store(address, Release);
-        control.dont_care_len.store(len, Release);
-        ram.dont_care(control).iter().collect()
+        control.page_hints.store(address, Release);
+        control.page_hints_len.store(len, Release);
+        ram.page_hints(control).iter().collect()
     }
 
     #[test]
@@ -83,14 +84,14 @@ mod tests {
         let bits: Vec<u8> =
             (0..1001_u32).map(|n| (n.wrapping_mul(0x9e37_79b1) >> 24) as u8).collect();
         ram.write(0x20_0000, &bits).unwrap();
-        control.dont_care.store(0x20_0000, Release);
-        control.dont_care_len.store(bits.len() as u64, Release);
-        let whole = ram.dont_care(control);
+        control.page_hints.store(0x20_0000, Release);
+        control.page_hints_len.store(bits.len() as u64, Release);
+        let whole = ram.page_hints(control);
         assert!(whole.len() > 3000);
         for pages in [vec![], vec![0], vec![255, 513], vec![600, 5000, 7999, 8007, 8008, 9000]] {
             let mut asked = PageSet::none(ram.pages());
             pages.iter().for_each(|page| asked.insert(*page));
-            let mut part = ram.dont_care_near(control, &asked);
+            let mut part = ram.page_hints_near(control, &asked);
             assert!(part.iter().all(|page| whole.contains(page)));
             part.keep(&asked);
             asked.keep(&whole);

@@ -8,12 +8,12 @@ const FRAME_MAX: usize = VNET_HEADER + 14 + 65_535;
 
 /// Reads from the TAP of a guest that has moved away.
 #[derive(Debug)]
-pub struct LatePackets {
+pub struct ForwardedPackets {
     tap: Option<Tap>,
     buffer: Vec<u8>,
 }
 
-impl LatePackets {
+impl ForwardedPackets {
     pub(super) fn new(tap: Option<Tap>) -> Self {
         Self { buffer: if tap.is_some() { vec![0; FRAME_MAX] } else { Vec::new() }, tap }
     }

@@ -1,6 +1,7 @@
-//! What a source tells with `Brace`: all that a destination can get ready before the state comes.
+//! What a source tells with `SwitchHint`: all that a destination can get ready before the state
+//! comes.
 
-use crate::{memory::PageSet, vm::Steady};
+use crate::{memory::PageSet, vm::InvariantState};
 use migrate::{pages::Pages, wire::Run};
 use serde::{Deserialize, Serialize};
 
@@ -9,17 +10,17 @@ const RUNS_MAX: usize = 400;
 
 /// See the module.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Brace {
+pub struct SwitchHint {
     /// What of the state does not change any more.
-    pub steady: Steady,
+    pub invariant: InvariantState,
     /// Pages that the guest wrote to of late: it will want them first.
     written: Vec<Run>,
 }
 
-impl Brace {
+impl SwitchHint {
     /// With as many of the pages as there is room for.
-    pub fn new(steady: Steady, written: &Pages) -> Self {
-        Self { steady, written: written.runs().take(RUNS_MAX).collect() }
+    pub fn new(invariant: InvariantState, written: &Pages) -> Self {
+        Self { invariant, written: written.runs().take(RUNS_MAX).collect() }
     }
 
     /// The pages, of a VM that has so many.
@@ -36,20 +37,26 @@ impl Brace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kvm::SteadyState;
+    use crate::kvm::InvariantVcpuState;
     use migrate::wire::Kind;
 
     #[test]
     fn it_fits_its_message_and_pages_that_are_none_are_left_out() {
         let mut pages = Pages::none(1 << 24);
         (1 << 23..1 << 24).step_by(2).for_each(|page| pages.insert(page));
-        let vcpu = SteadyState::default();
-        let steady = Steady { vcpu, system: Default::default(), offload: Some(7) };
-        let brace = Brace::new(steady, &pages);
-        assert!(postcard::to_stdvec(&brace).unwrap().len() as u32 <= Kind::Brace.most() - 512);
-        assert_eq!(brace.written(1 << 24).len(), RUNS_MAX);
-        assert_eq!(brace.written((1 << 23) + 2).len(), 1);
+        let vcpu = InvariantVcpuState::default();
+        let invariant = InvariantState { vcpu, system: Default::default(), offload: Some(7) };
+        let switch_hint = SwitchHint::new(invariant, &pages);
+        assert!(
+            postcard::to_stdvec(&switch_hint).unwrap().len() as u32
+                <= Kind::SwitchHint.most() - 512
+        );
+        assert_eq!(switch_hint.written(1 << 24).len(), RUNS_MAX);
+        assert_eq!(switch_hint.written((1 << 23) + 2).len(), 1);
         let written = vec![(3, u64::MAX), (u64::MAX, 2)];
-        assert_eq!(Brace { written, ..brace }.written(5).iter().collect::<Vec<_>>(), [3, 4]);
+        assert_eq!(
+            SwitchHint { written, ..switch_hint }.written(5).iter().collect::<Vec<_>>(),
+            [3, 4]
+        );
     }
 }

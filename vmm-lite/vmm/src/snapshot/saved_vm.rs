@@ -16,23 +16,23 @@ pub const STATE_VERSION: u8 = 3;
 
 /// A VM without its memory.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Guest {
+pub struct SavedVm {
     /// Who it is, and what it may have found its CPU to have.
-    pub who: Who,
+    pub manifest: VmManifest,
     /// Its state.
     pub state: VmState,
 }
 
 /// The first of the two parts.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Who {
+pub struct VmManifest {
     /// Who it is.
     pub identity: Identity,
     /// What it may have found its CPU to have.
     pub features: Features,
 }
 
-impl Who {
+impl VmManifest {
     /// Of a VM that runs here.
     #[must_use]
     pub fn of(vm: &Vm) -> Self {
@@ -49,11 +49,11 @@ impl Who {
     }
 }
 
-impl Guest {
+impl SavedVm {
     /// The two parts.
     #[must_use]
     pub fn encode(&self) -> (Vec<u8>, Vec<u8>) {
-        (part(IDENTITY_VERSION, &self.who), part(STATE_VERSION, &self.state))
+        (part(IDENTITY_VERSION, &self.manifest), part(STATE_VERSION, &self.state))
     }
 
     /// Reads the two parts, whose checksums were found right.
@@ -61,20 +61,20 @@ impl Guest {
     /// # Errors
     /// [`Error::Part`].
     pub fn decode(identity: &[u8], state: &[u8]) -> Result<Self, Error> {
-        let who = whole(IDENTITY_VERSION, identity, "identity")?;
+        let manifest = whole(IDENTITY_VERSION, identity, "identity")?;
         let state = match state.split_first() {
             // What came with a version stands at the end.
             Some((1, old)) => longer(old, &History::default())?,
             Some((2, old)) => longer(old, &Histogram::default())?,
             _ => whole(STATE_VERSION, state, "state")?,
         };
-        Ok(Self { who, state })
+        Ok(Self { manifest, state })
     }
 
     /// Both parts as one, for a process of this very program.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        part(STATE_VERSION, &(&self.who, &self.state))
+        part(STATE_VERSION, &(&self.manifest, &self.state))
     }
 
     /// Undoes [`to_bytes`](Self::to_bytes).
@@ -82,8 +82,8 @@ impl Guest {
     /// # Errors
     /// [`Error::Part`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        let (who, state) = whole(STATE_VERSION, bytes, "seed")?;
-        Ok(Self { who, state })
+        let (manifest, state) = whole(STATE_VERSION, bytes, "seed")?;
+        Ok(Self { manifest, state })
     }
 
     /// How long ago by the wall clock its state was captured; zero if that lies in the future.

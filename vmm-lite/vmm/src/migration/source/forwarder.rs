@@ -2,7 +2,7 @@
 
 use crate::{
     migration::connection::{Connection, LinkError},
-    vm::LatePackets,
+    vm::ForwardedPackets,
 };
 use migrate::wire::Message;
 use std::{
@@ -17,16 +17,16 @@ const ENOUGH: Duration = Duration::from_millis(500);
 
 /// See the module.
 #[derive(Debug)]
-pub struct Late {
-    packets: LatePackets,
+pub struct Forwarder {
+    packets: ForwardedPackets,
     count: u64,
     quiet_at: Instant,
     enough_at: Instant,
 }
 
-impl Late {
+impl Forwarder {
     /// From now on.
-    pub fn new(packets: LatePackets) -> Self {
+    pub fn new(packets: ForwardedPackets) -> Self {
         let now = Instant::now();
         Self { packets, count: 0, quiet_at: now + QUIET, enough_at: now + ENOUGH }
     }
@@ -48,14 +48,14 @@ impl Late {
     pub fn hand_on(&mut self, connection: &mut Connection) -> Result<bool, LinkError> {
         while Instant::now() < self.enough_at {
             let Some(frame) = self.packets.read()? else { break };
-            connection.send(&Message::Late(frame.to_vec()))?;
+            connection.send(&Message::Forwarded(frame.to_vec()))?;
             self.count += 1;
             self.quiet_at = Instant::now() + QUIET;
         }
         if Instant::now() < self.due() {
             return Ok(true);
         }
-        connection.send(&Message::LateEnd)?;
+        connection.send(&Message::ForwardedEnd)?;
         tracing::info!("handed on {} late packets", self.count);
         Ok(false)
     }
