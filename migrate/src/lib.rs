@@ -32,7 +32,7 @@ pub mod wire;
 mod sim;
 
 /// Version of the protocol. Peers with another are refused.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// Size of a page, in bytes.
 pub const PAGE: usize = 4096;

@@ -55,6 +55,7 @@ pub fn spawn(
         timer: Cell::new(NOWHERE),
         timed_out: Cell::new(false),
         futex: Cell::new(0),
+        last_error: Cell::new(0),
         ended: WaitQueue::new(),
         entry,
         argument,

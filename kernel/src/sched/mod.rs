@@ -28,8 +28,8 @@ pub use {
     futex::{futex_wait, futex_wake},
     lifecycle::{SpawnError, alive, exit_thread, join, spawn, start},
     switch::{
-        any_ready, current_id, current_stack, next_deadline, running_for, sleep_until, wake_due,
-        yield_now,
+        any_ready, current_id, current_stack, last_error, next_deadline, running_for,
+        set_last_error, sleep_until, wake_due, yield_now,
     },
     thread::{Thread, ThreadId},
     wait_queue::WaitQueue,

@@ -58,6 +58,21 @@ pub fn current_stack() -> Option<&'static Stack> {
     unsafe { CURRENT.load(Relaxed).as_ref() }.map(|t| &t.stack)
 }
 
+/// The number of the last error that a call of the current thread ended with; 0 if none has.
+#[must_use]
+pub fn last_error() -> i32 {
+    // SAFETY: null, or a thread that runs and so is alive.
+    unsafe { CURRENT.load(Relaxed).as_ref() }.map_or(0, |t| t.last_error.get())
+}
+
+/// Notes the number of the error that a call of the current thread ends with.
+pub fn set_last_error(number: i32) {
+    // SAFETY: as above.
+    if let Some(thread) = unsafe { CURRENT.load(Relaxed).as_ref() } {
+        thread.last_error.set(number);
+    }
+}
+
 /// How long the current thread has had the vCPU, ns.
 #[must_use]
 pub fn running_for(now: u64) -> u64 {

@@ -33,6 +33,8 @@ pub struct Thread {
     pub(super) timed_out: Cell<bool>,
     /// What futex it waits for.
     pub(super) futex: Cell<usize>,
+    /// The number of the last error that a call of its ended with.
+    pub(super) last_error: Cell<i32>,
     /// Threads that wait for its end.
     pub(super) ended: WaitQueue,
     /// What it runs.

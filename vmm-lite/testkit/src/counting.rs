@@ -14,7 +14,7 @@ const OTHER: u64 = 0x19_0000;
 pub use vmm_lite_lab::vmm::TIMEOUT;
 
 guest!(
-    counts,
+    counts_together,
     // A register, and two pages one after the other, count the same. A guest in which they differ
     // was not copied at one instant; it exits with 66, and one that was restored, or put back, and
     // finds all right with 5.
@@ -62,7 +62,7 @@ guest!(
 
 /// A machine with the guest, which runs.
 pub fn vm(memory: u64) -> Vm {
-    let file = Elf::of(counts()).file();
+    let file = Elf::of(counts_together()).file();
     let image = Image::open(file.path()).unwrap();
     let parameters = Parameters { name: "counts".into(), ..Default::default() };
     let config = Config { memory, net: None, parameters };

@@ -2,12 +2,15 @@
 
 use crate::{
     kvm::cpu::Features,
-    vm::{Identity, Vm},
+    vm::{
+        Identity, Vm,
+        codec::{self, CodecError, Payload},
+    },
 };
 use serde::{Deserialize, Serialize};
 
 /// The `identity` of an offer.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Offered {
     /// Who the VM is.
     pub identity: Identity,
@@ -15,10 +18,11 @@ pub struct Offered {
     pub features: Features,
     /// What it needs of the destination's devices.
     pub needs: Needs,
+    /// The version of the [handover](Payload::Handover) that the source is going to send.
+    pub handover_version: u8,
 }
 
-/// What a VM needs of devices. Sources before this was sent end their offers where it begins;
-/// additions follow it.
+/// What a VM needs of devices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Needs {
     /// The longest packets that its guest may send and expect (MTU).
@@ -31,30 +35,31 @@ impl Offered {
     /// What is said of `vm`.
     #[must_use]
     pub fn of(vm: &Vm) -> Self {
-        let needs = Needs { mtu: vm.mtu(), spoofs: vm.may_spoof() };
-        Self { identity: vm.identity().clone(), features: vm.features(), needs }
+        Self {
+            identity: vm.identity().clone(),
+            features: vm.features(),
+            needs: Needs { mtu: vm.mtu(), spoofs: vm.may_spoof() },
+            handover_version: Payload::Handover.version(),
+        }
     }
 
     /// As it is sent.
-    ///
-    /// # Panics
-    /// Never: there is nothing in it that postcard cannot write.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        postcard::to_stdvec(&(&self.identity, &self.features, self.needs))
-            .expect("an identity has nothing that postcard cannot write")
+        codec::encode(Payload::Offer, self)
     }
 
-    /// Reads what was sent; `None` if it makes no sense.
-    #[must_use]
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let ((identity, features), rest) = postcard::take_from_bytes(bytes).ok()?;
-        let needs = match rest {
-            [] => Needs::default(),
-            // What follows is of a later version.
-            rest => postcard::take_from_bytes(rest).ok()?.0,
-        };
-        Some(Self { identity, features, needs })
+    /// Reads what was sent. What follows it is of a later version of the same.
+    ///
+    /// # Errors
+    /// [`CodecError`]; the source sends a state in a version that this host does not read.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
+        let (offered, _): (Self, _) = codec::decode_prefix(Payload::Offer, bytes)?;
+        let (theirs, ours) = (offered.handover_version, Payload::Handover.version());
+        if theirs != ours {
+            return Err(CodecError::Version { what: "state of the VM", theirs, ours });
+        }
+        Ok(offered)
     }
 }
 
@@ -64,25 +69,26 @@ mod tests {
     use crate::kvm::Host;
 
     #[test]
-    fn offers_of_older_and_later_versions_are_understood() {
+    fn offers_of_later_versions_are_understood_or_refused() {
         let features = match Host::open().and_then(|host| host.features()) {
             Ok(features) => features,
             Err(e) => return vmm_lite_lab::skipped("offers of other versions", e),
         };
         let identity =
             Identity { name: "kv".into(), memory_size: 16 << 20, interface_version: 2, net: None };
-        let offered =
-            Offered { identity, features, needs: Needs { mtu: Some(9000), spoofs: true } };
+        let needs = Needs { mtu: Some(9000), spoofs: true };
+        let handover_version = Payload::Handover.version();
+        let offered = Offered { identity, features, needs, handover_version };
         let mut bytes = offered.to_bytes();
-        assert_eq!(Offered::from_bytes(&bytes), Some(offered.clone()));
+        assert_eq!(Offered::from_bytes(&bytes), Ok(offered.clone()));
+        assert!(Offered::from_bytes(&bytes[..bytes.len() - 1]).is_err());
         bytes.extend([1, 2, 3]);
-        assert_eq!(Offered::from_bytes(&bytes), Some(offered.clone()));
-        let older = postcard::to_stdvec(&(&offered.identity, &offered.features)).unwrap();
-        // So do older destinations with what this one sends.
-        let read: (Identity, Features) = postcard::from_bytes(&bytes).unwrap();
-        assert_eq!(read, (offered.identity.clone(), offered.features.clone()));
-        let offered = Offered { needs: Needs::default(), ..offered };
-        assert_eq!(Offered::from_bytes(&older), Some(offered));
-        assert_eq!(Offered::from_bytes(&older[..older.len() - 1]), None);
+        assert_eq!(Offered::from_bytes(&bytes), Ok(offered.clone()));
+        let newer = Offered { handover_version: handover_version + 1, ..offered };
+        let said = Offered::from_bytes(&newer.to_bytes()).unwrap_err().to_string();
+        assert_eq!(
+            said,
+            "the state of the VM comes in version 2, and this vmm-lite reads version 1"
+        );
     }
 }

@@ -1,7 +1,13 @@
 //! What a source tells with `SwitchHint`: all that a destination can get ready before the state
 //! comes.
 
-use crate::{memory::PageSet, vm::InvariantState};
+use crate::{
+    memory::PageSet,
+    vm::{
+        InvariantState,
+        codec::{self, Payload},
+    },
+};
 use migrate::{pages::Pages, wire::Run};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +27,16 @@ impl SwitchHint {
     /// With as many of the pages as there is room for.
     pub fn new(invariant: InvariantState, written: &Pages) -> Self {
         Self { invariant, written: written.runs().take(RUNS_MAX).collect() }
+    }
+
+    /// Its bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        codec::encode(Payload::SwitchHint, self)
+    }
+
+    /// Reads them. What makes no sense here is no hint.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        codec::decode(Payload::SwitchHint, bytes).ok()
     }
 
     /// The pages, of a VM that has so many.
@@ -47,10 +63,9 @@ mod tests {
         let vcpu = InvariantVcpuState::default();
         let invariant = InvariantState { vcpu, system: Default::default(), offload: Some(7) };
         let switch_hint = SwitchHint::new(invariant, &pages);
-        assert!(
-            postcard::to_stdvec(&switch_hint).unwrap().len() as u32
-                <= Kind::SwitchHint.most() - 512
-        );
+        let bytes = switch_hint.to_bytes();
+        assert!(bytes.len() as u32 <= Kind::SwitchHint.most() - 512);
+        assert!(SwitchHint::from_bytes(&bytes).is_some() && SwitchHint::from_bytes(&[]).is_none());
         assert_eq!(switch_hint.written(1 << 24).len(), RUNS_MAX);
         assert_eq!(switch_hint.written((1 << 23) + 2).len(), 1);
         let written = vec![(3, u64::MAX), (u64::MAX, 2)];

@@ -77,7 +77,7 @@ impl Template {
     /// The VM without its memory.
     ///
     /// # Errors
-    /// [`Error::Part`].
+    /// [`Error::Codec`].
     pub fn guest(&self) -> Result<SavedVm, Error> {
         seed(&self.seed)
     }
@@ -126,7 +126,7 @@ impl Memory {
 /// The VM without its memory, from a template's second file.
 ///
 /// # Errors
-/// [`Error::Part`].
+/// [`Error::Codec`].
 pub fn seed(file: &File) -> Result<SavedVm, Error> {
     // All clones have the same file, whose position is one: it is left alone.
     let cannot = super::host("read the template");

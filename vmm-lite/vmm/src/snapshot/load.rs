@@ -1,7 +1,10 @@
 //! Memory from a snapshot file, checked before the guest runs.
 
 use super::{Error, saved_vm::SavedVm, sink::Input};
-use crate::memory::{GuestRam, PAGE};
+use crate::{
+    memory::{GuestRam, PAGE},
+    vm::codec::CodecError,
+};
 use migrate::snapshot::Reader;
 use std::{fs::File, os::unix::fs::FileExt};
 
@@ -16,14 +19,14 @@ pub fn open(file: File) -> Result<Reader<Input>, Error> {
 /// The VM in a snapshot that stands by itself.
 ///
 /// # Errors
-/// [`Error::Difference`], [`Error::Part`].
+/// [`Error::Difference`], [`Error::Codec`].
 pub fn guest(snapshot: &Reader<Input>) -> Result<SavedVm, Error> {
     if snapshot.header().base.is_some() {
         return Err(Error::Difference);
     }
     let guest = SavedVm::decode(snapshot.identity(), snapshot.state())?;
     if guest.manifest.identity.memory_size != snapshot.header().memory_size {
-        return Err(Error::Part("memory size"));
+        return Err(CodecError::Garbled("memory size").into());
     }
     Ok(guest)
 }

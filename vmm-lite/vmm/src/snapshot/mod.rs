@@ -79,9 +79,9 @@ pub enum Error {
     /// Memory that is not whole is loaded already.
     #[error("the VM's memory is being loaded already")]
     Loading,
-    /// A part that only the VMM understands, and this one does not.
-    #[error("the {0} in the snapshot makes no sense to this vmm-lite, or is newer than it")]
-    Part(&'static str),
+    /// A part that only the VMM understands.
+    #[error("{0}: the snapshot is damaged, or newer than this vmm-lite")]
+    Codec(#[from] vm::codec::CodecError),
     /// Only the differences are there.
     #[error(
         "this is the difference to another snapshot; make a whole one first: vmm-lite merge BASE \

@@ -3,16 +3,18 @@
 use super::Error;
 use crate::{
     kvm::cpu::Features,
-    vm::{Histogram, History, Identity, Vm, VmState},
+    vm::{
+        Histogram, History, Identity, Vm, VmState,
+        codec::{self, CodecError, Payload, Sections},
+    },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Version of what the identity holds; its first byte.
-pub const IDENTITY_VERSION: u8 = 1;
-/// Version of what the state holds; its first byte. The first had no history, the second no
-/// brownouts in it.
-pub const STATE_VERSION: u8 = 3;
+/// Versions of parts in files of before v0.2.0, which begin with the version alone: of the identity,
+/// and the last of the state. The first state had no history, the second no brownouts in it.
+const OLD_IDENTITY: u8 = 1;
+const OLD_STATE: u8 = 3;
 
 /// A VM without its memory.
 #[derive(Clone, PartialEq, Debug)]
@@ -53,20 +55,24 @@ impl SavedVm {
     /// The two parts.
     #[must_use]
     pub fn encode(&self) -> (Vec<u8>, Vec<u8>) {
-        (part(IDENTITY_VERSION, &self.manifest), part(STATE_VERSION, &self.state))
+        (codec::encode(Payload::Manifest, &self.manifest), self.state.encode())
     }
 
     /// Reads the two parts, whose checksums were found right.
     ///
     /// # Errors
-    /// [`Error::Part`].
+    /// [`Error::Codec`].
     pub fn decode(identity: &[u8], state: &[u8]) -> Result<Self, Error> {
-        let manifest = whole(IDENTITY_VERSION, identity, "identity")?;
-        let state = match state.split_first() {
-            // What came with a version stands at the end.
-            Some((1, old)) => longer(old, &History::default())?,
-            Some((2, old)) => longer(old, &Histogram::default())?,
-            _ => whole(STATE_VERSION, state, "state")?,
+        let manifest = match identity {
+            [OLD_IDENTITY, old @ ..] => whole(old, "identity")?,
+            _ => codec::decode(Payload::Manifest, identity)?,
+        };
+        let state = match state {
+            // What came with a version is at the end.
+            [1, old @ ..] => longer(old, &History::default())?,
+            [2, old @ ..] => longer(old, &Histogram::default())?,
+            [OLD_STATE, old @ ..] => whole(old, "state")?,
+            _ => VmState::decode(state)?,
         };
         Ok(Self { manifest, state })
     }
@@ -74,16 +80,16 @@ impl SavedVm {
     /// Both parts as one, for a process of this very program.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        part(STATE_VERSION, &(&self.manifest, &self.state))
+        codec::encode(Payload::Seed, &(&self.manifest, self.state.sections()))
     }
 
     /// Undoes [`to_bytes`](Self::to_bytes).
     ///
     /// # Errors
-    /// [`Error::Part`].
+    /// [`Error::Codec`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        let (manifest, state) = whole(STATE_VERSION, bytes, "seed")?;
-        Ok(Self { manifest, state })
+        let (manifest, sections): (_, Sections) = codec::decode(Payload::Seed, bytes)?;
+        Ok(Self { manifest, state: VmState::from_sections(&sections)? })
     }
 
     /// How long ago by the wall clock its state was captured; zero if that lies in the future.
@@ -98,23 +104,13 @@ impl SavedVm {
 
 /// A state of an older version, with what it lacks at the end.
 fn longer(old: &[u8], lacks: &impl Serialize) -> Result<VmState, Error> {
-    let mut bytes = vec![STATE_VERSION];
-    bytes.extend(old);
-    let bytes = postcard::to_extend(lacks, bytes).map_err(|_| Error::Part("state"))?;
-    whole(STATE_VERSION, &bytes, "state")
+    let bytes = postcard::to_extend(lacks, old.to_vec());
+    whole(&bytes.map_err(|_| CodecError::Garbled("state"))?, "state")
 }
 
-fn part(version: u8, of: &impl Serialize) -> Vec<u8> {
-    postcard::to_extend(of, vec![version]).expect("nothing in it that postcard cannot write")
-}
-
-fn whole<T: DeserializeOwned>(version: u8, bytes: &[u8], name: &'static str) -> Result<T, Error> {
-    let Some((first, bytes)) = bytes.split_first() else { return Err(Error::Part(name)) };
-    if *first != version {
-        return Err(Error::Part(name));
-    }
+fn whole<T: DeserializeOwned>(bytes: &[u8], name: &'static str) -> Result<T, Error> {
     match postcard::take_from_bytes(bytes) {
         Ok((value, [])) => Ok(value),
-        _ => Err(Error::Part(name)),
+        _ => Err(CodecError::Garbled(name).into()),
     }
 }

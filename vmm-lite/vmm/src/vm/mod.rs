@@ -27,6 +27,7 @@
 mod address;
 mod announce;
 mod call_off;
+pub mod codec;
 mod complete;
 mod config;
 mod effort;

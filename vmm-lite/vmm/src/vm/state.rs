@@ -1,6 +1,9 @@
 //! Everything of a machine that is not its memory.
 
-use super::History;
+use super::{
+    History,
+    codec::{self, CodecError, Payload, Section, Sections},
+};
 use crate::{
     devices::{
         clock::ClockState,
@@ -12,8 +15,8 @@ use crate::{
 use kvm_bindings::kvm_sregs;
 use serde::{Deserialize, Serialize};
 
-/// What moves beside the memory. Encoded as postcard; who the machine is, is in
-/// [`Identity`](super::Identity), which goes ahead.
+/// What moves beside the memory. Who the machine is, is in [`Identity`](super::Identity), which
+/// goes ahead. (Serialized as a whole only in old files; see [`encode`](Self::encode).)
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct VmState {
     /// The vCPU.
@@ -30,6 +33,55 @@ pub struct VmState {
     pub quiesce_number: u32,
     /// What it went through so far.
     pub history: History,
+}
+
+impl VmState {
+    /// Its sections.
+    #[must_use]
+    pub fn sections(&self) -> Sections {
+        let mut sections = Sections::default();
+        sections.push(Section::Vcpu, &self.vcpu);
+        sections.push(Section::Requests, &(self.unserved, self.quiesce_number));
+        sections.push(Section::Clock, &self.clock);
+        sections.push(Section::Console, &self.console);
+        if let Some(net) = &self.net {
+            sections.push(Section::Net, net);
+        }
+        sections.push(Section::History, &self.history);
+        sections
+    }
+
+    /// The state that has these.
+    ///
+    /// # Errors
+    /// [`CodecError`].
+    pub fn from_sections(sections: &Sections) -> Result<Self, CodecError> {
+        sections.check()?;
+        let (unserved, quiesce_number) = sections.one(Section::Requests)?;
+        Ok(Self {
+            vcpu: sections.one(Section::Vcpu)?,
+            net: sections.at_most_one(Section::Net)?,
+            console: sections.one(Section::Console)?,
+            clock: sections.one(Section::Clock)?,
+            unserved,
+            quiesce_number,
+            history: sections.one(Section::History)?,
+        })
+    }
+
+    /// Its bytes, as a payload.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(Payload::State, &self.sections())
+    }
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// [`CodecError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        Self::from_sections(&codec::decode(Payload::State, bytes)?)
+    }
 }
 
 /// What of a state does not change any more once the guest has begun to run its program, known
@@ -89,10 +141,10 @@ mod tests {
 
     #[test]
     fn a_state_survives_its_encoding() {
-        let bytes = postcard::to_stdvec(&state()).unwrap();
-        assert_eq!(postcard::from_bytes::<VmState>(&bytes).unwrap(), state());
+        let bytes = state().encode();
+        assert_eq!(VmState::decode(&bytes).unwrap(), state());
         for len in 0..bytes.len() {
-            assert!(postcard::from_bytes::<VmState>(&bytes[..len]).is_err(), "{len} bytes");
+            assert!(VmState::decode(&bytes[..len]).is_err(), "{len} bytes");
         }
     }
 
@@ -103,11 +155,11 @@ mod tests {
             at in prop::collection::vec((0_usize..1400, any::<u8>()), 1..20),
             noise in prop::collection::vec(any::<u8>(), 0..2000),
         ) {
-            let mut bytes = postcard::to_stdvec(&state()).unwrap();
+            let mut bytes = state().encode();
             let len = bytes.len();
             at.into_iter().for_each(|(at, byte)| bytes[at % len] = byte);
-            let _ = postcard::from_bytes::<VmState>(&bytes);
-            let _ = postcard::from_bytes::<VmState>(&noise);
+            let _ = VmState::decode(&bytes);
+            let _ = VmState::decode(&noise);
         }
     }
 }

@@ -65,9 +65,9 @@ impl Prepared {
         source: String,
     ) -> Result<(Self, Accepted), Refusal> {
         let cannot = |e: &dyn std::error::Error| Refusal::Prepare(crate::host::with_causes(e));
-        let offered = Offered::from_bytes(&offer.identity);
-        let Offered { mut identity, features, needs } = offered
-            .ok_or_else(|| Refusal::Prepare("the offer says nothing of who the VM is".into()))?;
+        let offered = Offered::from_bytes(&offer.identity)
+            .map_err(|e| Refusal::Prepare(format!("{e}: run the same vmm-lite on both hosts")))?;
+        let Offered { mut identity, features, needs, .. } = offered;
         if identity.memory_size != offer.memory_size || identity.net.is_some() != offer.network {
             return Err(Refusal::Prepare("the offer contradicts itself".into()));
         }
@@ -194,7 +194,7 @@ impl Prepared {
     /// The state is about to come, and this much of it is here.
     pub fn switch_hint(&mut self, switch_hint: &[u8]) {
         // This takes a while, and is nothing that others should wait for.
-        if let Ok(switch_hint) = postcard::from_bytes(switch_hint) {
+        if let Some(switch_hint) = SwitchHint::from_bytes(switch_hint) {
             self.get_warm(&switch_hint);
         }
         self.hurry();
@@ -247,9 +247,8 @@ impl Prepared {
             }
             Err(why) => return Err(format!("the VM's memory could not be warmed: {why}")),
         }
-        let Some(Handover { state, paused, vouched_for }) = Handover::from_bytes(state) else {
-            return Err("the state makes no sense".into());
-        };
+        let Handover { state, paused, vouched_for } =
+            Handover::from_bytes(state).map_err(|e| e.to_string())?;
         if let (Some(missing), Some(net)) = (self.watched(), &state.net) {
             // This thread is going to look at these, and it is the one that would bring them.
             for page in net.pages().filter(|page| *page < self.vm.ram().pages()) {

@@ -77,8 +77,7 @@ impl Driver<'_> {
                 self.tables = tables.iter().flat_map(Tables::pages).collect();
                 let switch_hint =
                     invariant.map(|invariant| SwitchHint::new(invariant, &self.written));
-                let switch_hint =
-                    switch_hint.and_then(|switch_hint| postcard::to_stdvec(&switch_hint).ok());
+                let switch_hint = switch_hint.as_ref().map(SwitchHint::to_bytes);
                 self.send(&Message::SwitchHint(switch_hint.unwrap_or_default()));
                 self.vm.stop_is_near(true);
             }

@@ -1,0 +1,295 @@
+//! VM and device state as bytes, in files and on the wire alike.
+//!
+//! A *payload* is a byte that says what it is, a byte with the version of that, and a value in
+//! [postcard](https://postcard.jamesmunns.com/wire-format). A VM's state is a payload whose value is
+//! a list of *sections*, one for each vCPU, each device and what else there is; each has a kind and a
+//! version of its own. So a reader knows what it does not know before it uses any of it.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// What a payload is. The numbers are part of the format. They are above all versions that payloads
+/// of older files begin with, which do not say what they are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Payload {
+    /// The VM manifest: identity, and CPU features.
+    Manifest = 0x81,
+    /// The state.
+    State = 0x82,
+    /// An offer of a VM.
+    Offer = 0x83,
+    /// The state that is handed over with the commit.
+    Handover = 0x84,
+    /// What a destination can get ready before the state comes.
+    SwitchHint = 0x85,
+    /// Manifest and state for a clone.
+    Seed = 0x86,
+}
+
+impl Payload {
+    /// The version that is written.
+    #[must_use]
+    pub const fn version(self) -> u8 {
+        match self {
+            Self::Manifest | Self::Offer => 2,
+            Self::State => 4,
+            Self::Handover | Self::SwitchHint | Self::Seed => 1,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Manifest => "manifest",
+            Self::State => "state",
+            Self::Offer => "offer",
+            Self::Handover => "handover",
+            Self::SwitchHint => "switch-over hint",
+            Self::Seed => "seed of a clone",
+        }
+    }
+}
+
+/// What a section of a state is. The numbers are part of the format.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Section {
+    /// A vCPU.
+    Vcpu = 1,
+    /// Doorbell bits that are not served yet, and the number of the last quiesce request.
+    Requests = 2,
+    /// What the VM went through so far.
+    History = 3,
+    /// The clock.
+    Clock = 16,
+    /// The console.
+    Console = 17,
+    /// A network device.
+    Net = 18,
+}
+
+impl Section {
+    /// The version that is written.
+    #[must_use]
+    pub const fn version(self) -> u8 {
+        1
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Vcpu => "vCPU",
+            Self::Requests => "list of requests",
+            Self::History => "history",
+            Self::Clock => "clock",
+            Self::Console => "console",
+            Self::Net => "network device",
+        }
+    }
+
+    /// All there are.
+    const ALL: [Self; 6] =
+        [Self::Vcpu, Self::Requests, Self::History, Self::Clock, Self::Console, Self::Net];
+}
+
+/// Why bytes are no state that this vmm-lite reads.
+#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
+pub enum CodecError {
+    /// Another payload.
+    #[error("the {expected} of the VM is something else (kind {found:#x})")]
+    Kind {
+        /// What it should be.
+        expected: &'static str,
+        /// What it says that it is.
+        found: u8,
+    },
+    /// Another version.
+    #[error("the {what} comes in version {theirs}, and this vmm-lite reads version {ours}")]
+    Version {
+        /// Of what.
+        what: &'static str,
+        /// The version it has.
+        theirs: u8,
+        /// The version that is read here.
+        ours: u8,
+    },
+    /// A section of a kind that is not known here.
+    #[error("the state has a part that this vmm-lite does not know (kind {0})")]
+    Section(u8),
+    /// A section is there too often or not at all.
+    #[error("the state has {found} of what is its {what}")]
+    Count {
+        /// Of what.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+    },
+    /// Bytes that are cut short, or mean nothing.
+    #[error("the {0} makes no sense")]
+    Garbled(&'static str),
+}
+
+/// A payload with `value`.
+///
+/// # Panics
+/// Never: no state has anything that postcard cannot write.
+#[must_use]
+pub fn encode(payload: Payload, value: &impl Serialize) -> Vec<u8> {
+    let head = vec![payload as u8, payload.version()];
+    postcard::to_extend(value, head).expect("nothing in it that postcard cannot write")
+}
+
+/// The value of a payload, which ends where `bytes` do.
+///
+/// # Errors
+/// [`CodecError`].
+pub fn decode<'de, T: Deserialize<'de>>(
+    payload: Payload,
+    bytes: &'de [u8],
+) -> Result<T, CodecError> {
+    match decode_prefix(payload, bytes)? {
+        (value, []) => Ok(value),
+        _ => Err(CodecError::Garbled(payload.name())),
+    }
+}
+
+/// The value of a payload, and what later versions of the same add behind it.
+///
+/// # Errors
+/// [`CodecError`].
+pub fn decode_prefix<'de, T: Deserialize<'de>>(
+    payload: Payload,
+    bytes: &'de [u8],
+) -> Result<(T, &'de [u8]), CodecError> {
+    let what = payload.name();
+    let [kind, version, value @ ..] = bytes else { return Err(CodecError::Garbled(what)) };
+    if *kind != payload as u8 {
+        return Err(CodecError::Kind { expected: what, found: *kind });
+    }
+    if *version != payload.version() {
+        return Err(CodecError::Version { what, theirs: *version, ours: payload.version() });
+    }
+    postcard::take_from_bytes(value).map_err(|_| CodecError::Garbled(what))
+}
+
+/// A section as it is written.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Written {
+    kind: u8,
+    version: u8,
+    #[serde(with = "serde_bytes")]
+    value: Vec<u8>,
+}
+
+/// Sections of a state.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Sections(Vec<Written>);
+
+impl Sections {
+    /// Adds one.
+    ///
+    /// # Panics
+    /// Never: no state has anything that postcard cannot write.
+    pub fn push(&mut self, section: Section, value: &impl Serialize) {
+        let value = postcard::to_stdvec(value).expect("nothing in it that postcard cannot write");
+        self.0.push(Written { kind: section as u8, version: section.version(), value });
+    }
+
+    /// Checks that all sections are known, in versions that are read here.
+    ///
+    /// # Errors
+    /// [`CodecError::Section`], [`CodecError::Version`].
+    pub fn check(&self) -> Result<(), CodecError> {
+        for written in &self.0 {
+            let known = Section::ALL.into_iter().find(|known| *known as u8 == written.kind);
+            let known = known.ok_or(CodecError::Section(written.kind))?;
+            if written.version != known.version() {
+                let (theirs, ours) = (written.version, known.version());
+                return Err(CodecError::Version { what: known.name(), theirs, ours });
+            }
+        }
+        Ok(())
+    }
+
+    /// The values of all sections of this kind, in their order.
+    ///
+    /// # Errors
+    /// [`CodecError::Garbled`].
+    pub fn all<T: DeserializeOwned>(&self, section: Section) -> Result<Vec<T>, CodecError> {
+        let read = |written: &Written| match postcard::take_from_bytes(&written.value) {
+            Ok((value, [])) => Ok(value),
+            _ => Err(CodecError::Garbled(section.name())),
+        };
+        self.0.iter().filter(|written| written.kind == section as u8).map(read).collect()
+    }
+
+    /// The value of the one section of this kind.
+    ///
+    /// # Errors
+    /// [`CodecError::Count`], [`CodecError::Garbled`].
+    pub fn one<T: DeserializeOwned>(&self, section: Section) -> Result<T, CodecError> {
+        let mut all = self.all(section)?;
+        match (all.pop(), all.len()) {
+            (Some(value), 0) => Ok(value),
+            (None, _) => Err(CodecError::Count { what: section.name(), found: 0 }),
+            (Some(_), more) => Err(CodecError::Count { what: section.name(), found: more + 1 }),
+        }
+    }
+
+    /// The value of the section of this kind, if there is one.
+    ///
+    /// # Errors
+    /// [`CodecError::Count`] if there are several, [`CodecError::Garbled`].
+    pub fn at_most_one<T: DeserializeOwned>(
+        &self,
+        section: Section,
+    ) -> Result<Option<T>, CodecError> {
+        match self.one(section) {
+            Ok(value) => Ok(Some(value)),
+            Err(CodecError::Count { found: 0, .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_says_what_it_is_and_in_which_version() {
+        let bytes = encode(Payload::Manifest, &(7_u32, "kv"));
+        assert_eq!(decode::<(u32, String)>(Payload::Manifest, &bytes), Ok((7, "kv".into())));
+        let other = decode::<(u32, String)>(Payload::State, &bytes).unwrap_err().to_string();
+        assert_eq!(other, "the state of the VM is something else (kind 0x81)");
+        let mut newer = bytes.clone();
+        newer[1] += 1;
+        let said = decode::<(u32, String)>(Payload::Manifest, &newer).unwrap_err().to_string();
+        assert_eq!(said, "the manifest comes in version 3, and this vmm-lite reads version 2");
+        for len in 0..bytes.len() {
+            assert!(decode::<(u32, String)>(Payload::Manifest, &bytes[..len]).is_err());
+        }
+        let longer = [&bytes[..], &[1]].concat();
+        assert!(decode::<(u32, String)>(Payload::Manifest, &longer).is_err());
+        let (_, rest) = decode_prefix::<(u32, String)>(Payload::Manifest, &longer).unwrap();
+        assert_eq!(rest, [1]);
+    }
+
+    #[test]
+    fn sections_are_found_by_kind_and_strange_ones_are_named() {
+        let mut sections = Sections::default();
+        sections.push(Section::Vcpu, &1_u8);
+        sections.push(Section::Clock, &2_u8);
+        sections.push(Section::Vcpu, &3_u8);
+        assert_eq!(sections.check(), Ok(()));
+        assert_eq!(sections.all::<u8>(Section::Vcpu), Ok(vec![1, 3]));
+        assert_eq!(sections.one::<u8>(Section::Clock), Ok(2));
+        let twice = sections.one::<u8>(Section::Vcpu).unwrap_err().to_string();
+        assert_eq!(twice, "the state has 2 of what is its vCPU");
+        assert_eq!(sections.at_most_one::<u8>(Section::Net), Ok(None));
+        assert!(sections.one::<u16>(Section::Net).is_err());
+        sections.0[1].version = 9;
+        let newer = sections.check().unwrap_err().to_string();
+        assert!(newer.contains("clock comes in version 9"), "{newer}");
+        sections.0[1].kind = 99;
+        assert_eq!(sections.check(), Err(CodecError::Section(99)));
+    }
+}
