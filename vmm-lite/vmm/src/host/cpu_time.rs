@@ -2,21 +2,21 @@
 
 use std::{io, mem::MaybeUninit, time::Duration};
 
-/// How much CPU time `thread` has had, in a guest or out of it.
+/// The CPU time that `thread` has used, in the guest and outside of it.
 ///
 /// # Errors
-/// What the host says of a thread that there is not.
+/// The host's error if there is no such thread.
 pub fn of(thread: i32) -> io::Result<Duration> {
-    // How Linux numbers these clocks: MAKE_THREAD_CPUCLOCK(thread, CPUCLOCK_SCHED).
+    // Linux numbers these clocks like this: MAKE_THREAD_CPUCLOCK(thread, CPUCLOCK_SCHED).
     const OF_A_THREAD: i32 = 1 << 2;
     const AS_SCHEDULED: i32 = 2;
     let clock = !thread << 3 | OF_A_THREAD | AS_SCHEDULED;
     let mut time = MaybeUninit::<libc::timespec>::uninit();
-    // SAFETY: fills the structure or fails.
+    // SAFETY: the call fills the structure or fails.
     if unsafe { libc::clock_gettime(clock, time.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: filled, as the call said.
+    // SAFETY: the call succeeded, so the structure is filled.
     let time = unsafe { time.assume_init() };
     Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
@@ -27,7 +27,7 @@ mod tests {
     use crate::host::this_thread;
 
     #[test]
-    fn a_thread_that_computes_gets_older_and_another_process_has_none_here() {
+    fn cpu_time_grows_as_a_thread_computes_and_is_refused_for_other_processes() {
         let before = of(this_thread()).unwrap();
         let mut sum = 1_u64;
         while of(this_thread()).unwrap() == before {

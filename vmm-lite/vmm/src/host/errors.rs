@@ -1,6 +1,6 @@
 //! Errors in words.
 
-/// An error and what caused it, on one line.
+/// An error and its causes, on one line.
 #[must_use]
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

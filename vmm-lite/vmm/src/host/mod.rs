@@ -1,9 +1,9 @@
-//! The host, as the process of a VM sees it.
+//! The host, as seen by a VM's process.
 //!
 //! - [`confine`]: what the process gives up: privileges, system calls
-//! - [`watchdog`]: notices threads that do not answer
-//! - [`poll`]: waiting for several descriptors at once
-//! - [`urgent`], [`patient`]: threads that go first, and threads that nobody waits for
+//! - [`watchdog`]: reports threads that do not answer
+//! - [`poll`]: waits for several descriptors at once
+//! - [`urgent`], [`patient`]: real-time threads, and threads that let others run first
 //! - [`cpu_time`], [`random`]
 
 pub mod confine;

@@ -1,17 +1,17 @@
-//! Threads whose work is long, and for which nobody is to wait.
+//! Threads that do long work and must not delay others.
 //!
-//! Memory is copied while the guest runs and its clients ask it things. On a host whose CPUs are
-//! all busy each of them would wait until a copying thread's time slice is over, which is
-//! milliseconds. A thread with long slices gets as much of the CPU as before, and whoever wakes
-//! with a shorter one goes first (Linux 6.12 and later; earlier ones leave it at not letting such a
-//! thread's own waking interrupt others).
+//! Such threads copy memory while the guest runs and its clients send requests. On a host whose
+//! CPUs are all busy, guest and clients would wait until a copying thread's time slice is over,
+//! which takes milliseconds. A thread with long slices gets as much of the CPU as before, and a
+//! thread that wakes with a shorter slice runs first (Linux 6.12 and later; earlier kernels only
+//! keep such a thread's own wake-ups from preempting others).
 
 use std::mem::size_of;
 
-/// The longest slice that Linux gives.
+/// The longest slice that Linux grants.
 const SLICE_NS: u64 = 100_000_000;
 
-/// `struct sched_attr` of `sched_setattr(2)`, up to what the first version of the call had.
+/// `struct sched_attr` of `sched_setattr(2)`, as in the call's first version.
 #[repr(C)]
 #[derive(Default)]
 struct SchedAttr {
@@ -25,8 +25,7 @@ struct SchedAttr {
     period: u64,
 }
 
-/// Makes the calling thread one of these, for good. Where the host does not let it, it stays as it
-/// is.
+/// Gives the calling thread long slices, for good. Where the host refuses, nothing changes.
 pub fn give_way() {
     let attr = SchedAttr {
         size: size_of::<SchedAttr>() as u32,
@@ -34,7 +33,7 @@ pub fn give_way() {
         runtime: SLICE_NS,
         ..SchedAttr::default()
     };
-    // SAFETY: a valid structure of the size that it says, for the calling thread.
+    // SAFETY: a valid structure that states its own size, for the calling thread.
     unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
 }
 
@@ -43,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_the_calling_thread_that_is_patient() {
+    fn only_the_calling_thread_gets_long_slices() {
         // SAFETY: asks about the calling thread.
         let policy = || unsafe { libc::sched_getscheduler(0) };
         let other = std::thread::spawn(move || {

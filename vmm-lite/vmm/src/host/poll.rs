@@ -1,33 +1,33 @@
-//! Waiting for several descriptors at once.
+//! Waits for several descriptors at once.
 
 use std::{io, os::fd::RawFd, time::Duration};
 
-/// What to wait for. A negative descriptor never is ready.
+/// What to wait for. A negative descriptor is never ready.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Watch {
-    /// Something to read, or the end of it.
+    /// There is something to read, or the end of the stream.
     Readable(RawFd),
-    /// Room to write; of a connection in the making, that it stands or has failed.
+    /// There is room to write; for a connection attempt: it succeeded or failed.
     Writable(RawFd),
-    /// Nobody at the other end any more.
+    /// The other end has closed.
     HungUp(RawFd),
 }
 
-/// Waits until one of `watched` is ready, at most `timeout`; says which are. A signal ends the
+/// Waits until one of `watched` is ready, at most `timeout`; returns which are. A signal ends the
 /// wait early.
 ///
 /// # Errors
-/// What `ppoll` says.
+/// The error of `ppoll`.
 pub fn wait_any<const N: usize>(watched: [Watch; N], timeout: Duration) -> io::Result<[bool; N]> {
     let mut entries = watched.map(Watch::entry);
     wait(&mut entries, timeout)?;
     Ok(entries.map(|entry| entry.revents != 0))
 }
 
-/// The same, of as many as there are.
+/// The same, for any number of descriptors.
 ///
 /// # Errors
-/// What `ppoll` says.
+/// The error of `ppoll`.
 pub fn wait_some(watched: &[Watch], timeout: Duration) -> io::Result<Vec<bool>> {
     let mut entries: Vec<_> = watched.iter().map(|watch| watch.entry()).collect();
     wait(&mut entries, timeout)?;
@@ -39,7 +39,7 @@ impl Watch {
         let (fd, events) = match self {
             Self::Readable(fd) => (fd, libc::POLLIN),
             Self::Writable(fd) => (fd, libc::POLLOUT),
-            // That is always told.
+            // `ppoll` always reports this.
             Self::HungUp(fd) => (fd, 0),
         };
         libc::pollfd { fd, events, revents: 0 }
@@ -53,12 +53,12 @@ fn wait(entries: &mut [libc::pollfd], timeout: Duration) -> io::Result<()> {
     };
     let count = entries.len() as libc::nfds_t;
     let n = crate::host::watchdog::waits(|| {
-        // SAFETY: that many valid entries, a valid time, no signal mask.
+        // SAFETY: the count of valid entries, a valid time, no signal mask.
         unsafe { libc::ppoll(entries.as_mut_ptr(), count, &raw const time, std::ptr::null()) }
     });
     match n {
         -1 => match io::Error::last_os_error() {
-            // Nothing was written: no entry is ready.
+            // The call wrote nothing: no entry is ready.
             e if e.kind() == io::ErrorKind::Interrupted => Ok(()),
             e => Err(e),
         },
@@ -66,10 +66,10 @@ fn wait(entries: &mut [libc::pollfd], timeout: Duration) -> io::Result<()> {
     }
 }
 
-/// Waits until a descriptor is readable, at most that long.
+/// Waits until a descriptor is readable, at most `timeout`.
 ///
 /// # Errors
-/// What `ppoll` says.
+/// The error of `ppoll`.
 pub fn wait_readable(fd: RawFd, timeout: Duration) -> io::Result<bool> {
     wait_any([Watch::Readable(fd)], timeout).map(|[readable]| readable)
 }

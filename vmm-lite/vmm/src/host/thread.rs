@@ -1,6 +1,6 @@
 //! The calling thread.
 
-/// Its id, as the kernel counts threads.
+/// Its id, as the kernel numbers threads.
 #[must_use]
 pub fn this_thread() -> i32 {
     // SAFETY: no arguments, cannot fail.

@@ -1,28 +1,27 @@
 //! Real-time priority for the threads of a switch.
 //!
-//! While a guest stands, every time one of these threads waits for a CPU that something else uses
-//! is blackout. Where the host lets this process do so (root, CAP_SYS_NICE, RLIMIT_RTPRIO) they go
-//! first for as long as the switch takes, which is bounded by the patience with the guest;
-//! elsewhere nothing changes.
+//! While a guest is stopped, all time that one of these threads waits for a busy CPU is blackout.
+//! Where the host permits it (root, CAP_SYS_NICE, RLIMIT_RTPRIO), they run first for the duration
+//! of the switch, which the VMM bounds by a timeout; elsewhere nothing changes.
 
 use super::this_thread;
 
-/// At which end of a copy a thread works, which decides who goes first where both ends are on one
-/// host. The priorities are the lowest of the real-time ones: before everything ordinary, behind
-/// whatever the host itself has.
+/// The end of a copy at which a thread works. It decides which thread runs first where both ends
+/// are on one host. The priorities are the lowest of the real-time ones: above all ordinary
+/// threads, below the host's own real-time threads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
-    /// Waits for the other, without sleep.
+    /// Polls for the other end, without sleep.
     Destination = 1,
-    /// Has the guest, which runs until it is stopped.
+    /// Has the guest, which runs until the thread stops it.
     Source = 2,
 }
 
-/// A thread that goes first until this is dropped.
+/// A thread with real-time priority until this is dropped.
 #[derive(Debug, Default)]
 pub struct Urgent(Option<Before>);
 
-/// What a thread was before.
+/// The thread's scheduling before.
 #[derive(Clone, Copy, Debug)]
 struct Before {
     thread: i32,
@@ -46,7 +45,7 @@ impl Urgent {
 
 fn raise(thread: i32, side: Side) -> Option<Before> {
     let mut param = libc::sched_param { sched_priority: 0 };
-    // SAFETY: plain system calls on a thread of this process; one that has ended makes them fail.
+    // SAFETY: plain system calls on a thread of this process; if it has ended they fail.
     let policy = unsafe {
         let policy = libc::sched_getscheduler(thread);
         if policy < 0 || libc::sched_getparam(thread, &raw mut param) != 0 {
@@ -70,9 +69,9 @@ fn set(thread: i32, policy: i32, priority: i32) -> bool {
 impl Drop for Urgent {
     fn drop(&mut self) {
         if let Some(before) = self.0 {
-            // A process that may raise a thread may lower it, but not always make its children
-            // inherit that again, which nobody here needs. If the thread has ended there is nothing
-            // to do.
+            // A process that may raise a thread may lower it, but may not always make its children
+            // inherit real-time priority again, which nothing here needs. If the thread has ended
+            // there is nothing to do.
             set(before.thread, before.policy | libc::SCHED_RESET_ON_FORK, before.priority);
         }
     }
@@ -83,7 +82,7 @@ mod tests {
     use super::*;
 
     fn policy() -> i32 {
-        // SAFETY: asks about the calling thread.
+        // SAFETY: queries the calling thread.
         unsafe { libc::sched_getscheduler(0) }
     }
 

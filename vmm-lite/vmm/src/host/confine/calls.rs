@@ -1,16 +1,16 @@
-//! Sets of system calls, as filters are written.
+//! Sets of system calls, from which the filters are built.
 
 use seccompiler::{
     BackendError, SeccompCmpArgLen::Dword, SeccompCmpOp, SeccompCondition, SeccompRule,
 };
 use std::collections::BTreeMap;
 
-/// A condition on an argument, of which the lower 32 bits are looked at: nothing that is asked
-/// about here has more.
+/// A condition on an argument. It compares the lower 32 bits: no argument that a filter checks has
+/// more.
 #[derive(Clone, Copy, Debug)]
 pub struct Arg(u8, Op, u64);
 
-/// The comparisons that are used here.
+/// The comparisons that the filters use.
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Is,
@@ -22,7 +22,7 @@ pub const fn is(n: u8, value: u64) -> Arg {
     Arg(n, Op::Is, value & 0xffff_ffff)
 }
 
-/// Of argument number `n` the bits of `mask` are `value`.
+/// The bits of `mask` in argument number `n` are `value`.
 pub const fn masked(n: u8, mask: u64, value: u64) -> Arg {
     Arg(n, Op::Masked(mask & 0xffff_ffff), value)
 }
@@ -30,12 +30,12 @@ pub const fn masked(n: u8, mask: u64, value: u64) -> Arg {
 /// System calls with the conditions under which they may be made.
 #[derive(Debug, Default)]
 pub struct Calls {
-    /// No alternatives: always.
+    /// No alternatives: the call is always allowed.
     calls: BTreeMap<i64, Vec<Vec<Arg>>>,
 }
 
 impl Calls {
-    /// These, always.
+    /// Allows these calls always.
     pub fn any(mut self, calls: &[i64]) -> Self {
         for &call in calls {
             self.calls.insert(call, Vec::new());
@@ -43,10 +43,11 @@ impl Calls {
         self
     }
 
-    /// This one when all of `args` hold; one more alternative if there are some already.
+    /// Allows this call when all of `args` hold, in addition to the alternatives that it has
+    /// already.
     pub fn when(mut self, call: i64, args: &[Arg]) -> Self {
         match self.calls.get_mut(&call) {
-            // Always, already.
+            // The call is always allowed already.
             Some(alternatives) if alternatives.is_empty() => {}
             Some(alternatives) => alternatives.push(args.to_vec()),
             None => drop(self.calls.insert(call, vec![args.to_vec()])),
@@ -54,12 +55,12 @@ impl Calls {
         self
     }
 
-    /// This one with argument number `n` one of `values`.
+    /// Allows this call when argument number `n` is one of `values`.
     pub fn with(self, call: i64, n: u8, values: &[u64]) -> Self {
         values.iter().fold(self, |calls, value| calls.when(call, &[is(n, *value)]))
     }
 
-    /// These too.
+    /// Adds the calls of `other`.
     pub fn and(self, other: Self) -> Self {
         other.calls.into_iter().fold(self, |calls, (call, alternatives)| {
             if alternatives.is_empty() {
@@ -69,7 +70,7 @@ impl Calls {
         })
     }
 
-    /// As the compiler takes them.
+    /// The form that the filter compiler takes.
     pub fn into_rules(self) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
         let condition = |Arg(n, op, value): Arg| {
             let op = match op {

@@ -3,7 +3,7 @@
 use super::Error;
 use std::{io, os::fd::RawFd};
 
-/// Closes everything but standard input, output and error and those in `keep`. To be called first,
+/// Closes all descriptors but standard input, output and error and those in `keep`. Call it first,
 /// before the process opens anything of its own.
 ///
 /// # Errors
@@ -22,12 +22,12 @@ pub fn close_inherited(keep: &[RawFd]) -> Result<(), Error> {
 }
 
 fn close_range(first: u32, last: u32) -> Result<(), Error> {
-    // SAFETY: the caller has opened nothing yet, so that nothing in this process relies on what is
-    // closed.
+    // SAFETY: the caller has opened nothing yet, so nothing in this process relies on the
+    // descriptors that are closed.
     match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } {
         0 => Ok(()),
         _ => match io::Error::last_os_error() {
-            // Before Linux 5.9. Whoever starts vmm-lite then has to see to it.
+            // Before Linux 5.9, the process that starts vmm-lite has to close them.
             e if e.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
             source => Err(Error::Call { doing: "close inherited descriptors", source }),
         },

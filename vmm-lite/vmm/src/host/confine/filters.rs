@@ -1,8 +1,8 @@
 //! The system calls of each thread.
 //!
-//! Written by what a thread does, in groups that say why they are there. What no thread may do has
-//! no entry: execute a program, trace another process, mount, load a module or a BPF program,
-//! become another user, map memory executable, start a process.
+//! Each thread's filter is composed of groups of calls, and each group says why it is needed. What
+//! no thread may do has no entry: execute a program, trace another process, mount, load a module or
+//! a BPF program, become another user, map memory executable, start a process.
 
 use super::calls::{Arg, Calls, is, masked};
 use kvm_bindings as kvm;
@@ -11,34 +11,34 @@ use libc as c;
 /// The kinds of thread that a process with a VM has.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Thread {
-    /// Waits for signals, clients and the end, and starts the threads that serve clients.
+    /// Waits for signals, clients and the VM's end, and starts the threads that serve clients.
     Main,
     /// Runs the guest and serves its devices.
     Vcpu,
-    /// Hands standard input to the guest.
+    /// Passes standard input to the guest.
     Stdin,
-    /// Serves a client of the control socket; `migrate` too.
+    /// Serves one client of the control socket, `migrate` included.
     Control,
-    /// Hands a client's console input to the guest.
+    /// Passes a client's console input to the guest.
     ConsoleIn,
-    /// Takes connections of hosts that want to move a VM here.
+    /// Accepts connections of hosts that want to move a VM to this one.
     Accept,
-    /// Serves one of them, makes the VM, and takes it in.
+    /// Serves one of these connections: makes the VM and receives it.
     Receive,
     /// Serves the metrics.
     Metrics,
-    /// Brings a guest its memory from a snapshot while it runs.
+    /// Loads a guest's memory from a snapshot while the guest runs.
     Loader,
-    /// Tells the network that a guest is here once it can be told.
+    /// Announces a guest to the network as soon as its link carries packets.
     Announce,
-    /// Serves the source of a VM that has arrived: memory that follows, and what it asks.
+    /// Serves the source after the VM has arrived: missing pages, and the source's questions.
     Arrived,
-    /// Signs with the host's key, in a process of its own that runs no guest.
+    /// Signs with the host's key. Runs in a process of its own, without a guest.
     Signer,
     /// Notices threads that do not answer.
     Watchdog,
-    /// Connects to where a VM moves whose own process has no network, in a process of its own that
-    /// runs no guest.
+    /// Connects to the destination on behalf of a VM whose own process has no network. Runs in a
+    /// process of its own, without a guest.
     Connector,
 }
 
@@ -61,7 +61,7 @@ impl Thread {
         Self::Connector,
     ];
 
-    /// The thread's name, as the host shows it (but for the main thread, which has the program's).
+    /// The thread's name, as the host shows it. The main thread has the program's name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -85,7 +85,7 @@ impl Thread {
     pub(super) fn calls(self) -> Calls {
         match self {
             Self::Vcpu => common().and(run_guest()),
-            // The watchdog reads the CPU time of other threads of this process, by a clock.
+            // The watchdog reads the CPU time of other threads of this process through a clock.
             Self::Stdin | Self::Watchdog => common(),
             Self::ConsoleIn => common().any(&[c::SYS_recvfrom]),
             Self::Control => common()
@@ -101,7 +101,7 @@ impl Thread {
             Self::Announce => common().and(ask_about_links()),
             Self::Arrived => {
                 let calls = common().and(sockets()).and(hold_guest()).and(serve_faults());
-                // Their like serve the connections on which a source asks.
+                // Threads of the same kind serve the source's further connections.
                 let calls = calls.and(urgency()).any(&[c::SYS_accept4, c::SYS_pread64]);
                 calls.when(c::SYS_clone, &[THREAD])
             }
@@ -118,10 +118,10 @@ impl Thread {
                 .and(watch_memory())
                 .and(take_name())
                 .and(urgency())
-                // What is done on a guest's behalf before it runs is cut short.
+                // A timer limits what is done on a guest's behalf before it runs.
                 .any(&[c::SYS_timer_create, c::SYS_timer_settime, c::SYS_timer_delete]),
             Self::Accept => common().and(start_thread(Self::Receive)).any(&[c::SYS_accept4]),
-            // The rest is the end of the process: the name is given up.
+            // The rest serves the end of the process, which gives its name up.
             Self::Main => common().and(start_thread(Self::Control)).any(&[
                 c::SYS_accept4,
                 c::SYS_flock,
@@ -132,41 +132,40 @@ impl Thread {
     }
 }
 
-/// What every thread does: memory, locks, time, its own end, and what the language's own runtime
-/// needs for these.
+/// What every thread does: memory, locks, time, its own end, and what the language runtime needs
+/// for these.
 fn common() -> Calls {
     let own_process = u64::from(std::process::id());
     Calls::default()
-        // Memory, never executable. Stacks have guard pages; allocators give memory back.
+        // Memory, never executable. Stacks have guard pages; allocators return memory.
         .any(&[c::SYS_munmap, c::SYS_mremap, c::SYS_madvise, c::SYS_brk])
         .when(c::SYS_mmap, &[masked(2, c::PROT_EXEC as u64, 0)])
         .when(c::SYS_mprotect, &[masked(2, c::PROT_EXEC as u64, 0)])
-        // Locks and time. The clock is read without a call where the host's is good enough for
-        // that.
+        // Locks and time. Where the host's clock allows, reading it takes no system call.
         .any(&[c::SYS_futex, c::SYS_sched_yield, c::SYS_restart_syscall])
         .any(&[c::SYS_clock_gettime, c::SYS_gettimeofday, c::SYS_clock_nanosleep, c::SYS_nanosleep])
-        // Beginning and end of a thread, and the end of the process.
+        // Start and end of a thread, and the end of the process.
         .any(&[c::SYS_rseq, c::SYS_set_robust_list, c::SYS_sigaltstack, c::SYS_sched_getaffinity])
         .any(&[c::SYS_rt_sigprocmask, c::SYS_rt_sigreturn, c::SYS_exit, c::SYS_exit_group])
         .with(c::SYS_prctl, 0, &[c::PR_SET_NAME as u64, c::PR_SET_TIMERSLACK as u64])
         // `enter` itself: a narrower filter, fewer capabilities.
         .with(c::SYS_prctl, 0, &[c::PR_SET_SECCOMP as u64, c::PR_SET_NO_NEW_PRIVS as u64])
         .any(&[c::SYS_seccomp, c::SYS_capget, c::SYS_capset])
-        // A kick, and the signal of an abort: to threads of this process only.
+        // A kick, and an abort's signal: only to threads of this process.
         .any(&[c::SYS_gettid, c::SYS_getpid])
         .when(c::SYS_tgkill, &[is(0, own_process)])
         .with(c::SYS_rt_sigaction, 0, &[c::SIGABRT as u64])
-        // What is open, and messages for people on standard error.
+        // Open descriptors, and messages on standard error.
         .any(&[c::SYS_read, c::SYS_write, c::SYS_readv, c::SYS_writev, c::SYS_close])
         .any(&[c::SYS_lseek, c::SYS_fstat, c::SYS_statx, c::SYS_newfstatat])
         .any(&[c::SYS_poll, c::SYS_ppoll])
         .with(c::SYS_fcntl, 1, &[c::F_DUPFD_CLOEXEC as u64, c::F_GETFD as u64, c::F_GETFL as u64])
-        // Seeds of hash tables, names of moves, generations of guests.
+        // Seeds of hash tables, names of moves, generations of VMs.
         .any(&[c::SYS_getrandom])
 }
 
-/// Starting a thread of one kind, never a process, and so all that such a thread may do: it
-/// inherits the filter of the one that started it.
+/// Allows starting a thread of one kind, never a process. The new thread inherits the filter, so
+/// the starter may make all calls that the new thread may make.
 fn start_thread(of: Thread) -> Calls {
     of.calls().when(c::SYS_clone, &[THREAD])
 }
@@ -185,8 +184,8 @@ const THREAD: Arg = {
     masked(0, thread | other as u64, thread)
 };
 
-/// Running the guest. Frames go through the TAP by `readv` and `writev`, and a driver that starts
-/// says what it can take. Before a move the vCPU's state is read.
+/// Running the guest. Frames pass the TAP by `readv` and `writev`; a driver that starts negotiates
+/// its features. Before a move the vCPU's state is read.
 fn run_guest() -> Calls {
     let run = [io(0x80), ior::<kvm::kvm_regs>(0x81), ior::<kvm::kvm_sregs>(0x83), TUNSETOFFLOAD];
     ioctls(&run).and(ioctls(&[
@@ -196,8 +195,7 @@ fn run_guest() -> Calls {
     ]))
 }
 
-/// What is done with a guest that stands still, and with the log of its pages: captured, applied,
-/// copied.
+/// Access to a paused guest and its dirty log: both are captured, applied and copied.
 fn hold_guest() -> Calls {
     run_guest().and(ioctls(&[
         iow::<kvm::kvm_dirty_log>(0x42),
@@ -209,8 +207,8 @@ fn hold_guest() -> Calls {
     ]))
 }
 
-/// Beginning to watch a guest's memory for pages that are not there yet, or not to be written to
-/// unnoticed; and serving that.
+/// Starting to watch a guest's memory for missing or write-protected pages, and serving those
+/// faults.
 fn watch_memory() -> Calls {
     // `uffdio_api`, `_register` and `_writeprotect`, by their sizes; the first is the device's.
     let watch = [
@@ -222,7 +220,7 @@ fn watch_memory() -> Calls {
     serve_faults().and(ioctls(&watch)).any(&[c::SYS_userfaultfd, c::SYS_fallocate])
 }
 
-/// Putting pages where somebody waits for them, until none is missing.
+/// Filling in pages that a thread waits for, until none is missing.
 fn serve_faults() -> Calls {
     // `uffdio_range` twice, `_copy` and `_zeropage`.
     ioctls(&[
@@ -233,8 +231,8 @@ fn serve_faults() -> Calls {
     ])
 }
 
-/// A guest into a file and out of it. The files come with the request, so that none is opened. A
-/// state is tried on a machine of its own before it takes a running guest's place.
+/// Saving a guest to a file and loading it. The client passes the files with its request, so the
+/// VMM opens none. A state is tried on a separate VM before it replaces a running guest's.
 fn copy_guest() -> Calls {
     make_machine().any(&[c::SYS_pwrite64])
 }
@@ -256,7 +254,7 @@ fn make_machine() -> Calls {
         iow::<kvm::kvm_device_attr>(0xe1),
         io(0xce),
     ]);
-    // KVM's statistics are read at a place in a file of theirs.
+    // KVM's statistics are read from a file, at an offset.
     kvm.any(&[c::SYS_memfd_create, c::SYS_ftruncate, c::SYS_eventfd2, c::SYS_pread64])
 }
 
@@ -266,8 +264,7 @@ fn make_guest() -> Calls {
     make_machine().and(tap).and(ask_about_links()).any(&[c::SYS_openat])
 }
 
-/// Whether a TAP carries packets. Any socket does to ask about an interface; changes of it are told
-/// by netlink.
+/// Whether a TAP carries packets. Any socket can query an interface; netlink reports changes.
 fn ask_about_links() -> Calls {
     ioctls(&[c::SIOCGIFFLAGS])
         .when(
@@ -279,8 +276,8 @@ fn ask_about_links() -> Calls {
         .any(&[c::SYS_bind, c::SYS_recvfrom])
 }
 
-/// Taking a name in the runtime directory, with its socket, and giving it up; and reading the
-/// identity's directory, which must be this user's.
+/// Taking a name in the runtime directory, with its socket, and giving it up; reading the
+/// identity's directory, which must belong to this user.
 fn take_name() -> Calls {
     Calls::default()
         .when(
@@ -291,7 +288,7 @@ fn take_name() -> Calls {
         .any(&[c::SYS_unlink, c::SYS_bind, c::SYS_listen])
 }
 
-/// Talking over sockets that are there.
+/// Using sockets that exist.
 fn sockets() -> Calls {
     let timeouts = [c::SO_SNDTIMEO, c::SO_RCVTIMEO, c::SO_KEEPALIVE];
     let calls = Calls::default()
@@ -305,7 +302,7 @@ fn sockets() -> Calls {
     })
 }
 
-/// Connecting to the host that a VM moves to.
+/// Connecting to a move's destination.
 fn connect() -> Calls {
     let stream = masked(1, SOCK_TYPE, c::SOCK_STREAM as u64);
     Calls::default()
@@ -315,12 +312,12 @@ fn connect() -> Calls {
         .when(c::SYS_getsockopt, &[is(1, c::SOL_SOCKET as u64), is(2, c::SO_ERROR as u64)])
 }
 
-/// Real-time priority for the time of a switch, never inherited; long time slices for who copies.
+/// Real-time priority during a switch, never inherited; long time slices for copying threads.
 fn urgency() -> Calls {
     let reset = c::SCHED_RESET_ON_FORK as u64;
     Calls::default()
         .any(&[c::SYS_sched_getscheduler, c::SYS_sched_getparam])
-        // What it points to cannot be looked at; so for the calling thread only, and see
+        // A filter cannot inspect the structure. It is limited to the calling thread and by
         // `sched_setattr`'s own limits.
         .when(c::SYS_sched_setattr, &[is(0, 0), is(2, 0)])
         .when(c::SYS_sched_setscheduler, &[masked(1, reset, reset)])
@@ -338,12 +335,12 @@ fn ioctls(requests: &[u64]) -> Calls {
     Calls::default().with(c::SYS_ioctl, 1, requests)
 }
 
-/// Directions of an ioctl's argument, as the caller sees them.
+/// Directions of an ioctl's argument, as seen by the caller.
 const WRITE: u64 = 1;
 const READ: u64 = 2;
 const BOTH: u64 = WRITE | READ;
 
-/// An ioctl: its kind, number, direction, and its argument's size.
+/// An ioctl, from its kind, number, direction and the size of its argument.
 const fn request(kind: u64, nr: u64, direction: u64, size: usize) -> u64 {
     direction << 30 | (size as u64) << 16 | kind << 8 | nr
 }
@@ -353,17 +350,17 @@ const fn io(nr: u64) -> u64 {
     request(kvm::KVMIO as u64, nr, 0, 0)
 }
 
-/// One that KVM writes a `T` for.
+/// An ioctl of KVM's that writes a `T`.
 const fn ior<T>(nr: u64) -> u64 {
     request(kvm::KVMIO as u64, nr, READ, size_of::<T>())
 }
 
-/// One that KVM reads a `T` for.
+/// An ioctl of KVM's that reads a `T`.
 const fn iow<T>(nr: u64) -> u64 {
     request(kvm::KVMIO as u64, nr, WRITE, size_of::<T>())
 }
 
-/// Both.
+/// An ioctl of KVM's that does both.
 const fn iowr<T>(nr: u64) -> u64 {
     request(kvm::KVMIO as u64, nr, BOTH, size_of::<T>())
 }

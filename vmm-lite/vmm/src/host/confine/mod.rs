@@ -1,17 +1,17 @@
-//! What a process that runs a VM gives up before anything of a guest's or a peer's reaches it.
+//! What a process that runs a VM gives up before it handles any input of a guest or a peer.
 //!
-//! - [`files`]: descriptors that it inherited and does not know
-//! - [`privileges`]: the user it was started by, capabilities, the way back to either
-//! - [`jail`]: more than that, where it is asked for
+//! - [`files`]: inherited descriptors that it does not know
+//! - [`privileges`]: the user that started it, capabilities, and ways to regain either
+//! - [`jail`]: more than that, on request
 //! - [`filters`]: the system calls that each of its threads may make, and with which arguments; any
-//!   other kills the process ([`Mode`])
+//!   other call kills the process ([`Mode`])
 //!
-//! A thread takes its filter on by [`enter`], first thing. Filters are inherited and can only get
-//! narrower, so that a thread which starts others may do at least what those may. Until [`arm`] was
-//! called nothing of this happens: tests and other programs use the library unconfined.
+//! A thread installs its filter first of all, by [`enter`]. Filters are inherited and can only get
+//! narrower, so a thread that starts others needs at least their calls. Before [`arm`] is called
+//! nothing of this happens: tests and other programs use the library unconfined.
 //!
-//! Whoever adds a system call to a thread finds out by `tests/confinement/`, which goes through all
-//! verbs under [`Mode::Trap`] and names the call that is missing, and adds it to [`filters`].
+//! `tests/confinement/` runs all verbs under [`Mode::Trap`] and names a call that a filter lacks. A
+//! new system call of a thread is added to [`filters`].
 
 mod calls;
 pub mod files;
@@ -26,15 +26,15 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, sock_fil
 use serde::{Deserialize, Serialize};
 use std::{io, sync::OnceLock};
 
-/// What becomes of a thread that makes a call which its filter does not have.
+/// What happens when a thread makes a call that its filter does not allow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Mode {
     /// The kernel kills the process at once, with SIGSYS
     #[default]
     Kill,
-    /// As kill, after the call's name was printed
+    /// As `Kill`, after the call's name is printed
     Trap,
-    /// The call is made, and the kernel's audit log has its number
+    /// The call is made, and the kernel's audit log records its number
     Log,
     /// No filters
     Off,
@@ -43,15 +43,15 @@ pub enum Mode {
 /// Why a process could not be confined.
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
-    /// The kernel does not take a filter.
+    /// The kernel rejects a filter.
     #[error(
         "cannot filter the system calls of thread {thread}; a kernel without seccomp needs \
          --seccomp off"
     )]
     Filter {
-        /// Which.
+        /// The filter's thread.
         thread: &'static str,
-        /// What the kernel or the compiler says.
+        /// The error of the kernel or the compiler.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Another call failed.
@@ -59,26 +59,26 @@ pub enum Error {
     Call {
         /// What was tried.
         doing: &'static str,
-        /// What the host says.
+        /// The host's error.
         source: io::Error,
     },
-    /// A part of a jail that this host does not give.
+    /// This host cannot provide a part of a jail.
     #[error("cannot jail the VM ({part}); --jail-without {part} leaves that out")]
     Jail {
-        /// Which.
+        /// The part.
         part: &'static str,
-        /// What it lacks.
+        /// What the host lacks.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A user or a group that is not there.
+    /// A user or a group that does not exist.
     #[error("{0}")]
     Who(String),
 }
 
 static MODE: OnceLock<Mode> = OnceLock::new();
 
-/// Makes [`enter`] confine the threads of this process from now on. To be called once, while there
-/// is only one thread.
+/// Makes [`enter`] confine the threads of this process from now on. Call it once, while there is
+/// only one thread.
 ///
 /// # Errors
 /// [`Error`].
@@ -92,8 +92,8 @@ pub fn arm(mode: Mode) -> Result<(), Error> {
         return Ok(());
     }
     // A backtrace of our own panics is made from files that cannot be opened any more: the attempt
-    // would kill the process before the message is out. SAFETY: the process has one thread, as the
-    // caller says.
+    // would kill the process before it prints the message. SAFETY: the process has one thread,
+    // which the caller guarantees.
     unsafe { std::env::set_var("RUST_BACKTRACE", "0") };
     if mode == Mode::Trap {
         trap::install()?;
@@ -104,7 +104,7 @@ pub fn arm(mode: Mode) -> Result<(), Error> {
 /// Confines the calling thread for good, if the process is [armed](arm).
 ///
 /// # Errors
-/// [`Error::Filter`]; the thread must not go on then.
+/// [`Error::Filter`]: the thread must not continue then.
 pub fn enter(thread: Thread) -> Result<(), Error> {
     let Some(mode) = MODE.get() else { return Ok(()) };
     trap::name_thread(thread.name());
@@ -127,9 +127,9 @@ fn install(
     Ok(seccompiler::apply_filter(&without_clone3(filter.try_into()?))?)
 }
 
-/// The same filter for a kernel that has no `clone3`: its flags are in memory, where no filter can
-/// see them. The C library then uses `clone`, whose flags are arguments. (A filter of its own for
-/// this would cost as much again as the other: a tenth of a millisecond of the cold start.)
+/// The same filter for a kernel without `clone3`: its flags are in memory, where no filter can see
+/// them. The C library then uses `clone`, whose flags are arguments. (A separate filter for this
+/// would cost as much again as the other: a tenth of a millisecond of the cold start.)
 fn without_clone3(program: BpfProgram) -> BpfProgram {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
@@ -137,7 +137,7 @@ fn without_clone3(program: BpfProgram) -> BpfProgram {
     let unimplemented = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
     let instruction = |code, jf, k| sock_filter { code, jt: 0, jf, k };
     let mut all = vec![
-        // The number of the call is what the filter's input begins with.
+        // The filter's input begins with the call's number.
         instruction(LOAD, 0, 0),
         instruction(JUMP_IF_EQUAL, 1, libc::SYS_clone3 as u32),
         instruction(RETURN, 0, unimplemented),
@@ -146,10 +146,10 @@ fn without_clone3(program: BpfProgram) -> BpfProgram {
     all
 }
 
-/// One heap for all threads does for what is allocated here. With more, the C library opens files
-/// of its own: to learn how many CPUs there are, and, when it gives a heap's memory back, how the
-/// host overcommits. To be called before there is a second thread: one that had a heap of its own
-/// leaves it to the next.
+/// One heap for all threads is enough for what is allocated here. With more, the C library opens
+/// files of its own: to learn how many CPUs there are, and, when it returns a heap's memory, how
+/// the host overcommits. Call it before there is a second thread: a thread that has a heap of its
+/// own leaves it to the next.
 pub fn one_arena() {
     #[cfg(target_env = "gnu")]
     // SAFETY: sets a number.

@@ -1,12 +1,12 @@
-//! Rights that the process was started with.
+//! The privileges that the process was started with.
 //!
-//! With `--user` it becomes that user for good: no supplementary groups, no capabilities, and none
-//! in reach. Real-time priority for the threads of a switch (see
-//! [`Urgent`](crate::host::urgent::Urgent)) needs none where the process may set its own limit for
-//! it first. Where it may not (containers often have no CAP_SYS_RESOURCE) the threads that ask for
-//! it keep CAP_SYS_NICE, if they had it; their filters leave them one call to use it with. A
-//! process that stays root keeps what opening a TAP device takes, and that only in the threads that
-//! do so.
+//! With `--user` the process becomes that user for good: no supplementary groups, no capabilities,
+//! and no way to regain them. Real-time priority for the threads of a switch (see
+//! [`Urgent`](crate::host::urgent::Urgent)) needs no capability where the process may first raise
+//! its own limit. Where it may not (containers often have no CAP_SYS_RESOURCE), the threads that
+//! use real-time priority keep CAP_SYS_NICE, if they had it; their filters allow one call that uses
+//! it. A process that stays root keeps the capability to open a TAP device, and only in the threads
+//! that open one.
 
 use super::{Error, Thread};
 use crate::host::urgent::Side;
@@ -17,9 +17,9 @@ use std::{
     sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
-/// Real-time priority that threads of a switch ask for.
+/// The real-time priority of a switch's threads.
 const RTPRIO: libc::rlim_t = Side::Source as libc::rlim_t;
-/// Descriptors that a process may have: connections are limited to far fewer.
+/// Descriptors that a process may have. Connections are limited to far fewer.
 const NOFILE: libc::rlim_t = 1024;
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_NICE: u32 = 23;
@@ -29,7 +29,7 @@ const CAPABILITIES: i32 = 64;
 /// Capabilities for the threads of a switch.
 static URGENT: AtomicU32 = AtomicU32::new(0);
 
-/// Whom to become.
+/// The user to become.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Identity {
     uid: u32,
@@ -74,7 +74,7 @@ impl Identity {
 }
 
 impl Identity {
-    /// A user with a group of the same number, whether or not the host knows it.
+    /// A user with a group of the same number. The host need not know it.
     #[must_use]
     pub fn numbered(id: u32) -> Self {
         Self { uid: id, gid: id }
@@ -96,11 +96,10 @@ fn find_group(name: &str) -> Result<Gid, Error> {
     group.map(|g| g.gid).ok_or_else(|| Error::Who(format!("there is no group {name}")))
 }
 
-/// Gives up what the process does not need from now on. To be called while there is only one
-/// thread.
+/// Gives up what the process does not need from now on. Call it while there is only one thread.
 ///
 /// # Errors
-/// [`Error::Call`]: then nothing may go on.
+/// [`Error::Call`]: the process must not continue then.
 pub fn drop_to(identity: Option<Identity>) -> Result<(), Error> {
     let failed = |doing| move |e: nix::Error| Error::Call { doing, source: e.into() };
     let capability = |source| Error::Call { doing: "give up capabilities", source };
@@ -115,7 +114,7 @@ pub fn drop_to(identity: Option<Identity>) -> Result<(), Error> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     setgroups(&[]).map_err(failed("leave the supplementary groups (--user)"))?;
     setresgid(gid, gid, gid).map_err(failed("change the group (--group)"))?;
-    // What is to be kept survives the change, and nothing else survives what follows it.
+    // The capabilities to keep survive this change, and no others survive what follows.
     nix::sys::prctl::set_keepcaps(true).map_err(failed("keep a capability"))?;
     setresuid(uid, uid, uid).map_err(failed("change the user (--user)"))?;
     set_capabilities(URGENT.load(Relaxed)).map_err(capability)?;
@@ -127,7 +126,7 @@ pub(super) fn drop_thread_capabilities(thread: Thread) -> Result<(), Error> {
     let failed = |source| Error::Call { doing: "give up capabilities", source };
     let keep = match thread {
         Thread::Accept | Thread::Receive => URGENT.load(Relaxed) | 1 << CAP_NET_ADMIN,
-        // The main thread for those that it starts.
+        // The main thread keeps them for the threads that it starts.
         Thread::Main | Thread::Control | Thread::Arrived => URGENT.load(Relaxed),
         Thread::Vcpu
         | Thread::Stdin
@@ -142,12 +141,12 @@ pub(super) fn drop_thread_capabilities(thread: Thread) -> Result<(), Error> {
     set_capabilities(keep & permitted().map_err(failed)?).map_err(failed)
 }
 
-/// A core would hold the guest's memory. What a limit is now is the most it can be. Whether threads
-/// may have real-time priority without a capability.
+/// Forbids core dumps, which would hold the guest's memory. Makes the current soft limit the hard
+/// limit. Returns whether threads may have real-time priority without a capability.
 fn set_limits() -> bool {
     let limit = |resource, most: libc::rlim_t| {
         let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: valid pointers; a host that refuses leaves the limit as it was.
+        // SAFETY: valid pointers; a host that refuses leaves the limit unchanged.
         unsafe {
             if libc::getrlimit(resource, &raw mut now) == 0 {
                 let to = libc::rlimit {
@@ -165,11 +164,11 @@ fn set_limits() -> bool {
     unsafe { libc::setrlimit(libc::RLIMIT_RTPRIO, &raw const urgent) == 0 }
 }
 
-/// No program that this process might execute gains capabilities. Whoever may not clear the set has
-/// none to gain.
+/// No program that this process might execute gains capabilities. A process that may not clear the
+/// bounding set has none to gain.
 fn clear_bounding_set() {
     for capability in 0..CAPABILITIES {
-        // SAFETY: no pointers. The first that is not there ends it.
+        // SAFETY: no pointers. The first capability that does not exist ends the loop.
         if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
             break;
         }
@@ -194,18 +193,18 @@ struct Data {
 
 const VERSION_3: u32 = 0x2008_0522;
 
-/// Of the calling thread, the lower word.
+/// The calling thread's capabilities, lower word.
 fn permitted() -> io::Result<u32> {
     let mut header = Header { version: VERSION_3, pid: 0 };
     let mut data = [Data::default(); 2];
-    // SAFETY: both have the layout that version 3 has.
+    // SAFETY: both structures have version 3's layout.
     match unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) } {
         0 => Ok(data[0].permitted),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Gives the calling thread these and no others.
+/// Sets the calling thread's capabilities to exactly these.
 fn set_capabilities(lower: u32) -> io::Result<()> {
     let mut header = Header { version: VERSION_3, pid: 0 };
     let lower = Data { effective: lower, permitted: lower, inheritable: 0 };

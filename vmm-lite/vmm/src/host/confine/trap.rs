@@ -1,4 +1,4 @@
-//! [`Mode::Trap`](super::Mode::Trap): says which call it was before the process dies of it.
+//! [`Mode::Trap`](super::Mode::Trap): prints which call it was before the process dies of it.
 
 use super::Error;
 use std::{cell::Cell, fmt::Write, io, mem::MaybeUninit};
@@ -8,7 +8,7 @@ thread_local! {
     static NAME: Cell<&'static str> = const { Cell::new("?") };
 }
 
-/// What the calling thread is called in the message.
+/// The calling thread's name in the message.
 pub(super) fn name_thread(name: &'static str) {
     NAME.set(name);
 }
@@ -18,17 +18,18 @@ pub(super) fn install() -> Result<(), Error> {
     // SAFETY: plain data, for which zero is valid.
     let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
     action.sa_sigaction = handle as *const () as usize;
-    // The default is back before the handler runs, and a second SIGSYS is not held up while it
-    // does.
+    // The handler runs once: it resets the signal's action, and the signal is not blocked
+    // meanwhile, so a second SIGSYS kills the process.
     action.sa_flags = libc::SA_SIGINFO | libc::SA_RESETHAND | libc::SA_NODEFER;
-    // SAFETY: the handler does only what a signal handler may.
+    // SAFETY: the handler is async-signal-safe.
     match unsafe { libc::sigaction(libc::SIGSYS, &raw const action, std::ptr::null_mut()) } {
         0 => Ok(()),
         _ => Err(Error::Call { doing: "handle SIGSYS", source: io::Error::last_os_error() }),
     }
 }
 
-/// What the kernel says of a SIGSYS that a filter raised; `siginfo_t` as Linux has it on x86-64.
+/// The kernel's description of a SIGSYS that a filter raised; `siginfo_t` as Linux has it on
+/// x86-64.
 #[repr(C)]
 struct Sigsys {
     signo: i32,
@@ -40,9 +41,9 @@ struct Sigsys {
     arch: u32,
 }
 
-/// Only what is async-signal-safe: a buffer on the stack, `write`, `tgkill`.
+/// Only async-signal-safe operations: a buffer on the stack, `write`, `tgkill`.
 extern "C" fn handle(_: libc::c_int, info: *const Sigsys, context: *const libc::ucontext_t) {
-    // SAFETY: the kernel calls this with both, and for SIGSYS from a filter they are filled.
+    // SAFETY: the kernel passes both pointers, and fills them for a filter's SIGSYS.
     let (call, registers) = unsafe { ((*info).call, &(*context).uc_mcontext.gregs) };
     let arg = |register: i32| registers[register as usize];
     let mut text = Text { bytes: [0; 256], len: 0 };
@@ -57,8 +58,8 @@ extern "C" fn handle(_: libc::c_int, info: *const Sigsys, context: *const libc::
         arg(libc::REG_RSI),
         arg(libc::REG_RDX),
     );
-    // SAFETY: a valid buffer; and a signal to the calling thread, whose handling is the default
-    // again: it ends the process.
+    // SAFETY: a valid buffer; and a signal to the calling thread whose action is the default again:
+    // it ends the process.
     unsafe {
         libc::write(libc::STDERR_FILENO, text.bytes.as_ptr().cast(), text.len);
         libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::gettid(), libc::SIGSYS);

@@ -1,4 +1,4 @@
-//! What a thread says of itself.
+//! What a thread states about its own work.
 
 use super::{Look, STATE, lock};
 use crate::host::this_thread;
@@ -12,11 +12,11 @@ use std::{
     },
 };
 
-/// What a thread does for others.
+/// The work that a thread does for others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Doing {
-    /// Nothing: it waits for something to do, and owes nobody an answer.
+    /// None: it waits for work, and owes no answer.
     Nothing,
     /// It waits for another thread, a peer or a client, which have deadlines of their own or are
     /// watched themselves.
@@ -43,19 +43,19 @@ pub enum Doing {
     Revert,
     /// Another request.
     Request,
-    /// Clients and signals are taken.
+    /// It accepts clients and takes signals.
     Accept,
-    /// Other hosts are taken.
+    /// It accepts connections of other hosts.
     AcceptHosts,
-    /// The figures are served.
+    /// It serves the metrics.
     Scrape,
-    /// A VM is received, or its source is served.
+    /// It receives a VM, or serves the source.
     Receive,
-    /// Memory is loaded from a snapshot.
+    /// It loads memory from a snapshot.
     Load,
-    /// Memory is copied.
+    /// It copies memory.
     Copy,
-    /// A copy is written.
+    /// It writes a copy.
     Write,
 }
 
@@ -127,12 +127,12 @@ impl Doing {
     }
 }
 
-/// One thread's word. Only that thread stores to it.
+/// One thread's statement. Only that thread stores to it.
 #[derive(Debug)]
 pub(super) struct Slot {
     name: &'static str,
     tid: i32,
-    /// The number of the step that it is at, and in the lowest byte what it does there.
+    /// The number of the thread's current step; the lowest byte is the kind of work.
     step: AtomicU64,
 }
 
@@ -150,27 +150,27 @@ impl Slot {
         Doing::ALL.get(doing).copied().unwrap_or(Doing::Nothing)
     }
 
-    /// Whether it is in the middle of something, if only to wait.
+    /// Whether it has work in progress, even if it only waits.
     pub fn busy(&self) -> bool {
         self.doing() != Doing::Nothing
     }
 
-    /// What it owes.
+    /// The work that it owes.
     pub fn look(&self) -> Option<Look> {
         let step = self.step.load(SeqCst);
         let doing = self.doing();
         if matches!(doing, Doing::Nothing | Doing::Waiting) {
             return None;
         }
-        // Both only grow, so that their sum stays the same only if both do.
+        // Both only grow, so their sum is the same only if both are.
         let progress = step.wrapping_add(cpu_time(self.tid));
         Some(Look { thread: self.name, tid: self.tid, doing: doing.text(), progress })
     }
 }
 
-/// The CPU time of a thread of this process in ns; 0 of one that has ended.
+/// The CPU time of a thread of this process in ns; 0 if it has ended.
 fn cpu_time(tid: i32) -> u64 {
-    // As `pthread_getcpuclockid(3)` makes it: of a thread (4), what the scheduler counts (2).
+    // As `pthread_getcpuclockid(3)` builds it: for a thread (4), the scheduler's count (2).
     let clock = ClockId::from_raw((!tid) << 3 | 4 | 2);
     let ns = |time: nix::sys::time::TimeSpec| {
         (time.tv_sec() as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec() as u64)
@@ -186,16 +186,16 @@ fn own() -> Option<Arc<Slot>> {
     OWN.try_with(|own| own.try_borrow().ok()?.clone()).ok().flatten()
 }
 
-/// The calling thread is watched until this is dropped.
+/// The watchdog watches the calling thread until this is dropped.
 #[derive(Debug)]
 #[must_use]
 pub struct Attends {
     slot: Arc<Slot>,
-    /// For the thread that made it only.
+    /// Only for the thread that made it.
     _here: PhantomData<*const ()>,
 }
 
-/// Has the calling thread watched. It owes nothing yet.
+/// Has the watchdog watch the calling thread. The thread owes nothing yet.
 pub fn attend(name: &'static str) -> Attends {
     let slot = Arc::new(Slot { name, tid: this_thread(), step: AtomicU64::new(0) });
     lock(&STATE.slots).push(Arc::clone(&slot));
@@ -206,12 +206,12 @@ pub fn attend(name: &'static str) -> Attends {
 impl Drop for Attends {
     fn drop(&mut self) {
         lock(&STATE.slots).retain(|slot| !Arc::ptr_eq(slot, &self.slot));
-        // At the end of a thread there may be nothing to take it out of any more.
+        // While a thread ends, its thread-local slot may be gone already.
         let _ = OWN.try_with(|own| own.replace(None));
     }
 }
 
-/// The calling thread does something until this is dropped, and then again what it did before.
+/// The calling thread does this work until this is dropped, and then what it did before.
 #[derive(Debug)]
 #[must_use]
 pub struct Owes {
@@ -219,7 +219,7 @@ pub struct Owes {
     _here: PhantomData<*const ()>,
 }
 
-/// Says what the calling thread does, if that is [watched](attend).
+/// States what the calling thread does, if the watchdog [watches](attend) it.
 pub fn owe(doing: Doing) -> Owes {
     Owes::of(own(), doing)
 }
@@ -243,8 +243,8 @@ impl Drop for Owes {
     }
 }
 
-/// Does what may rightly block the calling thread for long: it is not watched meanwhile. A thread
-/// that does nothing for others goes on doing so.
+/// Runs a call that may legitimately block the calling thread for long: the watchdog does not watch
+/// it meanwhile. A thread that owes nothing continues to owe nothing.
 pub fn waits<T>(wait: impl FnOnce() -> T) -> T {
     let _waits = Owes::of(own().filter(|slot| slot.busy()), Doing::Waiting);
     wait()
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_owes_what_it_says_and_again_what_it_said_before() {
+    fn a_thread_owes_its_current_work_and_then_the_previous_again() {
         let _attends = attend("duty");
         let slot = own().unwrap();
         let doing = || slot.look().map(|look| look.doing);
@@ -289,7 +289,7 @@ mod tests {
             let _attends = attend("sleeper");
             let _owes = owe(Doing::Request);
             tell.send(own().unwrap()).unwrap();
-            // Blocked, until it is to work, and then without another step.
+            // The thread blocks until it is told to work, and then works without another step.
             gone.recv().unwrap();
             let begun = cpu_time(this_thread());
             while cpu_time(this_thread()) == begun {}
@@ -298,7 +298,7 @@ mod tests {
         });
         let slot = told.recv().unwrap();
         let look = || slot.look().unwrap().progress;
-        // It has yet to fall asleep, which takes it a while: looked at until nothing changes.
+        // The thread needs some time to fall asleep: look until nothing changes.
         let mut before = look();
         loop {
             std::thread::sleep(std::time::Duration::from_millis(20));

@@ -1,4 +1,4 @@
-//! Who stalls: what is made of one look after the other. It has no clock and no threads.
+//! Decides which threads stall, from consecutive looks. It has no clock and no threads.
 
 use super::Look;
 use std::time::{Duration, Instant};
@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 /// What has changed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Event {
-    /// A thread stalls, and has since then at least.
+    /// A thread stalls, and has since this instant at least.
     Stalls(Look, Instant),
-    /// It does not any more.
+    /// It does not stall any more.
     Over(Look, Instant),
 }
 
@@ -19,7 +19,7 @@ struct Track {
     stalls: bool,
 }
 
-/// Remembers what was seen.
+/// Remembers previous looks.
 #[derive(Debug)]
 pub(super) struct Judge {
     limit: Duration,
@@ -32,7 +32,7 @@ impl Judge {
         Self { limit, last: None, tracks: Vec::new() }
     }
 
-    /// How often to look.
+    /// The interval between looks.
     pub fn period(&self) -> Duration {
         self.limit / 5
     }
@@ -42,15 +42,15 @@ impl Judge {
         self.tracks.iter().any(|track| track.stalls)
     }
 
-    /// Nobody looked for a while, on purpose: that is no time in which anybody was slow.
+    /// The watchdog paused on purpose: the pause does not count as stall time.
     pub fn forget(&mut self) {
         self.last = None;
     }
 
-    /// Takes what is owed at this time.
+    /// Evaluates what is owed at this time.
     pub fn look(&mut self, now: Instant, looks: Vec<Look>) -> Vec<Event> {
         let mut events = Vec::new();
-        // Whoever was not run in time cannot say that others were slow.
+        // A watchdog that was not scheduled in time cannot tell whether others were slow.
         let gap = self.last.is_none_or(|last| now - last > 2 * self.period());
         self.last = Some(now);
         let mut tracks = Vec::with_capacity(looks.len());
@@ -82,7 +82,7 @@ impl Judge {
     }
 }
 
-/// Whether both are of one thread at one thing.
+/// Whether both are of the same thread and the same work.
 fn same(a: &Look, b: &Look) -> bool {
     (a.thread, a.tid, a.doing) == (b.thread, b.tid, b.doing)
 }
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stall_is_told_once_and_so_is_its_end() {
+    fn a_stall_is_reported_once_and_so_is_its_end() {
         let begin = Instant::now();
         let mut judge = Judge::new(LIMIT);
         let at = |n: u32| begin + n * second();
@@ -113,13 +113,13 @@ mod tests {
         assert_eq!(judge.look(at(5), vec![look(1, 7)]), [Event::Stalls(look(1, 7), begin)]);
         assert_eq!(judge.look(at(6), vec![look(1, 7)]), []);
         assert!(judge.any_stalls());
-        // By getting on, or by having nothing to do any more.
+        // It ends when the thread progresses, or has nothing to do any more.
         let mut other = Judge { limit: LIMIT, last: judge.last, tracks: Vec::new() };
         other.tracks.push(Track { look: look(1, 7), since: begin, stalls: true });
         assert_eq!(judge.look(at(7), vec![look(1, 8)]), [Event::Over(look(1, 7), begin)]);
         assert_eq!(other.look(at(7), vec![]), [Event::Over(look(1, 7), begin)]);
         assert!(!judge.any_stalls() && !other.any_stalls());
-        // From its next step on it has as much time as before.
+        // With each step a thread gets the full limit again.
         for n in 8..12 {
             assert_eq!(judge.look(at(n), vec![look(1, 8)]), []);
         }
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watchdog_that_was_not_run_gives_everybody_a_new_start() {
+    fn a_watchdog_that_was_not_scheduled_restarts_all_limits() {
         let begin = Instant::now();
         let mut judge = Judge::new(LIMIT);
         let mut at = begin;
@@ -137,7 +137,7 @@ mod tests {
             // The process was stopped, for less than the limit or more.
             at += second() + 2 * second() + Duration::from_nanos(1);
         }
-        // Or it was asleep because nothing was owed.
+        // Or it slept because nothing was owed.
         let mut judge = Judge::new(LIMIT);
         for n in 0..100 {
             judge.forget();
@@ -146,15 +146,16 @@ mod tests {
     }
 
     proptest! {
-        /// Looked at in time, a thread is told to stall exactly if it has owed the same for as long
-        /// as the limit and got no further; and what was told is taken back exactly when that ends.
+        /// With looks in time, a thread is reported as stalled exactly if it has owed the same work
+        /// for as long as the limit without progress; and the report is withdrawn exactly when that
+        /// ends.
         #[test]
-        fn what_is_told_is_so(steps in prop::collection::vec(
+        fn reports_match_what_the_threads_did(steps in prop::collection::vec(
             (0_u64..1_500, prop::option::weighted(0.9, 0_u64..2)), 1..200,
         )) {
             let begin = Instant::now();
             let (mut judge, mut now, mut progress) = (Judge::new(LIMIT), begin, 0);
-            // By the simplest rule: since when it is the same.
+            // The model, by the simplest rule: since when the look is the same.
             let (mut since, mut stalls): (Option<(u64, Instant)>, bool) = (None, false);
             for (ms, owes) in steps {
                 now += Duration::from_millis(ms);

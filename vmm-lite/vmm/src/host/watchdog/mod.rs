@@ -1,18 +1,18 @@
-//! The watchdog: notices threads of a VM's process that owe an answer and do not give one.
+//! The watchdog: reports threads of a VM's process that owe an answer and do not give it.
 //!
-//! A thread that others wait for [attends](attend), and says while it works for one of them what it
-//! does ([`owe`]), and around calls that may rightly block for long that it waits ([`waits`]). Each
-//! is a store to an atomic. The vCPU's thread says nothing: what it owes is seen in how it is
-//! steered ([`Watched`]). A guest that computes for ever owes nothing; a vCPU that was asked to
-//! stop and does not come out of it does.
+//! A thread that others wait for [attends](attend). It states what it works on ([`owe`]), and that
+//! it waits ([`waits`]) around calls that may legitimately block for long. Each of these is a store
+//! to an atomic. The vCPU thread states nothing: the watchdog derives what it owes from its
+//! steering ([`Watched`]). A guest that computes forever owes nothing; a vCPU that was asked to
+//! stop and does not leave the guest does.
 //!
-//! One thread looks, once in a fifth of the limit and only while something is owed. A thread that
-//! owes something *stalls* when it has done nothing for as long as the limit: it has not got to
-//! another step, and has used no CPU time. So a long loop needs no care, and a thread that is
-//! blocked in a system call or on a lock is found. If the watchdog itself was not run for a while
-//! (the process was stopped, the host was suspended), everything gets a new start.
+//! One thread looks, five times per limit and only while something is owed. A thread that owes
+//! something *stalls* when it has made no progress for as long as the limit: it has not reached
+//! another step, and has used no CPU time. So long loops need no special care, and a thread that is
+//! blocked in a system call or on a lock is found. If the watchdog itself was not scheduled for a
+//! while (the process was stopped, the host was suspended), all limits start anew.
 //!
-//! What is found is logged, counted in `stats` and the metrics, and told to clients that wait. The
+//! A stall is logged, counted in `stats` and the metrics, and reported to waiting clients. The
 //! watchdog ends nothing by itself.
 
 mod duty;
@@ -35,27 +35,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The limit unless another is chosen.
+/// The default limit.
 pub const LIMIT: Duration = Duration::from_secs(5);
 /// The shortest limit: on a busy host a thread may have to wait for a CPU.
 pub const LIMIT_MIN: Duration = Duration::from_secs(1);
 
-/// A thread that owes something, as a look at it finds it.
+/// One look at a thread that owes something.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Look {
     /// The thread's name.
     pub thread: &'static str,
     /// Its id.
     pub tid: i32,
-    /// What it does, or was asked to do, in words.
+    /// What it does or was asked to do, in words.
     pub doing: &'static str,
-    /// Differs from one look to the next if it got on.
+    /// Differs from one look to the next if the thread made progress.
     pub progress: u64,
 }
 
-/// A thread that does not say what it owes, but of which that can be seen.
+/// A thread that does not state what it owes, but whose state shows it.
 pub trait Watched: Send + Sync {
-    /// What it owes; `None`: nothing. Must not wait for the thread.
+    /// What it owes, or `None`. Must not wait for the thread.
     fn look(&self) -> Option<Look>;
 }
 
@@ -66,9 +66,9 @@ pub struct Stalled {
     pub thread: &'static str,
     /// Its id.
     pub tid: i32,
-    /// What it does, or was asked to do, in words.
+    /// What it does or was asked to do, in words.
     pub doing: &'static str,
-    /// For how long it has, in milliseconds.
+    /// Time without progress, in milliseconds.
     pub for_ms: u64,
 }
 
@@ -78,7 +78,7 @@ struct Stall {
     since: Instant,
 }
 
-/// What all threads of the process share with the watchdog's.
+/// State that the watched threads share with the watchdog's thread.
 struct State {
     slots: Mutex<Vec<Arc<Slot>>>,
     watched: Mutex<Vec<Weak<dyn Watched>>>,
@@ -110,7 +110,7 @@ impl State {
     }
 }
 
-/// Watches one more thread, for as long as it is there.
+/// Watches one more thread, for as long as it exists.
 pub fn watch(watched: Weak<dyn Watched>) {
     lock(&STATE.watched).push(watched);
 }
@@ -127,7 +127,7 @@ pub fn stalled() -> Vec<Stalled> {
     lock(&STATE.stalled).iter().map(stalled).collect()
 }
 
-/// How often a thread stalled in this process.
+/// How often threads of this process stalled.
 #[must_use]
 pub fn stalls() -> u64 {
     STATE.stalls.load(Relaxed)

@@ -1,4 +1,4 @@
-//! The thread that looks.
+//! The watchdog's thread.
 
 use super::{
     Look, STATE, Stall,
@@ -15,16 +15,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Room for what is logged.
+/// Capacity for log texts.
 const STACK: usize = 128 << 10;
-/// After so many looks at which nothing was owed it sleeps until something is. Not at once, lest
-/// each of several short requests wakes it.
+/// After this many looks at which nothing was owed, the thread sleeps until something is. Not at
+/// once, lest each of several short requests wakes it.
 const IDLE: u32 = 2;
 
-/// Begins to watch; `None`: does not. To be called once, by a confined thread.
-///
+/// Starts the watchdog; `None` leaves it off. Call it once, from a confined thread.
 /// # Errors
-/// When there can be no thread for it.
+/// The host's error if it refuses the thread.
 pub fn start(limit: Option<Duration>) -> io::Result<()> {
     let Some(limit) = limit else { return Ok(()) };
     let watch = move || {
@@ -49,7 +48,7 @@ fn run(judge: &mut Judge) -> ! {
             std::thread::park_timeout(judge.period());
             continue;
         }
-        // Announced before the last look, so that what is owed after that wakes it.
+        // Set before the last look, so that work which is owed after that look wakes the thread.
         STATE.asleep.store(true, SeqCst);
         while !look().1 && STATE.asleep.load(SeqCst) {
             std::thread::park();
@@ -60,7 +59,7 @@ fn run(judge: &mut Judge) -> ! {
     }
 }
 
-/// What is owed, and whether anybody is busy.
+/// The threads that owe something, and whether any is busy.
 fn look() -> (Vec<Look>, bool) {
     let slots: Vec<_> = lock(&STATE.slots).iter().map(Arc::clone).collect();
     let mut busy = slots.iter().any(|slot| slot.busy());
@@ -85,7 +84,7 @@ fn tell(event: Event) {
             STATE.stalls.fetch_add(1, Relaxed);
             let Look { thread, tid, doing, .. } = look;
             lock(&STATE.stalled).push(Stall { look, since });
-            // Last, as it may have to wait itself: for whoever reads standard error.
+            // Last, as writing to standard error may block on its reader.
             tracing::warn!(
                 "thread {thread} ({tid}) has not answered for {:.1} s: it {doing}. What it waits \
                  for: \

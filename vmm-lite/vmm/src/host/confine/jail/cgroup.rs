@@ -1,7 +1,7 @@
-//! Limits for what a VM's process may use: a cgroup (v2) of its own.
+//! Limits for a VM's process: a cgroup (v2) of its own.
 //!
-//! A process cannot remove the cgroup that it is in, so the next that makes one removes those that
-//! are empty.
+//! A process cannot remove the cgroup that it is in, so each process that makes one first removes
+//! those that are empty.
 
 use nix::fcntl::{Flock, FlockArg};
 use std::{
@@ -12,8 +12,8 @@ use std::{
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// What the VMM needs beside the guest's memory: buffers, tables, copies of pages that a snapshot
-/// has yet to write.
+/// What the VMM needs in addition to the guest's memory: buffers, tables, copies of pages that a
+/// snapshot has yet to write.
 const MEMORY_BESIDE: u64 = 128 << 20;
 /// Microseconds of CPU time in each [`PERIOD`]: the guest's one CPU, and another for moves and
 /// snapshots.
@@ -21,14 +21,14 @@ const CPU_TIME: u64 = 2 * PERIOD;
 const PERIOD: u64 = 100_000;
 /// Threads; clients of the control socket and peers are limited to far fewer.
 const TASKS: u64 = 256;
-/// Where a parent is made if none is named.
+/// Parent of the cgroups, if none is named.
 const PARENT: &str = "vmm-lite";
-/// What names of cgroups begin with that are made here.
+/// Prefix of the names of cgroups that are made here.
 const PREFIX: &str = "vm-";
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 
-/// Puts this process into a cgroup of its own, in `parent` or else in one for all VMs. Returns
-/// where it is.
+/// Puts this process into a cgroup of its own, in `parent` or in the common one for all VMs.
+/// Returns the cgroup's path.
 ///
 /// # Errors
 /// A text that says what the host lacks.
@@ -42,7 +42,7 @@ pub fn join(parent: Option<&Path>, memory: u64) -> Result<PathBuf, Failure> {
         }
     };
     delegate(parent)?;
-    // Whoever sweeps removes none that another has just made and is not in yet.
+    // The lock keeps another process from removing a cgroup that was just made and is still empty.
     let lock = File::open(parent).map_err(failed("open", parent))?;
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e)?;
     sweep(parent);
@@ -58,7 +58,7 @@ pub fn join(parent: Option<&Path>, memory: u64) -> Result<PathBuf, Failure> {
     Ok(own)
 }
 
-/// One for all VMs, at the root of the hierarchy.
+/// The common parent for all VMs, at the root of the hierarchy.
 fn default_parent() -> Result<PathBuf, Failure> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let root = mount_point(&mounts).ok_or("there is no cgroup v2 file system here")?;
@@ -71,7 +71,7 @@ fn default_parent() -> Result<PathBuf, Failure> {
     }
 }
 
-/// Where the hierarchy is mounted, as `mountinfo` has it (proc(5)).
+/// The hierarchy's mount point, as `mountinfo` states it (proc(5)).
 fn mount_point(mounts: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let (mount, kind) = line.split_once(" - ")?;
@@ -94,7 +94,7 @@ fn has_controllers(cgroup: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Lets cgroups in this one have limits.
+/// Enables the controllers for cgroups in this one.
 fn delegate(cgroup: &Path) -> Result<(), Failure> {
     has_controllers(cgroup)?;
     let file = cgroup.join("cgroup.subtree_control");
@@ -105,12 +105,12 @@ fn delegate(cgroup: &Path) -> Result<(), Failure> {
     write(&file, &CONTROLLERS.map(|c| format!("+{c}")).join(" "))
 }
 
-/// Removes what VMs that have ended left behind.
+/// Removes the cgroups of VMs that have ended.
 fn sweep(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
         if entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            // One that a process is in stays.
+            // The kernel refuses to remove one with a process in it.
             let _ = fs::remove_dir(entry.path());
         }
     }

@@ -1,6 +1,6 @@
-//! No way to files: Landlock, with no exception.
+//! No access to files: Landlock, without exception.
 //!
-//! What is open stays open, and what a client hands over in a request comes open.
+//! Open descriptors stay usable, and clients pass further ones, already open, in their requests.
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetError,
@@ -9,12 +9,12 @@ use landlock::{
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Takes this thread, and those that it starts, every way to a file; the ports that it could listen
-/// on, and the abstract sockets and processes beside it that it could reach, where the kernel knows
-/// how to.
+/// Takes away from this thread, and from those that it starts, all access to files. Where the
+/// kernel supports it, also listening on ports, and reaching abstract sockets and processes outside
+/// of the jail.
 ///
 /// # Errors
-/// A kernel without Landlock, or one that has it turned off.
+/// The kernel has no Landlock, or has it turned off.
 pub fn close() -> Result<(), Failure> {
     let ruled = rules().map_err(|e| {
         format!("the kernel does not take away files (Landlock, Linux 5.13, lsm=landlock): {e}")

@@ -1,8 +1,8 @@
-//! A jail: what the process of a VM can do without is out of its reach.
+//! A jail: it takes away whatever the process of a VM does not need.
 //!
-//! On top of what every VM's process gives up it gets a user of its own, no way to any file
-//! or network, and limits for what it may use. Each part is there or it is an error: none is left
-//! out without a word, as a jail that is none would be worse than none.
+//! In addition to what every VM's process gives up, a jailed one has a user of its own, no access
+//! to files or the network, and resource limits. A part that cannot be set up is an error and is
+//! never left out silently: a jail without effect would be worse than none.
 //!
 //! - [`cgroup`][]: limits
 //! - [`files`][]: Landlock
@@ -17,8 +17,7 @@ use nix::unistd::Uid;
 use serde::{Deserialize, Serialize};
 use std::{path::PathBuf, sync::OnceLock};
 
-/// Users that no host gives to anybody, with room for all process ids: a process id is one
-/// process's.
+/// User ids that no host assigns, with room for all process ids: each process adds its own id.
 const FIRST_USER: u32 = 0x7000_0000;
 
 /// A part of a jail.
@@ -26,16 +25,16 @@ const FIRST_USER: u32 = 0x7000_0000;
 pub enum Part {
     /// A user of its own, where --user names none
     User,
-    /// No file can be opened, and no TCP port be listened on (Landlock)
+    /// No file can be opened and no TCP port listened on (Landlock)
     Files,
-    /// No network but the TAP device and what is listened on (network namespace)
+    /// No network but the TAP device and the open listening sockets (network namespace)
     Network,
     /// Limits for memory, CPU time and threads (cgroup v2)
     Cgroup,
 }
 
 impl Part {
-    /// As it is written on the command line.
+    /// The part's name on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -47,19 +46,19 @@ impl Part {
     }
 }
 
-/// A jail, as it was asked for.
+/// A jail, as requested.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Jail {
     /// Parts that are left out.
     pub without: Vec<Part>,
-    /// The cgroup in which it gets its own.
+    /// The cgroup in which the VM gets its own.
     pub cgroup: Option<PathBuf>,
 }
 
-/// What a process is jailed by.
+/// What jails a process.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Jailed {
-    /// The user that is no other process's.
+    /// The user, which no other process has.
     pub user: Option<u32>,
     /// It can open no files.
     pub files: bool,
@@ -71,7 +70,7 @@ pub struct Jailed {
 
 static JAILED: OnceLock<Jailed> = OnceLock::new();
 
-/// What this process is jailed by, if it is.
+/// What jails this process, if it is in a jail.
 #[must_use]
 pub fn jailed() -> Option<&'static Jailed> {
     JAILED.get()
@@ -82,11 +81,11 @@ impl Jail {
         !self.without.contains(&part)
     }
 
-    /// The first half, with the rights that the process still has, and one thread: limits for a VM
-    /// with so much memory. Returns whom to become, if that is another.
+    /// The first half, while the process has its rights and one thread: limits for a VM of this
+    /// memory size, and the network. Returns the user to become, if that is another one.
     ///
     /// # Errors
-    /// [`Error::Jail`]: a part that cannot be had.
+    /// [`Error::Jail`]: a part that this host cannot provide.
     pub fn enter(&self, memory: u64, user: Option<Identity>) -> Result<Entering, Error> {
         let cgroup = match self.has(Part::Cgroup) {
             true => Some(cgroup::join(self.cgroup.as_deref(), memory).map_err(part(Part::Cgroup))?),
@@ -107,7 +106,7 @@ impl Jail {
 /// A process that is half in its jail.
 #[derive(Debug)]
 pub struct Entering {
-    /// Whom it is to become.
+    /// The user to become.
     pub user: Option<Identity>,
     files: bool,
     network: bool,
@@ -115,7 +114,7 @@ pub struct Entering {
 }
 
 impl Entering {
-    /// The second half, once rights are given up. To be called while there is only one thread.
+    /// The second half, after rights are given up. Call it while there is only one thread.
     ///
     /// # Errors
     /// [`Error::Jail`].

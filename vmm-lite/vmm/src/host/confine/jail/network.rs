@@ -1,18 +1,18 @@
-//! No way to the network but by what is open: a network namespace with nothing in it.
+//! No network but through open descriptors: an empty network namespace.
 //!
-//! The TAP device, and what is listened on, stay in the namespace that they were opened in. A VM
-//! that moves away gets its connections from a connector, which is in the network.
+//! The TAP device and the listening sockets stay in the namespace in which they were opened. A VM
+//! that moves away gets its connections from a connector, which has the network.
 
 use nix::unistd::Uid;
 use std::io;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Takes this process, which has one thread, into a network namespace of its own. One that is not
-/// root's gets a user namespace too, where it may have that.
+/// Moves this process, which has one thread, into a network namespace of its own. A process that is
+/// not root's gets a user namespace too, where the host allows that.
 ///
 /// # Errors
-/// A kernel, or a container, in which there is none for it.
+/// The kernel or the container does not allow a new namespace.
 pub fn leave() -> Result<(), Failure> {
     let left = match unshare(libc::CLONE_NEWNET) {
         Err(e) if e.raw_os_error() == Some(libc::EPERM) && !Uid::effective().is_root() => {
@@ -24,7 +24,7 @@ pub fn leave() -> Result<(), Failure> {
 }
 
 fn unshare(what: libc::c_int) -> io::Result<()> {
-    // SAFETY: changes what this process, which has one thread, sees of the host.
+    // SAFETY: changes only what this process, which has one thread, sees of the host.
     match unsafe { libc::unshare(what) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
