@@ -1,4 +1,4 @@
-//! Many pages at once into memory that may never have been touched.
+//! Writes many pages at once into memory that may be untouched.
 
 use super::{Error, GuestRam, PAGE, page_address};
 
@@ -6,25 +6,24 @@ impl GuestRam {
     /// Overwrites the pages from number `first` on.
     ///
     /// # Errors
-    /// [`Error::Outside`]; nothing is written then.
+    /// [`Error::Outside`]: nothing is written then.
     pub fn write_pages(&self, first: usize, from: &[[u8; PAGE]]) -> Result<(), Error> {
         let address = page_address(first);
         let len = from.as_flattened().len();
         self.slice(address, len)?;
-        // A page without a mark was not written since marks were last taken, so most likely never.
+        // An unmarked page was not written since marks were last taken, so most likely never.
         if from.len() > 1 && !self.marks().has(first) {
             self.make_resident(first, from.len());
         }
         self.write(address, from.as_flattened())
     }
 
-    /// Has the host make pages resident by one call, where writing to them would take a page fault
-    /// for each.
+    /// Makes pages resident by one call, where writing to them would take a page fault for each.
     fn make_resident(&self, first: usize, count: usize) {
         debug_assert!(first + count <= self.pages());
         let (at, len) = (first * PAGE, count * PAGE);
         // SAFETY: advice on pages that lie inside the mapping; it changes no content. Whatever the
-        // host says (it may know nothing of this advice), the pages come with the writes.
+        // call returns (the host may not support this advice), the writes bring the pages.
         unsafe { libc::madvise(self.host.add(at).cast(), len, libc::MADV_POPULATE_WRITE) };
     }
 }
@@ -50,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_where_not_all_has_room() {
+    fn pages_that_do_not_all_fit_are_not_written() {
         let ram = GuestRam::new(2 << 20).unwrap();
         assert!(matches!(ram.write_pages(511, &[[1; PAGE]; 2]), Err(Error::Outside { .. })));
         assert!(matches!(

@@ -1,22 +1,22 @@
-//! Why guest memory could not be had or used.
+//! Why guest memory could not be allocated or used.
 
 use std::io;
 
-/// Why guest memory could not be had or used.
+/// Why guest memory could not be allocated or used.
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
-    /// The size cannot be that of a guest.
+    /// No guest can have memory of this size.
     #[error(
         "{0} bytes cannot be a guest's memory: it must be a multiple of 4096 between 2 MiB and 64 \
          GiB"
     )]
     Size(u64),
-    /// The host has no such memory to give.
+    /// The host cannot provide this memory.
     #[error("cannot get {size} bytes of memory for the guest")]
     Allocate {
-        /// How much was asked for.
+        /// The requested size in bytes.
         size: u64,
-        /// What the host said.
+        /// The host's error.
         source: io::Error,
     },
     /// Guest-physical range outside RAM.

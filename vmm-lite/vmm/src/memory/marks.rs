@@ -1,7 +1,7 @@
 //! Marks on the pages that the VMM has written.
 //!
-//! A summary says of which groups of pages any has a mark, so that taking the marks costs what
-//! there is of them: at 4 GiB a look at every word of the bitmap by itself took a tenth of a
+//! A summary has a bit for each group of pages with a mark, so that the cost of taking marks
+//! depends on their number: at 4 GiB, looking at every word of the bitmap alone took a tenth of a
 //! millisecond.
 
 use super::PAGE;
@@ -12,13 +12,13 @@ use vm_memory::bitmap::{Bitmap, RefSlice, WithBitmapSlice};
 /// Words of a group.
 const WORDS: usize = GROUP / 64;
 
-/// A mark for each page of a VM, or none.
+/// One mark for each page of a VM, set or not.
 #[derive(Debug)]
 pub struct Marks {
     /// Whole groups, one bit a page.
     words: Box<[AtomicU64]>,
-    /// One bit a group. Set **after** a bit in the group, and cleared before those are taken: so a
-    /// mark that was set before marks are taken is among them.
+    /// One bit for each group. Set **after** a bit in the group, and cleared before the group's
+    /// bits are taken: so the taker gets every mark that was set before it started.
     summary: Box<[AtomicU64]>,
     pages: usize,
 }
@@ -32,13 +32,13 @@ impl Marks {
         Self { words: zeros(groups * WORDS), summary: zeros(groups.div_ceil(64)), pages }
     }
 
-    /// Whether `page` has one.
+    /// Whether `page` has a mark.
     #[must_use]
     pub fn has(&self, page: usize) -> bool {
         page < self.pages && self.words[page / 64].load(SeqCst) >> (page % 64) & 1 == 1
     }
 
-    /// Marks `page`; one past the end is left out.
+    /// Marks `page`; ignores one past the end.
     pub fn set(&self, page: usize) {
         if page < self.pages {
             self.words[page / 64].fetch_or(1 << (page % 64), SeqCst);
@@ -49,13 +49,13 @@ impl Marks {
         }
     }
 
-    /// The marked pages, whose marks stay.
+    /// The marked pages. The marks stay.
     #[must_use]
     pub fn look(&self) -> Pages {
         self.gather(|word| word.load(SeqCst))
     }
 
-    /// The marked pages, whose marks are taken off.
+    /// The marked pages. The marks are cleared.
     #[must_use]
     pub fn take(&self) -> Pages {
         self.gather(|word| word.swap(0, SeqCst))
@@ -110,7 +110,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_marked_is_taken_once(
+        fn each_mark_is_taken_once(
             pages in 1_usize..70_000,
             ranges in prop::collection::vec((0_usize..300_000_000, 0_usize..20_000), 0..40),
         ) {
@@ -138,7 +138,8 @@ mod tests {
         assert!(!marks.has(70) && !marks.has(usize::MAX / PAGE));
     }
 
-    /// A mark that is set while others take marks is in one set that is taken after it.
+    /// A mark that is set while other threads take marks is in exactly one of the sets taken after
+    /// it.
     #[test]
     fn no_mark_is_lost_between_threads() {
         const ROUNDS: usize = 2000;

@@ -1,9 +1,9 @@
-//! Guest memory, and what is known of each of its pages.
+//! Guest memory, and what the VMM knows about each of its pages.
 //!
 //! RAM is one range from guest-physical 0, backed by a memfd. Everything the VMM itself writes to
 //! it goes through `vm-memory`'s bitmap or is marked by hand right after the write, so that
-//! [`DirtyLog`](crate::kvm::DirtyLog) can add it to what KVM logged: a page that only the VMM wrote
-//! moves too.
+//! [`DirtyLog`](crate::kvm::DirtyLog) can add it to KVM's log: a page that only the VMM wrote is
+//! sent too.
 
 mod arrival;
 mod error;
@@ -44,7 +44,7 @@ pub const PAGE: usize = PAGE_SIZE as usize;
 
 /// The `vm-memory` type underneath, for rust-vmm's crates.
 pub type Mmap = GuestMemoryMmap<Marks>;
-/// A checked window into guest memory; writes through it are logged.
+/// A checked window into guest memory; its writes are logged.
 pub type Slice<'a> = VolatileSlice<'a, RefSlice<'a, Marks>>;
 
 /// A guest's RAM.
@@ -53,17 +53,17 @@ pub struct GuestRam {
     mmap: Mmap,
     host: *mut u8,
     size: u64,
-    /// Where the host tells which pages are there, if what is written stays out of the file.
+    /// Where the host reports which pages are present, if writes do not go to the file.
     pagemap: Option<File>,
-    /// Whether marks were ever forgotten, or a guest ran; until then a page without one was never
+    /// Whether marks were ever forgotten, or a guest ran; until then an unmarked page was never
     /// written.
     forgot: AtomicBool,
-    /// Whether all of it is here.
+    /// Whether all of the memory is present.
     presence: presence::Presence,
 }
 
 // SAFETY: `host` points into `mmap`, which lives as long and is itself Send; all access through it
-// is volatile or by atomics, as it must be anyway with a guest on the other side.
+// is volatile or atomic, which a concurrently running guest requires anyway.
 unsafe impl Send for GuestRam {}
 // SAFETY: as above; there is no interior state but the guest's memory and the atomic bitmap.
 unsafe impl Sync for GuestRam {}
@@ -80,15 +80,15 @@ impl GuestRam {
         let allocate = |source| Error::Allocate { size, source };
         let file = memfd(size).map_err(allocate)?;
         let ram = Self::map(file, size, libc::MAP_SHARED)?;
-        // SAFETY: advice on a mapping of ours; it changes no content. A host that has no huge pages
-        // for memfds says no, which is no error.
+        // SAFETY: advice on a mapping of ours; it changes no content. A host without huge pages for
+        // memfds refuses, which is no error.
         unsafe { libc::madvise(ram.host.cast(), size as usize, libc::MADV_HUGEPAGE) };
         Ok(ram)
     }
 
-    /// Memory that begins with the content of `template`, a file of as many bytes as a guest can
-    /// have, which it shares with all others made from the same one until it is written to. The
-    /// template never changes by that, and must not change otherwise: it is to be a sealed memfd.
+    /// Memory that begins with the content of `template`, a file whose size a guest can have. Each
+    /// page is shared with all other copies of the template until it is written to. That never
+    /// changes the template, and nothing else may change it: it must be a sealed memfd.
     ///
     /// # Errors
     /// [`Error::Size`], [`Error::Allocate`].
@@ -99,7 +99,7 @@ impl GuestRam {
             return Err(Error::Size(size));
         }
         let ram = Self::map(template, size, libc::MAP_PRIVATE)?;
-        // What is not written is not zero.
+        // Unwritten pages are not zero.
         ram.forgot.store(true, Relaxed);
         Ok(ram)
     }
@@ -117,7 +117,7 @@ impl GuestRam {
         let region = GuestRegionMmap::new(region, GuestAddress(0)).ok_or(Error::Size(size))?;
         let mmap = Mmap::from_regions(vec![region]).map_err(|e| allocate(io::Error::other(e)))?;
         let private = how & libc::MAP_PRIVATE != 0;
-        // Now: later this process may open no file any more.
+        // Opened now: the process may not be able to open files later.
         let pagemap = private.then(|| File::open("/proc/self/pagemap")).transpose();
         let pagemap = pagemap.map_err(allocate)?;
         let (forgot, presence) = Default::default();
@@ -130,7 +130,7 @@ impl GuestRam {
         self.size
     }
 
-    /// How many pages there are.
+    /// Number of pages.
     #[must_use]
     pub fn pages(&self) -> usize {
         (self.size / PAGE_SIZE) as usize
@@ -142,7 +142,7 @@ impl GuestRam {
         &self.mmap
     }
 
-    /// Where RAM starts in this process.
+    /// Where RAM begins in this process.
     #[must_use]
     pub fn host_address(&self) -> *mut u8 {
         self.host
@@ -186,7 +186,7 @@ impl GuestRam {
     }
 
     /// Copies page number `page` out. While the vCPU runs the copy may be torn; the dirty log then
-    /// names the page again.
+    /// reports the page again.
     ///
     /// # Errors
     /// [`Error::Outside`].
@@ -202,7 +202,7 @@ impl GuestRam {
         self.write(page_address(page), from)
     }
 
-    /// Makes page number `page` zero. Memory that nobody has touched stays untouched.
+    /// Makes page number `page` zero. Untouched memory stays untouched.
     ///
     /// # Errors
     /// [`Error::Outside`].
@@ -218,7 +218,7 @@ impl GuestRam {
         Ok(())
     }
 
-    /// Says that the VMM wrote `len` bytes at `address` past `vm-memory`. Call it **after** the
+    /// Marks `len` bytes at `address` that the VMM wrote without `vm-memory`. Call it **after** the
     /// write: a set taken in between would otherwise lose the page.
     pub fn mark(&self, address: u64, len: usize) {
         self.marks().mark_dirty(address as usize, len);
@@ -230,32 +230,32 @@ impl GuestRam {
         self.marks().look()
     }
 
-    /// The same, and starts over.
+    /// The same, and clears the marks.
     pub(crate) fn take_marks(&self) -> PageSet {
         self.forgot.store(true, Relaxed);
         self.marks().take()
     }
 
-    /// Puts pages back that were taken.
+    /// Sets the marks of taken pages again.
     pub(crate) fn put_marks_back(&self, pages: &PageSet) {
         for page in pages.iter() {
             self.marks().set(page);
         }
     }
 
-    /// Says that a guest is about to run, which writes without leaving marks.
+    /// Notes that a guest is about to run: its writes leave no marks.
     pub(crate) fn let_guest_write(&self) {
         self.forgot.store(true, Relaxed);
     }
 
-    /// Starts over with an empty set of marks.
+    /// Clears all marks.
     pub(crate) fn forget_marks(&self) {
         self.forgot.store(true, Relaxed);
         drop(self.marks().take());
     }
 
     /// The control page. What the VMM writes there must be marked with [`mark`](Self::mark); what
-    /// the guest writes there is an allegation.
+    /// the guest writes there is not to be trusted.
     #[must_use]
     pub fn control_page(&self) -> &ControlPage {
         // SAFETY: the page lies inside RAM, whose size was checked to be above IMAGE_BASE, and is
@@ -270,8 +270,7 @@ impl GuestRam {
     }
 }
 
-/// Takes note that so many words of bitmaps over all of the memory were looked at: see
-/// [`words_looked_at`].
+/// Counts words that were read of bitmaps over all of the memory: see [`words_looked_at`].
 pub(crate) fn looked_at(words: usize) {
     #[cfg(debug_assertions)]
     LOOKED_AT.with(|count| count.set(count.get() + words as u64));
@@ -283,9 +282,8 @@ thread_local! {
     static LOOKED_AT: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
-/// How many words of bitmaps with a bit or more for each page of the memory this thread has looked
-/// at so far. Tests see by it that what is done while a guest is stopped does not grow with its
-/// memory.
+/// How many words of bitmaps with a bit or more for each page of the memory this thread has read.
+/// Tests check by it that the work while a guest is stopped does not grow with its memory.
 #[cfg(debug_assertions)]
 #[must_use]
 pub fn words_looked_at() -> u64 {
@@ -301,8 +299,8 @@ pub const fn page_address(page: usize) -> u64 {
 /// Whether a page holds only zeros.
 #[must_use]
 pub fn is_zero(page: &[u8; PAGE]) -> bool {
-    // Blocks, each without a branch inside, so that the compiler makes vector code and a page that
-    // starts with something is found out early.
+    // The loop compares blocks without a branch inside, so that the compiler vectorizes it and a
+    // page that starts with data ends the loop early.
     page.as_chunks::<256>().0.iter().all(|block| block.iter().fold(0, |acc, b| acc | b) == 0)
 }
 
@@ -312,7 +310,7 @@ fn memfd(size: u64) -> io::Result<File> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a descriptor that was just made and that nothing else owns.
+    // SAFETY: a descriptor that was just made and has no other owner.
     let file = unsafe { File::from_raw_fd(fd) };
     file.set_len(size)?;
     debug_assert_eq!(file.as_raw_fd(), fd);

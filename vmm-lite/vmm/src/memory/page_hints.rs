@@ -1,4 +1,4 @@
-//! The guest's bitmap of pages whose content does not matter.
+//! The guest's page hints: a bitmap of pages whose content does not matter.
 
 use super::{GuestRam, PageSet, looked_at};
 use migrate::pages::GROUP;
@@ -10,17 +10,16 @@ use vmm_lite_interface::{
 };
 
 impl GuestRam {
-    /// The pages that the guest says it does not care for, as a checked copy: never one below the
-    /// image (those are the VMM's), never one of the bitmap itself, and the empty set where what
-    /// the control page says of the bitmap cannot be true. Only a stopped guest's answer can be
-    /// acted upon.
+    /// The pages that the guest hints as not needed, as a checked copy: never one below the image
+    /// (those are the VMM's), never one of the bitmap itself, and the empty set if the control page
+    /// describes an invalid bitmap. Only the hints of a stopped guest may be used.
     #[must_use]
     pub fn page_hints(&self, control: &ControlPage) -> PageSet {
         self.page_hints_in(control, 0..self.pages().div_ceil(GROUP))
     }
 
-    /// Those of `pages` and of their neighbors: the part of the guest's bitmap is read that is
-    /// about them, however large the rest is.
+    /// The hints for `pages` and their neighbors. It reads only the bitmap's words for these,
+    /// however large the rest is.
     #[must_use]
     pub fn page_hints_near(&self, control: &ControlPage, pages: &PageSet) -> PageSet {
         self.page_hints_in(control, pages.groups())
@@ -37,7 +36,7 @@ impl GuestRam {
         let Ok(bitmap) = self.slice(address, len as usize) else { return set };
         for group in groups {
             let mut bytes = [0; GROUP / 8];
-            // It may end within a group, or before it.
+            // The bitmap may end within a group, or before it.
             let Ok(1..) = bitmap.read(&mut bytes, group * (GROUP / 8)) else { break };
             looked_at(bytes.len() / 8);
             let words = bytes.as_chunks::<8>().0;
@@ -57,7 +56,7 @@ mod tests {
     use std::sync::atomic::Ordering::Release;
     use vmm_lite_interface::layout::CONTROL_PAGE;
 
-    /// What comes of a bitmap of ones at `address` with `len` bytes.
+    /// The hints from a bitmap of ones at `address` with `len` bytes.
     fn of(address: u64, len: u64) -> Vec<usize> {
         let ram = GuestRam::new(4 << 20).unwrap();
         let control = ram.control_page();
@@ -68,19 +67,19 @@ mod tests {
     }
 
     #[test]
-    fn the_guest_is_heard_but_not_on_pages_that_are_not_its_own() {
+    fn hints_count_only_for_the_guests_own_pages() {
         let pages = of(0x20_0000, 128);
         assert_eq!(pages.first(), Some(&256), "nothing below the image");
         assert!(!pages.contains(&512), "not the bitmap itself");
         assert_eq!(pages.len(), 1024 - 256 - 1);
     }
 
-    /// A part of the guest's bitmap says of its pages what all of it says.
+    /// Reading part of the guest's bitmap gives the same hints as reading all of it.
     #[test]
     fn a_part_says_the_same_as_the_whole() {
         let ram = GuestRam::new(40 << 20).unwrap();
         let control = ram.control_page();
-        // It ends within a group.
+        // The bitmap ends within a group.
         let bits: Vec<u8> =
             (0..1001_u32).map(|n| (n.wrapping_mul(0x9e37_79b1) >> 24) as u8).collect();
         ram.write(0x20_0000, &bits).unwrap();
@@ -100,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_true_is_not_believed() {
+    fn an_invalid_bitmap_gives_no_hints() {
         assert!(of(0, 128).is_empty());
         assert!(of(0x20_0001, 128).is_empty(), "not aligned");
         assert!(of(0x20_0000, 129).is_empty(), "more than there are pages");

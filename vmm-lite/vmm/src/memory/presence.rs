@@ -1,14 +1,14 @@
-//! Whether all of a guest's memory is here: the gate before everything that copies a VM.
+//! Whether all of a guest's memory is present: the precondition of every copy of a VM.
 //!
-//! A VM may run before its memory has come: pages follow a move, or are loaded from a snapshot
-//! while it runs. Access through the mapping is no problem then, as it waits for the page. What
-//! looks past the mapping is: a page that has not come looks like one that nobody ever touched,
-//! which is zero, and a copy that takes it for that loses it. So the set of pages in use is only to
-//! be had from a [`Complete`], which only memory that is all here gives out. Memory that is
-//! complete once stays so.
+//! A VM may run before its memory has arrived: pages follow by post-copy, or are loaded from a
+//! snapshot while it runs. Access through the mapping is safe then, as it waits for the page.
+//! Access that bypasses the mapping is not: a missing page looks like an untouched one, which is
+//! zero, and a copy that treats it as such loses its content. So only [`Complete`] provides the set
+//! of pages in use, and only memory that is all present provides a [`Complete`]. Memory that is
+//! complete stays complete.
 //!
-//! Code that makes pages missing holds an [`Arriving`] until the last has come. One that is dropped
-//! before leaves the memory incomplete for good: it is never copied.
+//! Code that makes pages missing holds an [`Arriving`] until the last page has arrived. An
+//! [`Arriving`] that is dropped before leaves the memory incomplete for good: it is never copied.
 
 use super::{GuestRam, PageSet};
 use std::{
@@ -21,7 +21,7 @@ use std::{
 };
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-/// Proof that all of a guest's memory is here. Copies of a VM are made from this.
+/// Proof that all of a guest's memory is present. Copies of a VM are made from this.
 #[derive(Clone, Copy, Debug)]
 pub struct Complete<'ram>(&'ram GuestRam);
 
@@ -32,7 +32,7 @@ impl<'ram> Complete<'ram> {
         self.0
     }
 
-    /// The pages that were ever touched; all others are zero. Looking at those would make them
+    /// The pages that were ever touched; all others are zero. Reading the others would make them
     /// resident.
     ///
     /// # Errors
@@ -42,37 +42,37 @@ impl<'ram> Complete<'ram> {
     }
 }
 
-/// Where memory comes from that is not here yet.
+/// Where missing memory comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Supply {
     /// The source of a move, by its address.
     Source(String),
     /// A snapshot file.
     Snapshot,
-    /// A test, or code that does not say.
+    /// A test, or code that does not name it.
     Unknown,
 }
 
-/// What of a guest's memory is not here.
+/// The missing part of a guest's memory.
 #[derive(Clone, Debug)]
 pub struct Absent {
     /// Where it comes from.
     pub supply: Supply,
-    /// Pages that are missing at most.
+    /// Upper bound of the missing pages.
     pub pages: usize,
-    /// Since when nothing brings them, and why: the link to the source is down.
+    /// Since when no pages arrive, and why: the link to the source is down.
     pub away: Option<(Instant, String)>,
-    /// It never comes.
+    /// The missing pages never arrive.
     pub lost: bool,
     /// Readable once the memory is complete, or never will be.
     pub settled: Option<Arc<EventFd>>,
 }
 
-/// Of one memory: complete (`None`) or not.
+/// Whether the memory is complete (`None`).
 #[derive(Debug, Default)]
 pub(super) struct Presence {
     absent: Mutex<Option<Absent>>,
-    /// Pages that are missing, which changes often.
+    /// Number of missing pages. It changes often.
     pages: AtomicUsize,
 }
 
@@ -81,7 +81,7 @@ impl Presence {
         self.absent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Pages are about to be missing. What brings them is not known yet.
+    /// Pages are about to be missing. Their origin is not known yet.
     pub(super) fn watched_for_missing(&self) {
         let (away, lost, settled) = Default::default();
         let unknown = Absent { supply: Supply::Unknown, pages: 0, away, lost, settled };
@@ -90,7 +90,7 @@ impl Presence {
 }
 
 impl GuestRam {
-    /// The proof that all of it is here; `None` while pages are missing.
+    /// The proof that all of it is present; `None` while pages are missing.
     #[must_use]
     pub fn complete(&self) -> Option<Complete<'_>> {
         self.presence.lock().is_none().then_some(Complete(self))
@@ -103,10 +103,10 @@ impl GuestRam {
         self.presence.lock().clone().map(|absent| Absent { pages, ..absent })
     }
 
-    /// Says that at most `pages` pages are going to be missing: before the first of them is.
+    /// Declares that at most `pages` pages will be missing. Call it before the first one is.
     ///
     /// # Errors
-    /// When the host has no event descriptor to give.
+    /// The host's error if it refuses an event descriptor.
     pub fn expect(self: &Arc<Self>, supply: Supply, pages: usize) -> io::Result<Arriving> {
         let settled = Some(Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?));
         self.presence.pages.store(pages, Relaxed);
@@ -116,33 +116,33 @@ impl GuestRam {
     }
 }
 
-/// Pages arrive. To be held by what brings them.
+/// Pages arrive. The code that receives them holds this.
 #[derive(Debug)]
 pub struct Arriving {
     ram: Arc<GuestRam>,
 }
 
 impl Arriving {
-    /// The number of pages that are still missing.
+    /// Sets the number of pages that are still missing.
     pub fn left(&self, pages: usize) {
         self.ram.presence.pages.store(pages, Relaxed);
     }
 
-    /// Nothing brings them from now on, for this reason.
+    /// No pages arrive from now on, for this reason.
     pub fn away(&self, why: &str) {
         if let Some(absent) = &mut *self.ram.presence.lock() {
             absent.away.get_or_insert_with(|| (Instant::now(), why.to_owned()));
         }
     }
 
-    /// They are brought again.
+    /// Pages arrive again.
     pub fn back(&self) {
         if let Some(absent) = &mut *self.ram.presence.lock() {
             absent.away = None;
         }
     }
 
-    /// The last has come, and no access waits any more: no page is watched.
+    /// The last page has arrived and no access waits any more: no page is watched.
     pub fn complete(self) {
         let absent = self.ram.presence.lock().take();
         settle(absent.as_ref());
@@ -161,7 +161,7 @@ impl Drop for Arriving {
 
 fn settle(absent: Option<&Absent>) {
     if let Some(settled) = absent.and_then(|absent| absent.settled.as_ref()) {
-        // A counter that is full is readable too.
+        // A full counter is readable too.
         let _ = settled.write(1);
     }
 }
@@ -172,7 +172,7 @@ mod tests {
     use crate::memory::{Userfault, Watch};
 
     #[test]
-    fn memory_that_is_not_all_here_is_not_copied() {
+    fn incomplete_memory_is_not_copied() {
         let ram = Arc::new(GuestRam::new(4 << 20).unwrap());
         assert!(ram.complete().is_some());
         let arriving = ram.expect(Supply::Source("there".into()), 7).unwrap();
@@ -189,13 +189,13 @@ mod tests {
     }
 
     #[test]
-    fn memory_whose_pages_nobody_brings_any_more_is_incomplete_for_good() {
+    fn memory_whose_arrival_is_dropped_is_incomplete_for_good() {
         let ram = Arc::new(GuestRam::new(4 << 20).unwrap());
         drop(ram.expect(Supply::Snapshot, 1).unwrap());
         assert!(ram.complete().is_none() && ram.absent().unwrap().lost);
     }
 
-    /// A page that is missing could be taken for zero, whatever made it so.
+    /// A missing page could be mistaken for zero, whatever made it missing.
     #[test]
     fn pages_cannot_be_missing_without_the_memory_being_incomplete() {
         let ram = Arc::new(GuestRam::new(4 << 20).unwrap());

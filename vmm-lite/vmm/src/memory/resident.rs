@@ -1,4 +1,4 @@
-//! What the host holds of a guest's memory.
+//! Which of a guest's pages the host holds.
 
 use super::{GuestRam, PAGE, PageSet};
 use std::{
@@ -15,13 +15,13 @@ impl GuestRam {
     /// Bytes of RAM that are resident.
     ///
     /// # Errors
-    /// What `fstat` says.
+    /// The error of `fstat`.
     pub fn resident(&self) -> io::Result<u64> {
         Ok(self.file().metadata()?.blocks() * 512)
     }
 
-    /// The pages that were ever touched; all others are zero, or have not come yet: for
-    /// [`Complete::touched`](super::Complete::touched), which knows that there are none of these.
+    /// The pages that were ever touched; all others are zero or missing. Callers use
+    /// [`Complete::touched`](super::Complete::touched), which guarantees that none is missing.
     pub(super) fn touched(&self) -> io::Result<PageSet> {
         let mut set = PageSet::none(self.pages());
         let mut at = 0;
@@ -37,7 +37,7 @@ impl GuestRam {
         Ok(set)
     }
 
-    /// Adds the pages that are this memory's own, for which its file has none.
+    /// Adds the pages that are private to this memory, which its file does not have.
     fn add_written(&self, pagemap: &File, set: &mut PageSet) -> io::Result<()> {
         const PRESENT_OR_SWAPPED: u64 = 3 << 62;
         let mut entries = [0; 8 * 512];
@@ -57,7 +57,7 @@ impl GuestRam {
 
     /// `lseek` on the memfd; `None` past the last data.
     fn seek(&self, from: u64, whence: libc::c_int) -> io::Result<Option<u64>> {
-        // SAFETY: moves a file position that nobody uses; the result is checked.
+        // SAFETY: moves a file position that nothing else uses; the result is checked.
         match unsafe { libc::lseek(self.file().as_raw_fd(), from as libc::off_t, whence) } {
             at if at >= 0 => Ok(Some(at as u64)),
             _ => match io::Error::last_os_error() {
@@ -67,11 +67,11 @@ impl GuestRam {
         }
     }
 
-    /// Gives the `count` pages from `first` on back to the host: their content is gone, and they
-    /// read as zero.
+    /// Returns the `count` pages from `first` on to the host: their content is lost, and they read
+    /// as zero.
     ///
     /// # Errors
-    /// What the host says; [`io::ErrorKind::InvalidInput`] for pages outside.
+    /// The host's error; [`io::ErrorKind::InvalidInput`] for pages outside.
     pub fn discard(&self, first: usize, count: usize) -> io::Result<()> {
         if first.checked_add(count).is_none_or(|end| end > self.pages()) {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -103,7 +103,7 @@ mod tests {
         let mut page = [1; PAGE];
         ram.read_page(7, &mut page).unwrap();
         assert!(is_zero(&page));
-        // Who wrote what is no longer known then, so that it is looked at.
+        // Which pages were written is not known then, so all are read.
         ram.write_page(8, &[1; PAGE]).unwrap();
         ram.forget_marks();
         ram.zero_page(8).unwrap();

@@ -1,20 +1,20 @@
-//! A guest's page tables, as the VMM reads them.
+//! The VMM's reader of a guest's page tables.
 
 use super::{GuestRam, PAGE};
 use std::collections::{BTreeMap, btree_map::Entry};
 
 const PRESENT: u64 = 1;
 const USER: u64 = 1 << 2;
-/// The CPU sets these as it goes; they say nothing of what is mapped.
+/// The CPU sets these bits; they do not affect the mapping.
 const ACCESSED_DIRTY: u64 = 1 << 5 | 1 << 6;
 const LARGE: u64 = 1 << 7;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-/// What one table of the last level maps.
+/// The range that one last-level table maps.
 const LARGE_PAGE: usize = 2 << 20;
 
 type Table = [u64; 512];
 
-/// The tables through which some addresses were looked up, as they were then.
+/// The tables through which addresses were looked up, with their content at that time.
 #[derive(Debug)]
 pub struct Tables {
     root: u64,
@@ -28,7 +28,7 @@ impl Tables {
         Self { root: cr3 & ADDRESS, seen: BTreeMap::new() }
     }
 
-    /// Whether a program may read at `address`, and finds page number `address / PAGE` of `ram`
+    /// Whether a program may read at `address`, and page number `address / PAGE` of `ram` is mapped
     /// there.
     pub fn is_itself(&mut self, ram: &GuestRam, address: u64) -> bool {
         let mut table = self.root;
@@ -60,7 +60,7 @@ impl Tables {
         }
     }
 
-    /// Looks all of `ram` up.
+    /// Looks up all of `ram`.
     #[must_use]
     pub fn of_all(cr3: u64, ram: &GuestRam) -> Self {
         let mut tables = Self::new(cr3);
@@ -70,12 +70,12 @@ impl Tables {
         tables
     }
 
-    /// The pages that they are in.
+    /// The pages that hold the tables.
     pub fn pages(&self) -> impl Iterator<Item = usize> + '_ {
         self.seen.keys().copied()
     }
 
-    /// Whether they are still what they were.
+    /// Whether the tables still have the same content.
     #[must_use]
     pub fn unchanged(&self, ram: &GuestRam) -> bool {
         let mut now = [0; 512];
@@ -83,7 +83,7 @@ impl Tables {
     }
 }
 
-/// Reads a table, without what the CPU sets in it. `None` where there is no memory.
+/// Reads a table without the bits that the CPU sets. `None` where there is no memory.
 fn read(ram: &GuestRam, page: usize, table: &mut Table) -> Option<()> {
     let mut bytes = [0; PAGE];
     ram.read_page(page, &mut bytes).ok()?;
@@ -99,8 +99,8 @@ mod tests {
 
     const ALL: u64 = PRESENT | USER | 1 << 1;
 
-    /// 4 MiB, of which the first two are mapped by small pages and the rest by a large one; tables
-    /// in pages 256 to 259.
+    /// 4 MiB, of which the first two are mapped by small pages and the rest by a large one; the
+    /// tables are in pages 256 to 259.
     fn ram() -> GuestRam {
         let ram = GuestRam::new(4 << 20).unwrap();
         let entry = |page: u64, n: u64, value: u64| {
@@ -119,12 +119,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_mapped_to_itself_for_programs_is_found() {
+    fn identity_mappings_for_programs_are_found() {
         let ram = ram();
         let mut tables = Tables::new((256 * PAGE as u64) | 0x18);
         let mut is = |page: u64| tables.is_itself(&ram, page * PAGE as u64);
         assert!(is(1) && is(511) && is(512) && is(1023));
-        // The monitor's own, not there, another; beyond what is mapped.
+        // The monitor's own page, one not present, one mapped elsewhere; beyond the mapped range.
         assert!(!is(7) && !is(8) && !is(9) && !is(1024) && !is(1 << 40));
         assert!(!Tables::new(1 << 40).is_itself(&ram, 0));
         assert_eq!(
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_seen_and_marks_of_the_cpu_are_none() {
+    fn a_change_is_seen_but_bits_of_the_cpu_are_not_one() {
         let ram = ram();
         let mut tables = Tables::new(256 * PAGE as u64);
         assert!(tables.is_itself(&ram, 0));

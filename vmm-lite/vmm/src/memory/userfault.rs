@@ -1,20 +1,20 @@
 //! Faults of guest memory, served by this process: `userfaultfd`.
 //!
-//! A [`Userfault`] watches pages of one [`GuestRam`] for accesses to pages that are not there yet
-//! ([`Watch::Missing`]) or writes to pages that are protected ([`Watch::Writes`]). Whoever makes
-//! such an access, be it the vCPU in the guest or a thread of the VMM that looks at a queue, stands
-//! still until another thread reads the [`Fault`] and puts the page there or lifts the protection.
-//! So **the thread that serves faults must never touch guest memory through the mapping** where a
-//! page may be missing or, to write, protected: it would wait for itself. (Reading protected pages
-//! is fine.)
+//! A [`Userfault`] watches pages of one [`GuestRam`] for accesses to missing pages
+//! ([`Watch::Missing`]) or writes to protected pages ([`Watch::Writes`]). The thread that makes
+//! such an access, be it the vCPU in the guest or a thread of the VMM that reads a queue, blocks
+//! until another thread reads the [`Fault`] and fills in the page or lifts the protection. So **the
+//! thread that serves faults must never touch guest memory through the mapping** where a page may
+//! be missing or, for a write, protected: it would wait for itself. (Reading protected pages is
+//! safe.)
 //!
-//! Pages are named by number, so that nothing outside of the guest's memory can be reached from
-//! here; all calls are safe to make at any time, from any thread, with the guest running.
+//! Pages are named by number, so that nothing outside of the guest's memory can be reached; all
+//! calls are safe at any time, from any thread, with the guest running.
 //!
-//! What a host may do is found out by [`Userfault::open`]: since KVM faults from kernel mode a
-//! descriptor for faults of user mode only is no good, and that takes root, `CAP_SYS_PTRACE`,
-//! access to `/dev/userfaultfd`, or the sysctl `vm.unprivileged_userfaultfd`. A process that is
-//! about to give these up [keeps](keep) what it takes.
+//! [`Userfault::open`] finds out what the host permits: since KVM faults from kernel mode, a
+//! descriptor for faults of user mode only is not enough, and the full one takes root,
+//! `CAP_SYS_PTRACE`, access to `/dev/userfaultfd`, or the sysctl `vm.unprivileged_userfaultfd`. A
+//! process that is about to give these up [keeps](keep) what it needs.
 
 mod descriptor;
 
@@ -69,7 +69,7 @@ struct CopyPages {
     from: u64,
     len: u64,
     mode: u64,
-    /// Bytes copied, or an error's number made negative.
+    /// Bytes copied, or a negative error number.
     copied: i64,
 }
 
@@ -88,7 +88,7 @@ struct WriteProtect {
     mode: u64,
 }
 
-/// `struct uffd_msg`, as far as page faults fill it.
+/// `struct uffd_msg`, the fields that page faults use.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 struct Event {
@@ -106,20 +106,20 @@ ioctl_iowr_nr!(UFFDIO_COPY, UFFD, 0x03, CopyPages);
 ioctl_iowr_nr!(UFFDIO_ZEROPAGE, UFFD, 0x04, Zero);
 ioctl_iowr_nr!(UFFDIO_WRITEPROTECT, UFFD, 0x06, WriteProtect);
 
-/// Events read with one call.
+/// Events read by one call.
 const EVENTS: usize = 64;
 
-/// Why faults cannot be served here.
+/// Why this host cannot serve faults.
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
-    /// The host does not let this process.
+    /// The process has no permission.
     #[error(
         "this host does not let this user serve page faults of a VM: run as root, give the user \
          access to {}, or set the sysctl vm.unprivileged_userfaultfd to 1",
         descriptor::DEVICE
     )]
     Forbidden(#[source] io::Error),
-    /// The kernel has no userfaultfd, or one that is too old.
+    /// The kernel has no userfaultfd, or an old one that lacks this feature.
     #[error("this host's kernel lacks {0}")]
     Lacks(&'static str),
     /// A call failed.
@@ -127,10 +127,10 @@ pub enum Error {
     Call {
         /// What was tried.
         doing: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// Pages that the guest does not have, or none.
+    /// The guest does not have these pages, or the range is empty.
     #[error("pages {0:?} are not pages of the guest")]
     Outside(Range<usize>),
 }
@@ -138,7 +138,7 @@ pub enum Error {
 /// Which accesses to a page fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Watch {
-    /// All, for as long as the page is not there.
+    /// All accesses, while the page is missing.
     Missing,
     /// Writes, while the page is [protected](Userfault::protect).
     Writes,
@@ -153,12 +153,12 @@ pub struct Fault {
     pub page: usize,
     /// Whether it is a write.
     pub write: bool,
-    /// Whether the page is there and protected; otherwise it is missing.
+    /// Whether the page is present and protected; otherwise it is missing.
     pub protected: bool,
 }
 
-/// Serves faults of a guest's memory. Dropping it lets all accesses go on: what is missing then is
-/// zero, what is protected is not any more.
+/// Serves faults of a guest's memory. Dropping it releases all accesses: missing pages become zero,
+/// protected pages writable.
 #[derive(Debug)]
 pub struct Userfault {
     fd: Descriptor,
@@ -166,8 +166,8 @@ pub struct Userfault {
 }
 
 impl Userfault {
-    /// Gets a descriptor for faults of `ram`. Nothing faults yet. It does not block, and it is not
-    /// inherited over exec.
+    /// Opens a descriptor for faults of `ram`. Nothing faults yet. It does not block, and exec
+    /// closes it.
     ///
     /// # Errors
     /// [`Error::Forbidden`], [`Error::Lacks`].
@@ -175,16 +175,16 @@ impl Userfault {
         Ok(Self { fd: Descriptor::get()?, ram: Arc::clone(ram) })
     }
 
-    /// The memory it is for.
+    /// The memory that it watches.
     #[must_use]
     pub fn ram(&self) -> &Arc<GuestRam> {
         &self.ram
     }
 
-    /// Makes accesses to `pages` fault from now on. With [`Watch::Missing`], pages that are there
-    /// already do not fault; with [`Watch::Writes`] nothing does until it is protected. With
-    /// missing pages the memory is not [complete](GuestRam::complete) any more, until an
-    /// [`Arriving`](super::Arriving) says so.
+    /// Makes accesses to `pages` fault from now on. With [`Watch::Missing`], present pages do not
+    /// fault; with [`Watch::Writes`] nothing does until it is protected. With missing pages the
+    /// memory is no longer [complete](GuestRam::complete), until an [`Arriving`](super::Arriving)
+    /// says so.
     ///
     /// # Errors
     /// [`Error::Call`], [`Error::Outside`].
@@ -198,37 +198,37 @@ impl Userfault {
         if watch != Watch::Writes {
             self.ram.presence.watched_for_missing();
         }
-        // SAFETY: the structure that this call reads and fills; the range is of the guest's
-        // mapping. What a fault of it means is told above.
+        // SAFETY: the call reads and fills this structure; the range is of the guest's mapping. The
+        // effect of a fault is described above.
         let r = unsafe { ioctl_with_mut_ref(self, UFFDIO_REGISTER(), &mut register) };
         checked(r, "watch the guest's memory")
     }
 
-    /// Makes accesses to `pages` go through again, those that wait too; protection is lifted.
+    /// Stops watching `pages`: waiting accesses continue; protection is lifted.
     ///
     /// # Errors
     /// [`Error::Call`], [`Error::Outside`].
     pub fn unregister(&self, pages: Range<usize>) -> Result<(), Error> {
         let range = self.range(&pages)?;
-        // SAFETY: the structure that this call reads.
+        // SAFETY: the call reads this structure.
         let r = unsafe { ioctl_with_ref(self, UFFDIO_UNREGISTER(), &range) };
         checked(r, "stop to watch the guest's memory")?;
-        // The kernel itself wakes only those who wait for missing pages.
+        // The kernel itself wakes only threads that wait for missing pages.
         self.wake(pages)
     }
 
-    /// Puts `content` where the missing pages from `first` on are, and wakes who waits for them.
-    /// Pages that are there already stay as they are. Each page comes to be there whole: nobody
-    /// sees half of it. Returns how many were put.
+    /// Fills in the missing pages from `first` on with `content`, and wakes the threads that wait
+    /// for them. Present pages are left as they are. Each page appears whole: no thread sees half
+    /// of it. Returns how many were filled in.
     ///
     /// # Errors
-    /// [`Error::Call`], [`Error::Outside`]; some may have been put.
+    /// [`Error::Call`], [`Error::Outside`]; some pages may be filled in.
     pub fn copy(&self, first: usize, content: &[[u8; PAGE]]) -> Result<usize, Error> {
         self.copy_with(first, content, 0)
     }
 
-    /// Like [`copy`](Self::copy), and the pages are protected from the start. They must be watched
-    /// for writes.
+    /// Like [`copy`](Self::copy), with the pages protected from the start. They must be watched for
+    /// writes.
     ///
     /// # Errors
     /// As [`copy`](Self::copy).
@@ -240,29 +240,29 @@ impl Userfault {
         self.fill(first, content.len(), "put pages into the guest's memory", |range, at| {
             let from = content.as_ptr().wrapping_add(at) as u64;
             let mut copy = CopyPages { to: range.start, from, len: range.len, mode, copied: 0 };
-            // SAFETY: the structure that this call reads and fills. It reads `len` bytes of
-            // `content`, which has them from index `at` on, and makes pages of the guest's mapping.
+            // SAFETY: the call reads and fills this structure. It reads `len` bytes of `content`,
+            // which has them from index `at` on, and makes pages of the guest's mapping.
             let r = unsafe { ioctl_with_mut_ref(self, UFFDIO_COPY(), &mut copy) };
             (r, copy.copied)
         })
     }
 
-    /// Makes the `count` missing pages from `first` on zero, and wakes who waits for them. Pages
-    /// that are there already stay as they are. Returns how many were made.
+    /// Makes the `count` missing pages from `first` on zero, and wakes the threads that wait for
+    /// them. Present pages are left as they are. Returns how many were made.
     ///
     /// # Errors
-    /// [`Error::Call`], [`Error::Outside`]; some may have been made.
+    /// [`Error::Call`], [`Error::Outside`]; some pages may be made.
     pub fn zero(&self, first: usize, count: usize) -> Result<usize, Error> {
         self.fill(first, count, "make pages of the guest's memory zero", |range, _| {
             let mut zero = Zero { range, mode: 0, zeroed: 0 };
-            // SAFETY: the structure that this call reads and fills; it makes pages of the guest's
+            // SAFETY: the call reads and fills this structure; it makes pages of the guest's
             // mapping.
             let r = unsafe { ioctl_with_mut_ref(self, UFFDIO_ZEROPAGE(), &mut zero) };
             (r, zero.zeroed)
         })
     }
 
-    /// Calls `fill` until the kernel has gone through all pages: it stops at one that is there, and
+    /// Calls `fill` until the kernel has gone through all pages: it stops at a present page, and
     /// when the mapping is being changed.
     fn fill(
         &self,
@@ -282,7 +282,7 @@ impl Userfault {
                 _ if r == 0 => {}
                 Some(libc::EAGAIN) => {}
                 Some(libc::EEXIST) => {
-                    // Who asked for it before it came may still sleep.
+                    // A thread that faulted on the page before it arrived may still sleep.
                     self.wake(at..at + 1)?;
                     at += 1;
                 }
@@ -292,8 +292,8 @@ impl Userfault {
         Ok(put)
     }
 
-    /// Makes writes to `pages` fault, or lets them through again and wakes who waits to write.
-    /// Pages that were never touched can be protected too.
+    /// Makes writes to `pages` fault, or allows them again and wakes threads that wait to write.
+    /// Untouched pages can be protected too.
     ///
     /// # Errors
     /// [`Error::Call`], [`Error::Outside`].
@@ -301,29 +301,29 @@ impl Userfault {
         let range = self.range(&pages)?;
         loop {
             let mut change = WriteProtect { range, mode: if protect { PROTECT } else { 0 } };
-            // SAFETY: the structure that this call reads and fills; the range is of the guest's
-            // mapping.
+            // SAFETY: the call reads and fills this structure; the range is of the guest's mapping.
             let r = unsafe { ioctl_with_mut_ref(self, UFFDIO_WRITEPROTECT(), &mut change) };
-            // The mapping is being changed by another thread, for a moment.
+            // Another thread is changing the mapping, which takes only a moment.
             if r == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EAGAIN) {
                 return checked(r, "protect the guest's memory");
             }
         }
     }
 
-    /// Wakes who waits for `pages`, to try again.
+    /// Wakes threads that wait for `pages`, to retry their access.
     ///
     /// # Errors
     /// [`Error::Call`], [`Error::Outside`].
     pub fn wake(&self, pages: Range<usize>) -> Result<(), Error> {
         let range = self.range(&pages)?;
-        // SAFETY: the structure that this call reads.
+        // SAFETY: the call reads this structure.
         let r = unsafe { ioctl_with_ref(self, UFFDIO_WAKE(), &range) };
         checked(r, "wake who waits for the guest's memory")
     }
 
-    /// Appends the accesses that wait and were not read yet, without waiting for one: poll the
-    /// descriptor for that. Several threads may wait for the same page; each access comes once.
+    /// Appends the waiting accesses that were not read yet, without waiting for one: poll the
+    /// descriptor for that. Several threads may wait for the same page; each access is reported
+    /// once.
     ///
     /// # Errors
     /// [`Error::Call`].
@@ -371,7 +371,7 @@ impl Userfault {
 
 impl Drop for Userfault {
     fn drop(&mut self) {
-        // One that is kept is not closed by this, and goes on to be another memory's.
+        // A kept descriptor is not closed here, and another memory uses it next.
         if self.fd.is_kept()
             && let Err(e) = self.unregister(0..self.ram.pages())
         {

@@ -1,9 +1,9 @@
 //! Where descriptors for page faults come from.
 //!
-//! The system call makes them for who may serve faults of kernel mode, the device for who may open
-//! it. A process that is about to give both rights up keeps the device open, or where the host has
-//! none, a descriptor that the call has made: that is the process's memory's for good, and serves
-//! one guest memory after the other.
+//! The system call makes them for processes that may serve kernel-mode faults, the device for those
+//! that may open it. A process that is about to give up both rights keeps the device open or, where
+//! the host has none, one descriptor made by the call. That descriptor is kept for the process's
+//! lifetime and serves one guest memory after the other.
 
 use super::{Error, UFFD};
 use std::{
@@ -20,7 +20,7 @@ use vmm_sys_util::{
     ioctl_io_nr, ioctl_iowr_nr,
 };
 
-/// Where descriptors are to be had without any capability, if the file's mode says so.
+/// Makes descriptors without any capability, if the file's mode permits opening it.
 pub(super) const DEVICE: &str = "/dev/userfaultfd";
 
 const UFFD_API: u64 = 0xaa;
@@ -49,11 +49,11 @@ enum Kept {
 }
 
 static KEPT: OnceLock<Kept> = OnceLock::new();
-/// Whether the descriptor that is kept serves some memory.
+/// Whether some memory uses the kept descriptor.
 static LENT: AtomicBool = AtomicBool::new(false);
 
-/// Opens now what it takes, so that descriptors can be had later without any right. Where that is
-/// not possible, nothing changes.
+/// Opens now what later descriptors need, so that they need no privilege. Where that is not
+/// possible, nothing changes.
 pub fn keep() {
     if KEPT.get().is_some() {
         return;
@@ -69,17 +69,17 @@ pub fn keep() {
     let _ = KEPT.set(kept);
 }
 
-/// A descriptor that kernel and VMM have agreed on how to use.
+/// A descriptor for which kernel and VMM have agreed on the features.
 #[derive(Debug)]
 pub(super) enum Descriptor {
     /// For one memory.
     Own(OwnedFd),
-    /// Lent.
+    /// Lent: returned when the memory is dropped.
     Kept(&'static OwnedFd),
 }
 
 impl Descriptor {
-    /// One by the call, or else by what is kept.
+    /// From the system call, or else from what was kept.
     pub fn get() -> Result<Self, Error> {
         let error = match by_call() {
             Ok(fd) => return agreed(fd).map(Self::Own),
@@ -98,7 +98,7 @@ impl Descriptor {
         }
     }
 
-    /// Whether it outlives this.
+    /// Whether the descriptor outlives this value.
     pub fn is_kept(&self) -> bool {
         matches!(self, Self::Kept(_))
     }
@@ -134,11 +134,11 @@ fn made(fd: i32) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a descriptor that was just made and that nothing else owns.
+    // SAFETY: a descriptor that was just made and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Tells the kernel what is going to be asked of it. Once for each descriptor.
+/// Tells the kernel which features will be used. Once for each descriptor.
 fn agreed(fd: OwnedFd) -> Result<OwnedFd, Error> {
     let wanted = FEATURE_WRITES | FEATURE_MISSING_SHMEM | FEATURE_WRITES_SHMEM;
     let mut api = Api { api: UFFD_API, features: wanted, ioctls: 0 };
