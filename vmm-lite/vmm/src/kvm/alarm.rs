@@ -1,19 +1,19 @@
-//! Gets the calling thread out of the guest when nobody else may do it.
+//! Makes the calling thread leave the guest where no other thread may interrupt it.
 
 use super::kick;
 use crate::host::this_thread;
 use std::{mem, ptr, time::Duration};
 
-/// Interrupts the calling thread again and again until it is dropped: one signal could come right
-/// before the guest is entered.
+/// Interrupts the calling thread repeatedly until it is dropped: a single signal could arrive right
+/// before the thread enters the guest.
 #[derive(Debug)]
 pub struct Alarm(Option<libc::timer_t>);
 
-// A timer belongs to the process; which thread it interrupts is settled.
+// A timer belongs to the process; the thread that it interrupts is fixed.
 impl Alarm {
-    /// Interrupts every `interval` of CPU time of the thread's, which is less than a second: on a
-    /// busy host it may wait for its CPU for longer than what is to be cut short takes. Where there
-    /// can be no timer it never does.
+    /// Interrupts after every `interval` (less than a second) of the thread's CPU time: on a busy
+    /// host the thread may wait for a CPU longer than the work that is to be limited takes. Where
+    /// the host refuses a timer it never interrupts.
     #[must_use]
     pub fn every(interval: Duration) -> Self {
         kick::install_handler();
@@ -37,7 +37,7 @@ impl Alarm {
 impl Drop for Alarm {
     fn drop(&mut self) {
         if let Some(timer) = self.0 {
-            // SAFETY: made by `every`, and nobody else's.
+            // SAFETY: `every` made the timer, and it has no other owner.
             unsafe { libc::timer_delete(timer) };
         }
     }

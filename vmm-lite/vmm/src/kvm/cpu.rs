@@ -1,23 +1,23 @@
 //! The CPU as the guest sees it.
 //!
 //! With hardware virtualization the guest sees the CPUID that is set here. A KVM without it
-//! (kvm-pvm) lets `cpuid` and `xgetbv` through to the host's CPU, so there the guest has seen all
-//! that the host has. Either way [`Features`] says what the guest could have found and come to rely
-//! on, and a host that lacks some of it must not take the guest over.
+//! (kvm-pvm) passes `cpuid` and `xgetbv` to the host's CPU, so the guest has seen all that this
+//! host has. In both cases [`Features`] states what the guest could have found and may rely on, and
+//! a host that lacks some of it must not receive the guest.
 
 use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 use serde::{Deserialize, Serialize};
 use std::{arch::x86_64::__cpuid_count, path::Path, sync::OnceLock};
 
-/// The state components a guest may switch on: x87, SSE, AVX, AVX-512. Others (AMX, PKRU) would not
-/// fit the state that moves.
+/// The state components that a guest may enable: x87, SSE, AVX, AVX-512. Others (AMX, PKRU) would
+/// not fit the state that is sent.
 pub const XCR0_MAX: u64 = 0xe7;
 
 const ECX: usize = 2;
 const EDX: usize = 3;
 
-/// Feature words that programs look at: leaf, subleaf, register (0 eax, 1 ebx, 2 ecx, 3 edx), and
-/// the bits of it that do not depend on what the guest's own kernel switches on.
+/// Feature words that programs check: leaf, subleaf, register (0 eax, 1 ebx, 2 ecx, 3 edx), and the
+/// bits of it that do not depend on what the guest's own kernel enables.
 const WORDS: [(u32, u32, usize, u32); 10] = [
     (1, 0, ECX, !(1 << 27)), // OSXSAVE mirrors CR4
     (1, 0, EDX, !0),
@@ -31,7 +31,7 @@ const WORDS: [(u32, u32, usize, u32); 10] = [
     (0x8000_0001, 0, EDX, !0),
 ];
 
-/// Names of the features that programs most often choose code by.
+/// Names of the features by which programs most often select code.
 const NAMES: [(usize, u32, &str); 30] = [
     (0, 0, "sse3"),
     (0, 1, "pclmulqdq"),
@@ -65,7 +65,7 @@ const NAMES: [(usize, u32, &str); 30] = [
     (8, 5, "lzcnt"),
 ];
 
-/// What a guest could have found its CPU to have.
+/// The CPU features that a guest could have found.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Features {
     /// GenuineIntel, AuthenticAMD, …
@@ -74,7 +74,7 @@ pub struct Features {
 }
 
 impl Features {
-    /// What a guest on this host finds, with the CPUID that KVM supports.
+    /// What a guest on this host finds, given the CPUID that KVM supports.
     #[must_use]
     pub fn of_this_host(supported: &CpuId) -> Self {
         if sees_host_cpuid() {
@@ -104,8 +104,8 @@ impl Features {
 
     fn from(cpuid: impl Fn(u32, u32) -> [u32; 4]) -> Self {
         let v = cpuid(0, 0);
-        // Where the CPU itself is virtual each `cpuid` takes microseconds; words of one leaf follow
-        // each other.
+        // Where the CPU itself is virtual each `cpuid` takes microseconds; words of one leaf are
+        // adjacent in the list, so each leaf is read once.
         let mut last = None;
         let mut word = |leaf, subleaf, reg: usize| match last {
             Some((of, values)) if of == (leaf, subleaf) => (values as [u32; 4])[reg],
@@ -142,16 +142,16 @@ impl Features {
     }
 }
 
-/// Whether the guest's `cpuid` and `xgetbv` run on the bare CPU, whatever KVM is told.
+/// Whether the guest's `cpuid` and `xgetbv` run on the bare CPU, whatever CPUID is set.
 #[must_use]
 pub fn sees_host_cpuid() -> bool {
-    // Asked once: later the process may not look into the file system any more.
+    // Checked once: later the process may not be able to read files.
     static SEES: OnceLock<bool> = OnceLock::new();
     *SEES.get_or_init(|| Path::new("/sys/module/kvm_pvm").exists())
 }
 
-/// What the guest is to see: all that KVM supports, without the state components past [`XCR0_MAX`]
-/// and the features that need them.
+/// The CPUID to set for the guest: all that KVM supports, without the state components beyond
+/// [`XCR0_MAX`] and the features that need them.
 pub(super) fn guest_cpuid(mut supported: CpuId) -> CpuId {
     for entry in supported.as_mut_slice() {
         limit(entry);
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_that_lacks_something_is_told_what() {
+    fn missing_features_are_reported_by_name() {
         let mine = Features {
             vendor: "GenuineIntel".into(),
             words: [1 << 28, 0, 1 << 5 | 1 << 16, 0, 1 << 2, 0, 7, 0, 0, 0],

@@ -1,7 +1,7 @@
-//! The guest's memory as KVM sees it, and the log of the pages written to it.
+//! The guest's memory as KVM has it, and the log of the pages written to it.
 //!
-//! The set handed out is KVM's log of what the guest wrote together with [`GuestRam`]'s marks of
-//! what the VMM wrote. Reading it and clearing it are two steps where KVM can
+//! A set is KVM's log of the guest's writes together with [`GuestRam`]'s marks of the VMM's writes.
+//! Reading the log and clearing it are two steps where KVM supports that
 //! (`KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2`): the last round of a move only reads, since clearing would
 //! write-protect pages for a guest that is about to leave, and a move that fails after it has lost
 //! nothing (rule R2).
@@ -32,11 +32,11 @@ ioctl_iow_nr!(KVM_GET_DIRTY_LOG, KVMIO, 0x42, kvm_dirty_log);
 ioctl_iowr_nr!(KVM_CLEAR_DIRTY_LOG, KVMIO, 0xc0, kvm_clear_dirty_log);
 
 const SLOT: u32 = 0;
-/// Argument of the capability: reading the log does not clear it.
+/// Flag of the capability: reading the log does not clear it.
 const MANUAL_PROTECT_ENABLE: u64 = 1;
-/// Argument of the capability: a log begins with every page in it, and none protected.
+/// Flag of the capability: a log begins with every page in it, and none protected.
 const INITIALLY_SET: u64 = 2;
-/// Pages are taken out of the log in multiples of so many: KVM's unit.
+/// Pages are cleared from the log in multiples of this number: KVM's unit.
 const UNIT: usize = 64;
 
 /// The memory slot of a VM and its dirty log. Usable from any thread, also while the vCPU runs.
@@ -44,37 +44,37 @@ const UNIT: usize = 64;
 pub struct DirtyLog {
     vm: Arc<VmFd>,
     ram: Arc<GuestRam>,
-    /// Whether KVM clears only when told to.
+    /// Whether KVM clears only on request.
     manual: bool,
     /// Whether a log begins with every page in it.
     initially_set: bool,
-    /// Held while the log is read, so that sets come out whole.
+    /// Held while the log is read, so that each set is consistent.
     reader: Mutex<Reader>,
 }
 
-/// Who reads the log, and into what.
+/// The log's user, and the bitmap that it reads into.
 #[derive(Debug)]
 struct Reader {
-    /// Who wants KVM to log.
+    /// The user for which KVM logs.
     user: User,
-    /// What KVM copies its bitmap to, kept for as long as it logs: memory that was never touched
-    /// costs a page fault for each page of it, ten times what the copy does.
+    /// The buffer for KVM's bitmap, kept while KVM logs: untouched memory costs a page fault for
+    /// each page of the buffer, ten times the cost of the copy.
     bitmap: Vec<u64>,
 }
 
-/// Who uses the log.
+/// The log's users.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum User {
     Nobody,
-    /// A [`Watch`], with its number; it gives way to whoever really needs the log.
+    /// A [`Watch`], with its number. It yields to a user that needs the log.
     Watch(u64),
-    /// Whoever called [`DirtyLog::start_full`].
+    /// The caller of [`DirtyLog::start_full`].
     Owner,
 }
 
 impl DirtyLog {
-    /// So many pages are taken out of a [full](Self::start_full) log at a time, right before they
-    /// are read: the guest has a fault for each of them that it writes to.
+    /// This many pages of a [full](Self::start_full) log are cleared at a time, right before they
+    /// are read: after that the guest takes a fault for each of them that it writes to.
     pub const PIECE: usize = 256;
 
     pub(super) fn new(vm: Arc<VmFd>, ram: Arc<GuestRam>) -> Result<Self, Error> {
@@ -110,10 +110,10 @@ impl DirtyLog {
             .map_err(failed("give the guest its memory"))
     }
 
-    /// Starts logging: from now on every page that changes will be in a set handed out. So may be
-    /// any page that was not [left out](Self::leave_out) since, as the log begins full where KVM
-    /// can have it so: an empty one would slow the guest down at once by a fault for each page that
-    /// it writes to.
+    /// Starts logging: from now on every page that changes will be in a returned set. So may be any
+    /// page that was not [left out](Self::leave_out) since: the log begins full where KVM supports
+    /// that, as an empty one would at once slow the guest down by a fault for each page that it
+    /// writes to.
     ///
     /// # Errors
     /// [`Error::Call`].
@@ -122,14 +122,14 @@ impl DirtyLog {
         if reader.user == User::Nobody {
             self.log_all(&mut reader)?;
         }
-        // A watch's log began empty: so it goes on, with what was watched.
+        // A watch's log began empty, so it continues with what was watched.
         reader.user = User::Owner;
         Ok(())
     }
 
-    /// Takes these pages out of the log: what they hold is about to be read, and they are in it
-    /// again when they change. Both ends of the range are multiples of 64, or its end is that of
-    /// the memory.
+    /// Clears these pages from the log: the caller is about to read their content, and the log has
+    /// them again when they change. Both ends of the range are multiples of 64, or its end is that
+    /// of the memory.
     ///
     /// # Errors
     /// [`Error::Call`]. Nothing is lost then.
@@ -142,7 +142,7 @@ impl DirtyLog {
         self.clear(pages.start, &vec![u64::MAX; pages.len().div_ceil(UNIT)], pages.len())
     }
 
-    /// Starts looking at how much the guest writes, unless the log is in use.
+    /// Starts measuring how much the guest writes, unless the log is in use.
     ///
     /// # Errors
     /// [`Error::Call`].
@@ -160,7 +160,7 @@ impl DirtyLog {
 
     fn log_all(&self, reader: &mut Reader) -> Result<(), Error> {
         self.ram.forget_marks();
-        // Not zeros that the host has yet to give memory for.
+        // Non-zero, so that the host allocates the pages now.
         reader.bitmap = vec![u64::MAX; self.ram.pages().div_ceil(UNIT)];
         self.set_region(KVM_MEM_LOG_DIRTY_PAGES)
     }
@@ -168,13 +168,13 @@ impl DirtyLog {
     fn log_from_now(&self, reader: &mut Reader) -> Result<(), Error> {
         self.log_all(reader)?;
         if self.initially_set {
-            // Bits past the last page are none of KVM's either.
+            // KVM does not set bits past the last page either.
             self.clear(0, &reader.bitmap, self.ram.pages())?;
         }
         Ok(())
     }
 
-    /// Stops logging; what was logged is forgotten.
+    /// Stops logging and discards the log.
     ///
     /// # Errors
     /// [`Error::Call`].
@@ -187,8 +187,8 @@ impl DirtyLog {
         Ok(())
     }
 
-    /// Takes the set of pages that changed since it was last taken: a page that changes from now on
-    /// is in the next one.
+    /// Takes the set of pages that changed since the last take: a page that changes from now on is
+    /// in the next set.
     ///
     /// # Errors
     /// [`Error::Call`]. Nothing is lost then.
@@ -202,7 +202,7 @@ impl DirtyLog {
         Ok(set)
     }
 
-    /// The set that [`take`](Self::take) would give, leaving it as it is.
+    /// The set that [`take`](Self::take) would return. The log is left unchanged.
     ///
     /// # Errors
     /// [`Error::Call`].
@@ -210,14 +210,14 @@ impl DirtyLog {
         let mut reader = self.lock();
         let mut set = self.read(&mut reader)?;
         if !self.manual {
-            // Reading has cleared KVM's part, so that part is kept as marks.
+            // Reading has cleared KVM's part, so marks keep it.
             self.ram.put_marks_back(&set);
         }
         set.add(&self.ram.look_at_marks());
         Ok(set)
     }
 
-    /// Puts pages back into the log that were taken and did not get where they were to go.
+    /// Returns taken pages to the log that did not reach their destination.
     pub fn put_back(&self, pages: &PageSet) {
         self.ram.put_marks_back(pages);
     }
@@ -226,9 +226,8 @@ impl DirtyLog {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has KVM copy its bitmap: 4 µs for 4 GiB, and as much again for the words that are not zero
-    /// to be found. There is no narrower question to ask it, short of a ring that stops the guest
-    /// when it is full.
+    /// Has KVM copy its bitmap: 4 µs for 4 GiB, and as much again to find the words that are not
+    /// zero. KVM has no narrower query, except a ring that stops the guest when it is full.
     fn read(&self, reader: &mut Reader) -> Result<PageSet, Error> {
         let Reader { bitmap, .. } = reader;
         bitmap.resize(self.ram.pages().div_ceil(UNIT), 0);
@@ -249,8 +248,8 @@ impl DirtyLog {
         Ok(PageSet::from_words(bitmap, self.ram.pages()))
     }
 
-    /// Clears the pages of a set that was read into `bitmap`: of that, what lies between the first
-    /// of them and the last.
+    /// Clears the pages of a set that was read into `bitmap`: only the range from its first page to
+    /// its last.
     fn clear_read(&self, set: &PageSet, bitmap: &[u64]) -> Result<(), Error> {
         let mut groups = set.groups();
         let Some(first) = groups.next() else { return Ok(()) };
@@ -270,7 +269,7 @@ impl DirtyLog {
                 dirty_bitmap: bits.as_ptr().cast_mut().cast(),
             },
         };
-        // SAFETY: KVM only reads the bitmap, which has a bit for each of the pages named.
+        // SAFETY: KVM only reads the bitmap, which has a bit for each of the given pages.
         let r = unsafe { ioctl_with_ref(&*self.vm, KVM_CLEAR_DIRTY_LOG(), &clear) };
         if r != 0 {
             let source = io::Error::last_os_error();
@@ -280,8 +279,8 @@ impl DirtyLog {
     }
 }
 
-/// Somebody looks at how much the guest writes. Whoever [starts](DirtyLog::start_full) the log
-/// meanwhile gets it, and what was watched is forgotten.
+/// Measures how much the guest writes. A user that [starts](DirtyLog::start_full) the log meanwhile
+/// takes it over, and the measurement is lost.
 #[derive(Debug)]
 pub struct Watch<'log> {
     log: &'log DirtyLog,
@@ -289,13 +288,13 @@ pub struct Watch<'log> {
 }
 
 impl Watch<'_> {
-    /// How many pages were written since; `None` when the log has another user now.
+    /// How many pages were written since; `None` if the log has another user now.
     ///
     /// # Errors
     /// [`Error::Call`].
     pub fn pages(self) -> Result<Option<usize>, Error> {
         let mut reader = self.log.lock();
-        // Under the lock: nobody can begin to rely on a log that is being read here.
+        // Under the lock, so that no user starts the log while it is read here.
         if reader.user != User::Watch(self.number) {
             return Ok(None);
         }
@@ -311,7 +310,7 @@ impl Drop for Watch<'_> {
         }
         match self.log.set_region(0) {
             Ok(()) => *reader = Reader { user: User::Nobody, bitmap: Vec::new() },
-            // It goes on as a watch that nobody looks at, and the next owner takes it over.
+            // The log continues as an abandoned watch, and the next user takes it over.
             Err(e) => tracing::warn!("{}", crate::host::with_causes(&e)),
         }
     }

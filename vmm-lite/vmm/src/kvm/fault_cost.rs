@@ -1,10 +1,10 @@
-//! What it costs a guest on this host when KVM's second tables lack a page: tried out in a VM that
-//! is made for that.
+//! Measures in a VM made for the purpose what it costs a guest on this host when KVM's second-level
+//! tables lack a page.
 //!
-//! The VM's code touches pages one after the other at CPL 3, in tables of 4 KiB pages as a guest
-//! has them for its program. It does so in a part of memory that is new to KVM, and then again;
-//! what is different between the two is the faults. All in all that takes a few milliseconds, of
-//! which the process that waits for a VM has plenty.
+//! The VM's code touches one page after the other at CPL 3, through tables of 4 KiB pages as a
+//! guest has them for its program. It first does so in memory that is new to KVM, and then again;
+//! the difference is the cost of the faults. In total this takes a few milliseconds, which a
+//! process that waits for a VM can spare.
 
 use super::{Error, Exit, Faults, Host, Vcpu, failed, user_mode};
 use crate::host::this_thread;
@@ -18,31 +18,31 @@ use vmm_lite_interface::doorbell::PORT;
 
 const MEMORY: u64 = 4 << 20;
 const ROOT: u64 = 0x1000;
-/// The last tables, one behind the other, which map all of the memory.
+/// The last-level tables, contiguous, which map all of the memory.
 const LAST_TABLES: u64 = 0x4000;
-/// The TSS, with a map behind it that opens all ports.
+/// The TSS, followed by an I/O bitmap that allows all ports.
 const TSS: u64 = 0x6000;
 const TSS_SIZE: u32 = 104;
 const PORT_MAP: u32 = 8192 + 1;
 const CODE: u64 = 0xa000;
-/// Each way is tried so many times, of which the one in the middle counts: others may have been
-/// disturbed.
+/// Each stride is measured this many times, and the median counts: other processes may have
+/// disturbed some.
 const TIMES: u64 = 5;
 const SIZE: u64 = PAGE as u64;
 
-/// A way to go through memory.
+/// An order in which memory is touched.
 struct Way {
     /// The first page.
     from: u64,
-    /// From one page that is touched to the next.
+    /// The distance from one touched page to the next.
     stride: u64,
     /// How many are touched at a time.
     pages: u64,
 }
 
-/// Pages in a row, which KVM may fill in together.
+/// Adjacent pages, which KVM may fill in together.
 const IN_A_ROW: Way = Way { from: 256, stride: 1, pages: 48 };
-/// Pages alone: those between have never been accessed, so that KVM does not fill them in.
+/// Isolated pages: those between have never been accessed, so KVM does not fill them in.
 const ALONE: Way = Way { from: 512, stride: 8, pages: 12 };
 
 global_asm!(
@@ -69,17 +69,17 @@ fn code() -> &'static [u8] {
     unsafe { std::slice::from_raw_parts(start, end.offset_from_unsigned(start)) }
 }
 
-/// How long the guest stands still when a page is lacking.
+/// How long the guest is stopped by a missing page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FaultCost {
-    /// For each time.
+    /// For each fault.
     pub fault: Duration,
-    /// For each page that is then filled in, in addition.
+    /// For each page that KVM then fills in, in addition.
     pub page: Duration,
 }
 
 impl FaultCost {
-    /// How long it stood for these.
+    /// The total time for these faults.
     #[must_use]
     pub fn of(&self, faults: Faults) -> Duration {
         let times =
@@ -89,10 +89,10 @@ impl FaultCost {
 }
 
 impl Host {
-    /// Tries out what faults cost where the host itself has the pages.
+    /// Measures the cost of faults where the host itself has the pages.
     ///
     /// # Errors
-    /// [`Error::Lacks`] where KVM does not count such faults; what making a VM may fail with.
+    /// [`Error::Lacks`] where KVM does not count such faults; the errors of making a VM.
     pub fn fault_cost(&self) -> Result<FaultCost, Error> {
         let ram = Arc::new(GuestRam::new(MEMORY)?);
         fill(&ram)?;
@@ -116,22 +116,22 @@ impl Host {
     }
 }
 
-/// Two costs from two times, each for so many faults that filled in so many pages.
+/// Computes both costs from two measurements, each of a number of faults and of filled-in pages.
 fn solve((a, one): (f64, Faults), (b, other): (f64, Faults)) -> Option<FaultCost> {
     let [ac, ap, bc, bp] = [one.count, one.pages, other.count, other.pages].map(|n| n as f64);
     let together = |n: f64| Duration::try_from_secs_f64(n * 1e-9).ok();
     if ac == 0.0 || bc == 0.0 {
         return None;
     }
-    // Where KVM fills in one page at a time, or by noise: all goes to the fault.
+    // Where KVM fills in one page at a time, or because of noise: the fault gets all of the cost.
     let page = ((b * ac - a * bc) / (bp * ac - ap * bc)).clamp(0.0, a / ac.max(ap));
     let page = if page.is_finite() { page } else { 0.0 };
     Some(FaultCost { fault: together((a - page * ap) / ac)?, page: together(page)? })
 }
 
-/// Tables, TSS and code; and something in each page, so that the host has it.
+/// Writes tables, TSS and code, and a value to each page, so that the host allocates it.
 fn fill(ram: &GuestRam) -> Result<(), Error> {
-    // Present, writable, for CPL 3, dirty.
+    // Present, writable, user (CPL 3), dirty.
     const ENTRY: u64 = 0x47;
     const ACCESSED: u64 = 0x20;
     for table in (ROOT..LAST_TABLES).step_by(PAGE) {
@@ -151,7 +151,7 @@ fn fill(ram: &GuestRam) -> Result<(), Error> {
     Ok(())
 }
 
-/// Has the VM touch pages, the `n`th time new ones; how much CPU time that took.
+/// Has the VM touch pages, for each `n` new ones; returns the CPU time that it took.
 fn touch(vcpu: &mut Vcpu, way: &Way, n: u64) -> Result<Duration, Error> {
     let sregs = vcpu.fd.get_sregs().map_err(failed("read the system registers"))?;
     let sregs = user_mode::sregs(sregs, ROOT, TSS, TSS_SIZE + PORT_MAP);
@@ -192,8 +192,7 @@ mod tests {
         let began = std::time::Instant::now();
         let costs: Vec<_> = (0..5).map(|_| host.fault_cost()).collect();
         eprintln!("{costs:?} in {:?}", began.elapsed());
-        // It is some microseconds, and more on a host that is busy; now and then it drowns in
-        // noise.
+        // It takes some microseconds, and more on a busy host; sometimes noise hides it.
         for cost in &costs {
             match cost {
                 Ok(cost) => assert!(cost.fault < Duration::from_secs(1), "{costs:?}"),
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn two_costs_come_from_two_times() {
+    fn both_costs_are_computed_from_two_times() {
         let faults = |count, pages| Faults { count, pages };
         let us = Duration::from_micros;
         let cost = |fault, page| Some(FaultCost { fault: us(fault), page: us(page) });

@@ -1,4 +1,4 @@
-//! Opening KVM, and making a VM with its memory.
+//! Opens KVM, and makes a VM with its memory.
 
 use super::{DirtyLog, Error, Vcpu, cpu, failed};
 use crate::memory::GuestRam;
@@ -14,17 +14,17 @@ use std::{
     thread,
 };
 
-/// Where KVM is found.
+/// Path of KVM's device.
 pub const DEVICE: &str = "/dev/kvm";
 
-/// Room for one call of KVM's with its answer.
+/// Buffer for one call of KVM and its answer.
 const ASK_STACK: usize = 128 << 10;
 
-/// This host's KVM, opened and found to be good enough.
+/// This host's KVM, opened and checked.
 #[derive(Clone, Debug)]
 pub struct Host {
     kvm: Arc<Kvm>,
-    /// Which CPU features KVM supports, once somebody has asked: finding out takes it a third of a
+    /// The CPU features that KVM supports, read on first use: that takes it a third of a
     /// millisecond.
     supported: Arc<OnceLock<CpuId>>,
 }
@@ -33,7 +33,7 @@ impl Host {
     /// Opens [`DEVICE`].
     ///
     /// # Errors
-    /// An [`Error`] that says what the user can do about it.
+    /// An [`Error`] that says how the user can fix it.
     pub fn open() -> Result<Self, Error> {
         Self::open_at(Path::new(DEVICE))
     }
@@ -50,8 +50,8 @@ impl Host {
             libc::EACCES | libc::EPERM => Error::NoPermission(path.into()),
             errno => Error::Open(path.into(), io::Error::from_raw_os_error(errno)),
         })?;
-        // SAFETY: a descriptor that was just opened and that nothing else owns. If it should not be
-        // KVM, the version says so.
+        // SAFETY: a descriptor that was just opened and has no other owner. If it is not KVM, the
+        // version check says so.
         let kvm = unsafe { Kvm::from_raw_fd(fd) };
         match kvm.get_api_version() {
             v if v == KVM_API_VERSION as i32 => {}
@@ -69,7 +69,7 @@ impl Host {
                 return Err(Error::Lacks(name));
             }
         }
-        // Threads that make a VM later may not handle signals any more.
+        // Threads that make a VM later may not install signal handlers.
         super::kick::install_handler();
         Ok(Self { kvm: Arc::new(kvm), supported: Arc::default() })
     }
@@ -83,7 +83,7 @@ impl Host {
         Ok(self.supported.get_or_init(|| supported))
     }
 
-    /// What a guest on this host could find its CPU to have.
+    /// The CPU features that a guest on this host could find.
     ///
     /// # Errors
     /// [`Error::Call`].
@@ -94,15 +94,15 @@ impl Host {
         Ok(cpu::Features::of_this_host(self.supported()?))
     }
 
-    /// A VM with `ram` at guest-physical 0 and one vCPU, reset, and what CPU features KVM supports.
-    /// VM and vCPU live in the [`Vcpu`] and the [`DirtyLog`].
+    /// A VM with `ram` at guest-physical 0 and one vCPU, reset, with all CPU features that KVM
+    /// supports. The [`Vcpu`] and the [`DirtyLog`] own VM and vCPU.
     ///
     /// # Errors
-    /// [`Error::Call`] for whatever KVM would not do.
+    /// [`Error::Call`] for the call that KVM refused.
     pub fn create(&self, ram: &Arc<GuestRam>) -> Result<(Vcpu, DirtyLog, CpuId), Error> {
         thread::scope(|scope| {
             // KVM asks a virtual CPU for each of its features, which takes as long as making the
-            // VM. Neither needs the other.
+            // VM. Neither depends on the other.
             let asking = self.supported.get().is_none().then(|| {
                 let ask = || self.supported().map(drop);
                 thread::Builder::new().stack_size(ASK_STACK).spawn_scoped(scope, ask)
@@ -110,7 +110,7 @@ impl Host {
             let vm = Arc::new(self.kvm.create_vm().map_err(failed("create a VM"))?);
             let log = DirtyLog::new(Arc::clone(&vm), Arc::clone(ram))?;
             let fd = vm.create_vcpu(0).map_err(failed("create a vCPU"))?;
-            // Where there can be no thread, or it has come to nothing, that is found out here.
+            // If the thread could not start or failed, this reads the features.
             if let Some(Ok(asking)) = asking {
                 drop(asking.join());
             }
@@ -127,14 +127,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_without_kvm_is_told_so() {
+    fn a_host_without_kvm_is_reported() {
         let error = Host::open_at(Path::new("/nonexistent/kvm")).unwrap_err();
         assert!(matches!(error, Error::Missing(_)));
         assert!(error.to_string().contains("this host has no KVM"), "{error}");
     }
 
     #[test]
-    fn something_else_is_not_taken_for_kvm() {
+    fn another_device_is_not_mistaken_for_kvm() {
         assert!(matches!(
             Host::open_at(Path::new("/dev/null")),
             Err(Error::ApiVersion(_) | Error::NoPermission(_))

@@ -1,8 +1,8 @@
-//! Getting a vCPU thread out of the guest, from another thread.
+//! Makes a vCPU thread leave the guest, from another thread.
 //!
-//! A kick is never lost and costs a signal only if it must: `immediate_exit` ends a `KVM_RUN` that
-//! is about to begin, a signal one that has begun. The vCPU's side is [`Kick::enter`], whose order
-//! of stores and loads makes one of the two certain.
+//! A kick is never lost and sends a signal only if it must: `immediate_exit` ends a `KVM_RUN` that
+//! is about to begin, a signal one that has begun. [`Kick::enter`] is the vCPU's side: its order of
+//! stores and loads guarantees that one of the two takes effect.
 
 use kvm_bindings::kvm_run;
 use std::{
@@ -16,17 +16,17 @@ use std::{
 /// No thread is in the guest.
 const OUTSIDE: i32 = 0;
 
-/// One vCPU's handle for being kicked.
+/// A handle for kicking one vCPU.
 #[derive(Debug)]
 pub struct Kick {
     /// `immediate_exit` in the vCPU's `kvm_run` page.
     immediate_exit: AtomicPtr<AtomicU8>,
-    /// The thread that is in `KVM_RUN` or about to be, or [`OUTSIDE`].
+    /// The thread that is in `KVM_RUN` or about to enter it, or [`OUTSIDE`].
     inside: AtomicI32,
 }
 
 impl Kick {
-    /// A handle on the vCPU whose page is `run`.
+    /// A handle for the vCPU whose `kvm_run` page is `run`.
     ///
     /// # Safety
     /// `run` stays mapped for as long as the handle is used.
@@ -42,21 +42,21 @@ impl Kick {
         unsafe { &*self.immediate_exit.load(SeqCst) }
     }
 
-    /// Makes the vCPU leave the guest, or not enter it, if a thread is on its way. What it is to do
-    /// then must have been stored before.
+    /// Makes the vCPU leave the guest, or not enter it if a thread is about to. The caller must
+    /// have stored its request before.
     pub fn kick(&self) {
         self.immediate_exit().store(1, SeqCst);
         let thread = self.inside.load(SeqCst);
         if thread != OUTSIDE {
             // SAFETY: a thread of this process that was in KVM_RUN a moment ago; the handler does
-            // nothing. Should the thread have ended since, the call fails, which is fine: then
-            // there is nothing to kick.
+            // nothing. If the thread has ended since, the call fails, which is harmless: there is
+            // nothing to kick then.
             unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal()) };
         }
     }
 
-    /// Says that the calling thread is about to run the guest, and asks `wanted` whether something
-    /// else is wanted first. `false`: it is.
+    /// Announces that the calling thread is about to run the guest, and asks `wanted` whether other
+    /// work comes first. `false`: it does.
     pub(crate) fn enter(&self, thread: i32, wanted: impl FnOnce() -> bool) -> bool {
         self.inside.store(thread, SeqCst);
         self.immediate_exit().store(0, SeqCst);
@@ -67,18 +67,17 @@ impl Kick {
         true
     }
 
-    /// Says that the thread is back.
+    /// Announces that the thread has left the guest.
     pub(crate) fn leave(&self) {
         self.inside.store(OUTSIDE, SeqCst);
     }
 
-    /// Whether a thread is in the guest, or on its way into it or out of it.
+    /// Whether a thread is in the guest, or entering or leaving it.
     pub(crate) fn is_inside(&self) -> bool {
         self.inside.load(SeqCst) != OUTSIDE
     }
 
-    /// Makes the next `KVM_RUN` return before it enters the guest, having completed what the last
-    /// exit left open.
+    /// Makes the next `KVM_RUN` complete the last exit and return before it enters the guest.
     pub(super) fn exit_at_once(&self) {
         self.immediate_exit().store(1, SeqCst);
     }
@@ -88,7 +87,7 @@ pub(super) fn signal() -> libc::c_int {
     libc::SIGRTMIN()
 }
 
-/// Handles the signal of a kick, in all threads of the process.
+/// Installs the handler for the kick's signal, for all threads of the process.
 pub(super) fn install_handler() {
     static ONCE: Once = Once::new();
     extern "C" fn nothing(_: libc::c_int) {}

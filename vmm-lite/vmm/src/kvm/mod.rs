@@ -1,7 +1,7 @@
-//! KVM: the VM, its vCPU, what the vCPU holds, and the log of what it writes.
+//! KVM: the VM, its vCPU with its state, and the log of its writes.
 //!
-//! No interrupt controller and no timer is asked for: the guest needs none (see
-//! `vmm_lite_interface::doorbell`), and what is not there need not move.
+//! The VM has no interrupt controller and no timer: the guest needs none (see
+//! `vmm_lite_interface::doorbell`), and a device that does not exist has no state to move.
 
 mod alarm;
 pub mod cpu;
@@ -38,19 +38,19 @@ pub enum Error {
          kvm_intel` or `kvm_amd`; in a container, pass the device in)", .0.display()
     )]
     Missing(PathBuf),
-    /// The user may not use the KVM device.
+    /// The user has no permission to use the KVM device.
     #[error(
         "no permission to open {}: join the group that owns it (often `sudo usermod -aG kvm \
          $USER`, then log in again) or run as root", .0.display()
     )]
     NoPermission(PathBuf),
-    /// The device is there and cannot be opened.
+    /// The device exists but cannot be opened.
     #[error("cannot open {}", .0.display())]
     Open(PathBuf, #[source] io::Error),
-    /// Not the one stable API version.
+    /// The API version is not the stable one.
     #[error("KVM speaks API version {0}, vmm-lite needs 12")]
     ApiVersion(i32),
-    /// A capability that vmm-lite cannot do without.
+    /// A capability that vmm-lite requires is missing.
     #[error("this host's KVM lacks {0}")]
     Lacks(&'static str),
     /// A call failed.
@@ -58,16 +58,16 @@ pub enum Error {
     Call {
         /// What was tried.
         doing: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// Memory for it.
+    /// Memory for the VM cannot be had.
     #[error(transparent)]
     Memory(#[from] crate::memory::Error),
-    /// Something was tried out, and it came to something else than it should.
+    /// A measurement did not go as expected.
     #[error("KVM does not do what it should with code that was tried out: {0}")]
     Tried(String),
-    /// KVM fails at what every VM needs.
+    /// KVM fails at something that every VM needs.
     #[error(
         "this host's KVM fails its self-test, and would end a VM that runs here: {step} came to \
          {came_to}. Another kernel may help, or where this host is itself virtual or emulated \
@@ -76,10 +76,10 @@ pub enum Error {
     SelfTest {
         /// What was tried.
         step: &'static str,
-        /// What became of it.
+        /// The outcome.
         came_to: String,
     },
-    /// A vCPU state that this host does not take.
+    /// This host does not accept the vCPU state.
     #[error("the vCPU state has {0}")]
     State(&'static str),
 }

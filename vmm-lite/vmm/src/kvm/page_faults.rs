@@ -1,8 +1,9 @@
-//! How often the vCPU's second tables (shadow or nested) lacked a page, as KVM counts it.
+//! Counts how often the vCPU's second-level tables (shadow or nested) lacked a page, by KVM's
+//! statistics.
 //!
-//! A VM that has just been made has none of them: each page costs the guest some microseconds when
-//! it first touches it. Some KVMs fill in a page's neighbors too, which makes one such fault slower
-//! and saves others.
+//! A new VM's tables are empty: each page costs the guest some microseconds when it first touches
+//! it. Some KVMs fill in a page's neighbors too, which makes one such fault slower and saves
+//! others.
 
 use super::Error;
 use kvm_bindings::{KVMIO, kvm_stats_desc, kvm_stats_header};
@@ -20,26 +21,26 @@ use vmm_sys_util::{ioctl::ioctl, ioctl_io_nr};
 
 ioctl_io_nr!(KVM_GET_STATS_FD, KVMIO, 0xce);
 
-/// Of the vCPU: faults that KVM mended by filling in a table's entry, or by emulating the
-/// instruction. What it handed on to the guest is not among them.
+/// A counter of the vCPU: faults that KVM fixed by filling in a table's entry, or by emulating the
+/// instruction. It does not count faults that KVM passed to the guest.
 const FAULTS: &[&str] = &["pf_fixed", "pf_emulate"];
-/// Of the VM: pages that the second tables have.
+/// A counter of the VM: pages in the second-level tables.
 const PAGES: &[&str] = &["pages_4k", "pages_2m", "pages_1g"];
-/// More than any KVM has, of counters and of bytes in their names: what it says of itself is not
-/// believed beyond that.
+/// Upper bound for the number of counters and for the bytes in a name, above those of any KVM.
+/// Larger values are not trusted.
 const MOST: u32 = 1024;
 
-/// What came together so far.
+/// The counts so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Faults {
-    /// How often a page was lacking.
+    /// How often a page was missing.
     pub count: u64,
-    /// How many pages the tables have now. It can get less.
+    /// How many pages the tables have now. The number can shrink.
     pub pages: u64,
 }
 
 impl Faults {
-    /// What was added since `before`.
+    /// The increase since `before`.
     #[must_use]
     pub fn since(self, before: Self) -> Self {
         let count = self.count.saturating_sub(before.count);
@@ -55,16 +56,16 @@ pub struct PageFaults {
 }
 
 impl PageFaults {
-    /// Of `vcpu`, which must not be running, and its VM.
+    /// Counts for `vcpu`, which must not be running, and its VM.
     ///
     /// # Errors
     /// [`Error::Call`] where KVM has no binary statistics (before Linux 5.14), [`Error::Lacks`]
-    /// where they do not have these.
+    /// where these counters are missing.
     pub(super) fn of(vcpu: &VcpuFd, vm: &VmFd) -> Result<Self, Error> {
         Ok(Self { vcpu: Counters::of(vcpu, FAULTS)?, vm: Counters::of(vm, PAGES)? })
     }
 
-    /// What came together since the vCPU was made.
+    /// The counts since the vCPU was made.
     ///
     /// # Errors
     /// [`Error::Call`].
@@ -73,11 +74,11 @@ impl PageFaults {
     }
 }
 
-/// Counters of which the sum is wanted.
+/// Counters to be summed.
 #[derive(Debug)]
 struct Counters {
     file: File,
-    /// Where they are.
+    /// The counters' offsets.
     at: Vec<u64>,
 }
 
@@ -89,7 +90,7 @@ impl Counters {
         if fd < 0 {
             return Err(failed(io::Error::last_os_error()));
         }
-        // SAFETY: a descriptor that was just made and that nothing else owns.
+        // SAFETY: a descriptor that was just made and has no other owner.
         let file = unsafe { File::from_raw_fd(fd) };
         let at = places(&file, names).map_err(failed)?;
         if at.is_empty() {
@@ -108,7 +109,7 @@ impl Counters {
     }
 }
 
-/// Where the counters are that are looked for.
+/// Finds the offsets of the wanted counters.
 fn places(file: &File, names: &[&str]) -> io::Result<Vec<u64>> {
     let mut header = [0; size_of::<kvm_stats_header>()];
     file.read_exact_at(&mut header, 0)?;
@@ -133,7 +134,7 @@ fn places(file: &File, names: &[&str]) -> io::Result<Vec<u64>> {
     Ok(found)
 }
 
-/// The 32-bit number at a place.
+/// The 32-bit number at an offset.
 fn word(bytes: &[u8], at: usize) -> io::Result<u32> {
     let word = bytes.get(at..).and_then(|rest| rest.first_chunk());
     word.map(|word| u32::from_ne_bytes(*word)).ok_or(io::ErrorKind::InvalidData.into())

@@ -1,10 +1,10 @@
-//! Whether this host's KVM can run a VM that comes from elsewhere: tried with a VM that is made for
-//! that.
+//! Tests whether this host's KVM can run a VM that was captured elsewhere, with a VM made for the
+//! purpose.
 //!
-//! It runs a few instructions at CPL 3 from registers that the VMM has set, which ring the
-//! doorbell; it is captured, the state is applied, and it goes on from there. A KVM that cannot do
-//! this, as on some emulated CPUs, would end a VM with its first instruction after a move, when the
-//! source has given it up.
+//! It runs a few instructions at CPL 3 that ring the doorbell, from registers that the VMM has set;
+//! then it captures the state, applies it, and continues. A KVM that cannot do this, as on some
+//! emulated CPUs, would end a VM with its first instruction after a move, when the source has
+//! handed it over.
 
 use super::{Error, Exit, Host, failed, user_mode};
 use crate::memory::{GuestRam, PAGE};
@@ -16,11 +16,11 @@ const MEMORY: u64 = 2 << 20;
 const ROOT: u64 = 0x1000;
 const LAST_TABLE: u64 = 0x4000;
 const TSS: u64 = 0x6000;
-/// Behind it a map that opens all ports, for a KVM that ignores IOPL.
+/// The TSS, followed by an I/O bitmap that allows all ports, for a KVM that ignores IOPL.
 const TSS_SIZE: u32 = 104;
 const PORT_MAP: u32 = 8192 + 1;
 const CODE: u64 = 0xa000;
-/// What the code adds up each time.
+/// What the code adds in each pass.
 const STEP: u32 = 0x0102_0304;
 const STACK: usize = 128 << 10;
 
@@ -48,12 +48,13 @@ fn code() -> &'static [u8] {
     unsafe { std::slice::from_raw_parts(start, end.offset_from_unsigned(start)) }
 }
 
-/// A self-test that runs on a thread of its own, while its process makes a VM.
+/// A self-test that runs on its own thread while the process makes a VM.
 #[derive(Debug)]
 pub struct SelfTest(Result<thread::JoinHandle<Result<(), Error>>, Host>);
 
 impl SelfTest {
-    /// Waits for its end. No guest may run before that, and the process may not be confined.
+    /// Waits for the end of the test. Before that no guest may run, and the process may not be
+    /// confined.
     ///
     /// # Errors
     /// As [`Host::self_test`].
@@ -62,7 +63,7 @@ impl SelfTest {
             Ok(thread) => thread
                 .join()
                 .unwrap_or(Err(Error::SelfTest { step: "the test", came_to: "a panic".into() })),
-            // There could be no thread.
+            // The host refused the thread.
             Err(host) => host.self_test(),
         }
     }
@@ -77,10 +78,10 @@ impl Host {
         SelfTest(thread.spawn(move || host.self_test()).map_err(|_| self.clone()))
     }
 
-    /// Tries whether VMs that were captured go on here. It takes about as long as making a VM.
+    /// Tests whether captured VMs continue on this host. It takes about as long as making a VM.
     ///
     /// # Errors
-    /// [`Error::SelfTest`] if one would not; [`Error::Call`] for what KVM would not do.
+    /// [`Error::SelfTest`] if one would not; [`Error::Call`] for a call that KVM refused.
     pub fn self_test(&self) -> Result<(), Error> {
         fail_point!("kvm.self-test", else return Err(Error::SelfTest { step: "code at CPL \
             3", came_to: "an injected failure".into() }));
@@ -113,7 +114,7 @@ fn expect(step: &'static str, exit: Exit, value: u32) -> Result<(), Error> {
     }
 }
 
-/// Tables, TSS and code.
+/// Writes tables, TSS and code.
 fn fill(ram: &GuestRam) -> Result<(), Error> {
     // Present, writable, for CPL 3, accessed, dirty.
     const ENTRY: u64 = 0x67;
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn another_end_says_what_came_of_which_step() {
+    fn an_unexpected_exit_is_reported_with_its_step() {
         for exit in [
             Exit::TripleFault,
             Exit::Halted,

@@ -1,4 +1,4 @@
-//! Everything a vCPU holds, captured and applied.
+//! The complete state of a vCPU, captured and applied.
 
 use super::{Error, Vcpu, cpu::XCR0_MAX, failed, vcpu::Left};
 use kvm_bindings::{
@@ -8,11 +8,10 @@ use kvm_bindings::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What `KVM_RUN` can hand over and take by itself.
+/// Registers that `KVM_RUN` can return and accept by itself.
 pub(super) const SYNC_ALL: u32 = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
 
-/// What KVM says of the events that it hands over: pending NMI, interrupt shadow and SMM are in
-/// them.
+/// Flags of the events that `KVM_RUN` returns: they include pending NMI, interrupt shadow and SMM.
 const EVENTS_VALID: u32 =
     KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM;
 
@@ -41,23 +40,23 @@ pub struct Msr {
     pub value: u64,
 }
 
-/// Everything a vCPU holds, in KVM's own (stable) types. Without an interrupt controller in the
-/// kernel there is no MP state but "runnable", and each call that is left out is nine microseconds
-/// less of blackout on either side (on a KVM without hardware virtualization).
+/// The complete state of a vCPU, in KVM's own (stable) types. Without an interrupt controller in
+/// the kernel there is no MP state but "runnable", and each call that is omitted saves nine
+/// microseconds of blackout on either side (on a KVM without hardware virtualization).
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct VcpuState {
     /// General purpose registers.
     pub regs: kvm_regs,
     /// Control and segment registers.
     pub sregs: kvm_sregs,
-    /// Exceptions under way.
+    /// Exceptions in progress.
     pub events: kvm_vcpu_events,
     /// Extended control registers.
     pub xcrs: kvm_xcrs,
     /// x87, SSE, AVX, AVX-512: KVM's XSAVE area without the zeros at its end.
     #[serde(with = "serde_bytes")]
     pub xsave: Vec<u8>,
-    /// The MSRs this host has of those that matter.
+    /// Those of the relevant MSRs that this host has.
     pub msrs: Vec<Msr>,
 }
 
@@ -69,8 +68,7 @@ pub struct InvariantVcpuState {
 }
 
 impl Vcpu {
-    /// Reads what is not going to change any more, so that a capture need not. For a guest that is
-    /// at CPL 3.
+    /// Reads the invariant state, so that a capture need not. For a guest at CPL 3.
     ///
     /// # Errors
     /// [`Error::Call`].
@@ -91,14 +89,14 @@ impl Vcpu {
         Ok(InvariantVcpuState { xcrs: self.fd.get_xcrs().map_err(failed("read the XCRs"))?, msrs })
     }
 
-    /// Has the next `KVM_RUN` take the registers, if there are some for it.
+    /// Makes the next `KVM_RUN` accept the registers, if some are pending.
     pub(super) fn give(&mut self) {
         let given = std::mem::take(&mut self.given);
         self.fd.get_kvm_run().kvm_dirty_regs = if given { SYNC_ALL.into() } else { 0 };
     }
 
-    /// Has KVM take and hand over registers, and complete what the last exit left open, without a
-    /// step into the guest.
+    /// Makes KVM accept and return registers and complete the last exit, without entering the
+    /// guest.
     pub(super) fn settle(&mut self, doing: &'static str) -> Result<(), Error> {
         self.give();
         self.kick_handle().exit_at_once();
@@ -106,7 +104,7 @@ impl Vcpu {
         interrupted(ran, doing)
     }
 
-    /// The system registers, of a guest that does not run.
+    /// The system registers of a guest that does not run.
     ///
     /// # Errors
     /// [`Error::Call`].
@@ -114,7 +112,7 @@ impl Vcpu {
         self.fd.get_sregs().map_err(failed("read the system registers"))
     }
 
-    /// Sets that much of a state that is to be [applied](Self::apply), unless it is set.
+    /// Sets the invariant part of a state that is to be [applied](Self::apply), unless it is set.
     ///
     /// # Errors
     /// As [`apply`](Self::apply).
@@ -135,7 +133,7 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Captures for a [`capture`](Self::capture) that may follow before the guest runs again.
+    /// Captures early for a [`capture`](Self::capture) that may follow before the guest runs again.
     ///
     /// # Errors
     /// [`Error::Call`].
@@ -146,8 +144,8 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Completes what the last exit left open (an `out` whose instruction KVM has not stepped over
-    /// yet) and captures.
+    /// Completes the last exit (KVM may not have stepped over the instruction of an `out` yet) and
+    /// captures.
     ///
     /// # Errors
     /// [`Error::Call`].
@@ -171,14 +169,14 @@ impl Vcpu {
         })
     }
 
-    /// The general purpose registers as the guest will go on with them. The other registers are
-    /// handed over with them.
+    /// The general purpose registers with which the guest will continue. KVM returns the other
+    /// registers with them.
     fn final_regs(&mut self) -> Result<kvm_regs, Error> {
         let mut regs = self.fd.sync_regs().regs;
         match (self.left, self.completed) {
             (Left::Registers, _) => return Ok(regs),
-            // A call of KVM's less, which is 20 µs on one without hardware virtualization: the same
-            // instruction comes to the same.
+            // This omits a call of KVM, which takes 20 µs on one without hardware virtualization:
+            // the same instruction has the same effect.
             (Left::RegistersAtOut, Some((at, next))) if at == regs.rip => {
                 regs.rip = next;
                 return Ok(regs);
@@ -196,12 +194,12 @@ impl Vcpu {
         Ok(regs)
     }
 
-    /// Sets everything. When this returns the vCPU has taken it all, or is going to when it runs:
-    /// nothing is left that could fail then.
+    /// Sets the whole state. When this returns the vCPU has accepted it, or will when it runs:
+    /// nothing can fail then.
     ///
     /// # Errors
-    /// [`Error::State`] for what no guest of vmm-lite can have, [`Error::Call`] for what KVM
-    /// refuses.
+    /// [`Error::State`] for a state that no guest of vmm-lite can have, [`Error::Call`] for one
+    /// that KVM refuses.
     pub fn apply(&mut self, state: &VcpuState) -> Result<(), Error> {
         let xsave = padded(&state.xsave).ok_or(Error::State("too much FPU state"))?;
         let invariant = InvariantVcpuState { xcrs: state.xcrs, msrs: state.msrs.clone() };
@@ -217,21 +215,19 @@ impl Vcpu {
         if taken.is_some_and(|taken| state.is_taken_after(&taken)) {
             return Ok(());
         }
-        // The vCPU may have exited before for something that was left open; it is not the new
-        // state's.
+        // The vCPU's last exit may be incomplete; it does not belong to the new state.
         self.settle("set the registers")
     }
 }
 
 impl VcpuState {
-    /// Whether KVM, which has taken these system registers, cannot but take this state.
+    /// Whether KVM, which has accepted these system registers, is certain to accept this state.
     fn is_taken_after(&self, taken: &kvm_sregs) -> bool {
         let canonical = |address: u64| (address as i64) << 16 >> 16 == address as i64;
         let mut sregs = self.sregs;
         let bases = [sregs.fs.base, sregs.gs.base];
         (sregs.fs.base, sregs.gs.base, sregs.cr2) = (taken.fs.base, taken.gs.base, taken.cr2);
-        // What is under way must be nothing; what is left of an exception that is over is no
-        // matter.
+        // No exception may be in progress; the remains of a finished one do not matter.
         let kvm_vcpu_events { exception, flags, .. } = self.events;
         let nothing = kvm_vcpu_events { exception, flags, ..kvm_vcpu_events::default() };
         sregs == *taken
@@ -268,7 +264,7 @@ impl InvariantVcpuState {
     }
 }
 
-/// The bytes of an XSAVE area up to the last that is not zero.
+/// The bytes of an XSAVE area up to the last non-zero one.
 fn trimmed(xsave: &kvm_xsave) -> Vec<u8> {
     let words = xsave.region.iter().rposition(|&w| w != 0).map_or(0, |last| last + 1);
     let mut bytes = vec![0; 4 * words];
@@ -279,7 +275,7 @@ fn trimmed(xsave: &kvm_xsave) -> Vec<u8> {
     bytes
 }
 
-/// Undoes [`trimmed`]; `None` for what cannot have come from it.
+/// Undoes [`trimmed`]; `None` for bytes that it cannot have returned.
 fn padded(bytes: &[u8]) -> Option<kvm_xsave> {
     let mut xsave = kvm_xsave::default();
     let mut area = [0; 4096];
@@ -290,7 +286,7 @@ fn padded(bytes: &[u8]) -> Option<kvm_xsave> {
     Some(xsave)
 }
 
-/// The only right outcome of a run that was told to exit at once.
+/// The only valid outcome of a run that was told to exit at once.
 fn interrupted(ran: Result<(), kvm_ioctls::Error>, doing: &'static str) -> Result<(), Error> {
     match ran {
         Err(e) if e.errno() == libc::EINTR => Ok(()),
@@ -314,7 +310,7 @@ mod tests {
             xsave: Vec::new(),
             msrs: Vec::new(),
         };
-        // What a program changes, and what an exception that is over leaves.
+        // Values that a program changes, and that a finished exception leaves.
         state.sregs.fs.base = 0x7fff_ffff_f000;
         state.sregs.gs.base = 0xffff_8000_0000_0000;
         state.sregs.cr2 = 0x1234;

@@ -1,4 +1,4 @@
-//! The registers of 64-bit code at CPL 3 that the VMM itself has run.
+//! Registers for 64-bit code at CPL 3 that the VMM itself runs.
 
 use kvm_bindings::{kvm_dtable, kvm_segment, kvm_sregs};
 
@@ -7,16 +7,16 @@ use kvm_bindings::{kvm_dtable, kvm_segment, kvm_sregs};
 const CR0: u64 = 0x8001_0033;
 /// PAE, OSFXSR, OSXMMEXCPT, FSGSBASE, OSXSAVE.
 const CR4: u64 = 1 << 5 | 1 << 9 | 1 << 10 | 1 << 16 | 1 << 18;
-/// Long mode, active, and pages that cannot be executed.
+/// Long mode, active, and no-execute pages.
 const EFER: u64 = 1 << 8 | 1 << 10 | 1 << 11;
 
-/// The flags with which guests run at CPL 3. IOPL 3: `out` asks no TSS for its map of ports. A KVM
-/// without hardware virtualization takes no notice and asks it all the same; some emulated CPUs
-/// take a TSS that is busy, as that of a CPU that runs is, for none.
+/// The flags with which guests run at CPL 3. With IOPL 3, `out` does not consult the I/O bitmap of
+/// the TSS. A KVM without hardware virtualization ignores IOPL and consults it; some emulated CPUs
+/// reject a TSS that is marked busy, as that of a running CPU is.
 pub(super) const RFLAGS: u64 = 3 << 12 | 2;
 
 /// System registers for code that runs with the tables at `root` and has the TSS at `tss` of
-/// `tss_size` bytes. It has no handler for any fault: one ends the run with
+/// `tss_size` bytes. It has no fault handlers: a fault ends the run with
 /// [`Exit::TripleFault`](super::Exit::TripleFault).
 pub(super) fn sregs(mut sregs: kvm_sregs, root: u64, tss: u64, tss_size: u32) -> kvm_sregs {
     let code = kvm_segment {

@@ -1,4 +1,4 @@
-//! The vCPU: entering the guest, and why it came back.
+//! The vCPU: entering the guest, and why it exited.
 
 use super::{
     Error, InvariantVcpuState, Kick, PageFaults, VcpuState, cpu, entry, failed,
@@ -18,7 +18,7 @@ ioctl_iow_nr!(KVM_SET_DEVICE_ATTR, KVMIO, 0xe1, kvm_device_attr);
 /// Why the guest stopped running.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Exit {
-    /// Someone [kicked](Kick::kick) the vCPU, or a signal came.
+    /// A [kick](Kick::kick) or a signal arrived.
     Kicked,
     /// `out` of a value of `size` bytes.
     PortWrite {
@@ -26,7 +26,7 @@ pub enum Exit {
         port: u16,
         /// 1, 2 or 4; more for a string of them.
         size: usize,
-        /// The value, if it is no string.
+        /// The value, unless it is a string.
         value: u32,
     },
     /// `in`.
@@ -34,7 +34,7 @@ pub enum Exit {
         /// The port.
         port: u16,
     },
-    /// A read outside RAM, to be answered with [`Vcpu::answer_read`].
+    /// A read outside RAM. [`Vcpu::answer_read`] answers it.
     MmioRead {
         /// Guest-physical address.
         address: u64,
@@ -52,54 +52,54 @@ pub enum Exit {
     },
     /// `hlt`.
     Halted,
-    /// A fault in a fault in a fault.
+    /// A triple fault.
     TripleFault,
-    /// KVM cannot run what the guest tries, such as an instruction that it cannot emulate.
+    /// KVM cannot run the guest's code, such as an instruction that it cannot emulate.
     Cannot {
-        /// What KVM said.
+        /// KVM's reason.
         what: String,
-        /// Where the guest was.
+        /// The guest's instruction pointer.
         rip: u64,
     },
 }
 
-/// What an exit leaves for a capture.
+/// What the last exit left for a capture.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Left {
     /// Nothing, or something that only KVM can complete.
     Unknown,
-    /// The registers, handed over.
+    /// The registers, as returned by the exit.
     Registers,
-    /// The registers, as they are before or after the `out` for which the guest exited: which
-    /// depends on how KVM comes by it.
+    /// The registers, from before or after the `out` for which the guest exited: which one depends
+    /// on how KVM handled it.
     RegistersAtOut,
 }
 
-/// A vCPU, and through it the VM.
+/// A vCPU, which keeps the VM alive.
 pub struct Vcpu {
     pub(super) fd: VcpuFd,
-    /// MSRs worth capturing that this host has.
+    /// MSRs to capture, of those that this host has.
     pub(super) msrs: Vec<u32>,
-    /// What a capture need not read, because it has been and does not change.
+    /// State that a capture need not read: it was read before and does not change.
     pub(super) invariant: Option<InvariantVcpuState>,
-    /// What has been set since the guest last ran.
+    /// What was set since the guest last ran.
     pub(super) set: Option<InvariantVcpuState>,
-    /// System registers that KVM has taken for this guest, if it has.
+    /// System registers that KVM has accepted for this guest, if it has.
     pub(super) taken: Option<kvm_sregs>,
-    /// Whether `KVM_RUN` is to take the registers that it finds in its page.
+    /// Whether `KVM_RUN` is to accept the registers in its page.
     pub(super) given: bool,
     /// What was captured since the guest last ran.
     pub(super) captured: Option<VcpuState>,
     /// What the last exit left behind.
     pub(super) left: Left,
-    /// An `out` that KVM has completed: where the guest was when it exited for it, and where it
-    /// went on.
+    /// An `out` that KVM has completed: the instruction pointer when the guest exited for it, and
+    /// the one at which it continued.
     pub(super) completed: Option<(u64, u64)>,
     kick: Arc<Kick>,
-    /// `None` where KVM does not count them.
+    /// `None` where KVM does not count page faults.
     page_faults: Option<Arc<PageFaults>>,
     _vm: Arc<VmFd>,
-    /// The guest's memory, which must not go away under it.
+    /// The guest's memory, which must outlive the VM.
     _ram: Arc<GuestRam>,
 }
 
@@ -172,14 +172,14 @@ impl Vcpu {
         Arc::clone(&self.kick)
     }
 
-    /// The count of its page faults, where KVM has one.
+    /// The counter of its page faults, where KVM has one.
     #[must_use]
     pub fn page_faults(&self) -> Option<Arc<PageFaults>> {
         self.page_faults.clone()
     }
 
-    /// Has each exit hand over the registers, for a capture that is near; it costs a microsecond or
-    /// two an exit.
+    /// Makes each exit return the registers, for a capture that is near; it costs a microsecond or
+    /// two for each exit.
     pub fn hand_over_registers(&mut self, near: bool) {
         self.fd.get_kvm_run().kvm_valid_regs = if near { SYNC_ALL.into() } else { 0 };
     }
@@ -236,9 +236,9 @@ impl Vcpu {
         Ok(Exit::Cannot { what, rip })
     }
 
-    /// Runs code of the VMM's own until it exits of its own accord. Any signal to this thread ends
-    /// KVM_RUN, such as the one by which glibc has all threads change their user, and says nothing
-    /// about the code.
+    /// Runs code of the VMM's own until it exits by itself. Any signal to this thread ends KVM_RUN,
+    /// such as the one by which glibc makes all threads change their user, and says nothing about
+    /// the code.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -253,7 +253,7 @@ impl Vcpu {
     }
 
     fn internal_error(&mut self) -> String {
-        // SAFETY: the exit reason says that this is the union's field; it has only integers.
+        // SAFETY: the exit reason selects this field of the union; it has only integers.
         let suberror = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.internal.suberror };
         match suberror {
             1 => "an instruction that KVM cannot emulate (SSE or AVX at CPL 0, on a host without \
@@ -265,7 +265,8 @@ impl Vcpu {
 
     /// Answers the [`Exit::MmioRead`] that `run` last returned.
     pub fn answer_read(&mut self, data: &[u8]) {
-        // SAFETY: the exit was an MMIO read, so that this is the union's field; it has only bytes.
+        // SAFETY: the exit was an MMIO read, which selects this field of the union; it has only
+        // bytes.
         let mmio = unsafe { &mut self.fd.get_kvm_run().__bindgen_anon_1.mmio };
         let n = data.len().min(8);
         mmio.data[..n].copy_from_slice(&data[..n]);
@@ -278,8 +279,8 @@ impl std::fmt::Debug for Vcpu {
     }
 }
 
-/// Makes the guest's TSC the host's, so that both sides of the control page's clock read the same
-/// counter. Where the attribute is not there (kvm-pvm), it is so anyway.
+/// Makes the guest's TSC equal to the host's, so that both sides of the control page's clock read
+/// the same counter. Where the attribute is missing (kvm-pvm), they are equal anyway.
 fn use_host_tsc(fd: &VcpuFd) {
     let offset: i64 = 0;
     let attr = kvm_device_attr {
@@ -295,7 +296,7 @@ fn use_host_tsc(fd: &VcpuFd) {
     }
 }
 
-/// What the first run that was not interrupted came to, or the last of very many.
+/// The first result that was not an interruption, or the last of very many.
 fn until_not_kicked(mut run: impl FnMut() -> Result<Exit, Error>) -> Result<Exit, Error> {
     const ATTEMPTS: usize = 10_000;
     for _ in 1..ATTEMPTS {
