@@ -1,4 +1,4 @@
-//! Telling the network where a guest is now (rule R5), without waiting for the guest.
+//! Announces the guest's location to the network (rule R5), without waiting for the guest.
 
 use super::tap::VNET_HEADER;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,8 +10,8 @@ const BROADCAST: [u8; 6] = [0xff; 6];
 const SHORTEST: usize = 60;
 
 /// The frames that announce a guest, each with an empty virtio-net header: gratuitous ARP as a
-/// request and as a reply if the address is known to be an IPv4 one (hosts differ in which they
-/// listen to), else a reverse ARP, which teaches switches the way and says nothing of addresses.
+/// request and as a reply if the guest has a known IPv4 address (hosts differ in which they
+/// accept), else a reverse ARP, which updates switches and names no addresses.
 #[must_use]
 pub fn announcements(mac: [u8; 6], ip: Option<IpAddr>) -> Vec<Vec<u8>> {
     match ip {
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gratuitous_arp_is_one() {
+    fn a_known_address_is_announced_by_gratuitous_arp() {
         let mac = [2, 0, 0, 0, 0, 9];
         let frames = announcements(mac, Some("10.0.0.2".parse().unwrap()));
         let request = &frames[0][VNET_HEADER..];

@@ -1,7 +1,7 @@
 //! The guest's clock: the TSC scaled to nanoseconds, published in the control page.
 //!
-//! Monotonic time goes on through pauses and moves and never back (rule R6); it is rebased only
-//! while the vCPU is stopped.
+//! Monotonic time continues through pauses and moves and never goes back (rule R6); the clock is
+//! rebased only while the vCPU is stopped.
 
 use serde::{Deserialize, Serialize};
 use std::{
@@ -14,7 +14,7 @@ use vmm_lite_interface::control::PvClock;
 /// The host's (and guest's) time stamp counter.
 #[must_use]
 pub fn tsc() -> u64 {
-    // SAFETY: every x86-64 CPU has `rdtsc`, and Linux lets programs use it.
+    // SAFETY: every x86-64 CPU has `rdtsc`, and Linux permits it to programs.
     unsafe { _rdtsc() }
 }
 
@@ -29,24 +29,24 @@ pub struct Clock {
     wall_offset_ns: u64,
 }
 
-/// What of a clock moves.
+/// The clock's state that is captured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ClockState {
-    /// The guest's monotonic time when it was captured.
+    /// The guest's monotonic time at the capture.
     pub mono_ns: u64,
-    /// Its wall clock's distance from that.
+    /// The offset of its wall clock from that.
     pub wall_offset_ns: u64,
 }
 
 impl Clock {
-    /// A clock that starts at zero now, on a host whose TSC has `tsc_hz` ticks a second.
+    /// A clock that starts at zero now, on a host whose TSC has `tsc_hz` ticks per second.
     #[must_use]
     pub fn start(tsc_hz: u64) -> Self {
         let mult = ((1_000_000_000_u128 << 32) / u128::from(tsc_hz.max(1))) as u64;
         Self { tsc_hz, mult, tsc_base: tsc(), mono_base_ns: 0, wall_offset_ns: unix_ns() }
     }
 
-    /// The guest's monotonic time at the counter's value `tsc`.
+    /// The guest's monotonic time at the counter value `tsc`.
     #[must_use]
     pub fn at(&self, tsc: u64) -> u64 {
         let ticks = tsc.saturating_sub(self.tsc_base);
@@ -59,28 +59,28 @@ impl Clock {
         self.at(tsc())
     }
 
-    /// How long until the guest's monotonic time is `deadline_ns`, in ns; `None` for `u64::MAX`,
+    /// The time in ns until the guest's monotonic time is `deadline_ns`; `None` for `u64::MAX`,
     /// which never comes.
     #[must_use]
     pub fn until(&self, deadline_ns: u64) -> Option<u64> {
         (deadline_ns != u64::MAX).then(|| deadline_ns.saturating_sub(self.now()))
     }
 
-    /// The counter's value `after` from now.
+    /// The counter value `after` from now.
     #[must_use]
     pub fn tsc_in(&self, after: Duration) -> u64 {
         let ticks = after.as_nanos().saturating_mul(u128::from(self.tsc_hz)) / 1_000_000_000;
         tsc().saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX))
     }
 
-    /// What moves.
+    /// The clock's state.
     #[must_use]
     pub fn capture(&self) -> ClockState {
         ClockState { mono_ns: self.now(), wall_offset_ns: self.wall_offset_ns }
     }
 
-    /// Goes on from a captured clock, `away` after it was captured. The wall clock follows this
-    /// host's, unless that would put it back.
+    /// Continues a captured clock, `away` after its capture. The wall clock follows this host's,
+    /// unless that would set it back.
     pub fn apply(&mut self, state: ClockState, away: Duration) {
         self.tsc_base = tsc();
         self.mono_base_ns = state.mono_ns.saturating_add(away.as_nanos() as u64);
@@ -88,7 +88,7 @@ impl Clock {
         self.wall_offset_ns = state.wall_offset_ns.max(here);
     }
 
-    /// Writes it where the guest reads it. The caller marks the page.
+    /// Writes it to the control page for the guest. The caller marks the page.
     pub fn publish(&self, to: &PvClock) {
         to.tsc_base.store(self.tsc_base, Relaxed);
         to.mono_base_ns.store(self.mono_base_ns, Relaxed);

@@ -1,9 +1,9 @@
-//! The console: the rings in the control page on the guest's side, this process's standard streams
-//! and attached clients on the other.
+//! The console: rings in the control page on the guest's side, this process's standard streams and
+//! attached clients on the other.
 //!
-//! The guest is never made to wait for an attached client: those read from a bounded history and
-//! are told what they missed. Standard output does hold the guest back when nobody reads it, as it
-//! would any program; what was not written yet then stays in the ring and moves with the guest.
+//! The guest never waits for an attached client: clients read from a bounded history and are told
+//! how much they missed. Standard output does block the guest while its reader is slow, as it would
+//! any program; unwritten output then stays in the ring and is part of the VM's state.
 
 mod rings;
 
@@ -21,15 +21,14 @@ use std::{
     time::Duration,
 };
 
-/// How much output is kept for those who attach later.
+/// How much output is kept for clients that attach later.
 pub const HISTORY: usize = 64 << 10;
-/// How much input is taken before the one who sends it has to wait.
+/// How much input is accepted before its sender has to wait.
 const INPUT: usize = 4096;
-/// What a pipe takes without blocking once poll says it is writable.
+/// What a pipe accepts without blocking once poll reports it writable.
 const CHUNK: usize = libc::PIPE_BUF;
 
-/// The other side of the rings, shared by the vCPU thread, whoever feeds input, and attached
-/// clients.
+/// The other side of the rings, shared by the vCPU thread, input threads, and attached clients.
 #[derive(Debug, Default)]
 pub struct Console {
     output: Mutex<Output>,
@@ -37,7 +36,7 @@ pub struct Console {
     input: Mutex<Input>,
     has_input: AtomicBool,
     input_taken: Condvar,
-    /// Output that had to wait, as there was too much of it.
+    /// Output that had to wait because of the rate limit.
     pub(crate) held: HeldBack,
 }
 
@@ -45,7 +44,7 @@ pub struct Console {
 struct Output {
     to: Option<OwnedFd>,
     history: VecDeque<u8>,
-    /// Bytes ever printed; the history holds the last of them.
+    /// Bytes printed in total; the history holds the last of them.
     total: u64,
     closed: bool,
 }
@@ -59,16 +58,16 @@ struct Input {
 /// A piece of the console's output.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Piece {
-    /// How many bytes ended before it that are lost to this reader.
+    /// How many bytes before it are lost to this reader.
     pub missed: u64,
     /// The bytes.
     pub bytes: Vec<u8>,
-    /// Where to read on.
+    /// The position at which to read on.
     pub next: u64,
 }
 
 impl Console {
-    /// A console that prints to `to` as well as to its history.
+    /// A console that prints to `to` and to its history.
     #[must_use]
     pub fn new(to: Option<OwnedFd>) -> Self {
         let console = Self::default();
@@ -84,7 +83,7 @@ impl Console {
         self.input.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Prints as much as can be without blocking; how much that was.
+    /// Prints as much as possible without blocking; returns how much.
     fn print(&self, bytes: &[u8]) -> usize {
         let mut output = self.output();
         let written = match output.to.as_ref().map(|to| write_ready(to.as_fd(), bytes)) {
@@ -107,13 +106,13 @@ impl Console {
         written
     }
 
-    /// The descriptor that holds the guest back, to be polled for writing.
+    /// The descriptor whose reader the guest waits for, to be polled for writing.
     #[must_use]
     pub fn blocked_on(&self) -> Option<i32> {
         self.output().to.as_ref().map(AsRawFd::as_raw_fd)
     }
 
-    /// Says that nothing will be printed any more; readers see the end.
+    /// Ends the output: nothing more will be printed, and readers see the end.
     pub fn close(&self) {
         self.output().closed = true;
         self.printed.notify_all();
@@ -121,8 +120,8 @@ impl Console {
         self.input_taken.notify_all();
     }
 
-    /// What was printed from byte number `from` on (0: as far back as the history goes), waiting
-    /// for it at most `timeout`. `None` when there will be no more.
+    /// What was printed from byte number `from` on (0: as far back as the history goes); waits for
+    /// it at most `timeout`. `None` after the end of the output.
     #[must_use]
     pub fn read(&self, from: u64, timeout: Duration) -> Option<Piece> {
         let output = self.output();
@@ -140,19 +139,19 @@ impl Console {
         Some(Piece { missed: start.saturating_sub(from), bytes, next: output.total })
     }
 
-    /// Bytes ever printed.
+    /// Bytes printed in total.
     #[must_use]
     pub fn printed(&self) -> u64 {
         self.output().total
     }
 
-    /// Hands input to the guest, waiting while it takes none. The caller nudges the vCPU after each
-    /// call. `false` when the console is closed.
+    /// Passes input to the guest, and waits while it accepts none. The caller nudges the vCPU after
+    /// each call. `false` when the console is closed.
     pub fn feed(&self, bytes: &[u8], nudge: impl FnMut()) -> bool {
         self.feed_unless(bytes, &AtomicBool::new(false), nudge)
     }
 
-    /// As [`feed`](Self::feed); gives up, and returns `false`, when `gone` is set. After setting it
+    /// As [`feed`](Self::feed); stops, and returns `false`, when `gone` is set. After setting it
     /// call [`look_again`](Self::look_again).
     pub fn feed_unless(&self, bytes: &[u8], gone: &AtomicBool, mut nudge: impl FnMut()) -> bool {
         let mut rest = bytes;
@@ -175,14 +174,14 @@ impl Console {
         true
     }
 
-    /// Wakes all who wait in [`feed_unless`](Self::feed_unless), to see whether they are gone.
+    /// Wakes all threads in [`feed_unless`](Self::feed_unless), so that they check `gone`.
     pub fn look_again(&self) {
-        // Locked, so that nobody is between the look and the wait.
+        // Locked, so that no thread is between its check and its wait.
         let _input = self.input();
         self.input_taken.notify_all();
     }
 
-    /// Says that no input will come any more.
+    /// Ends the input: no more will come.
     pub fn end_input(&self, nudge: impl FnOnce()) {
         self.input().ended = true;
         self.input_taken.notify_all();
@@ -190,15 +189,15 @@ impl Console {
         nudge();
     }
 
-    /// Whether there is input for the guest that it has not been given.
+    /// Whether there is input that the guest has not got yet.
     #[must_use]
     pub fn has_input(&self) -> bool {
         self.has_input.load(SeqCst)
     }
 }
 
-/// Writes what `to` takes without blocking, although the descriptor itself (which we share with
-/// others) may be a blocking one.
+/// Writes what `to` accepts without blocking, although the descriptor itself (which other processes
+/// may share) may be a blocking one.
 fn write_ready(to: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     let mut written = 0;
     while written < bytes.len() && is_writable(to)? {
@@ -222,7 +221,7 @@ fn is_writable(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
     // SAFETY: one valid entry; the result is checked.
     match unsafe { libc::poll(&raw mut poll, 1, 0) } {
-        // With an error or a hangup the write will say which.
+        // After an error or a hangup the write returns which one it was.
         n if n >= 0 => Ok(poll.revents != 0),
         _ => match io::Error::last_os_error() {
             e if e.kind() == io::ErrorKind::Interrupted => Ok(false),
@@ -238,7 +237,7 @@ mod tests {
     const NOW: Duration = Duration::ZERO;
 
     #[test]
-    fn late_readers_learn_what_they_missed() {
+    fn late_readers_learn_how_much_they_missed() {
         let console = Console::new(None);
         assert_eq!(console.print(&[1; HISTORY]), HISTORY);
         console.print(&[2; 100]);

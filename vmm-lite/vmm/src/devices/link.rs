@@ -1,8 +1,8 @@
-//! Waiting for a network device to carry packets.
+//! Waits until a network device carries packets.
 //!
-//! A TAP that was just opened has its carrier, but the kernel puts its transmit queue to work
-//! later, by up to a second (link events are handled once a second at most), and drops what is sent
-//! through it until then. A guest that arrives here must not depend on that.
+//! A TAP that was just opened has its carrier, but the kernel activates its transmit queue later,
+//! by up to a second (link events are handled once a second at most), and until then drops what is
+//! sent through it. A guest that arrives here must not depend on that.
 
 use super::tap::Tap;
 use nix::sys::socket::{
@@ -14,14 +14,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Waits until packets go through `tap` to the guest, at most `timeout`; whether they do. They do
-/// not while it is set down.
+/// Waits until packets pass through `tap` to the guest, at most `timeout`; returns whether they do.
+/// They do not while the device is set down.
 ///
 /// # Errors
 /// What the host says.
 pub fn wait_running(tap: &Tap, timeout: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + timeout;
-    // From before the first look on, so that none is missed.
+    // Listens from before the first check on, so that no change is missed.
     let events = Listening::to(tap.events()?)?;
     loop {
         if tap.running()? {
@@ -33,15 +33,15 @@ pub fn wait_running(tap: &Tap, timeout: Duration) -> io::Result<bool> {
         }
         let mut poll = libc::pollfd { fd: events.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let left = left.as_millis().clamp(1, i32::MAX as u128) as i32;
-        // SAFETY: one valid entry; whatever the outcome, the flags are looked at again.
+        // SAFETY: one valid entry; whatever the outcome, the flags are checked again.
         unsafe { libc::poll(&raw mut poll, 1, left) };
-        // What the events say does not matter, only that there were some.
+        // The events' content does not matter, only that there were some.
         let mut buffer = [0; 8192];
         while recv(events.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT).is_ok() {}
     }
 }
 
-/// A socket for changes of the links of this network namespace, of which it hears none yet.
+/// A socket for link changes in this network namespace. It does not receive any yet.
 pub(super) fn events() -> io::Result<OwnedFd> {
     let fd = socket(
         AddressFamily::Netlink,
@@ -53,7 +53,7 @@ pub(super) fn events() -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// A socket that hears of changes until this is dropped.
+/// A socket that receives changes until this is dropped.
 struct Listening<'s>(&'s OwnedFd);
 
 impl<'s> Listening<'s> {
@@ -65,14 +65,15 @@ impl<'s> Listening<'s> {
 
 impl Drop for Listening<'_> {
     fn drop(&mut self) {
-        // What it goes on to hear is thrown away when it is full, and by the next who listens.
+        // The kernel discards further events when the socket is full, and the next listener
+        // discards the rest.
         let _ = membership(self.0, libc::NETLINK_DROP_MEMBERSHIP);
     }
 }
 
 fn membership(socket: &OwnedFd, what: libc::c_int) -> io::Result<()> {
     let group = libc::RTNLGRP_LINK as libc::c_int;
-    // SAFETY: a valid integer of the size that is said.
+    // SAFETY: a valid integer of the stated size.
     let r = unsafe {
         let size = size_of_val(&group) as libc::socklen_t;
         libc::setsockopt(

@@ -1,8 +1,8 @@
-//! What the guest talks to: the control page with its clock and console, and the network device.
+//! The guest's devices: the control page with its clock and console, and the network device.
 //!
-//! All of it runs on the vCPU thread, when the guest has rung the doorbell. What the guest writes
-//! is checked before it is used; a guest that breaks a rule ends with a [`Violation`] that names
-//! it, and the VMM goes on to say so.
+//! The vCPU thread serves all of them when the guest rings the doorbell. It checks what the guest
+//! writes before it uses it; a guest that breaks a rule ends with a [`Violation`] that names it,
+//! and the VMM reports it.
 
 pub mod arp;
 pub mod clock;
@@ -13,7 +13,7 @@ pub mod rate;
 pub mod tap;
 pub mod throttle;
 
-/// What a guest did that no guest may do. It ends for it.
+/// A rule that the guest broke. The guest ends because of it.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 pub enum Violation {
     /// Bits in a doorbell that have no meaning.
@@ -22,27 +22,27 @@ pub enum Violation {
     /// The doorbell port written otherwise than with one 32-bit `out`.
     #[error("the guest wrote {0} bytes at once to the doorbell port, which takes 4")]
     DoorbellSize(usize),
-    /// A port that is not there.
+    /// A port that does not exist.
     #[error("the guest used I/O port {0:#x}, which does not exist")]
     Port(u16),
     /// An address that is neither RAM nor a device.
     #[error("the guest used physical address {0:#x}, where there is neither memory nor a device")]
     Address(u64),
-    /// `hlt`, from which nothing could wake it.
+    /// `hlt`, which nothing could end.
     #[error("the guest halted, and there are no interrupts to wake it")]
     Halted,
     /// A triple fault.
     #[error("the guest faulted while it handled a fault (triple fault)")]
     TripleFault,
-    /// KVM cannot run what it tries.
+    /// KVM cannot run the guest's code.
     #[error("the guest at {rip:#x} tried something KVM cannot run: {what}")]
     CannotRun {
-        /// What KVM said.
+        /// KVM's reason.
         what: String,
-        /// Where.
+        /// The guest's instruction pointer.
         rip: u64,
     },
-    /// Counters of a console ring that cannot be.
+    /// Impossible counters of a console ring.
     #[error("the guest's console {ring} ring cannot hold the {bytes} bytes it claims")]
     ConsoleRing {
         /// `output` or `input`.
@@ -50,10 +50,10 @@ pub enum Violation {
         /// The difference of its counters.
         bytes: u32,
     },
-    /// A register of the network device used as it must not be.
+    /// The driver used a register of the network device wrongly.
     #[error("the guest used the network device wrongly: {0}")]
     NetRegister(String),
-    /// A queue of the network device that cannot be.
+    /// An invalid queue of the network device.
     #[error("the guest's network {queue} queue is broken: {what}")]
     Queue {
         /// `receive` or `transmit`.

@@ -1,4 +1,4 @@
-//! Token buckets: how much may pass in a time.
+//! Token buckets: limit how much may pass in a time.
 
 use serde::{Deserialize, Serialize};
 use std::{
@@ -8,24 +8,24 @@ use std::{
 
 const SECOND: u128 = 1_000_000_000;
 
-/// So many tokens a second, and so many at once after a rest. A token is a byte, or a packet.
+/// A number of tokens per second, and a burst after idle time. A token is a byte, or a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Rate {
-    /// Tokens a second.
+    /// Tokens per second.
     pub per_second: NonZeroU64,
-    /// Tokens that a full bucket holds.
+    /// Tokens in a full bucket.
     pub burst: NonZeroU64,
 }
 
 impl Rate {
-    /// One of numbers that are not 0.
+    /// A rate, if both numbers are not 0.
     #[cfg(test)]
     pub fn of(per_second: u64, burst: u64) -> Self {
         let number = |n| NonZeroU64::new(n).unwrap();
         Self { per_second: number(per_second), burst: number(burst) }
     }
 
-    /// Tokens that come in `time`, at least 1 and no more than the bucket holds.
+    /// Tokens that accrue in `time`, at least 1 and no more than the bucket holds.
     #[must_use]
     pub fn tokens_in(&self, time: Duration) -> u64 {
         let tokens = u128::from(self.per_second.get()) * time.as_nanos() / SECOND;
@@ -33,26 +33,26 @@ impl Rate {
     }
 }
 
-/// A bucket of tokens, which is full at first. It knows no clock: the caller says what time it is.
+/// A bucket of tokens, initially full. It has no clock: the caller passes the time.
 ///
-/// What has to be taken whole can take more than there is. The bucket is in debt then, and has
-/// tokens again once that is paid: in any time `t`, at most `burst + rate × t` tokens are taken,
-/// and the last piece.
+/// A piece that must be taken whole may take more tokens than the bucket has. The bucket is then in
+/// debt, and has tokens again once that is repaid: in any time `t`, at most `burst + rate × t`
+/// tokens are taken, and the last piece.
 #[derive(Clone, Debug)]
 pub struct Bucket {
     rate: Rate,
-    /// When it is full again, if nothing is taken; `None`: it is.
+    /// When it is full again, if nothing is taken; `None`: it is full.
     full_at: Option<Instant>,
 }
 
 impl Bucket {
-    /// A full one.
+    /// A full bucket.
     #[must_use]
     pub fn new(rate: Rate) -> Self {
         Self { rate, full_at: None }
     }
 
-    /// How it fills.
+    /// Its rate.
     #[must_use]
     pub fn rate(&self) -> Rate {
         self.rate
@@ -70,7 +70,7 @@ impl Bucket {
         self.rate.burst.get().saturating_sub(missing)
     }
 
-    /// Takes `n` tokens, of which it may lack some.
+    /// Takes `n` tokens, even if it has fewer.
     pub fn take(&mut self, n: u64, now: Instant) {
         // Rounded up, so that the rate is never exceeded.
         let takes = (u128::from(n) * SECOND).div_ceil(u128::from(self.rate.per_second.get()));
@@ -78,7 +78,7 @@ impl Bucket {
         self.full_at = Some(from.checked_add(nanoseconds(takes)).unwrap_or(from));
     }
 
-    /// How long until there are `n` tokens, or as many as it holds if that is fewer.
+    /// How long until there are `n` tokens, or a full bucket if that is fewer.
     #[must_use]
     pub fn wait(&self, n: u64, now: Instant) -> Duration {
         let lacks = u128::from(self.rate.burst.get().saturating_sub(n));
@@ -135,7 +135,7 @@ mod tests {
     }
 
     proptest! {
-        /// Pieces go whenever there is a token, as packets do.
+        /// Pieces are sent whenever there is a token, as packets are.
         #[test]
         fn no_time_has_more_than_its_rate_and_a_burst(
             rate in rates(),
@@ -162,9 +162,9 @@ mod tests {
             }
         }
 
-        /// Nothing waits for longer than it has to, and what has waited goes.
+        /// Nothing waits longer than necessary, and after the wait it is sent.
         #[test]
-        fn after_the_wait_there_is_what_was_waited_for_and_not_before(
+        fn tokens_are_there_after_the_wait_and_not_before(
             rate in rates(),
             takes in prop::collection::vec((0..2_000_000_000_u64, 0..1_000_000_u64), 1..20),
             wanted in 1..100_000_000_u64,
@@ -181,9 +181,9 @@ mod tests {
             }
         }
 
-        /// Who always takes what there is gets its rate.
+        /// A user that always takes all tokens gets the full rate.
         #[test]
-        fn who_is_always_there_gets_the_rate(rate in rates(), pieces in 2..500_usize) {
+        fn a_constant_user_gets_the_full_rate(rate in rates(), pieces in 2..500_usize) {
             let start = Instant::now();
             let (mut bucket, mut now, mut sum) = (Bucket::new(rate), start, 0_u128);
             for _ in 0..pieces {
@@ -193,7 +193,7 @@ mod tests {
             }
             let ns = (now - start).as_nanos();
             let rated = u128::from(rate.per_second.get()) * ns / SECOND;
-            // Rounding up costs a nanosecond each, and the last piece is on credit.
+            // Rounding up costs a nanosecond for each piece, and the last piece is on credit.
             let slack = u128::from(rate.per_second.get()) * (pieces as u128 + 1) / SECOND + 1;
             prop_assert!(sum + slack >= rated, "{sum} of {rated} in {ns} ns");
         }

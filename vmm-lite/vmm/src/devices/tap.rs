@@ -41,19 +41,19 @@ pub enum Error {
          link set {0} up`"
     )]
     Missing(String),
-    /// Somebody else has it open.
+    /// Another process has it open.
     #[error("TAP device {0} is busy: another process, maybe another VM, has it open")]
     Busy(String),
-    /// The user may not.
+    /// The user has no permission.
     #[error(
         "no permission to use TAP device {0}: make it for this user with `ip tuntap add {0} mode \
          tap user $USER`, or run as root"
     )]
     NoPermission(String),
-    /// There is a device of that name, of another kind.
+    /// A device of another kind has that name.
     #[error("network device {0} is not a TAP device (or one with several queues)")]
     NotTap(String),
-    /// A name no network device can have.
+    /// No network device can have this name.
     #[error("{0:?} cannot be the name of a network device")]
     Name(String),
     /// No TUN/TAP on this host.
@@ -69,26 +69,26 @@ pub enum Error {
         doing: &'static str,
         /// The device.
         name: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-/// A TAP device, open and not blocking.
+/// An open TAP device in non-blocking mode.
 #[derive(Debug)]
 pub struct Tap {
     file: File,
     name: String,
-    /// None where there is no device.
+    /// `None` where there is no device.
     network: Option<Arc<Network>>,
 }
 
 /// Sockets in the device's network namespace, which this process may leave.
 #[derive(Debug)]
 struct Network {
-    /// For questions.
+    /// For queries.
     asks: OwnedFd,
-    /// For what changes.
+    /// For changes.
     events: OwnedFd,
 }
 
@@ -96,12 +96,12 @@ impl Tap {
     /// Opens the device `name`, which must exist in this network namespace.
     ///
     /// # Errors
-    /// An [`Error`] that says what the user can do about it.
+    /// An [`Error`] that says how the user can fix it.
     pub fn open(name: &str) -> Result<Self, Error> {
         if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains(['/', '\0', ' ', '%']) {
             return Err(Error::Name(name.into()));
         }
-        // Asking for a name that does not exist would make root a new device.
+        // Opening a name that does not exist would create a device if the process is root's.
         let c_name = CString::new(name).map_err(|_| Error::Name(name.into()))?;
         // SAFETY: a NUL-terminated string.
         if unsafe { libc::if_nametoindex(c_name.as_ptr()) } == 0 {
@@ -143,8 +143,8 @@ impl Tap {
         Ok(tap)
     }
 
-    /// In place of a device, a descriptor that does not block and keeps packets apart, such as an
-    /// end of a pair of sockets: for tests of what guests do to their queues.
+    /// Uses, in place of a device, a non-blocking descriptor with message boundaries, such as one
+    /// end of a socket pair: for tests of what guests do to their queues.
     #[must_use]
     pub fn over(descriptor: OwnedFd) -> Self {
         Self { file: descriptor.into(), name: "none".into(), network: None }
@@ -170,7 +170,7 @@ impl Tap {
         Error::Call { doing, name: self.name.clone(), source }
     }
 
-    /// Says what the guest can take: a set of `TUN_F_*`.
+    /// Sets the offloads that the guest accepts: a set of `TUN_F_*`.
     ///
     /// # Errors
     /// [`Error::Call`].
@@ -187,28 +187,28 @@ impl Tap {
     pub fn mtu_and_up(&self) -> Result<(u16, bool), Error> {
         let failed = |source| self.failed("ask about", source);
         let mtu = self.ask(libc::SIOCGIFMTU).map_err(failed)?;
-        // SAFETY: the call that succeeded has filled this field.
+        // SAFETY: the call succeeded and has filled this field.
         let mtu = unsafe { mtu.ifr_ifru.ifru_mtu };
         let up = self.flags().map_err(failed)? & libc::IFF_UP != 0;
         Ok((mtu.clamp(68, 65_521) as u16, up))
     }
 
-    /// Whether packets that the host sends through it get to the guest.
+    /// Whether packets that the host sends through it reach the guest.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn running(&self) -> io::Result<bool> {
         Ok(self.flags()? & libc::IFF_RUNNING != 0)
     }
 
     fn flags(&self) -> io::Result<i32> {
         let flags = self.ask(libc::SIOCGIFFLAGS)?;
-        // SAFETY: the call that succeeded has filled this field.
+        // SAFETY: the call succeeded and has filled this field.
         Ok(unsafe { flags.ifr_ifru.ifru_flags }.into())
     }
 
-    /// A socket that is readable when any link of the device's network namespace has changed, for
-    /// as long as it [listens](link).
+    /// A socket that becomes readable when any link of the device's network namespace has changed,
+    /// while it [listens](link).
     pub(super) fn events(&self) -> io::Result<&OwnedFd> {
         Ok(&self.network()?.events)
     }
@@ -217,7 +217,7 @@ impl Tap {
         self.network.as_deref().ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 
-    /// Asks the kernel about this interface; any socket in its network namespace does.
+    /// Queries the kernel about this interface; any socket in its network namespace can.
     fn ask(&self, what: libc::c_ulong) -> io::Result<libc::ifreq> {
         let socket = &self.network()?.asks;
         let mut request = self.request();
@@ -240,7 +240,7 @@ impl Tap {
         self.file.as_raw_fd()
     }
 
-    /// Another handle on the same device.
+    /// Another handle for the same device.
     ///
     /// # Errors
     /// [`Error::Call`].
@@ -253,21 +253,21 @@ impl Tap {
     /// Reads one frame with its header; `None` when none is waiting.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn read(&self, to: &mut [u8]) -> io::Result<Option<usize>> {
         let mut iov = [libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() }];
-        // SAFETY: the buffer is ours and as long as the vector says.
+        // SAFETY: the buffer is ours and has the vector's length.
         unsafe { self.read_into(&mut iov) }
     }
 
-    /// Writes one frame with its header. `false` when the device takes none for now.
+    /// Writes one frame with its header. `false` when the device accepts none for now.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn write(&self, frame: &[u8]) -> io::Result<bool> {
         let iov =
             [libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() }];
-        // SAFETY: the buffer is as long as the vector says.
+        // SAFETY: the buffer has the vector's length.
         unsafe { self.write_from(&iov) }
     }
 
@@ -279,9 +279,9 @@ impl Tap {
         unsafe { libc::poll(&raw mut poll, 1, 0) > 0 && poll.revents & libc::POLLIN != 0 }
     }
 
-    /// Throws away what waits to be read.
+    /// Discards the frames that wait to be read.
     pub fn drain(&self) {
-        // A frame that does not fit is cut off, which is as good as read.
+        // A frame that does not fit is truncated, which discards it all the same.
         let mut frame = [0; 64];
         while matches!(self.read(&mut frame), Ok(Some(_))) {}
     }
@@ -289,13 +289,13 @@ impl Tap {
     /// Reads one frame into the buffers of `iov`.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     ///
     /// # Safety
     /// The buffers are valid for writing.
     pub(crate) unsafe fn read_into(&self, iov: &mut [libc::iovec]) -> io::Result<Option<usize>> {
         loop {
-            // SAFETY: the caller vouches for the buffers; the result is checked.
+            // SAFETY: the caller guarantees the buffers; the result is checked.
             let n = unsafe { libc::readv(self.fd(), iov.as_ptr(), iov.len() as libc::c_int) };
             if n >= 0 {
                 return Ok(Some(n as usize));
@@ -311,13 +311,13 @@ impl Tap {
     /// Writes the buffers of `iov` as one frame.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     ///
     /// # Safety
     /// The buffers are valid for reading.
     pub(crate) unsafe fn write_from(&self, iov: &[libc::iovec]) -> io::Result<bool> {
         loop {
-            // SAFETY: the caller vouches for the buffers; the result is checked.
+            // SAFETY: the caller guarantees the buffers; the result is checked.
             let n = unsafe { libc::writev(self.fd(), iov.as_ptr(), iov.len() as libc::c_int) };
             if n >= 0 {
                 return Ok(true);
@@ -332,7 +332,7 @@ impl Tap {
 }
 
 impl Network {
-    /// Of the namespace that this thread is in.
+    /// The socket belongs to this thread's network namespace.
     fn here() -> io::Result<Self> {
         use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
         let asks = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
@@ -345,7 +345,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_that_is_not_there_is_not_made() {
+    fn a_missing_device_is_not_created() {
         let error = Tap::open("vmmnone0").unwrap_err();
         assert!(matches!(error, Error::Missing(_)));
         assert!(error.to_string().contains("ip tuntap add vmmnone0 mode tap"), "{error}");

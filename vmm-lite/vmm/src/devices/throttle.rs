@@ -1,4 +1,4 @@
-//! What holds a device back to its [`Rate`]s, and the account of that.
+//! Limits a device to its [`Rate`]s, and accounts for the waits.
 
 use super::rate::{Bucket, Rate};
 use serde::{Deserialize, Serialize};
@@ -7,14 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How much is gathered before a device that was held back goes on: waking up for each packet
-/// would cost more than the packet.
+/// How much accumulates before a throttled device continues: a wake-up for each packet would cost
+/// more than the packet.
 const GATHER: Duration = Duration::from_millis(1);
 
-/// The rates of a VM: what this process lets through, which is not part of the VM's state.
+/// The rates of a VM: limits of this process, which are not part of the VM's state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Rates {
-    /// Of the network, each way.
+    /// Rates of the network, each direction by itself.
     pub net: NetRate,
     /// Bytes that the guest prints.
     pub console: Option<Rate>,
@@ -25,11 +25,11 @@ pub struct Rates {
 pub struct NetRate {
     /// Bytes of frames.
     pub bytes: Option<Rate>,
-    /// Frames, as they pass the TAP device: a large TCP segment that it is to cut is one.
+    /// Frames, as they pass the TAP device: a large TCP segment that the host splits later is one.
     pub packets: Option<Rate>,
 }
 
-/// How often and for how long a device was held back.
+/// How often and for how long a device was throttled.
 #[derive(Debug, Default)]
 pub struct HeldBack {
     times: AtomicU64,
@@ -43,14 +43,14 @@ impl HeldBack {
         self.times.load(Relaxed)
     }
 
-    /// For how long in all, in nanoseconds; a wait counts when it is over.
+    /// For how long in total, in nanoseconds; a wait counts when it is over.
     #[must_use]
     pub fn ns(&self) -> u64 {
         self.ns.load(Relaxed)
     }
 }
 
-/// One direction of a device. Without rates it holds nothing back.
+/// One direction of a device. Without rates it never throttles.
 #[derive(Debug, Default)]
 pub struct Throttle {
     bytes: Option<Bucket>,
@@ -60,7 +60,7 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// Of a direction of the network.
+    /// For one direction of the network.
     #[must_use]
     pub fn new(rate: NetRate) -> Self {
         let bucket = |rate: Option<Rate>| rate.map(Bucket::new);
@@ -71,7 +71,7 @@ impl Throttle {
         self.bytes.iter().chain(&self.packets)
     }
 
-    /// Whether a packet may pass, however long it is.
+    /// Whether a packet may pass, whatever its length.
     #[must_use]
     pub fn admits(&self, now: Instant) -> bool {
         self.buckets().all(|bucket| bucket.tokens(now) > 0)
@@ -83,7 +83,7 @@ impl Throttle {
         self.bytes.as_ref().map_or(u64::MAX, |bucket| bucket.tokens(now))
     }
 
-    /// Something waits that may not pass. How long it has to.
+    /// Notes that something must wait. Returns for how long.
     pub fn hold(&mut self, now: Instant, account: &HeldBack) -> Duration {
         if self.held_since.is_none() {
             self.held_since = Some(now);
@@ -93,7 +93,7 @@ impl Throttle {
         self.buckets().map(wait).max().unwrap_or_default()
     }
 
-    /// So many bytes have passed, a packet if it is packets.
+    /// Notes that this many bytes have passed, in one packet if this direction has packets.
     pub fn passed(&mut self, bytes: usize, now: Instant, account: &HeldBack) {
         if let Some(since) = self.held_since.take() {
             let ns = now.saturating_duration_since(since).as_nanos();
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_rates_nothing_is_held() {
+    fn without_rates_nothing_waits() {
         let (mut throttle, now) = (Throttle::default(), Instant::now());
         let account = HeldBack::default();
         for _ in 0..1000 {
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scarcer_of_two_rates_holds_and_is_accounted_for() {
+    fn the_stricter_of_two_rates_throttles_and_is_accounted_for() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let net =
@@ -140,7 +140,7 @@ mod tests {
         throttle.passed(200_000, at(10), &account);
         assert_eq!((account.times(), account.ns()), (1, 10_000_000));
         assert!(!throttle.admits(at(60)), "bytes, of which there were too many at once");
-        // Its debt, and what comes in a millisecond.
+        // Its debt, and what accrues in a millisecond.
         assert_eq!(throttle.hold(at(60), &account), Duration::from_millis(51));
         assert_eq!(account.times(), 2);
     }

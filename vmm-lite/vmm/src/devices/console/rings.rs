@@ -1,4 +1,4 @@
-//! The rings in the control page, as the vCPU thread serves them.
+//! The rings in the control page, served by the vCPU thread.
 
 use super::Console;
 use crate::{
@@ -18,16 +18,16 @@ use vmm_lite_interface::layout::{
     CONSOLE_IN, CONSOLE_IN_SIZE, CONSOLE_OUT, CONSOLE_OUT_SIZE, CONTROL_PAGE, PAGE_SIZE,
 };
 
-/// The VMM's own counters of the two rings, which the guest cannot touch.
+/// The VMM's own counters of the two rings, which the guest cannot change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct ConsoleState {
-    /// Bytes ever taken from the output ring.
+    /// Bytes taken from the output ring in total.
     pub out_tail: u32,
-    /// Bytes ever put into the input ring.
+    /// Bytes put into the input ring in total.
     pub in_head: u32,
 }
 
-/// The rings, as the vCPU thread serves them.
+/// The rings and their counters.
 #[derive(Debug, Default)]
 pub struct Rings {
     state: ConsoleState,
@@ -39,33 +39,33 @@ pub struct Rings {
 pub enum Drained {
     /// The ring is empty.
     All,
-    /// Standard output takes no more for now.
+    /// Standard output accepts no more for now.
     Blocked,
-    /// The guest prints faster than it may: the rest has to wait so long.
+    /// The guest exceeds its output rate: the rest has to wait this long.
     Held(Duration),
 }
 
 impl Rings {
-    /// What moves.
+    /// The counters to capture.
     #[must_use]
     pub fn capture(&self) -> ConsoleState {
         self.state
     }
 
-    /// Goes on where another VMM was.
+    /// Continues from captured counters.
     pub fn apply(&mut self, state: ConsoleState) {
         self.state = state;
     }
 
-    /// Brings no more than that many bytes a second to the console from now on.
+    /// Limits the output to the console to this many bytes per second from now on.
     pub fn limit(&mut self, rate: Option<Rate>) {
         self.throttle = Throttle::new(NetRate { bytes: rate, packets: None });
     }
 
-    /// Brings what the guest printed to `console`, as much of it as it may print.
+    /// Moves the guest's output to `console`, as much as its rate permits.
     ///
     /// # Errors
-    /// A ring that claims to hold more than it can.
+    /// A ring that claims to hold more than its size.
     pub fn drain(&mut self, ram: &GuestRam, console: &Console) -> Result<Drained, Violation> {
         let ring = &ram.control_page().console_out;
         let bytes = ring.head.load(Acquire).wrapping_sub(self.state.out_tail);
@@ -101,10 +101,10 @@ impl Rings {
         })
     }
 
-    /// Brings input to the guest; whether there was any, or its end.
+    /// Moves input to the guest; returns whether there was any, or its end.
     ///
     /// # Errors
-    /// A ring that claims to hold more than it can.
+    /// A ring that claims to hold more than its size.
     pub fn fill(&mut self, ram: &GuestRam, console: &Console) -> Result<bool, Violation> {
         if !console.has_input.load(SeqCst) {
             return Ok(false);
@@ -135,7 +135,7 @@ impl Rings {
 }
 
 /// Calls `f` with the offset in the ring and the range of the buffer, for each of the one or two
-/// parts in which `len` bytes from counter `at` lie.
+/// parts that `len` bytes from counter `at` on occupy.
 fn for_each_part(at: u32, len: usize, size: u32, mut f: impl FnMut(u64, std::ops::Range<usize>)) {
     let start = (at & (size - 1)) as usize;
     let first = len.min(size as usize - start);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn output_comes_out_whole_over_the_end_of_the_ring() {
+    fn output_that_wraps_around_the_ring_is_complete() {
         let ram = GuestRam::new(2 << 20).unwrap();
         let (mut rings, console) = (Rings::default(), Console::new(None));
         let mut all = Vec::new();
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn rings_that_lie_are_found_out() {
+    fn impossible_ring_counters_are_violations() {
         let ram = GuestRam::new(2 << 20).unwrap();
         let (mut rings, console) = (Rings::default(), Console::new(None));
         ram.control_page().console_out.head.store(CONSOLE_OUT_SIZE + 1, Release);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_that_nobody_reads_stays_in_the_ring() {
+    fn unread_output_stays_in_the_ring() {
         let ram = GuestRam::new(2 << 20).unwrap();
         let (mut reader, writer) = io::pipe().unwrap();
         let (mut rings, console) = (Rings::default(), Console::new(Some(writer.into())));

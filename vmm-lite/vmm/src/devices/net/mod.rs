@@ -1,8 +1,8 @@
 //! The network device: virtio-net over virtio-mmio, served at the doorbell.
 //!
-//! It sends no interrupts and needs no notifications: the doorbell says when to look, and the used
-//! rings tell drivers not to notify. [`registers`] is what the driver sees, [`queues`] moves the
-//! packets, [`state`] is what moves with the guest.
+//! It sends no interrupts and needs no notifications: the doorbell says when to look at the queues,
+//! and the used rings tell drivers not to notify. [`registers`] is the driver's view, [`queues`]
+//! moves the packets, [`state`] is what is captured.
 
 mod queues;
 mod registers;
@@ -29,16 +29,16 @@ use std::{
     },
 };
 
-/// Bytes of late packets that are kept for a guest that takes none: what came from a peer has
-/// bounds (rule R4).
+/// Limit in bytes for forwarded packets that a guest has not accepted: what a peer sends is bounded
+/// (rule R4).
 const LATE_MAX: usize = 4 << 20;
 
-/// What went through a device since it was made.
+/// Traffic of a device since it was made.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Packets to the guest.
     pub rx_packets: AtomicU64,
-    /// Their bytes, without headers of ours.
+    /// Their bytes, without our headers.
     pub rx_bytes: AtomicU64,
     /// Packets to the guest that did not fit its buffers.
     pub rx_dropped: AtomicU64,
@@ -46,15 +46,15 @@ pub struct Counters {
     pub tx_packets: AtomicU64,
     /// Their bytes.
     pub tx_bytes: AtomicU64,
-    /// Packets from the guest that the host would not take.
+    /// Packets from the guest that the host did not accept.
     pub tx_dropped: AtomicU64,
-    /// Packets from it that came from addresses which are not its own.
+    /// Packets from the guest with a source address that is not its own.
     pub tx_spoofed: AtomicU64,
-    /// Packets to the guest that had to wait, as they came too fast.
+    /// Packets to the guest that the rate limit delayed.
     pub rx_held: HeldBack,
-    /// Packets from it that had to wait.
+    /// Packets from the guest that the rate limit delayed.
     pub tx_held: HeldBack,
-    /// The MTU that the guest was told.
+    /// The MTU that the guest was given.
     pub mtu: AtomicU16,
     /// Whether the guest may send from any address.
     pub may_spoof: AtomicBool,
@@ -67,7 +67,7 @@ impl Counters {
     }
 }
 
-/// Packets that reached the guest's old place and come after it; handed over by another thread.
+/// Packets that reached the source's TAP and were forwarded; another thread adds them.
 #[derive(Debug, Default)]
 pub struct Forwarded {
     frames: Mutex<Frames>,
@@ -85,8 +85,8 @@ impl Forwarded {
         self.frames.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a frame with its virtio-net header. `false` when there are too many already, or it is
-    /// no frame.
+    /// Adds a frame with its virtio-net header. `false` if there are too many already, or it is not
+    /// a frame.
     pub fn push(&self, frame: Vec<u8>) -> bool {
         let mut frames = self.frames();
         if frames.bytes + frame.len() > LATE_MAX || frame.len() <= tap::VNET_HEADER {
@@ -120,13 +120,13 @@ impl Forwarded {
 #[derive(Debug)]
 pub struct Net {
     tap: Tap,
-    /// What the TAP was last told that the driver takes.
+    /// The offloads that were last set on the TAP.
     offload: Option<u32>,
-    /// The TAP's own, which a guest that comes may not exceed.
+    /// The TAP's own MTU, which that of an arriving guest may not exceed.
     tap_mtu: u16,
-    /// What packets must come from.
+    /// The source addresses that packets of the guest must have.
     own: Option<Own>,
-    /// Of what it receives and of what it sends.
+    /// Rate limits of what it receives and what it sends.
     throttles: [Throttle; 2],
     registers: Registers,
     buffers: Buffers,
@@ -138,7 +138,7 @@ impl Net {
     /// A device with the address `mac` on `tap`, as after a reset.
     ///
     /// # Errors
-    /// What the TAP says.
+    /// The TAP's error.
     pub fn new(tap: Tap, mac: [u8; 6]) -> Result<Self, tap::Error> {
         let (mtu, up) = tap.mtu_and_up()?;
         if !up {
@@ -148,7 +148,7 @@ impl Net {
         Ok(Self::with_mtu(tap, mac, mtu))
     }
 
-    /// The same on a device that cannot be asked for its MTU, as one [over a socket](Tap::over).
+    /// The same on a device without an MTU to query, such as one [over a socket](Tap::over).
     #[must_use]
     pub fn with_mtu(tap: Tap, mac: [u8; 6], mtu: u16) -> Self {
         let (counters, forwarded): (Arc<Counters>, _) = Default::default();
@@ -169,13 +169,14 @@ impl Net {
         }
     }
 
-    /// Drops and counts packets from now on that do not come from these addresses; `None`: none.
+    /// From now on drops and counts the guest's packets with other source addresses; `None` drops
+    /// none.
     pub fn restrict_to(&mut self, own: Option<Own>) {
         self.own = own;
         self.counters.may_spoof.store(own.is_none(), Relaxed);
     }
 
-    /// Lets packets through no faster than this from now on, each way.
+    /// Limits the rate of packets from now on, each direction by itself.
     pub fn limit(&mut self, rate: NetRate) {
         self.throttles = [rate, rate].map(Throttle::new);
     }
@@ -186,7 +187,7 @@ impl Net {
         Arc::clone(&self.counters)
     }
 
-    /// Where packets that come after the guest are handed over.
+    /// Where another thread adds forwarded packets.
     #[must_use]
     pub fn forwarded(&self) -> Arc<Forwarded> {
         Arc::clone(&self.forwarded)
@@ -217,20 +218,20 @@ impl Net {
         Ok(())
     }
 
-    /// Which offloads the driver takes.
+    /// The offloads that the driver accepts.
     #[must_use]
     pub fn offload(&self) -> u32 {
         self.registers.offload()
     }
 
-    /// Tells the TAP which offloads the driver takes, or is going to.
+    /// Sets the offloads on the TAP that the driver accepts, or will accept.
     pub fn tell_offload(&mut self, offload: u32) {
-        // The call waits for all who configure networks.
+        // The call waits for all processes that configure networks.
         if self.offload.replace(offload) == Some(offload) {
             return;
         }
         if let Err(e) = self.tap.set_offload(offload) {
-            // The guest then gets packets it could have got cheaper, and none it cannot take.
+            // The guest then gets packets at a higher cost, and none that it cannot accept.
             tracing::warn!("offloads stay off: {e}");
         }
     }
@@ -258,16 +259,16 @@ impl Net {
         })
     }
 
-    /// Sends what the guest queued and may send, and gives it nothing: for a guest that has just
-    /// said that it does not care for its receive buffers.
+    /// Sends what the guest queued as its rate permits, and delivers nothing: for a guest that has
+    /// just hinted its receive buffers as not needed.
     ///
     /// # Errors
     /// A [`Violation`].
     pub fn flush(&mut self, ram: &GuestRam) -> Result<(), Violation> {
         let Self { tap, own, throttles: [_, sending], registers, buffers, counters, .. } = self;
         let Some([_, transmit]) = registers.live_queues() else { return Ok(()) };
-        // A queue that never empties is one that changes while it is served, which a guest that is
-        // stopped does not do.
+        // Only a queue that changes while it is served never empties, and a stopped guest does not
+        // change it.
         for _ in 0..=usize::from(registers::QUEUE_MAX) / queues::BATCH {
             if !queues::send(transmit, ram, tap, *own, sending, buffers, counters)?.more {
                 return Ok(());
@@ -277,16 +278,17 @@ impl Net {
         Err(Violation::Queue { queue: "transmit", what })
     }
 
-    /// What moves. The queues are settled: nothing that was taken off a ring is unfinished.
+    /// The state to capture. The queues are settled: nothing that was taken off a ring is
+    /// unfinished.
     #[must_use]
     pub fn capture(&self) -> NetState {
         self.registers.capture()
     }
 
-    /// Goes on where another VMM was.
+    /// Continues from a captured state.
     ///
     /// # Errors
-    /// What is wrong with the state; nothing has changed then.
+    /// The state's error; nothing has changed then.
     pub fn apply(&mut self, state: &NetState, ram: &GuestRam) -> Result<(), state::Error> {
         if state.mtu > self.tap_mtu {
             let device = self.tap.name().to_owned();

@@ -1,4 +1,4 @@
-//! Moving packets between the queues and the TAP, straight between guest memory and the kernel,
+//! Moves packets between the queues and the TAP, directly between guest memory and the kernel,
 //! without allocating.
 
 use super::{Counters, Forwarded, Own, Violation, registers::QUEUE_MAX, sources::LOOKED_AT};
@@ -15,34 +15,33 @@ use std::{
 };
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 
-/// Offset of `num_buffers` in the virtio-net header. The TAP leaves it alone, and the standard has
-/// it be 1.
+/// Offset of `num_buffers` in the virtio-net header. The TAP does not set it, and the standard
+/// requires it to be 1.
 const NUM_BUFFERS: usize = 10;
-/// Most packets moved in one pass in each direction, so that neither starves the other nor the
-/// guest.
+/// Upper limit of packets moved in one pass in each direction, so that neither starves the other
+/// nor the guest.
 pub(super) const BATCH: usize = 256;
 
-/// What a pass moved.
+/// The result of a pass.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Moved {
     /// Packets taken from the guest.
     pub sent: usize,
     /// Packets given to the guest.
     pub received: usize,
-    /// The guest has no receive buffer left, so that there is no use in waiting for packets.
+    /// The guest has no receive buffer left, so waiting for packets is pointless.
     pub no_buffers: bool,
-    /// Packets may still be waiting on either side.
+    /// Packets may still be waiting in either direction.
     pub more: bool,
-    /// The TAP takes no more packets for now, and there are some.
+    /// The TAP accepts no more packets for now, and there are some.
     pub blocked: bool,
-    /// The guest sends faster than it may, and the next packet has to wait so long.
+    /// The guest exceeds its send rate, and the next packet has to wait this long.
     pub send_wait: Option<Duration>,
-    /// Packets come faster than the guest may have them, and the next has to wait so long.
+    /// Packets arrive above the guest's rate, and the next has to wait this long.
     pub receive_wait: Option<Duration>,
 }
 
-/// The parts of one chain: where they are for the kernel, and where for the guest. Kept from packet
-/// to packet.
+/// The parts of one chain: their place for the kernel, and for the guest. Reused for each packet.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
     iov: Vec<libc::iovec>,
@@ -54,8 +53,8 @@ pub(super) struct Buffers {
 unsafe impl Send for Buffers {}
 
 impl Buffers {
-    /// Gathers a chain whose parts must all be for the device to write (or to read). Returns its
-    /// length.
+    /// Gathers a chain whose parts must all be for the device to write (or all to read). Returns
+    /// its length.
     fn gather(
         &mut self,
         mut chain: DescriptorChain<&Mmap>,
@@ -65,7 +64,7 @@ impl Buffers {
         self.iov.clear();
         self.guest.clear();
         let mut total = 0;
-        // A chain that ends before a descriptor says so is one that virtio-queue gave up on.
+        // virtio-queue stopped at an invalid chain if it ends before a descriptor says so.
         let mut unfinished = true;
         for descriptor in chain.by_ref() {
             let (address, len) = (descriptor.addr().0, descriptor.len() as usize);
@@ -93,7 +92,7 @@ impl Buffers {
         Ok(total)
     }
 
-    /// Writes `bytes` at `offset` of the chain gathered.
+    /// Writes `bytes` at `offset` of the gathered chain.
     fn write(&self, ram: &GuestRam, mut offset: usize, mut bytes: &[u8]) {
         for &(address, len) in &self.guest {
             if bytes.is_empty() {
@@ -110,7 +109,7 @@ impl Buffers {
         }
     }
 
-    /// As much of the beginning of the chain gathered as `to` has room for.
+    /// Reads the beginning of the gathered chain, as much as `to` has room for.
     fn beginning<'b>(&self, ram: &GuestRam, to: &'b mut [u8; LOOKED_AT]) -> &'b [u8] {
         let mut len = 0;
         for &(address, part) in &self.guest {
@@ -121,7 +120,7 @@ impl Buffers {
         &to[..len]
     }
 
-    /// Logs that the first `written` bytes of the chain were written by the kernel.
+    /// Logs the first `written` bytes of the chain, which the kernel wrote.
     fn mark(&self, ram: &GuestRam, mut written: usize) {
         for &(address, len) in &self.guest {
             let n = len.min(written);
@@ -138,7 +137,7 @@ fn next<'m>(
     Ok(queue.iter(ram.mmap()).map_err(|e| e.to_string())?.next())
 }
 
-/// Takes back the last [`next`].
+/// Undoes the last [`next`].
 fn put_back(queue: &mut Queue) {
     queue.set_next_avail(queue.next_avail().wrapping_sub(1));
 }
@@ -147,7 +146,7 @@ fn done(queue: &mut Queue, ram: &GuestRam, head: u16, len: usize) -> Result<(), 
     queue.add_used(ram.mmap(), head, len as u32).map_err(|e| e.to_string())
 }
 
-/// Sends what the guest has queued, as much of it as it may send.
+/// Sends what the guest has queued, as its rate permits.
 pub(super) fn send(
     queue: &mut Queue,
     ram: &GuestRam,
@@ -171,7 +170,7 @@ pub(super) fn send(
         if len < VNET_HEADER {
             return Err(broken(format!("a packet of {len} bytes, shorter than its header")));
         }
-        // The guest does not run meanwhile: what is looked at is what is sent.
+        // The guest does not run meanwhile: what is checked is what is sent.
         if own.is_some_and(|own| !own.sent(buffers.beginning(ram, &mut [0; LOOKED_AT]))) {
             counters.tx_spoofed.fetch_add(1, Relaxed);
             throttle.passed(len - VNET_HEADER, now, &counters.tx_held);
@@ -188,12 +187,12 @@ pub(super) fn send(
                 return Ok(moved);
             }
             Err(e) => {
-                // A malformed packet, or a device that is down: as on a wire, it is gone.
+                // A malformed packet, or a device that is down: the packet is lost, as on a wire.
                 tracing::debug!("the host does not take a packet of {len} bytes: {e}");
                 counters.tx_dropped.fetch_add(1, Relaxed);
             }
         }
-        // What is dropped has cost the host as much.
+        // A dropped packet costs the host as much.
         throttle.passed(len - VNET_HEADER, now, &counters.tx_held);
         done(queue, ram, head, 0).map_err(broken)?;
         moved.sent += 1;
@@ -202,8 +201,8 @@ pub(super) fn send(
     Ok(moved)
 }
 
-/// Fills the guest's buffers: first with what comes after it from its old place, which has waited
-/// there, then with what the TAP has, as much of it as the guest may have.
+/// Fills the guest's buffers: first with forwarded packets, then with what the TAP has, as the
+/// guest's rate permits.
 #[allow(clippy::too_many_arguments, reason = "the parts of one device, borrowed apart")]
 pub(super) fn receive(
     queue: &mut Queue,
@@ -271,7 +270,7 @@ pub(super) fn receive(
     Ok(moved)
 }
 
-/// Puts a late packet into the buffers, if there is one; its length.
+/// Puts a forwarded packet into the buffers, if there is one; returns its length.
 fn take_forwarded(
     forwarded: &Forwarded,
     ram: &GuestRam,

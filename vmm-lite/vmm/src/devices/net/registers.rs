@@ -29,10 +29,10 @@ const VENDOR: u32 = u32::from_le_bytes(*b"lite");
 const CONFIG: u64 = VIRTIO_MMIO_CONFIG as u64;
 const LINK_UP: u16 = 1;
 const ETHERNET_HEADER: usize = 14;
-/// Largest frame when segments may exceed the MTU.
+/// Largest frame where segments may exceed the MTU.
 const SEGMENT_MAX: usize = 65_535 + ETHERNET_HEADER;
 
-/// What the device offers.
+/// The features that the device offers.
 pub(super) const OFFERED: u64 = 1 << VIRTIO_F_VERSION_1
     | 1 << VIRTIO_NET_F_MAC
     | 1 << VIRTIO_NET_F_MTU
@@ -44,14 +44,14 @@ pub(super) const OFFERED: u64 = 1 << VIRTIO_F_VERSION_1
     | 1 << VIRTIO_NET_F_GUEST_TSO4
     | 1 << VIRTIO_NET_F_GUEST_TSO6;
 
-/// Room that a receive buffer must have, with its header, for every frame that the TAP may hand out
-/// under these offloads.
+/// The size that a receive buffer must have, with its header, for every frame that the TAP may
+/// deliver under these offloads.
 pub(super) fn frame_max(offload: u32, mtu: u16) -> usize {
     let segments = offload & (TUN_F_TSO4 | TUN_F_TSO6) != 0;
     VNET_HEADER + if segments { SEGMENT_MAX } else { usize::from(mtu) + ETHERNET_HEADER }
 }
 
-/// The device as the driver sees it.
+/// The device's registers, the driver's view.
 #[derive(Debug)]
 pub(super) struct Registers {
     mac: [u8; 6],
@@ -87,7 +87,7 @@ impl Registers {
         self.driver_features >> feature & 1 == 1
     }
 
-    /// What the TAP may do to packets for this driver.
+    /// The offloads that the TAP may use for this driver.
     pub(super) fn offload(&self) -> u32 {
         if !self.has(VIRTIO_NET_F_GUEST_CSUM) || self.status & VIRTIO_CONFIG_S_DRIVER_OK == 0 {
             return 0;
@@ -97,7 +97,7 @@ impl Registers {
         TUN_F_CSUM | tso4 | tso6
     }
 
-    /// The queues, once the driver has set the device going.
+    /// The queues, once the driver has started the device.
     pub(super) fn live_queues(&mut self) -> Option<[&mut Queue; 2]> {
         let live = self.status & VIRTIO_CONFIG_S_DRIVER_OK != 0
             && self.status & VIRTIO_CONFIG_S_FAILED == 0
@@ -149,7 +149,7 @@ impl Registers {
         }
     }
 
-    /// A write; whether the offloads may have changed.
+    /// A write; returns whether the offloads may have changed.
     pub(super) fn write(
         &mut self,
         offset: u64,
@@ -180,7 +180,7 @@ impl Registers {
             | VIRTIO_MMIO_QUEUE_AVAIL_HIGH
             | VIRTIO_MMIO_QUEUE_USED_LOW
             | VIRTIO_MMIO_QUEUE_USED_HIGH => self.set_up_queue(offset as u32, value)?,
-            // The doorbell does what a notification would; there are no interrupts to acknowledge.
+            // The doorbell replaces notifications; there are no interrupts to acknowledge.
             VIRTIO_MMIO_QUEUE_NOTIFY | VIRTIO_MMIO_INTERRUPT_ACK => {}
             _ => {
                 return Err(wrong(format!(
@@ -212,7 +212,7 @@ impl Registers {
         self.status = value;
         let agreed = self.driver_features & !OFFERED == 0 && self.has(VIRTIO_F_VERSION_1);
         if !agreed {
-            // The driver reads it back, and finds that its choice does not stand.
+            // The driver reads it back, and finds its choice rejected.
             self.status &= !VIRTIO_CONFIG_S_FEATURES_OK;
         }
     }
@@ -265,7 +265,7 @@ impl Registers {
                 ),
             ));
         }
-        // The doorbell is all the notification there is.
+        // The doorbell is the only notification.
         queue.disable_notification(ram.mmap()).map_err(|e| broken(name, e.to_string()))
     }
 

@@ -1,5 +1,5 @@
-//! Whether a frame of the guest's says that it comes from the guest: the rest of the network goes
-//! by that.
+//! Checks that a frame of the guest's has the guest as its source: the rest of the network relies
+//! on that.
 //!
 //! A guest that may send under other addresses can take over its neighbours' connections, and one
 //! that speaks other protocols the bridge's own (spanning tree, VLAN tags, IPv6 router
@@ -8,8 +8,8 @@
 use crate::devices::tap::VNET_HEADER;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Bytes of a packet, its virtio-net header included, that are looked at: as far as ARP's target
-/// goes.
+/// How many bytes of a packet are inspected, its virtio-net header included: up to the end of ARP's
+/// target.
 pub(super) const LOOKED_AT: usize = VNET_HEADER + 42;
 
 const IPV4: [u8; 2] = [0x08, 0x00];
@@ -24,7 +24,8 @@ pub struct Own {
 }
 
 impl Own {
-    /// The guest's Ethernet address, and its IPv4 address; one that was given none may use any.
+    /// The guest's Ethernet address, and its IPv4 address; a guest without an assigned one may use
+    /// any.
     #[must_use]
     pub fn new(mac: [u8; 6], ip: Option<IpAddr>) -> Self {
         let ip = match ip {
@@ -34,7 +35,7 @@ impl Own {
         Self { mac, ip }
     }
 
-    /// Whether a packet, of which `packet` is the beginning, comes from these addresses.
+    /// Whether a packet that begins with `packet` has these addresses as its source.
     pub(super) fn sent(&self, packet: &[u8]) -> bool {
         let Some(frame) = packet.get(VNET_HEADER..) else { return false };
         let Some((source, kind, content)) = parts(frame) else { return false };
@@ -105,7 +106,7 @@ mod tests {
         [frame[VNET_HEADER + 12], frame[VNET_HEADER + 13]]
     }
 
-    /// Which bytes of a frame say where it comes from, or what it is.
+    /// Which bytes of a frame state its source or its type.
     fn telling(frame: &[u8]) -> Vec<usize> {
         let content: &[usize] = match kind(frame) {
             ARP => &[0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17],

@@ -1,4 +1,4 @@
-//! What of a network device moves with its guest.
+//! The state of a network device, as it is captured.
 
 use super::registers::{OFFERED, QUEUE_MAX};
 use crate::memory::GuestRam;
@@ -7,16 +7,16 @@ use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_FEATURES_OK;
 use virtio_queue::{Queue, QueueT};
 use vmm_lite_interface::layout::PAGE_SIZE;
 
-/// Why a network device's state cannot be gone on with.
+/// Why a network device cannot continue from a state.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 pub enum Error {
     /// Features this VMM does not offer.
     #[error("the driver uses network features {0:#x} that this vmm-lite does not offer")]
     Features(u64),
-    /// A queue that cannot be.
+    /// An invalid queue.
     #[error("network queue {0} does not fit this guest's memory")]
     Queue(usize),
-    /// A queue with buffers in flight, which no device of ours leaves behind.
+    /// A queue with buffers in flight, which our devices never leave behind.
     #[error(
         "network queue {0} has taken {taken} buffers and given back {given}, where both should be \
          the same",
@@ -24,7 +24,7 @@ pub enum Error {
         given = .2
     )]
     Indices(usize, u16, u16),
-    /// Tables that overlap: what is written to one would change another.
+    /// Tables that overlap: a write to one would change another.
     #[error("tables of the network queues overlap in the guest's memory")]
     Overlap,
     /// The guest's longest packets do not fit the TAP device.
@@ -32,7 +32,7 @@ pub enum Error {
     Mtu(#[from] MtuTooSmall),
 }
 
-/// A TAP device whose packets are shorter than a guest's.
+/// A TAP device whose packets are shorter than the guest's.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 #[error(
     "the guest's packets have up to {guest} bytes (MTU), and those of TAP device {device} have \
@@ -40,9 +40,9 @@ pub enum Error {
      try again"
 )]
 pub struct MtuTooSmall {
-    /// What the guest was told.
+    /// The guest's MTU.
     pub guest: u16,
-    /// What the device has.
+    /// The device's MTU.
     pub tap: u16,
     /// The device.
     pub device: String,
@@ -53,15 +53,15 @@ pub struct MtuTooSmall {
 pub struct NetState {
     /// The guest's Ethernet address.
     pub mac: [u8; 6],
-    /// The MTU it was told.
+    /// The MTU that it was given.
     pub mtu: u16,
-    /// Which half of the device's features shows.
+    /// Which half of the device's features is shown.
     pub features_sel: u32,
     /// Which half of the driver's features is written.
     pub driver_features_sel: u32,
     /// Features the driver accepted.
     pub driver_features: u64,
-    /// Which queue's registers show.
+    /// Which queue's registers are shown.
     pub queue_sel: u32,
     /// Device status.
     pub status: u32,
@@ -76,9 +76,9 @@ pub struct QueueState {
     pub size: u16,
     /// Whether the driver has set it up.
     pub ready: bool,
-    /// Next entry of the available ring to be taken.
+    /// The next entry of the available ring.
     pub next_avail: u16,
-    /// Next entry of the used ring to be filled.
+    /// The next entry of the used ring.
     pub next_used: u16,
     /// Guest-physical address of the descriptor table.
     pub desc_table: u64,
@@ -89,14 +89,14 @@ pub struct QueueState {
 }
 
 impl NetState {
-    /// The pages that the tables of its queues lie in.
+    /// The pages that hold the tables of its queues.
     pub fn pages(&self) -> impl Iterator<Item = usize> {
         self.tables()
             .flat_map(|(at, len)| at / PAGE_SIZE..=at.saturating_add(len) / PAGE_SIZE)
             .map(|page| page as usize)
     }
 
-    /// Where the tables of its queues are: address and length in bytes.
+    /// The ranges of the tables of its queues: address and length in bytes.
     fn tables(&self) -> impl Iterator<Item = (u64, u64)> {
         self.queues.into_iter().filter(|q| q.ready).flat_map(|q| {
             let size = u64::from(q.size);
@@ -128,9 +128,9 @@ impl From<virtio_queue::QueueState> for QueueState {
 }
 
 impl NetState {
-    /// The queues, if all of this can be a guest's of ours.
+    /// The queues, if the state can be that of one of our guests.
     pub(super) fn check(&self, ram: &GuestRam) -> Result<[Queue; 2], Error> {
-        // What a driver chose that does not stand is the guest's to find out, here as there.
+        // A rejected choice of the driver is rejected here too, and the guest finds out.
         let agreed = self.status & VIRTIO_CONFIG_S_FEATURES_OK != 0;
         if agreed && self.driver_features & !OFFERED != 0 {
             return Err(Error::Features(self.driver_features & !OFFERED));
@@ -216,7 +216,7 @@ mod tests {
     }
 
     fn device(mtu: u16) -> Net {
-        // What is sent stays in the other end.
+        // The other end holds what is sent.
         let (device, other) = UnixDatagram::pair().unwrap();
         std::mem::forget(other);
         device.set_nonblocking(true).unwrap();
@@ -235,7 +235,7 @@ mod tests {
         net.apply(&NetState { mtu: 1499, ..state() }, &ram).unwrap();
     }
 
-    /// As a state that is refused would have it, or a mistake of ours.
+    /// As in a refused state, or after a bug of ours.
     #[test]
     fn a_transmit_queue_that_never_empties_is_a_violation() {
         let ram = GuestRam::new(4 << 20).unwrap();
@@ -244,7 +244,7 @@ mod tests {
         let live = NetState { status: VIRTIO_CONFIG_S_DRIVER_OK, ..state() };
         net.apply(&live, &ram).unwrap();
         let [_, transmit] = net.registers.live_queues().unwrap();
-        // What is given back counts as offered anew.
+        // What is returned counts as offered anew.
         transmit.set_next_used(live.queues[1].next_used + 1);
         transmit.set_used_ring_address(Some(live.queues[1].avail_ring as u32), None);
         ram.write(live.queues[1].desc_table + 8, &64_u32.to_le_bytes()).unwrap();
@@ -255,7 +255,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is accepted has tables apart from each other and no buffer in flight.
+        /// An accepted state has disjoint tables and no buffer in flight.
         #[test]
         fn any_state_is_sound_or_refused(
             ats in prop::collection::vec((0x10_0000_u64..0x10_6000).prop_map(|at| at & !15), 6),
