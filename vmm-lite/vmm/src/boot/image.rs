@@ -1,4 +1,4 @@
-//! Images: what is checked before anything of one reaches a guest.
+//! Images: the checks before anything of one reaches a guest.
 
 use crate::memory::{self, GuestRam, PAGE};
 use linux_loader::loader::{KernelLoader, elf::Elf};
@@ -21,7 +21,7 @@ use vmm_lite_interface::{
     note::{self, ImageNote},
 };
 
-/// Where the ELF header has its class.
+/// Offset of the class in the ELF header.
 const EI_CLASS: usize = 4;
 /// Owner and type of the note with the PVH entry.
 const PVH_OWNER: &[u8] = b"Xen";
@@ -35,13 +35,13 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the host says.
+        /// The host's error.
         source: io::Error,
     },
-    /// It is no ELF file.
+    /// It is not an ELF file.
     #[error("{} is not an ELF file; make an image with `vmm-lite build`", .0.display())]
     NotElf(PathBuf),
-    /// It ends early.
+    /// The file is truncated.
     #[error("{} is truncated: {what} lies past its end; build or copy it again", path.display())]
     Truncated {
         /// The file.
@@ -49,15 +49,15 @@ pub enum Error {
         /// What is missing.
         what: &'static str,
     },
-    /// It is for another machine.
+    /// It is for another kind of CPU.
     #[error("{} is for another machine ({machine}), not 64-bit x86", path.display())]
     Machine {
         /// The file.
         path: PathBuf,
-        /// What it is for.
+        /// Its ELF machine.
         machine: String,
     },
-    /// It is no unikernel.
+    /// It is not a unikernel.
     #[error(
         "{} is an ELF file, but no vmm-lite image: build the program with `vmm-lite \
          build`", .0.display()
@@ -78,7 +78,7 @@ pub enum Error {
     /// No PVH entry, or one outside the image.
     #[error("{} has no usable PVH entry; build it again with `vmm-lite build`", .0.display())]
     Entry(PathBuf),
-    /// A segment where none can be.
+    /// A segment at an invalid place.
     #[error(
         "{} has a segment at {address:#x}, {size} bytes long, outside of where images lie (from \
          {base:#x} to the end of memory)", path.display(), base = IMAGE_BASE
@@ -109,18 +109,18 @@ pub enum Error {
     Load {
         /// The file.
         path: PathBuf,
-        /// What the loader says.
+        /// The loader's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
-/// An image that was found good.
+/// An image that passed the checks.
 #[derive(Debug)]
 pub struct Image {
     path: PathBuf,
     file: File,
     entry: u64,
-    /// Where its last segment ends.
+    /// End of its last segment.
     end: u64,
     note: ImageNote,
 }
@@ -129,7 +129,7 @@ impl Image {
     /// Opens and checks a file.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The file's error.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let read = |source| Error::Read { path: path.into(), source };
         let mut file = files::open(path).map_err(read)?;
@@ -144,13 +144,13 @@ impl Image {
         Ok(Self { path: path.into(), file, entry, end: found.end, note })
     }
 
-    /// Where it was opened.
+    /// The path at which it was opened.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The file, whose position is anybody's to change.
+    /// The file. Its position has no fixed meaning.
     #[must_use]
     pub fn file(&self) -> &File {
         &self.file
@@ -191,7 +191,7 @@ impl Image {
     }
 }
 
-/// What the headers and notes say.
+/// What the headers and notes state.
 struct Found {
     entry: Option<u64>,
     end: u64,
@@ -249,7 +249,7 @@ impl Found {
         Ok(found)
     }
 
-    /// Notes that make no sense are as good as none.
+    /// Malformed notes count as missing.
     fn read_notes<'d, R: ReadRef<'d>>(
         &mut self,
         segment: &object::elf::ProgramHeader64<LittleEndian>,

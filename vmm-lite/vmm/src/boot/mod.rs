@@ -12,10 +12,10 @@ use crate::memory::GuestRam;
 /// Why an image could not be put into a guest's memory.
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
-    /// Something is wrong with the image.
+    /// The image is invalid.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// Something is wrong with what the guest is to be told.
+    /// The parameters for the guest are invalid.
     #[error(transparent)]
     Parameters(#[from] ParametersError),
 }

@@ -1,4 +1,4 @@
-//! What the guest is told at boot; see `vmm_lite_interface::params`.
+//! Parameters that the guest gets at boot; see `vmm_lite_interface::params`.
 
 use std::{ffi::OsString, fmt, net::IpAddr, os::unix::ffi::OsStrExt, str::FromStr};
 use vmm_lite_interface::{
@@ -6,10 +6,10 @@ use vmm_lite_interface::{
     params::{encode_argument, encode_word},
 };
 
-/// Why parameters cannot be given to a guest.
+/// Why parameters cannot be passed to a guest.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 pub enum Error {
-    /// More than fits.
+    /// They do not fit.
     #[error(
         "arguments and environment take {0} bytes, written out for the guest; {max} are the most \
          it can be given", max = CMDLINE_MAX - 1
@@ -25,7 +25,7 @@ pub enum Error {
 pub struct Cidr {
     /// The address.
     pub address: IpAddr,
-    /// How many of its bits are the network's.
+    /// The prefix length in bits.
     pub prefix: u8,
 }
 
@@ -48,16 +48,16 @@ impl fmt::Display for Cidr {
     }
 }
 
-/// What the guest is told at boot.
+/// The parameters of a guest at boot.
 #[derive(Clone, Debug, Default)]
 pub struct Parameters {
     /// Its name.
     pub name: String,
     /// Its address.
     pub ip: Option<Cidr>,
-    /// Where packets to other networks go.
+    /// The gateway to other networks.
     pub gateway: Option<IpAddr>,
-    /// Whom to ask for names.
+    /// The name servers.
     pub dns: Vec<IpAddr>,
     /// Environment, as `KEY=VALUE`.
     pub env: Vec<OsString>,

@@ -1,4 +1,4 @@
-//! What the PVH boot protocol has the guest find in memory.
+//! The structures in memory that the PVH boot protocol requires.
 
 use crate::memory::GuestRam;
 use linux_loader::loader::elf::start_info::{
