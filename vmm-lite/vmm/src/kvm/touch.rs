@@ -19,7 +19,7 @@ pub const RUNS: usize = 5;
 impl Vcpu {
     /// Runs the routine at `routine` on `runs`, with the system registers of a guest at CPL 3.
     /// Afterwards the vCPU's state is meaningless but for what
-    /// [`apply_invariant`](Vcpu::apply_steady) has set.
+    /// [`apply_invariant`](Vcpu::apply_invariant) has set.
     ///
     /// # Errors
     /// [`Error::State`] if the routine did anything else; [`Error::Call`]. The vCPU may then have

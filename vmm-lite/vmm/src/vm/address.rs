@@ -1,23 +1,23 @@
-//! Who a guest is on the network, as it is told when it becomes somebody else.
+//! A guest's network addresses, and how it is told new ones.
 
 use std::{net::Ipv4Addr, sync::atomic::Ordering::SeqCst};
 use vmm_lite_interface::control::NetAddress;
 
-/// A guest's addresses. What is not given stays as it is.
+/// A guest's addresses. A missing one leaves the guest's unchanged.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Address {
     /// Its Ethernet address.
     pub mac: [u8; 6],
     /// Its address and the length of its network's prefix.
     pub ip: Option<(Ipv4Addr, u8)>,
-    /// Where it sends packets to other networks.
+    /// Its gateway to other networks.
     pub gateway: Option<Ipv4Addr>,
-    /// Whom it asks for names; only the first few fit. Empty: not given.
+    /// Its name servers; only the first few fit. Empty: not given.
     pub dns: Vec<Ipv4Addr>,
 }
 
 impl Address {
-    /// Writes it where the guest reads it. The caller marks the page.
+    /// Writes them to the control page for the guest. The caller marks the page.
     pub(super) fn publish(&self, to: &NetAddress) {
         let mut mac = [0; 8];
         mac[..6].copy_from_slice(&self.mac);

@@ -1,4 +1,4 @@
-//! Telling the network where a guest is (rule R5).
+//! Announces a guest's location to the network (rule R5).
 
 use super::{Vm, paused::LINK_TIMEOUT};
 use crate::{
@@ -7,19 +7,19 @@ use crate::{
 };
 use std::{io, time::Duration};
 
-/// The thread's filter is made on it.
+/// The thread is built for this filter.
 const STACK: usize = 128 << 10;
-/// Who was not reached the first time is told again: frames get lost, and a bridge takes none
-/// through a port that it has just heard is up. (RFC 5227 has two, at longer intervals.)
+/// Announcements are repeated: frames get lost, and a bridge accepts none through a port that has
+/// just come up. (RFC 5227 has two, at longer intervals.)
 const TIMES: u32 = 3;
 const BETWEEN: Duration = Duration::from_millis(100);
 
 impl Vm {
-    /// Tells the network that this guest is here now; unless it may be elsewhere, where the network
-    /// would not find it any more.
+    /// Announces to the network that this guest is here now; unless it may run elsewhere, where the
+    /// network would not find it any more.
     ///
     /// # Errors
-    /// What the TAP says.
+    /// The TAP's error.
     pub fn announce(&self) -> io::Result<()> {
         let (Some(net), Some(tap)) = (&self.shared.identity.net, &self.shared.announcer) else {
             return Ok(());
@@ -34,15 +34,15 @@ impl Vm {
         Ok(())
     }
 
-    /// Whether it has ended when so much time has passed, or earlier.
+    /// Whether the VM ends within this time.
     fn ends_within(&self, time: Duration) -> bool {
         let mut poll = libc::pollfd { fd: self.end_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one valid entry.
         unsafe { libc::poll(&raw mut poll, 1, time.as_millis() as i32) > 0 }
     }
 
-    /// Like [`announce`](Self::announce), as soon as the TAP carries packets, which after it was
-    /// opened may take the host a while. On a thread of its own.
+    /// Like [`announce`](Self::announce), as soon as the TAP carries packets, which may take a
+    /// while after it is opened. On a thread of its own.
     pub fn announce_when_up(&self) {
         let Some(tap) = &self.shared.announcer else { return };
         let (vm, tap) = (self.clone(), tap.try_clone());

@@ -1,5 +1,4 @@
-//! Whether an operation is still wanted: asked in one way by everything that an operation consists
-//! of.
+//! Whether an operation is still wanted. All parts of an operation check it through this.
 
 use super::Vm;
 use crate::host::poll::{Watch, wait_some};
@@ -9,68 +8,67 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What may call an operation off. Each descriptor is negative where there is no such thing.
+/// The events that may cancel an operation. A descriptor is negative where there is no such event.
 #[derive(Clone, Copy, Debug)]
 pub struct CallOff {
     /// Readable when a client cancels the operation.
     cancel: RawFd,
-    /// Hangs up when the observer goes away.
+    /// Hangs up when the observer disconnects.
     observer: RawFd,
     /// Readable when the VM has ended.
     ended: RawFd,
-    /// When the operation was started, and how long after that it must be done.
+    /// When the operation was started, and its timeout.
     within: Option<(Instant, Duration)>,
 }
 
-/// Why an operation is called off.
+/// Why an operation is cancelled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CalledOff {
     /// A client cancelled it.
     Cancelled,
-    /// The observer has gone away.
+    /// The observer has disconnected.
     ObserverGone,
     /// The VM has ended.
     Ended,
-    /// It took longer than this.
+    /// It exceeded this timeout.
     Timeout(Duration),
 }
 
 impl CallOff {
-    /// Nothing calls it off.
+    /// Nothing cancels it.
     pub const NEVER: Self = Self { cancel: -1, observer: -1, ended: -1, within: None };
 
-    /// An operation of `vm`, of which `observer` is the [observer's](super::Observer::fd)
-    /// descriptor.
+    /// For an operation of `vm` whose observer has this [descriptor](super::Observer::fd).
     #[must_use]
     pub fn of(vm: &Vm, observer: RawFd) -> Self {
         Self { cancel: vm.cancel_fd(), observer, ended: vm.end_fd(), within: None }
     }
 
-    /// What only the end of `vm` calls off.
+    /// Only the end of `vm` cancels it.
     #[must_use]
     pub fn by_end_of(vm: &Vm) -> Self {
         Self { ended: vm.end_fd(), ..Self::NEVER }
     }
 
-    /// The same, if it also has to be done in time: when it was started, and how long after that.
+    /// The same, with a timeout that begins when the operation was started.
     #[must_use]
     pub fn within(self, within: Option<(Instant, Duration)>) -> Self {
         Self { within, ..self }
     }
 
-    /// Whether it is called off now.
+    /// Whether it is cancelled now.
     ///
     /// # Errors
-    /// What the host says.
+    /// The host's error.
     pub fn check(&self) -> io::Result<Option<CalledOff>> {
         Ok(self.wait(&[], Duration::ZERO)?.err())
     }
 
-    /// Waits until one of `watched` is ready, at most `timeout`; says which are, or why there is no
-    /// use in waiting.
+    /// Waits until one of `watched` is ready, at most `timeout`; returns which are, or why the
+    /// operation is cancelled.
     ///
     /// # Errors
-    /// What the host says.
+    /// The host's error.
     pub fn wait(
         &self,
         watched: &[Watch],
@@ -100,7 +98,7 @@ impl CallOff {
                 [_, _, _, ready @ ..] if ready.contains(&true) || end <= Instant::now() => {
                     return Ok(Ok(ready.to_vec()));
                 }
-                // A signal.
+                // A signal ended the wait.
                 _ => {}
             }
         }
@@ -116,7 +114,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(60);
 
     #[test]
-    fn each_reason_is_named_and_comes_before_what_is_waited_for() {
+    fn each_reason_is_named_and_takes_precedence_over_readiness() {
         let (cancel, ended) =
             (EventFd::new(EFD_NONBLOCK).unwrap(), EventFd::new(EFD_NONBLOCK).unwrap());
         let (observer, there) = UnixStream::pair().unwrap();

@@ -1,5 +1,5 @@
-//! Waiting until all of a machine's memory is here: what every verb does first that copies the VM
-//! or moves it on. See [`memory`](crate::memory) for the proof that comes of it.
+//! Waits until all of a VM's memory is present: the first step of every verb that copies the VM or
+//! moves it on. See [`memory`](crate::memory) for the resulting proof.
 
 use super::{CallOff, CalledOff, End, Vm};
 use crate::{
@@ -13,35 +13,35 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a source may be away before a verb that waits for its memory gives up. It tries to come
-/// back twice a second.
+/// How long a source may be unreachable before a verb that waits for its memory fails. The source
+/// tries to reconnect twice a second.
 const AWAY: Duration = Duration::from_secs(10);
-/// How often a wait is told about.
+/// How often a wait is reported.
 const TELL: Duration = Duration::from_millis(500);
 
-/// Why there was no use in waiting any longer. The VM is as it was before.
+/// Why the wait was ended. The VM is unchanged.
 #[derive(thiserror::Error, Debug)]
 pub enum Incomplete {
-    /// The machine ended.
+    /// The VM has ended.
     #[error("the VM has ended: {0}")]
     Ended(Arc<End>),
     /// `vmm-lite cancel`.
     #[error("it was cancelled while it waited for {0}")]
     Cancelled(Waiting),
-    /// The client that asked has gone.
+    /// The client that requested it has disconnected.
     #[error("the client that asked for it went away while it waited for {0}")]
     AskerGone(Waiting),
-    /// It took too long.
+    /// The timeout expired.
     #[error(
         "it took longer than the {timeout:?} it may take (--timeout), while it waited for {waiting}"
     )]
     Timeout {
         /// How long it may take.
         timeout: Duration,
-        /// What for.
+        /// What it waited for.
         waiting: Waiting,
     },
-    /// The source has been away for too long.
+    /// The source has been unreachable for too long.
     #[error(
         "the VM lacks {:.1} MiB of memory that only its source {} has, which is away ({why}): try \
          again when it is back, or end the VM with `vmm-lite stop`",
@@ -50,10 +50,10 @@ pub enum Incomplete {
     Away {
         /// What it waited for.
         waiting: Waiting,
-        /// Why the source is away.
+        /// Why the source is unreachable.
         why: String,
     },
-    /// What is missing never comes.
+    /// The missing memory never arrives.
     #[error(
         "the VM lacks memory that never comes: it was lost with {0}, and the VM cannot be copied"
     )]
@@ -63,11 +63,11 @@ pub enum Incomplete {
     Host(#[from] io::Error),
 }
 
-/// What is waited for, for people.
+/// What a wait is for, in words.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Waiting {
     supply: Supply,
-    /// Bytes that are missing, at most.
+    /// Upper bound of the missing bytes.
     pub bytes: u64,
     away: bool,
 }
@@ -100,13 +100,13 @@ impl fmt::Display for Waiting {
 }
 
 impl Vm {
-    /// What of its memory is not here yet; `None` if all is.
+    /// What is missing of its memory; `None` if nothing is.
     #[must_use]
     pub fn absent(&self) -> Option<Absent> {
         self.ram().absent()
     }
 
-    /// Whether it runs here while memory follows from the source of the move that brought it.
+    /// Whether it runs here during post-copy from the source of its last move.
     #[must_use]
     pub fn following(&self) -> bool {
         self.absent().is_some_and(|absent| matches!(absent.supply, Supply::Source(_)))
@@ -118,8 +118,9 @@ impl Vm {
         self.absent().is_some_and(|absent| absent.supply == Supply::Snapshot)
     }
 
-    /// Waits until all memory is here, which what brings it goes on to do meanwhile, and so does
-    /// the guest. `tell` is told now and then what is waited for; `false` from it ends the wait.
+    /// Waits until all memory is present. Meanwhile the memory continues to arrive and the guest to
+    /// run. It calls `tell` from time to time with what it waits for; `false` from `tell` ends the
+    /// wait.
     ///
     /// # Errors
     /// [`Incomplete`].
@@ -130,7 +131,7 @@ impl Vm {
     ) -> Result<Complete<'_>, Incomplete> {
         loop {
             let Some(absent) = self.absent() else {
-                // Complete once is complete for good.
+                // Memory that is complete stays complete.
                 match self.ram().complete() {
                     Some(complete) => return Ok(complete),
                     None => continue,

@@ -1,19 +1,19 @@
-//! What a machine is made from.
+//! The configuration of a VM.
 
 use crate::boot::Parameters;
 
-/// A machine to be booted.
+/// A VM to be booted.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Size of its memory in bytes.
     pub memory: u64,
-    /// Its network, if it is to have one.
+    /// Its network, if it has one.
     pub net: Option<NetConfig>,
-    /// What the guest is told, its name among it.
+    /// The guest's parameters, its name included.
     pub parameters: Parameters,
 }
 
-/// The network of a machine.
+/// The network of a VM.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NetConfig {
     /// Name of the TAP device.
@@ -22,11 +22,11 @@ pub struct NetConfig {
     pub mac: [u8; 6],
 }
 
-/// An Ethernet address for a guest that was given none: locally administered, and always the same
-/// for the same name and address.
+/// An Ethernet address for a guest without an assigned one: locally administered, and always the
+/// same for the same name and address.
 #[must_use]
 pub fn mac_for(name: &str, ip: &str) -> [u8; 6] {
-    // FNV-1a: all it has to do is to tell names apart.
+    // FNV-1a: it only has to tell names apart.
     let hash =
         name.bytes().chain([0]).chain(ip.bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
             (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_made_up_are_local_and_differ() {
+    fn generated_addresses_are_local_and_differ() {
         let a = mac_for("kv", "10.0.0.2/24");
         assert_eq!(a, mac_for("kv", "10.0.0.2/24"));
         assert_ne!(a, mac_for("kv", "10.0.0.3/24"));

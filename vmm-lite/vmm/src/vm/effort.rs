@@ -1,23 +1,23 @@
-//! What a guest has had of its host.
+//! The host's resources that a guest has used.
 
 use super::Vm;
 use crate::{host::cpu_time, kvm::Faults};
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
-/// What has come together since the machine was made.
+/// The counts since the VM was made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Effort {
-    /// CPU time of the vCPU's thread, in the guest and out of it.
+    /// CPU time of the vCPU thread, in the guest and outside of it.
     pub ran: Duration,
-    /// Pages that KVM's second tables lacked.
+    /// Pages that KVM's second-level tables lacked.
     pub faults: Faults,
-    /// Whether it waits at this moment, as it has nothing to do.
+    /// Whether it is idle at this moment.
     pub idle: bool,
 }
 
 impl Vm {
-    /// What the guest has had so far; `None` where KVM does not tell, and once the machine has
-    /// ended. Costs the guest nothing.
+    /// What the guest has used so far; `None` where KVM does not count, and once the VM has ended.
+    /// Costs the guest nothing.
     #[must_use]
     pub fn effort(&self) -> Option<Effort> {
         let faults = self.shared.page_faults.as_ref()?.read().ok()?;

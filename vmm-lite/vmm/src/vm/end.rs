@@ -1,34 +1,34 @@
-//! How machines end.
+//! How VMs end.
 
 use crate::devices::Violation;
 use std::{fmt, sync::Arc, sync::atomic::Ordering::Relaxed};
 use vmm_lite_interface::control::{FaultKind, FaultReport};
 
-/// How a machine ended.
+/// How a VM ended.
 #[derive(Debug)]
 pub enum End {
     /// The program ended with this code.
     Exited(i32),
-    /// The program or its kernel failed, and said how.
+    /// The program or its kernel failed, and reported how.
     Failed(GuestFault),
-    /// The guest broke a rule of the interface and was ended for it.
+    /// The guest broke a rule of the interface, and the VMM ended it.
     Broke(Violation),
-    /// Somebody stopped it.
+    /// It was stopped.
     Stopped(StopReason),
     /// It runs on another host now.
     Moved,
-    /// The host let it down.
+    /// The host failed.
     Vmm(Arc<dyn std::error::Error + Send + Sync>),
 }
 
-/// Who stopped a machine.
+/// What stopped a VM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StopReason {
     /// `vmm-lite stop`, or SIGTERM.
     Stop,
     /// SIGINT.
     Interrupt,
-    /// SIGHUP: the terminal went away.
+    /// SIGHUP: the terminal was closed.
     Hangup,
 }
 
@@ -50,13 +50,13 @@ impl fmt::Display for End {
 /// A guest's own report of its failure, copied and checked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GuestFault {
-    /// What kind, if it is one that is known.
+    /// The kind, if it is known.
     pub kind: Option<FaultKind>,
     /// Number of the thread; the main thread is 0.
     pub thread: u32,
     /// Exception vector and error code.
     pub exception: (u32, u32),
-    /// The address it was about.
+    /// The faulting address.
     pub address: u64,
     /// Instruction pointer.
     pub rip: u64,
@@ -67,7 +67,7 @@ pub struct GuestFault {
 }
 
 impl GuestFault {
-    /// What `report` says now.
+    /// The current content of `report`.
     #[must_use]
     pub fn copy(report: &FaultReport) -> Self {
         let len = (report.backtrace_len.load(Relaxed) as usize).min(report.backtrace.len());
@@ -82,7 +82,7 @@ impl GuestFault {
         }
     }
 
-    /// The exit code that stands for it.
+    /// The exit code for it.
     #[must_use]
     pub fn exit_code(&self) -> i32 {
         self.kind.unwrap_or(FaultKind::Kernel).exit_code()

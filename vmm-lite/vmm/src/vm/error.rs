@@ -1,25 +1,25 @@
-//! Why a machine could not be made or used.
+//! Why a VM could not be made or used.
 
 use super::{ApplyError, End, Operation};
 use crate::{boot, devices::tap, kvm, memory};
 use std::{io, sync::Arc};
 
-/// Why a machine could not be made or used.
+/// Why a VM could not be made or used.
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
-    /// KVM.
+    /// An error of KVM.
     #[error(transparent)]
     Kvm(#[from] kvm::Error),
-    /// Guest memory.
+    /// An error of the guest memory.
     #[error(transparent)]
     Memory(#[from] memory::Error),
-    /// The image or its parameters.
+    /// An error in the image or its parameters.
     #[error(transparent)]
     Boot(#[from] boot::Error),
-    /// The TAP device.
+    /// An error of the TAP device.
     #[error(transparent)]
     Tap(#[from] tap::Error),
-    /// The image was built with a TAP in mind, or the other way round.
+    /// The image needs a TAP and none is given, or the other way round.
     #[error("{0}")]
     Network(&'static str),
     /// Another call to the host failed.
@@ -27,31 +27,31 @@ pub enum Error {
     Host {
         /// What was tried.
         doing: &'static str,
-        /// What the host said.
+        /// The host's error.
         source: io::Error,
     },
-    /// A state that cannot be applied.
+    /// The state cannot be applied.
     #[error(transparent)]
     Apply(#[from] ApplyError),
-    /// The machine has ended.
+    /// The VM has ended.
     #[error("the VM has ended: {0}")]
     Ended(Arc<End>),
-    /// An operation, or another thread, has it.
+    /// An operation, or another thread, holds it.
     #[error("the VM is {}; try again when that is done", what_it_is(.0.as_ref()))]
     Busy(Option<Operation>),
     /// The commit of a move was sent.
     #[error("the VM was handed to {0}, which runs it or may run it: it cannot go on here")]
     HandedOver(String),
-    /// It was not.
+    /// The commit was not sent.
     #[error("the VM was not handed to another host: resume it without vouching for it")]
     NotHandedOver,
-    /// An operator's word against the other host's.
+    /// The operator's override contradicts the other host.
     #[error(
         "the other host answers, and says what becomes of the VM: it runs there, or goes on here \
          by itself"
     )]
     Answers,
-    /// It runs.
+    /// It is running.
     #[error("the VM is not paused")]
     NotPaused,
 }

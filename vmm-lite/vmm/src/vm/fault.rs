@@ -1,4 +1,4 @@
-//! Names for addresses in a guest's program.
+//! Function names for addresses in a guest's program.
 
 use object::{Object, ObjectSymbol, SymbolKind};
 use std::{
@@ -14,7 +14,7 @@ pub struct Symbols {
 }
 
 impl Symbols {
-    /// Reads them from an open image; one that was stripped has none.
+    /// Reads them from an open image; a stripped one has none.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -39,7 +39,7 @@ impl Symbols {
         self.functions.is_empty()
     }
 
-    /// The function that `address` lies in, and how far.
+    /// The function that contains `address`, and the offset in it.
     #[must_use]
     pub fn name(&self, address: u64) -> Option<String> {
         let after = self.functions.partition_point(|(start, ..)| *start <= address);
@@ -57,7 +57,7 @@ fn demangled(name: &str) -> String {
 mod tests {
     use super::*;
 
-    /// One that the compiler leaves where it is.
+    /// A function that the compiler does not inline.
     #[inline(never)]
     fn a_function_of_its_own(numbers: &[u64]) -> u64 {
         numbers.iter().map(|n| std::hint::black_box(n) / 7).sum()

@@ -1,5 +1,5 @@
-//! What the vCPU's thread owes, for the [watchdog](crate::host::watchdog): seen from how it is
-//! steered, so that the thread itself has nothing to do for that.
+//! What the vCPU thread owes, for the [watchdog](crate::host::watchdog): derived from its steering
+//! state, so the thread itself does nothing for that.
 
 use super::shared::Shared;
 use crate::{
@@ -11,7 +11,7 @@ use std::sync::{
     atomic::Ordering::{Relaxed, SeqCst},
 };
 
-/// Has the thread of a machine watched.
+/// Has the watchdog watch a VM's vCPU thread.
 pub(super) fn watch(shared: &Arc<Shared>) {
     let weak: Weak<Shared> = Arc::downgrade(shared);
     watchdog::watch(weak);
@@ -19,8 +19,8 @@ pub(super) fn watch(shared: &Arc<Shared>) {
 
 impl Watched for Shared {
     fn look(&self) -> Option<Look> {
-        // Where memory is missing it may have to wait for that for as long as that takes, and what
-        // brings it is watched, or has its own deadlines.
+        // While memory is missing the thread may have to wait for it for any time. The thread that
+        // receives the memory is watched, or has its own deadlines.
         if !self.running.load(SeqCst) || self.ram.complete().is_none() {
             return None;
         }
@@ -28,14 +28,14 @@ impl Watched for Shared {
             (true, true, _) => "was asked to stop, and has not come out of the guest",
             (true, false, true) => "was asked to stop, and still waits for the guest's next event",
             (true, false, false) => "was asked to stop, and is still serving the guest",
-            // What a guest does takes as long as it likes.
+            // A guest may compute for any time.
             (false, true, _) | (false, false, true) => return None,
             (false, false, false) => "serves the guest, and does not come to an end of it",
         };
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
         let exits = &self.exits;
         let all = [&exits.doorbell, &exits.mmio, &exits.kicked, &exits.slept, &self.resumes];
-        // All only grow.
+        // All of these only grow.
         let progress = all.into_iter().fold(0_u64, |sum, n| sum.wrapping_add(count(n)));
         let tid = self.thread.load(SeqCst);
         Some(Look { thread: Thread::Vcpu.name(), tid, doing, progress })

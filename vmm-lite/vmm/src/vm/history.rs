@@ -1,5 +1,5 @@
-//! What a machine went through wherever it ran. It moves with the machine: the process that saw a
-//! move off has ended before anybody asks it.
+//! What a VM went through on all its hosts. It moves with the VM: the process at the source has
+//! ended before anyone queries it.
 
 use migrate::brownout::Brownout;
 use serde::{Deserialize, Serialize};
@@ -22,12 +22,12 @@ pub const BOUNDS_NS: [u64; 12] = [
     1_000_000_000,
 ];
 
-/// Times, by how long they took.
+/// A histogram of durations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Histogram {
-    /// How many fell into each bucket of [`BOUNDS_NS`], and above.
+    /// How many are in each bucket of [`BOUNDS_NS`], and above.
     pub counts: [u64; BOUNDS_NS.len() + 1],
-    /// Of all of them, in nanoseconds.
+    /// The sum of all of them, in nanoseconds.
     pub sum_ns: u64,
 }
 
@@ -35,52 +35,51 @@ impl Histogram {
     pub(super) fn add(&mut self, took: Duration) {
         let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let bucket = BOUNDS_NS.partition_point(|bound| *bound < ns);
-        // What came from a peer may be anything.
+        // Values from a peer are not trusted.
         self.counts[bucket] = self.counts[bucket].saturating_add(1);
         self.sum_ns = self.sum_ns.saturating_add(ns);
     }
 
-    /// How many times there are.
+    /// The number of durations.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.iter().fold(0, |sum, n| sum.saturating_add(*n))
     }
 }
 
-/// How a move ended, as the machine that was to move sees it.
+/// How a move ended, as seen by the VM that was to move.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MoveOutcome {
     /// It runs elsewhere now.
     Arrived {
-        /// How long no instruction of the guest ran; `None` for one that is paused.
+        /// How long no instruction of the guest ran; `None` for a paused VM.
         blackout: Option<Duration>,
     },
-    /// It runs on where it was: somebody wanted that.
+    /// It continues at the source, on request.
     Cancelled,
-    /// It runs on where it was.
+    /// It continues at the source.
     Failed,
 }
 
-/// What moves with a machine beside its state.
+/// The part of a VM's history that moves with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct History {
-    /// Moves that were made.
+    /// Successful moves.
     pub moves_arrived: u64,
-    /// Moves that were called off.
+    /// Cancelled moves.
     pub moves_cancelled: u64,
-    /// Moves that came to nothing otherwise.
+    /// Failed moves.
     pub moves_failed: u64,
-    /// How long the guest stood in each move that was made, as its destination knows it: from the
-    /// last word that it sent before the switch to the guest's first instruction. So it holds that
-    /// word's way too, and errs upwards.
+    /// The blackout of each successful move, as measured by its destination: from the source's last
+    /// message before the switch to the guest's first instruction. It includes that message's
+    /// transit time, so it is an upper bound.
     pub blackout: Histogram,
-    /// How long the guest took to quiesce when it was asked to, or to stand when it need not be
-    /// asked.
+    /// How long the guest took to quiesce on request, or to stop where it need not quiesce.
     pub quiesce: Histogram,
-    /// How often it did not within the time it had, and was stopped where it was.
+    /// How often it did not quiesce within its time limit, and was stopped where it was.
     pub quiesce_unanswered: u64,
-    /// How long the guest was slower after each move that was made, as its destination knows it;
-    /// what it could not tell is not in it. See [`migrate::brownout`].
+    /// The brownout of each successful move, as measured by its destination; moves that it could
+    /// not measure are not included. See [`migrate::brownout`].
     pub brownout: Histogram,
 }
 

@@ -1,9 +1,9 @@
-//! What a host must know of a machine before its state comes.
+//! What a host must know of a VM before its state arrives.
 
 use crate::boot::Cidr;
 use serde::{Deserialize, Serialize};
 
-/// Who a machine is. It stays the same for as long as it lives, wherever it runs.
+/// A VM's manifest. It never changes, wherever the VM runs.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Identity {
     /// Its name on the control socket and to the guest.
@@ -16,11 +16,11 @@ pub struct Identity {
     pub net: Option<NetIdentity>,
 }
 
-/// Who it is on the network.
+/// Its network addresses.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct NetIdentity {
     /// Its Ethernet address.
     pub mac: [u8; 6],
-    /// Its address, if it was given one.
+    /// Its address, if one was assigned.
     pub ip: Option<Cidr>,
 }

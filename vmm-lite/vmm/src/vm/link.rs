@@ -1,10 +1,10 @@
-//! Whether a machine's TAP device is good enough for a guest that is to come.
+//! Whether a VM's TAP device suits a guest that will arrive.
 
 use super::Vm;
 use crate::devices::{net::MtuTooSmall, tap};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Why it is not.
+/// Why it does not.
 #[derive(thiserror::Error, Debug)]
 pub enum LinkError {
     /// It is set down.
@@ -13,13 +13,13 @@ pub enum LinkError {
     /// The guest's longest packets do not fit.
     #[error(transparent)]
     Mtu(#[from] MtuTooSmall),
-    /// The host does not say.
+    /// The host's error.
     #[error(transparent)]
     Tap(#[from] tap::Error),
 }
 
 impl Vm {
-    /// The MTU that the guest was told; `None` without a network.
+    /// The MTU that the guest was given; `None` without a network.
     #[must_use]
     pub fn mtu(&self) -> Option<u16> {
         self.shared.net_counters.as_ref().map(|counters| counters.mtu.load(Relaxed))
@@ -31,8 +31,8 @@ impl Vm {
         self.shared.net_counters.as_ref().is_some_and(|counters| counters.may_spoof.load(Relaxed))
     }
 
-    /// Whether a guest that was told `mtu` elsewhere loses nothing by having this machine's TAP
-    /// device. An MTU that is not known is taken for good.
+    /// Whether a guest that was given `mtu` elsewhere loses nothing by using this VM's TAP device.
+    /// An unknown MTU is accepted.
     ///
     /// # Errors
     /// [`LinkError`].

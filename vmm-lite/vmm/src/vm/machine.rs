@@ -1,4 +1,4 @@
-//! The machine: the vCPU with its devices, and the loop that runs it.
+//! The vCPU with its devices, and the loop that runs it.
 
 use super::{
     ApplyError, End, Error, GuestFault, InvariantState, VmState,
@@ -33,9 +33,9 @@ const NET_WINDOW: u64 = 0x200;
 /// Why [`Machine::run`] returned.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// The guest waits, for this. Whoever takes hold of the machine meanwhile finds it stopped.
+    /// The guest waits, for this. A thread that takes hold of the VM meanwhile finds it stopped.
     Waits(WaitFor),
-    /// A pause was wanted, or the guest is quiescent as was wanted.
+    /// A pause was requested, or the guest is quiescent on request.
     Paused { quiescent: bool },
     /// It will not run again.
     Ended(End),
@@ -43,15 +43,15 @@ pub(super) enum Stop {
     Failed(kvm::Error),
 }
 
-/// What serving a doorbell comes to.
+/// The result of serving a doorbell.
 pub(super) enum Served {
-    /// Back to the guest.
+    /// Continue the guest.
     All,
-    /// Stop here; what is unserved is served after the resume.
+    /// Stop here; the unserved bits are served after the resume.
     Stop(Stop),
 }
 
-/// The vCPU and its devices. Whoever holds it knows that the guest does not run.
+/// The vCPU and its devices. While a thread holds it, the guest does not run.
 #[derive(Debug)]
 pub(super) struct Machine {
     pub(super) vcpu: Vcpu,
@@ -62,14 +62,14 @@ pub(super) struct Machine {
     /// Doorbell bits that the guest rang and that are not served yet.
     pub(super) unserved: Doorbell,
     kick: Arc<Kick>,
-    /// The guest waits, until this time by its clock at most.
+    /// The guest waits, at most until this time by its clock.
     wait: Option<u64>,
-    /// It was made to wait although it asked to be woken at once, as it cannot send: not twice in
-    /// one wait.
+    /// It was made to wait although it asked to be woken at once, as it cannot send. This happens
+    /// at most once in each wait.
     pub(super) stuck: bool,
-    /// Whether the entry after the last resume is noted.
+    /// Whether the first entry after the last resume is noted.
     entry_noted: bool,
-    /// Why it is to run, where it has not yet been let run since.
+    /// The reason of its resume, while it has not run since.
     pub(super) untold: Option<ResumeReason>,
 }
 
@@ -117,7 +117,7 @@ impl Machine {
         self.net.as_ref().map(Net::forwarded)
     }
 
-    /// Writes what the guest is to know when it runs (again).
+    /// Writes what the guest needs to know when it runs (again).
     pub(super) fn before_resume(
         &mut self,
         reason: ResumeReason,
@@ -140,12 +140,12 @@ impl Machine {
             control.entropy.iter().zip(&fresh.entropy).for_each(|(to, n)| to.store(*n, SeqCst));
         }
         self.ram.mark(CONTROL_PAGE, PAGE_SIZE as usize);
-        // It looks for itself what has become of what it waited for.
+        // The guest checks by itself what it waited for.
         self.wait = None;
         self.entry_noted = false;
     }
 
-    /// Runs the guest until it is to stop, or waits. On the vCPU thread.
+    /// Runs the guest until it has to stop, or waits. On the vCPU thread.
     pub(super) fn run(&mut self, shared: &Shared) -> Stop {
         let thread = crate::host::this_thread();
         loop {
@@ -223,7 +223,7 @@ impl Machine {
         }
     }
 
-    /// The network device, if it is what lies at `address`.
+    /// The network device, if `address` is in its registers.
     fn net_at(&mut self, address: u64) -> Result<(&mut Net, u64), Violation> {
         let offset = address.wrapping_sub(NET_MMIO);
         match &mut self.net {
@@ -232,7 +232,7 @@ impl Machine {
         }
     }
 
-    /// Serves what the guest rang, bit by bit in their order; each is cleared when it is done.
+    /// Serves the bits that the guest rang, in their order; each is cleared when it is done.
     fn serve(&mut self, shared: &Shared) -> Result<Served, Violation> {
         if self.unserved == Doorbell::default() {
             return Ok(Served::All);
@@ -247,8 +247,8 @@ impl Machine {
             }
             self.done(Doorbell::CONSOLE);
         }
-        // A wait begins with the same; a guest that says that it is quiescent has given up its
-        // receive buffers.
+        // A wait begins with the same service; a guest that says that it is quiescent has hinted
+        // its receive buffers as not needed.
         if self.rang(Doorbell::NET) {
             Exits::count(&shared.exits.net);
             if !self.rang(Doorbell::WAIT) && !self.rang(Doorbell::QUIESCED) {
@@ -261,7 +261,8 @@ impl Machine {
         }
         if self.rang(Doorbell::WAIT) {
             Exits::count(&shared.exits.wait);
-            // However it ends, the guest looks for itself: also one that was paused in its wait.
+            // After any end of the wait the guest checks by itself: also one that was paused in its
+            // wait.
             self.done(Doorbell::WAIT);
             if self.unserved == Doorbell::default() {
                 self.stuck = false;
@@ -275,14 +276,14 @@ impl Machine {
                 net.flush(&self.ram)?;
             }
             let answer = self.ram.control_page().quiesce_answer.load(SeqCst);
-            // An answer that comes too late, after a kick and a resume, is nobody's any more.
+            // An answer that comes too late, after a kick and a resume, is ignored.
             if shared.quiesce_wanted() && answer == shared.quiesce_number() {
                 return Ok(Served::Stop(Stop::Paused { quiescent: true }));
             }
         }
         if self.rang(Doorbell::RECLAIMED) {
             self.done(Doorbell::RECLAIMED);
-            // A move is near. What cannot be read now is read by the capture.
+            // A move is near. The capture reads what cannot be read now.
             shared.set_invariant(self.note_invariant().ok());
             shared.answered();
         }
@@ -314,8 +315,8 @@ impl Machine {
         Stop::Ended(End::Broke(violation))
     }
 
-    /// Captures the vCPU where it runs, so that it need not be loaded on another CPU for that. What
-    /// fails here fails again for whoever needs it.
+    /// Captures the vCPU on its own thread, so that KVM need not load it on another CPU for that.
+    /// An error here occurs again in the capture that needs the state.
     pub(super) fn capture_early(&mut self) {
         if let Err(e) = self.vcpu.capture_early() {
             tracing::debug!("{}", crate::host::with_causes(&e));
@@ -340,8 +341,7 @@ impl Machine {
         Ok(InvariantState { vcpu, system: self.vcpu.system()?, offload })
     }
 
-    /// Applies what is not going to change, as far as this host takes it: the state itself says it
-    /// again.
+    /// Applies the invariant state, as far as this host accepts it: the complete state repeats it.
     pub(super) fn apply_invariant(&mut self, invariant: &InvariantState) -> Result<(), kvm::Error> {
         if let (Some(net), Some(offload)) = (&mut self.net, invariant.offload) {
             net.tell_offload(offload);
@@ -374,10 +374,10 @@ impl Machine {
     }
 }
 
-/// Random numbers for a guest of whose memory there may be a copy.
+/// Random numbers for a guest whose memory may have been copied.
 #[derive(Debug)]
 pub(super) struct Fresh {
-    /// For a guest that is such a copy.
+    /// Random numbers for a guest that is such a copy.
     generation: Option<[u64; 2]>,
     entropy: [u64; 8],
 }

@@ -1,4 +1,4 @@
-//! Making a machine: for an image, or for a guest that is to come from elsewhere.
+//! Makes a VM: for an image, or for a guest that will arrive.
 
 use super::{
     Config, Error, Identity, NetIdentity, Owner, Resources, Vm, health, machine::Machine,
@@ -17,8 +17,8 @@ use crate::{
 use std::sync::Arc;
 
 impl Vm {
-    /// Makes a machine and puts `image` into it. It does not run before it is
-    /// [resumed](Paused::resume) with [`ResumeReason::Boot`].
+    /// Makes a VM and loads `image` into it. It does not run before it is [resumed](Paused::resume)
+    /// with [`ResumeReason::Boot`].
     ///
     /// # Errors
     /// [`Error`]; nothing is left behind.
@@ -27,7 +27,7 @@ impl Vm {
         Self::boot_with(&Resources::open(tap)?, config, image, console)
     }
 
-    /// As [`boot`](Self::boot), with what has been opened for it; its TAP device is the machine's.
+    /// As [`boot`](Self::boot), with resources opened before; the VM takes the TAP device.
     ///
     /// # Errors
     /// As [`boot`](Self::boot).
@@ -52,9 +52,9 @@ impl Vm {
         Ok(vm)
     }
 
-    /// Makes a machine for a guest that is to come from elsewhere: memory, vCPU and TAP are there,
-    /// and it never runs before a state was [applied](Paused::apply) and it was
-    /// [resumed](Paused::resume). The memory is zero.
+    /// Makes a VM for a guest that will arrive: memory, vCPU and TAP exist, and it never runs
+    /// before a state was [applied](Paused::apply) and it was [resumed](Paused::resume). The memory
+    /// is zero.
     ///
     /// # Errors
     /// [`Error`]; nothing is left behind.
@@ -62,8 +62,8 @@ impl Vm {
         Self::prepare_with(&Resources::with_tap_later(tap)?, identity, console, None)
     }
 
-    /// Like [`prepare`](Self::prepare), with what has been opened for it, and maybe its memory
-    /// already, which need not be zero.
+    /// Like [`prepare`](Self::prepare), with resources opened before, and optionally its memory,
+    /// which need not be zero.
     ///
     /// # Errors
     /// As [`prepare`](Self::prepare).

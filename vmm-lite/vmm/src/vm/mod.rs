@@ -1,10 +1,10 @@
-//! A virtual machine as a whole: the object that the verbs, the control socket and migration hold.
+//! A virtual machine as a whole: the object that verbs, control socket and migration use.
 //!
-//! A [`Vm`] is a handle; clones are the same machine. Its vCPU has a thread of its own, which runs
-//! the guest or is parked. To touch what the guest may touch, a thread pauses the vCPU and holds
-//! the [`Paused`] guard: while it is held, nothing of the machine runs or changes, and the holder's
-//! own thread captures and applies. Dropping the guard leaves the machine paused; only
-//! [`Paused::resume`] lets it run.
+//! A [`Vm`] is a handle; clones refer to the same VM. Its vCPU has a thread of its own, which runs
+//! the guest or is parked. To access what the guest may access, a thread pauses the vCPU and holds
+//! the [`Paused`] guard: while it is held, nothing of the VM runs or changes, and the holder's own
+//! thread captures and applies. Dropping the guard leaves the VM paused; only [`Paused::resume`]
+//! lets it run.
 //!
 //! ```text
 //!            boot/prepare            resume                 pause, quiesce
@@ -15,12 +15,12 @@
 //!                            Ended             Ended                          Ended
 //! ```
 //!
-//! On the source of a move: [`Vm::dirty_log`] start and take while it runs, [`Vm::quiesce`], then
-//! [`Paused::capture`], and in the end either [`Paused::resume`] with [`ResumeReason::Resumed`] or,
-//! after the commit, [`Paused::moved`], whose [`ForwardedPackets`] hands on what still reaches the
-//! old TAP. On the destination: [`Vm::prepare`], [`GuestRam::write_page`], [`Paused::warm_up`],
-//! [`Paused::apply`], [`Paused::resume`] with [`ResumeReason::Migrated`], [`Vm::announce`],
-//! [`Vm::deliver_forwarded`].
+//! On the source of a move: start and take of [`Vm::dirty_log`] while it runs, [`Vm::quiesce`],
+//! then [`Paused::capture`], and in the end either [`Paused::resume`] with
+//! [`ResumeReason::Resumed`] or, after the commit, [`Paused::moved`], whose [`ForwardedPackets`]
+//! forwards what still reaches the source's TAP. On the destination: [`Vm::prepare`],
+//! [`GuestRam::write_page`], [`Paused::warm_up`], [`Paused::apply`], [`Paused::resume`] with
+//! [`ResumeReason::Migrated`], [`Vm::announce`], [`Vm::deliver_forwarded`].
 //!
 //! [`GuestRam::write_page`]: crate::memory::GuestRam::write_page
 
@@ -96,8 +96,8 @@ use std::{
 };
 use steering::Phase;
 
-/// A virtual machine. Cloning makes another handle on the same one; dropping the last handle stops
-/// it, and when that returns its memory, its TAP device and its thread are gone.
+/// A virtual machine. Cloning makes another handle for the same VM; dropping the last handle stops
+/// it, and returns once its memory, its TAP device and its thread are gone.
 #[derive(Clone, Debug)]
 pub struct Vm {
     shared: Arc<Shared>,
@@ -105,7 +105,7 @@ pub struct Vm {
     host: Host,
 }
 
-/// Stops the machine when no handle is left.
+/// Stops the VM when no handle is left.
 #[derive(Debug)]
 struct Owner {
     shared: Arc<Shared>,
@@ -115,35 +115,34 @@ struct Owner {
 impl Drop for Owner {
     fn drop(&mut self) {
         self.shared.stop(End::Stopped(StopReason::Stop));
-        // Whoever makes the next machine may want the same TAP device.
+        // The next VM may need the same TAP device.
         if let Some(thread) = self.thread.take() {
-            // That it panicked it has said itself.
+            // A thread that panicked has printed its message.
             let _ = thread.join();
         }
     }
 }
 
 impl Vm {
-    /// The KVM that it was made with, which is good for making another in this process.
+    /// The KVM that it was made with, from which this process can make another VM.
     #[must_use]
     pub fn host(&self) -> &Host {
         &self.host
     }
 
-    /// Who this machine is.
+    /// The VM's manifest.
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.shared.identity
     }
 
-    /// What the guest could have found its CPU to have.
+    /// The CPU features that the guest could have found.
     #[must_use]
     pub fn features(&self) -> Features {
         Features::of_this_host(&self.shared.cpuid)
     }
 
-    /// The guest's memory. Reading pages is always allowed; writing only while the machine is
-    /// paused.
+    /// The guest's memory. Reading pages is always allowed; writing only while the VM is paused.
     #[must_use]
     pub fn ram(&self) -> &Arc<GuestRam> {
         &self.shared.ram
@@ -161,28 +160,28 @@ impl Vm {
         &self.shared.console
     }
 
-    /// Hands console input to the guest, waiting while it takes none.
+    /// Passes console input to the guest, and waits while it accepts none.
     pub fn console_input(&self, bytes: &[u8]) {
         self.shared.console.feed(bytes, || self.shared.nudge());
     }
 
-    /// As [`console_input`](Self::console_input), for a client that may leave: see
+    /// As [`console_input`](Self::console_input), for a client that may disconnect: see
     /// [`Console::feed_unless`].
     pub fn console_input_unless(&self, bytes: &[u8], gone: &AtomicBool) {
         self.shared.console.feed_unless(bytes, gone, || self.shared.nudge());
     }
 
-    /// Says that no console input will come any more.
+    /// Ends the console input.
     pub fn console_eof(&self) {
         self.shared.console.end_input(|| self.shared.nudge());
     }
 
-    /// It moves there, for what is said of it from the commit on.
+    /// Sets the destination, for messages from the commit on.
     pub fn set_destination(&self, to: String) {
         self.shared.set_destination(to);
     }
 
-    /// Whether it runs, is paused, or how it ended.
+    /// Whether it runs, is paused, or has ended, and how.
     #[must_use]
     pub fn phase(&self) -> VmPhase {
         match self.shared.phase() {
@@ -192,14 +191,14 @@ impl Vm {
         }
     }
 
-    /// Ends the machine as soon as the vCPU can be stopped. The guest is not asked.
+    /// Ends the VM as soon as the vCPU can be stopped. The guest is not asked.
     pub fn stop(&self, reason: StopReason) {
         self.shared.stop(End::Stopped(reason));
     }
 
-    /// Ends the machine because the host let it down. The vCPU's thread may be held up by something
-    /// that `let_go` ends: that is called when the guest does not run any more, or is just waiting
-    /// for it. No instruction of the guest runs after that.
+    /// Ends the VM because the host failed. The vCPU thread may be blocked by something that
+    /// `let_go` ends: that is called when the guest does not run any more, or is just waiting for
+    /// it. No instruction of the guest runs after that.
     pub fn fail(
         &self,
         error: impl std::error::Error + Send + Sync + 'static,
@@ -208,7 +207,7 @@ impl Vm {
         self.shared.fail(Arc::new(End::Vmm(Arc::new(error))), let_go);
     }
 
-    /// Whether somebody wants it to end.
+    /// Whether it is requested to end.
     #[must_use]
     pub fn stop_wanted(&self) -> bool {
         self.shared.stopping.load(SeqCst)
@@ -220,21 +219,21 @@ impl Vm {
         self.shared.wait_end()
     }
 
-    /// A descriptor that is readable once the machine has ended, for those who wait for other
-    /// things too.
+    /// A descriptor that becomes readable once the VM has ended, for threads that also wait for
+    /// other events.
     #[must_use]
     pub fn end_fd(&self) -> i32 {
         self.shared.end_fd()
     }
 
-    /// What the machine did so far.
+    /// The VM's statistics so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats::of(&self.shared)
     }
 
-    /// Hands a packet (with its virtio-net header) to the guest that reached its old place. `false`
-    /// when it had to be dropped.
+    /// Delivers a packet (with its virtio-net header) that the source forwarded. `false` when it
+    /// had to be dropped.
     pub fn deliver_forwarded(&self, frame: Vec<u8>) -> bool {
         let taken = self.shared.forwarded.as_ref().is_some_and(|forwarded| forwarded.push(frame));
         if taken {
@@ -243,13 +242,13 @@ impl Vm {
         taken
     }
 
-    /// The address the network knows the guest by, if one was given.
+    /// The address under which the network knows the guest, if one was assigned.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         self.shared.identity.net.as_ref()?.ip.map(|ip| ip.address)
     }
 }
-/// What a machine is doing; see [`Vm::phase`].
+/// A VM's phase; see [`Vm::phase`].
 #[derive(Clone, Debug)]
 pub enum VmPhase {
     /// The vCPU runs the guest or waits for it.

@@ -1,21 +1,21 @@
-//! Who started an operation of a VM, and is told how it goes.
+//! The client that starts an operation of a VM and follows its progress.
 
 use std::{io, os::fd::RawFd};
 
-/// The one who started an operation. There is none where nobody waits for it: see [`Unobserved`].
+/// The client that started an operation. Without a client, see [`Unobserved`].
 pub trait Observer<Progress> {
-    /// Takes note of how it goes.
+    /// Receives the operation's progress.
     ///
     /// # Errors
-    /// When nobody is there any more to be told, which calls the operation off.
+    /// When the client has disconnected, which cancels the operation.
     fn progress(&mut self, progress: Progress) -> io::Result<()>;
 
-    /// Hangs up when the observer goes away, which calls the operation off; negative: it never
+    /// Hangs up when the client disconnects, which cancels the operation; negative if it never
     /// does.
     fn fd(&self) -> RawFd;
 }
 
-/// Nobody: the operation goes on until it is done or cancelled.
+/// No client: the operation continues until it is done or cancelled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Unobserved;
 

@@ -1,10 +1,10 @@
-//! What is being done with a VM as a whole: one operation at a time.
+//! The operation on a VM as a whole: one at a time.
 
 use super::{Error, Slow, Vm, shared::Shared};
 use serde::Serialize;
 use std::{fmt, os::fd::AsRawFd, sync::Arc};
 
-/// Something that needs the whole VM for a while. There is one at a time.
+/// An operation that needs the whole VM for a while. There is one at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operation {
@@ -14,7 +14,7 @@ pub enum Operation {
     Snapshot,
     /// It is copied for clones.
     Fork,
-    /// It becomes what a snapshot says.
+    /// It is reverted to a snapshot.
     Revert,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Current {
     cancelled: bool,
 }
 
-/// The operation in progress, and what became of the one before.
+/// The operation in progress, and the outcome of the one before.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Operations {
     current: Option<Current>,
@@ -68,13 +68,13 @@ impl InProgress {
         }
         operations.number += 1;
         operations.current = Some(Current { what, number: operations.number, cancelled: false });
-        // A request to call off an earlier one is not about this one.
+        // A request to cancel an earlier one does not apply to this one.
         let _ = shared.cancel.read();
         drop(control);
         Ok(Self(Arc::clone(shared)))
     }
 
-    /// Says that it was called off, which is what [`cancel`](super::Vm::cancel) waits for.
+    /// Reports that it was cancelled, which [`cancel`](super::Vm::cancel) waits for.
     pub fn cancelled(&self) {
         if let Some(current) = &mut self.0.lock_control().operations.current {
             current.cancelled = true;
@@ -91,22 +91,22 @@ impl Drop for InProgress {
     }
 }
 
-/// Why an operation was not called off.
+/// Why an operation was not cancelled.
 #[derive(thiserror::Error, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NotCancelled {
-    /// There is none.
+    /// There is no operation.
     #[error("nothing is being done with the VM that could be called off")]
     Nothing,
     /// The commit of a move was sent.
     #[error("it is too late: the VM was handed to the other host, which runs it")]
     Committed,
-    /// It came to its end first.
+    /// It ended first.
     #[error("it is too late: it was done, or had failed, before it could be called off")]
     Over,
 }
 
 impl Shared {
-    /// Calls the operation in progress off, and waits for what becomes of that.
+    /// Cancels the operation in progress, and waits for its outcome.
     pub(super) fn cancel(&self, slow: &mut Slow<'_>) -> Result<(), NotCancelled> {
         let mut control = self.lock_control();
         let current = control.operations.current.ok_or(NotCancelled::Nothing)?;
@@ -129,7 +129,7 @@ impl Shared {
 }
 
 impl Vm {
-    /// Begins an operation, which dropping what comes back ends.
+    /// Begins an operation. Dropping the returned value ends it.
     ///
     /// # Errors
     /// [`Error::Busy`]: there is one.
@@ -137,15 +137,15 @@ impl Vm {
         InProgress::begin(&self.shared, what)
     }
 
-    /// Calls the operation in progress off, and waits for what becomes of that.
+    /// Cancels the operation in progress, and waits for its outcome.
     ///
     /// # Errors
-    /// [`NotCancelled`]: it goes on, or is over.
+    /// [`NotCancelled`]: it continues, or is over.
     pub fn cancel(&self, slow: &mut Slow<'_>) -> Result<(), NotCancelled> {
         self.shared.cancel(slow)
     }
 
-    /// A descriptor that is readable once the operation in progress is to be called off.
+    /// A descriptor that becomes readable when the operation in progress is to be cancelled.
     #[must_use]
     pub fn cancel_fd(&self) -> i32 {
         self.shared.cancel.as_raw_fd()

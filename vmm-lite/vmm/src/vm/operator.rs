@@ -1,6 +1,5 @@
-//! What an operator asks of a VM: to pause it, to resume it, to end it. Whatever else is being done
-//! with it, what was answered stays true: an operation that ends leaves a paused VM paused, and one
-//! that moves it takes that along.
+//! An operator's requests on a VM: to pause, resume and end it. They hold whatever operation is in
+//! progress: an operation that ends leaves a paused VM paused, and a move carries the pause along.
 
 use super::{
     End, Error, StopReason, Vm, VmPhase,
@@ -12,21 +11,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A VM that was paused for an operator.
+/// A VM that an operator paused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stopped {
-    /// Whether the guest itself said that it was ready.
+    /// Whether the guest itself reported that it was ready.
     pub quiescent: bool,
     /// From the request until the vCPU was stopped.
     pub took: Duration,
 }
 
 impl Vm {
-    /// Pauses it until it is [resumed](Self::resume_for_operator), after the guest was asked to
-    /// quiesce for at most `quiesce`, if that is given.
+    /// Pauses it until it is [resumed](Self::resume_for_operator). Before that the guest is asked
+    /// to quiesce for at most `quiesce`, if that is given.
     ///
     /// # Errors
-    /// [`Error::Ended`], [`Error::HandedOver`]: then it was not paused.
+    /// [`Error::Ended`], [`Error::HandedOver`]: it was not paused then.
     pub fn pause_for_operator(
         &self,
         quiesce: Option<Duration>,
@@ -44,7 +43,7 @@ impl Vm {
                     paused.resume_here()?;
                     return Ok(Stopped { quiescent, took });
                 }
-                // Stopped, in the hands of an operation that leaves it so or takes it along.
+                // An operation has stopped it, and leaves it paused or carries the pause along.
                 Err(Error::Busy(_)) if self.shared.wait_decided(slow)? => {
                     return Ok(Stopped { quiescent: false, took: requested.elapsed() });
                 }
@@ -54,8 +53,7 @@ impl Vm {
         }
     }
 
-    /// Lets it run on that was paused; as soon as it is done where something else is being done
-    /// with it.
+    /// Resumes a paused VM; if an operation is in progress, as soon as that ends.
     ///
     /// # Errors
     /// [`Error::NotPaused`], [`Error::Ended`], [`Error::HandedOver`].
@@ -67,7 +65,7 @@ impl Vm {
         loop {
             match self.hold() {
                 Ok(paused) => return paused.resume_here(),
-                // What holds it resumes it; or it is stopped by that, and for that only.
+                // The operation that holds it resumes it; or it is stopped only by that operation.
                 Err(Error::Busy(_)) if !held => return Err(Error::NotPaused),
                 Err(Error::Busy(_)) => {
                     if matches!(self.phase(), VmPhase::Running) || self.shared.wait_decided(slow)? {
@@ -92,11 +90,11 @@ impl Vm {
         Ok(())
     }
 
-    /// An operator says that a VM whose commit was sent runs nowhere else and never will: it goes
-    /// on here, as it was at the commit.
+    /// The operator states that a VM whose commit was sent runs nowhere else and never will: it
+    /// continues here, as it was at the commit.
     ///
     /// # Errors
-    /// [`Error::NotHandedOver`]; [`Error::Answers`]: the other host says otherwise;
+    /// [`Error::NotHandedOver`]; [`Error::Answers`]: the other host answers otherwise;
     /// [`Error::Ended`].
     pub fn vouch(&self, slow: &mut Slow<'_>) -> Result<(), Error> {
         if self.shared.may_end().is_ok() {
@@ -105,23 +103,23 @@ impl Vm {
         self.shared.wait_vouched(slow)
     }
 
-    /// The operation in progress cannot act on an operator's word: the other host answers.
+    /// Rejects the operator override for the operation in progress: the other host answers.
     pub fn refuse_vouching(&self) {
         self.shared.refuse_vouching();
     }
 
-    /// Whether it was ever resumed on an operator's word that it ran nowhere else.
+    /// Whether it was ever resumed by operator override.
     #[must_use]
     pub fn was_vouched_for(&self) -> bool {
         self.shared.was_vouched_for.load(SeqCst)
     }
 
-    /// Takes note that it was.
+    /// Records that it was.
     pub fn note_vouched_for(&self) {
         self.shared.was_vouched_for.store(true, SeqCst);
     }
 
-    /// A descriptor that is readable once an operator [vouches](Self::vouch) for the VM.
+    /// A descriptor that becomes readable once an operator [vouches](Self::vouch) for the VM.
     #[must_use]
     pub fn vouched_fd(&self) -> i32 {
         self.shared.vouched.as_raw_fd()

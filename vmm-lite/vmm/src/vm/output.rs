@@ -1,12 +1,12 @@
-//! What leaves the machine while its guest waits for that, and at its end.
+//! The VM's output while its guest waits, and at its end.
 
 use super::{machine::Machine, shared::Shared, wait};
 use crate::devices::{Violation, console::Drained, throttle::NetRate};
 use std::time::Duration;
 
 impl Machine {
-    /// Prints what there is in the ring. If that is not all of it, whether the guest is held back,
-    /// and for how long.
+    /// Prints the content of the ring. If some is left, returns whether the guest waits for it, and
+    /// for how long.
     pub(super) fn print(&mut self, shared: &Shared) -> Result<Option<Option<Duration>>, Violation> {
         Ok(match self.rings.drain(&self.ram, &shared.console)? {
             Drained::All => None,
@@ -15,9 +15,9 @@ impl Machine {
         })
     }
 
-    /// What the program of a guest that has ended had sent leaves, if its queues are in order; that
-    /// they are not is worth no more than how it ended. A ring full is sent whatever the rate, as
-    /// nothing is that waits.
+    /// Sends what the program of an ended guest had queued, if its queues are valid; an error there
+    /// matters less than how the guest ended. One full ring is sent whatever the rate, as nothing
+    /// can wait any more.
     pub(super) fn send_rest(&mut self) {
         let Some(net) = &mut self.net else { return };
         net.limit(NetRate::default());
@@ -26,8 +26,8 @@ impl Machine {
         }
     }
 
-    /// Prints what is left in the ring of a guest that has ended, as far as somebody takes it,
-    /// whatever the rate.
+    /// Prints what is left in the ring of an ended guest, as far as a reader accepts it, whatever
+    /// the rate.
     pub(super) fn flush(&mut self, shared: &Shared) {
         self.rings.limit(None);
         while let Ok(Some(held)) = self.print(shared) {

@@ -1,4 +1,4 @@
-//! Stopping the vCPU, for an operation or for good.
+//! Stops the vCPU, for an operation or for good.
 
 use super::{
     Error, InvariantState, Paused, Vm, VmPhase,
@@ -11,8 +11,8 @@ use std::{
 };
 
 impl Vm {
-    /// Stops the vCPU as soon as it can be, wherever the guest is: at once if it waits, else tens
-    /// of microseconds. Waits while another thread holds the VM paused.
+    /// Stops the vCPU as soon as possible, wherever the guest is: at once if it waits, else within
+    /// tens of microseconds. Waits while another thread holds the VM paused.
     ///
     /// # Errors
     /// [`Error::Ended`].
@@ -21,7 +21,7 @@ impl Vm {
     }
 
     /// Asks the guest to quiesce, and stops the vCPU when it has answered or `timeout` is over,
-    /// whichever comes first; [`Paused::quiescent`] says which. A VM that is paused is not asked.
+    /// whichever comes first; [`Paused::quiescent`] tells which. A paused VM is not asked.
     ///
     /// # Errors
     /// [`Error::Ended`].
@@ -82,8 +82,8 @@ impl Vm {
         Ok(paused)
     }
 
-    /// Says that the machine is about to be stopped for a capture, or is not after all: the vCPU's
-    /// thread then does what it can of that whenever the guest stands.
+    /// Announces that the VM is about to be stopped for a capture, or is not after all: the vCPU
+    /// thread then prepares the capture whenever the guest waits.
     pub fn stop_is_near(&self, near: bool) {
         self.shared.stop_near.store(near, SeqCst);
         if near {
@@ -91,14 +91,14 @@ impl Vm {
         }
     }
 
-    /// What of the guest's state is not going to change any more, as of the last time that it [gave
-    /// up](Self::ask_to_give_up) memory.
+    /// The guest's invariant state, as of the last time that it [returned
+    /// memory](Self::request_reclaim).
     #[must_use]
     pub fn invariant(&self) -> Option<InvariantState> {
         self.shared.invariant()
     }
 
-    /// Takes hold of a machine that is paused already, such as one just prepared.
+    /// Takes hold of a VM that is paused already, such as one just prepared.
     ///
     /// # Errors
     /// [`Error::Ended`], or [`Error::Busy`] if it runs or another thread holds it.
@@ -107,15 +107,15 @@ impl Vm {
         Ok(Paused::new(self, self.shared.take_hold()?, requested))
     }
 
-    /// Makes the vCPU's thread [urgent](Urgent). Not for long while a guest runs that does not
-    /// wait: nothing else would get this CPU.
+    /// Gives the vCPU thread [real-time priority](Urgent). Not for long while a guest runs that
+    /// does not wait: no other thread would get this CPU.
     #[must_use]
     pub fn urgent_vcpu(&self, side: Side) -> Urgent {
         Urgent::other(self.shared.thread.load(SeqCst), side)
     }
 
-    /// Says that the machine, which is paused, is about to be resumed, so that its thread is awake
-    /// when it is: to be woken takes longer than most of what is done between the two.
+    /// Announces that the paused VM is about to be resumed, so that its thread is awake by then: a
+    /// wake-up takes longer than most of the work between the two.
     pub fn prewake(&self) {
         self.shared.prewake();
     }

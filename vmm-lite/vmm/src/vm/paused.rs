@@ -1,4 +1,4 @@
-//! Holding a machine that does not run.
+//! Holding a VM that does not run.
 
 use super::{
     Address, End, Error, ForwardedPackets, InvariantState, ResumeReason, Vm, VmState,
@@ -17,27 +17,26 @@ use std::{
 };
 use vmm_lite_interface::layout::{CONTROL_PAGE, PAGE_SIZE};
 
-/// How long a TAP may take to carry packets; the kernel needs up to a second.
+/// The timeout for a TAP to carry packets; the kernel needs up to a second.
 pub(super) const LINK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A machine that is paused for as long as this is held, and after it is dropped until somebody
-/// resumes it.
+/// A VM that is paused while this is held, and after it is dropped until it is resumed.
 #[derive(Debug)]
 pub struct Paused<'vm> {
     vm: &'vm Vm,
     machine: MutexGuard<'vm, Machine>,
     requested: Instant,
-    /// It was let run.
+    /// The VM was resumed through this guard.
     runs: bool,
 }
 
-/// How a machine goes on.
+/// How a VM is resumed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Resume {
-    /// Why it runs, as the guest is told.
+    /// Why it runs, as reported to the guest.
     pub reason: ResumeReason,
-    /// How long the guest's clock went on while it did not run, as the guest is told. (That the
-    /// clock does go on is [`Paused::apply`]'s part.)
+    /// How much the guest's clock advanced while it did not run, as reported to the guest. (The
+    /// clock itself is advanced by [`Paused::apply`].)
     pub away: Duration,
 }
 
@@ -54,52 +53,52 @@ impl<'vm> Paused<'vm> {
         Self { vm, machine, requested, runs: false }
     }
 
-    /// The machine.
+    /// The VM.
     #[must_use]
     pub fn vm(&self) -> &'vm Vm {
         self.vm
     }
 
-    /// Whether the guest itself said that it is ready for this.
+    /// Whether the guest itself reported that it is ready for this.
     #[must_use]
     pub fn quiescent(&self) -> bool {
         matches!(self.vm.shared.phase(), Phase::Paused { quiescent: true, .. })
     }
 
-    /// When the pause was asked for (rule R7), and when the vCPU stopped.
+    /// When the pause was requested (rule R7), and when the vCPU stopped.
     #[must_use]
     pub fn times(&self) -> (Instant, Instant) {
         match self.vm.shared.phase() {
-            // One that was paused before was stopped at once.
+            // A VM that was paused before was stopped at once.
             Phase::Paused { since, .. } => (self.requested, since.max(self.requested)),
             _ => (self.requested, self.requested),
         }
     }
 
-    /// The pages whose content does not matter as the guest stands: what it has given up, and more
-    /// of it is quiescent.
+    /// The pages whose content does not matter while the guest is stopped: those that it hints, and
+    /// more of them if it is quiescent.
     #[must_use]
     pub fn page_hints(&self) -> PageSet {
         let ram = self.vm.ram();
         ram.page_hints(ram.control_page())
     }
 
-    /// Those of [`page_hints`](Self::dont_care) that are among `pages`, and maybe others: read in
-    /// no more time than there are pages.
+    /// Those of [`page_hints`](Self::page_hints) that are among `pages`, and possibly others: the
+    /// time to read them grows only with `pages`.
     #[must_use]
     pub fn page_hints_near(&self, pages: &PageSet) -> PageSet {
         let ram = self.vm.ram();
         ram.page_hints_near(ram.control_page(), pages)
     }
 
-    /// The pages of the tables of the network queues, which the VMM reads and writes beside the
-    /// guest.
+    /// The pages of the tables of the network queues, which both the VMM and the guest read and
+    /// write.
     #[must_use]
     pub fn queue_pages(&self) -> Vec<usize> {
         self.machine.net.iter().flat_map(|net| net.capture().pages().collect::<Vec<_>>()).collect()
     }
 
-    /// Everything but the memory. Can be called again and again; the machine stays as it is.
+    /// Everything but the memory. May be called repeatedly; the VM stays unchanged.
     ///
     /// # Errors
     /// [`Error::Kvm`].
@@ -107,19 +106,19 @@ impl<'vm> Paused<'vm> {
         Ok(self.machine.capture(&self.vm.shared)?)
     }
 
-    /// Applies what of a state does not change any more, before that is there.
+    /// Applies the invariant state, before the rest of the state has arrived.
     ///
     /// # Errors
-    /// [`Error::Kvm`]; the state itself may yet be applied.
+    /// [`Error::Kvm`]; the state itself may still be applied.
     pub fn apply_invariant(&mut self, invariant: &InvariantState) -> Result<(), Error> {
         Ok(self.machine.apply_invariant(invariant)?)
     }
 
-    /// Has the guest's pages [touched](crate::kvm::Vcpu::touch). For a machine whose state is
-    /// applied after that.
+    /// Has the guest's pages [touched](crate::kvm::Vcpu::touch). For a VM whose state is applied
+    /// after that.
     ///
     /// # Errors
-    /// [`Error::Kvm`]. The machine is then to be dropped.
+    /// [`Error::Kvm`]. The VM must be dropped then.
     pub fn touch(
         &mut self,
         system: &kvm_sregs,
@@ -129,21 +128,20 @@ impl<'vm> Paused<'vm> {
         Ok(self.machine.vcpu.touch(system, routine, runs)?)
     }
 
-    /// Takes a captured state over, `away` after it was captured. The memory has been written
-    /// before.
+    /// Applies a captured state, `away` after its capture. The memory has been written before.
     ///
     /// # Errors
-    /// [`Error::Apply`]. The machine is then to be dropped.
+    /// [`Error::Apply`]. The VM must be dropped then.
     pub fn apply(&mut self, state: &VmState, away: Duration) -> Result<(), Error> {
         Ok(self.machine.apply(state, away, &self.vm.shared)?)
     }
 
-    /// Goes the ways that are slow the first time, so that it is not the guest that waits for it:
-    /// into the vCPU and out of it, and through the TAP. For a machine just
-    /// [prepared](Vm::prepare). Returns how long it took to apply a vCPU's state.
+    /// Runs through the paths that are slow the first time, so that the guest does not wait for
+    /// them: entering and leaving the vCPU, and the TAP. For a VM just [prepared](Vm::prepare).
+    /// Returns how long it took to apply a vCPU's state.
     ///
     /// # Errors
-    /// What the host says.
+    /// The host's error.
     pub fn warm_up(&mut self) -> Result<Duration, Error> {
         let state = self.machine.vcpu.capture()?;
         let began = Instant::now();
@@ -163,14 +161,14 @@ impl<'vm> Paused<'vm> {
         Ok(apply)
     }
 
-    /// Lets the guest send packets from addresses that are not its own.
+    /// Permits the guest to send packets from addresses that are not its own.
     pub fn allow_spoofing(&mut self) {
         if let Some(net) = &mut self.machine.net {
             net.restrict_to(None);
         }
     }
 
-    /// Holds its network and its console back to these rates from now on.
+    /// Limits its network and its console to these rates from now on.
     pub fn limit(&mut self, rates: &Rates) {
         if let Some(net) = &mut self.machine.net {
             net.limit(rates.net);
@@ -179,7 +177,7 @@ impl<'vm> Paused<'vm> {
         *self.vm.shared.lock_rates() = *rates;
     }
 
-    /// Tells the guest who it is on the network from now on.
+    /// Gives the guest these network addresses from now on.
     pub fn readdress(&self, address: &Address) {
         let ram = self.vm.ram();
         address.publish(&ram.control_page().address);
@@ -194,23 +192,23 @@ impl<'vm> Paused<'vm> {
         }
     }
 
-    /// Says that the state is captured for a move. Until it is [fenced](Self::fence) one way or the
-    /// other, a wish of the operator to pause or to resume it waits. Returns whether the operator
+    /// Announces that the state is captured for a move. Until it is [fenced](Self::fence) or
+    /// released, an operator's request to pause or to resume it waits. Returns whether the operator
     /// wants it paused, which moves with it.
     #[must_use]
     pub fn leave(&self) -> bool {
         self.vm.shared.leave()
     }
 
-    /// Keeps the machine from running here, whatever is asked, and from being announced, from right
-    /// before the commit of a move until the destination has said that it never ran it there (rule
-    /// R2).
+    /// Keeps the VM from running here, whatever is requested, and from being announced, from right
+    /// before the commit of a move until the destination has reported that it never ran it there
+    /// (rule R2).
     pub fn fence(&self, fenced: bool) {
         *self.vm.shared.lock_fenced() = fenced;
         self.vm.shared.fenced(fenced);
     }
 
-    /// Says that the operator wants it paused: [`resume`](Self::resume) then leaves it so.
+    /// Records that the operator wants it paused: [`resume`](Self::resume) then leaves it so.
     ///
     /// # Errors
     /// [`Error::Ended`].
@@ -218,18 +216,18 @@ impl<'vm> Paused<'vm> {
         self.vm.shared.hold(true).map(drop)
     }
 
-    /// Keeps it paused beyond the operation that paused it, until the operator resumes it; or does
-    /// not after all.
+    /// Keeps it paused beyond the operation that paused it, until the operator resumes it; or
+    /// undoes that.
     pub fn keep(&self, kept: bool) {
         self.vm.shared.keep(kept);
     }
 
-    /// Lets the machine run, unless the operator wants it paused: then it stays so, and the guest
-    /// is told when it runs.
+    /// Lets the VM run, unless the operator wants it paused: then it stays so, and the guest gets
+    /// the reason when it runs.
     ///
     /// # Errors
-    /// [`Error::Ended`] if it was stopped meanwhile, [`Error::HandedOver`]; random numbers may be
-    /// missing too.
+    /// [`Error::Ended`] if it was stopped meanwhile, [`Error::HandedOver`]; or the host's error if
+    /// it provides no random numbers.
     pub fn resume(mut self, how: Resume) -> Result<(), Error> {
         self.vm.shared.may_end()?;
         use ResumeReason::{Boot, Forked, Migrated, Restored, Resumed, Reverted};
@@ -239,8 +237,8 @@ impl<'vm> Paused<'vm> {
             (reason, _) => reason,
         };
         let new_generation = matches!(reason, Boot | Restored | Forked | Reverted);
-        // What paused it may have copied its memory: a snapshot, a template of clones, a move that
-        // failed. A move that succeeds leaves no other copy.
+        // The operation that paused it may have copied its memory: a snapshot, a template of
+        // clones, a failed move. A successful move leaves no other copy.
         let may_be_copied = reason != Migrated;
         let fresh = may_be_copied.then(|| Fresh::draw(new_generation)).transpose()?;
         self.machine.before_resume(reason, how.away, fresh.as_ref());
@@ -251,8 +249,7 @@ impl<'vm> Paused<'vm> {
         Ok(())
     }
 
-    /// Lets a machine run on that was paused here and did not leave, unless the operator wants it
-    /// paused.
+    /// Resumes a VM that was paused here and did not leave, unless the operator wants it paused.
     ///
     /// # Errors
     /// [`Error::Ended`].
@@ -261,7 +258,7 @@ impl<'vm> Paused<'vm> {
         self.resume(Resume { reason: ResumeReason::Resumed, away })
     }
 
-    /// Reads the packets that still arrive here, to hand them on to where the machine runs now
+    /// Reads the packets that still arrive here, to forward them to the host where the VM runs now
     /// (rule R5).
     ///
     /// # Errors
@@ -271,7 +268,7 @@ impl<'vm> Paused<'vm> {
         Ok(ForwardedPackets::new(tap))
     }
 
-    /// Ends this instance, because another now runs elsewhere (rules R1, R2).
+    /// Ends this instance, because another one now runs elsewhere (rules R1, R2).
     ///
     /// # Errors
     /// [`Error::Ended`] if it was stopped meanwhile.

@@ -4,30 +4,30 @@ use super::Vm;
 use crate::memory::PageSet;
 use std::time::{Duration, Instant};
 
-/// The guest has given up memory, when asked to and while it ran.
+/// The guest has returned memory, on request and while it ran.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reclaimed(
-    /// Number of the last quiesce request before it did.
+    /// Number of the last quiesce request before that.
     u32,
 );
 
 impl Vm {
-    /// Asks the guest to give up memory that it does not use, in time for
-    /// [`page_hints`](Self::dont_care). It runs on.
+    /// Asks the guest to return memory that it does not use, in time for
+    /// [`page_hints`](Self::page_hints). The guest continues to run.
     pub fn request_reclaim(&self) {
         self.shared.request_reclaim();
     }
 
-    /// Waits until the guest has answered [`request_reclaim`](Self::ask_to_give_up), at most
-    /// `timeout`. `None`: it has not.
+    /// Waits until the guest has answered [`request_reclaim`](Self::request_reclaim), at most
+    /// `timeout`. `None`: it has not answered.
     pub fn wait_reclaimed(&self, timeout: Duration) -> Option<Reclaimed> {
         self.shared.wait_reclaimed(Instant::now() + timeout).map(Reclaimed)
     }
 
-    /// Pages that have lost their content: they matter again only when they change. Of a guest
-    /// that runs, and that was not asked to quiesce since it has answered: while it is quiescent
-    /// also those do not matter that the VMM writes to for it, and once it is not they do, as they
-    /// are.
+    /// Pages that have lost their content: they matter again only when they change. For a running
+    /// guest that was not asked to quiesce since its answer: while it is quiescent the hints
+    /// include pages that the VMM writes to for it, and afterwards those matter, with their current
+    /// content.
     #[must_use]
     pub fn lost_content(&self, since: Reclaimed) -> PageSet {
         let pages = self.page_hints();

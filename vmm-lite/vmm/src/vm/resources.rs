@@ -1,8 +1,8 @@
-//! What a machine takes from the host that needs rights: KVM, the TAP device, and faults of its
+//! The host's resources of a VM that need privileges: KVM, the TAP device, and faults of its
 //! memory.
 //!
-//! Opened first, so that a process can give those rights up before anything of a guest's reaches
-//! it.
+//! They are opened first, so that a process can give up the privileges before it handles any input
+//! of a guest.
 
 use super::Error;
 use crate::{devices::tap::Tap, kvm::Host, memory::keep_userfault};
@@ -21,16 +21,15 @@ enum TapDevice {
 }
 
 impl Resources {
-    /// Opens KVM, and the TAP device `tap`. Whoever waits for a machine with it holds the device
-    /// meanwhile.
+    /// Opens KVM, and the TAP device `tap`. The device stays open while the process waits for a VM.
     ///
     /// # Errors
-    /// What is missing, and what the user can do about it.
+    /// What is missing, and how the user can fix it.
     pub fn open(tap: Option<&str>) -> Result<Self, Error> {
         Self::on(Host::open()?, tap)
     }
 
-    /// Like [`open`](Self::open), with KVM as it was opened.
+    /// Like [`open`](Self::open), with an opened KVM.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -40,8 +39,7 @@ impl Resources {
         Ok(Self { host, tap })
     }
 
-    /// Opens KVM, and leaves the TAP device to be opened with each machine, which may have to wait
-    /// for it.
+    /// Opens KVM. The TAP device is opened with each VM, which may have to wait for it.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -63,14 +61,14 @@ impl Resources {
         self.tap.is_some()
     }
 
-    /// The TAP device for a machine.
+    /// The TAP device for a VM.
     pub(super) fn tap(&self) -> Result<Option<Tap>, Error> {
         Ok(match &self.tap {
             None => None,
             Some(TapDevice::Named(name)) => Some(Tap::open(name)?),
             Some(TapDevice::Open(tap)) => {
                 let tap = tap.try_clone()?;
-                // What came while no machine was there is nobody's.
+                // Packets that arrived before there was a VM are discarded.
                 tap.drain();
                 Some(tap)
             }

@@ -1,5 +1,5 @@
-//! What the threads of one VM share. How they steer the vCPU's thread is in
-//! [`steering`](super::steering).
+//! What the threads of one VM share. [`steering`](super::steering) describes how they steer the
+//! vCPU thread.
 //!
 //! Lock order: `machine`, then `control`; `fenced`, `history`, `rates`, `invariant` and
 //! `dirty_rate` are held alone or innermost.
@@ -34,7 +34,7 @@ pub(super) struct Shared {
     pub identity: Identity,
     pub ram: Arc<GuestRam>,
     pub log: DirtyLog,
-    /// What KVM supports.
+    /// The CPU features that KVM supports.
     pub cpuid: CpuId,
     pub console: Console,
     pub exits: Exits,
@@ -43,51 +43,51 @@ pub(super) struct Shared {
     pub page_faults: Option<Arc<PageFaults>>,
     pub announcer: Option<Tap>,
     pub made: Instant,
-    /// Pages a second that the guest wrote when somebody last looked, and when that was.
+    /// Pages per second that the guest wrote in the last measurement, and the time of that.
     pub dirty_rate: Mutex<Option<(u64, SystemTime)>>,
     history: Mutex<History>,
-    /// What its network and its console are held back to.
+    /// The rates of its network and its console.
     rates: Mutex<Rates>,
     pub resumes: AtomicU64,
-    /// Readable when the operation in progress is to be called off.
+    /// Readable when the operation in progress is to be cancelled.
     pub cancel: EventFd,
     /// Readable when an operator vouches that the VM runs nowhere else.
     pub vouched: EventFd,
-    /// It was once resumed because an operator did.
+    /// It was once resumed by operator override.
     pub was_vouched_for: AtomicBool,
-    /// The vCPU's thread, once it has begun.
+    /// The vCPU thread, once it has started.
     pub thread: AtomicI32,
     /// The VM is to end: it is not run again.
     pub stopping: AtomicBool,
-    /// The machine is about to be stopped, and captured.
+    /// The VM is about to be stopped and captured.
     pub stop_near: AtomicBool,
-    /// The machine may run elsewhere: it must not run here (rule R1), and nothing is said in its
-    /// name. Locked for as long as something is.
+    /// The VM may run elsewhere: it must not run here (rule R1), and nothing is sent in its name.
+    /// Locked while something is sent.
     fenced: Mutex<bool>,
     machine: Mutex<Machine>,
     pub(super) kick: Arc<Kick>,
-    /// Threads that want the vCPU stopped, and that want the guest to quiesce. Each takes back its
-    /// own wish only, so that none is lost when the VM is resumed meanwhile.
+    /// Numbers of threads that want the vCPU stopped, and that want the guest to quiesce. Each
+    /// withdraws only its own request, so that none is lost when the VM is resumed meanwhile.
     pub(super) pauses: AtomicU32,
     pub(super) quiesces: AtomicU32,
     pub(super) wake: EventFd,
-    /// Readable for good once the machine has ended.
+    /// Readable for good once the VM has ended.
     pub(super) ended: EventFd,
     pub(super) waiting: AtomicBool,
     pub(super) control: Mutex<Control>,
     pub(super) changed: Condvar,
     /// Whether the phase is `Running`, for a thread that polls it.
     pub(super) running: AtomicBool,
-    /// The machine is about to be resumed.
+    /// The VM is about to be resumed.
     pub(super) prewoken: AtomicBool,
     /// Nanoseconds after `made` at which the guest was last entered after a resume, plus one; 0
-    /// before.
+    /// before that.
     pub(super) entered: AtomicU64,
     /// Number of the last quiesce request.
     pub(super) quiesce_number: AtomicU32,
-    /// What the vCPU's thread last found not to change any more.
+    /// The invariant state that the vCPU thread last found.
     invariant: Mutex<Option<InvariantState>>,
-    /// The guest is to run for a moment, as something was written that it is to see.
+    /// The guest has to run for a moment, as it must see something that was written.
     pub(super) look: AtomicBool,
     /// A thread waits for `entered`.
     pub(super) entry_awaited: AtomicBool,

@@ -1,4 +1,4 @@
-//! Everything of a machine that is not its memory.
+//! Everything of a VM but its memory.
 
 use super::{
     History,
@@ -15,8 +15,8 @@ use crate::{
 use kvm_bindings::kvm_sregs;
 use serde::{Deserialize, Serialize};
 
-/// What moves beside the memory. Who the machine is, is in [`Identity`](super::Identity), which
-/// goes ahead. (Serialized as a whole only in old files; see [`encode`](Self::encode).)
+/// What moves besides the memory. Encoded as postcard; the VM's manifest is in
+/// [`Identity`](super::Identity), which is sent first.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct VmState {
     /// The vCPU.
@@ -27,11 +27,11 @@ pub struct VmState {
     pub console: ConsoleState,
     /// The clock.
     pub clock: ClockState,
-    /// Doorbell bits rung and not served yet.
+    /// Doorbell bits that were rung and not served yet.
     pub unserved: u32,
     /// Number of the last quiesce request.
     pub quiesce_number: u32,
-    /// What it went through so far.
+    /// The VM's history so far.
     pub history: History,
 }
 
@@ -88,26 +88,26 @@ impl VmState {
 /// before the guest stands.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct InvariantState {
-    /// The vCPU's.
+    /// The vCPU's part.
     pub vcpu: InvariantVcpuState,
-    /// The system registers at CPL 3, for what is done on the guest's behalf before it runs. The
-    /// state's are those that count.
+    /// The system registers at CPL 3, for what is done on the guest's behalf before it runs. Those
+    /// of the state take precedence.
     pub system: kvm_sregs,
-    /// Offloads that the network driver takes, if there is a network device. These may change,
-    /// which the state then says.
+    /// Offloads that the network driver accepts, if there is a network device. These may change,
+    /// which the state then reports.
     pub offload: Option<u32>,
 }
 
-/// Why a state was not applied. The machine is then good for nothing but to be dropped.
+/// Why a state was not applied. The VM must be dropped then.
 #[derive(thiserror::Error, Debug)]
 pub enum ApplyError {
-    /// The vCPU's.
+    /// The vCPU's error.
     #[error(transparent)]
     Vcpu(#[from] kvm::Error),
-    /// The network device's.
+    /// The network device's error.
     #[error(transparent)]
     Net(#[from] StateError),
-    /// One has a network device and the other has not.
+    /// Only one of state and VM has a network device.
     #[error("the state and the machine do not agree on whether there is a network device")]
     Network,
     /// Doorbell bits that have no meaning.
@@ -149,9 +149,9 @@ mod tests {
     }
 
     proptest! {
-        /// What comes from a peer is decoded or refused, whatever it is.
+        /// Bytes of a peer are decoded or refused, whatever they are.
         #[test]
-        fn no_bytes_upset_the_decoder(
+        fn arbitrary_bytes_are_decoded_or_refused(
             at in prop::collection::vec((0_usize..1400, any::<u8>()), 1..20),
             noise in prop::collection::vec(any::<u8>(), 0..2000),
         ) {

@@ -1,4 +1,4 @@
-//! A machine in figures.
+//! The statistics of a VM.
 
 use super::{Error, History, MoveOutcome, Operation, Vm, shared::Shared, steering::Phase};
 use crate::{
@@ -23,7 +23,7 @@ use std::{
 };
 use vmm_lite_interface::layout::PAGE_SIZE;
 
-/// What a machine did since it was made in this process. Fields only ever get added.
+/// What a VM did since it was made in this process. Fields are only ever added.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Stats {
     /// Its name.
@@ -32,58 +32,58 @@ pub struct Stats {
     pub pid: u32,
     /// `running`, `paused` or `ended`.
     pub state: &'static str,
-    /// What is being done with it: `move`, `snapshot`, `fork` or `revert`.
+    /// The operation in progress: `move`, `snapshot`, `fork` or `revert`.
     pub operation: Option<Operation>,
-    /// Where it was handed to, which runs it or may run it: it does not run here.
+    /// The host that it was handed over to, which runs it or may run it: it does not run here.
     pub handed_to: Option<String>,
-    /// It was once resumed on an operator's word that it ran nowhere else.
+    /// It was once resumed by operator override.
     pub vouched_for: bool,
     /// How long it has been here, in milliseconds.
     pub uptime_ms: u64,
     /// Size of the guest's memory, in bytes.
     pub memory_bytes: u64,
-    /// How much of it is resident.
+    /// The resident part of it, in bytes.
     pub memory_resident_bytes: u64,
     /// How often it was resumed, its start included.
     pub resumes: u64,
     /// Bytes printed.
     pub console_bytes: u64,
-    /// How often its printing was held back to its rate (`--console-rate`).
+    /// How often its output was throttled to its rate (`--console-rate`).
     pub console_throttled: u64,
-    /// For how long in all.
+    /// For how long in total.
     pub console_throttled_ns: u64,
-    /// What its process is jailed by, if it is.
+    /// What its process is jailed by, if it is in a jail.
     pub jail: Option<Jailed>,
-    /// What its network and its console are held back to.
+    /// The rates of its network and its console.
     pub rates: Rates,
     /// Exits, by kind.
     pub exits: ExitCounts,
     /// The network, if there is one.
     pub net: Option<NetStats>,
-    /// What the guest says of itself.
+    /// The guest's own statement.
     pub guest: GuestStats,
-    /// What it went through in all its life.
+    /// Its history on all hosts.
     pub history: History,
-    /// How fast it wrote when somebody last looked.
+    /// Its write rate in the last measurement.
     pub dirty_rate: Option<DirtyRate>,
     /// How often a thread of this process did not answer in time.
     pub stalls: u64,
-    /// Those that do not now.
+    /// The threads that do not answer now.
     pub stalled: Vec<Stalled>,
 }
 
 /// How fast a guest wrote to its memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct DirtyRate {
-    /// Whole pages, however little of each; a page counts once in the time that was looked at.
+    /// Whole pages, however little of each changed; a page counts once per measurement.
     pub pages_per_second: u64,
     /// The same in bytes.
     pub bytes_per_second: u64,
-    /// When somebody looked, in milliseconds after 1970.
+    /// The time of the measurement, in milliseconds after 1970.
     pub unix_ms: u64,
 }
 
-/// Exits of the guest, by kind, as they are counted.
+/// Counters of the guest's exits, by kind.
 #[derive(Debug, Default)]
 pub(super) struct Exits {
     pub doorbell: AtomicU64,
@@ -98,7 +98,7 @@ pub(super) struct Exits {
 
 impl Exits {
     pub(super) fn count(counter: &AtomicU64) {
-        // Only the vCPU thread writes, so that no read-modify-write is needed.
+        // Only the vCPU thread writes, so no read-modify-write is needed.
         counter.store(counter.load(Relaxed) + 1, Relaxed);
     }
 }
@@ -106,7 +106,7 @@ impl Exits {
 /// Exits of the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct ExitCounts {
-    /// The doorbell, rung for whatever.
+    /// The doorbell, for any reason.
     pub doorbell: u64,
     /// Of these, to wait.
     pub wait: u64,
@@ -116,7 +116,7 @@ pub struct ExitCounts {
     pub net: u64,
     /// To print.
     pub console: u64,
-    /// To say that the guest is quiescent.
+    /// To report that the guest is quiescent.
     pub quiesced: u64,
     /// Registers of the network device.
     pub mmio: u64,
@@ -129,7 +129,7 @@ pub struct ExitCounts {
 pub struct NetStats {
     /// The guest's Ethernet address.
     pub mac: String,
-    /// Its address, if it was given one.
+    /// Its address, if one was assigned.
     pub ip: Option<String>,
     /// Packets to the guest.
     pub rx_packets: u64,
@@ -141,23 +141,23 @@ pub struct NetStats {
     pub tx_packets: u64,
     /// Bytes from the guest.
     pub tx_bytes: u64,
-    /// Packets from it that the host did not take.
+    /// Packets from it that the host did not accept.
     pub tx_dropped: u64,
-    /// Packets from it that came from addresses which are not its own, and were dropped.
+    /// Packets from it with a source address that is not its own. They were dropped.
     pub tx_spoofed: u64,
-    /// How often packets to the guest were held back to its rate (`--net-rate`).
+    /// How often packets to the guest were throttled to its rate (`--net-rate`).
     pub rx_throttled: u64,
-    /// For how long in all.
+    /// For how long in total.
     pub rx_throttled_ns: u64,
-    /// How often packets from it were.
+    /// How often packets from it were throttled.
     pub tx_throttled: u64,
-    /// For how long in all.
+    /// For how long in total.
     pub tx_throttled_ns: u64,
-    /// The longest packets that the guest was told of (MTU).
+    /// The guest's MTU.
     pub mtu: u16,
 }
 
-/// What the guest says of itself, unchecked.
+/// The guest's own statement, unchecked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct GuestStats {
     /// Threads that have not ended.
@@ -245,26 +245,26 @@ impl Stats {
 }
 
 impl Vm {
-    /// Takes note of how a move ended, in the machine's [`History`].
+    /// Records how a move ended, in the VM's [`History`].
     pub fn note_move(&self, outcome: MoveOutcome) {
         self.shared.lock_history().moved(outcome);
     }
 
-    /// Takes note of how long the guest was slower after a move.
+    /// Records how long the guest was slower after a move.
     pub fn note_brownout(&self, brownout: Brownout) {
         self.shared.lock_history().settled(brownout);
     }
 
-    /// How many pages the guest writes in a second, watched for `window`; `None` when something
-    /// that needs the log of dirty pages for itself began meanwhile. Watching makes the first write
-    /// to each page slower.
+    /// How many pages the guest writes per second, measured for `window`; `None` when an operation
+    /// that needs the dirty log for itself began meanwhile. Measuring makes the first write to each
+    /// page slower.
     ///
     /// # Errors
-    /// What KVM says.
+    /// KVM's error.
     pub fn sample_dirty_rate(&self, window: Duration) -> Result<Option<u64>, Error> {
         let began = Instant::now();
         let Some(watch) = self.shared.log.watch()? else { return Ok(None) };
-        // Ended early by the machine's own end.
+        // The VM's own end ends the wait early.
         let _ = wait_readable(self.end_fd(), window);
         let Some(pages) = watch.pages()? else { return Ok(None) };
         let rate = (pages as f64 / began.elapsed().as_secs_f64()) as u64;
@@ -274,7 +274,7 @@ impl Vm {
     }
 }
 
-/// An Ethernet address as people write it.
+/// An Ethernet address in the usual notation.
 #[must_use]
 pub fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|b| format!("{b:02x}")).join(":")

@@ -1,4 +1,4 @@
-//! The vCPU's thread.
+//! The vCPU thread.
 
 use super::{End, Error, machine::Stop, shared::Shared, steering::Phase};
 use crate::host::{
@@ -16,15 +16,15 @@ use std::{
     time::Instant,
 };
 
-/// Ample for the run loop, and little to commit.
+/// Enough for the run loop, and little to commit.
 const STACK: usize = 256 << 10;
 
-/// A defect of vmm-lite's; the panic message has been printed.
+/// A bug in vmm-lite; the panic message has been printed.
 #[derive(thiserror::Error, Debug)]
 #[error("vmm-lite itself failed while it ran the VM; please report the message above")]
 struct Panicked;
 
-/// The thread, for a machine that is yet to be made: to be started and confined takes it as long as
+/// The thread, started before its VM exists: starting and confining it takes as long as making
 /// that. Dropping this ends it.
 #[derive(Debug)]
 pub(super) struct Starting {
@@ -33,9 +33,9 @@ pub(super) struct Starting {
 }
 
 impl Starting {
-    /// Gives it the machine. It is parked, and ends when the machine does.
+    /// Passes it the VM. The thread is parked, and ends when the VM does.
     pub(super) fn take(self, shared: &Arc<Shared>) -> JoinHandle<()> {
-        // It waits for nothing else, and there is room for one.
+        // The thread waits for nothing else, and the channel has room for one.
         let _ = self.machine.send(Arc::clone(shared));
         self.thread
     }
@@ -48,7 +48,7 @@ pub(super) fn start() -> Result<Starting, Error> {
         .name(Thread::Vcpu.name().into())
         .stack_size(STACK)
         .spawn(move || {
-            // Deadlines of the guest are met to the microsecond, not to the 50 that threads get by
+            // The guest's deadlines are met to the microsecond, not to the 50 that threads have by
             // default. SAFETY: changes only how late timers of this thread may fire.
             unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
             let confined = confine::enter(Thread::Vcpu);
@@ -59,7 +59,7 @@ pub(super) fn start() -> Result<Starting, Error> {
                 return shared.stopped(shared.lock_machine(), ended);
             }
             while shared.park() {
-                // Somebody may have taken hold of it meanwhile.
+                // Another thread may have taken hold of it meanwhile.
                 let Some(mut machine) = shared.lock_running() else { continue };
                 fail_point!("vcpu.entering");
                 let run = AssertUnwindSafe(|| machine.run(&shared));

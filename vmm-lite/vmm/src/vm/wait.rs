@@ -1,4 +1,4 @@
-//! Waiting, on the vCPU thread, for whatever concerns the guest.
+//! Waits, on the vCPU thread, for events that concern the guest.
 
 use super::{
     machine::Machine,
@@ -7,14 +7,14 @@ use super::{
 use crate::devices::Violation;
 use std::{ptr, time::Duration};
 
-/// Serves the network and the console of a guest that waits. `None` if something reached it, its
-/// deadline is over, or it is to look at a request.
+/// Serves the network and the console of a waiting guest. `None` if something reached it, its
+/// deadline is over, or it has to check a request.
 pub(super) fn for_something(
     machine: &mut Machine,
     shared: &Shared,
     deadline: u64,
 ) -> Result<Option<WaitFor>, Violation> {
-    // Announced before the last look at everything that a nudge can be about.
+    // Announced before the last check of everything that a nudge can be about.
     shared.set_waiting(true);
     let wait_for = settle(machine, shared, deadline);
     match wait_for {
@@ -25,20 +25,20 @@ pub(super) fn for_something(
     wait_for
 }
 
-/// How often a guest looks again that has more to send than its queue holds, while that is not
-/// emptied. It asks to be woken at once, and could do nothing.
+/// How often a guest checks again that has more to send than its queue holds, while the queue is
+/// not emptied. It asks to be woken at once, and could do nothing.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
-/// What to wait for, when there is nothing to do.
+/// The events to wait for when there is no work.
 #[derive(Debug)]
 pub(super) struct WaitFor {
     /// The TAP, and what to poll it for.
     tap: Option<(i32, i16)>,
-    /// Nanoseconds, or for ever.
+    /// Nanoseconds, or no limit.
     timeout: Option<u64>,
 }
 
-/// Does what there is to do; `None` if that concerns the guest.
+/// Does the pending work; `None` if that concerns the guest.
 fn settle(
     machine: &mut Machine,
     shared: &Shared,
@@ -50,8 +50,8 @@ fn settle(
         if moved.received > 0 || moved.more {
             return Ok(None);
         }
-        // Without a buffer to put it in, a packet is no reason to wake up: the guest must first
-        // give one. Nor is one that it may not have yet.
+        // Without a buffer for it, a packet does not wake the guest: the guest must first provide
+        // one. Nor does a packet that exceeds the guest's rate.
         let packets =
             if moved.no_buffers || moved.receive_wait.is_some() { 0 } else { libc::POLLIN };
         refill = [moved.send_wait, moved.receive_wait].into_iter().flatten().min();
@@ -81,11 +81,11 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 impl WaitFor {
-    /// Waits. Whoever does must not hold the machine.
+    /// Waits. The caller must not hold the VM.
     pub(super) fn wait(&self, shared: &Shared) {
         Exits::count(&shared.exits.slept);
         let entry = |fd, events| libc::pollfd { fd, events, revents: 0 };
-        // A negative descriptor is one that poll passes over.
+        // `poll` ignores a negative descriptor.
         let (tap, events) = self.tap.unwrap_or((-1, 0));
         let mut fds = [entry(shared.wake_fd(), libc::POLLIN), entry(tap, events)];
         poll(&mut fds, self.timeout);
@@ -96,11 +96,11 @@ impl WaitFor {
     }
 }
 
-/// Waits until standard output takes more, or if the guest is `held` back until that is over, or a
-/// nudge.
+/// Waits until standard output accepts more, or the wait of a `held` guest is over, or a nudge
+/// arrives.
 pub(super) fn for_output(shared: &Shared, held: Option<Duration>) {
     let output = match (held, shared.console.blocked_on()) {
-        // A negative descriptor is one that poll passes over.
+        // `poll` ignores a negative descriptor.
         (Some(_), _) => -1,
         (None, Some(output)) => output,
         (None, None) => return,
@@ -117,7 +117,7 @@ pub(super) fn for_output(shared: &Shared, held: Option<Duration>) {
     shared.set_waiting(false);
 }
 
-/// `ppoll`, whose every outcome (a signal included) makes the caller look again.
+/// `ppoll`; after every outcome (a signal included) the caller checks again.
 fn poll(fds: &mut [libc::pollfd], timeout_ns: Option<u64>) {
     let timeout = timeout_ns.map(|ns| libc::timespec {
         tv_sec: (ns / 1_000_000_000) as libc::time_t,

@@ -1,10 +1,10 @@
-//! What is decided about a VM: by its operator, and by a move.
+//! Decisions about a VM: by its operator, and by a move.
 
 use super::{Leaving, slow::Slow};
 use crate::vm::{Error, shared::Shared};
 
 impl Shared {
-    /// The operator wants it paused, or does not any more. Returns whether that was so already.
+    /// Records that the operator wants it paused, or no longer does. Returns the previous value.
     ///
     /// # Errors
     /// [`Error::Ended`]; [`Error::HandedOver`] after the commit of a move.
@@ -26,17 +26,17 @@ impl Shared {
         control.held || control.kept
     }
 
-    /// An operation keeps it paused beyond its end, or does not after all.
+    /// Records that an operation keeps it paused beyond its end, or not after all.
     pub(in crate::vm) fn keep(&self, kept: bool) {
         self.lock_control().kept = kept;
     }
 
-    /// It moves there.
+    /// Records its destination.
     pub(in crate::vm) fn set_destination(&self, to: String) {
         self.lock_control().destination = Some(to);
     }
 
-    /// Whether it may end here without a loss.
+    /// Whether it may end here without loss.
     ///
     /// # Errors
     /// [`Error::HandedOver`]: the destination may need what only this process has.
@@ -49,7 +49,7 @@ impl Shared {
         }
     }
 
-    /// Whether an operator's word that it runs nowhere else was acted on. Waits for that.
+    /// Whether an operator override was carried out. Waits for that.
     ///
     /// # Errors
     /// [`Error::Answers`], [`Error::Ended`].
@@ -68,32 +68,33 @@ impl Shared {
         Ok(())
     }
 
-    /// The other host answers: it is to say what becomes of the VM.
+    /// Records that the other host answers: it decides what happens to the VM.
     pub(in crate::vm) fn refuse_vouching(&self) {
         let _ = self.vouched.read();
         self.lock_control().answers = true;
         self.changed.notify_all();
     }
 
-    /// The state is captured for a move: from now on whether it is to be paused cannot change until
-    /// it is known where the VM goes on. Returns whether it is to be paused there.
+    /// Records that the state is captured for a move: from now on the operator's choice of pause
+    /// cannot change until it is decided where the VM continues. Returns whether it will be paused
+    /// there.
     pub(in crate::vm) fn leave(&self) -> bool {
         let mut control = self.lock_control();
         control.leaving = Leaving::Open;
         control.held
     }
 
-    /// The VM may go on here, or never again but on the destination's word.
+    /// Permits the VM to continue here, or never again unless the destination permits it.
     pub(in crate::vm) fn fenced(&self, fenced: bool) {
         self.lock_control().leaving = if fenced { Leaving::Committed } else { Leaving::No };
         self.changed.notify_all();
     }
 
-    /// Waits while another thread holds the machine in a way that leaves it open where the VM goes
-    /// on. Returns whether it is still held, by an operation that leaves it here.
+    /// Waits while another thread holds the VM in a way that leaves open where it continues.
+    /// Returns whether it is still held, by an operation that leaves it here.
     ///
     /// # Errors
-    /// [`Error::Ended`]; [`Error::HandedOver`]: it goes on elsewhere.
+    /// [`Error::Ended`]; [`Error::HandedOver`]: it continues elsewhere.
     pub(in crate::vm) fn wait_decided(&self, slow: &mut Slow<'_>) -> Result<bool, Error> {
         let mut control = self.lock_control();
         loop {

@@ -1,4 +1,4 @@
-//! The end of a machine.
+//! The end of a VM.
 
 use super::Phase;
 use crate::vm::{End, Error, shared::Shared};
@@ -8,12 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a vCPU that is to end may take to leave the guest before what may hold it up is let go.
-/// It takes tens of microseconds unless it waits for just that.
+/// How long a vCPU that is to end may take to leave the guest before `let_go` is called. It takes
+/// tens of microseconds unless it waits for what that ends.
 const LET_GO: Duration = Duration::from_millis(100);
 
 impl Shared {
-    /// Ends the machine, whatever it does.
+    /// Ends the VM, whatever it does.
     pub(in crate::vm) fn stop(&self, end: End) {
         self.end_soon();
         let mut control = self.lock_control();
@@ -28,14 +28,14 @@ impl Shared {
         self.tell_end();
     }
 
-    /// The vCPU is to stop, and does not run again.
+    /// The vCPU has to stop, and does not run again.
     fn end_soon(&self) {
         self.stopping.store(true, SeqCst);
         self.stir();
     }
 
-    /// Ends the machine because the host lets it down. What the guest does or waits for then has no
-    /// part in how it ended. `let_go` ends what may hold up the vCPU's thread.
+    /// Ends the VM because the host failed. What the guest does or waits for then does not affect
+    /// how it ended. `let_go` ends whatever may block the vCPU thread.
     pub(in crate::vm) fn fail(&self, why: Arc<End>, let_go: impl FnOnce()) {
         {
             let mut control = self.lock_control();
@@ -44,8 +44,8 @@ impl Shared {
             }
         }
         self.end_soon();
-        // Most often it is out of the guest before anything is let go. Where it waits for what
-        // `let_go` ends, a signal is pending, with which KVM enters no guest.
+        // Most often the vCPU is out of the guest before `let_go` is called. Where it waits for
+        // what `let_go` ends, a signal is pending, with which KVM does not enter the guest.
         let deadline = Instant::now() + LET_GO;
         let mut control = self.lock_control();
         while matches!(control.phase, Phase::Running) {
@@ -68,7 +68,7 @@ impl Shared {
         }
     }
 
-    /// Makes a paused machine one that has ended.
+    /// Makes a paused VM an ended one.
     pub(in crate::vm) fn end_paused(&self, end: End) -> Result<(), Error> {
         let mut control = self.lock_control();
         control.ended()?;
@@ -81,16 +81,16 @@ impl Shared {
         Ok(())
     }
 
-    /// Tells all threads that may wait that the phase is `Ended`.
+    /// Notifies all waiting threads that the phase is `Ended`.
     pub(super) fn tell_end(&self) {
         self.console.close();
         self.nudge();
-        // Cannot overflow: a machine ends once.
+        // Cannot overflow: a VM ends once.
         let _ = self.ended.write(1);
         self.changed.notify_all();
     }
 
-    /// Readable once the machine has ended.
+    /// Readable once the VM has ended.
     pub(in crate::vm) fn end_fd(&self) -> i32 {
         self.ended.as_raw_fd()
     }

@@ -1,4 +1,4 @@
-//! Taking hold of the machine, which makes sure that the guest does not run.
+//! Taking hold of the VM, which guarantees that the guest does not run.
 
 use super::{Phase, awake_until};
 use crate::vm::{Error, machine::Machine, shared::Shared};
@@ -7,18 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What waiting for the vCPU to stop came to.
+/// The result of waiting for the vCPU to stop.
 pub(in crate::vm) enum Waited<'s> {
-    /// It is stopped, and this thread has the machine.
+    /// It is stopped, and this thread holds the VM.
     Machine(MutexGuard<'s, Machine>),
-    /// It is stopped, and another thread holds the machine.
+    /// It is stopped, and another thread holds the VM.
     Guarded,
     /// It still runs, and the deadline is over.
     Runs,
 }
 
 impl<'s> Waited<'s> {
-    /// The machine, if this thread has it.
+    /// The VM, if this thread holds it.
     pub fn machine(self) -> Option<MutexGuard<'s, Machine>> {
         match self {
             Self::Machine(machine) => Some(machine),
@@ -27,21 +27,20 @@ impl<'s> Waited<'s> {
     }
 }
 
-/// What to do where another thread holds the machine.
+/// What to do where another thread holds the VM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::vm) enum OtherGuard {
-    /// Wait until it does not. For an operation: there is one at a time, and what else holds it
-    /// does so for a moment.
+    /// Wait until it is released. For an operation: there is one at a time, and other holders hold
+    /// it only for a moment.
     Wait,
-    /// Say so.
+    /// Return an error.
     Report,
 }
 
 impl Shared {
-    /// Takes hold of a machine whose guest waits, or has yet to run. `None`: it does something
-    /// else.
+    /// Takes hold of a VM whose guest waits, or has not run yet. `None`: it does something else.
     pub(in crate::vm) fn take_waiting(&self) -> Option<MutexGuard<'_, Machine>> {
-        // The vCPU thread holds it whenever it runs the guest or does something on its behalf.
+        // The vCPU thread holds it while it runs the guest or works on its behalf.
         let machine = self.try_lock_machine()?;
         let mut control = self.lock_control();
         if !matches!(control.phase, Phase::Running) {
@@ -54,7 +53,7 @@ impl Shared {
         Some(machine)
     }
 
-    /// Waits until the vCPU is stopped, or `deadline`, and takes hold of the machine unless another
+    /// Waits until the vCPU is stopped, or `deadline`, and takes hold of the VM unless another
     /// thread has.
     pub(in crate::vm) fn wait_stopped(
         &self,
@@ -88,25 +87,25 @@ impl Shared {
         }
     }
 
-    /// Takes hold of a machine that is paused and that no other thread holds.
+    /// Takes hold of a VM that is paused and that no other thread holds.
     fn take_paused(&self) -> Option<MutexGuard<'_, Machine>> {
         loop {
             let mut control = self.lock_control();
             if control.guarded || !matches!(control.phase, Phase::Paused { .. }) {
                 return None;
             }
-            // Against the order of locks, and so never waited for.
+            // Against the lock order, so this never waits for the lock.
             if let Some(machine) = self.try_lock_machine() {
                 control.guarded = true;
                 return Some(machine);
             }
-            // The vCPU's thread has it for a moment, to look whether it is to run.
+            // The vCPU thread holds it for a moment, to check whether it has to run.
             drop(control);
             std::thread::yield_now();
         }
     }
 
-    /// Takes hold of a machine that is paused already.
+    /// Takes hold of a VM that is paused already.
     pub(in crate::vm) fn take_hold(&self) -> Result<MutexGuard<'_, Machine>, Error> {
         loop {
             {
@@ -122,16 +121,16 @@ impl Shared {
         }
     }
 
-    /// The guard of a machine that was held is dropped.
+    /// The guard of a held VM is dropped.
     pub(in crate::vm) fn let_go(&self) {
         self.lock_control().guarded = false;
         self.changed.notify_all();
     }
 
-    /// The vCPU thread takes the machine to run it; `None` if it is not to run.
+    /// The vCPU thread takes the VM to run it; `None` if it is not to run.
     pub(in crate::vm) fn lock_running(&self) -> Option<MutexGuard<'_, Machine>> {
         let machine = self.lock_machine();
-        // Only who holds it makes it run, or takes it from where it waits.
+        // Only its holder makes it run, or takes it while it waits.
         matches!(self.lock_control().phase, Phase::Running).then_some(machine)
     }
 }

@@ -1,17 +1,17 @@
-//! How threads steer the vCPU's thread, and how they learn what it does.
+//! How threads steer the vCPU thread, and how they learn its state.
 //!
-//! A thread that wants the vCPU stopped counts itself among [`Shared::pauses`] (or `quiesces`),
-//! then nudges (ends a wait) or kicks (ends the guest). The vCPU's thread announces that it is
-//! about to wait or to enter before it looks at the counts for the last time, so that one of the
-//! two sees the other. Counts are taken back by the thread that added them and by no other: a
-//! resume in between cannot lose a pause.
+//! A thread that wants the vCPU stopped counts itself in [`Shared::pauses`] (or `quiesces`), then
+//! nudges (ends a wait) or kicks (makes the vCPU leave the guest). The vCPU thread announces that
+//! it is about to wait or to enter before it reads the counts for the last time, so one of the two
+//! always sees the other. A thread withdraws only its own counts: a resume in between cannot lose a
+//! pause.
 //!
-//! - `wishes`: what other threads want of the vCPU's thread
+//! - `wishes`: requests of other threads to the vCPU thread
 //! - `requests`: requests to the guest
-//! - `holding`: taking hold of the machine
+//! - `holding`: taking hold of the VM
 //! - `running`: resume and stop, from both sides
-//! - `decisions`: what an operator and a move decide
-//! - `ending`: the end of a machine
+//! - `decisions`: decisions of an operator and a move
+//! - `ending`: the end of a VM
 //! - `slow`: waits of an operator's request
 
 mod decisions;
@@ -32,16 +32,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// For so long a thread waits for another without sleep where blackout depends on it: to be woken
-/// takes tens of microseconds. Not for much longer: a thread of real-time priority that does so
-/// keeps the host's network, whose work is done by ordinary threads, from its CPU.
+/// How long a thread polls for another where blackout depends on it: a wake-up takes tens of
+/// microseconds. Not for much longer: a polling thread of real-time priority keeps ordinary
+/// threads, which do the work of the host's network, from its CPU.
 const AWAKE: Duration = Duration::from_micros(250);
-/// What the vCPU thread does.
+/// The state of the vCPU thread.
 #[derive(Clone, Debug)]
 pub(super) enum Phase {
     Running,
     Paused {
-        /// The guest itself said that it is quiescent.
+        /// The guest itself reported that it is quiescent.
         quiescent: bool,
         /// When it stopped.
         since: Instant,
@@ -54,13 +54,13 @@ pub(super) enum Phase {
 enum Leaving {
     #[default]
     No,
-    /// Its state is captured: whether it goes on here is open.
+    /// Its state is captured: whether it continues here is open.
     Open,
     /// The commit is sent.
     Committed,
 }
 
-/// What is decided about a VM, under one lock.
+/// The decisions about a VM, under one lock.
 #[derive(Debug)]
 pub(super) struct Control {
     pub phase: Phase,
@@ -68,14 +68,14 @@ pub(super) struct Control {
     held: bool,
     /// An operation keeps it paused beyond its end.
     kept: bool,
-    /// A [`Paused`](super::Paused) guard holds the machine.
+    /// A [`Paused`](super::Paused) guard holds the VM.
     guarded: bool,
     leaving: Leaving,
-    /// The host that it was handed to answers.
+    /// The host that it was handed over to answers.
     answers: bool,
-    /// Where it moves or has moved.
+    /// Its destination, during a move and after it.
     destination: Option<String>,
-    /// Why it is to end, where the host lets it down.
+    /// Why it has to end, where the host failed.
     failure: Option<Arc<End>>,
     pub operations: Operations,
 }
@@ -116,7 +116,7 @@ impl Control {
     }
 }
 
-/// Waits without sleep until `so`, or for so long that a sleep is worth it.
+/// Polls until `so` holds, or until sleeping is better.
 fn awake_until(so: impl Fn() -> bool) {
     let end = Instant::now() + AWAKE;
     while !so() && Instant::now() < end {
@@ -148,12 +148,12 @@ impl Shared {
         })
     }
 
-    /// Another thread holds the machine.
+    /// Another thread holds the VM.
     pub(super) fn busy(&self) -> Error {
         self.lock_control().busy()
     }
 
-    /// The operation in progress, and where it was handed to, if the commit of a move was sent.
+    /// The operation in progress, and the host that it was handed over to, if the commit was sent.
     pub(super) fn doing(&self) -> (Option<Operation>, Option<String>) {
         let control = self.lock_control();
         (control.operations.what(), control.destination.clone().filter(|_| control.committed()))

@@ -1,4 +1,4 @@
-//! Requests to the guest, which it finds in its control page.
+//! Requests to the guest, which reads them in its control page.
 
 use super::Phase;
 use crate::{devices::clock, vm::shared::Shared};
@@ -9,7 +9,7 @@ use std::{
 use vmm_lite_interface::layout::{CONTROL_PAGE, PAGE_SIZE};
 
 impl Shared {
-    /// Writes a new quiesce request where the guest finds it.
+    /// Writes a new quiesce request to the control page.
     pub(in crate::vm) fn request_quiesce(&self, timeout: Duration) {
         let control = self.ram.control_page();
         let answered = control.quiesce_answer.load(SeqCst);
@@ -27,7 +27,7 @@ impl Shared {
         self.ram.mark(CONTROL_PAGE, PAGE_SIZE as usize);
     }
 
-    /// Asks the guest to give up memory that it does not use.
+    /// Asks the guest to return memory that it does not use.
     pub(in crate::vm) fn request_reclaim(&self) {
         let control = self.ram.control_page();
         let number = control.reclaim_answer.load(SeqCst).wrapping_add(1);
@@ -37,8 +37,8 @@ impl Shared {
         self.nudge();
     }
 
-    /// Waits until the guest has answered [`request_reclaim`](Self::ask_to_give_up), does not run,
-    /// or `deadline`. If it has answered: the number of the quiesce request before.
+    /// Waits until the guest has answered [`request_reclaim`](Self::request_reclaim), does not run,
+    /// or `deadline`. If it has answered, returns the number of the quiesce request before.
     pub(in crate::vm) fn wait_reclaimed(&self, deadline: Instant) -> Option<u32> {
         let page = self.ram.control_page();
         let number = self.quiesce_number();
@@ -63,9 +63,9 @@ impl Shared {
         self.quiesce_number.store(number, SeqCst);
     }
 
-    /// Says that the guest has answered something.
+    /// Notifies waiting threads that the guest has answered a request.
     pub(in crate::vm) fn answered(&self) {
-        // Once through the lock, so that who waits is either asleep or has yet to look.
+        // Taking the lock once ensures that the waiting thread either sleeps or has yet to check.
         drop(self.lock_control());
         self.changed.notify_all();
     }

@@ -1,4 +1,4 @@
-//! Letting the vCPU run: both sides of a resume, and of a stop.
+//! Running the vCPU: both sides of a resume, and of a stop.
 
 use super::{Phase, awake_until};
 use crate::vm::{Error, machine::Machine, shared::Shared};
@@ -12,10 +12,10 @@ use std::{
 
 impl Shared {
     /// Lets the vCPU thread run, unless the operator wants the VM paused: then `false`. The caller
-    /// holds the machine and gives it up right after.
+    /// holds the VM and releases it right after.
     pub(in crate::vm) fn run(&self) -> Result<bool, Error> {
         let mut control = self.lock_control();
-        // It is about to end, and not to run before that; how it ends is known in a moment.
+        // It is about to end, and must not run before that; how it ends is known in a moment.
         while self.stopping.load(SeqCst) && matches!(control.phase, Phase::Paused { .. }) {
             control = self.wait_changed(control, None);
         }
@@ -31,17 +31,16 @@ impl Shared {
         self.resumes.fetch_add(1, Relaxed);
         control.phase = Phase::Running;
         self.running.store(true, SeqCst);
-        // It is awake, or is going to be; not once more when it stops.
+        // It is awake, or will be; not again when it stops.
         self.prewoken.store(false, SeqCst);
         drop(control);
         self.changed.notify_all();
-        // The thread of a machine that was taken while its guest waited may still wait for the
-        // same.
+        // The thread of a VM that was taken while its guest waited may still wait for the same.
         self.nudge();
         Ok(true)
     }
 
-    /// Parks the vCPU thread until it is to run (`true`) or the machine has ended (`false`).
+    /// Parks the vCPU thread until it has to run (`true`) or the VM has ended (`false`).
     pub(in crate::vm) fn park(&self) -> bool {
         let mut control = self.lock_control();
         loop {
@@ -52,7 +51,7 @@ impl Shared {
             }
             if self.prewoken.swap(false, SeqCst) {
                 drop(control);
-                // A machine that is given up instead is to be gone at once, with its TAP.
+                // A VM that is dropped instead must be gone at once, with its TAP.
                 awake_until(|| self.running.load(SeqCst) || self.stopping.load(SeqCst));
                 control = self.lock_control();
                 continue;
@@ -61,17 +60,17 @@ impl Shared {
         }
     }
 
-    /// Says that [`run`](Self::run) is about to be called.
+    /// Announces that [`run`](Self::run) is about to be called.
     pub(in crate::vm) fn prewake(&self) {
-        // Through the lock, so that the thread is either asleep or has yet to look.
+        // Taking the lock ensures that the thread either sleeps or has yet to check.
         let control = self.lock_control();
         self.prewoken.store(true, SeqCst);
         drop(control);
         self.changed.notify_all();
     }
 
-    /// Says that the vCPU is stopped, and gives the machine up: in one, so that no thread finds a
-    /// machine that is free and takes it for one that waits.
+    /// Reports that the vCPU is stopped, and releases the VM: in one step, so that no thread
+    /// mistakes a free VM for one that waits.
     pub(in crate::vm) fn stopped(&self, machine: MutexGuard<'_, Machine>, phase: Phase) {
         let ended = matches!(phase, Phase::Ended(_));
         {
@@ -90,13 +89,14 @@ impl Shared {
         }
     }
 
-    /// Notes the first entry after a resume. A thread that waits for it already is woken right
-    /// here, which takes the guest a microsecond or two; one that comes later finds the note.
+    /// Notes the first entry after a resume. A thread that waits for it is woken right here, which
+    /// costs the guest a microsecond or two; a later one finds the note.
     pub(in crate::vm) fn note_entry(&self) {
         let ns = self.made.elapsed().as_nanos() as u64;
         self.entered.store(ns + 1, SeqCst);
         if self.entry_awaited.swap(false, SeqCst) {
-            // Once through the lock, so that the waiter is either asleep or has yet to look.
+            // Taking the lock once ensures that the waiting thread either sleeps or has yet to
+            // check.
             drop(self.lock_control());
             self.changed.notify_all();
         }

@@ -7,10 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a request may wait before it says for what.
+/// How long a request may wait before it reports why.
 const SLOW: Duration = Duration::from_millis(500);
 
-/// A wait of an operator's request: says what it waits for where that takes longer than it should.
+/// A wait of an operator's request: reports what it waits for if that takes too long.
 pub struct Slow<'a> {
     since: Instant,
     said: bool,
@@ -44,7 +44,7 @@ impl std::fmt::Debug for Slow<'_> {
 }
 
 impl Shared {
-    /// Waits for something that takes a moment as a rule, and says so where it takes longer.
+    /// Waits for something that usually takes a moment, and reports if it takes longer.
     pub(in crate::vm) fn wait_slowly<'s>(
         &'s self,
         control: MutexGuard<'s, Control>,
@@ -55,7 +55,7 @@ impl Shared {
         if !slow.is_over() {
             return control;
         }
-        // It may take as long as its reader likes.
+        // Its reader may block it for any time.
         drop(control);
         slow.say(what);
         self.lock_control()

@@ -1,4 +1,4 @@
-//! What other threads want of the vCPU's thread, and how it learns of that.
+//! Requests of other threads to the vCPU thread, and how it learns of them.
 
 use crate::vm::shared::Shared;
 use std::{
@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering::SeqCst},
 };
 
-/// A wish that counts until this is dropped.
+/// A request that counts until this is dropped.
 pub(in crate::vm) struct Wish<'s>(&'s AtomicU32);
 
 impl Drop for Wish<'_> {
@@ -16,31 +16,30 @@ impl Drop for Wish<'_> {
 }
 
 impl Shared {
-    /// Wants the vCPU stopped as soon as possible.
+    /// Requests that the vCPU stops as soon as possible.
     pub(in crate::vm) fn want_pause(&self) -> Wish<'_> {
         self.pauses.fetch_add(1, SeqCst);
         self.stir();
         Wish(&self.pauses)
     }
 
-    /// Wants the vCPU stopped when the guest says that it is quiescent.
+    /// Requests that the vCPU stops when the guest reports that it is quiescent.
     pub(in crate::vm) fn want_quiesce(&self) -> Wish<'_> {
         self.quiesces.fetch_add(1, SeqCst);
         self.nudge();
         Wish(&self.quiesces)
     }
 
-    /// Has the vCPU thread look at what is wanted, wherever it is.
+    /// Makes the vCPU thread check the requests, wherever it is.
     pub(super) fn stir(&self) {
         self.nudge();
         self.kick.kick();
     }
 
-    /// Ends a wait of the vCPU thread, so that it looks at what there is.
+    /// Ends a wait of the vCPU thread, so that it checks for work.
     pub(in crate::vm) fn nudge(&self) {
         if self.waiting.load(SeqCst) {
-            // The counter cannot overflow in practice, and if it is full the thread wakes all the
-            // same.
+            // The counter cannot overflow in practice, and a full one wakes the thread too.
             let _ = self.wake.write(1);
         }
     }
@@ -57,7 +56,7 @@ impl Shared {
         self.stop_near.load(SeqCst)
     }
 
-    /// Whether the guest is to run for a moment; it is asked once.
+    /// Whether the guest has to run for a moment. Reading it clears it.
     pub(in crate::vm) fn look_wanted(&self) -> bool {
         self.look.swap(false, SeqCst)
     }
