@@ -1,7 +1,7 @@
-//! Many VMs from one, each in a process of its own, sharing memory until they write to it.
+//! Many VMs from one, each in a process of its own. They share memory until they write to it.
 //!
-//! A [`Template`] is the VM's memory as a sealed memfd, and beside it who it is and its state. Each
-//! clone maps the memory privately: what it does not write to is there once for all of them.
+//! A [`Template`] is the VM's memory as a sealed memfd, with its manifest and state. Each clone
+//! maps the memory privately: pages that it does not write to exist once for all clones.
 
 use super::{Error, GuestClock, saved_vm::SavedVm, start::Opened};
 use crate::{
@@ -18,10 +18,10 @@ use vmm_lite_interface::layout::{CONTROL_PAGE, PAGE_SIZE};
 
 /// The control page's number.
 const CONTROL: usize = (CONTROL_PAGE / PAGE_SIZE) as usize;
-/// Most bytes of a VM without its memory.
+/// Limit for a VM's size without its memory, in bytes.
 const SEED_MAX: u64 = 1 << 20;
 
-/// What clones are made from. Its files are inherited by the processes that this one starts.
+/// The source of clones. Child processes inherit its files.
 #[derive(Debug)]
 pub struct Template {
     memory: File,
@@ -29,10 +29,10 @@ pub struct Template {
 }
 
 impl Template {
-    /// An empty one.
+    /// An empty template.
     ///
     /// # Errors
-    /// When the host has none to give.
+    /// When the host provides no memory.
     pub fn new() -> Result<Self, Error> {
         let make = |name: &CStr| {
             let made = memfd_create(name, MFdFlags::MFD_ALLOW_SEALING);
@@ -41,30 +41,30 @@ impl Template {
         Ok(Self { memory: make(c"vmm-lite-template")?, seed: make(c"vmm-lite-seed")? })
     }
 
-    /// Where the memory goes, page after page.
+    /// The file for the memory, page after page.
     #[must_use]
     pub fn memory(&self) -> &File {
         &self.memory
     }
 
-    /// Where the rest goes.
+    /// The file for the rest.
     #[must_use]
     pub fn seed(&self) -> &File {
         &self.seed
     }
 
-    /// Writes down who the VM is and its state.
+    /// Writes the VM's manifest and state.
     ///
     /// # Errors
-    /// When there is no room.
+    /// When there is no space.
     pub fn plant(&self, guest: &SavedVm) -> Result<(), Error> {
         (&self.seed).write_all(&guest.to_bytes()).map_err(Error::Write)
     }
 
-    /// Makes it so that nobody can change it any more.
+    /// Seals it, so that no process can change it any more.
     ///
     /// # Errors
-    /// What the host says.
+    /// The host's error.
     pub fn seal(&self) -> Result<(), Error> {
         let all = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
         for file in [&self.memory, &self.seed] {
@@ -83,8 +83,8 @@ impl Template {
     }
 }
 
-/// What a clone has for its memory: the template's, which it shares until it writes, and what the
-/// control page there holds.
+/// A clone's memory: the template's, which it shares until it writes, and the original content of
+/// the control page.
 #[derive(Debug)]
 pub struct Memory {
     ram: GuestRam,
@@ -92,11 +92,11 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Maps a template. To be called while this process may open what the host says of its own
+    /// Maps a template. Call it while this process may open the host's information about its own
     /// memory.
     ///
     /// # Errors
-    /// When it cannot be a guest's.
+    /// When it cannot be a guest's memory.
     pub fn of(template: File) -> Result<Self, Error> {
         let ram = GuestRam::copy_of(template)?;
         let mut control = [0; PAGE];
@@ -107,7 +107,7 @@ impl Memory {
     /// Makes this process the clone, which runs when this returns.
     ///
     /// # Errors
-    /// What the machine says.
+    /// The VM's error.
     pub fn start(
         self,
         opened: Opened,
@@ -116,19 +116,19 @@ impl Memory {
         console: Console,
     ) -> Result<Vm, Error> {
         let vm = opened.machine(console, Some(self.ram))?;
-        // What the VMM has put there when it made the machine is not the guest's.
+        // What the VMM wrote there when it made the VM is not the guest's.
         vm.ram().write_page(CONTROL, &self.control)?;
         opened.run(&vm, reason, clock)?;
         Ok(vm)
     }
 }
 
-/// The VM without its memory, from a template's second file.
+/// Reads the VM without its memory, from a template's second file.
 ///
 /// # Errors
 /// [`Error::Codec`].
 pub fn seed(file: &File) -> Result<SavedVm, Error> {
-    // All clones have the same file, whose position is one: it is left alone.
+    // All clones share the file and its position, so the position is not changed.
     let cannot = super::host("read the template");
     let read = || {
         let mut bytes = vec![0; file.metadata()?.len().min(SEED_MAX) as usize];

@@ -1,9 +1,9 @@
 //! Copies a VM as it is at one instant.
 //!
-//! A VM that runs is copied in [rounds](super::rounds), as a move does it, and stands while the
-//! last pages are copied. One that writes faster than that is [copied on write](super::cow), where
-//! the host lets this process serve page faults. One that is paused, or is to stay so, is simply
-//! copied.
+//! A running VM is copied in [rounds](super::rounds), as in a move, and is stopped while the last
+//! pages are copied. One that writes faster than that is [copied on write](super::cow), where the
+//! host lets this process serve page faults. A VM that is paused, or stays paused afterwards, is
+//! copied directly.
 
 use super::{
     Error, cow, rounds,
@@ -18,40 +18,40 @@ use std::time::{Duration, Instant};
 
 /// How long the guest may take to quiesce.
 pub const QUIESCE: Duration = Duration::from_millis(50);
-/// How long the vCPU may take to enter the guest before nothing is said about when it did.
+/// How long to wait for the vCPU to enter the guest, before the time of that is left out.
 const ENTRY: Duration = Duration::from_secs(1);
 
 /// How a VM was copied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// It ran on at once; pages were copied behind its back, those first that it wrote to.
+    /// It continued at once; pages were copied while it ran, those first that it wrote to.
     CopyOnWrite,
-    /// In rounds while it ran, and the last pages while it stood.
+    /// In rounds while it ran, and the last pages while it was stopped.
     Rounds,
-    /// It stood all the time.
+    /// It was stopped all the time.
     Paused,
 }
 
-/// How a VM that runs is to be copied.
+/// How to copy a running VM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Way {
     /// In rounds, or on write if the guest writes faster than that
     #[default]
     Auto,
-    /// In rounds while it runs, and what is left then while it stands, however much
+    /// In rounds while it runs, and what is left then while it is stopped, however much
     Rounds,
-    /// Pages are copied when the guest wants to write to them, and others meanwhile
+    /// Pages are copied when the guest tries to write to them, and the others in the background
     CopyOnWrite,
 }
 
-/// The pause, by phase, in ns (rule R7). They add up to it.
+/// The blackout by phase, in ns (rule R7). The phases add up to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Phases {
-    /// From the request to pause until the vCPU stood.
+    /// From the request to pause until the vCPU was stopped.
     pub quiesce_ns: u64,
-    /// Until the memory could not change any more without being noticed.
+    /// Until no memory could change any more without being noticed.
     pub memory_ns: u64,
     /// Until the state was captured.
     pub state_ns: u64,
@@ -67,33 +67,33 @@ impl Phases {
     }
 }
 
-/// A copy that was made.
+/// A finished copy.
 #[derive(Clone, Debug)]
 pub struct Copied {
     /// Everything but the memory.
     pub state: VmState,
-    /// Pages that did not come because they do not matter.
+    /// Pages that were not copied because they do not matter.
     pub page_hints: PageSet,
-    /// Of these, how many would have come.
+    /// Of these, how many would have been copied.
     pub left_out: usize,
-    /// Whether the guest said that it was ready.
+    /// Whether the guest reported that it was ready.
     pub quiescent: bool,
     /// How.
     pub mode: Mode,
-    /// The pause; `None` for a VM that stood before and stands still.
+    /// The pause; `None` for a VM that was paused before and stays paused.
     pub phases: Option<Phases>,
     /// How often the guest, or the VMM for it, had to wait for a page to be copied.
     pub faults: u64,
 }
 
-/// Says how far a copy is, in pages; `false` ends it.
+/// Reports the progress of a copy, in pages; `false` ends it.
 pub type Alive<'a> = dyn FnMut(usize) -> bool + 'a;
 
-/// Copies `vm`, whose memory is all here. With `stay` it is paused afterwards; otherwise it runs on
-/// if it ran, and is copied that `way`.
+/// Copies `vm`, whose memory is complete. With `stay` it is paused afterwards; otherwise it
+/// continues if it ran, and is copied that `way`.
 ///
 /// # Errors
-/// [`Error`]: the VM is as it was before.
+/// [`Error`]: the VM is unchanged.
 pub fn copy(
     vm: &Vm,
     complete: Complete<'_>,
@@ -104,7 +104,7 @@ pub fn copy(
 ) -> Result<Copied, Error> {
     if let VmPhase::Running = vm.phase() {
         vm.request_reclaim();
-        // Without an answer more is copied.
+        // Without an answer more pages are copied.
         let _ = vm.wait_reclaimed(QUIESCE);
     }
     fail_point!("copy.begun");
@@ -128,8 +128,7 @@ pub fn copy(
     }
 }
 
-/// The VM need not stay paused for a copy that failed after all; what an operator wants of it
-/// counts.
+/// A failed copy does not keep the VM paused; the operator's own pause still holds.
 pub(super) fn undo_stay(vm: &Vm, stay: bool) -> Result<(), Error> {
     if stay {
         let paused = vm.pause()?;
@@ -139,7 +138,7 @@ pub(super) fn undo_stay(vm: &Vm, stay: bool) -> Result<(), Error> {
     Ok(())
 }
 
-/// Copies a VM that runs on.
+/// Copies a VM that continues to run.
 fn running(
     vm: &Vm,
     complete: Complete<'_>,
@@ -147,8 +146,8 @@ fn running(
     sink: &mut dyn Sink,
     alive: &mut Alive<'_>,
 ) -> Result<Copied, Error> {
-    // Not needed in the end most of the time; but if it is, the guest is too fast to wait for what
-    // is missing.
+    // Most often not needed in the end; but if it is, the guest is too fast to wait until it is
+    // opened.
     let userfault = match Userfault::open(vm.ram()) {
         Err(e) if way == Way::CopyOnWrite => return Err(e.into()),
         Err(e @ (UserfaultError::Forbidden(_) | UserfaultError::Lacks(_))) => {
@@ -167,7 +166,7 @@ fn running(
     cow::copy(vm, complete, userfault, sink, alive)
 }
 
-/// Copies a VM that stands.
+/// Copies a stopped VM.
 fn standing(
     mut paused: Paused<'_>,
     complete: Complete<'_>,
@@ -193,7 +192,7 @@ fn standing(
     })
 }
 
-/// Lets a VM run on whose memory was safe at `memory` and whose state has just been captured.
+/// Resumes a VM whose memory was safe at `memory` and whose state has just been captured.
 pub(super) fn resume(paused: Paused<'_>, memory: Instant) -> Result<Phases, Error> {
     let captured = Instant::now();
     let (requested, stopped) = paused.times();
@@ -213,14 +212,14 @@ pub(super) fn touched(memory: Complete<'_>) -> Result<PageSet, Error> {
     memory.touched().map_err(super::host("find out which memory the guest uses"))
 }
 
-/// Takes what does not matter out of a set; how many that were.
+/// Removes pages that do not matter from a set; returns how many those were.
 pub(super) fn take_out(pages: &mut PageSet, page_hints: &PageSet) -> usize {
     let before = pages.len();
     pages.take_out(page_hints);
     before - pages.len()
 }
 
-/// Writes pages as they are now.
+/// Writes pages with their current content.
 pub(super) fn write(
     vm: &Vm,
     pages: &PageSet,

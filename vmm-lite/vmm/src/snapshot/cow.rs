@@ -1,21 +1,21 @@
-//! Copies the memory of a VM that runs, as it was at one instant.
+//! Copies the memory of a running VM, as it was at one instant.
 //!
-//! All memory is protected against writes; the VM stands while that becomes complete and its state
-//! is captured, and runs on at once. A thread copies page after page and lifts the protection; a
-//! page that somebody wants to write to meanwhile is copied first. So the pause depends neither on
-//! how much memory there is nor on how fast it changes.
+//! All memory is protected against writes; the VM is stopped while the protection is completed and
+//! its state is captured, and continues at once. A thread copies page after page and lifts the
+//! protection; a page that a thread tries to write to meanwhile is copied first. So the blackout
+//! depends neither on the size of the memory nor on how fast it changes.
 //!
-//! Protecting costs 65 ns a page, which for a guest of some megabytes is nothing and for one of
-//! gigabytes more than the whole pause may take. So a large guest's memory is protected before the
-//! pause, and what it writes to until then is let go and dealt with in the pause: that is little,
-//! as is what a round of a move leaves behind.
+//! Protecting costs 65 ns per page, which is nothing for a guest of some megabytes, and more than
+//! the whole pause may take for one of gigabytes. So a large guest's memory is protected before the
+//! pause. Pages that it writes to until then are released, and handled in the pause: there are few,
+//! as after a round of a move.
 //!
 //! ```text
-//!  this thread   protect (if large) ── quiesce ── protect the rest, capture ── resume ── wait, tell how far it is
-//!  copier        let go who writes ──────────────────────────────────────▶ copy, who writes first; lift
-//!  writer                                                                   write to the sink
+//!  this thread   protect (if large) ── quiesce ── protect the rest, capture ── resume ── wait
+//!  copier        release written pages ────────────────────────────▶ copy, written pages first
+//!  writer                                                            write to the sink
 //! ```
-//! The copier never waits for the disk while a page is wanted, unless it is as far ahead of it as
+//! The copier never waits for the disk while a page is wanted, unless it is ahead of it by
 //! [`AHEAD_MAX`].
 
 mod copier;
@@ -51,37 +51,37 @@ use std::{
 use vmm_lite_interface::layout::{CONTROL_PAGE, PAGE_SIZE};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-/// Pages that are protected in the pause; with more, all is protected before it. (Half a
-/// millisecond, which is what the faults cost that a guest then has while it quiesces.)
+/// Most pages that are protected in the pause; with more, all are protected before it. (Half a
+/// millisecond, the cost of the faults that a guest then has while it quiesces.)
 const IN_PAUSE: usize = 8192;
-/// Pages that nobody has touched cost so much less.
+/// Untouched pages cost this much less.
 const UNTOUCHED: usize = 6;
-/// Pages let go before the pause that are copied in it; more are protected again.
+/// Most pages released before the pause that are copied in it; with more, they are protected again.
 const COPIED_IN_PAUSE: usize = 512;
-/// The copier goes on by itself while it is less far ahead of the writer, in pages.
+/// The copier works in the background while it is less far ahead of the writer, in pages.
 const AHEAD: usize = 2048;
-/// Even faults wait when it is as far ahead. (64 MiB.)
+/// Faults wait too when it is this far ahead. (64 MiB.)
 const AHEAD_MAX: usize = 16_384;
-/// For the guest to be let go where it writes all the time, before it is asked to quiesce: it is
-/// settled when nothing was let go for so long …
+/// Before the guest is asked to quiesce, the pages that it writes to all the time are released:
+/// this is finished when nothing was released for this long …
 const SETTLED: Duration = Duration::from_millis(1);
-/// … and asked all the same after so long.
+/// … and the guest is asked anyway after this long.
 const SETTLE_MAX: Duration = Duration::from_millis(20);
-/// How often is told how far the copy is.
+/// How often the progress is reported.
 const TELL: Duration = Duration::from_millis(100);
 
-/// How far it is.
+/// The stage of a copy.
 enum Stage {
-    /// What is written to is let go, and noted here.
+    /// Pages that are written to are released, and noted here.
     Before { let_go: PageSet },
-    /// All pages but these were as they are to be copied when this began. The copier knows which
-    /// are left.
+    /// All pages but these had the content to be copied when this began. The copier knows which are
+    /// left.
     Copying { page_hints: PageSet, copied: Vec<usize> },
-    /// It came to nothing: all is let go.
+    /// It failed: all pages are released.
     Over,
 }
 
-/// What the threads share.
+/// State that the threads share.
 struct Cow<'vm> {
     userfault: Userfault,
     ram: Arc<GuestRam>,
@@ -91,15 +91,15 @@ struct Cow<'vm> {
     event: EventFd,
     /// Pages that the writer has not written yet.
     ahead: AtomicUsize,
-    /// Pages copied or passed over.
+    /// Pages copied or skipped.
     done: AtomicUsize,
     faults: AtomicU64,
-    /// The writer takes no more.
+    /// The writer accepts no more.
     failed: AtomicBool,
     left_out: AtomicUsize,
 }
 
-/// Copies `vm`, which runs on.
+/// Copies `vm`, which continues to run.
 pub(super) fn copy(
     vm: &Vm,
     complete: Complete<'_>,
@@ -134,13 +134,13 @@ pub(super) fn copy(
                 let _attends = watchdog::attend("copier");
                 let _owes = watchdog::owe(Doing::Copy);
                 let result = cow.serve(&to_writer);
-                // Whoever waits looks at the result.
+                // The waiting thread reads the result.
                 let _ = done.send(());
                 result
             }
         });
         let copies = copies.map_err(cannot)?;
-        // Until the copy is under way nobody but this drop ends the copier.
+        // Until the copy is in progress only this drop ends the copier.
         let over = Over(&cow);
         let writes = thread::Builder::new()
             .name("writer".into())
@@ -165,7 +165,7 @@ pub(super) fn copy(
             Ok(taken)
         });
         drop(over);
-        // A thread that panicked has said why.
+        // A thread that panicked has printed why.
         let panicked = || super::host("copy the VM")(std::io::ErrorKind::Other.into());
         let (copied, written) = watchdog::waits(|| (copies.join(), writes.join()));
         let copied = copied.unwrap_or_else(|_| Err(panicked()));
@@ -195,13 +195,13 @@ impl Cow<'_> {
     }
 
     fn wake(&self) {
-        // Cannot overflow in practice, and if it is full the copier wakes all the same.
+        // Cannot overflow in practice, and a full counter wakes the copier too.
         let _ = self.event.write(1);
     }
 
-    // On the thread that was asked for a copy.
+    // On the requesting thread.
 
-    /// Stops the VM, has its memory protected and its state captured, and lets it run on.
+    /// Stops the VM, has its memory protected and its state captured, and resumes it.
     fn take(&self, vm: &Vm, to_writer: &Sender<Vec<Page>>) -> Result<Copied, Error> {
         let pages = self.ram.pages();
         let touched = copy::touched(self.complete)?.len();
@@ -235,7 +235,7 @@ impl Cow<'_> {
         Ok(Copied { state, page_hints, left_out: 0, quiescent, mode, phases, faults: 0 })
     }
 
-    /// Waits until the guest has been let go where it writes all the time.
+    /// Waits until the pages are released that the guest writes to all the time.
     fn settle(&self) {
         let begun = Instant::now();
         let mut seen = self.faults.load(Relaxed);
@@ -249,7 +249,7 @@ impl Cow<'_> {
         }
     }
 
-    /// The VM stands: what is not protected is now, or copied right here.
+    /// The VM is stopped: unprotected pages are protected now, or copied right here.
     fn seize(
         &self,
         before: bool,
@@ -258,7 +258,7 @@ impl Cow<'_> {
     ) -> Result<(), Error> {
         let mut stage = self.stage();
         let mut copied = Vec::new();
-        // Written at the resume, by the VMM, with the guest waiting for it.
+        // The VMM writes it at the resume, while the guest waits.
         let control = (CONTROL_PAGE / PAGE_SIZE) as usize;
         let mut bare = match &mut *stage {
             Stage::Before { let_go } if before => {
@@ -293,14 +293,14 @@ impl Cow<'_> {
     fn hand_over(&self, pages: Vec<Page>, to_writer: &Sender<Vec<Page>>) {
         if !pages.is_empty() {
             self.ahead.fetch_add(pages.len(), SeqCst);
-            // A writer that is gone has said why.
+            // A writer that has ended has reported why.
             let _ = to_writer.send(pages);
         }
     }
 
     // On the writer's thread.
 
-    /// Writes what comes until nothing does any more.
+    /// Writes the pages that arrive, until the channel is closed.
     fn write(&self, from: Receiver<Vec<Page>>, sink: &mut dyn Sink) -> Result<(), Error> {
         let mut result = Ok(());
         while let Ok(pages) = watchdog::waits(|| from.recv()) {
@@ -321,10 +321,10 @@ impl Cow<'_> {
 
     // On the copier's thread.
 
-    /// Serves faults and copies, until all is copied or it is over.
+    /// Serves faults and copies, until all is copied or the copy ends.
     fn serve(&self, to_writer: &Sender<Vec<Page>>) -> Result<(), Error> {
         let result = Copier::new(self, to_writer).serve();
-        // However it ended, nobody is to wait for a page any more.
+        // However it ended, no thread may wait for a page any more.
         let let_go = self.userfault.unregister(0..self.ram.pages());
         result.and(let_go.map_err(Error::from))
     }

@@ -1,12 +1,12 @@
 //! Memory from a snapshot file while the guest runs.
 //!
-//! Nothing is loaded before the guest starts. A page that somebody wants is read, checked, and put
-//! there; the others follow in the background, in order. So the start takes the same time however
-//! large the memory is. A page whose checksum is wrong is never put there: whoever wants it waits,
-//! and the VM ends.
+//! Nothing is loaded before the guest starts. A wanted page is read, checked, and filled in; the
+//! others follow in the background, in order. So the start takes the same time whatever the size of
+//! the memory. A page with a wrong checksum is never filled in: the thread that wants it waits, and
+//! the VM ends.
 //!
-//! While pages are missing the memory is not [complete](crate::memory::Complete): what copies the
-//! VM or moves it waits for the last.
+//! While pages are missing the memory is not [complete](crate::memory::Complete): operations that
+//! copy or move the VM wait for the last page.
 
 use super::{
     Error,
@@ -23,7 +23,7 @@ use migrate::snapshot::{Block, Content, GROUP, Reader};
 use std::{os::fd::AsRawFd, thread};
 
 /// Begins to load the memory of `vm`, which was prepared and has not run. From here on threads that
-/// touch its memory may wait for pages; another thread serves them. Should the file be bad the VM
+/// touch its memory may wait for pages; another thread serves them. If the file is damaged the VM
 /// ends.
 ///
 /// # Errors
@@ -43,7 +43,7 @@ pub fn begin(vm: &Vm, snapshot: Reader<Input>) -> Result<(), Error> {
         next: 0,
         room: vec![[0; PAGE]; pace::MOST],
     };
-    // What the VMM has written when it made the machine is there, and would be taken for the
+    // Pages that the VMM wrote when it made the VM are present, and would be mistaken for the
     // guest's.
     for page in touched.iter() {
         let content = loader.content(page)?;
@@ -58,7 +58,7 @@ pub fn begin(vm: &Vm, snapshot: Reader<Input>) -> Result<(), Error> {
         let _owes = watchdog::owe(Doing::Load);
         match confined.and_then(|()| loader.serve(&vm)) {
             Ok(()) => loader.end(),
-            // What is missing reads as zero from then on, to a machine that has been stopped.
+            // From then on missing pages read as zero, to a VM that has been stopped.
             Err(e) => vm.fail(e, || drop(loader)),
         }
     };
@@ -71,7 +71,7 @@ struct Loader {
     blocks: Vec<Option<Block>>,
     userfault: Userfault,
     arriving: Arriving,
-    /// The first page that the background has not come to.
+    /// The first page that the background work has not reached.
     next: usize,
     room: Vec<[u8; PAGE]>,
 }
@@ -81,24 +81,24 @@ impl Loader {
         self.userfault.ram()
     }
 
-    /// All is there, or the VM has ended before.
+    /// All is present, or the VM has ended before.
     fn end(self) {
         let whole = self.next >= self.ram().pages();
         let Self { userfault, arriving, .. } = self;
-        // First, as there is only one where the process has given its rights up.
+        // First, as there is only one descriptor once the process has given up its privileges.
         drop(userfault);
         if whole {
             arriving.complete();
         }
     }
 
-    /// Serves faults, and loads in between, until all is there or the VM has ended.
+    /// Serves faults, and loads in between, until all is present or the VM has ended.
     fn serve(&mut self, vm: &Vm) -> Result<(), Error> {
         let (mut faults, mut pace) = (Vec::new(), Pace::default());
         while self.next < self.ram().pages() {
             let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
             let mut fds = [entry(self.userfault.as_raw_fd()), entry(vm.end_fd())];
-            // SAFETY: two valid entries; whatever the outcome, the work goes on.
+            // SAFETY: two valid entries; whatever the outcome, the work continues.
             unsafe { libc::poll(fds.as_mut_ptr(), 2, 0) };
             if fds[1].revents != 0 {
                 return Ok(());
@@ -124,7 +124,7 @@ impl Loader {
         Ok(block.content(page as u64))
     }
 
-    /// Reads `count` pages that follow each other in the file, and checks them.
+    /// Reads `count` consecutive pages of the file, and checks them.
     fn read(&mut self, page: usize, content: Content, count: usize) -> Result<(), Error> {
         let Content::Data { slot, .. } = content else {
             self.room[0].fill(0);
@@ -141,7 +141,7 @@ impl Loader {
     }
 
     fn answer(&mut self, fault: Fault) -> Result<(), Error> {
-        // Told before it was put there with others.
+        // The fault was read before its page was filled in with others.
         if fault.page < self.next {
             return Ok(());
         }
@@ -157,8 +157,8 @@ impl Loader {
         Ok(())
     }
 
-    /// Loads the next few pages. Those that are zero stay untouched: once they are not watched any
-    /// more they come to be by themselves.
+    /// Loads the next few pages. Zero pages stay untouched: they become zero once they are not
+    /// watched any more.
     fn chunk(&mut self, pages: usize) -> Result<(), Error> {
         let first = self.next;
         let end = (first + pages).min(self.ram().pages());

@@ -8,7 +8,7 @@ use crate::{
 use migrate::snapshot::Reader;
 use std::{fs::File, os::unix::fs::FileExt};
 
-/// Opens a snapshot. What it says of the VM was checked then, its pages were not.
+/// Opens a snapshot. That checks the VM's manifest and state, but not its pages.
 ///
 /// # Errors
 /// [`Error::Format`].
@@ -16,7 +16,7 @@ pub fn open(file: File) -> Result<Reader<Input>, Error> {
     Ok(Reader::open(Input(file))?)
 }
 
-/// The VM in a snapshot that stands by itself.
+/// The VM in a snapshot that is not a difference.
 ///
 /// # Errors
 /// [`Error::Difference`], [`Error::Codec`].
@@ -31,17 +31,17 @@ pub fn guest(snapshot: &Reader<Input>) -> Result<SavedVm, Error> {
     Ok(guest)
 }
 
-/// Fills memory that is zero, but for what the VMM itself has put there. When this returns the
-/// whole file was found right.
+/// Fills memory that is zero, but for what the VMM itself wrote there. When this returns the whole
+/// file was checked.
 ///
 /// # Errors
-/// [`Error::Format`]; the memory is then not to be used.
+/// [`Error::Format`]: the memory must not be used then.
 pub fn memory(snapshot: &Reader<Input>, ram: &GuestRam) -> Result<(), Error> {
     snapshot.each(|page, _, content| Ok::<_, Error>(ram.write_page(page as usize, content)?))
 }
 
-/// Fills a template for clones, an empty file that becomes as long as the memory. When this returns
-/// the whole file was found right.
+/// Fills a template for clones, an empty file that grows to the size of the memory. When this
+/// returns the whole file was checked.
 ///
 /// # Errors
 /// [`Error::Format`], [`Error::Write`].

@@ -1,4 +1,4 @@
-//! A whole snapshot of one and the difference to it.
+//! Merges a whole snapshot and a difference to it.
 
 use super::{
     Error, load,
@@ -9,10 +9,10 @@ use crate::memory::PageSet;
 use migrate::snapshot::{Content, GROUP, Header};
 use std::fs::File;
 
-/// Writes to `output` what `base` becomes by `difference`. Both are checked whole.
+/// Writes `base` with `difference` applied to `output`. Both are checked whole.
 ///
 /// # Errors
-/// [`Error`]; `output` is then to be thrown away.
+/// [`Error`]: `output` must be discarded then.
 pub fn merge(base: File, difference: File, output: File) -> Result<Header, Error> {
     let (base, difference) = (load::open(base)?, load::open(difference)?);
     if base.header().base.is_some() {
@@ -44,8 +44,8 @@ pub fn merge(base: File, difference: File, output: File) -> Result<Header, Error
         }
         sink.pages(&some)?;
     }
-    // What the merged snapshot has no more use for must be right as well: it may be all that shows
-    // the file to be damaged.
+    // The parts that the merged snapshot does not use must be valid too: they may be the only sign
+    // that the file is damaged.
     base.verify()?;
     let notes = difference.header().notes.unwrap_or_default();
     let (header, _) = sink.finish(draw_id()?, &guest, &PageSet::none(pages as usize), notes)?;

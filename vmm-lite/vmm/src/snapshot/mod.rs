@@ -1,24 +1,22 @@
-//! VMs at rest and VMs in numbers: snapshots to a file, restoring from one, clones of a VM that
-//! runs, and putting a VM back.
+//! Snapshots to a file, restoring from one, clones of a running VM, and reverting a VM.
 //!
-//! - [`copy`]: copies a VM that runs, as it is at one instant, into a [`sink`]; the VM stands for
+//! - [`copy`]: copies a running VM, as it is at one instant, into a [`sink`]; the VM is stopped for
 //!   no longer than a move's blackout
-//! - `rounds`, `cow`: two ways to do that
-//! - [`sink`]: where the copy goes: a snapshot file, or a template that clones share
-//! - [`guest`]: who a VM is and its state, as parts of a file
+//! - `rounds`, `cow`: the two ways to do that
+//! - [`sink`]: where the copy is written: a snapshot file, or a template that clones share
+//! - [`saved_vm`]: a VM's manifest and state, as parts of a file
 //! - [`new_file`]: files that appear under their name whole or not at all
 //! - [`load`], [`lazy`]: memory from a file, before the guest runs or while it does
-//! - `pace`: how much a thread does behind a guest's back before it looks whether the guest waits
-//!   for it
-//! - [`start`]: a VM from what was copied, as somebody else
-//! - `clock`: how the clock of such a VM goes on
+//! - `pace`: how much background work a thread does before it checks whether the guest waits for it
+//! - [`start`]: a VM from a copy, possibly with another identity
+//! - `clock`: how the clock of such a VM continues
 //! - [`clones`]: many of them, each in a process of its own
-//! - [`merge`](self::merge): a whole snapshot of one and the difference to it
-//! - [`revert`]: a VM that runs becomes what it was
-//! - [`operations`]: the operations of a VM that runs
+//! - [`merge`](self::merge): merges a whole snapshot and a difference to it
+//! - [`revert`]: puts a running VM back to a snapshot
+//! - [`operations`]: the operations on a running VM
 //!
-//! The VM's own process opens no file for any of this: whoever asks hands over descriptors, so that
-//! it works for a VM that may open none.
+//! The VM's own process opens no file for any of this: the client passes descriptors, so that it
+//! works for a VM that may open none.
 
 mod clock;
 pub mod clones;
@@ -41,25 +39,25 @@ pub use clock::GuestClock;
 use crate::{host::confine, memory, vm};
 use std::io;
 
-/// Why a snapshot was not taken, or nothing was made from one.
+/// Why no snapshot was taken, or nothing was made from one.
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
-    /// The file.
+    /// The file's error.
     #[error(transparent)]
     Format(#[from] migrate::snapshot::Error),
-    /// The VM.
+    /// The VM's error.
     #[error(transparent)]
     Vm(#[from] vm::Error),
-    /// Its memory.
+    /// Its memory's error.
     #[error(transparent)]
     Memory(#[from] memory::Error),
-    /// Faults of its memory.
+    /// The error of serving its page faults.
     #[error(transparent)]
     Userfault(#[from] memory::UserfaultError),
-    /// The disk is full, or the like.
+    /// Writing failed, for example because the disk is full.
     #[error("the copy cannot be written")]
     Write(#[source] io::Error),
-    /// A thread that could not be confined.
+    /// A thread could not be confined.
     #[error(transparent)]
     Confine(#[from] confine::Error),
     /// Another call to the host failed.
@@ -67,16 +65,16 @@ pub enum Error {
     Host {
         /// What was tried.
         doing: &'static str,
-        /// What the host said.
+        /// The host's error.
         source: io::Error,
     },
-    /// Memory that it needs is not here, and does not come in time.
+    /// Memory that it needs is missing, and does not arrive in time.
     #[error(transparent)]
     Incomplete(#[from] vm::Incomplete),
-    /// Nobody waits for it any more.
+    /// It was cancelled, or its client disconnected.
     #[error("it was called off, or whoever asked for it went away")]
     Cancelled,
-    /// Memory that is not whole is loaded already.
+    /// Its memory is incomplete and being loaded already.
     #[error("the VM's memory is being loaded already")]
     Loading,
     /// A part that only the VMM understands.
@@ -88,33 +86,33 @@ pub enum Error {
          THIS -o WHOLE"
     )]
     Difference,
-    /// A base that is a difference itself.
+    /// The base is a difference itself.
     #[error(
         "the base is a difference itself; make a whole one first: vmm-lite merge BASE DIFF -o WHOLE"
     )]
     BaseIsDifference,
-    /// A base of another memory size.
+    /// The base has another memory size.
     #[error("the base is of a VM with another size of memory")]
     BaseSize,
-    /// A way of copying that is none.
+    /// An invalid way of copying.
     #[error("the ways to copy a VM that runs are auto, rounds and copy-on-write")]
     Mode,
-    /// The difference is one to something else.
+    /// The difference has another base.
     #[error("this is not the snapshot that the difference was made to, or it has changed since")]
     WrongBase,
-    /// The host's CPU is not good enough.
+    /// The host's CPU lacks features.
     #[error("this host's CPU lacks what the VM may have found on its own: {}", .0.join(", "))]
     Features(Vec<String>),
-    /// Another VM's snapshot.
+    /// It is the snapshot of another VM.
     #[error("the snapshot is of a VM that differs from this one in {0}")]
     Differs(&'static str),
-    /// A guest that could not be asked.
+    /// The guest did not quiesce.
     #[error(
         "the VM's program did not come to say in time that it is ready to be copied (it computes \
          without ever waiting, or a quiesce hook takes long); try again"
     )]
     NotReady,
-    /// What was asked for cannot be had from this snapshot.
+    /// The request is impossible with this snapshot.
     #[error("{0}")]
     Options(String),
 }

@@ -1,10 +1,10 @@
 //! Files that appear under their name whole or not at all.
 //!
-//! Until it is published such a file has no name, so that whatever happens to this process or to
-//! the host, nothing is left behind. Only for the instant in which it takes another's place it has
-//! one that begins with a dot; what is left of a process that died in that instant is removed by
-//! the next that writes there. Where the file system cannot make files without a name, it has such
-//! a name from the beginning.
+//! Until it is published such a file has no name, so that a crash of this process or the host
+//! leaves nothing behind. Only for the instant in which it replaces another file it has a name that
+//! begins with a dot; if a process dies in that instant, the next one that writes there removes the
+//! file. Where the file system cannot make files without a name, it has such a name from the
+//! beginning.
 
 use std::{
     ffi::{CString, OsStr, OsString},
@@ -20,7 +20,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// How the names end that files have while they take another's place.
+/// Suffix of files' names while they replace another.
 const NEW: &str = ".vmm-lite-new";
 
 /// A file that does not have its name yet.
@@ -28,15 +28,15 @@ const NEW: &str = ".vmm-lite-new";
 pub struct NewFile {
     file: File,
     path: PathBuf,
-    /// A name that has to do meanwhile; the file goes with it unless it is published.
+    /// A temporary name; the file is removed with it unless it is published.
     named: Option<tempfile::TempPath>,
 }
 
 impl NewFile {
-    /// Begins a file that will be at `path`, readable by this user only.
+    /// Begins a file for `path`, readable by this user only.
     ///
     /// # Errors
-    /// When the directory is not there or cannot be written to, or `path` cannot be a file's.
+    /// When the directory does not exist or cannot be written to, or `path` cannot be a file's.
     pub fn at(path: &Path) -> io::Result<Self> {
         if path.file_name().is_none() {
             return Err(io::ErrorKind::IsADirectory.into());
@@ -60,16 +60,17 @@ impl NewFile {
         }
     }
 
-    /// To be written to.
+    /// The file to write to.
     #[must_use]
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Has everything on the disk, and then the file at its path, in place of what was there.
+    /// Syncs everything to the disk, and then puts the file at its path, in place of what was
+    /// there.
     ///
     /// # Errors
-    /// What the disk says. What was at the path before is there still.
+    /// The disk's error. The file that was at the path before is still there.
     pub fn publish(mut self) -> io::Result<()> {
         fail_point!("snapshot.copied");
         self.file.sync_all()?;
@@ -84,22 +85,22 @@ impl NewFile {
         File::open(directory(&self.path))?.sync_all()
     }
 
-    /// Gives the file its name. One that is taken can only be had by way of another.
+    /// Gives the file its name. One that is taken can only be replaced through another.
     fn link(&self) -> io::Result<()> {
         match self.link_as(&self.path) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             other => return other,
         }
-        // Held until the file has its name, or this process is dead.
+        // Held until the file has its name, or this process ends.
         self.file.lock()?;
         remove_left_over(&self.path)?;
         let other = self.path.with_file_name(other_name(&self.path, self.file.metadata()?.ino()));
         self.link_as(&other)?;
         fail_point!("snapshot.other-name");
-        // What is there may have changed while the file was written.
+        // The file there may have changed while this one was written.
         let replaced = files::may_replace(&self.path).and_then(|()| fs::rename(&other, &self.path));
         replaced.inspect_err(|_| {
-            // Nothing more can be done about it.
+            // Nothing more can be done.
             let _ = fs::remove_file(&other);
         })
     }
@@ -116,16 +117,16 @@ impl NewFile {
     }
 }
 
-/// Removes what processes left behind that died while their file took the place of that at `path`.
-/// Processes that run hold theirs locked. A file is removed only where its name has its own inode
-/// number, which the name of no copy, and of nothing that a user has made, does.
+/// Removes files of processes that died while they replaced the file at `path`. Running processes
+/// hold theirs locked. A file is removed only where its name contains its own inode number, which
+/// is not true of a copy, nor of any file that a user has made.
 fn remove_left_over(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory(path))? {
         let entry = entry?;
         let name = entry.file_name();
         let Some(inode) = inode_in(&name, path) else { continue };
-        // One that cannot be opened or locked is in use; one that is gone has its name, or was
-        // removed.
+        // A file that cannot be opened or locked is in use; one that does not exist has its name,
+        // or was removed.
         let Ok(file) = files::open_here(&entry.path()) else { continue };
         let own = file.metadata().is_ok_and(|found| {
             found.ino() == inode
@@ -139,8 +140,8 @@ fn remove_left_over(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The name that the file with the number `inode` has for the instant in which it takes the place
-/// of that at `path`.
+/// The name of the file with the number `inode` for the instant in which it replaces the one at
+/// `path`.
 fn other_name(path: &Path, inode: u64) -> OsString {
     let mut name = dotted(path);
     name.push(format!("{inode}{NEW}"));
@@ -173,7 +174,7 @@ mod tests {
     use std::io::Write;
 
     #[test]
-    fn a_file_is_there_whole_or_not_at_all() {
+    fn a_file_appears_whole_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kv.snap");
         let count = || fs::read_dir(dir.path()).unwrap().count();
@@ -192,7 +193,7 @@ mod tests {
         assert!(NewFile::at(&dir.path().join("none/kv.snap")).is_err());
     }
 
-    /// Renames `file` to what it would be called by a process that takes the place of `path`.
+    /// Renames `file` to the name that it has while it replaces `path`.
     fn leave(file: &Path, path: &Path) -> PathBuf {
         let name = other_name(path, fs::symlink_metadata(file).unwrap().ino());
         let to = path.with_file_name(name);
@@ -219,7 +220,7 @@ mod tests {
         let users =
             [".kv.snap.1.0", ".kv.snap.bak", ".kv.snap.7.vmm-lite-new", ".kv.snap.x.vmm-lite-new"];
         let users = users.map(make);
-        // Things that hold up their opener, do something, or are somewhere else.
+        // Files that block on open, have side effects, or are elsewhere.
         let mut odd = Vec::new();
         for (path_of, _) in vmm_lite_lab::files::odd_paths(dir.path()) {
             odd.push(leave(&path_of, &path));
@@ -244,7 +245,7 @@ mod tests {
             assert!(wrong, "{}", path.display());
             assert_eq!(fs::symlink_metadata(&path).unwrap().ino(), before);
         }
-        // What was put there while the file was written stays too.
+        // A file that was put there while this one was written stays too.
         let path = dir.path().join("late");
         let new = NewFile::at(&path).unwrap();
         fs::create_dir(&path).unwrap();

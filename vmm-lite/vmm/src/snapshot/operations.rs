@@ -1,5 +1,5 @@
-//! Snapshot, fork and revert of a VM that runs, as operations: one at a time, with an observer, and
-//! only once all of the VM's memory is here.
+//! Snapshot, fork and revert of a running VM, as operations: one at a time, with an observer, and
+//! only once all of the VM's memory is present.
 
 use super::{
     Error, GuestClock,
@@ -20,40 +20,40 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How an operation goes.
+/// Progress of an operation.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Progress {
-    /// The copy has got so far.
+    /// The progress of the copy.
     Pages {
         /// Pages that are done.
         done: usize,
         /// Pages of the VM.
         of: usize,
     },
-    /// It has not begun: it waits for memory of the VM that is not here yet.
+    /// It has not begun: it waits for missing memory of the VM.
     Waiting {
-        /// What for.
+        /// What it waits for.
         waiting: Waiting,
-        /// For how long it has.
+        /// For how long it has waited.
         since: Duration,
     },
 }
 
-/// The one who started a snapshot, a fork or a revert.
+/// The client that started a snapshot, a fork or a revert.
 pub type CopyObserver<'a> = dyn Observer<Progress> + 'a;
 
-/// How a snapshot is to be taken.
+/// The options of a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Options {
     /// The VM is paused afterwards.
     pub stay_paused: bool,
-    /// How a VM that runs is copied.
+    /// How a running VM is copied.
     pub way: Way,
-    /// How long memory that is not here yet is waited for.
+    /// How long to wait for missing memory.
     pub timeout: Option<Duration>,
 }
 
-/// What a copy was and what it cost, times in ns.
+/// The copy and its costs, times in ns.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Report {
     mode: Mode,
@@ -84,7 +84,7 @@ impl Report {
     }
 }
 
-/// A snapshot that was taken.
+/// A finished snapshot.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Saved {
     #[serde(flatten)]
@@ -93,7 +93,7 @@ pub struct Saved {
     ran: bool,
     /// The file's id, in hexadecimal.
     id: String,
-    /// Whether it is the difference to another file.
+    /// Whether it is a difference to another file.
     difference: bool,
     /// Size of the file.
     bytes: u64,
@@ -103,7 +103,7 @@ pub struct Saved {
     paused: bool,
 }
 
-/// Tells how far a copy is; it ends when the observer has gone or it is cancelled.
+/// Reports the copy's progress; it ends when the observer disconnects or cancels.
 fn progress<'a, 'o>(
     vm: &Vm,
     observer: &'a mut CopyObserver<'o>,
@@ -122,7 +122,7 @@ fn note_cancelled<T>(operation: &InProgress, done: Result<T, Error>) -> Result<T
     done
 }
 
-/// Waits for memory that is not here yet; see [`Vm::wait_complete`].
+/// Waits for missing memory; see [`Vm::wait_complete`].
 fn complete<'vm>(
     vm: &'vm Vm,
     timeout: Option<Duration>,
@@ -144,7 +144,7 @@ fn complete<'vm>(
 /// Takes a snapshot of `vm` into `file`; with `base`, the difference to that.
 ///
 /// # Errors
-/// [`Error`]: the VM is as it was before.
+/// [`Error`]: the VM is unchanged.
 pub fn snapshot(
     vm: &Vm,
     file: File,
@@ -191,10 +191,10 @@ pub fn snapshot(
     })
 }
 
-/// Copies `vm` into a template: `memory` gets its memory, `seed` who it is and its state.
+/// Copies `vm` into a template: `memory` gets its memory, `seed` its manifest and state.
 ///
 /// # Errors
-/// [`Error`]: the VM is as it was before.
+/// [`Error`]: the VM is unchanged.
 pub fn fork(
     vm: &Vm,
     memory: File,
@@ -211,8 +211,7 @@ pub fn fork(
     let copied = copy::copy(vm, complete, false, Way::Auto, &mut sink, &mut alive);
     let copied = note_cancelled(&copying, copied)?;
     if !copied.quiescent && manifest.identity.net.is_some() {
-        // It may be in the middle of a packet, and its clones would send that as the one that they
-        // are copies of.
+        // It may be sending a packet, and its clones would send that in the name of the original.
         return Err(Error::NotReady);
     }
     let guest = SavedVm { manifest, state: copied.state.clone() };
@@ -220,10 +219,10 @@ pub fn fork(
     Ok(Report::new(&copied, begun.elapsed(), sink.saved))
 }
 
-/// Puts `vm` back to the snapshot in `file`.
+/// Reverts `vm` to the snapshot in `file`.
 ///
 /// # Errors
-/// [`Error`]: the VM is as it was before.
+/// [`Error`]: the VM is unchanged.
 pub fn put_back(
     vm: &Vm,
     file: File,

@@ -1,9 +1,9 @@
-//! A VM that runs becomes what it was.
+//! Puts a running VM back to a snapshot.
 //!
-//! The file is loaded beside the VM and checked whole while it runs, and its state is tried on a
-//! machine of its own. Only then is the VM stopped, and its memory exchanged for the other. Should
-//! the state be refused even so, the exchange is undone: the VM is as it was, and runs on unless it
-//! is paused.
+//! The file is loaded into separate memory and checked whole while the VM runs, and its state is
+//! tried on a VM of its own. Only then is the VM stopped, and its memory exchanged for the other.
+//! If the state is refused even so, the exchange is undone: the VM is unchanged, and continues
+//! unless it is paused.
 
 use super::{Error, GuestClock, copy::touched, load, start};
 use crate::{
@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long the vCPU may take to enter the guest before nothing is said about when it did.
+/// How long to wait for the vCPU to enter the guest, before the time of that is left out.
 const ENTRY: Duration = Duration::from_secs(1);
 
 /// What it cost, in ns.
@@ -25,18 +25,17 @@ const ENTRY: Duration = Duration::from_secs(1);
 pub struct Report {
     /// How long no instruction of the guest ran, from the request to pause.
     pub pause_ns: u64,
-    /// All of it.
+    /// The total time.
     pub total_ns: u64,
     /// Pages that were exchanged.
     pub pages: u64,
 }
 
-/// Puts `vm`, whose memory is all here, back to what it was when the snapshot in `file` was taken.
-/// It keeps its name and its addresses, and runs on from there, unless it is paused: then it stays
-/// so.
+/// Puts `vm`, whose memory is complete, back to the snapshot in `file`. It keeps its name and its
+/// addresses, and continues from there, unless it is paused: then it stays paused.
 ///
 /// # Errors
-/// [`Error`]: the VM is as it was before.
+/// [`Error`]: the VM is unchanged.
 pub fn revert(
     vm: &Vm,
     complete: Complete<'_>,
@@ -56,7 +55,7 @@ pub fn revert(
     }
     let change = start::Change {
         mac: here.net.as_ref().map(|net| net.mac),
-        // Where it is the same the guest need not give up its connections.
+        // Where it is the same the guest keeps its connections.
         ip: here.net.as_ref().and_then(|net| net.ip).filter(|_| here.net != there.net),
         ..start::Change::default()
     };
@@ -100,18 +99,18 @@ fn there_size(guest: &super::saved_vm::SavedVm) -> u64 {
     guest.manifest.identity.memory_size
 }
 
-/// What the VM was before, for the way back.
+/// The VM's previous state, to undo the revert.
 struct Before {
     state: VmState,
     captured: Instant,
-    /// The memory of the snapshot, or once that is the VM's, what the VM had.
+    /// The memory of the snapshot or, after the exchange, what the VM had.
     other: Arc<GuestRam>,
-    /// Pages that were, once all of them are.
+    /// The exchanged pages, once all of them are.
     exchanged: Option<PageSet>,
 }
 
 impl Before {
-    /// Makes the VM what the snapshot says; how many pages that took.
+    /// Applies the snapshot to the VM; returns how many pages were exchanged.
     fn replace(
         &mut self,
         paused: &mut Paused<'_>,
@@ -135,18 +134,18 @@ impl Before {
         Ok(count)
     }
 
-    /// Puts the VM back to where it was stopped because of `why`, and lets it run on if it ran.
+    /// Puts the VM back to where it was stopped, because of `why`, and resumes it if it ran.
     fn undo(self, mut paused: Paused<'_>, why: Error) -> Error {
         let vm = paused.vm().clone();
         let back = (|| {
             if let Some(pages) = &self.exchanged {
                 exchange(vm.ram(), &self.other, pages)?;
             }
-            // Its clock went on.
+            // Its clock continued.
             Ok::<_, Error>(paused.apply(&self.state, self.captured.elapsed())?)
         })();
         if let Err(e) = back {
-            // It is neither what it was nor what it was to be, and may not run.
+            // It is neither in its old state nor in the new one, and must not run.
             tracing::error!("the VM cannot be put back to what it was: {e}");
             vm.fail(e, || {});
             return why;
@@ -158,8 +157,8 @@ impl Before {
     }
 }
 
-/// Exchanges the content of pages of two memories of the same size; how many differed. Doing it
-/// again undoes it.
+/// Exchanges the content of pages of two memories of the same size; returns how many differed.
+/// Doing it again undoes it.
 fn exchange(here: &GuestRam, there: &GuestRam, pages: &PageSet) -> Result<usize, Error> {
     let mut count = 0;
     let (mut mine, mut theirs) = ([0; PAGE], [0; PAGE]);

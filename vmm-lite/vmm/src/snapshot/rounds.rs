@@ -1,9 +1,9 @@
-//! Copies the memory of a VM that runs in rounds: what changed meanwhile is copied again, until
-//! that is so little that it is copied while the VM stands.
+//! Copies the memory of a running VM in rounds: pages that changed meanwhile are copied again,
+//! until so few are left that they are copied while the VM is stopped.
 //!
-//! Other than a [copy on write](super::cow) it takes nothing out of KVM's tables: a guest that is
-//! copied on write needs thousands of entries made again, which on a KVM without hardware
-//! virtualization stops it for milliseconds although it does not stand.
+//! Unlike [copy on write](super::cow) it clears nothing from KVM's tables: after a copy on write a
+//! guest needs thousands of entries made again, which on a KVM without hardware virtualization
+//! delays it for milliseconds although it is not stopped.
 
 use super::{
     Error,
@@ -23,11 +23,11 @@ use std::time::Instant;
 
 /// Most rounds.
 const ROUNDS: u32 = 8;
-/// So few pages are left for the pause: a tenth of a millisecond.
+/// At most this many pages are left for the pause: a tenth of a millisecond.
 const FEW: usize = 256;
 
-/// Copies `vm`, which runs on. `None`: it writes faster than it is copied, and not `to_the_end`, in
-/// which case what is left then is copied all the same while it stands.
+/// Copies `vm`, which continues to run. `None`: it writes faster than it is copied, and not
+/// `to_the_end`, in which case the pages that are left then are copied while it is stopped.
 pub(super) fn copy(
     vm: &Vm,
     complete: Complete<'_>,
@@ -50,7 +50,7 @@ pub(super) fn copy(
 }
 
 /// Copies until little is left; returns the pages that did not matter at the beginning, which may
-/// at the end.
+/// matter at the end.
 fn rounds(
     vm: &Vm,
     complete: Complete<'_>,
@@ -65,8 +65,7 @@ fn rounds(
     late.take_out(&left);
     first(vm, &left, sink, alive)?;
     for _ in 0..ROUNDS {
-        // Only looked at: a page that is taken out costs the guest a fault when it writes to it
-        // again.
+        // Only a peek: a page that is taken costs the guest a fault when it writes to it again.
         let dirty = log.peek().map_err(crate::vm::Error::from)?.len();
         if dirty <= FEW {
             return Ok(Some(late));
@@ -80,7 +79,7 @@ fn rounds(
     Ok(to_the_end.then_some(late))
 }
 
-/// The first round: every page is taken out of the log, and those in `pages` are copied.
+/// The first round: every page is cleared from the log, and those in `pages` are copied.
 fn first(
     vm: &Vm,
     pages: &PageSet,
@@ -95,7 +94,7 @@ fn first(
         vm.dirty_log().leave_out(piece.clone()).map_err(crate::vm::Error::from)?;
         let some = contents(vm, piece.filter(|page| pages.contains(*page)))?;
         sink.pages(&some)?;
-        // How far it is, not how much was copied.
+        // The position, not how much was copied.
         if end.is_multiple_of(4096) && !alive(end) {
             return Err(Error::Cancelled);
         }
@@ -107,11 +106,11 @@ fn contents(vm: &Vm, pages: impl Iterator<Item = usize>) -> Result<Vec<Page>, Er
     pages.map(|page| Ok((page, copy::content(vm.ram(), page)?))).collect()
 }
 
-/// Stops the VM, copies what is left and captures its state, and lets it run on.
+/// Stops the VM, copies what is left and captures its state, and resumes it.
 fn pause(vm: &Vm, late: PageSet, sink: &mut dyn Sink) -> Result<Copied, Error> {
     let urgent = (Urgent::this(Side::Source), vm.urgent_vcpu(Side::Source));
     let mut paused = vm.quiesce(QUIESCE)?;
-    // Its thread goes on as soon as this is done.
+    // Its thread continues as soon as this is done.
     vm.prewake();
     let page_hints = paused.page_hints();
     let captured = (|| {

@@ -1,4 +1,4 @@
-//! Who a VM is, and its state, as parts of a file.
+//! A VM's manifest and state, as parts of a file.
 
 use super::Error;
 use crate::{
@@ -19,7 +19,7 @@ const OLD_STATE: u8 = 3;
 /// A VM without its memory.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SavedVm {
-    /// Who it is, and what it may have found its CPU to have.
+    /// Its manifest, and the CPU features that it may have found.
     pub manifest: VmManifest,
     /// Its state.
     pub state: VmState,
@@ -28,20 +28,20 @@ pub struct SavedVm {
 /// The first of the two parts.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct VmManifest {
-    /// Who it is.
+    /// The manifest.
     pub identity: Identity,
-    /// What it may have found its CPU to have.
+    /// The CPU features that it may have found.
     pub features: Features,
 }
 
 impl VmManifest {
-    /// Of a VM that runs here.
+    /// For a VM that runs here.
     #[must_use]
     pub fn of(vm: &Vm) -> Self {
         Self { identity: vm.identity().clone(), features: vm.features() }
     }
 
-    /// Whether a host with these features is good enough for it.
+    /// Checks that a host with these features can run it.
     ///
     /// # Errors
     /// [`Error::Features`].
@@ -58,7 +58,7 @@ impl SavedVm {
         (codec::encode(Payload::Manifest, &self.manifest), self.state.encode())
     }
 
-    /// Reads the two parts, whose checksums were found right.
+    /// Decodes the two parts, whose checksums are verified already.
     ///
     /// # Errors
     /// [`Error::Codec`].
@@ -77,7 +77,7 @@ impl SavedVm {
         Ok(Self { manifest, state })
     }
 
-    /// Both parts as one, for a process of this very program.
+    /// Both parts as one, for a process of the same executable.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         codec::encode(Payload::Seed, &(&self.manifest, self.state.sections()))
@@ -92,7 +92,7 @@ impl SavedVm {
         Ok(Self { manifest, state: VmState::from_sections(&sections)? })
     }
 
-    /// How long ago by the wall clock its state was captured; zero if that lies in the future.
+    /// How long ago its state was captured, by the wall clock; zero if that is in the future.
     #[must_use]
     pub fn age(&self) -> Duration {
         let clock = &self.state.clock;
@@ -102,7 +102,7 @@ impl SavedVm {
     }
 }
 
-/// A state of an older version, with what it lacks at the end.
+/// A state of an older version, with what it lacks added at the end.
 fn longer(old: &[u8], lacks: &impl Serialize) -> Result<VmState, Error> {
     let bytes = postcard::to_extend(lacks, old.to_vec());
     whole(&bytes.map_err(|_| CodecError::Garbled("state"))?, "state")

@@ -1,4 +1,4 @@
-//! Where the copy of a VM's memory goes.
+//! Where the copy of a VM's memory is written.
 
 use super::{Error, saved_vm::SavedVm};
 use crate::memory::{PAGE, PageSet, is_zero};
@@ -11,16 +11,16 @@ use std::{fs::File, io, os::unix::fs::FileExt};
 /// A page with its number.
 pub type Page = (usize, [u8; PAGE]);
 
-/// Takes pages in any order. One that comes again replaces what came before.
+/// Receives pages in any order. A page that is written again replaces its earlier content.
 pub trait Sink: Send {
-    /// Takes some.
+    /// Writes some pages.
     ///
     /// # Errors
     /// When they cannot be written.
     fn pages(&mut self, pages: &[Page]) -> Result<(), Error>;
 }
 
-/// A file as what a snapshot is read from.
+/// A file as the source of a snapshot.
 #[derive(Debug)]
 pub struct Input(pub File);
 
@@ -42,19 +42,19 @@ const GATHER: usize = 64;
 pub struct FileSink {
     file: File,
     base: Option<Reader<Input>>,
-    /// The block of the base that was looked at last, and its group.
+    /// The block of the base that was last read, and its group.
     block: Option<(usize, Block)>,
     index: IndexBuilder,
-    /// Pages that came.
+    /// Pages that were written.
     came: PageSet,
-    /// Slots given out.
+    /// Slots allocated.
     slots: u32,
     /// The last of them, not written yet.
     gathered: Vec<u8>,
     counts: Counts,
 }
 
-/// What became of the pages.
+/// Where pages are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counts {
     /// In the file.
@@ -66,8 +66,8 @@ pub struct Counts {
 }
 
 impl FileSink {
-    /// Writes to `file`, which is empty: the whole of a memory of so many pages, or what differs
-    /// from `base`.
+    /// Writes to `file`, which is empty: all of a memory of this many pages, or its difference to
+    /// `base`.
     ///
     /// # Errors
     /// [`Error::BaseIsDifference`], [`Error::BaseSize`].
@@ -92,7 +92,7 @@ impl FileSink {
         })
     }
 
-    /// What became of the pages so far.
+    /// The pages' places so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts
@@ -151,8 +151,8 @@ impl FileSink {
         Ok(())
     }
 
-    /// Writes the rest of the file. `page_hints` are pages that did not come because they do not
-    /// matter.
+    /// Writes the rest of the file. `page_hints` are pages that were not written because they do
+    /// not matter.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -165,7 +165,7 @@ impl FileSink {
     ) -> Result<(Header, Counts), Error> {
         self.flush()?;
         if let Some(base) = &self.base {
-            // What has gone since: it was in the base, matters, and nobody has it.
+            // Pages that became zero: they are in the base, matter, and were not written.
             for group in 0..base.groups() {
                 for (page, _) in base.block(group)?.iter() {
                     let known = self.came.contains(page as usize);
@@ -197,7 +197,7 @@ fn place(slot: u32) -> u64 {
     HEADER_SIZE as u64 + u64::from(slot) * PAGE as u64
 }
 
-/// A memory image that clones map: page after page, each at its place.
+/// A memory image that clones map: page after page, each at its offset.
 #[derive(Debug)]
 pub struct TemplateSink {
     file: File,
@@ -206,10 +206,10 @@ pub struct TemplateSink {
 }
 
 impl TemplateSink {
-    /// Writes to `file`, which is empty and becomes as long as the memory.
+    /// Writes to `file`, which is empty and grows to the size of the memory.
     ///
     /// # Errors
-    /// When there is no room.
+    /// When there is no space.
     pub fn new(file: File, pages: usize) -> Result<Self, Error> {
         file.set_len((pages * PAGE) as u64).map_err(Error::Write)?;
         Ok(Self { file, saved: 0 })
@@ -219,7 +219,7 @@ impl TemplateSink {
 impl Sink for TemplateSink {
     fn pages(&mut self, pages: &[Page]) -> Result<(), Error> {
         for (page, content) in pages {
-            // Only one that came before can hold anything else.
+            // Only a page that was written before can have another content.
             if !is_zero(content) || self.saved > 0 && self.is_there(*page)? {
                 self.file.write_all_at(content, (page * PAGE) as u64).map_err(Error::Write)?;
                 self.saved += 1;
@@ -233,7 +233,7 @@ impl TemplateSink {
     fn is_there(&self, page: usize) -> Result<bool, Error> {
         use std::os::fd::AsRawFd;
         let at = (page * PAGE) as libc::off_t;
-        // SAFETY: moves a file position that nobody uses; the result is looked at.
+        // SAFETY: moves a file position that nothing else uses; the result is checked.
         Ok(unsafe { libc::lseek(self.file.as_raw_fd(), at, libc::SEEK_DATA) } == at)
     }
 }
@@ -241,7 +241,7 @@ impl TemplateSink {
 /// A fresh name for a snapshot.
 ///
 /// # Errors
-/// When there are no random numbers.
+/// When the host provides no random numbers.
 pub fn draw_id() -> Result<SnapshotId, Error> {
     crate::host::random::bytes().map_err(super::host("draw random numbers"))
 }

@@ -1,4 +1,4 @@
-//! A VM from what was copied: the same, or somebody else.
+//! A VM from a copy: the same VM, or one with another identity.
 
 use super::{Error, GuestClock, saved_vm::SavedVm};
 use crate::{
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
 use vmm_lite_interface::INTERFACE_VERSION;
 
-/// What is to be different of a VM.
+/// The changes to a VM.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Change {
     /// Its name.
@@ -22,14 +22,13 @@ pub struct Change {
     pub mac: Option<[u8; 6]>,
     /// Its address.
     pub ip: Option<Cidr>,
-    /// Where it sends packets to other networks.
+    /// Its gateway to other networks.
     pub gateway: Option<IpAddr>,
-    /// Whom it asks for names; empty: whom it asked before.
+    /// Its name servers; empty: unchanged.
     pub dns: Vec<IpAddr>,
 }
 
-/// A copy for which everything is open that takes rights: what follows, its process can do that has
-/// none.
+/// A copy with everything open that needs privileges: its process can do the rest without any.
 #[derive(Debug)]
 pub struct Opened {
     guest: SavedVm,
@@ -43,7 +42,7 @@ impl Opened {
     /// Opens the TAP device.
     ///
     /// # Errors
-    /// [`Error`], and a TAP device that is taken.
+    /// [`Error`], also if the TAP device is busy.
     pub fn new(
         host: Host,
         mut guest: SavedVm,
@@ -56,30 +55,30 @@ impl Opened {
         Ok(Self { guest, address, resources, allow_spoofing, rates })
     }
 
-    /// Says whether the guest may send packets from addresses that are not its own.
+    /// Sets whether the guest may send packets from addresses that are not its own.
     pub fn allow_spoofing(&mut self, allow: bool) {
         self.allow_spoofing = allow;
     }
 
-    /// Says how fast its network and its console may be.
+    /// Sets the rates of its network and its console.
     pub fn limit(&mut self, rates: Rates) {
         self.rates = rates;
     }
 
-    /// The machine, with this memory or else with one that is zero.
+    /// The VM, with this memory or else with zero memory.
     ///
     /// # Errors
-    /// What the machine says.
+    /// The VM's error.
     pub fn machine(&self, console: Console, ram: Option<GuestRam>) -> Result<Vm, crate::vm::Error> {
         let identity = self.guest.manifest.identity.clone();
         Vm::prepare_with(&self.resources, identity, console, ram)
     }
 
-    /// Lets the machine run, whose memory is there or will come, and confines the calling thread,
-    /// the process's first.
+    /// Lets the VM run, whose memory is present or will arrive, and confines the calling thread,
+    /// the process's main thread.
     ///
     /// # Errors
-    /// What the machine says; it is then to be dropped.
+    /// The VM's error: it must be dropped then.
     pub fn run(self, vm: &Vm, reason: ResumeReason, clock: GuestClock) -> Result<(), Error> {
         let mut held = vm.hold()?;
         if self.allow_spoofing {
@@ -92,7 +91,7 @@ impl Opened {
     }
 }
 
-/// Makes `guest` what `change` says. What comes back is what it must be told of that.
+/// Applies `change` to `guest`. Returns what the guest must be told about it.
 ///
 /// # Errors
 /// [`Error::Options`].
@@ -137,11 +136,11 @@ fn v4(ip: IpAddr) -> Result<Ipv4Addr, Error> {
     }
 }
 
-/// Lets a machine run whose memory is there or will come: from where `guest` was, and it is told
-/// why and what has changed.
+/// Lets a VM run whose memory is present or will arrive: from where `guest` was. The guest gets the
+/// reason and the changes.
 ///
 /// # Errors
-/// What the machine says; it is then to be dropped.
+/// The VM's error: it must be dropped then.
 pub fn run(
     mut held: Paused<'_>,
     guest: &SavedVm,

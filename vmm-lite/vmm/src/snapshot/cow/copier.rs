@@ -1,4 +1,4 @@
-//! The thread that copies pages: those first that somebody wants to write to.
+//! The thread that copies pages: those first that a thread tries to write to.
 
 use super::{AHEAD, AHEAD_MAX, Cow, SETTLE_MAX, SETTLED, Stage};
 use crate::{
@@ -19,21 +19,21 @@ use std::{
     time::Instant,
 };
 
-/// Pages that are copied together when one of them is wanted, at such an address: what a program
-/// writes to lies together, and a fault costs more than they do.
+/// How many pages, aligned to this, are copied together when one of them is wanted: a program's
+/// writes are near each other, and a fault costs more than copying its neighbors.
 const NEIGHBORS: usize = 8;
 
 /// See the module.
 pub(super) struct Copier<'a> {
     cow: &'a Cow<'a>,
     to_writer: &'a Sender<Vec<Page>>,
-    /// What is to be copied still, once the copy has begun.
+    /// The pages left to copy, once the copy has begun.
     left: Option<PageSet>,
     /// The first page that is still watched.
     next: usize,
     faults: Vec<Fault>,
     pace: Pace,
-    /// When the copy began, and when somebody wanted a page last.
+    /// When the copy began, and when a page was last wanted.
     began: Instant,
     wanted: Instant,
     urgent: Option<Urgent>,
@@ -50,13 +50,13 @@ impl<'a> Copier<'a> {
             pace: Pace::default(),
             began: Instant::now(),
             wanted: Instant::now(),
-            // Others wait for it until the VM has been stopped and runs again, and has what it
-            // writes to all the time.
+            // Other pages wait for it until the VM has been stopped and resumed, and has the pages
+            // that it writes to all the time.
             urgent: Some(Urgent::this(Side::Source)),
         }
     }
 
-    /// Until all is copied or it is over.
+    /// Runs until all is copied or the copy ends.
     pub(super) fn serve(mut self) -> Result<(), Error> {
         let cow = self.cow;
         while self.next < cow.ram.pages() {
@@ -66,8 +66,8 @@ impl<'a> Copier<'a> {
             self.begin()?;
             let hot = self.is_hot();
             let goes_on = self.left.is_some() && !hot && cow.ahead.load(SeqCst) < AHEAD;
-            // Behind a writer that cannot follow faults wait too; everybody else waits for a fault
-            // or a word.
+            // If the writer falls behind, faults wait too; otherwise the thread waits for a fault
+            // or a wake-up.
             let faults = cow.ahead.load(SeqCst) < AHEAD_MAX;
             let timeout = match (goes_on, hot) {
                 (true, _) => 0,
@@ -89,8 +89,8 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    /// Whether the guest, which has just been let go, comes by what it writes to all the time: then
-    /// nothing else is done, and that at once.
+    /// Whether the guest, which has just resumed, faults on the pages that it writes to all the
+    /// time: then this thread does nothing else, and that at once.
     fn is_hot(&mut self) -> bool {
         let hot = self.wanted.elapsed() < SETTLED && self.began.elapsed() < SETTLE_MAX;
         if self.left.is_some() && !hot {
@@ -99,7 +99,7 @@ impl<'a> Copier<'a> {
         self.left.is_some() && hot && self.urgent.is_some()
     }
 
-    /// Notices that the copy has begun.
+    /// Checks whether the copy has begun.
     fn begin(&mut self) -> Result<(), Error> {
         let cow = self.cow;
         if self.left.is_some() {
@@ -107,8 +107,7 @@ impl<'a> Copier<'a> {
         }
         let stage = cow.stage();
         let Stage::Copying { page_hints, copied } = &*stage else { return Ok(()) };
-        // Pages that nobody has touched are zero, and stay so until their first write has gone
-        // through here.
+        // Untouched pages are zero, and stay so until their first write, which faults here.
         let touched = cow.complete.touched();
         let mut left = touched.map_err(host("find out which memory the guest uses"))?;
         let left_out = copy::take_out(&mut left, page_hints);
@@ -127,22 +126,22 @@ impl<'a> Copier<'a> {
         let fault = if faults { self.cow.userfault.as_raw_fd() } else { -1 };
         let mut fds = [entry(self.cow.event.as_raw_fd()), entry(fault)];
         watchdog::waits(|| {
-            // SAFETY: two valid entries; whatever the outcome, everything is looked at again.
+            // SAFETY: two valid entries; whatever the outcome, everything is checked again.
             unsafe { libc::poll(fds.as_mut_ptr(), 2, timeout) }
         });
         if fds[0].revents != 0 {
-            // Who writes to it after this has made its change before.
+            // A thread that writes to it after this has made its change before.
             let _ = self.cow.event.read();
         }
     }
 
-    /// Lets those go on that want to write.
+    /// Releases threads that wait to write.
     fn answer(&mut self) -> Result<(), Error> {
         let cow = self.cow;
         let mut faults = std::mem::take(&mut self.faults);
         for fault in faults.drain(..) {
             let page = fault.page;
-            // Told before it was let go with others.
+            // The fault was read before its page was released with others.
             if page < self.next {
                 continue;
             }
@@ -150,7 +149,7 @@ impl<'a> Copier<'a> {
             let mut stage = cow.stage();
             if let Stage::Before { let_go } = &mut *stage {
                 let_go.insert(page);
-                // While the stage is held: nobody protects it again in between.
+                // While the stage is held: no thread protects it again in between.
                 cow.userfault.protect(page..page + 1, false)?;
                 continue;
             }
@@ -166,7 +165,7 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    /// Copies what is left of these pages.
+    /// Copies these pages, as far as they are not copied yet.
     fn copy(&mut self, pages: Range<usize>) -> Result<(), Error> {
         let Some(left) = &mut self.left else { return Ok(()) };
         let mut some = Vec::new();
@@ -180,7 +179,7 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    /// Copies what is left of the next few pages, and stops watching them.
+    /// Copies the next few pages that are left, and stops watching them.
     fn chunk(&mut self, pages: usize) -> Result<(), Error> {
         let cow = self.cow;
         let end = (self.next + pages).min(cow.ram.pages());
