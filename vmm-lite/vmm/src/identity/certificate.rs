@@ -1,7 +1,7 @@
-//! Certificates: X.509, signed by the key that they are for.
+//! Certificates: X.509, self-signed.
 //!
-//! They carry a key and a time, nothing else: the name in all of them is the same, and means
-//! nothing.
+//! They certify a key for a period, and nothing else: the name in all of them is the same, and
+//! means nothing.
 
 use super::{
     Error,
@@ -16,12 +16,12 @@ use std::{
 use webpki::{EndEntityCert, KeyUsage, ring::ED25519};
 
 const NAME: &str = "vmm-lite";
-/// [`NAME`] as the content of an X.501 name with nothing but a common name.
+/// [`NAME`] encoded as an X.501 name with nothing but a common name.
 const SUBJECT: &[u8] = b"\x31\x11\x30\x0f\x06\x03\x55\x04\x03\x0c\x08vmm-lite";
-/// As far as certificates can say, which is the end of the year 9999.
+/// The latest time that a certificate can express, the end of the year 9999.
 const FOREVER: Duration = Duration::from_secs(253_402_300_799);
 
-/// Makes one for a key.
+/// Makes a certificate for a key.
 ///
 /// # Errors
 /// [`Error::Make`].
@@ -37,14 +37,14 @@ pub fn make(key: &KeyPair, validity: Range<SystemTime>) -> Result<CertificateDer
     Ok(made.der().clone())
 }
 
-/// The key that a certificate is for, with nothing checked.
+/// The key of a certificate, with nothing checked.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The certificate's error.
 pub fn key_of(certificate: &CertificateDer<'_>) -> Result<PublicKey, webpki::Error> {
     let parsed = EndEntityCert::try_from(certificate)?;
     let info = parsed.subject_public_key_info();
-    // Tag and length of the outermost sequence, then what every Ed25519 key begins with.
+    // Tag and length of the outermost sequence, then the prefix of every Ed25519 key.
     let key = info.strip_prefix(&[0x30, 0x2a]).and_then(|rest| rest.strip_prefix(&SPKI));
     let key = key.and_then(|key| key.try_into().ok());
     key.map(PublicKey).ok_or_else(|| {
@@ -59,10 +59,10 @@ pub fn key_of(certificate: &CertificateDer<'_>) -> Result<PublicKey, webpki::Err
     })
 }
 
-/// Checks that `key` made a certificate for itself, and that it is valid at `now`.
+/// Checks that `key` signed its own certificate, and that it is valid at `now`.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The certificate's error.
 pub fn check(
     certificate: &CertificateDer<'_>,
     key: &PublicKey,
@@ -82,14 +82,14 @@ pub fn check(
         .map(drop)
 }
 
-/// From when to when one is valid.
+/// A certificate's validity period.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The certificate's error.
 pub fn validity(certificate: &CertificateDer<'_>) -> Result<Range<SystemTime>, webpki::Error> {
     let key = key_of(certificate)?;
     let time = |t: UnixTime| SystemTime::UNIX_EPOCH + Duration::from_secs(t.as_secs());
-    // The library says from when to when only where that is what is wrong.
+    // The library reports the period only for a certificate outside of it.
     let start = match check(certificate, &key, UnixTime::since_unix_epoch(Duration::ZERO)) {
         Err(webpki::Error::CertNotValidYet { not_before, .. }) => time(not_before),
         Ok(()) => SystemTime::UNIX_EPOCH,
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn one_is_valid_for_its_key_in_its_time() {
+    fn a_certificate_is_valid_for_its_key_in_its_period() {
         let (key, public) = pair();
         let certificate = make(&key, at(1000)..at(2000)).unwrap();
         assert_eq!(key_of(&certificate).unwrap(), public);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_changed_anywhere_is_none() {
+    fn a_certificate_changed_anywhere_is_invalid() {
         let (key, public) = pair();
         let certificate = make(&key, at(1000)..at(2000)).unwrap();
         for byte in 0..certificate.len() {
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_another_kind_are_none() {
+    fn keys_of_another_kind_are_refused() {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let certificate = make(&key, at(1000)..at(2000)).unwrap();
         key_of(&certificate).unwrap_err();

@@ -1,9 +1,9 @@
-//! The directory that holds a host's identity and whom it trusts: `key.pem`, `certificate.pem`,
+//! The directory with a host's identity and its trusted hosts: `key.pem`, `certificate.pem`,
 //! `trusted`.
 //!
-//! It has mode 0700 and its files 0600, and anything else is refused: whoever can write there
-//! decides who may send VMs, and whoever can read the key is this host. Files are replaced whole,
-//! so that nobody ever reads half of one.
+//! It has mode 0700 and its files 0600, and anything else is refused: write access permits deciding
+//! who may send VMs, and read access to the key permits impersonating this host. Files are replaced
+//! as a whole, so that no process ever reads half of one.
 
 use super::{Error, HostIdentity, TrustStore};
 use nix::fcntl::{Flock, FlockArg};
@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Names the directory, unless the command line does.
+/// The variable with the directory, unless the command line names it.
 pub const VARIABLE: &str = "VMM_LITE_IDENTITY";
 const KEY: &str = "key.pem";
 const CERTIFICATE: &str = "certificate.pem";
@@ -30,7 +30,7 @@ pub struct IdentityDir {
 
 impl IdentityDir {
     /// `given`, else `$VMM_LITE_IDENTITY`, else `/etc/vmm-lite` for root and
-    /// `$XDG_CONFIG_HOME/vmm-lite` (`~/.config/vmm-lite`) for others. It need not be there.
+    /// `$XDG_CONFIG_HOME/vmm-lite` (`~/.config/vmm-lite`) for others. It need not exist.
     #[must_use]
     pub fn find(given: Option<PathBuf>) -> Self {
         let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
@@ -45,16 +45,16 @@ impl IdentityDir {
         Self { path }
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes an identity where there is none.
+    /// Makes an identity where none exists.
     ///
     /// # Errors
-    /// [`Error::Exists`], and what the host says.
+    /// [`Error::Exists`], and the host's errors.
     pub fn init(&self, days: u32) -> Result<HostIdentity, Error> {
         self.make()?;
         let _lock = self.lock()?;
@@ -63,7 +63,7 @@ impl IdentityDir {
         }
         let identity = HostIdentity::generate(days)?;
         let (key, certificate) = identity.pem();
-        // The key last: it is what says that there is an identity.
+        // The key last: its file means that there is an identity.
         self.write(CERTIFICATE, &certificate)?;
         self.write(KEY, &key)?;
         Ok(identity)
@@ -82,8 +82,8 @@ impl IdentityDir {
             .map_err(|e| Error::File { path: self.path.join(KEY), what: e.to_string() })
     }
 
-    /// Checks that there is an identity, and that its files are this user's alone, without reading
-    /// the key.
+    /// Checks that there is an identity, and that its files are accessible only to this user,
+    /// without reading the key.
     ///
     /// # Errors
     /// [`Error::None`], [`Error::Unsafe`].
@@ -114,7 +114,7 @@ impl IdentityDir {
         Ok(identity)
     }
 
-    /// The hosts that are trusted; none without a file.
+    /// The trusted hosts; empty if there is no file.
     ///
     /// # Errors
     /// [`Error::Unsafe`], [`Error::File`].
@@ -124,10 +124,10 @@ impl IdentityDir {
         TrustStore::parse(&text).map_err(|what| Error::File { path: self.path.join(TRUSTED), what })
     }
 
-    /// Changes whom the host trusts.
+    /// Changes the list of trusted hosts.
     ///
     /// # Errors
-    /// What `change` says, and as [`trusted`](Self::trusted).
+    /// The error of `change`, and as [`trusted`](Self::trusted).
     pub fn change_trusted<T>(
         &self,
         change: impl FnOnce(&mut TrustStore) -> Result<T, Error>,
@@ -162,7 +162,7 @@ impl IdentityDir {
         }
     }
 
-    /// Serializes those who change something here.
+    /// A lock that serializes changes to the directory.
     fn lock(&self) -> Result<Flock<File>, Error> {
         let path = self.path.join(".lock");
         let file = files::open_lock(&path).map_err(Self::failed("open", &path))?;
@@ -192,7 +192,7 @@ impl IdentityDir {
         let path = self.path.join(name);
         let write = || -> io::Result<()> {
             files::may_replace(&path)?;
-            // Made with mode 0600.
+            // Created with mode 0600.
             let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
             file.write_all(text.as_bytes())?;
             file.as_file().sync_all()?;
@@ -203,7 +203,7 @@ impl IdentityDir {
     }
 }
 
-/// Whether a file is this user's, and nobody else has access.
+/// Whether a file belongs to this user, and no other has access.
 fn private(found: &fs::Metadata) -> bool {
     found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o077 == 0
 }
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_is_made_once_and_renewed_for_the_same_key() {
+    fn an_identity_is_made_once_and_renewed_with_the_same_key() {
         let (_top, dir) = dir();
         let said = dir.load().unwrap_err().to_string();
         assert!(said.contains("identity init") && said.contains("identity trust"), "{said}");
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_could_read_or_change_is_refused() {
+    fn files_that_others_can_access_are_refused() {
         let (_top, dir) = dir();
         dir.init(10).unwrap();
         dir.change_trusted(|_| Ok(())).unwrap();
@@ -255,7 +255,7 @@ mod tests {
         }
         mode(&dir.path().join(TRUSTED), 0o660);
         assert!(matches!(dir.trusted(), Err(Error::Unsafe { .. })));
-        // A link could lead anywhere.
+        // A link could point anywhere.
         let elsewhere = dir.path().join("elsewhere");
         fs::rename(dir.path().join(KEY), &elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, dir.path().join(KEY)).unwrap();
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn trust_is_kept_and_a_broken_file_trusts_nobody() {
+    fn trust_is_kept_and_a_broken_file_trusts_no_host() {
         let (_top, dir) = dir();
         let host = |name: &str| Trusted {
             key: PublicKey([name.len() as u8; 32]),

@@ -1,22 +1,22 @@
-//! Which hosts may answer at an address that a VM is sent to.
+//! Which hosts may answer at a move's destination address.
 //!
-//! Trust says who may receive VMs, which is not yet who is meant: without more, any of the trusted
-//! hosts that gets the traffic of an address would be given the VM.
+//! Trust states which hosts may receive VMs, not which of them is meant: without more, any trusted
+//! host that gets the traffic of an address would be given the VM.
 
 use super::{Error, Location, PublicKey, Role, TrustStore, Trusted};
 
 /// The hosts that may answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Expected {
-    /// Their keys; there is at least one.
+    /// Their keys, at least one.
     pub keys: Vec<PublicKey>,
-    /// Nothing says which of them it is: the one that answers is to be bound to the address.
+    /// Nothing determines which of them it is: the one that answers must be bound to the address.
     pub first_use: bool,
 }
 
 /// The hosts that may answer at `host`:`port`. In this order: the key that was `named`; the hosts
-/// that are bound to the address; the host that may receive VMs and is bound to no address, if
-/// there is one and no more, or with `first_use` any of several.
+/// that are bound to the address; the only host that may receive VMs and is bound to no address, or
+/// with `first_use` any of several such hosts.
 ///
 /// # Errors
 /// [`Error::NotReceiver`], [`Error::NoneThere`], [`Error::AnyThere`].
@@ -78,7 +78,7 @@ mod tests {
     /// Every combination of two hosts that may receive or not, and are bound here, elsewhere, or
     /// not at all.
     #[test]
-    fn who_is_expected_does_not_depend_on_who_else_might_answer() {
+    fn the_expected_host_follows_from_trust_and_bindings_alone() {
         let places: [&[&str]; 4] = [&[], &["hostb"], &["hostb:7000", "x"], &["hostc", "hostb:1"]];
         for (one, two) in places.iter().flat_map(|one| places.iter().map(move |two| (one, two))) {
             for (one_may, two_may) in [(true, true), (true, false), (false, true), (false, false)] {
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_named_is_the_only_one_and_has_to_be_trusted() {
+    fn a_named_key_is_the_only_one_and_must_be_trusted() {
         let store = store(&[(1, true, &["hostb"]), (2, true, &[]), (3, false, &[])]);
         let named = |n| expected(&store, ("hostb", 7000), Some(key(n)), true);
         assert_eq!(named(2).unwrap(), Expected { keys: vec![key(2)], first_use: false });
@@ -118,13 +118,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_use_of_an_address_is_refused_unless_it_was_asked_for() {
+    fn first_use_of_an_address_is_refused_unless_requested() {
         let free = store(&[(1, true, &[]), (2, true, &[])]);
         let said = at_b(&free).unwrap_err().to_string();
         assert!(said.contains("--at hostb:7000") && said.contains("h1, h2"), "{said}");
         let any = expected(&free, ("hostb", 7000), None, true).unwrap();
         assert_eq!(any, Expected { keys: vec![key(1), key(2)], first_use: true });
-        // Where something is bound there is no first use, nor where there is no choice.
+        // A bound address has no first use, nor has one without a choice.
         let one = store(&[(1, true, &["hostb"]), (2, true, &[]), (3, true, &[])]);
         let bound = expected(&one, ("hostb", 7000), None, true).unwrap();
         assert_eq!(bound, Expected { keys: vec![key(1)], first_use: false });

@@ -14,10 +14,10 @@ use std::{
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// Certificates begin that long before they are made, for hosts whose clocks are behind.
+/// How long before now certificates become valid, for hosts whose clocks are behind.
 const SKEW: Duration = DAY;
 
-/// A host's key pair and certificate. No process that runs a guest may have one: those have a
+/// A host's key pair and certificate. No process that runs a guest may have it: those have a
 /// [`HostCertificate`], and a [`signer`](super::signer) that signs for them.
 #[derive(Debug)]
 pub struct HostIdentity {
@@ -26,7 +26,7 @@ pub struct HostIdentity {
 }
 
 impl HostIdentity {
-    /// A new key pair, with a certificate for `days` from now.
+    /// Makes a key pair, with a certificate for `days` from now.
     ///
     /// # Errors
     /// [`Error::Make`].
@@ -34,7 +34,7 @@ impl HostIdentity {
         Self::generate_for(validity_from_now(days))
     }
 
-    /// A new key pair, with a certificate for any time.
+    /// Makes a key pair, with a certificate for any period.
     ///
     /// # Errors
     /// [`Error::Make`].
@@ -61,7 +61,7 @@ impl HostIdentity {
         Ok(Self { key: pair.serialize_der().into(), certificate })
     }
 
-    /// From what [`pem`](Self::pem) gave.
+    /// Parses what [`pem`](Self::pem) returned.
     ///
     /// # Errors
     /// [`Error::Broken`].
@@ -85,13 +85,13 @@ impl HostIdentity {
         &self.certificate
     }
 
-    /// The key that other hosts know this one by.
+    /// The key by which other hosts know this one.
     #[must_use]
     pub fn public(&self) -> PublicKey {
         self.certificate.public()
     }
 
-    /// The private key as the TLS library takes it. It stays in the memory of the process.
+    /// The private key in the TLS library's form. It stays in the process's memory.
     ///
     /// # Errors
     /// [`Error::Broken`].
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_survives_being_text() {
+    fn a_host_key_survives_encoding_as_text() {
         let one = HostIdentity::generate(10).unwrap();
         let (key, certificate) = one.pem();
         let again = HostIdentity::from_pem(&key, &certificate).unwrap();
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_does_not_go_with_anothers_certificate() {
+    fn a_key_with_anothers_certificate_is_refused() {
         let [one, other] = [(), ()].map(|()| HostIdentity::generate(10).unwrap().pem());
         let said = HostIdentity::from_pem(&one.0, &other.1).unwrap_err().to_string();
         assert!(said.contains("another key's"), "{said}");
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_said_when_a_certificate_ends_or_is_about_to() {
+    fn certificates_that_expire_soon_are_warned_about() {
         let now = SystemTime::now();
         let of = |from: SystemTime, to: SystemTime| {
             HostIdentity::generate_for(from..to).unwrap().certificate().check_validity(now)
@@ -146,13 +146,13 @@ mod tests {
     }
 
     #[test]
-    fn renewed_it_is_the_same_host() {
+    fn a_renewed_host_keeps_its_key() {
         let now = SystemTime::now();
         let old = HostIdentity::generate_for(now - DAY * 9..now - DAY).unwrap();
         let new = old.renewed(100).unwrap();
         assert_eq!(new.public(), old.public());
         assert_eq!(new.certificate().check_validity(now).unwrap(), None);
-        // A host whose clock is behind takes it too.
+        // A host whose clock is behind accepts it too.
         new.certificate().check_validity(now - Duration::from_secs(3600)).unwrap();
     }
 }

@@ -1,12 +1,12 @@
-//! Public keys as people copy them: `ed25519:` and 43 letters.
+//! Public keys as text: `ed25519:` and 43 letters.
 
 use super::Error;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use std::{fmt, str::FromStr};
 
 const PREFIX: &str = "ed25519:";
-/// A `SubjectPublicKeyInfo` of Ed25519 (RFC 8410) up to the key, without the outermost tag and
-/// length.
+/// The prefix of a `SubjectPublicKeyInfo` of Ed25519 (RFC 8410) before the key, without the
+/// outermost tag and length.
 pub(super) const SPKI: [u8; 10] = [0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// A host's public key.
@@ -74,7 +74,7 @@ mod tests {
             let said = wrong.parse::<PublicKey>().unwrap_err().to_string();
             assert!(said.contains("identity show"), "{said}");
         }
-        // Bits behind the last byte are none: a key has one spelling.
+        // Bits behind the last byte must be zero: a key has one spelling.
         assert!(format!("{}d", &key[..50]).parse::<PublicKey>().is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Where a trusted host is expected: an address that its key is bound to.
+//! A trusted host's expected address, which its key is bound to.
 
 use super::Error;
 use std::{fmt, net::IpAddr, str::FromStr};
@@ -6,17 +6,17 @@ use std::{fmt, net::IpAddr, str::FromStr};
 /// Longest host name.
 const HOST_MAX: usize = 253;
 
-/// `HOST`, or `HOST:PORT`, with the host as people write it in `tcp://HOST:PORT`.
+/// `HOST`, or `HOST:PORT`, with the host as in `tcp://HOST:PORT`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Location {
-    /// A name in lower case, or an IP address in its one spelling, without brackets.
+    /// A name in lower case, or an IP address in its canonical form, without brackets.
     host: String,
     /// `None` for every port.
     port: Option<u16>,
 }
 
 impl Location {
-    /// Whether that is what `tcp://HOST:PORT` leads to.
+    /// Whether it is the location of `tcp://HOST:PORT`.
     #[must_use]
     pub fn is(&self, host: &str, port: u16) -> bool {
         self.host == canonical(host) && self.port.is_none_or(|own| own == port)
@@ -42,7 +42,7 @@ impl FromStr for Location {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let wrong = || Error::Location(text.chars().take(100).collect());
-        // An IPv6 address has colons of its own: with a port it is in brackets.
+        // An IPv6 address contains colons: with a port it is in brackets.
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
                 (host, Some(port.parse().map_err(|_| wrong())?))

@@ -1,19 +1,19 @@
-//! Who a host is, and which hosts it trusts.
+//! This host's identity, and the hosts that it trusts.
 //!
-//! A host has an Ed25519 key pair and a certificate for it that it signed itself; it trusts other
-//! hosts by their public keys, as SSH does, each for what it may do: send VMs here, receive VMs
-//! from here. There is no authority above the hosts. Everything is in one directory that nobody
-//! else may enter.
+//! A host has an Ed25519 key pair and a self-signed certificate for it; it trusts other hosts by
+//! their public keys, as SSH does, each for its roles: to send VMs here, to receive VMs from here.
+//! There is no authority above the hosts. Everything is in one directory that only this user may
+//! access.
 //!
-//! - [`key`]: public keys as people copy them
-//! - [`certificate`]: certificates, and what is wrong with one
-//! - [`public`]: this host's certificate, which is no secret
+//! - [`key`]: public keys as text
+//! - [`certificate`]: certificates, and their errors
+//! - [`public`]: this host's certificate, which is not secret
 //! - [`host`]: this host's key pair and certificate
-//! - [`signer`]: the process that has the key while VMs move, so that no process with a VM has it
-//! - [`trust`]: the hosts that are trusted
+//! - [`signer`]: the process with the private key during moves, so that no process with a VM has it
+//! - [`trust`]: the trusted hosts
 //! - [`location`]: addresses that a host's key is bound to; [`expected`](mod@expected): which hosts
 //!   may answer at one
-//! - [`dir`]: the directory that holds key, certificate and list
+//! - [`dir`]: the directory with key, certificate and list
 
 pub mod certificate;
 pub mod dir;
@@ -35,10 +35,10 @@ pub use trust::{Role, TrustStore, Trusted};
 
 use std::{io, path::PathBuf};
 
-/// What is wrong with identities.
+/// Errors of identities.
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
-    /// There is none.
+    /// There is no identity.
     #[error(
         "this host has no identity in {}: both hosts of a move must know each other. On each, run \
          `vmm-lite identity init`, \
@@ -47,29 +47,29 @@ pub enum Error {
          that you trust)", .0.display()
     )]
     None(PathBuf),
-    /// There is one, and it stays.
+    /// An identity exists, and is not replaced.
     #[error("{} holds an identity already; `vmm-lite identity show` prints it, `identity renew` \
         prolongs it", .0.display())]
     Exists(PathBuf),
-    /// Others could read or change it.
+    /// Other users could read or change it.
     #[error("{} must be this user's, with no access for others (chmod {mode:o})", path.display())]
     Unsafe {
         /// The file or directory.
         path: PathBuf,
-        /// What its mode should be.
+        /// The mode that it should have.
         mode: u32,
     },
-    /// A file that fails.
+    /// A file operation failed.
     #[error("cannot {doing} {}", path.display())]
     Io {
         /// What was tried.
         doing: &'static str,
-        /// With what.
+        /// The file.
         path: PathBuf,
-        /// What the host says.
+        /// The host's error.
         source: io::Error,
     },
-    /// A file that makes no sense.
+    /// An invalid file.
     #[error("{} makes no sense: {what}", path.display())]
     File {
         /// The file.
@@ -77,28 +77,28 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
-    /// Key and certificate, from wherever they come, make no identity.
+    /// Key and certificate do not form an identity.
     #[error("key and certificate make no identity: {0}")]
     Broken(String),
-    /// The process that signs did not start.
+    /// The signer did not start.
     #[error("cannot start the process that signs with this host's key")]
     Start(#[source] io::Error),
-    /// The process that signs cannot use the key.
+    /// The signer cannot use the key.
     #[error("{0}")]
     Signer(String),
-    /// Not a key.
+    /// An invalid key.
     #[error(
         "{0:?} is no host's key: it is the line that `vmm-lite identity show` prints there, such \
          as ed25519:… NAME"
     )]
     Key(String),
-    /// Not a name.
+    /// An invalid name.
     #[error(
         "{0:?} cannot be a host's name: letters, digits, '.', '_' and '-', at most 64, not \
          beginning with '.' or '-'"
     )]
     Name(String),
-    /// A name that another key has.
+    /// Another key has this name.
     #[error(
         "{name} is the name of another key that is trusted; choose another name, or `vmm-lite \
          identity revoke {name}` first"
@@ -107,10 +107,10 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// More hosts than the file may have.
+    /// The list of hosts is full.
     #[error("{0} hosts are trusted already, and that is the most")]
     Full(usize),
-    /// Not where a host can be.
+    /// An invalid location.
     #[error(
         "{0:?} is no place of a host: write HOST or HOST:PORT as in tcp://HOST:PORT, such as \
          10.9.0.2:7000"
@@ -126,21 +126,21 @@ pub enum Error {
          `vmm-lite identity trust` with the line that it prints"
     )]
     NoReceiver,
-    /// The key that was named is not trusted for that.
+    /// The named key does not have this role.
     #[error(
         "the key {0} that the address names is not trusted to receive VMs from here. If it should \
          be, run: \
          vmm-lite identity trust {0} NAME"
     )]
     NotReceiver(PublicKey),
-    /// All hosts that may receive are elsewhere.
+    /// All hosts that may receive are bound to other addresses.
     #[error(
         "no trusted host is expected at {0}: all that may receive VMs are bound to other addresses \
          (`vmm-lite identity list`). Name the key, tcp://{0}#ed25519:…, or bind one to the \
          address: vmm-lite identity trust KEY NAME --at {0}"
     )]
     NoneThere(String),
-    /// Several hosts could be meant.
+    /// Several hosts are possible.
     #[error(
         "which host is expected at {at} is not known, as several may receive VMs ({names}). Name \
          its key, tcp://{at}#ed25519:…, or bind it to the address: vmm-lite identity trust KEY \
@@ -150,24 +150,24 @@ pub enum Error {
     AnyThere {
         /// The address.
         at: String,
-        /// Who could be meant.
+        /// The possible hosts.
         names: String,
     },
-    /// Nothing to revoke.
+    /// There is no such host to revoke.
     #[error("no host {0} is trusted; `vmm-lite identity list` shows those that are")]
     NotTrusted(String),
-    /// The host's own certificate.
+    /// The key is the host's own.
     #[error(
         "this host's certificate {0}; `vmm-lite identity renew` makes one that is valid for the \
          same key; is the clock right?"
     )]
     Validity(&'static str),
-    /// The library that makes keys and certificates.
+    /// The library cannot make a key or certificate.
     #[error("cannot make {what}: {why}")]
     Make {
         /// What.
         what: &'static str,
-        /// Why not.
+        /// The reason.
         why: String,
     },
 }

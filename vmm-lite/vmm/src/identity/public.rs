@@ -8,10 +8,10 @@ use std::{
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// A certificate that ends sooner than this is worth a warning.
+/// A certificate that expires sooner than this causes a warning.
 const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// What a host shows others. There is nothing secret in it.
+/// A host's public credentials. They contain nothing secret.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HostCertificate {
     der: CertificateDer<'static>,
@@ -19,7 +19,7 @@ pub struct HostCertificate {
 }
 
 impl HostCertificate {
-    /// From its DER.
+    /// Parses its DER.
     ///
     /// # Errors
     /// [`Error::Broken`].
@@ -30,7 +30,7 @@ impl HostCertificate {
         Ok(Self { der, public })
     }
 
-    /// From what [`pem`](Self::pem) gave.
+    /// Parses what [`pem`](Self::pem) returned.
     ///
     /// # Errors
     /// [`Error::Broken`].
@@ -39,7 +39,7 @@ impl HostCertificate {
         Self::from_der(der.map_err(|e| Error::Broken(e.to_string()))?)
     }
 
-    /// As text.
+    /// Its text form.
     #[must_use]
     pub fn pem(&self) -> String {
         pem::encode(&pem::Pem::new("CERTIFICATE", &self.der[..]))
@@ -51,13 +51,13 @@ impl HostCertificate {
         &self.der
     }
 
-    /// The key that other hosts know this one by.
+    /// The key by which other hosts know this one.
     #[must_use]
     pub fn public(&self) -> PublicKey {
         self.public
     }
 
-    /// From when to when other hosts accept it.
+    /// The period in which other hosts accept it.
     ///
     /// # Errors
     /// [`Error::Broken`].
@@ -65,7 +65,7 @@ impl HostCertificate {
         certificate::validity(&self.der).map_err(|e| Error::Broken(e.to_string()))
     }
 
-    /// Checks that other hosts would accept it at `now`. Returns a warning if that ends soon.
+    /// Checks that other hosts would accept it at `now`. Returns a warning if it expires soon.
     ///
     /// # Errors
     /// [`Error::Validity`].

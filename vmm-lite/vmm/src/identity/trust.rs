@@ -1,4 +1,4 @@
-//! The hosts that this one trusts, and what for: a text file with a line for each.
+//! The hosts that this one trusts, and their roles: a text file with a line for each.
 //!
 //! ```text
 //! ed25519:3q2-7w… hosta send,receive
@@ -8,15 +8,15 @@
 use super::{Error, Location, PublicKey};
 use std::fmt;
 
-/// Most hosts that one trusts.
+/// Limit for the number of trusted hosts.
 pub const HOSTS_MAX: usize = 400;
 const NAME_MAX: usize = 64;
-/// Most addresses that a host is bound to.
+/// Limit for a host's addresses.
 pub const LOCATIONS_MAX: usize = 8;
-/// What the addresses of a host begin with.
+/// Prefix of a host's addresses in the file.
 const AT: &str = "at=";
 
-/// What a host may do.
+/// A role of a host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
     /// Send VMs to this host.
@@ -25,23 +25,23 @@ pub enum Role {
     Receive,
 }
 
-/// A host that is trusted.
+/// A trusted host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Trusted {
     /// Its key.
     pub key: PublicKey,
-    /// What people call it; nothing depends on it.
+    /// Its name for the operator; nothing depends on it.
     pub name: String,
     /// Whether it may send VMs here.
     pub send: bool,
     /// Whether it may receive VMs from here.
     pub receive: bool,
-    /// Where it is expected when it receives; empty: wherever no other host is.
+    /// Its expected addresses as a receiver; empty: any that no other host is bound to.
     pub at: Vec<Location>,
 }
 
 impl Trusted {
-    /// Whether it may do that.
+    /// Whether it has this role.
     #[must_use]
     pub fn may(&self, role: Role) -> bool {
         match role {
@@ -67,13 +67,13 @@ impl fmt::Display for Trusted {
     }
 }
 
-/// The hosts that are trusted.
+/// The trusted hosts.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TrustStore {
     hosts: Vec<Trusted>,
 }
 
-/// Whether a host can have that name.
+/// Checks that a host can have this name.
 ///
 /// # Errors
 /// [`Error::Name`].
@@ -90,10 +90,10 @@ pub fn check_name(name: &str) -> Result<(), Error> {
 }
 
 impl TrustStore {
-    /// Reads the file's text. Empty lines and those that begin with `#` are passed over.
+    /// Parses the file's text. Empty lines and those that begin with `#` are skipped.
     ///
     /// # Errors
-    /// The line that makes no sense.
+    /// The invalid line.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut store = Self::default();
         for (number, line) in text.lines().enumerate() {
@@ -106,19 +106,19 @@ impl TrustStore {
         Ok(store)
     }
 
-    /// All, in order.
+    /// All hosts, in order.
     #[must_use]
     pub fn hosts(&self) -> &[Trusted] {
         &self.hosts
     }
 
-    /// The one with a key.
+    /// The host with this key.
     #[must_use]
     pub fn get(&self, key: &PublicKey) -> Option<&Trusted> {
         self.hosts.iter().find(|host| host.key == *key)
     }
 
-    /// Adds one; a key that is there already gets the new name and rights.
+    /// Adds a host; if its key is known, that gets the new name and rights.
     ///
     /// # Errors
     /// [`Error::Full`], [`Error::Name`], [`Error::Taken`], [`Error::Locations`].
@@ -140,7 +140,7 @@ impl TrustStore {
         Ok(())
     }
 
-    /// Binds a host that is there to an address, beside those that it is bound to.
+    /// Binds a known host to an address, in addition to those that it is bound to.
     ///
     /// # Errors
     /// [`Error::NotTrusted`], [`Error::Locations`].
@@ -157,7 +157,7 @@ impl TrustStore {
         Ok(host)
     }
 
-    /// Takes one out, by name or key.
+    /// Removes a host, by name or key.
     ///
     /// # Errors
     /// [`Error::NotTrusted`].
@@ -169,7 +169,7 @@ impl TrustStore {
         }
     }
 
-    /// The hosts that may do something.
+    /// The hosts with this role.
     pub fn that_may(&self, role: Role) -> impl Iterator<Item = &Trusted> {
         self.hosts.iter().filter(move |host| host.may(role))
     }
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_makes_no_sense_is_an_error_not_a_trust() {
+    fn an_invalid_line_is_an_error_and_adds_no_trust() {
         let key = PublicKey([1; 32]);
         for wrong in [
             "hello".to_owned(),
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_there_once_and_a_name_is_one_keys() {
+    fn keys_and_names_are_unique() {
         let mut store = TrustStore::default();
         store.add(host(1, "a", true, true)).unwrap();
         store.add(host(1, "b", true, false)).unwrap();

@@ -1,19 +1,19 @@
-//! The process that has this host's private key while VMs move.
+//! The process that has this host's private key during moves.
 //!
-//! A guest that breaks out of KVM reads all that is in the memory of its VMM. So no process that
-//! runs a guest, or is going to, ever has the key. What a TLS handshake needs of it is one
-//! signature, and that is made elsewhere: `migrate` and `receive` start a *signer*, a process
-//! with the key and one end of a socket, and the process of the VM has the other end.
+//! A guest that breaks out of KVM can read all memory of its VMM. So no process that runs a guest,
+//! or will run one, ever has the key. A TLS handshake needs one signature by it, and another
+//! process makes that: `migrate` and `receive` start a *signer*, a process with the key and one end
+//! of a socket, and the process of the VM has the other end.
 //!
-//! A signer is no oracle. A request is the hash of a handshake's transcript and nothing else; what
-//! is signed is TLS 1.3's CertificateVerify (RFC 8446, 4.4.3) for one side of a handshake, which
-//! the signer puts together itself, so that no other statement gets signed. It ends when the other
-//! end of its socket is closed, which `migrate` and `receive` do as soon as nothing more is to be
-//! signed, and when [`Leash`] says so.
+//! A signer does not sign arbitrary data. A request is the hash of a handshake's transcript and
+//! nothing else; the signer builds the signed content itself: TLS 1.3's CertificateVerify (RFC
+//! 8446, 4.4.3) for one side of a handshake. So no other statement gets signed. It ends when the
+//! other end of its socket is closed, which `migrate` and `receive` do as soon as no more
+//! signatures are needed, and when [`Leash`] says so.
 //!
-//! - `process`: starts one, and what it does
-//! - `remote`: the other end, as the TLS library takes it
-//! - `socket`: between the two
+//! - `process`: the signer, and how it is started
+//! - `remote`: the other end, as a key of the TLS library
+//! - `socket`: the socket between the two
 
 mod process;
 mod remote;
@@ -29,7 +29,7 @@ pub const SIGNATURE: usize = 64;
 const HASHES: [usize; 2] = [32, 48];
 /// Longest request.
 const REQUEST_MAX: usize = HASHES[1];
-/// Longest answer: the hash again, so that an answer belongs to its request, and the signature.
+/// Longest answer: the hash again, which ties the answer to its request, and the signature.
 const ANSWER_MAX: usize = REQUEST_MAX + SIGNATURE;
 
 /// The side of the handshakes that a signer signs for.
@@ -42,7 +42,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// What is signed, up to the hash.
+    /// The signed content before the hash.
     fn prefix(self) -> Vec<u8> {
         let context: &[u8] = match self {
             Self::Source => b"TLS 1.3, client CertificateVerify\0",
@@ -51,12 +51,12 @@ impl Side {
         [&[0x20; 64], context].concat()
     }
 
-    /// What is signed for a transcript's hash; `None` if that is no such hash.
+    /// The content to sign for a transcript's hash; `None` if `hash` cannot be one.
     fn statement(self, hash: &[u8]) -> Option<Vec<u8>> {
         HASHES.contains(&hash.len()).then(|| [&self.prefix(), hash].concat())
     }
 
-    /// The transcript's hash in what is to be signed; `None` if that is anything else.
+    /// The transcript's hash in the content to sign; `None` for any other content.
     fn hash_in(self, statement: &[u8]) -> Option<&[u8]> {
         statement.strip_prefix(&self.prefix()[..]).filter(|hash| HASHES.contains(&hash.len()))
     }
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_is_for_the_handshake_that_was_asked_for() {
+    fn a_signature_is_for_the_requested_handshake() {
         for (side, hash) in [(Side::Source, 32), (Side::Destination, 48)] {
             let identity = HostIdentity::generate(10).unwrap();
             let copy = HostIdentity::from_pem(&identity.pem().0, &identity.pem().1).unwrap();
@@ -95,7 +95,7 @@ mod tests {
             assert!(sign(&[SignatureScheme::RSA_PSS_SHA256]).is_none());
             let signature = sign(&[SignatureScheme::ED25519]).unwrap().unwrap();
             assert!(verifies(identity.public(), &identity, &statement, &signature));
-            // Anything else is not even asked for.
+            // Other content is not even requested.
             let signs = key.choose_scheme(&[SignatureScheme::ED25519]).unwrap();
             let other = match side {
                 Side::Source => Side::Destination,
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_belongs_to_another_request_is_passed_over() {
+    fn an_answer_to_another_request_is_skipped() {
         let (socket, there) = socket::pair().unwrap();
         for byte in [1, 2] {
             socket::put(&there, &[&[byte; 32][..], &[byte; SIGNATURE]].concat()).unwrap();
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signer_that_is_gone_is_an_error_that_says_so() {
+    fn a_missing_signer_is_reported_as_such() {
         let (socket, there) = socket::pair().unwrap();
         let key = RemoteKey::new(socket, Side::Source);
         drop(there);

@@ -1,4 +1,4 @@
-//! Starts a signer, and what it does until it ends.
+//! Starts a signer, and runs it until it ends.
 
 use super::{
     REQUEST_MAX, RemoteKey, Side,
@@ -23,45 +23,45 @@ use std::{
 
 /// The process's name, as the host shows it.
 const NAME: &CStr = c"vmm-lite-signer";
-/// Longest word of how the start went: a certificate, or what is wrong.
+/// Longest message about the start: a certificate, or an error.
 const WORD_MAX: usize = 8 << 10;
-/// What that word begins with.
+/// First byte of that message.
 const STARTED: u8 = 0;
 const FAILED: u8 = 1;
 
-/// A signer, as the process that started it has it.
+/// A signer, as seen by the process that started it.
 #[derive(Debug)]
 pub struct Signing {
-    /// Whom it signs for.
+    /// The host that it signs for.
     pub certificate: HostCertificate,
     /// Its socket. The signer ends when no process has it any more.
     pub socket: OwnedFd,
-    /// What ends it earlier.
+    /// Ends it earlier.
     pub leash: Leash,
 }
 
-/// Ends a signer whose socket another process has. A leash that is dropped without a word ends
-/// nothing: after the commit a move goes on when `migrate` is interrupted.
+/// Ends a signer whose socket another process has. A leash that is dropped without a message ends
+/// nothing: after the commit a move continues when `migrate` is interrupted.
 #[derive(Debug)]
 pub struct Leash(pub(super) OwnedFd);
 
 impl Leash {
-    /// Nothing more is to be signed.
+    /// No more signatures are needed.
     pub fn release(self) {
-        // A signer that has ended already does not hear it.
+        // A signer that has ended already does not receive it.
         let _ = put(&self.0, &[0]);
     }
 }
 
-/// A signer that has been started and reads its key.
+/// A signer that was started and reads its key.
 #[derive(Debug)]
 pub struct Starting {
     socket: OwnedFd,
     leash: Leash,
 }
 
-/// Starts a signer with the key in `dir`, a process that is nobody's child. The calling process
-/// does not read the key. To be called while there is only one thread.
+/// Starts a signer with the key in `dir`, detached from this process. The calling process does not
+/// read the key. Call it while there is only one thread.
 ///
 /// # Errors
 /// [`Error::None`], [`Error::Unsafe`], [`Error::Start`].
@@ -73,7 +73,7 @@ pub fn start(dir: &IdentityDir, side: Side, mode: Mode) -> Result<Starting, Erro
 }
 
 impl Starting {
-    /// Waits until it can sign.
+    /// Waits until the signer can sign.
     ///
     /// # Errors
     /// [`Error::Signer`], [`Error::Start`].
@@ -101,15 +101,15 @@ impl Signing {
     }
 }
 
-/// Starts a process that is nobody's child, does `run` with its ends of two sockets, and ends.
-/// Returns the other ends. To be called while there is only one thread.
+/// Starts a detached process, which runs `run` with its ends of two sockets, and ends. Returns the
+/// other ends. Call it while there is only one thread.
 pub(crate) fn beside(run: impl FnOnce(&OwnedFd, &OwnedFd)) -> io::Result<(OwnedFd, OwnedFd)> {
     if fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("there are other threads already"));
     }
     let (socket, theirs) = pair()?;
     let (leash, held) = pair()?;
-    // SAFETY: there is one thread, as was just checked, so that no lock is held in the copy.
+    // SAFETY: there is one thread, as was just checked, so no lock is held in the copy.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => {
             drop((theirs, held));
@@ -117,7 +117,8 @@ pub(crate) fn beside(run: impl FnOnce(&OwnedFd, &OwnedFd)) -> io::Result<(OwnedF
             Ok((socket, leash))
         }
         ForkResult::Child => {
-            // The child's child is nobody's to wait for. Neither comes back from here.
+            // The grandchild is detached: this process need not wait for it. Neither child returns
+            // from here.
             let become_another = || {
                 drop((socket, leash));
                 // SAFETY: as above.
@@ -131,13 +132,13 @@ pub(crate) fn beside(run: impl FnOnce(&OwnedFd, &OwnedFd)) -> io::Result<(OwnedF
                 }
             };
             let code = catch_unwind(AssertUnwindSafe(become_another)).unwrap_or(libc::EINVAL);
-            // SAFETY: ends the process, with nothing of its parent's run or flushed.
+            // SAFETY: ends the process, without running or flushing anything of its parent's.
             unsafe { libc::_exit(code) }
         }
     }
 }
 
-/// Waits for the process that started the other.
+/// Waits for the intermediate process.
 fn wait_for(child: Pid) -> io::Result<()> {
     loop {
         return match waitpid(child, None) {
@@ -150,7 +151,7 @@ fn wait_for(child: Pid) -> io::Result<()> {
     }
 }
 
-/// What the signer's process does, start to end.
+/// The signer's process, start to end.
 fn run(dir: &IdentityDir, side: Side, mode: Mode, socket: &OwnedFd, leash: &OwnedFd) {
     let keep = [socket.as_raw_fd(), leash.as_raw_fd()];
     let left = leave_behind(NAME, mode, &keep);
@@ -164,25 +165,25 @@ fn run(dir: &IdentityDir, side: Side, mode: Mode, socket: &OwnedFd, leash: &Owne
         Ok((certificate, key)) => ([&[STARTED], &certificate.der()[..]].concat(), Some(key)),
         Err(why) => ([&[FAILED], why.as_bytes()].concat(), None),
     };
-    // A process that does not hear it is gone, and so is what it had of the socket.
+    // If the starter does not receive it, it has ended, and its end of the socket is closed.
     let told = put(socket, &word[..word.len().min(WORD_MAX)]);
     if let (Ok(()), Some(key)) = (told, key) {
         serve(&*key, side, socket, Some(leash));
     }
 }
 
-/// Leaves behind what the other process has, but for the descriptors to `keep`.
+/// Releases what is the parent's, but for the descriptors to `keep`.
 pub(crate) fn leave_behind(name: &CStr, mode: Mode, keep: &[RawFd]) -> Result<(), confine::Error> {
     let go = || -> io::Result<()> {
-        // No other process of this user reads its memory, and none gets it as a core.
+        // No other process of this user can read its memory, and it leaves no core dump.
         nix::sys::prctl::set_dumpable(false)?;
         nix::sys::prctl::set_name(name)?;
-        // Ctrl-C and a terminal that is closed are for the other process.
+        // Ctrl-C and the terminal's hangup are for the parent.
         setsid()?;
         let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
         dup2_stdin(&null)?;
         dup2_stdout(&null)?;
-        // Who waits for the end of the other's output need not wait for this one's.
+        // A reader that waits for the end of the parent's output need not wait for this process.
         if mode != Mode::Trap {
             dup2_stderr(&null)?;
         }
@@ -198,8 +199,7 @@ fn confine(mode: Mode) -> Result<(), confine::Error> {
     confine::enter(Thread::Signer)
 }
 
-/// Signs what is asked for on `socket`, until that is closed, or something else is asked for, or
-/// `leash` says that it is over.
+/// Signs on request on `socket`, until that is closed, a request is invalid, or `leash` ends it.
 pub fn serve(key: &dyn SigningKey, side: Side, socket: &OwnedFd, mut leash: Option<&OwnedFd>) {
     let Some(signer) = key.choose_scheme(&[SignatureScheme::ED25519]) else { return };
     loop {

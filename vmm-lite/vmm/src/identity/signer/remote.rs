@@ -1,4 +1,4 @@
-//! The key as a process has it that may not have it: a socket to the one that signs.
+//! The key in a process that may not have it: a socket to the signer.
 
 use super::{
     ANSWER_MAX, SIGNATURE, Side,
@@ -15,13 +15,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a signature may take. It takes a fraction of a millisecond on a host that is not busy.
+/// The timeout for a signature, which takes a fraction of a millisecond on an idle host.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A key that is in another process, for one side of handshakes. The TLS library takes it as any.
+/// A key in another process, for one side of handshakes. The TLS library uses it like any other.
 #[derive(Clone, Debug)]
 pub struct RemoteKey {
-    /// Held for a question and its answer.
+    /// Held for a request and its answer.
     socket: Arc<Mutex<OwnedFd>>,
     side: Side,
 }
@@ -51,7 +51,7 @@ impl RemoteKey {
             if n == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            // An answer that came too late for an earlier request is not this one's.
+            // A late answer to an earlier request does not belong to this one.
             let signature = answer[..n].strip_prefix(hash);
             if let Some(signature) = signature.filter(|s| s.len() == SIGNATURE) {
                 return Ok(signature.to_vec());

@@ -1,4 +1,4 @@
-//! The socket between a signer and who has it sign.
+//! The socket between a signer and its users.
 
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -10,19 +10,19 @@ use std::{
     time::Duration,
 };
 
-/// Two ends of a socket that keeps messages apart.
+/// A pair of sockets with message boundaries.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SockFlag::SOCK_CLOEXEC;
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?)
 }
 
-/// Sends a message. A socket that is full is an error: nobody has that much under way.
+/// Sends a message. A full socket is an error: no user has so many messages in transit.
 pub(crate) fn put(socket: &OwnedFd, message: &[u8]) -> io::Result<()> {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     Ok(send(socket.as_raw_fd(), message, flags).map(drop)?)
 }
 
-/// The next message; 0 at the end. Of one that is longer there is as much as fits.
+/// The next message; 0 at the end. A longer message is truncated.
 pub(crate) fn take(socket: &OwnedFd, to: &mut [u8]) -> io::Result<usize> {
     loop {
         match recv(socket.as_raw_fd(), to, MsgFlags::empty()) {
@@ -32,7 +32,7 @@ pub(crate) fn take(socket: &OwnedFd, to: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Waits until one of two can be read, for at most that long. A signal may end the wait early.
+/// Waits until one of two can be read, at most `timeout`. A signal may end the wait early.
 pub(crate) fn wait(
     sockets: [Option<&OwnedFd>; 2],
     most: Option<Duration>,
