@@ -1,10 +1,10 @@
-//! Named places at which a test has the process fail: killed, frozen, cut off, or told by the host
-//! that something cannot be done.
+//! Named places at which a test makes the process fail: killed, frozen, disconnected, or with an
+//! error of the host.
 //!
 //! Builds with debug assertions have them (the profile `checked`, with which tests are built),
 //! others do not: there [`fail_point!`] expands to nothing, and this module is not compiled.
-//! `VMM_LITE_FAIL_POINT=NAME=ACTION[@N]` chooses what happens the `N`th time that the process gets
-//! to `NAME` (the first time, if no number is given); several are divided by commas. See
+//! `VMM_LITE_FAIL_POINT=NAME=ACTION[@N]` selects what happens the `N`th time that the process
+//! reaches `NAME` (the first time, if no number is given); several are separated by commas. See
 //! `docs/checking.md`.
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -19,9 +19,9 @@ use std::{
 
 const _: () = assert!(cfg!(debug_assertions), "a build without debug assertions fails by itself");
 
-/// What is to happen, and where.
+/// The selected actions, with their places.
 pub const CHOICE: &str = "VMM_LITE_FAIL_POINT";
-/// How long a peer of a move may be silent, so that a test need not wait for as long as people do.
+/// How long a peer of a move may be silent, so that tests are not bound to the usual timeout.
 pub const TIMEOUT: &str = "VMM_LITE_PATIENCE";
 
 /// A place.
@@ -29,8 +29,7 @@ pub const TIMEOUT: &str = "VMM_LITE_PATIENCE";
 pub struct Point {
     /// Which.
     pub name: &'static str,
-    /// Whether something can fail there that the host may not have, so that [`Action::Error`] makes
-    /// sense.
+    /// Whether the host can return an error there, so that [`Action::Error`] applies.
     pub errs: bool,
 }
 
@@ -42,7 +41,7 @@ const fn errs(name: &'static str) -> Point {
     Point { name, errs: true }
 }
 
-/// All of them, by who gets there and in the order in which it does.
+/// All of them, by the process that reaches them and in the order in which it does.
 pub const POINTS: &[Point] = &[
     at("source.connected"),
     at("source.offered"),
@@ -96,8 +95,8 @@ pub const POINTS: &[Point] = &[
     errs("revert.exchanged"),
 ];
 
-/// Where in [`POINTS`] a place is. For constants: one that is not there, or not as such, does not
-/// compile.
+/// The index of a place in [`POINTS`]. For constants: a missing one, or one without that property,
+/// does not compile.
 #[must_use]
 pub const fn number(name: &str, errs: bool) -> usize {
     let mut n = 0;
@@ -120,22 +119,22 @@ const fn same(a: &str, b: &str) -> bool {
     n == a.len() && n == b.len()
 }
 
-/// What happens.
+/// An action.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
     /// The process dies, as if its host had.
     Kill,
-    /// It stands still until it gets SIGCONT.
+    /// The process is stopped until it gets SIGCONT.
     Stop,
-    /// The thread that gets there waits until the process gets SIGCONT; the others go on.
+    /// The thread that reaches the place waits until the process gets SIGCONT; the others continue.
     Hold,
     /// The connections of its moves break.
     Cut,
-    /// What was about to be done cannot be done.
+    /// The operation fails with an error.
     Error,
 }
 
-/// The words for them.
+/// The actions' names.
 pub const ACTIONS: [(&str, Action); 5] = [
     ("kill", Action::Kill),
     ("stop", Action::Stop),
@@ -152,17 +151,17 @@ struct Choice {
     left: AtomicU32,
 }
 
-/// Threads that are held go on: not 0. A futex, which every thread may wait for, and which is
-/// waited for without ever waking up, as a thread would that hangs.
+/// Not 0: held threads continue. A futex, which every thread may wait for, and whose wait never
+/// ends, as with a thread that hangs.
 static GOES_ON: AtomicU32 = AtomicU32::new(0);
 static CHOICES: OnceLock<Vec<Choice>> = OnceLock::new();
 static SILENCE: OnceLock<Option<Duration>> = OnceLock::new();
 static LINKS: Mutex<Vec<Weak<TcpStream>>> = Mutex::new(Vec::new());
 
-/// Reads what was chosen, `duration` a time like `500ms`. To be called first.
+/// Parses the selection; `duration` parses a time like `500ms`. Call it first.
 ///
 /// # Errors
-/// In words, what makes no sense.
+/// The invalid part, in words.
 pub fn arm(duration: impl Fn(&str) -> Result<Duration, String>) -> Result<(), String> {
     let text = |name| match std::env::var(name) {
         Ok(text) => Ok(Some(text)),
@@ -178,15 +177,15 @@ pub fn arm(duration: impl Fn(&str) -> Result<Duration, String>) -> Result<(), St
     if CHOICES.get().is_some_and(|choices| choices.iter().any(holds)) {
         extern "C" fn goes_on(_: libc::c_int) {
             GOES_ON.store(1, SeqCst);
-            // SAFETY: wakes whoever waits for a static.
+            // SAFETY: wakes the waiters of a static.
             unsafe {
                 libc::syscall(libc::SYS_futex, GOES_ON.as_ptr(), libc::FUTEX_WAKE, libc::c_int::MAX)
             };
         }
         let action =
             SigAction::new(SigHandler::Handler(goes_on), SaFlags::SA_RESTART, SigSet::empty());
-        // SAFETY: the handler stores to an atomic and makes a system call, both of which may be
-        // done there.
+        // SAFETY: the handler stores to an atomic and makes a system call, both of which are
+        // async-signal-safe.
         unsafe { sigaction(Signal::SIGCONT, &action) }.map_err(|e| e.to_string())?;
     }
     Ok(())
@@ -216,14 +215,14 @@ pub fn timeout(usual: Duration) -> Duration {
     SILENCE.get().copied().flatten().unwrap_or(usual)
 }
 
-/// A connection of a move, to be cut.
+/// A connection of a move, which an action may break.
 pub fn link(stream: &Arc<TcpStream>) {
     if CHOICES.get().is_some_and(|choices| !choices.is_empty()) {
         LINKS.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(stream));
     }
 }
 
-/// The process is at a place: what was chosen to happen now.
+/// The process has reached a place: the action that was selected to happen now.
 #[must_use]
 pub fn chosen(point: usize) -> Option<Action> {
     let now = |choice: &&Choice| {
@@ -233,7 +232,7 @@ pub fn chosen(point: usize) -> Option<Action> {
     CHOICES.get()?.iter().find(now).map(|choice| choice.action)
 }
 
-/// Lets it happen; whether the caller is to fail.
+/// Carries it out; returns whether the caller has to fail.
 pub fn happen(point: usize, action: Action) -> bool {
     eprintln!("vmm-lite: fail point {}: {action:?}", POINTS[point].name);
     match action {
@@ -242,7 +241,7 @@ pub fn happen(point: usize, action: Action) -> bool {
         Action::Hold => {
             while GOES_ON.load(SeqCst) == 0 {
                 let forever = std::ptr::null::<libc::timespec>();
-                // SAFETY: waits for a static, as long as it is 0.
+                // SAFETY: waits for a static, while it is 0.
                 unsafe {
                     libc::syscall(libc::SYS_futex, GOES_ON.as_ptr(), libc::FUTEX_WAIT, 0, forever)
                 };
@@ -250,7 +249,7 @@ pub fn happen(point: usize, action: Action) -> bool {
         }
         Action::Cut => {
             for stream in LINKS.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-                // One that has ended already does not mind.
+                // A connection that has ended already ignores it.
                 let _ = stream.upgrade().map(|stream| stream.shutdown(Shutdown::Both));
             }
         }
@@ -259,16 +258,16 @@ pub fn happen(point: usize, action: Action) -> bool {
     false
 }
 
-/// What could not be done.
+/// The injected error.
 #[must_use]
 pub fn injected() -> std::io::Error {
     std::io::Error::other("a test wants it to fail")
 }
 
-/// By the one call of this kind that a confined thread may make. It is this thread's, so that it
-/// goes not one instruction further.
+/// By the one call of this kind that a confined thread may make. It is directed at this thread, so
+/// that it does not execute another instruction.
 fn raise(signal: Signal) {
-    // SAFETY: takes numbers.
+    // SAFETY: the arguments are numbers.
     let r = unsafe {
         libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::gettid(), signal as libc::c_int)
     };
@@ -305,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_there_once() {
+    fn fail_point_names_are_unique() {
         for (n, point) in POINTS.iter().enumerate() {
             assert_eq!(number(point.name, point.errs), n);
         }

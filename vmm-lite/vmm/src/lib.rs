@@ -4,21 +4,21 @@
 //!
 //! - [`snapshot`]: snapshots, restoring, clones, driven by the `migrate` crate's file format
 //! - [`migration`]: moving a VM, driven by the `migrate` crate's state machines
-//! - [`identity`]: who this host is, and which hosts it trusts
-//! - [`vm`]: a virtual machine as a whole: the object that everything else holds
+//! - [`identity`]: this host's identity, and the hosts that it trusts
+//! - [`vm`]: a virtual machine as a whole: the object that all other modules use
 //! - [`boot`]: an image from its file into guest memory
 //! - [`devices`]: control page, network device, TAP
 //! - [`kvm`]: VM, vCPU, its registers, the dirty log
-//! - [`memory`]: guest memory and what is known of each of its pages
+//! - [`memory`]: guest memory, and what the VMM knows about each of its pages
 //! - [`host`]: the process and its threads: confinement, watchdog, scheduling, waiting
-//! - `fail_point`: places at which tests have the process fail; only in builds with debug
+//! - `fail_point`: places at which tests make the process fail; only in builds with debug
 //!   assertions
 
-/// A place at which a test can have the process fail: see `fail_point`. In builds without debug
+/// A place at which a test can make the process fail: see `fail_point`. In builds without debug
 /// assertions it is nothing.
 ///
-/// `else` says what to do where something cannot be done, `after` what comes first if something
-/// happens here.
+/// `else` states what to do where an operation fails, `after` what to do first if an action is
+/// carried out here.
 #[macro_export]
 macro_rules! fail_point {
     ($name:literal) => {{
@@ -44,7 +44,7 @@ macro_rules! fail_point {
     }};
 }
 
-// First: its macros take the place of the standard library's in all that follows.
+// First: its macros replace the standard library's in all that follows.
 #[macro_use]
 pub mod say;
 

@@ -1,22 +1,21 @@
-//! What the process prints for people and programs: each message in one write, so that it is there
-//! whole or not at all.
+//! Prints the process's messages, each in one write, so that it appears whole or not at all.
 //!
-//! The standard library's macros write each part of a message by itself, and what comes between two
+//! The standard library's macros write each part of a message by itself, and an event between two
 //! parts (the end of the process, by another thread or by a signal, or a message of another
-//! process) cuts the message. They also panic where nothing reads it any more, which would end a
-//! thread that a VM needs. This crate's macros of the same names do neither.
+//! process) cuts the message. They also panic where the reader has closed, which would end a thread
+//! that a VM needs. This crate's macros of the same names do neither.
 
 use std::io::Write;
 
-/// Prints to standard error. Where it is closed there is nobody to tell.
+/// Prints to standard error. Errors of a closed one are ignored: there is nowhere to report them.
 pub fn to_stderr(message: &str) {
     let _ = std::io::stderr().lock().write_all(message.as_bytes());
 }
 
-/// Prints to standard output, at once. Where it is closed there is nobody to tell.
+/// Prints to standard output, at once. Errors of a closed one are ignored too.
 pub fn to_stdout(message: &str) {
     let mut out = std::io::stdout().lock();
-    // Standard output keeps what does not end a line, and writes whole lines at once if it is
+    // Standard output buffers an incomplete line, and writes whole lines at once if its buffer is
     // empty.
     let _ = out.flush().and_then(|()| out.write_all(message.as_bytes())).and_then(|()| out.flush());
 }
