@@ -1,9 +1,9 @@
 //! The control page.
 //!
-//! All fields are atomics, read and written with plain loads and stores by a guest that has one
-//! vCPU and by a VMM that looks mostly while that vCPU is stopped. Where a field may change under
-//! the guest while it runs, its documentation says so. The layout is `repr(C)`, little endian, and
-//! part of [`INTERFACE_VERSION`](crate::INTERFACE_VERSION).
+//! All fields are atomics, accessed by plain loads and stores: by a guest with one vCPU, and by a
+//! VMM that mostly looks while that vCPU is stopped. Where a field may change while the guest runs,
+//! its documentation says so. The layout is `repr(C)`, little endian, and part of
+//! [`INTERFACE_VERSION`](crate::INTERFACE_VERSION).
 
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
@@ -22,16 +22,16 @@ pub enum ResumeReason {
     Migrated = 2,
     /// A copy started from a snapshot file; the generation changed.
     Restored = 3,
-    /// A clone of a VM that runs on; the generation changed.
+    /// A clone of a VM that continues to run; the generation changed.
     Forked = 4,
-    /// The standby took over from a primary that died.
+    /// The standby took over from a failed primary.
     TakenOver = 5,
-    /// The same VM in its place, put back to what a snapshot has; the generation changed.
+    /// The same VM, reverted to a snapshot; the generation changed.
     Reverted = 6,
 }
 
 impl ResumeReason {
-    /// The reason with this number, if there is one.
+    /// The reason with this number, if it exists.
     #[must_use]
     pub const fn from_u32(n: u32) -> Option<Self> {
         Some(match n {
@@ -47,16 +47,16 @@ impl ResumeReason {
     }
 }
 
-/// A single-producer single-consumer ring of bytes. `head` counts bytes ever produced, `tail` bytes
-/// ever consumed, both wrapping; the data is `data[counter & (size - 1)]`. Addresses and sizes of
-/// the data are constants of [`crate::layout`], not fields, so that neither side can be made to
-/// look elsewhere.
+/// A single-producer single-consumer ring of bytes. `head` counts all bytes produced, `tail` all
+/// bytes consumed, both wrapping; the data is `data[counter & (size - 1)]`. Addresses and sizes of
+/// the data are constants of [`crate::layout`], not fields, so that neither side can redirect the
+/// other.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct ByteRing {
-    /// Bytes ever written by the producer.
+    /// Bytes written by the producer in total.
     pub head: AtomicU32,
-    /// Bytes ever read by the consumer.
+    /// Bytes read by the consumer in total.
     pub tail: AtomicU32,
 }
 
@@ -66,19 +66,19 @@ pub struct ByteRing {
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct PvClock {
-    /// TSC value at which the guest's monotonic clock stood at `mono_base_ns`.
+    /// TSC value at which the guest's monotonic clock was `mono_base_ns`.
     pub tsc_base: AtomicU64,
     /// Guest monotonic time at `tsc_base`, in nanoseconds since the guest's first boot.
     pub mono_base_ns: AtomicU64,
-    /// Nanoseconds a TSC tick, as a fixed-point number with 32 fractional bits.
+    /// Nanoseconds per TSC tick, as a fixed-point number with 32 fractional bits.
     pub mult: AtomicU64,
     /// Unix time minus monotonic time, in nanoseconds.
     pub wall_offset_ns: AtomicU64,
-    /// TSC ticks a second, in hertz.
+    /// TSC ticks per second, in hertz.
     pub tsc_hz: AtomicU64,
 }
 
-/// What the guest knew when it failed. Written before
+/// The guest's state when it failed. Written before
 /// [`Doorbell::FAULT`](crate::doorbell::Doorbell::FAULT).
 #[repr(C)]
 #[derive(Debug, Default)]
@@ -97,7 +97,7 @@ pub struct FaultReport {
     pub rip: AtomicU64,
     /// Stack pointer.
     pub rsp: AtomicU64,
-    /// How many of `backtrace` are filled.
+    /// How many entries of `backtrace` are filled.
     pub backtrace_len: AtomicU32,
     /// Padding.
     pub _pad: AtomicU32,
@@ -106,11 +106,11 @@ pub struct FaultReport {
     pub backtrace: [AtomicU64; 32],
 }
 
-/// Kinds of guest failures, and the exit code that `vmm-lite run` then ends with.
+/// Kinds of guest failures, and the exit code of `vmm-lite run` for each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum FaultKind {
-    /// Access to an address that is not mapped, or not for this.
+    /// Access to an address that is not mapped, or not for this kind of access.
     WildAccess = 1,
     /// The guard page under a stack was touched.
     StackOverflow = 2,
@@ -120,14 +120,14 @@ pub enum FaultKind {
     Exception = 4,
     /// The program called `abort` (also after a panic in a panic).
     Abort = 5,
-    /// The kernel found itself broken.
+    /// The kernel found its own state inconsistent.
     Kernel = 6,
     /// Every thread waits and nothing could wake one.
     Deadlock = 7,
 }
 
 impl FaultKind {
-    /// The kind with this number, if there is one.
+    /// The kind with this number, if it exists.
     #[must_use]
     pub const fn from_u32(n: u32) -> Option<Self> {
         Some(match n {
@@ -162,23 +162,23 @@ pub struct ControlPage {
     pub magic: AtomicU64,
     /// [`INTERFACE_VERSION`](crate::INTERFACE_VERSION). Written by the VMM.
     pub version: AtomicU32,
-    /// Address width etc. are the CPU's; this is only padding.
+    /// Only padding: address width etc. are the CPU's.
     pub _pad0: AtomicU32,
 
     // VMM to guest.
     /// A number other than `quiesce_answer` asks the guest to quiesce. May change while the guest
-    /// runs; the guest looks at every kernel entry.
+    /// runs; the guest checks it at every kernel entry.
     pub quiesce_request: AtomicU32,
     /// Why the guest runs, a [`ResumeReason`].
     pub resume_reason: AtomicU32,
     /// Counts resumes: a guest that sees it change was paused, quiescent or not. Changes only while
     /// the vCPU is stopped.
     pub resume_count: AtomicU64,
-    /// How long the guest's monotonic clock went on while the guest did not run, in ns, at the last
+    /// How far the guest's monotonic clock advanced while the guest did not run, in ns, at the last
     /// resume.
     pub away_ns: AtomicU64,
-    /// TSC value by which the guest should have answered `quiesce_request`; hooks that would go on
-    /// longer are cut short.
+    /// TSC value by which the guest should have answered `quiesce_request`; hooks that take longer
+    /// are cut short.
     pub quiesce_deadline_tsc: AtomicU64,
     /// Generation id: two 64-bit words, new when a VM is restored or forked so that clones differ.
     pub generation: [AtomicU64; 2],
@@ -199,11 +199,11 @@ pub struct ControlPage {
     /// Monotonic time (guest clock, ns) at which `Doorbell::WAIT` returns at the latest;
     /// `u64::MAX`: never.
     pub wake_deadline_ns: AtomicU64,
-    /// Guest-physical address of the don't-care bitmap, page aligned, or 0 while there is none. One
-    /// bit a page of RAM, bit n of byte n/8 for page n. A set bit says that the page's content does
-    /// not matter **at this instant**: the guest clears it before it next reads or relies on the
-    /// page, and in particular clears it before use after any resume. A page sent without its
-    /// content reads as anything at the destination.
+    /// Guest-physical address of the bitmap of page hints, page aligned, or 0 while there is none.
+    /// One bit for each page of RAM, bit n%8 of byte n/8 for page n. A set bit states that the
+    /// page's content does not matter **at this instant**: the guest clears it before it next reads
+    /// or relies on the page, and in particular clears it before use after any resume. A page sent
+    /// without its content has any content at the destination.
     pub page_hints: AtomicU64,
     /// Length of the bitmap, in bytes.
     pub page_hints_len: AtomicU64,
@@ -229,39 +229,39 @@ pub struct ControlPage {
     /// Filled by a guest that fails.
     pub fault: FaultReport,
 
-    /// Who the guest is on the network from the last resume on. Written by the VMM.
+    /// The guest's network addresses from the last resume on. Written by the VMM.
     pub address: NetAddress,
 
-    /// A number other than `reclaim_answer` asks the guest to give up memory that it does not use:
-    /// to put it aside and mark it in [`page_hints`](Self::dont_care), until it needs it. Written
-    /// by the VMM; may change while the guest runs.
+    /// A number other than `reclaim_answer` asks the guest to return memory that it does not use:
+    /// to reserve it and mark it in [`page_hints`](Self::page_hints), until it needs it. Written by
+    /// the VMM; may change while the guest runs.
     pub reclaim_request: AtomicU32,
     /// The last `reclaim_request` that the guest answered. Written by the guest before
-    /// [`Doorbell::RECLAIMED`](crate::doorbell::Doorbell::GAVE_UP).
+    /// [`Doorbell::RECLAIMED`](crate::doorbell::Doorbell::RECLAIMED).
     pub reclaim_answer: AtomicU32,
-    /// 1 while the program has no quiesce hooks: then nothing runs that a quiesce would wait for,
-    /// and a guest that is to be moved need not be asked. Written by the guest.
+    /// 1 while the program has no quiesce hooks: then a quiesce would wait for nothing, and a guest
+    /// that is to be moved need not be asked. Written by the guest.
     pub no_quiesce_hooks: AtomicU32,
     /// Padding.
     pub _pad2: AtomicU32,
     /// Address of a routine of the guest's that reads a byte of each page of up to five runs, and
     /// rings an empty doorbell: addresses in `rdi`, `r8`, `r10`, `r12`, `r14`, counts of pages in
-    /// `rsi`, `r9`, `r11`, `r13`, `r15`, the port in `dx`, 0 in `eax`. It uses `rbx` beside these,
-    /// and no memory but the pages. 0: there is none. Written by the guest. The VMM has it run at
-    /// CPL 3 in a VM whose guest is about to arrive.
+    /// `rsi`, `r9`, `r11`, `r13`, `r15`, the port in `dx`, 0 in `eax`. It also uses `rbx`, and no
+    /// memory but the pages. 0: there is none. Written by the guest. The VMM runs it at CPL 3 in a
+    /// VM whose guest is about to arrive.
     pub touch_pages: AtomicU64,
 }
 
-/// Who a guest is on the network, for one that was restored or forked as somebody else. Changes
-/// only while the vCPU is stopped; a guest that finds [`sequence`](Self::sequence) changed takes
-/// over what is given, and gives up its connections if its address is another.
+/// A guest's network addresses, for one that was restored or forked with others. Changes only while
+/// the vCPU is stopped; a guest that finds [`sequence`](Self::sequence) changed applies the given
+/// addresses, and closes its connections if its address differs.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct NetAddress {
     /// Counts changes.
     pub sequence: AtomicU32,
-    /// What is given, of [`Self::IP`], [`Self::GATEWAY`], [`Self::DNS`]; the rest stays as it is.
-    /// The Ethernet address is always given.
+    /// Which addresses are given, of [`Self::IP`], [`Self::GATEWAY`], [`Self::DNS`]; the others
+    /// stay unchanged. The Ethernet address is always given.
     pub given: AtomicU32,
     /// Ethernet address of the network device: six bytes, the first in the lowest.
     pub mac: AtomicU64,
@@ -271,7 +271,7 @@ pub struct NetAddress {
     pub prefix: AtomicU32,
     /// Address of the router.
     pub gateway: AtomicU32,
-    /// How many of `dns` there are.
+    /// How many entries of `dns` are filled.
     pub dns_len: AtomicU32,
     /// Addresses of name servers.
     pub dns: [AtomicU32; 4],
@@ -286,7 +286,7 @@ impl NetAddress {
     pub const DNS: u32 = 4;
 }
 
-/// What the guest tells of itself; see [`ControlPage::stats`].
+/// The guest's own statement; see [`ControlPage::stats`].
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct GuestStats {

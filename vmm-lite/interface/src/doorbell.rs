@@ -1,13 +1,13 @@
-//! The doorbell: one `out dx, eax` that says all at once.
+//! The doorbell: one `out dx, eax` that carries all requests at once.
 //!
 //! The guest writes a set of [`Doorbell`] bits to [`PORT`] with a 32-bit `out`. Arguments are in
 //! the control page. The VMM serves the bits in this order and returns to the guest when all are
 //! served: [`CONSOLE`](Doorbell::CONSOLE), [`NET`](Doorbell::NET), [`WAIT`](Doorbell::WAIT),
-//! [`QUIESCED`](Doorbell::QUIESCED), [`RECLAIMED`](Doorbell::GAVE_UP), [`FAULT`](Doorbell::FAULT),
-//! [`EXIT`](Doorbell::EXIT). Only the first, while nobody takes what is printed, the third and the
-//! fourth may block.
+//! [`QUIESCED`](Doorbell::QUIESCED), [`RECLAIMED`](Doorbell::RECLAIMED),
+//! [`FAULT`](Doorbell::FAULT), [`EXIT`](Doorbell::EXIT). Only the first, while its output is not
+//! read, the third and the fourth may block.
 
-/// The I/O port of the doorbell. The guest's TSS permission bitmap opens it to CPL 3.
+/// The I/O port of the doorbell. The guest's TSS permission bitmap allows it at CPL 3.
 pub const PORT: u16 = 0x5d0;
 
 /// A set of requests, as written to [`PORT`].
@@ -15,7 +15,7 @@ pub const PORT: u16 = 0x5d0;
 pub struct Doorbell(pub u32);
 
 impl Doorbell {
-    /// Print what is in the console output ring.
+    /// Print the content of the console output ring.
     pub const CONSOLE: Self = Self(1 << 0);
     /// Serve the virtio-net queues both ways: send what is queued, fill receive buffers with what
     /// has arrived.
@@ -29,14 +29,14 @@ impl Doorbell {
     /// [`quiesce_answer`](crate::control::ControlPage::quiesce_answer). Returns after the resume,
     /// maybe on another host.
     pub const QUIESCED: Self = Self(1 << 3);
-    /// The program ended; [`exit_code`](crate::control::ControlPage::exit_code) holds its code.
-    /// Does not return.
+    /// The program ended; [`exit_code`](crate::control::ControlPage::exit_code) is its code. Does
+    /// not return.
     pub const EXIT: Self = Self(1 << 4);
-    /// The guest failed; the [`FaultReport`](crate::control::FaultReport) in the control page says
-    /// how. Does not return.
+    /// The guest failed; the [`FaultReport`](crate::control::FaultReport) in the control page
+    /// describes how. Does not return.
     pub const FAULT: Self = Self(1 << 5);
-    /// The guest has given up memory and answers
-    /// [`reclaim_request`](crate::control::ControlPage::give_up_request).
+    /// The guest has returned memory and answers
+    /// [`reclaim_request`](crate::control::ControlPage::reclaim_request).
     pub const RECLAIMED: Self = Self(1 << 6);
 
     /// All bits that have a meaning. The VMM ends a guest that writes another.

@@ -1,12 +1,12 @@
 //! Guest-physical addresses under vmm-lite. Under QEMU only [`IMAGE_BASE`] holds.
 //!
-//! RAM is one range from 0. Below [`IMAGE_BASE`] lie only things the VMM puts there before boot.
+//! RAM is one range from 0. Only the VMM's own structures are below [`IMAGE_BASE`], from before
+//! boot.
 
 /// Size of a page, in bytes.
 pub const PAGE_SIZE: u64 = 4096;
 
-/// `hvm_start_info` of the PVH boot protocol, and behind it its module list and memory map. One
-/// page.
+/// `hvm_start_info` of the PVH boot protocol, followed by its module list and memory map. One page.
 pub const START_INFO: u64 = 0x1000;
 
 /// The command line (boot parameters), NUL-terminated, up to [`CMDLINE_MAX`] bytes with the NUL.

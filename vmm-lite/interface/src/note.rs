@@ -1,4 +1,4 @@
-//! The ELF note by which an image says which interface it was built for.
+//! The ELF note that states the interface version of an image.
 //!
 //! Section `.note.vmm_lite`, owner [`OWNER`], type [`TYPE`], descriptor [`ImageNote`] (little
 //! endian).

@@ -7,16 +7,15 @@
 //! name=kv ip=10.0.0.2/24 gateway=10.0.0.1 dns=10.0.0.1 env:RUST_LOG=info -- --port 6379
 //! ```
 //! Known settings: `name`, `ip` (CIDR), `gateway`, `dns` (may repeat), `env:KEY=VALUE` (may
-//! repeat), `mtu`, `quiesce=uart` (QEMU: answer quiesce requests on the second serial port). A
-//! setting that is not known is for the kernel to ignore. The MAC address is the network device's
-//! own.
+//! repeat), `mtu`, `quiesce=uart` (QEMU: answer quiesce requests on the second serial port). The
+//! kernel ignores unknown settings. The MAC address is the network device's own.
 
 use core::fmt::{self, Write};
 
 /// Writes `bytes` as one word.
 ///
 /// # Errors
-/// Only what `out` fails with.
+/// Only the error of `out`.
 pub fn encode_word(bytes: &[u8], out: &mut impl Write) -> fmt::Result {
     for &b in bytes {
         if b.is_ascii_graphic() && b != b'%' {
@@ -28,8 +27,8 @@ pub fn encode_word(bytes: &[u8], out: &mut impl Write) -> fmt::Result {
     Ok(())
 }
 
-/// Undoes [`encode_word`]: the bytes of a word. A `%` that two hexadecimal digits do not follow
-/// stands for itself.
+/// Decodes the output of [`encode_word`]: the bytes of a word. A `%` without two hexadecimal digits
+/// after it is kept.
 pub fn decode_word(word: &str) -> impl Iterator<Item = u8> + '_ {
     let bytes = word.as_bytes();
     let mut i = 0;
@@ -50,9 +49,9 @@ pub fn decode_word(word: &str) -> impl Iterator<Item = u8> + '_ {
 pub enum Param<'a> {
     /// `key=value`, before `--`; the value is empty when there is no `=`.
     Setting {
-        /// What is before the first `=`.
+        /// The part before the first `=`.
         key: &'a str,
-        /// What is after it.
+        /// The part after it.
         value: &'a str,
     },
     /// A word after `--`.
@@ -64,7 +63,7 @@ pub fn parse(cmdline: &str) -> impl Iterator<Item = Param<'_>> {
     let mut in_arguments = false;
     cmdline.split(' ').filter(|w| !w.is_empty()).filter_map(move |word| {
         if in_arguments {
-            // An empty argument is written `%`-less as nothing, so it travels as "%00"; see
+            // An empty argument would be encoded as an empty word, so it is sent as "%00"; see
             // `encode_argument`.
             Some(Param::Argument(if word == EMPTY { "" } else { word }))
         } else if word == "--" {
@@ -77,13 +76,13 @@ pub fn parse(cmdline: &str) -> impl Iterator<Item = Param<'_>> {
     })
 }
 
-/// How an empty argument is written: a NUL, which no argument can hold.
+/// The encoding of an empty argument: a NUL, which no argument can contain.
 const EMPTY: &str = "%00";
 
 /// Writes one argument, which may be empty.
 ///
 /// # Errors
-/// Only what `out` fails with.
+/// Only the error of `out`.
 pub fn encode_argument(bytes: &[u8], out: &mut impl Write) -> fmt::Result {
     if bytes.is_empty() { out.write_str(EMPTY) } else { encode_word(bytes, out) }
 }

@@ -1,11 +1,11 @@
-//! Where the same image finds the world under QEMU (`-M microvm`): fixed ports, and the lines by
-//! which it is quiesced.
+//! The devices of the same image under QEMU (`-M microvm`): fixed ports, and the lines that quiesce
+//! the guest.
 //!
 //! # Exit
 //! The guest writes its exit code as one byte to [`EXIT_CODE_PORT`] (`isa-debugcon`), then any byte
 //! to [`EXIT_PORT`] (`isa-debug-exit`), which ends QEMU. The second alone would lose the code's
 //! upper bit, and could not tell a code of 0 from a failure of QEMU's own. Where a device is
-//! missing, the write goes nowhere: halt after it.
+//! missing, the write has no effect: halt after it.
 //!
 //! # Quiesce
 //! With the boot parameter `quiesce=uart` the guest listens on the second serial port,
@@ -19,9 +19,9 @@
 //! resume N REASON    →                         REASON: the number of a [`ResumeReason`](crate::control::ResumeReason)
 //!                    ←         resumed N       hooks have been told; it runs
 //! ```
-//! N is decimal and fits `u32`; the host counts it up. Lines end with `\n`. A line that is none of
-//! these is ignored. A guest that is asked to quiesce while it is quiescent answers the new number
-//! and stays so.
+//! N is decimal and fits `u32`; the host counts it up. Lines end with `\n`. Any other line is
+//! ignored. A guest that is asked to quiesce while it is quiescent answers the new number and stays
+//! quiescent.
 
 use crate::control::ResumeReason;
 use core::fmt;
@@ -30,12 +30,12 @@ use core::fmt;
 pub const CONSOLE_UART: u16 = 0x3f8;
 /// Second serial port (16550), IRQ 3: quiesce requests.
 pub const QUIESCE_UART: u16 = 0x2f8;
-/// `isa-debugcon`: takes the exit code, one byte.
+/// `isa-debugcon`: receives the exit code, one byte.
 pub const EXIT_CODE_PORT: u16 = 0xe9;
 /// `isa-debug-exit`: a byte written here ends QEMU.
 pub const EXIT_PORT: u16 = 0xf4;
 
-/// What the host says on [`QUIESCE_UART`].
+/// Requests of the host on [`QUIESCE_UART`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Request {
     /// `quiesce N`.
@@ -45,7 +45,7 @@ pub enum Request {
 }
 
 impl Request {
-    /// What a line says, without its end; `None` if it is no request.
+    /// Parses a line without its end; `None` if it is not a request.
     #[must_use]
     pub fn parse(line: &[u8]) -> Option<Self> {
         let mut words = str::from_utf8(line).ok()?.split(' ');
@@ -69,7 +69,7 @@ impl fmt::Display for Request {
     }
 }
 
-/// What the guest says there.
+/// Answers of the guest there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer {
     /// `quiesced N`.
@@ -91,12 +91,12 @@ impl fmt::Display for Answer {
 /// Longest line that can be a request, without its end.
 const LINE_MAX: usize = 32;
 
-/// Puts requests together from the bytes of the port. What is no request, or too long for one, is
-/// dropped with its line.
+/// Builds requests from the bytes of the port. A line that is not a request, or is too long for
+/// one, is dropped.
 #[derive(Debug)]
 pub struct Line {
     bytes: [u8; LINE_MAX],
-    /// Beyond [`LINE_MAX`] while a line that is too long has not ended.
+    /// Above [`LINE_MAX`] while a line that is too long has not ended.
     length: usize,
 }
 
@@ -107,7 +107,7 @@ impl Line {
         Self { bytes: [0; LINE_MAX], length: 0 }
     }
 
-    /// Takes one byte; the request, if that byte ended one.
+    /// Adds one byte; returns the request that it completes, if any.
     pub fn push(&mut self, byte: u8) -> Option<Request> {
         if byte == b'\n' {
             let length = core::mem::take(&mut self.length);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_dropped_with_its_line() {
+    fn invalid_lines_are_dropped() {
         for junk in [
             "",
             "quiesce",
