@@ -1,4 +1,4 @@
-//! The verbs' side of the control socket.
+//! The client's side of the control socket.
 
 use super::{Error, RuntimeDir, TIMEOUT, descriptors, dir, silence};
 use serde_json::{Value, json};
@@ -11,15 +11,15 @@ use std::{
 /// Longest answer line that is read.
 const ANSWER_MAX: u64 = 4 << 20;
 
-/// How often a VM with too many clients is asked again, and how much longer the wait gets each
+/// How often a client retries a VM with too many clients, and how much longer the wait gets each
 /// time.
 const TRIES: u32 = 20;
 const RETRY: Duration = Duration::from_millis(10);
 
-/// How long the process of a VM that has ended may take to be gone, on a host that is very busy.
+/// How long the process of a VM that has ended may take to exit, on a very busy host.
 const GONE: Duration = Duration::from_secs(60);
 
-/// Passes on what a VM says that it waits for.
+/// Reports what a VM waits for.
 fn tell(waits: fn(&str), progress: &Value) {
     if let Some(what) = progress["waiting_for"].as_str() {
         waits(what);
@@ -31,7 +31,7 @@ fn tell(waits: fn(&str), progress: &Value) {
 pub struct Client {
     name: String,
     lines: BufReader<UnixStream>,
-    /// Is told what is waited for, where that takes longer than it should.
+    /// Called with what the VM waits for, if that takes too long.
     waits: fn(&str),
 }
 
@@ -39,7 +39,7 @@ impl Client {
     /// Connects to the VM `name` of this user.
     ///
     /// # Errors
-    /// [`Error::NoVm`], and what the host says.
+    /// [`Error::NoVm`], and the host's errors.
     pub fn connect(name: &str) -> Result<Self, Error> {
         dir::check_name(name)?;
         Self::connect_in(&RuntimeDir::open()?, name)
@@ -69,16 +69,16 @@ impl Client {
         self.lines.get_ref()
     }
 
-    /// Has `waits` told in words what is waited for, whenever that takes longer than it should.
+    /// Makes `waits` get what the VM waits for, in words, whenever that takes too long.
     #[must_use]
     pub fn telling(self, waits: fn(&str)) -> Self {
         Self { waits, ..self }
     }
 
-    /// Answers that take longer than this are errors; by default they may take any time.
+    /// Sets the timeout for answers; by default they may take any time.
     ///
     /// # Errors
-    /// What the host says.
+    /// The host's error.
     pub fn set_timeout(&self, timeout: Duration) -> Result<(), Error> {
         self.stream().set_read_timeout(Some(timeout)).map_err(self.failed("set up"))
     }
@@ -88,18 +88,18 @@ impl Client {
         move |source| Error::Socket { doing, name, source }
     }
 
-    /// Sends a verb without arguments and returns its answer. What it waits for, if that takes
-    /// longer than it should, is said on standard error.
+    /// Sends a verb without arguments and returns its answer. What the VM waits for, if that takes
+    /// too long, is printed on standard error.
     ///
     /// # Errors
-    /// [`Error::Refused`] with the VM's own words, and what the connection says.
+    /// [`Error::Refused`] with the VM's own text, and the connection's errors.
     pub fn call(&mut self, verb: &str) -> Result<Value, Error> {
         let waits = self.waits;
         self.request(&json!({ "verb": verb }), |progress| tell(waits, &progress))
     }
 
-    /// Stops the VM and returns its answer when its process is gone. One that ends before it has
-    /// answered has done what it was asked to. With `force` also where another host may need what
+    /// Stops the VM and returns its answer when its process has exited. A VM that ends before it
+    /// has answered has fulfilled the request. With `force` also where another host may need what
     /// only this process has.
     ///
     /// # Errors
@@ -115,11 +115,11 @@ impl Client {
         Ok(answer)
     }
 
-    /// Waits until the VM's process, which is about to end, is gone: its name and its TAP device
+    /// Waits until the VM's process, which is about to end, has exited: its name and its TAP device
     /// are free then.
     ///
     /// # Errors
-    /// [`Error::Lingers`] if it is still there after a minute; what the connection says.
+    /// [`Error::Lingers`] if it still exists after a minute; the connection's errors.
     pub fn wait_gone(&mut self) -> Result<(), Error> {
         self.wait_gone_for(GONE)
     }
@@ -127,7 +127,7 @@ impl Client {
     fn wait_gone_for(&mut self, time: Duration) -> Result<(), Error> {
         use std::io::Read;
         self.set_timeout(time)?;
-        // What it says in its last moments is not asked for.
+        // Further output of the ending VM is ignored.
         let read = io::copy(&mut self.lines.by_ref().take(ANSWER_MAX), &mut io::sink());
         match read {
             Ok(_) => Ok(()),
@@ -141,7 +141,7 @@ impl Client {
         }
     }
 
-    /// Sends a request and returns its answer; `progress` gets what comes before.
+    /// Sends a request and returns its answer; `progress` gets the lines before it.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -153,7 +153,7 @@ impl Client {
         self.request_with(request, &[], progress)
     }
 
-    /// Like [`request`](Self::request), handing over open files.
+    /// Like [`request`](Self::request), passing open files along.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -168,7 +168,7 @@ impl Client {
             let sent = self.send_line(request, files);
             let first = match sent {
                 Ok(()) => self.line()?,
-                // What closed the connection may have said why.
+                // The VM may have sent the reason before it closed the connection.
                 Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
                     self.line().map_err(|_| self.failed("write to")(e))?
                 }
@@ -177,23 +177,24 @@ impl Client {
             if first["retry"] != true || tries == TRIES {
                 return self.answer_from(Some(first), &mut progress);
             }
-            // The VM had too many clients, and has done nothing yet for this one.
+            // The VM had too many clients, and has not acted on this request.
             std::thread::sleep(tries * RETRY);
             tries += 1;
             self.connect_again()?;
         }
     }
 
-    /// Sends a request with open files, whose answer is yet to be read. For a connection that has
-    /// been answered before: the VM has room for it.
+    /// Sends a request with open files and leaves its answer to be read. For a connection that was
+    /// answered before: the VM has admitted it.
     ///
     /// # Errors
-    /// What the connection says.
+    /// The connection's error.
     pub fn send(&mut self, request: &Value, files: &[BorrowedFd<'_>]) -> Result<(), Error> {
         self.send_line(request, files).map_err(self.failed("write to"))
     }
 
-    /// Reads the answer to what was [sent](Self::send); `progress` gets what comes before.
+    /// Reads the answer to the request that was [sent](Self::send); `progress` gets the lines
+    /// before it.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -251,7 +252,7 @@ impl Client {
         let mut line = Vec::new();
         let read = self.lines.by_ref().take(ANSWER_MAX).read_until(b'\n', &mut line);
         read.map_err(self.failed("read from"))?;
-        // A line that is not whole is none: what sent it ended meanwhile.
+        // An incomplete line does not count: its sender ended meanwhile.
         if !line.ends_with(b"\n") && (line.len() as u64) < ANSWER_MAX {
             return Err(Error::Closed(self.name.clone()));
         }
@@ -262,7 +263,7 @@ impl Client {
         Error::Protocol { name: self.name.clone(), what }
     }
 
-    /// Gives the connection over to what follows a raw answer: what was read ahead of it, and the
+    /// Releases the connection for the data after a raw answer: what was read ahead, and the
     /// stream.
     #[must_use]
     pub fn into_raw(self) -> (Vec<u8>, UnixStream) {
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_does_not_end_is_named_as_that() {
+    fn a_process_that_does_not_end_is_reported() {
         let (mut client, vm) = pair();
         let lingers = client.wait_gone_for(Duration::from_millis(10)).unwrap_err();
         assert!(matches!(lingers, Error::Lingers { .. }), "{lingers:?}");

@@ -1,7 +1,7 @@
-//! Descriptors that travel with requests.
+//! Descriptors that are sent with requests.
 //!
-//! Who asks a VM to write a snapshot hands it the open file: the VM needs to be able to open none,
-//! and writes with nobody's rights but the asker's.
+//! A client that asks a VM to write a snapshot passes it the open file: the VM need not be able to
+//! open any, and writes only with the client's privileges.
 
 use std::{
     collections::VecDeque,
@@ -15,10 +15,10 @@ use std::{
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
-/// Most that a request may bring.
+/// Limit for descriptors in a request.
 pub const MOST: usize = 4;
 
-/// Reads a stream, and keeps the descriptors that come with the bytes.
+/// Reads a stream, and keeps the descriptors that arrive with the bytes.
 #[derive(Debug)]
 pub struct Incoming {
     stream: UnixStream,
@@ -32,7 +32,7 @@ impl Incoming {
         Self { stream, came: VecDeque::new() }
     }
 
-    /// What has come since the last call, as files.
+    /// The descriptors that arrived since the last call, as files.
     pub fn take_files(&mut self) -> Vec<File> {
         self.came.drain(..).map(File::from).collect()
     }
@@ -44,12 +44,12 @@ impl Read for Incoming {
         let mut iov = [IoSliceMut::new(to)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
         let message = recvmsg::<()>(self.stream.as_raw_fd(), &mut iov, Some(&mut room), flags)?;
-        // More than there is room for have been closed by the kernel.
+        // The kernel has closed descriptors beyond the limit.
         for control in message.cmsgs().into_iter().flatten() {
             if let ControlMessageOwned::ScmRights(fds) = control {
                 for fd in fds {
-                    // SAFETY: the kernel has just made it for this process, and nothing else owns
-                    // it.
+                    // SAFETY: the kernel has just made it for this process, and it has no other
+                    // owner.
                     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
                     if self.came.len() < MOST {
                         self.came.push_back(fd);
@@ -61,10 +61,10 @@ impl Read for Incoming {
     }
 }
 
-/// Sends the beginning of `bytes` with `descriptors`; how much of it.
+/// Sends the beginning of `bytes` with `descriptors`; returns how much of it.
 ///
 /// # Errors
-/// What the socket says.
+/// The socket's error.
 pub(crate) fn send(
     stream: &UnixStream,
     bytes: &[u8],

@@ -1,9 +1,9 @@
 //! The directory of control sockets, and the names in it.
 //!
-//! A VM owns its name as long as it holds the lock on `NAME.lock`, which the kernel gives back
-//! however the process ends. What a dead process left behind is removed by whoever next wants the
-//! name or lists the directory, under the lock of the directory itself, so that nobody removes what
-//! has just been made.
+//! A VM owns its name as long as it holds the lock on `NAME.lock`, which the kernel releases
+//! however the process ends. The next process that needs the name or lists the directory removes
+//! the files of a dead one, under the lock of the directory itself, so that it never removes a file
+//! that was just made.
 
 use super::Error;
 use std::{
@@ -21,7 +21,7 @@ use std::{
 
 const NAME_MAX: usize = 64;
 
-/// Whether `name` can be that of a VM.
+/// Checks that `name` can be a VM's.
 ///
 /// # Errors
 /// [`Error::Name`].
@@ -44,7 +44,7 @@ pub struct RuntimeDir {
 }
 
 impl RuntimeDir {
-    /// The user's: `$XDG_RUNTIME_DIR/vmm-lite`, else `/run/vmm-lite` for root and
+    /// The user's directory: `$XDG_RUNTIME_DIR/vmm-lite`, else `/run/vmm-lite` for root and
     /// `/tmp/vmm-lite-UID` for others.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl RuntimeDir {
         Ok(Self { path })
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -89,7 +89,7 @@ impl RuntimeDir {
         self.file(name, "sock")
     }
 
-    /// Serializes all who make and remove files here.
+    /// A lock that serializes changes to the directory.
     fn lock(&self) -> Result<File, Error> {
         let failed = |source| Error::Directory { path: self.path.clone(), source };
         let file = files::open_lock(&self.path.join(".lock")).map_err(failed)?;
@@ -97,18 +97,18 @@ impl RuntimeDir {
         Ok(file)
     }
 
-    /// Claims `name` for this process, with its socket, on which it listens.
+    /// Claims `name` for this process, with its socket, which listens.
     ///
     /// # Errors
-    /// [`Error::Taken`], [`Error::Name`], and what the host says.
+    /// [`Error::Taken`], [`Error::Name`], and the host's errors.
     pub fn claim(&self, name: &str) -> Result<Claim, Error> {
         let claim = self.reserve(name)?;
         claim.listen()?;
         Ok(claim)
     }
 
-    /// Claims `name` for this process. Clients are refused before [`Claim::listen`], as if there
-    /// were no VM.
+    /// Claims `name` for this process. Clients are refused before [`Claim::listen`], as if the VM
+    /// did not exist.
     ///
     /// # Errors
     /// As [`claim`](Self::claim).
@@ -123,7 +123,7 @@ impl RuntimeDir {
         if !try_lock(&lock).map_err(failed("lock"))? {
             return Err(Error::Taken(name.into()));
         }
-        // The process id is for people who look.
+        // The process id is for the operator.
         note_pid(&lock).map_err(failed("lock"))?;
         let socket = self.socket(name);
         match fs::remove_file(&socket) {
@@ -135,7 +135,7 @@ impl RuntimeDir {
         Ok(Claim { dir: self.clone(), name: name.into(), listener, directory, _lock: lock })
     }
 
-    /// The names of the VMs that run, sorted. What dead ones left behind is removed.
+    /// The names of running VMs, sorted. Files of dead VMs are removed.
     ///
     /// # Errors
     /// [`Error::Directory`].
@@ -150,7 +150,7 @@ impl RuntimeDir {
                 continue;
             }
             let path = self.file(name, "lock");
-            // One that is no lock is no VM, and keeps nobody from the others.
+            // A file that is not a lock is not a VM's, and does not hide the others.
             let lock = match files::open_lock(&path) {
                 Ok(lock) => lock,
                 Err(e) => {
@@ -173,8 +173,8 @@ impl RuntimeDir {
         for extension in ["sock", "lock"] {
             let path = self.file(name, extension);
             match fs::remove_file(&path) {
-                // A process that has become another user leaves its files to whoever next looks
-                // (see `names`).
+                // A process that has changed its user leaves its files to the next process (see
+                // `names`).
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                     tracing::debug!("cannot remove {}: {e}", path.display());
                 }
@@ -187,8 +187,8 @@ impl RuntimeDir {
     }
 }
 
-/// Writes this process's id into a file just opened, over what a dead one may have left, without
-/// making the file empty first: that would take a disk half a millisecond.
+/// Writes this process's id into a file just opened, over the content of a dead process, without
+/// truncating the file first: that would take a disk half a millisecond.
 fn note_pid(mut lock: &File) -> io::Result<()> {
     let line = format!("{}\n", std::process::id());
     lock.write_all(line.as_bytes())?;
@@ -198,7 +198,7 @@ fn note_pid(mut lock: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// A socket at `path` that does not listen yet.
+/// Makes a socket at `path` that does not listen yet.
 fn bind(path: &Path) -> io::Result<UnixListener> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
@@ -207,7 +207,7 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
 }
 
 fn lock(file: &File) -> io::Result<()> {
-    // SAFETY: a descriptor that is open.
+    // SAFETY: an open descriptor.
     while unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) } != 0 {
         let e = io::Error::last_os_error();
         if e.kind() != io::ErrorKind::Interrupted {
@@ -218,13 +218,13 @@ fn lock(file: &File) -> io::Result<()> {
 }
 
 fn unlock(file: &File) {
-    // SAFETY: a descriptor that is open; giving up a lock does not fail.
+    // SAFETY: an open descriptor; releasing a lock does not fail.
     unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) };
 }
 
-/// Whether the lock could be had.
+/// Whether the lock was acquired.
 fn try_lock(file: &File) -> io::Result<bool> {
-    // SAFETY: a descriptor that is open.
+    // SAFETY: an open descriptor.
     if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
         return Ok(true);
     }
@@ -240,8 +240,8 @@ pub struct Claim {
     dir: RuntimeDir,
     name: String,
     listener: UnixListener,
-    /// The lock of the directory, not held: by the time this is dropped the process may open
-    /// nothing any more.
+    /// The lock of the directory, not held: when this is dropped the process may not be able to
+    /// open files any more.
     directory: File,
     _lock: File,
 }
@@ -253,16 +253,16 @@ impl Claim {
         &self.name
     }
 
-    /// Where clients come in.
+    /// The socket that clients connect to.
     #[must_use]
     pub fn listener(&self) -> &UnixListener {
         &self.listener
     }
 
-    /// Listens for clients. Once is enough, and more does no harm.
+    /// Listens for clients. Further calls have no effect.
     ///
     /// # Errors
-    /// What the host says.
+    /// The host's error.
     pub fn listen(&self) -> Result<(), Error> {
         use nix::sys::socket::{Backlog, listen};
         listen(&self.listener, Backlog::MAXCONN).map_err(|e| Error::Socket {
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_belongs_to_one() {
+    fn a_name_belongs_to_one_process() {
         let dir = dir("claim");
         let first = dir.claim("kv").unwrap();
         let error = dir.claim("kv").unwrap_err();
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_dead_left_behind_is_cleared() {
+    fn files_of_dead_processes_are_removed() {
         let dir = dir("stale");
         for name in ["old", "older"] {
             fs::write(dir.file(name, "lock"), "12345678901\n").unwrap();

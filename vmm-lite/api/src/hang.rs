@@ -4,7 +4,7 @@
 use serde_json::Value;
 use std::fs;
 
-/// A thread that stalls, as `stats` tells of it, in words, and where it is in the kernel.
+/// A stalled thread as `stats` reports it, in words, and where it is in the kernel.
 #[must_use]
 pub fn stalled(pid: u64, stalled: &Value) -> String {
     let (name, doing) = (stalled["thread"].as_str(), stalled["doing"].as_str());
@@ -15,7 +15,7 @@ pub fn stalled(pid: u64, stalled: &Value) -> String {
     format!("thread {name} ({tid}), which has not answered for {seconds:.1} s: it {doing}{kernel}")
 }
 
-/// What the kernel has thread `tid` of process `pid` wait for, in words, as far as this user may
+/// What thread `tid` of process `pid` waits for in the kernel, in words, as far as this user may
 /// know. `None` if there is no such thread of that name.
 #[must_use]
 pub fn of(pid: u64, tid: u64, name: &str) -> Option<String> {
@@ -37,7 +37,7 @@ pub fn of(pid: u64, tid: u64, name: &str) -> Option<String> {
     Some(text)
 }
 
-/// What the kernel says of a process: the letter and the word of its state.
+/// A process's state: the kernel's letter and word for it.
 #[must_use]
 pub fn state(pid: u32) -> Option<String> {
     state_in(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_that_sleeps_is_said_to() {
+    fn a_sleeping_thread_is_reported_as_such() {
         let (tell, told) = std::sync::mpsc::channel();
         let (go, gone) = std::sync::mpsc::channel::<()>();
         let sleeps = move || {

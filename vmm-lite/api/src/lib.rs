@@ -1,14 +1,14 @@
-//! The control API: how other processes talk to a running VM.
+//! The control API: how other processes communicate with a running VM.
 //!
-//! One socket a VM, in a directory that only its user may enter; requests and answers are lines of
-//! JSON. See `docs/control-socket.md`.
+//! One socket per VM, in a directory that only its user may access; requests and answers are lines
+//! of JSON. See `docs/control-socket.md`.
 //!
 //! - [`client`]: the side of verbs and other programs
-//! - [`request`]: requests as they come through the socket
+//! - [`request`]: requests as the socket receives them
 //! - [`dir`]: the directory of the sockets, and the names in it
-//! - [`descriptors`]: open files that travel with requests
-//! - [`hang`]: where in the kernel a thread of another process waits; `silence`: what a VM that
-//!   says nothing waits for
+//! - [`descriptors`]: open files that are sent with requests
+//! - [`hang`]: where in the kernel a thread of another process waits; `silence`: what a silent VM
+//!   waits for
 
 pub mod client;
 pub mod descriptors;
@@ -25,26 +25,26 @@ use std::{io, path::PathBuf, time::Duration};
 
 /// Longest request line, in bytes.
 pub const REQUEST_MAX: usize = 64 << 10;
-/// How long the other side may take over one line that it has begun, or over taking one.
+/// The timeout for the rest of a line that the other side has begun, and for accepting one.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a control socket could not be made or talked to.
+/// Why a control socket could not be made or used.
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
-    /// No directory for the sockets.
+    /// The directory for the sockets cannot be used.
     #[error("cannot use {} for control sockets; set XDG_RUNTIME_DIR to a directory of \
         yours", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
-        /// What the host says.
+        /// The host's error.
         source: io::Error,
     },
-    /// A directory that others could put sockets into.
+    /// A directory in which other users could create sockets.
     #[error("{} is not a directory of this user's that nobody else may enter (mode 0700); remove \
         it, or set XDG_RUNTIME_DIR", .0.display())]
     Unsafe(PathBuf),
-    /// A name that does not do for a file.
+    /// A name that cannot be a file's.
     #[error(
         "{0:?} cannot be the name of a VM: letters, digits, '.', '_' and '-', at most 64, not \
          beginning with '.' or '-'"
@@ -59,20 +59,20 @@ pub enum Error {
     /// No VM of that name runs.
     #[error("no VM named {0} runs here; `vmm-lite ps` lists those that do")]
     NoVm(String),
-    /// A socket that fails.
+    /// A socket operation failed.
     #[error("cannot {doing} the control socket of {name}")]
     Socket {
         /// What was tried.
         doing: &'static str,
         /// The VM.
         name: String,
-        /// What the host says.
+        /// The host's error.
         source: io::Error,
     },
-    /// The VM went away in mid-conversation.
+    /// The VM closed the connection without an answer.
     #[error("{0} closed the connection without an answer; it has ended, or runs elsewhere now")]
     Closed(String),
-    /// The VM has ended, and its process has not.
+    /// The VM has ended, but its process still exists.
     #[error(
         "the VM has ended, but the process that ran {name} has not within {} s: its name and its \
          TAP device are not free yet",
@@ -81,13 +81,13 @@ pub enum Error {
     Lingers {
         /// The VM.
         name: String,
-        /// How long it was waited for.
+        /// How long the client waited.
         time: std::time::Duration,
     },
-    /// It said no.
+    /// The VM refused the request.
     #[error("{0}")]
     Refused(String),
-    /// It said something else than what the protocol has.
+    /// The VM's answer violates the protocol.
     #[error("{name} answers in a way this vmm-lite does not understand: {what}")]
     Protocol {
         /// The VM.

@@ -1,4 +1,4 @@
-//! Requests as they come through the socket.
+//! Requests as the socket receives them.
 
 use super::REQUEST_MAX;
 use serde_json::{Map, Value};
@@ -7,20 +7,20 @@ use std::{
     time::Duration,
 };
 
-/// A request: a verb, and what it takes.
+/// A request: a verb and its arguments.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Request(Map<String, Value>);
 
-/// Why a line is no request, for the one who sent it. The connection is closed then.
+/// Why a line is not a request, for its sender. The connection is closed then.
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
-    /// The line was not read.
+    /// No line arrived.
     #[error("the request did not come")]
     Io(#[from] io::Error),
-    /// More than a request may have.
+    /// It exceeds the limit.
     #[error("the request is too long")]
     Long,
-    /// No JSON, or another kind of value.
+    /// It is not JSON, or another kind of value.
     #[error("the request is not an object in JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
@@ -40,35 +40,35 @@ impl Request {
         }
     }
 
-    /// What is to be done; empty if it does not say.
+    /// The verb; empty if there is none.
     #[must_use]
     pub fn verb(&self) -> &str {
         self.text("verb").unwrap_or_default()
     }
 
-    /// A member that is a text.
+    /// A text member.
     #[must_use]
     pub fn text(&self, member: &str) -> Option<&str> {
         self.0.get(member).and_then(Value::as_str)
     }
 
-    /// A member that is true; one that is not there is not.
+    /// Whether a member is true; a missing one is not.
     #[must_use]
     pub fn flag(&self, member: &str) -> bool {
         self.0.get(member).and_then(Value::as_bool).unwrap_or_default()
     }
 
-    /// A member that says how long, in ms; `None` if there is none.
+    /// A duration member, in ms; `None` if it is missing.
     ///
     /// # Errors
-    /// When it is no such number.
+    /// If it is not a number.
     pub fn milliseconds(&self, member: &str) -> Result<Option<Duration>, String> {
         let number = |ms: &Value| ms.as_u64().map(Duration::from_millis);
         let wrong = || format!("{member} is not a number");
         self.0.get(member).map(|ms| number(ms).ok_or_else(wrong)).transpose()
     }
 
-    /// All of it.
+    /// All members.
     #[must_use]
     pub fn members(&self) -> &Map<String, Value> {
         &self.0

@@ -1,7 +1,7 @@
-//! A VM that says nothing while a verb waits for it: what is the matter with it.
+//! Finds out why a VM is silent while a verb waits for it.
 //!
-//! Asked on another connection, so that it does not matter which of its threads hangs, or that the
-//! whole process does not run.
+//! The query uses another connection, so that it does not matter which of the VM's threads hangs,
+//! or that the whole process does not run.
 
 use crate::hang;
 use nix::{
@@ -15,16 +15,16 @@ use std::{
     time::Duration,
 };
 
-/// How long a VM may be silent before it is asked, and again after that.
+/// How long a VM may be silent before it is queried, and again after that.
 const QUIET: Duration = Duration::from_secs(2);
-/// Longest answer that is read.
+/// Limit for the length of an answer.
 const ANSWER_MAX: u64 = 1 << 20;
 
-/// Waits until there is something to be read. If that takes long, `say` is told what is waited for,
-/// whenever that is another: a thread of the VM that hangs, or a process that answers nobody.
+/// Waits until there is something to be read. If that takes long, `say` gets the reason, whenever
+/// that changes: a thread of the VM that hangs, or a process that does not answer.
 pub(crate) fn wait(stream: &UnixStream, say: &mut dyn FnMut(&str)) {
     let mut said = String::new();
-    // What cannot be waited for is read, which tells why.
+    // If waiting fails, reading reports why.
     while matches!(readable(stream), Ok(false)) {
         let Some((which, what)) = matter(stream) else { continue };
         if which != said {
@@ -38,13 +38,13 @@ fn readable(stream: &UnixStream) -> io::Result<bool> {
     let mut entries = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
     let timeout = PollTimeout::try_from(QUIET).unwrap_or(PollTimeout::MAX);
     match poll(&mut entries, timeout) {
-        // Nothing is known then: it is waited for again.
+        // Nothing is known then: wait again.
         Err(nix::errno::Errno::EINTR) => Ok(false),
         ready => Ok(ready? != 0),
     }
 }
 
-/// What is the matter: in short, to tell whether it is the same as before, and in words.
+/// The reason: a short form, to compare with the last one, and one in words.
 fn matter(stream: &UnixStream) -> Option<(String, String)> {
     match stats(stream) {
         Ok(Some(stats)) => {
@@ -54,8 +54,8 @@ fn matter(stream: &UnixStream) -> Option<(String, String)> {
             let words: Vec<_> = stalled.iter().map(|one| hang::stalled(pid, one)).collect();
             Some((format!("{}", first["tid"]), words.join("; and ")))
         }
-        // It has something else to say to that, such as that there are too many clients: it
-        // answers.
+        // It answers with something else, such as that it has too many clients: so it is
+        // responsive.
         Ok(None) => None,
         Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
             let pid = getsockopt(stream, PeerCredentials).ok()?.pid();
@@ -66,12 +66,12 @@ fn matter(stream: &UnixStream) -> Option<(String, String)> {
             );
             Some((state, what))
         }
-        // It has ended, most likely, which whoever waits learns.
+        // Most likely it has ended, which the waiting client notices.
         Err(_) => None,
     }
 }
 
-/// Asks for the VM's figures, on a new connection; `None`: it refuses.
+/// Requests the VM's statistics, on a new connection; `None` if it refuses.
 fn stats(stream: &UnixStream) -> io::Result<Option<Value>> {
     let mut other = UnixStream::connect_addr(&stream.peer_addr()?)?;
     other.set_read_timeout(Some(QUIET))?;
