@@ -1,9 +1,8 @@
-//! Opening paths at which there may be something else than a regular file.
+//! Opens paths at which there may be something other than a regular file.
 //!
-//! A FIFO holds up its opener until the other end comes, a device may do anything when it is
-//! opened, and a rename puts a file in the place of either. Every path that vmm-lite finds by a
-//! pattern, or that a user names for a file, is opened or replaced by way of these functions, which
-//! never wait.
+//! A FIFO blocks its opener until the other end is opened, opening a device may have any effect,
+//! and a rename can put either in the place of a file. Every path that vmm-lite finds by a pattern,
+//! or that a user names for a file, is opened or replaced by these functions, which never block.
 
 use std::{
     fs::{self, File, FileType, OpenOptions},
@@ -15,16 +14,16 @@ use std::{
 /// Opens a regular file for reading. Symbolic links are followed.
 ///
 /// # Errors
-/// What the host says, and [`InvalidInput`](io::ErrorKind::InvalidInput) for anything but a regular
+/// The host's error, and [`InvalidInput`](io::ErrorKind::InvalidInput) for anything but a regular
 /// file.
 pub fn open(path: &Path) -> io::Result<File> {
-    // Before it is opened: opening a device is an action. Afterwards again: it may be another by
-    // then.
+    // Before it is opened: opening a device is an action. And again afterwards: it may be another
+    // file by then.
     must_be_file(fs::metadata(path)?.file_type())?;
     open_with(OpenOptions::new().read(true), 0, path)
 }
 
-/// Opens a regular file for reading that is at `path` itself and not behind a symbolic link.
+/// Opens a regular file for reading, unless `path` is a symbolic link.
 ///
 /// # Errors
 /// As [`open`].
@@ -33,7 +32,7 @@ pub fn open_here(path: &Path) -> io::Result<File> {
     open_with(OpenOptions::new().read(true), libc::O_NOFOLLOW, path)
 }
 
-/// Opens the lock file at `path` itself, and makes it if need be, for this user only.
+/// Opens the lock file at `path`, and creates it if need be, for this user only.
 ///
 /// # Errors
 /// As [`open`].
@@ -43,10 +42,10 @@ pub fn open_lock(path: &Path) -> io::Result<File> {
     open_with(&mut options, libc::O_NOFOLLOW, path)
 }
 
-/// Whether a new file may take the place of what is at `path`: nothing, or a regular file.
+/// Checks that a new file may replace what is at `path`: nothing, or a regular file.
 ///
 /// # Errors
-/// What the host says, and [`InvalidInput`](io::ErrorKind::InvalidInput) for anything else.
+/// The host's error, and [`InvalidInput`](io::ErrorKind::InvalidInput) for anything else.
 pub fn may_replace(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(found) => must_be_file(found.file_type()),
@@ -56,7 +55,7 @@ pub fn may_replace(path: &Path) -> io::Result<()> {
 }
 
 fn open_with(options: &mut OpenOptions, flags: i32, path: &Path) -> io::Result<File> {
-    // O_NONBLOCK means nothing for regular files.
+    // O_NONBLOCK has no effect on regular files.
     let flags = flags | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
     let file = options.custom_flags(flags).open(path)?;
     must_be_file(file.metadata()?.file_type())?;
