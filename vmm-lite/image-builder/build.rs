@@ -1,7 +1,7 @@
 //! Compiles the kernel into one object that exports `sys_*` and the entry and nothing else. The
-//! program carries it, and `vmm-lite build` links it into images (see `src/`).
+//! program contains it, and `vmm-lite build` links it into images (see `src/`).
 //!
-//! `VMM_LITE_KERNEL` names a ready object to carry instead, for a build without a toolchain for the
+//! `VMM_LITE_KERNEL` names a ready object to use instead, for a build without a toolchain for the
 //! guest.
 
 #[path = "src/sysroot.rs"]
@@ -23,12 +23,13 @@ use std::{
 use sysroot::{CODEGEN, Library, TARGET};
 use toolchain::Toolchain;
 
-/// What the image sees of the kernel: the ABI, and where it starts.
+/// The symbols that the image uses: the ABI, and the entry.
 const EXPORTED: [&str; 2] = ["sys_*", "_start"];
 
 fn main() {
     if let Err(error) = make() {
-        // One `cargo::error` a line; that fails the build, and without a backtrace of this program.
+        // One `cargo::error` for each line; they fail the build without a backtrace of this
+        // program.
         for line in causes(&*error).lines() {
             println!("cargo::error={line}");
         }
@@ -67,7 +68,7 @@ fn make() -> Result<(), Box<dyn Error>> {
     prelink(&archive, &object)
 }
 
-/// One for all profiles of this package, next to their directories in the target directory, so that
+/// The directory for all profiles of this package, next to theirs in the target directory, so that
 /// the kernel is compiled once.
 fn work_directory(out: &Path) -> PathBuf {
     // OUT_DIR is …/PROFILE/build/PACKAGE-HASH/out.
@@ -108,7 +109,7 @@ fn compile(
 }
 
 /// Joins the members of the archive that the exported functions need, and hides all other names, so
-/// that the kernel's own `core` does not meet the program's.
+/// that the kernel's own `core` does not clash with the program's.
 fn prelink(archive: &Path, object: &Path) -> Result<(), Box<dyn Error>> {
     let mut ld = Command::new("ld");
     ld.args(["-r", "-o"]).arg(object);
@@ -117,7 +118,7 @@ fn prelink(archive: &Path, object: &Path) -> Result<(), Box<dyn Error>> {
     }
     run(ld.arg(archive), "the kernel cannot be linked")?;
     let mut objcopy = Command::new("objcopy");
-    // The bitcode of compiler-builtins is of no use after this.
+    // The bitcode of compiler-builtins has no use after this.
     objcopy.args(["--wildcard", "--remove-section=.llvmbc", "--remove-section=.llvmcmd"]);
     for name in EXPORTED {
         objcopy.arg(format!("--keep-global-symbol={name}"));
@@ -125,12 +126,12 @@ fn prelink(archive: &Path, object: &Path) -> Result<(), Box<dyn Error>> {
     run(objcopy.arg(object), "the kernel's names cannot be hidden")
 }
 
-/// The functions of the archive that images see.
+/// The archive's functions that images use.
 fn exported(archive: &Path) -> Result<BTreeSet<String>, Box<dyn Error>> {
     let data = fs::read(archive).map_err(|e| format!("cannot read {}: {e}", archive.display()))?;
     let mut names = BTreeSet::new();
     for member in ArchiveFile::parse(&*data)?.members() {
-        // Members that are no objects hold no functions.
+        // Members that are not objects contain no functions.
         let Ok(file) = object::File::parse(member?.data(&*data)?) else { continue };
         let defined = file.symbols().filter(|s| s.is_global() && s.is_definition());
         let names_of = defined.filter_map(|s| s.name().ok().map(str::to_owned));
@@ -142,7 +143,7 @@ fn exported(archive: &Path) -> Result<BTreeSet<String>, Box<dyn Error>> {
     Err("the kernel has no _start".into())
 }
 
-/// Runs a tool; what it says is shown when it fails.
+/// Runs a tool; prints its output if it fails.
 fn run(command: &mut Command, failed: &str) -> Result<(), Box<dyn Error>> {
     let tool = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|e| {

@@ -1,4 +1,4 @@
-//! What every image has to be, looked at after the link.
+//! Checks an image after the link.
 
 use super::{Accepts, Error};
 use object::{Object, ObjectSymbol, ReadCache};
@@ -7,7 +7,7 @@ use std::{fs::File, path::Path};
 /// Checks the file: the VMM accepts it, and nothing is left undefined.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The file's error.
 pub fn check(path: &Path, accepts: &Accepts<'_>) -> Result<(), Error> {
     accepts(path).map_err(Error::Image)?;
     let file = File::open(path).map_err(|source| Error::File {
@@ -22,7 +22,7 @@ pub fn check(path: &Path, accepts: &Accepts<'_>) -> Result<(), Error> {
             .filter(|s| s.is_undefined() && !s.is_weak())
             .filter_map(|s| s.name().ok().filter(|n| !n.is_empty()).map(str::to_owned))
             .collect::<Vec<_>>(),
-        // The headers are good, so this is a symbol table that a profile has stripped.
+        // The headers are valid, so a profile has stripped the symbol table.
         Err(_) => Vec::new(),
     };
     if symbols.is_empty() {

@@ -14,7 +14,7 @@ use std::{
 };
 use vmm_lite_interface::layout::IMAGE_BASE;
 
-/// What a program is linked with.
+/// The inputs of a program's build.
 #[derive(Debug)]
 pub struct Parts<'a> {
     /// Compiler and cargo.
@@ -23,7 +23,7 @@ pub struct Parts<'a> {
     pub sysroot: &'a Path,
     /// The kernel.
     pub kernel: &'a Path,
-    /// Where cargo keeps what it compiles.
+    /// Cargo's target directory.
     pub target_directory: &'a Path,
 }
 
@@ -40,7 +40,7 @@ pub struct Linked {
 /// error.
 ///
 /// # Errors
-/// [`Error::Compile`] with cargo's exit code when the program is at fault.
+/// [`Error::Compile`] with cargo's exit code if the program does not compile.
 pub fn compile(request: &Request, program: &Program, parts: &Parts<'_>) -> Result<Linked, Error> {
     let mut cargo = parts.toolchain.cargo();
     cargo
@@ -57,8 +57,8 @@ pub fn compile(request: &Request, program: &Program, parts: &Parts<'_>) -> Resul
     // Flags of the final link only: what is compiled before it does not depend on the kernel.
     cargo.arg("--").args(link_flags(parts.kernel));
 
-    // With `--target`, these do not reach build scripts and procedural macros. They take the place
-    // of flags that the user's configuration has for programs of the host.
+    // With `--target`, these do not apply to build scripts and procedural macros. They replace
+    // flags that the user's configuration sets for programs of the host.
     cargo.env("CARGO_ENCODED_RUSTFLAGS", guest_flags(parts.sysroot));
 
     let start = |source| Error::Start { cargo: parts.toolchain.cargo.clone(), source };
@@ -81,7 +81,7 @@ pub fn compile(request: &Request, program: &Program, parts: &Parts<'_>) -> Resul
     linked.ok_or_else(|| Error::NoArtifact(program.bin.clone()))
 }
 
-/// What all code of the guest is compiled with, as `CARGO_ENCODED_RUSTFLAGS` takes it.
+/// The flags for all code of the guest, in the form of `CARGO_ENCODED_RUSTFLAGS`.
 #[must_use]
 pub fn guest_flags(sysroot: &Path) -> String {
     let sysroot = format!("--sysroot={}", sysroot.display());
@@ -96,7 +96,7 @@ fn link_flags(kernel: &Path) -> Vec<String> {
         "-znorelro",
         "-zmax-page-size=4096",
         "--build-id=none",
-        // Without it, a program linked without the kernel would be an empty success.
+        // Without it, linking a program without the kernel would give an empty image and no error.
         "--require-defined=_start",
         // std's entry, which only the kernel calls.
         "--undefined=runtime_entry",

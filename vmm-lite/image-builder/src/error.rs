@@ -3,44 +3,44 @@
 use super::{sysroot, toolchain};
 use std::{io, path::PathBuf};
 
-/// What went wrong, with what to do about it.
+/// Why it failed, and how to fix it.
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
-    /// The path leads to no manifest.
+    /// There is no manifest at the path.
     #[error("{} is not a Rust crate: there is no Cargo.toml", .0.display())]
     NotACrate(PathBuf),
     /// Cargo cannot read the manifest.
     #[error("{0}")]
     Manifest(String),
-    /// Cargo could not be asked.
+    /// Cargo could not read the metadata.
     #[error("cannot read the manifest with cargo metadata")]
     Metadata(#[source] Box<cargo_metadata::Error>),
-    /// A package of another name.
+    /// The workspace has no package of this name.
     #[error("there is no package {name} in this workspace; it has {}", there.join(", "))]
     NoSuchPackage {
-        /// The name asked for.
+        /// The requested name.
         name: String,
-        /// Those that are there.
+        /// The existing ones.
         there: Vec<String>,
     },
-    /// Several packages could be meant.
+    /// Several packages are possible.
     #[error("this workspace has several packages with a program; choose with -p: {}", .0.join(", \
         "))]
     WhichPackage(Vec<String>),
     /// A library.
     #[error("{0} has no program (no src/main.rs, no [[bin]]): an image is made of a program")]
     NoProgram(String),
-    /// A program of another name.
+    /// The package has no program of this name.
     #[error("{package} has no program {name}; it has {}", there.join(", "))]
     NoSuchBin {
-        /// The name asked for.
+        /// The requested name.
         name: String,
         /// The package.
         package: String,
-        /// Those that are there.
+        /// The existing ones.
         there: Vec<String>,
     },
-    /// Several programs could be meant.
+    /// Several programs are possible.
     #[error("{package} has several programs; choose with --bin: {}", there.join(", "))]
     WhichBin {
         /// The package.
@@ -52,15 +52,15 @@ pub enum Error {
     #[error("{} is one file, and {count} images are to be made: name a directory with \
         -o", path.display())]
     OneOutput {
-        /// What `-o` says.
+        /// The argument of `-o`.
         path: PathBuf,
-        /// How many.
+        /// The number of images.
         count: usize,
     },
-    /// No toolchain.
+    /// There is no toolchain.
     #[error(transparent)]
     Toolchain(#[from] toolchain::Error),
-    /// No standard library.
+    /// There is no standard library.
     #[error(transparent)]
     Sysroot(#[from] sysroot::Error),
     /// A tool that is not installed.
@@ -76,25 +76,25 @@ pub enum Error {
         "no place for the compiled standard library: set VMM_LITE_CACHE, XDG_CACHE_HOME or HOME"
     )]
     NoCache,
-    /// A file or directory.
+    /// A file operation failed.
     #[error("cannot {what} {}", path.display())]
     File {
-        /// What was to be done.
+        /// What was tried.
         what: &'static str,
-        /// To what.
+        /// The path.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         source: io::Error,
     },
     /// Cargo could not be started.
     #[error("cannot start {}", cargo.display())]
     Start {
-        /// Which.
+        /// Its path.
         cargo: PathBuf,
-        /// Why not.
+        /// The reason.
         source: io::Error,
     },
-    /// The program does not compile; cargo has said why.
+    /// The program does not compile; cargo has printed why.
     #[error("{program} does not compile; see above")]
     Compile {
         /// The program.
@@ -102,13 +102,13 @@ pub enum Error {
         /// Cargo's exit code.
         code: u8,
     },
-    /// Cargo succeeded, and named no file.
+    /// Cargo succeeded, but named no file.
     #[error("cargo built {0}, and did not say where")]
     NoArtifact(String),
-    /// What was linked is no image.
+    /// The linked file is not an image.
     #[error("what was linked is no usable image")]
     Image(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Something that the kernel does not have.
+    /// The program uses symbols that the kernel does not have.
     #[error("{} needs what the kernel does not have: {}", path.display(), symbols.join(", "))]
     Undefined {
         /// The image.

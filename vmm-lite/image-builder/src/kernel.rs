@@ -1,5 +1,5 @@
-//! The kernel that goes into every image: one object, compiled when this program was and carried in
-//! it.
+//! The kernel that is linked into every image: one object, compiled with this program and contained
+//! in it.
 
 use super::Error;
 use std::{
@@ -12,11 +12,11 @@ use std::{
 /// Made by the build script.
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernel.o"));
 
-/// Puts the object into `cache` and returns its path. Its name holds a hash of its content, so a
-/// program is linked anew when the kernel changes, and only then.
+/// Writes the object into `cache` and returns its path. Its name contains a hash of its content, so
+/// a program is linked again when the kernel changes, and only then.
 ///
 /// # Errors
-/// When it cannot be written.
+/// If it cannot be written.
 pub fn unpack(cache: &Path) -> Result<PathBuf, Error> {
     let mut hasher = DefaultHasher::new();
     OBJECT.hash(&mut hasher);
@@ -29,7 +29,7 @@ pub fn unpack(cache: &Path) -> Result<PathBuf, Error> {
         move |source| Error::File { what, path, source }
     };
     fs::create_dir_all(cache).map_err(file("make", cache))?;
-    // Under another name first: who finds it under its own finds it whole.
+    // Under a temporary name first, so that the file is complete when it appears under its own.
     let mut partial = tempfile::NamedTempFile::new_in(cache).map_err(file("write in", cache))?;
     partial.write_all(OBJECT).map_err(file("write in", cache))?;
     partial.persist(&path).map_err(|e| file("write", &path)(e.error))?;

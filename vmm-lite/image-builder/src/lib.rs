@@ -1,13 +1,13 @@
-//! Making images: a Rust crate, the standard library and the kernel in one file.
+//! Makes images: a Rust crate, the standard library and the kernel in one file.
 //!
-//! The crate is compiled as it is, for the stock target `x86_64-unknown-hermit`, by its own cargo
+//! The crate is compiled unchanged, for the stock target `x86_64-unknown-hermit`, by its own cargo
 //! with its own lock file:
 //!
-//! 1. [`toolchain`]: a compiler that has the source of the standard library
-//! 2. [`select`]: which program is meant
+//! 1. [`toolchain`]: a compiler with the source of the standard library
+//! 2. [`select`]: selects the program
 //! 3. [`sysroot`]: the standard library for the target, compiled once for each compiler and kept in
 //!    the user's cache
-//! 4. [`kernel`]: the kernel object that this program carries
+//! 4. [`kernel`]: the kernel object that this program contains
 //! 5. [`compile`]: cargo compiles the program and links it with the kernel
 //! 6. [`check`]: the result is an image that the VMM accepts
 
@@ -41,16 +41,16 @@ pub struct Request {
     pub packages: Vec<String>,
     /// Which program of the package; `None`: its only one.
     pub bin: Option<String>,
-    /// Features, in lists as cargo takes them.
+    /// Features, as lists in cargo's form.
     pub features: Vec<String>,
-    /// Profile, `release` unless asked for otherwise.
+    /// Profile, `release` by default.
     pub profile: String,
-    /// Options that cargo takes as they are: `--locked`, `--quiet`, `--no-default-features` and the
+    /// Options that are passed to cargo: `--locked`, `--quiet`, `--no-default-features` and the
     /// like.
     pub cargo_options: Vec<String>,
     /// The image, or a directory for it; `None`: `NAME.img` in the current directory.
     pub output: Option<PathBuf>,
-    /// Where cargo keeps what it compiles; `None`: `vmm-lite` in the crate's target directory.
+    /// Cargo's target directory; `None`: `vmm-lite` in the crate's target directory.
     pub target_directory: Option<PathBuf>,
     /// A rustup toolchain's name, or a directory.
     pub toolchain: Option<OsString>,
@@ -73,15 +73,14 @@ pub struct Built {
     pub took: Duration,
 }
 
-/// Whether the VMM takes a file as an image; the error says what is wrong with it.
+/// Checks that the VMM accepts a file as an image; the error says why not.
 pub type Accepts<'a> = dyn Fn(&Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + 'a;
 
-/// Makes the images that `request` asks for, one after the other; each has to be one that the VMM
-/// `accepts`, and is then handed to `done`. `tell` is called with what is about to be done where
-/// that takes long and cargo does not say it.
+/// Makes the images of `request`, one after the other; each must be one that the VMM `accepts`, and
+/// is then passed to `done`. `tell` is called before long steps that cargo does not announce.
 ///
 /// # Errors
-/// The first that cannot be made.
+/// The error of the first image that cannot be made.
 pub fn build(
     request: &Request,
     accepts: &Accepts<'_>,
@@ -124,11 +123,11 @@ pub fn build(
     Ok(())
 }
 
-/// What other cargo commands (`check`, `clippy`) need in their environment to see the guest's
-/// target as [`build`] does, as pairs of name and value.
+/// The environment with which other cargo commands (`check`, `clippy`) find the guest's target as
+/// [`build`] does, as pairs of name and value.
 ///
 /// # Errors
-/// When there is no toolchain, or no standard library for it.
+/// If there is no toolchain, or no standard library for it.
 pub fn environment(
     request: &Request,
     tell: impl Fn(&str),
@@ -138,7 +137,7 @@ pub fn environment(
     let path = env::var_os("PATH").unwrap_or_default();
     let bin = toolchain.sysroot.join("bin");
     Ok(vec![
-        // Cargo's subcommands are looked up there, and have to be of the compiler's version.
+        // Cargo's subcommands are found there, and must be of the compiler's version.
         ("PATH", format!("{}:{}", bin.display(), path.to_string_lossy())),
         ("RUSTC", toolchain.rustc.display().to_string()),
         ("CARGO_BUILD_TARGET", sysroot::TARGET.into()),
@@ -146,7 +145,7 @@ pub fn environment(
     ])
 }
 
-/// Where the request points: a `rust-toolchain.toml` there has a say.
+/// The directory of the request: a `rust-toolchain.toml` there selects the toolchain.
 fn directory(request: &Request) -> PathBuf {
     let directory = match &request.path {
         Some(path) if path.is_dir() => path.clone(),
@@ -156,7 +155,7 @@ fn directory(request: &Request) -> PathBuf {
     if directory.as_os_str().is_empty() { ".".into() } else { directory }
 }
 
-/// The sysroot with `std`, compiled now if there is none yet.
+/// The sysroot with `std`, compiled now if it does not exist yet.
 fn standard_library(
     toolchain: &toolchain::Toolchain,
     cache: &Path,
@@ -172,7 +171,7 @@ fn standard_library(
     Ok(sysroot::ensure(toolchain, sysroot::Library::Std, cache, announce)?)
 }
 
-/// Where compiled standard libraries and the kernel are kept: `$VMM_LITE_CACHE`, else `vmm-lite` in
+/// The cache for compiled standard libraries and the kernel: `$VMM_LITE_CACHE`, else `vmm-lite` in
 /// the user's cache.
 fn cache_directory() -> Result<PathBuf, Error> {
     let set = |name| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
@@ -183,7 +182,7 @@ fn cache_directory() -> Result<PathBuf, Error> {
     std::path::absolute(&cache).map_err(|source| Error::File { what: "find", path: cache, source })
 }
 
-/// Asked for early: the compiler would say it after a minute, and in many more words.
+/// Checked early: the compiler would report it after a minute, and in many more words.
 fn linker() -> Result<(), Error> {
     let path = env::var_os("PATH").unwrap_or_default();
     if env::split_paths(&path).any(|dir| dir.join("ld").is_file()) {
@@ -192,7 +191,7 @@ fn linker() -> Result<(), Error> {
     Err(Error::Tool { tool: "ld", package: "binutils" })
 }
 
-/// Where each image goes.
+/// Each image's path.
 fn outputs(asked: Option<&Path>, programs: &[Program]) -> Result<Vec<PathBuf>, Error> {
     let name = |program: &Program| format!("{}.img", program.bin);
     let Some(path) = asked else {
@@ -208,12 +207,12 @@ fn outputs(asked: Option<&Path>, programs: &[Program]) -> Result<Vec<PathBuf>, E
     }
 }
 
-/// Puts the linked program where the image is to be, whole or not at all, and returns its size. A
-/// VM that runs the image that was there keeps what it has.
+/// Puts the linked program at the image's path, whole or not at all, and returns its size. A VM
+/// that runs the previous image there is not affected.
 ///
-/// The image is dated `began`, when its build began: what changed since is newer than it, and it is
-/// not newer than what cargo did, for which a new file in the crate's directory is a reason to run
-/// its build script again. For the same reason an image that is there already is not touched.
+/// The image gets the time `began`, when its build began: later changes are newer than it, and it
+/// is not newer than cargo's own files, as a newer file in the crate's directory makes cargo run
+/// its build script again. For the same reason an identical image is not touched.
 fn deliver(linked: &Path, output: &Path, began: SystemTime) -> Result<u64, Error> {
     let file = |what, path: &Path| {
         let path = path.to_path_buf();

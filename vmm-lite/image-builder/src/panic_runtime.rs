@@ -1,10 +1,10 @@
-//! What a panic ends with in a guest: the crate `panic_abort` of the guest's standard library,
-//! compiled against it in place of the original.
+//! The end of a panic in a guest: the crate `panic_abort` of the guest's standard library, compiled
+//! against it in place of the original.
 //!
 //! The original calls `abort`, as `std::process::abort` does, so a kernel could not tell a panic
-//! from an abort. This one tells it, and the program ends with 101, as on systems that unwind.
-//! `std` calls it when the panic hook has printed the message; what aborts for another reason (a
-//! panic in a panic, or one that must not unwind) does not come here.
+//! from an abort. This one tells the kernel, and the program ends with 101, as on systems that
+//! unwind. `std` calls it after the panic hook has printed the message; aborts for other reasons (a
+//! panic in a panic, or one that must not unwind) do not reach it.
 #![no_std]
 #![feature(panic_runtime, rustc_attrs, std_internals)]
 #![allow(internal_features)]
@@ -19,7 +19,7 @@ unsafe extern "C" {
 }
 
 /// # Safety
-/// Not called: nothing unwinds.
+/// Never called: nothing unwinds.
 #[rustc_std_internal_symbol]
 #[allow(improper_ctypes_definitions)]
 pub unsafe extern "C" fn __rust_panic_cleanup(_: *mut u8) -> *mut (dyn Any + Send + 'static) {
@@ -27,7 +27,7 @@ pub unsafe extern "C" fn __rust_panic_cleanup(_: *mut u8) -> *mut (dyn Any + Sen
 }
 
 /// # Safety
-/// Called by `std` alone.
+/// Only `std` calls it.
 #[rustc_std_internal_symbol]
 pub unsafe fn __rust_start_panic(_: &mut dyn PanicPayload) -> u32 {
     sys_vmm_lite_panicked()

@@ -1,4 +1,4 @@
-//! Which programs of which packages an invocation means.
+//! Selects the programs of an invocation.
 
 use super::{Error, Request, toolchain::Toolchain};
 use cargo_metadata::{Metadata, MetadataCommand, Package, Target, TargetKind};
@@ -15,19 +15,19 @@ pub struct Program {
     pub bin: String,
 }
 
-/// What was selected, and where cargo puts what it builds for it.
+/// The selected programs, and cargo's directory for them.
 #[derive(Debug)]
 pub struct Selection {
-    /// In the order asked for.
+    /// In the requested order.
     pub programs: Vec<Program>,
     /// Cargo's target directory for the workspace.
     pub target_directory: PathBuf,
 }
 
-/// Reads the manifests that `request` names and picks its programs.
+/// Reads the manifests of `request` and selects its programs.
 ///
 /// # Errors
-/// What is wrong with the request or the manifest.
+/// The error in the request or the manifest.
 pub fn select(request: &Request, toolchain: &Toolchain) -> Result<Selection, Error> {
     let manifest = manifest(request)?;
     let mut cargo = MetadataCommand::new();
@@ -51,8 +51,7 @@ pub fn select(request: &Request, toolchain: &Toolchain) -> Result<Selection, Err
     Ok(Selection { programs, target_directory: metadata.target_directory.into() })
 }
 
-/// The manifest that the path names; without one, cargo looks for it from the current directory
-/// upwards.
+/// The manifest at the path; without a path, cargo searches from the current directory upwards.
 fn manifest(request: &Request) -> Result<Option<PathBuf>, Error> {
     let Some(path) = &request.path else { return Ok(None) };
     let manifest = if path.is_dir() { path.join("Cargo.toml") } else { path.clone() };
@@ -63,7 +62,7 @@ fn manifest(request: &Request) -> Result<Option<PathBuf>, Error> {
     std::path::absolute(&manifest).map(Some).map_err(|_| Error::NotACrate(path.clone()))
 }
 
-/// The packages asked for by name; else the one at the path or around the current directory; else
+/// The packages requested by name; else the one at the path or around the current directory; else
 /// the only one of the workspace that has a program.
 fn packages<'m>(
     request: &Request,
@@ -102,7 +101,7 @@ fn nearest_manifest(directory: &Path) -> Option<PathBuf> {
     directory.ancestors().map(|d| d.join("Cargo.toml")).find(|m| m.is_file())
 }
 
-/// The package's program of that name; its `default-run`, or its only one, when there is none.
+/// The package's program of that name; without a name its `default-run`, or its only one.
 fn bin<'m>(package: &'m Package, asked: Option<&str>) -> Result<&'m Target, Error> {
     let there: Vec<&Target> = bins(package).collect();
     let names = || there.iter().map(|t| t.name.clone()).collect();
@@ -124,7 +123,7 @@ fn bins(package: &Package) -> impl Iterator<Item = &Target> {
     package.targets.iter().filter(|t| t.kind.contains(&TargetKind::Bin))
 }
 
-/// Cargo's words, without its prefix.
+/// Cargo's message, without its prefix.
 fn said(stderr: &str) -> String {
     stderr.trim().trim_start_matches("error: ").into()
 }

@@ -1,9 +1,9 @@
 //! The standard library for the guest's target, compiled once for each toolchain.
 //!
-//! The result is a directory to be given to the compiler as `--sysroot`, as rustup would install it
-//! for a target that it has ready-made. So a crate is built as for any other target: with a stable
-//! compiler's own rules, with the crate's profile and patches touching only the crate, and without
-//! a minute for `std` in each target directory. The build script of this crate uses this file too.
+//! The result is a directory for the compiler's `--sysroot`, as rustup installs it for a target
+//! with a prebuilt library. So a crate is built as for any other target: by a stable compiler's own
+//! rules, with the crate's profile and patches affecting only the crate, and without a minute for
+//! `std` in each target directory. The build script of this crate uses this file too.
 
 use super::toolchain::Toolchain;
 use std::{
@@ -17,8 +17,8 @@ use std::{
 /// The guest's target.
 pub const TARGET: &str = "x86_64-unknown-hermit";
 
-/// How all code of a guest is compiled, `std`'s and the program's: linked to a fixed address, and
-/// with frame pointers, so that a fault can be traced back.
+/// Flags for all code of a guest, `std`'s and the program's: a fixed address, and frame pointers,
+/// so that a fault has a backtrace.
 pub const CODEGEN: [&str; 2] = ["-Crelocation-model=static", "-Cforce-frame-pointers=yes"];
 
 /// For programs whose profile asks for LTO.
@@ -29,7 +29,7 @@ const PANIC_RUNTIME: &str = include_str!("panic_runtime.rs");
 /// The name under which `std` looks for it.
 const PANIC_RUNTIME_NAME: &str = "panic_abort";
 
-/// Which crates.
+/// The crates to build.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Library {
     /// `std` and all below it.
@@ -50,17 +50,17 @@ impl Library {
 /// Why there is no sysroot.
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
-    /// A file or directory of the cache.
+    /// A file operation in the cache failed.
     #[error("cannot {what} {}", path.display())]
     File {
-        /// What was to be done.
+        /// What was tried.
         what: &'static str,
-        /// To what.
+        /// The path.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         source: io::Error,
     },
-    /// The compilation did not succeed; cargo has said why.
+    /// The compilation failed; cargo has printed why.
     #[error("the standard library could not be compiled with {rustc} ({status}); see above")]
     Compile {
         /// The compiler.
@@ -70,8 +70,8 @@ pub enum Error {
     },
 }
 
-/// The sysroot of `toolchain` in `cache`, compiled if it is not there; `announce` is called before
-/// that. Callers that ask at the same time wait for one another.
+/// The sysroot of `toolchain` in `cache`, compiled if it does not exist; `announce` is called
+/// before that. Concurrent callers wait for each other.
 ///
 /// # Errors
 /// [`Error`].
@@ -93,7 +93,7 @@ pub fn ensure(
         return Ok(sysroot);
     }
     announce();
-    // Whatever an interrupted run left there is of no use: nothing says how far it came.
+    // Files of an interrupted run are useless: nothing tells how far it got.
     let work = cache.join("unfinished");
     remove(&work)?;
     let made = compile(toolchain, library, &work)?;
@@ -102,7 +102,7 @@ pub fn ensure(
     Ok(sysroot)
 }
 
-/// What decides over the content.
+/// Identifies everything that the content depends on.
 fn fingerprint(toolchain: &Toolchain, library: Library) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&toolchain.version, &toolchain.library, library, CODEGEN, BITCODE, PANIC_RUNTIME)
@@ -112,7 +112,7 @@ fn fingerprint(toolchain: &Toolchain, library: Library) -> u64 {
 
 /// Compiles into `work` and returns the finished sysroot in it.
 fn compile(toolchain: &Toolchain, library: Library, work: &Path) -> Result<PathBuf, Error> {
-    // A crate with nothing in it, for cargo to build the library for.
+    // An empty crate, so that cargo builds the library.
     let dummy = work.join("crate");
     let source = dummy.join("lib.rs");
     let manifest = dummy.join("Cargo.toml");
@@ -176,7 +176,7 @@ fn compile(toolchain: &Toolchain, library: Library, work: &Path) -> Result<PathB
     Ok(sysroot)
 }
 
-/// Puts our panic runtime where the original would be.
+/// Puts our panic runtime in place of the original.
 fn compile_panic_runtime(
     toolchain: &Toolchain,
     work: &Path,
@@ -218,8 +218,8 @@ overflow-checks = false
 [workspace]
 ";
 
-/// The library of the target that a message of cargo's tells of. Those of the host, and the crate
-/// with nothing in it, are not in the target's `deps`.
+/// The target's library in a message of cargo's. Libraries of the host, and the empty crate, are
+/// not in the target's `deps`.
 fn rlib(message: &str) -> Option<PathBuf> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;
     let path = PathBuf::from(message["filenames"][0].as_str()?);
@@ -229,7 +229,7 @@ fn rlib(message: &str) -> Option<PathBuf> {
     (for_target && rlib && dependency).then_some(path)
 }
 
-/// As TOML writes a string with anything in it.
+/// A TOML string with any content.
 fn toml_string(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
@@ -250,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_of_the_target_are_told_from_the_rest() {
+    fn libraries_of_the_target_are_distinguished_from_others() {
         let artifact = |path: &str| {
             rlib(
                 &serde_json::json!({"reason": "compiler-artifact", "filenames": [path]})

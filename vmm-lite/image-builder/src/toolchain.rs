@@ -1,6 +1,6 @@
-//! Which Rust toolchain builds for the guest.
+//! Finds the Rust toolchain that builds for the guest.
 //!
-//! The target has no ready-made standard library, so it takes a toolchain that has the library's
+//! The target has no prebuilt standard library, so it takes a toolchain that has the library's
 //! source: rustup's active one with `rust-src`, else Debian's. The build script of this crate uses
 //! this file too.
 
@@ -12,11 +12,11 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// The oldest compiler that is known to do.
+/// The oldest compiler that is known to work.
 pub const OLDEST: (u32, u32) = (1, 95);
-/// Names a toolchain, as `--toolchain` does.
+/// Names a toolchain, like `--toolchain`.
 pub const VARIABLE: &str = "VMM_LITE_TOOLCHAIN";
-/// Where Debian's packages put theirs.
+/// Where Debian's packages install theirs.
 const DEBIAN: &str = "/usr";
 
 /// A compiler, its cargo, and the source of its standard library.
@@ -30,23 +30,23 @@ pub struct Toolchain {
     pub cargo: PathBuf,
     /// The standard library's workspace.
     pub library: PathBuf,
-    /// What `rustc -vV` says: version, commit, host.
+    /// Output of `rustc -vV`: version, commit, host.
     pub version: String,
 }
 
 /// Why there is no toolchain to use.
 #[derive(Debug)]
 pub enum Error {
-    /// The one asked for does not do.
+    /// The requested one cannot be used.
     Unusable {
-        /// As it was asked for.
+        /// Its name, as requested.
         name: String,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
     /// None was found.
     NoneFound {
-        /// What was looked at, and what was wrong with each.
+        /// The toolchains that were tried, with the reason for each.
         tried: Vec<String>,
     },
 }
@@ -75,8 +75,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Finds the toolchain to use in `directory`, where a `rust-toolchain.toml` may have a say. `asked`
-/// is the name of a rustup toolchain, or a directory with `bin/rustc` in it.
+/// Finds the toolchain for `directory`, where a `rust-toolchain.toml` may select it. `asked` is the
+/// name of a rustup toolchain, or a directory with `bin/rustc` in it.
 ///
 /// # Errors
 /// [`Error`], which says what to install.
@@ -137,12 +137,12 @@ impl Toolchain {
         Ok(Self { sysroot: sysroot.into(), rustc, cargo, library, version })
     }
 
-    /// Its cargo, told to use its compiler and nothing else's.
+    /// Its cargo, set to use its compiler and no other.
     #[must_use]
     pub fn cargo(&self) -> Command {
         let mut cargo = Command::new(&self.cargo);
         cargo.env("RUSTC", &self.rustc);
-        // Set by a cargo that started this process, for its own purposes.
+        // Variables that a calling cargo sets for its own purposes.
         for name in ["CARGO", "RUSTUP_TOOLCHAIN", "RUSTC_WORKSPACE_WRAPPER", "RUSTDOC"] {
             cargo.env_remove(name);
         }
@@ -164,7 +164,7 @@ fn sysroot_of(rustc: &mut Command) -> Result<PathBuf, String> {
     output(rustc.args(["--print", "sysroot"])).map(|path| path.trim().into())
 }
 
-/// What a command prints, or why it fails, in one line.
+/// A command's output, or why it fails, in one line.
 fn output(command: &mut Command) -> Result<String, String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().map_err(|e| match e.kind() {
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_toolchain_that_is_not_there_is_named() {
+    fn a_missing_toolchain_is_named() {
         let error = find(Some(OsStr::new("/tmp")), Path::new("/")).unwrap_err();
         assert_eq!(
             error.to_string(),
