@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_and_arguments_are_told_apart() {
+    fn settings_and_arguments_are_distinguished() {
         let got: Vec<_> = parse("ip=10.0.0.2/24 env:A=b=c -- --x %00 y=z").collect();
         assert_eq!(
             got,

@@ -72,7 +72,7 @@ impl Parameters {
     /// [`Error::TooLong`].
     pub fn cmdline(&self) -> Result<String, Error> {
         let mut line = String::new();
-        let fine = "a String takes everything";
+        let fine = "writing to a String does not fail";
         let mut setting = |key: &str, value: &[u8]| {
             if !line.is_empty() {
                 line.push(' ');

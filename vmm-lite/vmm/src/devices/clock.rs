@@ -22,7 +22,7 @@ pub fn tsc() -> u64 {
 #[derive(Clone, Debug)]
 pub struct Clock {
     tsc_hz: u64,
-    /// Nanoseconds a tick, with 32 fractional bits.
+    /// Nanoseconds per tick, with 32 fractional bits.
     mult: u64,
     tsc_base: u64,
     mono_base_ns: u64,

@@ -97,7 +97,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn it_is_full_at_first_and_fills_up_to_its_size() {
+    fn a_bucket_is_full_at_first_and_fills_up_to_its_size() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut bucket = Bucket::new(Rate::of(1000, 50));
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn time_that_goes_back_gives_nothing() {
+    fn time_that_goes_back_gives_no_tokens() {
         let start = Instant::now() + Duration::from_secs(9);
         let mut bucket = Bucket::new(Rate::of(10, 10));
         bucket.take(10, start);

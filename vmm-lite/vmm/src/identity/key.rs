@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_printed_is_read() {
+    fn a_key_survives_printing_and_parsing() {
         for key in [[0; 32], [0xff; 32], std::array::from_fn(|n| n as u8)] {
             let text = PublicKey(key).to_string();
             assert_eq!(text.len(), 51);
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused() {
+    fn invalid_keys_are_refused() {
         let key = PublicKey([7; 32]).to_string();
         for wrong in [
             "",

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn a_list_survives_writing_and_parsing() {
         let mut store = TrustStore::default();
         store.add(host(1, "a", true, true)).unwrap();
         store.add(host(2, "b.example", true, false)).unwrap();
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_most() {
+    fn the_number_of_hosts_is_limited() {
         let mut store = TrustStore::default();
         for n in 0..HOSTS_MAX {
             let key =

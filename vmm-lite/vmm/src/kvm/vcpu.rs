@@ -155,7 +155,7 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Ticks of the guest's TSC in a second.
+    /// Ticks of the guest's TSC per second.
     ///
     /// # Errors
     /// [`Error::Lacks`] on a host whose TSC is not stable.

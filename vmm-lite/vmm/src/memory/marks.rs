@@ -15,7 +15,7 @@ const WORDS: usize = GROUP / 64;
 /// One mark for each page of a VM, set or not.
 #[derive(Debug)]
 pub struct Marks {
-    /// Whole groups, one bit a page.
+    /// Whole groups, one bit for each page.
     words: Box<[AtomicU64]>,
     /// One bit for each group. Set **after** a bit in the group, and cleared before the group's
     /// bits are taken: so the taker gets every mark that was set before it started.

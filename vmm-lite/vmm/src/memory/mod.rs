@@ -325,7 +325,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     #[test]
-    fn what_the_vmm_writes_is_marked() {
+    fn writes_of_the_vmm_are_marked() {
         let ram = GuestRam::new(4 * MIB).unwrap();
         ram.forget_marks();
         ram.write(5 * PAGE_SIZE - 1, &[1, 2]).unwrap();
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_outside_is_reachable() {
+    fn accesses_outside_of_memory_are_refused() {
         let ram = GuestRam::new(2 * MIB).unwrap();
         assert!(matches!(ram.write(2 * MIB - 1, &[0; 2]), Err(Error::Outside { .. })));
         assert!(matches!(ram.read(u64::MAX, &mut [0; 2]), Err(Error::Outside { .. })));
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_of_a_template_share_it_and_leave_it_as_it_is() {
+    fn copies_of_a_template_share_it_and_leave_it_unchanged() {
         let template = memfd(4 * MIB).unwrap();
         template.write_all_at(&[5; PAGE], 10 * PAGE_SIZE).unwrap();
         let copy = || GuestRam::copy_of(template.try_clone().unwrap()).unwrap();
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_pages_are_told_from_others() {
+    fn zero_pages_are_distinguished_from_others() {
         let mut page = [0; PAGE];
         assert!(is_zero(&page));
         page[PAGE - 1] = 1;

@@ -76,7 +76,7 @@ mod tests {
 
     /// Reading part of the guest's bitmap gives the same hints as reading all of it.
     #[test]
-    fn a_part_says_the_same_as_the_whole() {
+    fn reading_a_part_gives_the_same_hints_as_reading_all() {
         let ram = GuestRam::new(40 << 20).unwrap();
         let control = ram.control_page();
         // The bitmap ends within a group.

@@ -70,8 +70,8 @@ impl AccessPolicy {
         Self::Tls(dir, Mutex::new(credentials))
     }
 
-    /// For the next connection. Whom the host trusts is read anew for as long as `fresh`; a
-    /// directory that makes no sense now lets nobody in.
+    /// The transport of the next connection. Trusted hosts are read anew while `fresh` is set; a
+    /// directory that is invalid now admits no host.
     fn transport(&self, fresh: bool) -> Result<Transport, Error> {
         let Self::Tls(dir, known) = self else { return Ok(Transport::Plaintext) };
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_flat_objects_that_say_what_they_are() {
+    fn events_are_flat_objects_that_name_their_kind() {
         let event = Progress::Phase { doing: "greeting".into(), at_ns: 7 };
         let json = serde_json::to_string(&event).unwrap();
         assert_eq!(json, r#"{"event":"phase","doing":"greeting","at_ns":7}"#);

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn if_none_answers_the_network_says_why() {
+    fn if_none_answers_the_networks_error_is_reported() {
         let refuses = SocketAddr::from(([127, 0, 0, 1], 1));
         match reach(&[refuses, refuses], None, &CallOff::NEVER) {
             Err(LinkError::Io(e)) => assert_eq!(e.kind(), io::ErrorKind::ConnectionRefused),

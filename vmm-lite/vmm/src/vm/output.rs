@@ -16,8 +16,8 @@ impl Machine {
     }
 
     /// Sends what the program of an ended guest had queued, if its queues are valid; an error there
-    /// matters less than how the guest ended. One full ring is sent whatever the rate, as nothing
-    /// can wait any more.
+    /// matters less than how the guest ended. At most a full ring is sent, whatever the rate, as
+    /// nothing can wait any more.
     pub(super) fn send_rest(&mut self) {
         let Some(net) = &mut self.net else { return };
         net.limit(NetRate::default());

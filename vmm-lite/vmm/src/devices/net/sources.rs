@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_with_any_other_source_does_not() {
+    fn a_packet_with_another_source_does_not_pass() {
         let mut frames = vec![ipv4(MAC, IP)];
         frames.extend(announcements(MAC, Some(IpAddr::from(IP))));
         frames.extend(announcements(MAC, None));
@@ -139,7 +139,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_passes_has_the_own_address(packet in prop::collection::vec(any::<u8>(), 0..80)) {
+        fn passing_packets_have_own_address(packet in prop::collection::vec(any::<u8>(), 0..80)) {
             if own().sent(&packet) {
                 prop_assert_eq!(&packet[VNET_HEADER + 6..VNET_HEADER + 12], &MAC);
             }

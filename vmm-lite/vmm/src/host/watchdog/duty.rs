@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_doing_is_found_by_its_number() {
+    fn every_kind_of_work_is_found_by_its_number() {
         for (n, doing) in Doing::ALL.into_iter().enumerate() {
             assert_eq!(doing as usize, n);
         }

@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn whoever_waits_is_told_until_it_is_done_and_no_longer() {
         let [mut here, mut there] = pair();
-        // It takes as long as it takes to be told of three times.
+        // It lasts until three messages have arrived.
         let (told, _) = while_telling(Some(&mut here), || {
             (0..3)
                 .filter(|_| {

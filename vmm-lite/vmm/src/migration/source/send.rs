@@ -190,8 +190,8 @@ impl Driver<'_> {
         }
     }
 
-    /// Whether somebody wants no more of it: the destination, whoever asked for the move, `vmm-lite
-    /// cancel`; or it took too long. Looks for as long as `pause`.
+    /// Whether the round was cancelled: by the destination, the observer or `vmm-lite cancel`; or
+    /// by the timeout. Checks until `pause` has passed.
     fn called_off(&mut self, pause: Duration, observer: &dyn MoveObserver) -> bool {
         let now = Instant::now();
         let until = now + pause;

@@ -55,7 +55,7 @@ impl Shared {
         if !slow.is_over() {
             return control;
         }
-        // Its reader may block it for any time.
+        // The reader of the report may block this for any time, so the lock is released.
         drop(control);
         slow.say(what);
         self.lock_control()

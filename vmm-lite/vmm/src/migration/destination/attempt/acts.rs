@@ -160,7 +160,7 @@ impl Attempt<'_> {
         // A VM runs here: what another would need is closed.
         drop(self.receiver.offering().take());
         prepared.name.open();
-        // What waits for it waits for as long as the process lives.
+        // The receiving thread exists as long as the process, so this does not fail.
         let _ = self.receiver.arrived.send(prepared.vm.clone());
         fail_point!("destination.announced");
         self.events.push_back(Event::Runs(started));

@@ -212,7 +212,7 @@ impl Driver<'_> {
         ended: Ended,
         observer: &mut dyn MoveObserver,
     ) -> Result<(), Error> {
-        // Whoever does not hear it does not hear the answer either.
+        // An observer that does not receive it does not receive the answer either.
         let _ = self.watcher.tell(observer, self.now());
         if let Ended::Failed(failure) = ended {
             return Err(failure.into());
