@@ -1,7 +1,7 @@
-//! Where VMs are sent: `tcp://HOST:PORT`, and with `#ed25519:…` to the host with that key only.
+//! Destinations of a move: `tcp://HOST:PORT`, and with `#ed25519:…` only the host with that key.
 //!
-//! Names are looked up by the verbs. The process of a VM, which opens no files and asks nobody, is
-//! told the addresses.
+//! The verbs look up names. The process of a VM, which opens no files and queries no name server,
+//! gets the addresses.
 
 use super::connector::Dialer;
 use crate::identity::PublicKey;
@@ -14,28 +14,28 @@ use std::{
 /// Scheme of plain TCP.
 const TCP: &str = "tcp://";
 
-/// An address on the network.
+/// A destination's address.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Address {
     host_port: String,
-    /// The key that has to answer there, if one was named.
+    /// The key that the host there must have, if one was named.
     key: Option<PublicKey>,
-    /// What its name stands for, once that was looked up.
+    /// The socket addresses of its name, once that was looked up.
     found: Vec<SocketAddr>,
-    /// What connects there, where this process cannot.
+    /// The connector, where this process cannot connect.
     dialer: Option<Dialer>,
 }
 
-/// What is wrong with an address.
+/// Why an address is invalid.
 #[derive(thiserror::Error, Debug)]
 pub enum AddressError {
-    /// Not of the form.
+    /// It does not have the form.
     #[error("{0:?} is no address to move to: write tcp://HOST:PORT, such as tcp://10.9.0.2:7000")]
     Form(String),
-    /// What follows `#` is no key.
+    /// The text after `#` is not a key.
     #[error("the address names a key that is none")]
     Key(#[source] Box<crate::identity::Error>),
-    /// A name where only an address will do.
+    /// A name where an address is required.
     #[error("{0} is a name: tell the VM its addresses too (`vmm-lite migrate` does)")]
     Name(String),
     /// A name that cannot be looked up.
@@ -43,7 +43,7 @@ pub enum AddressError {
     LookUp {
         /// Host and port.
         host: String,
-        /// What the resolver says.
+        /// The resolver's error.
         source: std::io::Error,
     },
 }
@@ -70,20 +70,20 @@ impl FromStr for Address {
 }
 
 impl Address {
-    /// Host and port, as they were written.
+    /// Host and port, as written.
     #[must_use]
     pub fn host_port(&self) -> (&str, u16) {
         let (host, port) = self.host_port.rsplit_once(':').unwrap_or((&self.host_port, ""));
         (host, port.parse().unwrap_or_default())
     }
 
-    /// The key that has to answer there, if one was named.
+    /// The key that the host there must have, if one was named.
     #[must_use]
     pub fn key(&self) -> Option<PublicKey> {
         self.key
     }
 
-    /// Looks up the socket addresses it stands for.
+    /// Looks up its socket addresses.
     ///
     /// # Errors
     /// [`AddressError::LookUp`].
@@ -95,25 +95,25 @@ impl Address {
         if found.is_empty() { Err(AddressError::Form(self.to_string())) } else { Ok(found) }
     }
 
-    /// The same, with what somebody else has looked up.
+    /// The same, with addresses that were looked up elsewhere.
     #[must_use]
     pub fn found_at(self, found: Vec<SocketAddr>) -> Self {
         Self { found, ..self }
     }
 
-    /// The same, where `dialer` connects, which knows the addresses that were looked up.
+    /// The same, where `dialer` connects, which has the addresses.
     #[must_use]
     pub fn through(self, dialer: Option<Dialer>) -> Self {
         Self { dialer, ..self }
     }
 
-    /// What connects there, where this process cannot.
+    /// The connector, where this process cannot connect.
     #[must_use]
     pub fn dialer(&self) -> Option<&Dialer> {
         self.dialer.as_ref()
     }
 
-    /// The socket addresses it stands for, without looking anything up.
+    /// Its socket addresses, without looking anything up.
     ///
     /// # Errors
     /// [`AddressError::Name`].
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_can_be_an_address_is_one() {
+    fn only_valid_addresses_are_accepted() {
         for right in ["tcp://10.9.0.2:7000", "tcp://localhost:1", "tcp://[::1]:7000"] {
             assert_eq!(right.parse::<Address>().unwrap().to_string(), right);
         }
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_not_looked_up_by_those_who_may_not() {
+    fn names_without_addresses_are_not_looked_up() {
         let there: SocketAddr = "[::1]:7000".parse().unwrap();
         let address = |text: &str| text.parse::<Address>().unwrap();
         assert_eq!(address("tcp://[::1]:7000").known().unwrap(), [there]);

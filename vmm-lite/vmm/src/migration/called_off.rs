@@ -1,16 +1,16 @@
-//! What is said of a move that was called off.
+//! Error texts of cancelled moves.
 
 use crate::vm::CalledOff;
 use migrate::source::Failure;
 
 /// A client cancelled it.
 pub const BY_CANCEL: &str = "by `vmm-lite cancel`";
-/// Nobody waits for it any more.
+/// The observer disconnected.
 pub const OBSERVER_GONE: &str = "whoever asked for it went away";
-/// There is nothing left to move.
+/// The VM has ended.
 pub const VM_ENDED: &str = "the VM has ended";
 
-/// Why a move failed that was called off `during` this.
+/// Why a move that was cancelled `during` this failed.
 #[must_use]
 pub fn failure(called_off: CalledOff, during: &'static str) -> Failure {
     match called_off {

@@ -23,59 +23,58 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Longest first message, header and body: a hello or a question. Until it has come, no more is
-/// held for a peer.
+/// Longest first message, header and body: a hello or a question. Until it has arrived, the
+/// connection buffers no more than this for a peer.
 const FIRST_MAX: usize = HEADER_SIZE + 64;
-/// Bytes read ahead, where fewer are needed. Short messages that follow each other come by one
-/// read.
+/// Bytes to read at once where fewer are needed. Consecutive short messages arrive by one read.
 const AHEAD: usize = 16 << 10;
 
-/// What went wrong on a link.
+/// Errors of a connection.
 #[derive(thiserror::Error, Debug)]
 pub enum LinkError {
-    /// Nobody there.
+    /// The peer cannot be reached.
     #[error("cannot reach {to}; does `vmm-lite receive --listen {to}` run there?")]
     Unreachable {
-        /// Where.
+        /// The address.
         to: Address,
-        /// What the network says.
+        /// The network's error.
         source: io::Error,
     },
-    /// The network.
+    /// The network failed.
     #[error("the connection failed")]
     Io(#[from] io::Error),
     /// The peer closed it.
     #[error("the peer closed the connection")]
     Closed,
-    /// The peer stopped in the middle of a message.
+    /// The peer stopped sending in the middle of a message.
     #[error("the peer fell silent, or became very slow, in the middle of a message")]
     Slow,
-    /// What came is no message.
+    /// The bytes are not a message.
     #[error(transparent)]
     Wire(#[from] WireError),
-    /// What came first is too long to be a first message.
+    /// The first message is too long to be one.
     #[error("the peer began with {0} bytes, which is neither a move nor a question")]
     First(usize),
-    /// TLS where there should be none.
+    /// TLS where there should be plaintext.
     #[error(
         "the peer speaks TLS and this side plaintext: leave --plaintext out here, or use it on \
          both sides"
     )]
     Encrypted,
-    /// TLS.
+    /// TLS failed.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// It was not [wanted](CallOff) any more before it stood.
+    /// It was [cancelled](CallOff) before the connection was established.
     #[error(transparent)]
     CalledOff(#[from] migrate::source::Failure),
 }
 
-/// How two hosts talk.
+/// How two hosts communicate.
 #[derive(Clone, Debug)]
 pub enum Transport {
-    /// So that whoever can reach the network can read and change it.
+    /// In plaintext: any host on the network path can read and change it.
     Plaintext,
-    /// Encrypted, each side sure of the other.
+    /// Encrypted, both sides authenticated.
     Tls(Credentials),
 }
 
@@ -85,7 +84,7 @@ pub struct Connection {
     stream: Arc<TcpStream>,
     tls: Option<Box<Tls>>,
     inbox: Inbox,
-    /// Longest message taken, header included.
+    /// Longest accepted message, header included.
     most: usize,
     /// Whether the peer has closed its direction.
     closed: bool,
@@ -93,18 +92,18 @@ pub struct Connection {
     sent: u64,
 }
 
-/// What came.
+/// A received message.
 #[derive(Debug)]
 pub enum Incoming<'a> {
-    /// Pages, where they lie.
+    /// Pages, in the receive buffer.
     Pages(PageFrame<'a>),
-    /// Anything else.
+    /// Any other message.
     Message(Message),
 }
 
 impl Connection {
     /// Connects to the first address that answers, for as long as that is `wanted`; with `pinned`
-    /// only to the host with that key. `timeout` is as in [`set_timeout`](Self::set_patience).
+    /// only to the host with that key. `timeout` is as in [`set_timeout`](Self::set_timeout).
     ///
     /// # Errors
     /// [`Error::Address`], [`LinkError::Unreachable`], [`LinkError::Tls`],
@@ -130,7 +129,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Takes a peer that has connected. Its first message must be short: see
+    /// Accepts a peer that has connected. Its first message must be short: see
     /// [`known`](Self::known).
     ///
     /// # Errors
@@ -160,45 +159,45 @@ impl Connection {
         Ok(this)
     }
 
-    /// The peer has said who it is: from now on its messages may be as long as their kind allows.
+    /// Notes that the peer has introduced itself: from now on its messages may have the full length
+    /// of their kind.
     pub fn known(&mut self) {
         self.most = usize::MAX;
     }
 
-    /// Who the peer has proved to be.
+    /// The peer's proven identity.
     #[must_use]
     pub fn peer(&self) -> Peer {
         self.tls.as_ref()?.peer().map(|key| key.0)
     }
 
-    /// The address of the other end, for people.
+    /// The address of the other end, for messages.
     #[must_use]
     pub fn other_end(&self) -> String {
         self.stream.peer_addr().map_or_else(|_| "its source".into(), |at| at.to_string())
     }
 
-    /// The stream, to end the connection from elsewhere.
+    /// The stream, to close the connection from another thread.
     #[must_use]
     pub fn stream(&self) -> Arc<TcpStream> {
         Arc::clone(&self.stream)
     }
 
-    /// To be polled together with others. What was [read ahead](Self::has_buffered) does not make
-    /// it readable.
+    /// The descriptor to poll. It is not readable because of what was [read
+    /// ahead](Self::has_buffered).
     #[must_use]
     pub fn fd(&self) -> RawFd {
         self.stream.as_raw_fd()
     }
 
-    /// Whether something has been read that was not received yet: whoever polls the descriptor
-    /// looks here first.
+    /// Whether bytes were read that were not received yet. Check this before polling the
+    /// descriptor.
     #[must_use]
     pub fn has_buffered(&self) -> bool {
         self.inbox.len() > 0 || self.closed
     }
 
-    /// How long a write, or what is left of a message that has begun, may take before it is an
-    /// error.
+    /// Sets the timeout for a write, and for the rest of a message that has begun.
     ///
     /// # Errors
     /// [`LinkError::Io`].
@@ -221,7 +220,7 @@ impl Connection {
     /// # Errors
     /// [`LinkError::Io`], [`LinkError::Tls`].
     pub fn send_raw(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
-        // For a peer that may take its time, up to the timeout.
+        // For a peer that may be slow, up to the timeout.
         waits(|| match &mut self.tls {
             Some(tls) => tls.send(&self.stream, &mut self.inbox, bytes),
             None => Ok((&mut &*self.stream).write_all(bytes)?),
@@ -230,7 +229,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Bytes that were sent and have not been acknowledged by the peer's host.
+    /// Bytes that were sent and not acknowledged by the peer's host yet.
     #[must_use]
     pub fn unacknowledged(&self) -> u64 {
         let mut bytes: libc::c_int = 0;
@@ -245,7 +244,7 @@ impl Connection {
         self.sent
     }
 
-    /// Waits until something can be received, at most that long. `false`: nothing came.
+    /// Waits until something can be received, at most `timeout`. `false`: nothing arrived.
     ///
     /// # Errors
     /// [`LinkError`].
@@ -258,13 +257,13 @@ impl Connection {
             }
             match self.fill(AHEAD, MsgFlags::MSG_DONTWAIT) {
                 Ok(()) => {}
-                // Whoever receives is told.
+                // The receiver gets the error.
                 Err(LinkError::Closed) => self.closed = true,
                 Err(LinkError::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => return Err(e),
             }
             if !self.has_buffered() {
-                // Part of a record, which is nothing yet.
+                // Part of a record: nothing can be received yet.
                 let end = *end.get_or_insert_with(|| Instant::now() + timeout);
                 left = end.saturating_duration_since(Instant::now());
             }
@@ -272,11 +271,11 @@ impl Connection {
         Ok(true)
     }
 
-    /// Waits without sleep until something can be received, or `end`: to be woken can take longer
-    /// than what is waited for. `false`: nothing came.
+    /// Polls until something can be received, or `end`: a wake-up can take longer than the wait
+    /// itself. `false`: nothing arrived.
     pub fn stay_awake(&mut self, end: Instant) -> bool {
         while Instant::now() < end {
-            // An error is for whoever receives.
+            // The receiver gets the error.
             if self.wait(Duration::ZERO).unwrap_or(true) {
                 return true;
             }
@@ -320,7 +319,7 @@ impl Connection {
                 }
                 filled => filled?,
             }
-            // A peer that sends a byte now and then is as good as silent.
+            // A peer that sends a byte now and then counts as silent.
             let began = *began.get_or_insert_with(Instant::now);
             if self.inbox.len() < n && began.elapsed() > self.timeout {
                 return Err(LinkError::Slow);
@@ -332,7 +331,7 @@ impl Connection {
     /// Receives the next message. `pages` is the number of pages of the VM, 0 while there is none.
     ///
     /// # Errors
-    /// [`LinkError`]; the connection is useless then.
+    /// [`LinkError`]: the connection cannot be used any more.
     pub fn receive(&mut self, pages: usize) -> Result<Incoming<'_>, LinkError> {
         self.need(HEADER_SIZE)?;
         let (header, _) = self.inbox.bytes().split_at(HEADER_SIZE);
@@ -341,7 +340,7 @@ impl Connection {
             return Err(LinkError::Encrypted);
         }
         let header = Header::decode(&header)?;
-        // Bounded by what the kind allows, whatever the peer announces.
+        // The kind of the message limits this, whatever the peer announces.
         let size = HEADER_SIZE + header.length as usize;
         if size > self.most {
             return Err(LinkError::First(size));
@@ -358,7 +357,7 @@ impl Connection {
     }
 }
 
-/// Whether this is how a TLS handshake begins.
+/// Whether a TLS handshake begins like this.
 fn looks_like_tls(bytes: &[u8; HEADER_SIZE]) -> bool {
     bytes[0] == 22 && bytes[1] == 3
 }

@@ -1,11 +1,11 @@
-//! A process that connects for a VM whose own has no network: see
+//! A process that connects for a VM whose own process has no network: see
 //! [`network`](crate::host::confine::jail::network).
 //!
-//! `vmm-lite migrate` starts it where it runs itself, tells it the addresses that the destination
-//! has, and hands its socket to the VM. The VM asks for a connection to one of them, by its place
-//! in that list, and gets the socket, on which the connection has begun: a socket stays in the
-//! network that it was made in. No other connection can be had from it. It ends when the VM's
-//! process closes its socket, which it does when the move is over.
+//! `vmm-lite migrate` starts it in its own network namespace, passes it the destination's
+//! addresses, and passes its socket to the VM. The VM requests a connection to one of the
+//! addresses, by its index in that list, and gets a socket that is connecting: a socket stays in
+//! the network namespace in which it was made. The connector makes no other connections. It ends
+//! when the VM's process closes its socket at the end of the move.
 
 use crate::{
     host::confine::{self, Mode, Thread, privileges},
@@ -24,9 +24,9 @@ use std::{
 
 /// The process's name, as the host shows it.
 const NAME: &CStr = c"vmm-connector";
-/// Most bytes of a list of addresses.
+/// Maximum length of an address list in bytes.
 const LIST_MAX: usize = 4096;
-/// How long a socket may take, which is made in microseconds.
+/// The timeout for a socket, which is made in microseconds.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connector that has no addresses yet.
@@ -36,10 +36,10 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Starts one, a process that is nobody's child. To be called while there is only one thread.
+    /// Starts a connector, detached from this process. Call it while there is only one thread.
     ///
     /// # Errors
-    /// What the host says.
+    /// The host's error.
     pub fn start() -> io::Result<Self> {
         let (socket, _) = signer::beside(|socket, _| {
             if confined(socket).is_ok() {
@@ -49,10 +49,10 @@ impl Connector {
         Ok(Self { socket })
     }
 
-    /// Lets it connect to these addresses, in this order, and to no others.
+    /// Allows connections to these addresses, in this order, and to no others.
     ///
     /// # Errors
-    /// What the socket says.
+    /// The socket's error.
     pub fn allow(&self, addresses: &[SocketAddr]) -> io::Result<()> {
         let list = postcard::to_stdvec(addresses).map_err(io::Error::other)?;
         socket::put(&self.socket, &list)
@@ -72,7 +72,7 @@ fn confined(socket: &OwnedFd) -> Result<(), Box<dyn std::error::Error>> {
     Ok(confine::enter(Thread::Connector)?)
 }
 
-/// Connects as it is asked to, until the other end is closed.
+/// Connects on request, until the other end is closed.
 fn serve(socket: &OwnedFd) {
     let mut list = vec![0; LIST_MAX];
     let Ok(n) = socket::take(socket, &mut list) else { return };
@@ -110,16 +110,16 @@ impl PartialEq for Dialer {
 impl Eq for Dialer {}
 
 impl Dialer {
-    /// With the socket that came with a request. The connector ends with the last copy.
+    /// From the socket that came with a request. The connector ends with the last copy.
     #[must_use]
     pub fn new(socket: File) -> Self {
         Self(Arc::new(Mutex::new(socket.into())))
     }
 
-    /// Begins to connect to the address at this place of the list.
+    /// Begins to connect to the address at this index of the list.
     ///
     /// # Errors
-    /// What the network says, or that the connector has ended.
+    /// The network's error, or that the connector has ended.
     pub fn begin(&self, place: usize) -> io::Result<OwnedFd> {
         let place = u8::try_from(place).map_err(|_| io::ErrorKind::AddrNotAvailable)?;
         let socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -136,8 +136,8 @@ impl Dialer {
         for control in message.cmsgs().into_iter().flatten() {
             if let ControlMessageOwned::ScmRights(fds) = control {
                 for fd in fds {
-                    // SAFETY: the kernel has just made it for this process, and nothing else owns
-                    // it.
+                    // SAFETY: the kernel has just made it for this process, and it has no other
+                    // owner.
                     begun = Some(unsafe { OwnedFd::from_raw_fd(fd) });
                 }
             }
@@ -160,7 +160,7 @@ mod tests {
     use std::{net::TcpListener, thread};
 
     #[test]
-    fn it_connects_to_what_was_allowed_and_ends_at_anything_else() {
+    fn it_connects_to_allowed_addresses_and_ends_at_other_requests() {
         let there = TcpListener::bind("127.0.0.1:0").unwrap();
         let right = there.local_addr().unwrap();
         for asked in [1, 2] {

@@ -1,18 +1,18 @@
-//! Who this host is in a move.
+//! This host's credentials in a move.
 //!
 //! A process that receives reads the identity's directory, all but the private key: a
-//! [signer](crate::identity::signer) has that. The process of a VM that moves away is told what is
-//! needed for one move, and gets the signer's socket with it.
+//! [signer](crate::identity::signer) has that. The process of a VM that moves away gets the
+//! credentials for one move, and the signer's socket, with the request.
 
 use super::{Error, tls::Credentials};
 use crate::identity::{HostCertificate, IdentityDir, signer::RemoteKey};
 use std::{sync::Arc, time::SystemTime};
 
-/// Said where a move is not encrypted.
+/// The message where a move is not encrypted.
 pub const PLAINTEXT_WARNING: &str = "the move is neither encrypted nor authenticated \
     (--plaintext): whoever reaches this network can read, change or take the VM";
 
-/// Checks that other hosts would accept a certificate now. What people should know is logged.
+/// Checks that other hosts would accept a certificate now. Logs its warnings.
 ///
 /// # Errors
 /// [`Error::Identity`].
@@ -23,7 +23,7 @@ pub fn check(certificate: &HostCertificate) -> Result<(), Error> {
     Ok(())
 }
 
-/// What `receive` proves, and whom it accepts, as the directory says now.
+/// The credentials of `receive` and the hosts that it accepts, by the directory's current content.
 ///
 /// # Errors
 /// [`Error::Identity`].

@@ -1,4 +1,4 @@
-//! The VM's state as it is sent, and what an operator has decided about the VM.
+//! The VM's state as it is sent, with the operator's decisions about the VM.
 
 use crate::vm::{
     VmState,
@@ -12,7 +12,7 @@ pub struct Handover {
     pub state: VmState,
     /// It is paused, and stays so at the destination.
     pub paused: bool,
-    /// An operator once vouched for it running nowhere else.
+    /// It was once resumed by operator override.
     pub vouched_for: bool,
 }
 

@@ -1,6 +1,6 @@
-//! Bytes that came and were not taken yet, in one piece.
+//! Received bytes that were not taken yet, contiguous.
 
-/// Most room that is made before there is something to put there: what a peer announces costs
+/// Limit for room that is allocated before there is data for it: what a peer announces costs
 /// nothing until it sends it.
 const STEP: usize = 256 << 10;
 
@@ -13,7 +13,7 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Bytes in it.
+    /// Number of bytes in it.
     pub fn len(&self) -> usize {
         self.to - self.from
     }
@@ -71,7 +71,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_goes_in_comes_out(steps in prop::collection::vec((0_usize..5000, 0_usize..5000),
+        fn bytes_come_out_in_order(steps in prop::collection::vec((0_usize..5000, 0_usize..5000),
             1..60)) {
             let mut inbox = Inbox::default();
             let (mut put, mut taken) = (0_usize, 0_usize);
@@ -86,7 +86,7 @@ mod tests {
                 taken += n;
                 prop_assert_eq!(inbox.len(), put - taken);
             }
-            // Room grows with what is in it, not with what went through.
+            // Its room grows with its content, not with the total that passed through.
             prop_assert!(inbox.bytes.len() <= 2 * 60 * 5000);
         }
     }

@@ -1,10 +1,10 @@
-//! Who may come in, and how many.
+//! Admission control: which peers are admitted, and how many.
 //!
-//! Every connection is served on a thread of its own. Until a peer has said who it is and what it
-//! wants it is a stranger: there are only so many at a time, each has a few seconds in all, however
-//! it spends them, and holds little memory. Where one too many comes, the oldest goes, of those
-//! from the address that has most: so strangers push out strangers, and a host that is trusted
-//! needs milliseconds to be none.
+//! Each connection has its own thread. A peer is unauthenticated until it has introduced itself and
+//! sent its request: the number of such peers is limited, each has a few seconds in total, however
+//! it uses them, and gets little memory. If one exceeds the limit, the listener evicts the oldest
+//! of those from the address that has most: so unauthenticated peers evict each other, and a
+//! trusted host needs milliseconds to authenticate.
 
 mod log;
 
@@ -37,40 +37,40 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Connections that the kernel holds until they are accepted. A crowd fills the usual 128 between
-/// two turns of a busy host, and who finds no place tries again a second later.
+/// Connections that the kernel queues until they are accepted. A flood fills the usual 128 between
+/// two passes on a busy host, and a peer that is refused tries again a second later.
 const BACKLOG: i32 = 1024;
-/// Strangers at a time.
+/// Limit for unauthenticated peers.
 const UNAUTHENTICATED_MAX: usize = 64;
-/// Peers at a time that have said who they are.
+/// Limit for authenticated peers.
 const SESSIONS_MAX: usize = 16;
-/// How long a peer may stay a stranger.
+/// How long a peer may stay unauthenticated.
 const AUTHENTICATION: Duration = Duration::from_secs(5);
-/// What is read of a peer that is being turned away, so that it gets to read why.
+/// Limit for what is read from a peer that is being refused, so that it can read why.
 const LINGER_BYTES: usize = 256 << 10;
 const LINGER: Duration = Duration::from_secs(1);
-/// How long nothing is accepted when the host has nothing left to accept with.
+/// How long to stop accepting when the host has no resources left for a connection.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
-/// How those who connect are met.
+/// Which peers are accepted.
 #[derive(Debug)]
 pub enum AccessPolicy {
-    /// Whoever comes.
+    /// Any peer.
     Plaintext,
-    /// Those that the directory's host trusts, as the directory says at that time; without a
-    /// directory, as it said at the start.
+    /// The hosts that the directory trusts at that time; without a directory, those trusted at the
+    /// start.
     Tls(Option<IdentityDir>, Mutex<Credentials>),
 }
 
 impl AccessPolicy {
-    /// One that opens for hosts that are trusted: as `dir` says whenever one connects, or without
-    /// it as `credentials` say.
+    /// A policy for trusted hosts: those of `dir` at the time of each connection, or without it
+    /// those of `credentials`.
     #[must_use]
     pub fn tls(credentials: Credentials, dir: Option<IdentityDir>) -> Self {
         Self::Tls(dir, Mutex::new(credentials))
     }
 
-    /// The transport of the next connection. Trusted hosts are read anew while `fresh` is set; a
+    /// The acceptor for the next connection. Trusted hosts are read anew while `fresh` is set; a
     /// directory that is invalid now admits no host.
     fn transport(&self, fresh: bool) -> Result<Transport, Error> {
         let Self::Tls(dir, known) = self else { return Ok(Transport::Plaintext) };
@@ -84,7 +84,7 @@ impl AccessPolicy {
     }
 }
 
-/// A peer that has not said yet who it is.
+/// An unauthenticated peer.
 #[derive(Debug)]
 struct Unauthenticated {
     number: u64,
@@ -102,7 +102,7 @@ struct Sessions {
     known: usize,
 }
 
-/// All who are in.
+/// All sessions.
 #[derive(Debug, Default)]
 struct Admission {
     sessions: Mutex<Sessions>,
@@ -115,7 +115,7 @@ impl Admission {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets one in; another goes if need be.
+    /// Admits a peer; evicts another if need be.
     fn enter(self: &Arc<Self>, stream: &Arc<TcpStream>, address: Option<IpAddr>) -> Session {
         let mut sessions = self.sessions();
         if sessions.unauthenticated.len() >= UNAUTHENTICATED_MAX
@@ -136,7 +136,8 @@ impl Admission {
         Session { admission: Arc::clone(self), number, known: false, evicted }
     }
 
-    /// Shows out those who have been strangers for too long; returns how long the next has left.
+    /// Evicts peers that have been unauthenticated for too long; returns the time until the next is
+    /// due.
     fn evict_overdue(&self) -> Option<Duration> {
         let mut sessions = self.sessions();
         while let Some(oldest) = sessions.unauthenticated.first() {
@@ -149,13 +150,13 @@ impl Admission {
         None
     }
 
-    /// Shows out all strangers.
+    /// Evicts all unauthenticated peers.
     fn empty(&self) {
         self.sessions().unauthenticated.drain(..).for_each(evict);
     }
 }
 
-/// Which of the strangers goes: the oldest from the address that has most.
+/// Which of the unauthenticated peers is evicted: the oldest from the address that has most.
 fn which_to_evict(addresses: impl Iterator<Item = Option<IpAddr>>) -> Option<usize> {
     let addresses: Vec<_> = addresses.collect();
     let mut count = HashMap::<_, usize>::new();
@@ -168,11 +169,11 @@ fn which_to_evict(addresses: impl Iterator<Item = Option<IpAddr>>) -> Option<usi
 
 fn evict(peer: Unauthenticated) {
     peer.evicted.store(true, SeqCst);
-    // Its thread sees the end of the connection. One that has ended already does not mind.
+    // Its thread sees the end of the connection. A connection that has ended ignores it.
     let _ = peer.stream.shutdown(Shutdown::Both);
 }
 
-/// A connection's place among those that are served.
+/// An admitted connection.
 #[derive(Debug)]
 pub struct Session {
     admission: Arc<Admission>,
@@ -182,7 +183,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// The peer has said who it is. `false`: there is no place for one more of those.
+    /// The peer is authenticated. `false`: there is no room for another authenticated peer.
     #[must_use]
     pub fn known(&mut self) -> bool {
         let mut sessions = self.admission.sessions();
@@ -206,18 +207,18 @@ impl Drop for Session {
     }
 }
 
-/// Serves connections until no source asks any more: one may ask later what became of its VM,
-/// until it has said that it knows.
+/// Serves connections until no source needs an answer: one may ask later about the outcome for its
+/// VM, until it has confirmed that it knows.
 ///
 /// # Errors
-/// When there can be no thread for it.
+/// If the host refuses a thread.
 pub fn serve(
     listener: TcpListener,
     receiver: Arc<Receiver>,
     policy: AccessPolicy,
 ) -> io::Result<()> {
     nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(BACKLOG)?)?;
-    // A peer may be gone again between poll and accept.
+    // The peer may have disconnected between poll and accept.
     listener.set_nonblocking(true)?;
     let admission = Arc::new(Admission::default());
     let policy = Arc::new(policy);
@@ -259,7 +260,7 @@ pub fn serve(
                     ) => {}
                 Err(e) => {
                     say(&admission, None, &e.to_string());
-                    // Out of descriptors or memory: somebody has to go first.
+                    // Out of descriptors or memory: evict a peer first.
                     let sessions = admission.sessions();
                     drop(admission.gone.wait_timeout(sessions, EXHAUSTED));
                 }
@@ -273,7 +274,7 @@ fn say(admission: &Admission, address: Option<IpAddr>, why: &str) {
     admission.log.lock().unwrap_or_else(PoisonError::into_inner).say(address, why);
 }
 
-/// Serves one on a thread of its own.
+/// Serves one connection on a thread of its own.
 fn meet(
     stream: TcpStream,
     address: Option<IpAddr>,
@@ -294,8 +295,8 @@ fn meet(
         if let Err(e) = confine::enter(kind) {
             return say(&session.admission, address, &crate::host::with_causes(&e));
         }
-        // A process that has become a VM may have given up the right to read; who asks then was let
-        // in before.
+        // A process that has become a VM may have given up the right to read; a peer that asks then
+        // was admitted before.
         let served = policy
             .transport(!receiver.taken())
             .and_then(|transport| receiver.serve(Arc::clone(&stream), &transport, &mut session));
@@ -311,8 +312,7 @@ fn meet(
     std::thread::Builder::new().name(Thread::Receive.name().into()).spawn(serve).map(drop)
 }
 
-/// Reads on for a little: closing with something unread would take from the peer what was said to
-/// it last.
+/// Reads for a short time: closing with unread data would discard what was last sent to the peer.
 fn linger(stream: &TcpStream) {
     if stream.shutdown(Shutdown::Write).is_err() || stream.set_read_timeout(Some(LINGER)).is_err() {
         return;
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_goes_of_those_who_are_many() {
+    fn the_oldest_peer_of_the_most_frequent_address_is_evicted() {
         let go = |addresses: &[u8]| which_to_evict(addresses.iter().map(|&last| from(last)));
         assert_eq!(go(&[1, 2, 2, 3]), Some(1));
         assert_eq!(go(&[1, 2, 3]), Some(0));
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_push_out_strangers_and_nobody_else() {
+    fn unauthenticated_peers_evict_only_each_other() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let admission = Arc::new(Admission::default());
         let (known_there, known) = pair(&listener);
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn places_for_those_who_are_known_are_counted() {
+    fn authenticated_peers_are_limited() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let admission = Arc::new(Admission::default());
         let mut places: Vec<_> =

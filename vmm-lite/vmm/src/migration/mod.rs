@@ -1,18 +1,18 @@
-//! Moving a VM between hosts: the `migrate` crate's machines, driven with sockets, guest memory and
-//! clocks.
+//! Moves a VM between hosts: the drivers of the `migrate` crate's state machines, with sockets,
+//! guest memory and clocks.
 //!
-//! - [`source`]: moves a VM away, at the request of `vmm-lite migrate`
-//! - [`destination`]: takes one in, for `vmm-lite receive`
+//! - [`source`]: moves a VM away, on request of `vmm-lite migrate`
+//! - [`destination`]: receives one, for `vmm-lite receive`
 //! - [`connection`]: messages over TCP, encrypted or not; [`tls`]: between hosts that trust each
 //!   other's keys
-//! - [`credentials`]: who this host is in a move
+//! - [`credentials`]: this host's credentials in a move
 //! - [`connector`]: connects for a VM in a jail
-//! - [`listener`]: who may come in, and how many
-//! - `handover`: the VM's state, and what goes with it
-//! - `switch_hint`: what can be got ready before the guest stands
-//! - [`progress`]: what is told of a move that is under way
-//! - `called_off`: what is said of a move that was
-//! - [`address`](self::address): where to, such as `tcp://10.9.0.2:7000`
+//! - [`listener`]: admission control
+//! - `handover`: the VM's state, and what is sent with it
+//! - `switch_hint`: what can be prepared before the guest is stopped
+//! - [`progress`]: events of a move in progress
+//! - `called_off`: texts for cancelled moves
+//! - [`address`](self::address): destinations, such as `tcp://10.9.0.2:7000`
 
 pub mod address;
 mod called_off;
@@ -34,37 +34,37 @@ use crate::vm::Error as VmError;
 use connection::LinkError;
 use std::time::Duration;
 
-/// Why a move was not made.
+/// Why a move failed.
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
-    /// An address that is none.
+    /// An invalid address.
     #[error(transparent)]
     Address(#[from] address::AddressError),
-    /// The link.
+    /// The connection failed.
     #[error(transparent)]
     Link(#[from] LinkError),
-    /// What the machine says.
+    /// The state machine's error.
     #[error(transparent)]
     Failed(#[from] migrate::source::Failure),
-    /// The VM.
+    /// The VM's error.
     #[error(transparent)]
     Vm(#[from] VmError),
-    /// No event descriptor.
+    /// The host refused an event descriptor.
     #[error("cannot wake the thread of the move")]
     Event(#[source] std::io::Error),
-    /// No random numbers for the move's name.
+    /// The host provided no random numbers for the move's id.
     #[error("cannot draw random numbers for the move")]
     Random(#[source] std::io::Error),
     /// Neither a move nor a question.
     #[error("this begins with neither a move nor a question")]
     Nonsense,
-    /// A move that was begun before.
+    /// A repeated move.
     #[error("this move was begun before: somebody repeats what was said then")]
     Replayed,
-    /// The host's identity.
+    /// The host's identity is invalid.
     #[error(transparent)]
     Identity(#[from] crate::identity::Error),
-    /// Memory of the VM is not here, and does not come in time.
+    /// Memory of the VM is missing, and does not arrive in time.
     #[error(transparent)]
     Incomplete(#[from] crate::vm::Incomplete),
 }
@@ -74,7 +74,7 @@ fn draw() -> Result<[u8; 16], Error> {
     crate::host::random::bytes().map_err(Error::Random)
 }
 
-/// How long a peer may be silent: as usual, unless a test has less time.
+/// How long a peer may be silent: the usual timeout, unless a test sets a shorter one.
 fn timeout(usual: Duration) -> Duration {
     #[cfg(debug_assertions)]
     let usual = crate::fail_point::timeout(usual);

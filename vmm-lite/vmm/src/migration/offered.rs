@@ -1,4 +1,4 @@
-//! What an offer says of the VM besides what every destination must understand.
+//! What an offer states about the VM beyond what every destination must understand.
 
 use crate::{
     kvm::cpu::Features,
@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 /// The `identity` of an offer.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Offered {
-    /// Who the VM is.
+    /// The VM's manifest.
     pub identity: Identity,
-    /// What its guest may have come to rely on of the CPU.
+    /// The CPU features that its guest may rely on.
     pub features: Features,
     /// What it needs of the destination's devices.
     pub needs: Needs,
@@ -22,7 +22,7 @@ pub struct Offered {
     pub handover_version: u8,
 }
 
-/// What a VM needs of devices.
+/// What a VM needs of devices. Offers of older sources end where this begins; additions follow it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Needs {
     /// The longest packets that its guest may send and expect (MTU).
@@ -32,7 +32,7 @@ pub struct Needs {
 }
 
 impl Offered {
-    /// What is said of `vm`.
+    /// The statement about `vm`.
     #[must_use]
     pub fn of(vm: &Vm) -> Self {
         Self {
@@ -43,7 +43,10 @@ impl Offered {
         }
     }
 
-    /// As it is sent.
+    /// The encoded form.
+    ///
+    /// # Panics
+    /// Never: postcard can encode all of it.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         codec::encode(Payload::Offer, self)

@@ -1,6 +1,6 @@
-//! What is told of a move while it is under way.
+//! The events of a move in progress.
 //!
-//! Events are kept back while the guest stands: telling them takes time, which would be blackout.
+//! Events are deferred during the blackout: reporting them takes time, which would extend it.
 
 use super::address::Address;
 use crate::vm::{Observer, Waiting};
@@ -12,18 +12,18 @@ use migrate::{
 use serde::{Deserialize, Serialize};
 use std::{io, time::Duration};
 
-/// Something that a move came to. Members only ever get added.
+/// An event of a move. Variants are only ever added.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Progress {
-    /// It does something else from now on.
+    /// A new phase has begun.
     Phase {
-        /// What, in words.
+        /// Which, in words.
         doing: String,
         /// Since the move began, ns.
         at_ns: u64,
     },
-    /// A pass over memory is done, and what the guest wrote meanwhile is known.
+    /// A round is done, and the changes of the guest meanwhile are known.
     Round {
         /// Its number, from 1.
         round: u32,
@@ -33,22 +33,22 @@ pub enum Progress {
         took_ns: u64,
         /// Pages sent with their content.
         pages: u64,
-        /// Pages told to be zero.
+        /// Pages announced as zero.
         pages_zero: u64,
         /// Bytes on the wire.
         bytes: u64,
-        /// What of that there was in a second.
+        /// Bytes on the wire per second.
         bytes_per_second: u64,
         /// Pages that changed meanwhile.
         dirty_pages: u64,
-        /// What of those there was in a second, in bytes.
+        /// Bytes changed per second.
         dirty_bytes_per_second: u64,
         /// Bytes sent so far in all rounds.
         bytes_sent: u64,
-        /// The blackout that is expected, did the guest stop now.
+        /// The expected blackout if the guest were stopped now.
         predicted_blackout_ns: u64,
     },
-    /// It has not begun: it waits for memory of the VM that is not here yet. Comes again and again.
+    /// The move has not begun: it waits for missing memory of the VM. Repeated.
     Waiting {
         /// What for, in words.
         doing: String,
@@ -57,34 +57,34 @@ pub enum Progress {
         /// How much is missing.
         bytes_missing: u64,
     },
-    /// The move came to nothing. The last event, where a report would be.
+    /// The move failed. The last event, in place of a report.
     Failed {
-        /// Why, for people.
+        /// Why, as text.
         error: String,
     },
 }
 
-/// A move that was made.
+/// A successful move.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Moved {
     /// Where the VM is now.
     pub to: Address,
-    /// The host there, as far as it has proved which it is.
+    /// The host there, as far as it has proved its identity.
     pub peer: Peer,
     /// It is paused there, as it was here.
     pub paused: bool,
-    /// What the move cost. `None`: the connection was lost at the commit, and that it was made is
-    /// known by the answer to a question.
+    /// What the move cost. `None`: the connection was lost at the commit, and the answer to a
+    /// question showed that the move succeeded.
     pub report: Option<Report>,
 }
 
-/// The one who started a move.
+/// The client that started a move.
 pub trait MoveObserver: Observer<Progress> {
-    /// The VM runs at the destination, and lacks nothing.
+    /// The VM runs at the destination, with no page missing.
     fn moved(&mut self, moved: Moved);
 }
 
-/// That an operation has waited for this since then.
+/// An operation has waited for this since then.
 #[must_use]
 pub fn waiting(waiting: &Waiting, since: Duration) -> Progress {
     Progress::Waiting {
@@ -94,24 +94,24 @@ pub fn waiting(waiting: &Waiting, since: Duration) -> Progress {
     }
 }
 
-/// Makes events out of what a source's machine goes through.
+/// Derives events from the progress of a source's state machine.
 #[derive(Debug, Default)]
 pub(super) struct Watcher {
     doing: &'static str,
     round_began: Duration,
-    /// Rounds that there was an event for.
+    /// Rounds that were reported.
     told: u32,
     sent: Sent,
     events: Vec<Progress>,
 }
 
 impl Watcher {
-    /// Takes note of what has happened, before the machine is told.
+    /// Observes an event before the state machine gets it.
     pub fn happened(&mut self, event: &Happened, source: &Source, now: Duration) {
         match event {
             Happened::Sent(sent) => self.sent = *sent,
             Happened::Peeked { dirty, .. } | Happened::Dirty { dirty, .. }
-                // One look at what changed is enough for an event.
+                // One peek at the changes is enough for an event.
                 if self.told < source.rounds() =>
             {
                 self.told = source.rounds();
@@ -138,7 +138,7 @@ impl Watcher {
         }
     }
 
-    /// Takes note of what the machine made of it.
+    /// Observes the state machine's reaction.
     pub fn handled(&mut self, source: &Source, now: Duration) {
         if let Some(Progress::Round { round, predicted_blackout_ns, .. }) = self.events.last_mut()
             && *round == source.rounds()
@@ -151,10 +151,10 @@ impl Watcher {
         }
     }
 
-    /// Tells what there is, before a round begins or when all is over: while the guest runs.
+    /// Reports pending events, before a round begins or at the end: while the guest runs.
     ///
     /// # Errors
-    /// When nobody listens any more.
+    /// If the observer has disconnected.
     pub fn tell(&mut self, observer: &mut dyn MoveObserver, now: Duration) -> io::Result<()> {
         self.round_began = now;
         self.events.drain(..).try_for_each(|event| observer.progress(event))

@@ -1,7 +1,7 @@
 //! A TCP connection to the first of several addresses that answers.
 //!
-//! A name may stand for an address that nothing comes back from, such as one of IPv6 where only
-//! IPv4 gets through. So each has a head start and no more, as RFC 8305 has it.
+//! A name may resolve to an address that never answers, such as one of IPv6 where only IPv4 is
+//! routed. So each address gets only a head start, as RFC 8305 describes.
 
 use super::{called_off::failure, connection::LinkError, connector::Dialer};
 use crate::host::poll::Watch;
@@ -17,16 +17,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a peer may take to take a connection.
+/// The timeout for a connection attempt.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long an address is tried alone before the next is tried beside it.
+/// How long an address is tried alone before the next is tried in parallel.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// Connects to the first of `addresses` that answers, until it is called off; by `dialer`
-/// where this process has no network.
+/// Connects to the first of `addresses` that answers, until it is cancelled; by `dialer` where this
+/// process has no network.
 ///
 /// # Errors
-/// [`LinkError::Io`]: what the network says of the last that failed. [`LinkError::CalledOff`].
+/// [`LinkError::Io`]: the network's error for the last address that failed.
+/// [`LinkError::CalledOff`].
 pub fn reach(
     addresses: &[SocketAddr],
     dialer: Option<&Dialer>,
@@ -81,7 +82,7 @@ pub(super) fn begin(to: SocketAddr) -> io::Result<OwnedFd> {
     }
 }
 
-/// What came of a connection that was begun.
+/// The result of a connection attempt.
 fn stands(socket: &OwnedFd) -> io::Result<()> {
     match getsockopt(socket, SocketError)? {
         0 => Ok(()),
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
     use nix::sys::socket::{Backlog, bind, getsockname, listen};
 
-    /// An address that takes no connection and refuses none, for as long as the sockets live: its
+    /// An address that neither accepts nor refuses connections while the sockets are open: its
     /// queue is full.
     fn silent() -> (Vec<OwnedFd>, SocketAddr) {
         let any = SockaddrStorage::from("127.0.0.1:0".parse::<SocketAddr>().unwrap());
@@ -105,7 +106,7 @@ mod tests {
         let at: SockaddrStorage = getsockname(listener.as_raw_fd()).unwrap();
         let at = SocketAddr::from(*at.as_sockaddr_in().unwrap());
         let waits = begin(at).unwrap();
-        // The queue of one is full when this one stands; the next hears nothing.
+        // The queue of one is full once this connects; the next gets no answer.
         assert_eq!(
             CallOff::NEVER.wait(&[Watch::Writable(waits.as_raw_fd())], CONNECT).unwrap().unwrap(),
             [true]
@@ -114,12 +115,12 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_does_not_answer_keeps_nobody_from_the_next() {
+    fn a_silent_address_does_not_delay_the_next() {
         let (_full, silent) = silent();
         let refuses = SocketAddr::from(([127, 0, 0, 1], 1));
         let there = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let right = there.local_addr().unwrap();
-        // That is not long enough to wait until one that says nothing is given up.
+        // This is too short to wait until a silent address times out.
         let within = Some((Instant::now(), CONNECT - Duration::from_millis(500)));
         let call_off = CallOff::NEVER.within(within);
         let stream =
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn while_nobody_answers_the_move_can_run_out_of_time() {
+    fn the_moves_timeout_ends_a_connection_attempt() {
         let (_full, silent) = silent();
         let within = Some((Instant::now(), Duration::from_millis(20)));
         let came = reach(&[silent, silent], None, &CallOff::NEVER.within(within));

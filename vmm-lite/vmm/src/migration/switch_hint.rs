@@ -1,5 +1,4 @@
-//! What a source tells with `SwitchHint`: all that a destination can get ready before the state
-//! comes.
+//! The content of `SwitchHint`: all that a destination can prepare before the state arrives.
 
 use crate::{
     memory::PageSet,
@@ -11,20 +10,20 @@ use crate::{
 use migrate::{pages::Pages, wire::Run};
 use serde::{Deserialize, Serialize};
 
-/// Most runs of pages: with their numbers at their longest the message is as long as it may be.
+/// Most runs of pages: with numbers of maximum length the message reaches its maximum length.
 const RUNS_MAX: usize = 400;
 
 /// See the module.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SwitchHint {
-    /// What of the state does not change any more.
+    /// The invariant state.
     pub invariant: InvariantState,
-    /// Pages that the guest wrote to of late: it will want them first.
+    /// Pages that the guest wrote recently: it will need them first.
     written: Vec<Run>,
 }
 
 impl SwitchHint {
-    /// With as many of the pages as there is room for.
+    /// With as many of the pages as fit.
     pub fn new(invariant: InvariantState, written: &Pages) -> Self {
         Self { invariant, written: written.runs().take(RUNS_MAX).collect() }
     }
@@ -57,7 +56,7 @@ mod tests {
     use migrate::wire::Kind;
 
     #[test]
-    fn it_fits_its_message_and_pages_that_are_none_are_left_out() {
+    fn it_fits_its_message_and_leaves_out_invalid_pages() {
         let mut pages = Pages::none(1 << 24);
         (1 << 23..1 << 24).step_by(2).for_each(|page| pages.insert(page));
         let vcpu = InvariantVcpuState::default();

@@ -1,6 +1,6 @@
 //! One move, on a thread of its own.
 //!
-//! - `acts`: does what the machine says
+//! - `acts`: carries out the state machine's actions
 //! - `leaving`: what is given up once its VM runs
 
 mod acts;
@@ -25,12 +25,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// For so long the state is awaited without sleep: several times what the last rounds and a guest
-/// that stands take.
+/// How long the thread polls for the state: several times what the last rounds and the blackout
+/// take.
 const AWAKE: Duration = Duration::from_millis(3);
-/// For so long it is at most, however many of these rounds there are.
+/// The most that it polls, however many of these rounds there are.
 const AWAKE_MOST: Duration = Duration::from_millis(20);
-/// How often a VM that waits for its source is looked at: somebody may want to stop it.
+/// The interval at which a VM that waits for its source is checked: it may have been stopped.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// See the module.
@@ -38,33 +38,33 @@ pub(super) struct Attempt<'r> {
     receiver: &'r Receiver,
     connection: Option<Connection>,
     rejoin: Arc<Rejoin>,
-    /// The source went away while pages are missing.
+    /// The source is unreachable while pages are missing.
     waiting: Option<Waiting>,
     machine: Destination,
     epoch: Instant,
     events: VecDeque<Event>,
     prepared: Option<Prepared>,
     pages: usize,
-    /// When the message being handled came.
+    /// When the current message arrived.
     came: Instant,
     /// When the last message was sent.
     spoke: Instant,
     /// When the guest began to run, once it has.
     ran: Instant,
-    /// Until when what is urgent is awaited without sleep.
+    /// Until when the thread polls for urgent messages.
     awake_until: Instant,
-    /// When that ends, whatever comes.
+    /// When polling ends in any case.
     awake_most: Instant,
-    /// When the last message before the state was sent: the source asked for the pause after it had
-    /// come.
+    /// When the last message before the state was sent: the source requested the pause after that
+    /// message had arrived.
     before_switch: Instant,
-    /// The guest runs, and the machine has yet to hear how it got to its speed.
+    /// The guest runs, and the brownout was not reported to the state machine yet.
     settles: bool,
-    /// This thread has given up what making a VM took.
+    /// This thread has given up the privileges that making a VM needs.
     narrow: bool,
-    /// The source has said its last word.
+    /// The source has sent its last message.
     heard: bool,
-    /// Why it came to nothing.
+    /// Why it failed.
     discarded: Option<String>,
 }
 
@@ -113,16 +113,16 @@ impl<'r> Attempt<'r> {
         }
     }
 
-    /// A VM that did not get to run, and why not.
+    /// A VM that did not start, and why.
     pub fn discard(self) -> (Option<Prepared>, Option<String>) {
         (self.prepared, self.discarded)
     }
 
-    /// Waits for whatever concerns this move.
+    /// Waits for the next event of this move.
     fn wait(&mut self) {
         let now = self.epoch.elapsed();
         let mut timeout = self.machine.deadline().map_or(SILENCE, |at| at.saturating_sub(now));
-        // While pages are missing, others can have something to say as well.
+        // While pages are missing, there are further sources of events.
         let running = self.prepared.as_ref().filter(|_| self.machine.runs());
         let mut watched = [Watch::Readable(-1); 4];
         if let Some(connection) = &self.connection {
@@ -146,7 +146,7 @@ impl<'r> Attempt<'r> {
         let timeout = if buffered { Duration::ZERO } else { timeout };
         match wait_any(watched, timeout) {
             Ok([_, faults, back, ended]) => {
-                // First: a source that is back is answered before anything else is said to it.
+                // First: a reconnected source is answered before anything else is sent to it.
                 if back {
                     self.take_back();
                 }
@@ -174,7 +174,7 @@ impl<'r> Attempt<'r> {
         }
     }
 
-    /// Looks how fast the guest is, until that is known.
+    /// Measures the guest's speed, until the brownout is known.
     fn look(&mut self) {
         let Some(prepared) = self.prepared.as_mut().filter(|_| self.settles) else { return };
         if let Some(settled) = prepared.look(self.machine.waited(self.epoch.elapsed())) {
@@ -184,7 +184,7 @@ impl<'r> Attempt<'r> {
         }
     }
 
-    /// Takes what has come, if something has.
+    /// Receives a message, if there is one.
     fn receive(&mut self) {
         let Some(connection) = &mut self.connection else { return };
         match connection.wait(Duration::ZERO) {
@@ -230,7 +230,7 @@ impl<'r> Attempt<'r> {
         };
         match taken {
             Ok(()) => self.events.push_back(event),
-            // Pages that could not be put in place have not come.
+            // Pages that could not be written do not count as received.
             Err(why) => {
                 self.connection = None;
                 self.events.push_back(Event::LinkLost(why));
@@ -243,7 +243,7 @@ impl<'r> Attempt<'r> {
         self.events.push_back(Event::LinkLost(crate::host::with_causes(e)));
     }
 
-    /// Somebody waits for a page.
+    /// A thread waits for a page.
     fn faults(&mut self) {
         let Some(missing) = self.prepared.as_mut().and_then(|p| p.missing.as_mut()) else { return };
         match missing.waited_for() {
@@ -252,7 +252,7 @@ impl<'r> Attempt<'r> {
         }
     }
 
-    /// The source is back.
+    /// The source has reconnected.
     fn take_back(&mut self) {
         if let Some(connection) = self.rejoin.take() {
             eprintln!("vmm-lite: the source is back; the memory that follows goes on");

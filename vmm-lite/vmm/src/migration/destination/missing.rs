@@ -1,4 +1,4 @@
-//! Guest memory of which some pages are missing: whoever touches one waits until it has come.
+//! Guest memory with missing pages: a thread that touches one waits until it has arrived.
 
 use crate::memory::{
     Arriving, Fault, GuestRam, PAGE, Supply, Userfault, UserfaultError as Error, Watch, is_zero,
@@ -13,19 +13,20 @@ use vmm_lite_interface::layout::{IMAGE_BASE, PAGE_SIZE};
 /// The first page that may be missing: those before it are the VMM's own.
 const FIRST: usize = (IMAGE_BASE / PAGE_SIZE) as usize;
 
-/// See the module. Dropping it lets everybody go on.
+/// See the module. Dropping it releases all waiting threads.
 #[derive(Debug)]
 pub(super) struct Missing {
     userfault: Userfault,
     /// Where the pages come from.
     source: String,
-    /// Once pages may be missing. Dropped after nobody waits for one any more.
+    /// Present once pages may be missing. Dropped after the last thread that waits for one is
+    /// released.
     arriving: Option<Arriving>,
     faults: Vec<Fault>,
 }
 
 impl Missing {
-    /// Able to, but nothing is watched yet.
+    /// Watching is possible, but not started yet.
     pub fn able(ram: &Arc<GuestRam>, source: String) -> Result<Self, Error> {
         let userfault = Userfault::open(ram)?;
         Ok(Self { userfault, source, arriving: None, faults: Vec::new() })
@@ -36,7 +37,7 @@ impl Missing {
         self.arriving.is_some()
     }
 
-    /// All pages have come: nobody who touches one waits from now on, and the memory is complete.
+    /// All pages have arrived: no access waits from now on, and the memory is complete.
     pub fn complete(self) {
         let Self { userfault, arriving, .. } = self;
         drop(userfault);
@@ -45,7 +46,7 @@ impl Missing {
         }
     }
 
-    /// What brings the pages, if any may be missing.
+    /// The receiver of the missing pages, if any may be missing.
     pub fn arriving(&self) -> Option<&Arriving> {
         self.arriving.as_ref()
     }
@@ -72,7 +73,7 @@ impl Missing {
         Ok(())
     }
 
-    /// Puts a page there, or overwrites it where it is already. Before the guest runs.
+    /// Writes a page, missing or not. Before the guest runs.
     pub fn write(&self, number: usize, page: &[u8; PAGE]) -> Result<(), String> {
         if number >= FIRST && self.put(number, page)? {
             return Ok(());
@@ -80,7 +81,7 @@ impl Missing {
         self.userfault.ram().write_page(number, page).map_err(|e| e.to_string())
     }
 
-    /// Makes pages zero that may be there. Before the guest runs.
+    /// Makes pages zero, missing or not. Before the guest runs.
     pub fn clear(&self, first: usize, count: usize) -> Result<(), String> {
         for number in first..first + count {
             if number >= FIRST && self.zero(number, 1)? {
@@ -91,7 +92,8 @@ impl Missing {
         Ok(())
     }
 
-    /// Puts a page there unless it is already, and wakes who waits for it. Whether it was not.
+    /// Writes a page if it is missing, and wakes the threads that wait for it. Returns whether it
+    /// was.
     pub fn put(&self, number: usize, page: &[u8; PAGE]) -> Result<bool, String> {
         if is_zero(page) {
             return self.zero(number, 1);
@@ -100,19 +102,20 @@ impl Missing {
         put.map(|n| n == 1).map_err(|e| crate::host::with_causes(&e))
     }
 
-    /// Makes pages zero that are missing, and wakes who waits for them. Whether all were missing.
+    /// Makes missing pages zero, and wakes the threads that wait for them. Returns whether all were
+    /// missing.
     pub fn zero(&self, first: usize, count: usize) -> Result<bool, String> {
         let made = self.userfault.zero(first, count);
         made.map(|n| n == count).map_err(|e| crate::host::with_causes(&e))
     }
 
-    /// The pages that somebody has begun to wait for.
+    /// The pages that threads have begun to wait for.
     pub fn waited_for(&mut self) -> Result<Vec<usize>, String> {
         self.userfault.read(&mut self.faults).map_err(|e| crate::host::with_causes(&e))?;
         Ok(self.faults.drain(..).map(|fault| fault.page).collect())
     }
 
-    /// Readable when somebody has.
+    /// Readable when a thread has begun to wait.
     pub fn fd(&self) -> RawFd {
         self.userfault.as_raw_fd()
     }

@@ -1,15 +1,15 @@
-//! Takes a VM in: drives [`migrate::destination::Destination`], one move a thread.
+//! Receives a VM: drives [`migrate::destination::Destination`], one thread for each move.
 //!
-//! - `attempt`: does what the machine says
-//! - `prepared`: the VM made ready, and what happens to it; `preparing`: that this takes a while is
-//!   said
-//! - `names`: the name that it gets here
-//! - `missing`: pages that whoever touches them waits for
-//! - `settling`: how the guest gets to its speed
+//! - `attempt`: carries out the state machine's actions
+//! - `prepared`: the VM that was made, and its changes; `preparing`: keeps the source informed
+//!   while it is made
+//! - `names`: the VM's name on this host
+//! - `missing`: pages that block their reader until they arrive
+//! - `settling`: how the guest returns to full speed
 //! - `warm`: KVM's own tables filled in before the guest runs
-//! - `rejoin`: the way back for a source that lost the link
+//! - `rejoin`: reconnection of a source that lost the link
 //! - [`stage`]: what the process still needs once a VM is here
-//! - `waiting`: what is said of a VM that waits for it
+//! - `waiting`: messages about a VM that waits for its source
 
 mod attempt;
 mod missing;
@@ -57,36 +57,36 @@ use std::{
     time::Duration,
 };
 
-/// How long a source may be silent before the commit, its first word included.
+/// How long a source may be silent before the commit, its first message included.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// What a VM gets that comes in.
+/// What a received VM gets from this process.
 #[derive(Debug)]
 pub struct Offering {
     /// The names of VMs on this host.
     pub names: Arc<dyn Names>,
     /// KVM, and the TAP device.
     pub resources: Resources,
-    /// Most memory, in bytes.
+    /// Upper limit of its memory, in bytes.
     pub memory_max: u64,
-    /// Where its console output goes.
+    /// Where its console output is written.
     pub output: Option<OwnedFd>,
-    /// What it costs a guest here when KVM's second tables lack a page, if that is known.
+    /// The cost of a fault when KVM's second-level tables lack a page on this host, if known.
     pub fault_cost: Option<FaultCost>,
-    /// How long a VM waits for a source that has memory of it, before it is given up for lost;
-    /// `None`: for as long as it takes.
+    /// How long a VM waits for a source that has memory of it, before it counts as lost; `None`:
+    /// without limit.
     pub lost_after: Option<Duration>,
-    /// Whether a guest may come that sends packets from addresses which are not its own.
+    /// Whether a guest may arrive that sends packets from addresses which are not its own.
     pub allow_spoofing: bool,
-    /// How fast its network and its console may be here.
+    /// The rates of its network and its console on this host.
     pub rates: Rates,
 }
 
-/// Everything that the connections of one receiving process share.
+/// State that all connections of a receiving process share.
 #[derive(Debug)]
 pub struct Receiver {
     me: ReceiverId,
-    /// What there is until there is a VM: then only another would need it.
+    /// The resources for a VM, until there is one: then only another would need them.
     offering: Mutex<Option<Arc<Offering>>>,
     lost_after: Option<Duration>,
     arrived: Sender<Vm>,
@@ -99,14 +99,14 @@ pub struct Receiver {
 #[derive(Debug)]
 struct State {
     ledger: Ledger,
-    /// The move under way, and how to reach its thread.
+    /// The move in progress, and how to reach its thread.
     current: Option<(MoveId, Arc<Rejoin>)>,
     /// Whether the process has become a VM.
     taken: bool,
 }
 
 impl Receiver {
-    /// One that sends what arrives to `arrived`.
+    /// A receiver that passes the VM that arrives to `arrived`.
     ///
     /// # Errors
     /// [`Error::Random`], [`Error::Event`].
@@ -127,10 +127,10 @@ impl Receiver {
         self.offering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For a VM that has ended: waits until its source knows what became of it, for at most so
-    /// long. One that does not would ask for ever.
+    /// For a VM that has ended: waits until its source knows the outcome, at most `timeout`. A
+    /// source that does not know it would ask forever.
     pub fn wait_over(&self, most: Duration) {
-        // The thread of the move tells it, if it can: it has its own limits.
+        // The move's thread tells it, if possible; that thread has its own timeouts.
         let waits = |state: &mut State| state.current.is_some();
         drop(self.changed.wait_while(self.state(), waits));
         self.stages.wait_over(timeout(most));
@@ -142,11 +142,11 @@ impl Receiver {
         self.state().taken
     }
 
-    /// Serves a connection to its end. It gives up `session` among the strangers when it has said
-    /// who it is and what it wants.
+    /// Serves a connection to its end. `session` counts as unauthenticated until the peer has
+    /// introduced itself and sent its request.
     ///
     /// # Errors
-    /// What went wrong, for the log: other connections are not concerned.
+    /// The error, for the log: other connections are not affected.
     pub fn serve(
         self: &Arc<Self>,
         stream: Arc<TcpStream>,
@@ -196,8 +196,8 @@ impl Receiver {
         }
     }
 
-    /// What became of a move. One that has not been committed is ended first. Whoever did not begin
-    /// it learns nothing, and ends nothing.
+    /// Answers a question about the outcome of a move. A move without commit is ended first. Only
+    /// the host that began the move gets an answer and can end it.
     fn outcome(&self, id: &MoveId, receiver: &ReceiverId, peer: &Peer) -> Outcome {
         let mut state = self.state();
         if !state.ledger.may_ask(id, peer) {
@@ -210,15 +210,15 @@ impl Receiver {
             && let Some((current, thread)) = &state.current
             && current == id
         {
-            // Its thread sees the end of its connection, unless the commit has come: either way it
-            // says so.
+            // Its thread sees the end of its connection, unless the commit has arrived: in both
+            // cases it reports that.
             thread.shut_down();
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.ledger.outcome(id, receiver)
     }
 
-    /// The thread of a move: that one answers while its VM lacks pages.
+    /// The thread of a move: it answers while its VM has missing pages.
     fn thread_of(&self, id: &MoveId) -> Option<Arc<Rejoin>> {
         let state = self.state();
         let (_, thread) = state.current.as_ref().filter(|(current, _)| current == id)?;
@@ -250,7 +250,7 @@ impl Receiver {
         if attempt.farewell() {
             self.stages.enter(Stage::Over);
         }
-        // A VM that did not get to run is gone, with its name and its TAP, before anybody can try
+        // A VM that did not start is gone, with its name and its TAP, before the source can try
         // again.
         let (prepared, why) = attempt.discard();
         if why.is_some() {
@@ -259,7 +259,7 @@ impl Receiver {
         drop(prepared);
         self.state().current = None;
         self.changed.notify_all();
-        // Said when it is so.
+        // Printed only once it is true.
         if let Some(why) = why {
             eprintln!("vmm-lite: a VM did not arrive: {why}; waiting for the next");
         }

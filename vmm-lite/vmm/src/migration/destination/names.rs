@@ -1,27 +1,27 @@
-//! The name that a VM has on this host, which the process that receives it keeps.
+//! The VM's name on this host, owned by the process that receives the VM.
 
 use std::{fmt::Debug, sync::Arc};
 
-/// Why a name cannot be had.
+/// Why a name is not available.
 pub type NameError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The names of this host's VMs, as the process of one has them.
+/// The names of this host's VMs.
 pub trait Names: Send + Sync + Debug {
-    /// Reserves a name for the VM that comes, unless one is reserved for whatever comes. Returns
-    /// the name that it is going to have.
+    /// Reserves a name for the VM that arrives, unless one is reserved for any VM. Returns the name
+    /// that it will have.
     ///
     /// # Errors
-    /// When another VM has it.
+    /// If another VM has it.
     fn reserve(&self, name: &str) -> Result<String, NameError>;
 
-    /// The VM that came with the name does not run: it is free again, unless it was reserved for
-    /// whatever comes.
+    /// The VM with this name does not run: the name is free again, unless it was reserved for any
+    /// VM.
     fn release(&self);
 
-    /// The VM runs here: clients may come.
+    /// The VM runs here: clients may connect.
     ///
     /// # Errors
-    /// When none can.
+    /// If none can.
     fn open(&self) -> Result<(), NameError>;
 }
 

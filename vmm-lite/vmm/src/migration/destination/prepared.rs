@@ -1,4 +1,4 @@
-//! A VM made ready for a guest that is to come.
+//! A VM that is ready for an arriving guest.
 
 use super::{
     Offering,
@@ -28,10 +28,11 @@ use std::{
 };
 use vmm_lite_interface::INTERFACE_VERSION;
 
-/// How long the vCPU may take to enter the guest before nothing is said about when it did.
+/// How long to wait for the vCPU to enter the guest, before the time of that is left out of the
+/// report.
 const ENTRY: Duration = Duration::from_secs(1);
 
-/// Why a VM is refused whose guest would be cut off without a word.
+/// Why a VM is refused whose guest would lose its network without notice.
 const SPOOFS: &str = "the VM may send packets from addresses which are not its own: this needs \
     `receive --allow-spoofing`";
 
@@ -40,20 +41,21 @@ pub(super) struct Prepared {
     pub vm: Vm,
     /// Its name here.
     pub name: Reserved,
-    /// The thread of the move, until the source knows that the VM runs.
+    /// The priority of the move's thread, until the source knows that the VM runs.
     urgent: Option<Urgent>,
-    /// The vCPU's, until it has entered the guest.
+    /// The priority of the vCPU thread, until it has entered the guest.
     urgent_vcpu: Option<Urgent>,
-    /// Where pages may follow; `None` where the host cannot let them, and when all have come.
+    /// The watch for post-copy pages; `None` where the host does not support that, and when all
+    /// have arrived.
     pub missing: Option<Missing>,
-    /// Which pages came.
+    /// The received pages.
     received_pages: RefCell<ReceivedPages>,
-    /// What KVM has been shown of the guest's tables, or why that went wrong.
+    /// The guest's tables from which KVM's were filled, or why that failed.
     tables: Result<Option<Tables>, String>,
-    /// When the state came, and when it was applied.
+    /// When the state arrived, and when it was applied.
     came: Instant,
     applied: Instant,
-    /// What is going to watch the guest, until it runs.
+    /// Will measure the guest's speed, until the guest runs.
     settling: Option<Settling>,
 }
 
@@ -128,7 +130,7 @@ impl Prepared {
         self.missing.as_ref().filter(|missing| missing.watching())
     }
 
-    /// Takes pages before the guest runs.
+    /// Receives pages before the guest runs.
     pub fn write(&self, frame: &PageFrame<'_>) -> Result<(), String> {
         let ram = self.vm.ram();
         {
@@ -165,7 +167,7 @@ impl Prepared {
         Ok(())
     }
 
-    /// Takes pages while the guest runs: those that it lacks, and no others.
+    /// Receives pages while the guest runs: only those that are missing.
     pub fn fill<'a>(
         &self,
         pages: impl Iterator<Item = (usize, &'a [u8; PAGE])>,
@@ -180,7 +182,7 @@ impl Prepared {
         Ok(())
     }
 
-    /// Makes pages zero while the guest runs: those that it lacks, and no others.
+    /// Makes pages zero while the guest runs: only those that are missing.
     pub fn fill_zero(&self, runs: &[Run], lacking: &Pages) -> Result<(), String> {
         let Some(missing) = self.watched() else { return Ok(()) };
         for number in runs.iter().flat_map(|&(first, count)| first..first + count) {
@@ -191,7 +193,7 @@ impl Prepared {
         Ok(())
     }
 
-    /// The state is about to come, and this much of it is here.
+    /// The state is about to arrive, and this is the part that is known already.
     pub fn switch_hint(&mut self, switch_hint: &[u8]) {
         // This takes a while, and is nothing that others should wait for.
         if let Some(switch_hint) = SwitchHint::from_bytes(switch_hint) {
@@ -204,7 +206,7 @@ impl Prepared {
         let applied =
             self.vm.hold().and_then(|mut held| held.apply_invariant(&switch_hint.invariant));
         if let Err(e) = applied {
-            // It may be that the state says otherwise; that is then judged.
+            // The state may differ, which is judged when it arrives.
             tracing::debug!("{}", crate::host::with_causes(&e));
         }
         self.tables = warm(&self.vm, &self.received_pages.borrow(), switch_hint)
@@ -213,13 +215,13 @@ impl Prepared {
     }
 
     fn hurry(&mut self) {
-        // A thread that is urgent already is not told twice.
+        // The priority of an urgent thread is not set again.
         self.urgent.get_or_insert_with(|| Urgent::this(Side::Destination));
         self.urgent_vcpu.get_or_insert_with(|| self.vm.urgent_vcpu(Side::Destination));
     }
 
-    /// The source was told something. If it is in a hurry what comes next is the state; and the
-    /// hurry is over when it knows that the VM runs.
+    /// A message was sent to the source. If the source is in a hurry, the state is its next
+    /// message; the hurry ends when it knows that the VM runs.
     pub fn said(&mut self, message: &Message) {
         match message {
             Message::RoundDone(_) => self.received_pages.get_mut().round_ended(),
@@ -231,13 +233,13 @@ impl Prepared {
         }
     }
 
-    /// Applies a state that came at `came`.
+    /// Applies a state that arrived at `came`.
     pub fn apply(&mut self, state: &[u8], came: Instant, lacking: &Pages) -> Result<(), String> {
         self.hurry();
-        // Again, if it took the source long to stop the guest.
+        // Again, if the source took long to stop the guest.
         self.vm.prewake();
         match &self.tables {
-            // This thread is going to look at these, and it is the one that would bring them.
+            // This thread will read these pages, and it is the one that would receive them.
             Ok(Some(tables)) if tables.pages().any(|page| lacking.contains(page)) => {
                 return Err("the guest's page tables have not come with the state".into());
             }
@@ -250,7 +252,7 @@ impl Prepared {
         let Handover { state, paused, vouched_for } =
             Handover::from_bytes(state).map_err(|e| e.to_string())?;
         if let (Some(missing), Some(net)) = (self.watched(), &state.net) {
-            // This thread is going to look at these, and it is the one that would bring them.
+            // This thread will read these pages, and it is the one that would receive them.
             for page in net.pages().filter(|page| *page < self.vm.ram().pages()) {
                 if lacking.contains(page) {
                     return Err("the network queues have not come with the state".into());
@@ -258,8 +260,8 @@ impl Prepared {
                 missing.zero(page, 1)?;
             }
         }
-        // The guest's clock went on from the capture: that long before the state came, as far as
-        // this host can know.
+        // The guest's clock continued from the capture: that long before the state arrived, as far
+        // as this host can know.
         let mut held = self.vm.hold().map_err(|e| crate::host::with_causes(&e))?;
         held.apply(&state, came.elapsed()).map_err(|e| crate::host::with_causes(&e))?;
         if paused {
@@ -273,31 +275,32 @@ impl Prepared {
         Ok(())
     }
 
-    /// All memory has come: nobody who touches some waits.
+    /// All memory has arrived: no access waits.
     pub fn nothing_is_missing(&mut self) {
-        // One that watches nothing can wait for its end, which takes as long as much else here
-        // does, until the source knows that the guest runs.
+        // Once it watches nothing, its teardown can wait until the source knows that the guest
+        // runs: it takes as long as much of the other work here.
         if let Some(missing) = self.missing.take_if(|missing| missing.watching()) {
             missing.complete();
         }
     }
 
-    /// So many pages are missing still, of a guest that runs.
+    /// This many pages are still missing, of a running guest.
     pub fn lacks(&self, pages: usize) {
         if let Some(arriving) = self.missing.as_ref().and_then(Missing::arriving) {
             arriving.left(pages);
         }
     }
 
-    /// The source went away, for this reason, or is back (`None`).
+    /// The source is unreachable, for this reason, or has reconnected (`None`).
     pub fn source_is_away(&self, why: Option<&str>) {
         if let Some(arriving) = self.missing.as_ref().and_then(Missing::arriving) {
             why.map_or_else(|| arriving.back(), |why| arriving.away(why));
         }
     }
 
-    /// Lets the guest run: the commit came at `came`, maybe with the state. The source asked for
-    /// the pause after it had heard what was said at `before`. Returns when it began to run, too.
+    /// Lets the guest run: the commit arrived at `came`, maybe with the state. The source requested
+    /// the pause after it had received the message sent at `before`. Returns when the guest began
+    /// to run, too.
     pub fn start(&mut self, came: Instant, before: Instant) -> (Started, Instant) {
         let away = self.came.elapsed();
         let resumed = self
@@ -305,7 +308,7 @@ impl Prepared {
             .hold()
             .and_then(|held| held.resume(Resume { reason: ResumeReason::Migrated, away }));
         if let Err(e) = resumed {
-            // The source may not run it and this host cannot: that is for people to know.
+            // The source may not run it and this host cannot: the operator must know that.
             eprintln!("vmm-lite: the VM arrived and cannot run: {}", crate::host::with_causes(&e));
         }
         let entered = self.vm.entered(ENTRY);
@@ -326,19 +329,19 @@ impl Prepared {
         let started = Started {
             apply_ns: ns(self.came, self.applied),
             run_ns: ns(came.max(self.applied), entered),
-            // It is known when that is.
+            // The brownout is known then.
             told_ns: 0,
         };
         (started, entered)
     }
 
-    /// When to look how fast the guest is; `None` if that is not to be known.
+    /// When to measure the guest's speed next; `None` if that is not possible.
     pub fn look_due(&self) -> Option<Instant> {
         self.settling.as_ref().map(Settling::due)
     }
 
-    /// Looks at a guest that runs, and has waited for so long for pages that follow. Says once how
-    /// it got to its speed, or that this is not to be known.
+    /// Measures a running guest, which has waited this long for missing pages. Returns its brownout
+    /// once, or that this cannot be measured.
     pub fn look(&mut self, waited: Duration) -> Option<Settled> {
         let settled = match &mut self.settling {
             Some(settling) => settling.look(&self.vm, waited)?,
@@ -346,18 +349,18 @@ impl Prepared {
         };
         self.settling = None;
         self.vm.note_brownout(settled.brownout);
-        // Once more: frames get lost.
+        // Again: frames get lost.
         if let Err(e) = self.vm.announce() {
             tracing::debug!("the network was not told again that the VM is here: {e}");
         }
         Some(settled)
     }
 
-    /// The pages did not come: the VM ends for want of them.
+    /// The pages did not arrive: the VM ends because it lacks them.
     pub fn lost(&mut self, lacking: &Pages) {
         say_which(lacking);
         let error = Lost { pages: lacking.len() };
-        // First it may not run on, then whoever waits for a page is let go.
+        // First the guest must not run on, then the waiting threads are released.
         self.vm.fail(error, || drop(self.missing.take()));
     }
 }

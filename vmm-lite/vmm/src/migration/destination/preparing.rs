@@ -1,4 +1,4 @@
-//! What takes a while is said to take a while: a source bears no silence.
+//! Keeps the source informed while it waits: it does not tolerate silence.
 
 use crate::{
     host::confine::Thread,
@@ -12,11 +12,11 @@ use std::{
     thread,
 };
 
-/// Does `prepare` on the calling thread, and has another tell the source meanwhile that this is
-/// being done. Returns what came of both.
+/// Runs `prepare` on the calling thread, while another thread tells the source that this is in
+/// progress. Returns the results of both.
 ///
 /// # Errors
-/// When there can be no thread for it; nothing was done then.
+/// If the host refuses a thread; nothing was done then.
 pub fn while_telling<T>(
     connection: Option<&mut Connection>,
     prepare: impl FnOnce() -> T,
@@ -27,7 +27,7 @@ pub fn while_telling<T>(
         let telling = telling.spawn_scoped(scope, || tell(connection, until))?;
         let prepared = prepare();
         drop(done);
-        // It has nothing that panics; a source that is told nothing goes away, which is seen.
+        // Nothing in it panics; a source that is told nothing disconnects, which is noticed.
         Ok((prepared, telling.join().unwrap_or(Ok(()))))
     })
 }
@@ -62,9 +62,9 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_is_told_until_it_is_done_and_no_longer() {
+    fn the_source_is_told_while_preparation_runs_and_no_longer() {
         let [mut here, mut there] = pair();
-        // It lasts until three messages have arrived.
+        // It takes as long as three messages.
         let (told, _) = while_telling(Some(&mut here), || {
             (0..3)
                 .filter(|_| {
@@ -76,7 +76,7 @@ mod tests {
         .unwrap();
         assert_eq!(told, 3);
         here.send(&Message::Ready).unwrap();
-        // One more may have been on its way.
+        // One more may have been in transit.
         let came = (0..2).find_map(|_| match there.receive(0).unwrap() {
             Incoming::Message(Message::Preparing) => None,
             Incoming::Message(other) => Some(other),
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn that_nobody_hears_it_is_told() {
+    fn a_closed_connection_is_reported() {
         let [mut here, there] = pair();
         drop(there);
         let (_done, until) = channel();

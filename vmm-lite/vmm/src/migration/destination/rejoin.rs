@@ -1,4 +1,4 @@
-//! How a source that lost the link after the commit gets back to the thread that waits for its
+//! How a source that lost the link after the commit reconnects to the thread that waits for its
 //! pages.
 
 use crate::migration::{Error, connection::Connection};
@@ -9,10 +9,10 @@ use std::{
 };
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-/// Shared by the thread of the move and those that take connections.
+/// Shared by the move's thread and those that accept connections.
 #[derive(Debug)]
 pub(super) struct Rejoin {
-    /// The move's connection, to be ended from elsewhere.
+    /// The move's connection, so that another thread can close it.
     stream: Mutex<Arc<TcpStream>>,
     back: Mutex<Back>,
     event: EventFd,
@@ -20,9 +20,9 @@ pub(super) struct Rejoin {
 
 #[derive(Default, Debug)]
 struct Back {
-    /// The VM runs and lacks pages: a source may come back.
+    /// The VM runs with missing pages: a source may reconnect.
     lacking: bool,
-    /// On which it has, and which the move's thread has yet to take.
+    /// The new connection, which the move's thread has yet to take.
     connection: Option<Connection>,
 }
 
@@ -32,20 +32,20 @@ impl Rejoin {
         Ok(Self { stream: Mutex::new(stream), back: Mutex::default(), event })
     }
 
-    /// Ends the move's connection, whose thread sees that.
+    /// Closes the move's connection, whose thread sees that.
     pub fn shut_down(&self) {
-        // One that has ended already does not mind.
+        // A connection that has ended already ignores it.
         let _ = lock(&self.stream).shutdown(Shutdown::Both);
     }
 
-    /// Whether pages are missing: for as long as they are, the move's thread takes a source that is
-    /// back. One that came before they were not is still to be [taken](Self::take).
+    /// Sets whether pages are missing: while they are, the move's thread accepts a source that
+    /// reconnects. A connection from before is still to be [taken](Self::take).
     pub fn set_lacking(&self, lacking: bool) {
         lock(&self.back).lacking = lacking;
     }
 
-    /// The source is back on `connection`, on which it has asked. Handed back where no page is
-    /// missing: the move's thread may have looked for the last time.
+    /// The source has reconnected on `connection`, on which it has sent a question. Returned where
+    /// no page is missing: the move's thread may have checked for the last time.
     pub fn join(&self, connection: Connection) -> Result<(), Connection> {
         let mut back = lock(&self.back);
         if !back.lacking {
@@ -53,14 +53,14 @@ impl Rejoin {
         }
         self.shut_down();
         back.connection = Some(connection);
-        // It holds far more than the sources there are.
+        // The counter holds far more than any number of sources.
         let _ = self.event.write(1);
         Ok(())
     }
 
-    /// The connection on which the source is back.
+    /// The connection on which the source has reconnected.
     pub fn take(&self) -> Option<Connection> {
-        // Readable or not: what counts is whether one is there.
+        // Readable or not: what counts is whether there is one.
         let _ = self.event.read();
         let connection = lock(&self.back).connection.take()?;
         *lock(&self.stream) = connection.stream();

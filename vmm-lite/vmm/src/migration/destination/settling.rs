@@ -1,4 +1,4 @@
-//! Watches how the guest gets to its speed after a move.
+//! Measures how the guest returns to full speed after a move.
 
 use crate::{
     kvm::FaultCost,
@@ -7,24 +7,24 @@ use crate::{
 use migrate::brownout::{Sample, Settled, Watch};
 use std::time::{Duration, Instant};
 
-/// See the module. Taking a sample costs this host some microseconds, and the guest nothing.
+/// See the module. A sample costs this host some microseconds, and the guest nothing.
 #[derive(Debug)]
 pub(super) struct Settling {
     watch: Watch,
     cost: FaultCost,
-    /// What there was before the guest's first instruction.
+    /// The counts before the guest's first instruction.
     before: Effort,
     began: Instant,
 }
 
 impl Settling {
-    /// Of a guest that has not run yet. `None` where nothing can be told.
+    /// For a guest that has not run yet. `None` where this cannot be measured.
     pub fn of(vm: &Vm, cost: Option<FaultCost>) -> Option<Self> {
         let (cost, before) = (cost?, vm.effort()?);
         Some(Self { watch: Watch::default(), cost, before, began: Instant::now() })
     }
 
-    /// The same from now on: what was done on the guest's behalf is not the guest's.
+    /// Measures from now on: work on the guest's behalf is not counted as the guest's.
     pub fn again(self, vm: &Vm) -> Option<Self> {
         Some(Self { before: vm.effort()?, ..self })
     }
@@ -35,12 +35,12 @@ impl Settling {
         self
     }
 
-    /// When to look.
+    /// When to take the next sample.
     pub fn due(&self) -> Instant {
         self.began + self.watch.due()
     }
 
-    /// Looks, if it is time. The guest has waited for so long for pages that follow.
+    /// Takes a sample, if it is time. The guest has waited this long for missing pages.
     pub fn look(&mut self, vm: &Vm, waited: Duration) -> Option<Settled> {
         let now = Instant::now();
         if now < self.due() {

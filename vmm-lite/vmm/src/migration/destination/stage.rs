@@ -22,13 +22,13 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 pub enum Stage {
     /// A VM may come: everything.
     Open,
-    /// A VM is here: its source may come back, or ask what became of it.
+    /// A VM is here: its source may reconnect, or ask about the outcome.
     Arrived,
-    /// Its source knows all there is to know: nothing.
+    /// Its source knows the outcome: nothing.
     Over,
 }
 
-/// The stage, and who waits for the next.
+/// The stage, and the threads that wait for the next.
 #[derive(Debug)]
 pub struct Stages {
     stage: Mutex<Stage>,
@@ -51,7 +51,7 @@ impl Stages {
         *self.stage()
     }
 
-    /// Waits for the last stage, for at most so long.
+    /// Waits for the last stage, at most `timeout`.
     pub(super) fn wait_over(&self, most: Duration) {
         let waits = |stage: &mut Stage| *stage != Stage::Over;
         drop(self.changed.wait_timeout_while(self.stage(), most, waits));
@@ -67,19 +67,19 @@ impl Stages {
         self.event.as_raw_fd()
     }
 
-    /// The stage is this from now on, if it was not further already.
+    /// Sets the stage, if it was not further already.
     pub(super) fn enter(&self, next: Stage) {
         let mut stage = self.stage();
         if *stage < next {
             *stage = next;
-            // It holds far more than the stages there are.
+            // The counter holds far more than the number of stages.
             let _ = self.event.write(1);
             self.changed.notify_all();
         }
     }
 }
 
-/// The calling thread gives up what making a VM took. `false`: it cannot, and must not go on.
+/// The calling thread gives up what making a VM needs. `false`: it cannot, and must not continue.
 #[must_use]
 pub fn narrow() -> bool {
     confine::enter(Thread::Arrived)
@@ -87,7 +87,7 @@ pub fn narrow() -> bool {
         .is_ok()
 }
 
-/// Waits for the source's last word. `false`: it did not come.
+/// Waits for the source's last message. `false`: it did not arrive.
 pub(super) fn heard(connection: &mut Connection) -> bool {
     let end = Instant::now() + timeout(SILENCE);
     loop {
@@ -98,7 +98,7 @@ pub(super) fn heard(connection: &mut Connection) -> bool {
         }
         match connection.receive(0) {
             Ok(Incoming::Message(Message::Heard)) => return true,
-            // Packets may come late until then.
+            // Forwarded packets may arrive until then.
             Ok(_) => {}
             Err(_) => return false,
         }

@@ -1,27 +1,27 @@
-//! What is said of a VM whose memory follows: how long that took, and how it waits for a source
-//! that went away.
+//! Messages about a VM with missing memory: how long post-copy took, and how the VM waits for a
+//! source that is unreachable.
 
 use migrate::{pages::Pages, wire::Arrival};
 use std::time::{Duration, Instant};
 
-/// When it is said first how long it waits already; from then on whenever that has doubled.
+/// When the wait is first reported; from then on whenever it has doubled.
 const FIRST: Duration = Duration::from_secs(10);
-/// At least so often it is said.
+/// The longest interval between reports.
 const SELDOM: Duration = Duration::from_secs(3600);
-/// Rows of pages on a line: what keeps logs may cut long ones.
+/// Page ranges on a line: loggers may cut long lines.
 const ROWS: usize = 64;
 
 /// A wait for the source.
 #[derive(Debug)]
 pub(super) struct Waiting {
     since: Instant,
-    /// Past that it is said how long it takes.
+    /// When the wait is reported next.
     next: Duration,
     lacks: usize,
 }
 
 impl Waiting {
-    /// It begins: says so, and which pages the VM lacks, all of them.
+    /// The wait begins: prints that, and all pages that the VM lacks.
     pub fn begin(why: &str, lacking: &Pages, limit: Option<Duration>) -> Self {
         let lacks = lacking.len();
         let end = match limit {
@@ -36,7 +36,7 @@ impl Waiting {
         Self { since: Instant::now(), next: FIRST, lacks }
     }
 
-    /// It goes on: says now and then for how long it has.
+    /// The wait continues: prints its duration from time to time.
     pub fn go_on(&mut self) {
         let waited = self.since.elapsed();
         if waited >= self.next {
@@ -50,14 +50,14 @@ impl Waiting {
     }
 }
 
-/// Says which pages are missing.
+/// Prints the missing pages.
 pub(super) fn say_which(lacking: &Pages) {
     for line in lines(lacking) {
         eprintln!("vmm-lite: missing (guest-physical page numbers): {line}");
     }
 }
 
-/// Says for how long the VM depended on both hosts, and what that cost it.
+/// Prints how long the VM depended on both hosts, and what that cost it.
 pub(super) fn say_whole(took: Duration, arrival: &Arrival) {
     let ms = |ns: u64| ns as f64 / 1e6;
     eprintln!(
@@ -70,7 +70,7 @@ pub(super) fn say_whole(took: Duration, arrival: &Arrival) {
     );
 }
 
-/// Pages, for people: every one of them, in rows.
+/// The pages as text: every one of them, in lines of ranges.
 fn lines(pages: &Pages) -> Vec<String> {
     let rows: Vec<String> = pages
         .runs()
@@ -82,7 +82,7 @@ fn lines(pages: &Pages) -> Vec<String> {
     rows.chunks(ROWS).map(|rows| rows.join(" ")).collect()
 }
 
-/// The source went away with memory that the guest cannot do without.
+/// The source is unreachable with memory that the guest needs.
 #[derive(thiserror::Error, Debug)]
 #[error(
     "the source did not come back in time with {pages} pages of memory that were to follow: the VM \

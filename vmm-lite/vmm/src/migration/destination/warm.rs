@@ -1,5 +1,5 @@
 //! Has KVM fill in its tables for the pages that the guest is going to touch, before it runs: those
-//! that came with a content, first those that it wrote to of late.
+//! that were sent with content, first those that it wrote recently.
 
 use crate::{
     kvm::{
@@ -15,21 +15,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long it may take: the source waits, and the guest runs on there.
+/// The time limit: the source waits, and the guest still runs there.
 const MOST: Duration = Duration::from_millis(6);
 
-/// A routine that takes longer than this for what it is given at a time is none.
+/// If the routine takes longer than this for one call's runs, it is broken.
 const CUT: Duration = Duration::from_millis(50);
 
-/// Most pages in a run, so that there is a look at the time every few milliseconds at most.
+/// Most pages in a run, so that the time is checked at least every few milliseconds.
 const RUN: u64 = 64;
 
-/// Which pages have come with a content.
+/// Which pages were received with content.
 #[derive(Debug)]
 pub(super) struct ReceivedPages {
     /// In the first round.
     first: PageSet,
-    /// Later: what the guest writes to.
+    /// Later: pages that the guest writes to.
     later: PageSet,
     rounds: u32,
 }
@@ -47,7 +47,7 @@ impl ReceivedPages {
         self.rounds += 1;
     }
 
-    /// Runs of pages that programs find where they are.
+    /// Runs of pages that are mapped to their own address for programs.
     fn runs(&self, vm: &Vm, written: &PageSet, tables: &mut Tables) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
         let mut first = self.first.clone();
@@ -75,11 +75,11 @@ impl ReceivedPages {
     }
 }
 
-/// Warms a VM whose memory is there but for what changes. Returns the tables that this has relied
-/// on: KVM knows of none of the changes that are written to the guest's tables from here.
+/// Warms a VM whose memory is present but for recent changes. Returns the tables that this relied
+/// on: KVM does not see changes that are written to the guest's tables from here.
 ///
 /// # Errors
-/// [`Error`]: then the VM's memory may be damaged.
+/// [`Error`]: the VM's memory may be damaged then.
 pub(super) fn warm(
     vm: &Vm,
     came: &ReceivedPages,
@@ -89,7 +89,7 @@ pub(super) fn warm(
     let mut tables = Tables::new(invariant.system.cr3);
     let routine = vm.ram().control_page().touch_pages.load(Relaxed);
     if !tables.is_itself(vm.ram(), routine) {
-        // A kernel that has none.
+        // The kernel has no such routine.
         return Ok(None);
     }
     let runs = came.runs(vm, &switch_hint.written(vm.ram().pages()), &mut tables);

@@ -1,14 +1,14 @@
-//! What is said of connections that came to nothing.
+//! Logs failed connections.
 
 use std::{
     net::IpAddr,
     time::{Duration, Instant},
 };
 
-/// Strangers that are spoken of in a second; the rest are counted.
+/// Unauthenticated peers that are logged per second; the rest are counted.
 const SPOKEN_OF: u32 = 10;
 
-/// Logs how connections ended, at a rate that people can read.
+/// Logs how connections ended, at a readable rate.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     second: Option<Instant>,

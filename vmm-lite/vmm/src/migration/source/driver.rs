@@ -1,5 +1,5 @@
-//! A move under way: waits for what concerns it, and tells the source's machine. What that says is
-//! done in `acts`.
+//! A move in progress: waits for its events, and passes them to the source's state machine. `acts`
+//! carries out the resulting actions.
 
 mod acts;
 
@@ -30,49 +30,49 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long the first round waits for a guest that is too busy to say what it has given up, which
-/// it was asked when the move began.
+/// How long the first round waits for page hints of a busy guest, which were requested when the
+/// move began.
 const RECLAIM: Duration = Duration::from_millis(10);
 
-/// A move under way.
+/// A move in progress.
 pub(super) struct Driver<'vm> {
     pub(super) vm: &'vm Vm,
-    /// All of its memory is here.
+    /// All of its memory is present.
     pub(super) complete: Complete<'vm>,
     to: Address,
     transport: Transport,
-    /// Whom the move was begun with: nobody else can say what became of it.
+    /// The host that the move was begun with: no other host knows the outcome.
     peer: Peer,
     epoch: Instant,
     pub(super) source: Source,
     pub(super) events: VecDeque<Event>,
     actions: VecDeque<Action>,
     pub(super) connection: Option<Connection>,
-    /// Held from the stop to the end, so that nobody else can let the VM run meanwhile.
+    /// Held from the stop to the end, so that no other thread can let the VM run meanwhile.
     pub(super) paused: Option<Paused<'vm>>,
-    /// This thread, from right before the last round to the end.
+    /// The priority of this thread, from right before the last round to the end.
     urgent: Urgent,
-    /// The vCPU's, from the stop to the end.
+    /// The priority of the vCPU thread, from the stop to the end.
     urgent_vcpu: Urgent,
     forwarder: Option<Forwarder>,
     pub(super) packer: Packer,
-    /// The state that goes with the commit.
+    /// The state that is sent with the commit.
     pub(super) held: Vec<u8>,
     /// It is paused at the destination, as it was here.
     pub(super) paused_there: bool,
-    /// The destination was asked once more since an operator vouched for the VM.
+    /// The destination was asked once more since the operator override.
     asked_since_vouched: bool,
-    /// The guest has given up memory for this move.
+    /// The guest has returned memory for this move.
     pub(super) reclaimed: Option<Reclaimed>,
     /// Pages of the guest's page tables.
     tables: Vec<usize>,
-    /// What had changed when that was last looked at.
+    /// The changes, as last read.
     written: Pages,
     pub(super) pace: Pace,
     watcher: Watcher,
     pub(super) pages: usize,
-    /// Bytes that were on their way when the last were sent, or when the destination was waited for
-    /// in vain since.
+    /// Bytes that were in transit when the last were sent, or when waiting for the destination last
+    /// timed out since.
     pub(super) on_the_way: u64,
 }
 
@@ -155,8 +155,8 @@ impl<'vm> Driver<'vm> {
         }
     }
 
-    /// Waits for the destination, late packets, the deadline, the end of the VM, or word that the
-    /// move is called off.
+    /// Waits for the destination, packets to forward, the deadline, the end of the VM, or the
+    /// move's cancellation.
     fn wait(&mut self, observer: &dyn MoveObserver) -> Option<Event> {
         let mut timeout =
             self.source.deadline().map_or(STALLED, |at| at.saturating_sub(self.now()));
@@ -168,14 +168,14 @@ impl<'vm> Driver<'vm> {
             timeout = timeout.min(forwarder.due().saturating_duration_since(Instant::now()));
         }
         if !connection.has_buffered() {
-            // After the commit there is nothing left to be called off.
+            // After the commit nothing can be cancelled any more.
             let committed = self.source.committed();
             let call_off = if committed {
                 CallOff::by_end_of(self.vm)
             } else {
                 CallOff::of(self.vm, observer.fd())
             };
-            // A destination that is being asked has its say first.
+            // A destination that is being asked is heard first.
             let vouched = if self.source.unknown() { -1 } else { self.vm.vouched_fd() };
             let watched = [connection.fd(), forwarded_fd, vouched].map(Watch::Readable);
             match call_off.wait(&watched, timeout) {
@@ -185,7 +185,7 @@ impl<'vm> Driver<'vm> {
                 }
                 Ok(Err(CalledOff::Ended)) if committed => return Some(Event::Abandoned),
                 Ok(Err(CalledOff::Ended)) => return Some(Event::Failed(self.ended())),
-                // The machine has the move's deadline.
+                // The state machine has the move's deadline.
                 Ok(Err(CalledOff::Timeout(_))) => {}
                 Ok(Ok(ready)) if ready[2] => self.vm.refuse_vouching(),
                 Ok(Ok(_)) => {}
@@ -207,7 +207,7 @@ impl<'vm> Driver<'vm> {
         }
     }
 
-    /// How the VM ended, which is no move.
+    /// How the VM ended, other than by a move.
     fn ended(&self) -> String {
         match self.vm.phase() {
             VmPhase::Ended(end) => format!("{VM_ENDED}: {end}"),
@@ -215,8 +215,8 @@ impl<'vm> Driver<'vm> {
         }
     }
 
-    /// The destination said nothing. While what was sent still trickles through a slow link that is
-    /// no wonder.
+    /// The destination was silent. While sent bytes still pass through a slow link that is
+    /// expected.
     fn tick(&mut self) -> Option<Event> {
         if self.source.deadline().is_none_or(|at| self.now() < at) {
             return None;
@@ -232,7 +232,7 @@ impl<'vm> Driver<'vm> {
         Event::LinkLost(crate::host::with_causes(e))
     }
 
-    /// Hands on what has come late.
+    /// Forwards waiting packets.
     fn hand_on(&mut self) {
         let (Some(forwarder), Some(connection)) = (&mut self.forwarder, &mut self.connection)
         else {
@@ -248,7 +248,7 @@ impl<'vm> Driver<'vm> {
         }
     }
 
-    /// Tells the verb how it goes.
+    /// Reports progress to the verb.
     fn tell(&mut self, observer: &mut dyn MoveObserver) {
         let now = self.now();
         if self.watcher.tell(observer, now).is_err() {

@@ -1,4 +1,4 @@
-//! Hands on the packets that reach the old place (rule R5).
+//! Forwards the packets that reach the source (rule R5).
 
 use crate::{
     migration::connection::{Connection, LinkError},
@@ -10,9 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The network has learnt where the guest is when nothing came for that long …
+/// The network has learned the guest's location when nothing has arrived for this long …
 const QUIET: Duration = Duration::from_millis(50);
-/// … and in any case after that long.
+/// … and in any case after this long.
 const ENOUGH: Duration = Duration::from_millis(500);
 
 /// See the module.
@@ -25,7 +25,7 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// From now on.
+    /// Starts now.
     pub fn new(packets: ForwardedPackets) -> Self {
         let now = Instant::now();
         Self { packets, count: 0, quiet_at: now + QUIET, enough_at: now + ENOUGH }
@@ -36,15 +36,15 @@ impl Forwarder {
         self.packets.fd()
     }
 
-    /// When to look again at the latest.
+    /// When to check again at the latest.
     pub fn due(&self) -> Instant {
         self.quiet_at.min(self.enough_at)
     }
 
-    /// Sends those that wait. `false`: that was the end of them, and the destination knows.
+    /// Sends the waiting packets. `false`: forwarding has ended, and the destination knows.
     ///
     /// # Errors
-    /// [`LinkError`]: packets are lost, as packets may be.
+    /// [`LinkError`]: packets are lost, which the network permits.
     pub fn hand_on(&mut self, connection: &mut Connection) -> Result<bool, LinkError> {
         while Instant::now() < self.enough_at {
             let Some(frame) = self.packets.read()? else { break };

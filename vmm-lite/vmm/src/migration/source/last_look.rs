@@ -1,8 +1,8 @@
-//! The last look at a guest's memory, at what has changed: in the blackout.
+//! Reads the last changes of a guest's memory, in the blackout.
 //!
-//! What is done here follows what the guest wrote of late and what it has given up, of which there
-//! is a bound, and not how large its memory is; but for KVM's own bitmap, which it gives only as a
-//! whole: see [`DirtyLog`](crate::kvm::DirtyLog).
+//! The work depends on what the guest wrote recently and on its page hints, which are bounded, and
+//! not on the size of its memory; except for KVM's own bitmap, which KVM returns only as a whole:
+//! see [`DirtyLog`](crate::kvm::DirtyLog).
 
 use crate::{
     kvm,
@@ -10,17 +10,17 @@ use crate::{
 };
 use migrate::pages::Pages;
 
-/// What is found.
+/// The result.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Looked {
     /// Pages that changed since the log was last taken.
     pub dirty: Pages,
-    /// Pages whose content does not matter: all of those that are left to be sent, and maybe
+    /// Pages whose content does not matter: all of those that are left to be sent, and possibly
     /// others.
     pub page_hints: Pages,
 }
 
-/// Looks at `vm`, which is `paused`, and of which `unsent` was not sent since it changed before.
+/// Reads the changes of `vm`, which is `paused`. `unsent` changed before and was not sent since.
 ///
 /// # Errors
 /// [`kvm::Error`]; nothing is lost then.

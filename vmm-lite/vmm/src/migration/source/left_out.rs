@@ -1,10 +1,10 @@
-//! What the guest gave up, and so was not sent.
+//! Pages that were not sent because of the guest's page hints.
 
 use crate::memory::{Complete, PAGE, is_zero};
 use migrate::pages::Pages;
 
-/// Bytes of those of `pages` that hold something: of a VM that stands, and when nobody waits for it
-/// any more, as all of it is read.
+/// Bytes of those of `pages` that are not zero: of a stopped VM that nothing waits for any more, as
+/// it reads all of them.
 pub(super) fn held_by(memory: Complete<'_>, pages: &Pages) -> Option<u64> {
     let mut held = pages.clone();
     match memory.touched() {

@@ -1,11 +1,11 @@
 //! Moves a VM away: drives [`migrate::source::Source`].
 //!
-//! - [`options`]: what `vmm-lite migrate` asks for
-//! - `driver`: a move under way
-//! - `send`: memory, in pieces between which the move can be called off
-//! - `send_pages`, `pace`, `forwarder`: pages into messages; how fast; packets that come late
-//! - [`last_look`]: at the memory of a guest that is stopped
-//! - `left_out`: what was not sent
+//! - [`options`]: the options of `vmm-lite migrate`
+//! - `driver`: a move in progress
+//! - `send`: memory, in pieces between which the move can be cancelled
+//! - `send_pages`, `pace`, `forwarder`: pages into messages; the rate limit; forwarded packets
+//! - [`last_look`]: the last changes of a stopped guest's memory
+//! - `left_out`: pages that were not sent
 
 mod driver;
 mod forwarder;
@@ -33,17 +33,17 @@ use migrate::source::Failure;
 use options::Options;
 use std::time::{Duration, Instant};
 
-/// How long a destination may leave a write or the rest of a message hanging.
+/// The timeout for a write to the destination or for the rest of a message from it.
 const STALLED: Duration = Duration::from_millis(900);
 
-/// What a move does before it begins, where it has to.
+/// The phase before a move begins, where it has to wait.
 const MISSING: &str = "waiting for memory of the VM that is not here yet";
 
-/// Moves `vm` to `to`, tells `observer` how it goes and what it cost, hands on late packets, and
-/// ends the VM here.
+/// Moves `vm` to `to`, reports progress and costs to `observer`, forwards packets, and ends the VM
+/// here.
 ///
 /// # Errors
-/// [`Error`]: the VM runs on here.
+/// [`Error`]: the VM continues here.
 pub fn migrate(
     vm: &Vm,
     to: Address,
@@ -62,7 +62,7 @@ pub fn migrate(
             moving.cancelled();
             vm.note_move(MoveOutcome::Cancelled);
         }
-        // What became of it is not for this process to say.
+        // This process cannot tell the outcome.
         Ok(()) | Err(Error::Failed(Failure::Abandoned)) => {}
         Err(Error::Failed(_) | Error::Link(_)) => vm.note_move(MoveOutcome::Failed),
         // Nothing was tried.
@@ -81,7 +81,7 @@ fn begun(
     let asked = Instant::now();
     let within = options.timeout.map(|timeout| (asked, timeout));
     let complete = complete(vm, asked, within, observer)?;
-    // Whoever asked can call it off from now on.
+    // The client can cancel it from now on.
     let connecting = Progress::Phase { doing: "connecting".into(), at_ns: 0 };
     observer.progress(connecting).map_err(|_| Failure::Cancelled(OBSERVER_GONE.into()))?;
     vm.request_reclaim();
@@ -96,8 +96,8 @@ fn begun(
     Driver::new(vm, complete, to, transport, connection, options, asked)?.run(observer)
 }
 
-/// Waits for memory that follows from where the VM was before: what has not come cannot be sent on,
-/// and the host that has it may end the VM there only once all of it is here.
+/// Waits for memory that is still missing from the VM's own last move: missing pages cannot be sent
+/// on, and the host that has them may end the VM there only once all of them are here.
 fn complete<'vm>(
     vm: &'vm Vm,
     asked: Instant,

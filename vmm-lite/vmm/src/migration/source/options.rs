@@ -1,24 +1,23 @@
-//! How a move is to be made.
+//! The options of a move.
 
 use migrate::source::{Mode, Settings};
 use std::time::Duration;
 use vmm_lite_interface::layout::{IMAGE_BASE, PAGE_SIZE};
 
-/// How a move is to be made.
+/// The options of a move.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Options {
-    /// How memory goes over.
+    /// How memory is transferred.
     pub mode: Mode,
-    /// Longest blackout, if one was named: then the move is given up rather than made with a longer
-    /// one.
+    /// Longest blackout, if one was named: the move fails rather than exceed it.
     pub max_blackout: Option<Duration>,
-    /// Most bytes a second, while the guest runs.
+    /// Most bytes per second, while the guest runs.
     pub bandwidth: Option<u64>,
-    /// How long everything up to the commit may take.
+    /// The timeout for everything up to the commit.
     pub timeout: Option<Duration>,
 }
 
-/// Names of the modes, as people write them.
+/// The modes' names on the command line.
 pub const MODES: [(&str, Mode); 4] = [
     ("auto", Mode::Auto),
     ("pre-copy", Mode::PreCopy),
@@ -27,7 +26,7 @@ pub const MODES: [(&str, Mode); 4] = [
 ];
 
 impl Options {
-    /// As the machine takes them.
+    /// The options of the state machine.
     #[must_use]
     pub fn settings(self) -> Settings {
         let usual = Settings::default();

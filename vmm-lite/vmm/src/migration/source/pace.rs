@@ -1,28 +1,28 @@
-//! How fast memory may go while the guest runs.
+//! Limits the rate of sent memory while the guest runs.
 
 use std::time::{Duration, Instant};
 
-/// Bytes that may go ahead of the pace, as a time: wakes are not to the microsecond.
+/// How far sending may run ahead of the rate, as a time: wake-ups are not exact to the microsecond.
 const AHEAD: Duration = Duration::from_millis(2);
 
-/// A pace in bytes a second, or none.
+/// A rate limit in bytes per second, or none.
 #[derive(Debug)]
 pub struct Pace {
     rate: Option<u64>,
-    /// When what was sent so far would have been sent at the pace.
+    /// When the bytes sent so far would be sent at the rate.
     due: Option<Instant>,
 }
 
 impl Pace {
-    /// At most `rate` bytes a second.
+    /// At most `rate` bytes per second.
     pub fn new(rate: Option<u64>) -> Self {
         Self { rate, due: None }
     }
 
-    /// So many bytes were sent; how long to wait before the next.
+    /// Notes that this many bytes were sent; returns how long to wait before the next.
     pub fn sent(&mut self, bytes: u64, now: Instant) -> Duration {
         let Some(rate) = self.rate else { return Duration::ZERO };
-        // Time in which nothing was sent is not made up for.
+        // Idle time does not allow a higher rate later.
         let due = self.due.map_or(now, |due| due.max(now.checked_sub(AHEAD).unwrap_or(now)));
         let ns = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
         let due = due + Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX));
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_sent_is_not_made_up_for() {
+    fn idle_time_is_not_made_up_for() {
         let now = Instant::now();
         let mut pace = Pace::new(Some(1_000_000));
         let _ = pace.sent(1000, now);

@@ -19,20 +19,20 @@ use migrate::{
 };
 use std::time::{Duration, Instant};
 
-/// How often the deadline is looked at while the pace is waited for.
+/// How often the deadline is checked while waiting for the rate.
 const LOOK: Duration = Duration::from_millis(100);
 
 impl Driver<'_> {
-    /// Sends a round while the guest runs. Between pieces it can be called off, by either side.
+    /// Sends a round while the guest runs. Between pieces either side can cancel it.
     pub(super) fn send_round(&mut self, round: u32, mut pages: Pages, observer: &dyn MoveObserver) {
         let first = round == 0;
         if first && !self.keep_touched(&mut pages) {
             return;
         }
         let all = self.vm.ram().pages();
-        // Of later rounds all pages have been taken out.
+        // For later rounds all pages were cleared from the log.
         let mut logged = if first { 0 } else { all };
-        // One behind the last is never sent, and everything is taken out before it.
+        // Past the last page: that is never sent, and everything is cleared before it.
         for number in pages.iter().chain([all]) {
             while logged <= number && logged < all {
                 let piece = logged..(logged + DirtyLog::PIECE).min(all);
@@ -56,23 +56,23 @@ impl Driver<'_> {
         }
         self.packer.message(&Message::RoundEnd(round));
         if let Some(reclaimed) = self.reclaimed.filter(|_| first) {
-            // Now that changes of all pages are logged: one that the guest uses again from now on
-            // is in the log, as its hint goes before its content comes.
+            // Changes of all pages are logged now: a hinted page that the guest uses again from now
+            // on is in the log, as the guest withdraws the hint before it writes the content.
             self.events.push_back(Event::LeftOut(self.vm.lost_content(reclaimed)));
         }
         self.sent();
     }
 
-    /// Names pages that are going to follow.
+    /// Announces the pages that post-copy will send.
     pub(super) fn announce(&mut self, round: u32, pages: &Pages) {
         self.name(pages);
         self.packer.message(&Message::RoundEnd(round));
         self.sent();
     }
 
-    /// Sends the last pages and the state; names those that follow. With `hold` the state waits for
-    /// the commit, and what does not fill a write waits with it. Between pieces it can be called
-    /// off, as a round can.
+    /// Sends the last pages and the state; announces the post-copy pages. With `hold` the state
+    /// waits for the commit, and so does what does not fill a write. Between pieces it can be
+    /// cancelled, as a round can.
     pub(super) fn send_last(
         &mut self,
         mut pages: Pages,
@@ -96,7 +96,7 @@ impl Driver<'_> {
         self.name(follow);
         for number in pages.iter() {
             self.packer.page(self.vm.ram(), number, fresh);
-            // The guest stands: no pace is kept.
+            // The guest is stopped: the rate limit does not apply.
             if self.packer.is_full()
                 && (self.flush().is_none() || self.called_off(Duration::ZERO, observer))
             {
@@ -105,11 +105,11 @@ impl Driver<'_> {
         }
         fail_point!("source.last-half-sent", after {
             self.packer.finish();
-            // A link that breaks is an event.
+            // A broken link is an event.
             let _ = self.flush();
         });
-        // A destination that says something now has nothing good to say, or is gone: that is to be
-        // seen before the commit rather than after.
+        // A destination that sends something now reports a failure, or has disconnected: this must
+        // be seen before the commit rather than after.
         if self.called_off(Duration::ZERO, observer) {
             return;
         }
@@ -135,7 +135,7 @@ impl Driver<'_> {
         }
     }
 
-    /// Sends pages after the commit.
+    /// Sends post-copy pages.
     pub(super) fn send_following(&mut self, pages: &Pages) {
         pages.iter().for_each(|number| self.packer.page(self.vm.ram(), number, false));
         self.packer.finish();
@@ -143,7 +143,7 @@ impl Driver<'_> {
         fail_point!("source.following");
     }
 
-    /// What nobody ever touched is zero at both ends.
+    /// An untouched page is zero at both ends.
     fn keep_touched(&mut self, pages: &mut Pages) -> bool {
         match self.complete.touched() {
             Ok(touched) => {
@@ -164,7 +164,8 @@ impl Driver<'_> {
         }
     }
 
-    /// Sends what has gathered; how many bytes. `None`: the link broke, which is an event then.
+    /// Sends the accumulated bytes; returns how many. `None`: the link broke, which is then an
+    /// event.
     fn flush(&mut self) -> Option<u64> {
         let Self { connection, packer, .. } = self;
         let connection = connection.as_mut()?;
@@ -181,7 +182,7 @@ impl Driver<'_> {
         }
     }
 
-    /// Sends the rest, and says what was sent in all.
+    /// Sends the rest; returns the total.
     fn sent(&mut self) {
         if self.flush().is_some() {
             let sent = self.packer.take_sent();
@@ -191,7 +192,7 @@ impl Driver<'_> {
     }
 
     /// Whether the round was cancelled: by the destination, the observer or `vmm-lite cancel`; or
-    /// by the timeout. Checks until `pause` has passed.
+    /// by the timeout. Waits for `pause`.
     fn called_off(&mut self, pause: Duration, observer: &dyn MoveObserver) -> bool {
         let now = Instant::now();
         let until = now + pause;
@@ -201,7 +202,7 @@ impl Driver<'_> {
                 return true;
             }
             let Some(connection) = &mut self.connection else { return true };
-            // The loop that waits for the destination sees what it is.
+            // The loop that waits for the destination finds out what it is.
             if connection.has_buffered() {
                 return true;
             }
@@ -210,7 +211,7 @@ impl Driver<'_> {
             match call_off.wait(&[Watch::Readable(connection.fd())], left.min(LOOK)) {
                 Ok(Err(_)) => return true,
                 Ok(Ok(ready)) if ready == [true] => match connection.wait(Duration::ZERO) {
-                    // Part of a record, which is nothing yet.
+                    // Part of a record: nothing can be received yet.
                     Ok(false) => {}
                     Ok(true) | Err(_) => return true,
                 },

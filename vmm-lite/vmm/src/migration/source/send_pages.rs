@@ -1,6 +1,6 @@
-//! Puts pages into messages: zero ones as numbers, the others in frames.
+//! Builds messages from pages: zero pages as numbers, the others in frames.
 //!
-//! A frame is copied out of guest memory before its checksum is made: while the guest runs, the
+//! A frame is copied out of guest memory before its checksum is computed: while the guest runs, the
 //! page that is sent must be the one that was summed.
 
 use crate::memory::{GuestRam, PAGE, is_zero};
@@ -13,24 +13,24 @@ use migrate::{
 };
 use std::time::Duration;
 
-/// Most bytes in front of a frame's pages.
+/// Most bytes before a frame's pages.
 const HEAD_MAX: usize = HEADER_SIZE + 8 + PAGES_PER_FRAME * 8;
 
-/// Messages in the making.
+/// Messages under construction.
 #[derive(Debug)]
 pub struct Packer {
     zero: Vec<Run>,
-    /// Numbers of the pages of the frame in the making.
+    /// Numbers of the pages of the frame under construction.
     numbers: Vec<u64>,
-    /// Whole messages, as far as `filled`. Then, past room for a head, the pages of the frame in
-    /// the making: they are copied once.
+    /// Complete messages, up to `filled`. Then, after room for a head, the pages of the frame under
+    /// construction: they are copied once.
     out: Vec<u8>,
     filled: usize,
     sent: Sent,
 }
 
 impl Packer {
-    /// One with its buffers ready.
+    /// A builder with its buffers allocated.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -42,15 +42,15 @@ impl Packer {
         }
     }
 
-    /// Puts a page in. With `fresh` the destination's memory is known to be zero where nothing was
-    /// sent before, so that zero pages need no word.
+    /// Adds a page. With `fresh` the destination's memory is known to be zero where nothing was
+    /// sent before, so zero pages are not announced.
     pub fn page(&mut self, ram: &GuestRam, number: usize, fresh: bool) {
         let at = self.filled + HEAD_MAX + self.numbers.len() * PAGE;
         let room = room(&mut self.out, at, PAGE);
         let page = room.first_chunk_mut().expect("room for a page");
         if ram.read_page(number, page).is_err() {
-            // Sets are as long as the memory, so this cannot be; nothing is sent for a page that is
-            // not there.
+            // Sets are as long as the memory, so this cannot happen; nothing is sent for a page
+            // that does not exist.
             return;
         }
         if is_zero(page) {
@@ -67,22 +67,22 @@ impl Packer {
         }
     }
 
-    /// Puts any other message behind the pages.
+    /// Adds any other message after the pages.
     pub fn message(&mut self, message: &Message) {
         self.finish();
         self.append(&message.encode());
     }
 
-    /// Whether so much has gathered that it should be sent.
+    /// Whether enough has accumulated to be sent.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.filled >= PAGES_PER_FRAME * PAGE
     }
 
-    /// Calls `send` with what has gathered.
+    /// Calls `send` with the accumulated bytes.
     ///
     /// # Errors
-    /// What `send` says; what has gathered is gone.
+    /// The error of `send`; the accumulated bytes are lost.
     pub fn flush<E>(&mut self, send: impl FnOnce(&[u8]) -> Result<(), E>) -> Result<(), E> {
         self.frame();
         if self.filled == 0 {
@@ -93,7 +93,7 @@ impl Packer {
         send(&self.out[..filled])
     }
 
-    /// Finishes what has been begun.
+    /// Completes the frame under construction.
     pub fn finish(&mut self) {
         self.frame();
         if !self.zero.is_empty() {
@@ -102,12 +102,12 @@ impl Packer {
         }
     }
 
-    /// Nothing was sent for so long, to keep the pace.
+    /// Notes that nothing was sent for this long, to keep the rate.
     pub fn idled(&mut self, time: Duration) {
         self.sent.idle += time;
     }
 
-    /// What was sent since this was last asked.
+    /// What was sent since the last call.
     pub fn take_sent(&mut self) -> Sent {
         std::mem::take(&mut self.sent)
     }
@@ -124,7 +124,7 @@ impl Packer {
         }
     }
 
-    /// Puts bytes behind the whole messages, where no frame may be in the making.
+    /// Adds bytes after the complete messages, while no frame is under construction.
     fn append(&mut self, bytes: &[u8]) {
         debug_assert!(self.numbers.is_empty());
         room(&mut self.out, self.filled, bytes.len()).copy_from_slice(bytes);
@@ -173,7 +173,7 @@ mod tests {
 
     const PAGES: usize = 2048;
 
-    /// What `bytes` hold, in order: pages by number with their first byte, or zero ones.
+    /// The content of `bytes`, in order: pages by number with their first byte, or zero ones.
     fn unpack(mut bytes: &[u8]) -> Vec<(usize, u8)> {
         let mut pages = Vec::new();
         while let Some((header, rest)) = bytes.split_first_chunk::<HEADER_SIZE>() {
@@ -205,10 +205,10 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
-        /// Each page is there once as it is, whatever is zero, and wherever messages come between
-        /// and it is sent.
+        /// Each page is there once with its content, whichever pages are zero, and wherever
+        /// messages are added in between and it is sent.
         #[test]
-        fn what_goes_in_comes_out(
+        fn pages_arrive_once_and_unchanged(
             step in 1_usize..4, zero_every in 2_usize..200, message_every in 30_usize..3000,
                 fresh: bool,
         ) {

@@ -1,11 +1,11 @@
 //! TLS 1.3 between hosts that trust each other's keys.
 //!
-//! Both sides prove that they have the key of a certificate that they signed themselves; each takes
-//! the other only if that key is in its own [`TrustStore`] for what it is about to do. No session
-//! is resumed, nothing is sent before the handshake is done, and nothing of the handshake comes
-//! after it: what follows is messages alone.
+//! Each side proves that it has the key of its self-signed certificate; each accepts the other only
+//! if that key is in its own [`TrustStore`] for what it is about to do. No session is resumed, no
+//! data is sent before the handshake is done, and no handshake message follows it: only messages
+//! do.
 //!
-//! - [`verifier`]: who the other host is, and whether it may
+//! - [`verifier`]: the other host's identity and permissions
 //! - [`records`]: messages to records and back
 
 mod records;
@@ -32,52 +32,52 @@ use std::{
 };
 use verifier::Verifier;
 
-/// Why hosts do not talk.
+/// Why hosts do not connect.
 #[derive(thiserror::Error, Debug)]
 pub enum TlsError {
-    /// A stranger.
+    /// The other host is not known.
     #[error(
         "the other host's key {0} is not trusted here. If it is the right host (`vmm-lite identity \
          show` there prints its key), run here: \
          vmm-lite identity trust {0}"
     )]
     Stranger(PublicKey),
-    /// A host that is trusted, but not for this.
+    /// A host that is trusted, but not for this role.
     #[error(
         "{name} ({key}) is trusted here, but not to {what}; `vmm-lite identity trust {key} {name}` \
          lets it do both"
     )]
     NotForThis {
-        /// Its name here.
+        /// Its name on this host.
         name: String,
         /// Its key.
         key: PublicKey,
-        /// What it may not do.
+        /// The role that it may not have.
         what: &'static str,
     },
-    /// A certificate out of its time.
+    /// A certificate outside of its validity.
     #[error(
         "the certificate of {name} ({key}) {what}: `vmm-lite identity renew` there makes a new \
          one; are the clocks of both hosts right?"
     )]
     Time {
-        /// Its name here.
+        /// Its name on this host.
         name: String,
         /// Its key.
         key: PublicKey,
         /// Before or after.
         what: &'static str,
     },
-    /// A certificate that is none.
+    /// An invalid certificate.
     #[error("the other host's certificate is none that vmm-lite makes")]
     Certificate(#[source] webpki::Error),
-    /// Not the host that a move was begun with.
+    /// Another host than the one that the move was begun with.
     #[error("another host answers there than the one that the move was begun with ({began})")]
     Another {
-        /// With whom it was begun.
+        /// The host that it was begun with.
         began: PublicKey,
     },
-    /// A host that is trusted or not, and is not the one that is expected at that address.
+    /// The host, trusted or not, is not the one that is expected at that address.
     #[error(
         "another host answers there than the one that is expected: it has the key {key}{}, and not \
          {}. Either the address leads to another host, or the host has a new key: if that is so \
@@ -90,18 +90,18 @@ pub enum TlsError {
     Unexpected {
         /// Its key.
         key: PublicKey,
-        /// Its name here, if it is trusted.
+        /// Its name on this host, if it is trusted.
         name: Option<String>,
-        /// The keys that are expected.
+        /// The expected keys.
         expected: Vec<PublicKey>,
     },
-    /// The other side does not know this host.
+    /// The other host does not know this one.
     #[error(
         "the other host does not trust this one's key, or expects another host's at this address. \
          If it should trust it, run there: vmm-lite identity trust {0}"
     )]
     StrangerThere(PublicKey),
-    /// The other side knows this host, but not for this.
+    /// The other host knows this one, but not for this role.
     #[error(
         "the other host trusts this one's key, but not to {what}; run there: vmm-lite identity \
          trust {key}"
@@ -109,31 +109,31 @@ pub enum TlsError {
     NotForThisThere {
         /// This host's key.
         key: PublicKey,
-        /// What it may not do.
+        /// The role that it may not have.
         what: &'static str,
     },
-    /// This host's certificate is out of its time by the other's clock.
+    /// This host's certificate is outside of its validity by the other's clock.
     #[error(
         "the other host says that this one's certificate has expired or is not valid yet; \
          `vmm-lite identity renew` here makes a new one; are \
          the clocks of both hosts right?"
     )]
     TimeThere,
-    /// Other versions.
+    /// The versions differ.
     #[error(
         "the other host speaks another version of the migration protocol than {PROTOCOL_VERSION}: \
          run the same vmm-lite on both"
     )]
     Version,
-    /// No TLS.
+    /// The other side does not speak TLS.
     #[error(
         "the other side speaks plaintext: leave --plaintext out there, or use it on both sides"
     )]
     Plaintext,
-    /// More than a handshake takes.
+    /// More data than a handshake has.
     #[error("the other side did not come to an end with the handshake")]
     Handshake,
-    /// The rest.
+    /// Any other error.
     #[error("TLS with the other side failed")]
     Tls(#[from] rustls::Error),
 }
@@ -146,21 +146,21 @@ fn keys(keys: &[PublicKey]) -> String {
     keys.iter().map(PublicKey::to_string).collect::<Vec<_>>().join(" or ")
 }
 
-/// What a host proves, and which hosts it accepts.
+/// This host's credentials, and the hosts that it accepts.
 #[derive(Clone, Debug)]
 pub struct Credentials {
-    /// Who this host is.
+    /// This host's certificate.
     pub certificate: HostCertificate,
-    /// What signs for it: in a process that runs a guest never the key itself.
+    /// The signer: in a process that runs a guest never the key itself.
     pub key: Arc<dyn SigningKey>,
-    /// Whom it trusts.
+    /// The trusted hosts.
     pub trusted: Arc<TrustStore>,
     /// Of the hosts that may receive, those that may answer; `None`: any.
     pub expected: Option<Arc<[PublicKey]>>,
 }
 
 impl Credentials {
-    /// With the private key in this process's memory: for processes that run no guest.
+    /// With the private key in this process's memory: for processes without a guest.
     ///
     /// # Errors
     /// [`IdentityError::Broken`].
@@ -172,7 +172,7 @@ impl Credentials {
         Ok(Self { certificate, key, trusted, expected: None })
     }
 
-    /// For moving a VM to a host; with `pinned` to the one with that key only.
+    /// For moving a VM to a host; with `pinned` only to the one with that key.
     pub(super) fn client(
         &self,
         pinned: Option<PublicKey>,
@@ -187,12 +187,12 @@ impl Credentials {
         config.alpn_protocols = vec![protocol()];
         config.resumption = Resumption::disabled();
         config.enable_sni = false;
-        // The other host is known by its key; its name and address say nothing.
+        // The key identifies the other host; its name and address do not.
         let name = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into());
         Ok((UnbufferedClientConnection::new(Arc::new(config), name)?, verifier))
     }
 
-    /// For taking a VM from a host.
+    /// For receiving a VM from a host.
     pub(super) fn server(&self) -> Result<(UnbufferedServerConnection, Arc<Verifier>), TlsError> {
         let verifier = Arc::new(Verifier::new(Arc::clone(&self.trusted), Role::Send, None));
         let mut config = ServerConfig::builder_with_provider(provider())
@@ -211,7 +211,7 @@ impl Credentials {
     }
 }
 
-/// What is spoken inside, by the name that the handshake agrees on.
+/// The protocol inside, by the name that the handshake negotiates.
 fn protocol() -> Vec<u8> {
     format!("vmm-lite-migration/{PROTOCOL_VERSION}").into_bytes()
 }
@@ -231,8 +231,8 @@ fn provider() -> Arc<CryptoProvider> {
     })
 }
 
-/// What an error of the library means to people. `role` is what the other side is asked for, `me`
-/// this side's key.
+/// Describes an error of the library in words. `role` is the other side's role, `me` this side's
+/// key.
 fn explained(e: rustls::Error, verifier: &Verifier, role: Role, me: PublicKey) -> TlsError {
     if let Some(rejected) = verifier.take_rejected() {
         return rejected;

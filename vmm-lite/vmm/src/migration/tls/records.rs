@@ -1,5 +1,5 @@
-//! Messages to records and back: the library does the cryptography in buffers that are kept here,
-//! so that a write is one system call, and so is a read.
+//! Messages to records and back: the library does the cryptography in buffers of this module, so a
+//! write is one system call, and so is a read.
 
 use super::{Credentials, TlsError, explained, verifier::Verifier};
 use crate::{
@@ -26,19 +26,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Room for what comes while the other side is nobody yet: one record.
+/// Buffer for input before the handshake is done: one record.
 const INCOMING_FIRST: usize = 18 << 10;
-/// Room for what comes from a host that is known: several records a read.
+/// Buffer for input of an authenticated host: several records per read.
 const INCOMING: usize = 128 << 10;
-/// Bytes encrypted before they are written, so that one piece is on its way while the next is
+/// Bytes encrypted before they are written, so that one piece is in transit while the next is
 /// encrypted.
 const PIECE: usize = 64 << 10;
-/// The last piece may be longer, so that what is little more than a piece needs no second write.
+/// The last piece may be longer, so that a little more than a piece needs no second write.
 const LAST_PIECE: usize = PIECE + 4096;
-/// What records add to a piece, and a key update before it.
+/// Overhead of records for a piece, and of a key update before it.
 const ADDED: usize = (LAST_PIECE / 16384 + 1) * 22 + 256;
-/// How long a handshake may take, for the side that connects. The one that listens counts by
-/// itself.
+/// The handshake's timeout for the side that connects. The listening side has its own.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
 enum Session {
@@ -46,7 +45,7 @@ enum Session {
     Server(UnbufferedServerConnection),
 }
 
-// The library's own types say nothing of themselves.
+// The library's own types have no `Debug`.
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -56,32 +55,32 @@ impl fmt::Debug for Session {
     }
 }
 
-/// A session on a stream that somebody else holds.
+/// A session on a stream that the caller holds.
 #[derive(Debug)]
 pub struct Tls {
     session: Session,
     verifier: Arc<Verifier>,
     me: PublicKey,
-    /// What came: of it `from..to` is not decrypted, less than a record between calls.
+    /// Input: `from..to` of it is not decrypted, less than a record between calls.
     incoming: Vec<u8>,
     from: usize,
     to: usize,
-    /// What goes out, `..out` of it.
+    /// Output: `..out` of it.
     outgoing: Vec<u8>,
     out: usize,
 }
 
-/// What the library wants next.
+/// What the library needs next.
 enum Next {
     /// To be called again.
     Again,
-    /// What it wrote sent, then to be called again.
+    /// Its output sent, then to be called again.
     Send,
-    /// More bytes.
+    /// More input.
     More,
-    /// Nothing: the handshake is done, and what was to be encrypted is.
+    /// Nothing: the handshake is done, and the data is encrypted.
     Ready,
-    /// Nothing any more.
+    /// Nothing any more: the session is closed.
     Closed,
 }
 
@@ -90,7 +89,7 @@ impl Tls {
     /// `wanted`. It may be silent for `timeout`.
     ///
     /// # Errors
-    /// [`LinkError::Tls`] with the reason why not, [`LinkError::Io`], [`LinkError::Closed`],
+    /// [`LinkError::Tls`] with the reason, [`LinkError::Io`], [`LinkError::Closed`],
     /// [`LinkError::CalledOff`].
     pub fn connect(
         stream: &TcpStream,
@@ -146,7 +145,7 @@ impl Tls {
         certificate::key_of(self.state().peer_certificates()?.first()?).ok()
     }
 
-    /// What the other side sends right behind its handshake goes to `inbox`.
+    /// Data that the other side sends right after its handshake is put into `inbox`.
     fn shake_hands(
         mut self,
         stream: &TcpStream,
@@ -175,7 +174,7 @@ impl Tls {
                 if let Session::Server(_) = self.session {
                     let why = "this destination takes TLS only: leave --plaintext out, or use it \
                         on both sides";
-                    // A peer that is gone does not hear it.
+                    // A peer that has disconnected does not receive it.
                     let _ = (&mut &*stream).write_all(&Message::Abort(why.into()).encode());
                 }
                 return Err(TlsError::Plaintext.into());
@@ -196,8 +195,8 @@ impl Tls {
         }
     }
 
-    /// Lets the library go on with what came: what it decrypts goes to `inbox`, what it answers is
-    /// sent, and `data`, if any, is encrypted and sent once.
+    /// Lets the library process the input: decrypted data is put into `inbox`, its answer is sent,
+    /// and `data`, if any, is encrypted and sent once.
     fn go_on(
         &mut self,
         stream: &TcpStream,
@@ -236,11 +235,11 @@ impl Tls {
         next
     }
 
-    /// Tells the other side why, as far as the library does, and puts it in words.
+    /// Tells the other side why, as far as the library does, and returns it in words.
     fn failed(&mut self, stream: &TcpStream, e: rustls::Error) -> LinkError {
-        // Once: there is one alert, if any, and it comes first.
+        // Once: there is at most one alert, and it comes first.
         if let Ok(Next::Again) = self.step(&mut Inbox::default(), &[]) {
-            // A peer that is gone does not hear it.
+            // A peer that has disconnected does not receive it.
             let _ = self.flush(stream);
         }
         explained(e, &self.verifier, self.verifier.role(), self.me).into()
@@ -274,10 +273,10 @@ impl Tls {
         Ok(())
     }
 
-    /// Reads what is there by `read`, once, and decrypts what is whole into `inbox`.
+    /// Reads once by `read`, and decrypts the complete records into `inbox`.
     ///
     /// # Errors
-    /// What `read` says, [`LinkError::Closed`], [`LinkError::Tls`].
+    /// The error of `read`, [`LinkError::Closed`], [`LinkError::Tls`].
     pub fn receive(
         &mut self,
         stream: &TcpStream,
@@ -293,7 +292,7 @@ impl Tls {
     }
 }
 
-/// Does what the library wants; returns how much of what came is done with.
+/// Does what the library needs; returns how much of the input it has consumed.
 fn handle<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
     outgoing: &mut Vec<u8>,

@@ -1,4 +1,4 @@
-//! Who the other host is, and whether it may do what it is about to.
+//! Verifies the other host's identity and permissions.
 
 use super::TlsError;
 use crate::identity::{PublicKey, Role, TrustStore, certificate};
@@ -18,10 +18,10 @@ const ALGORITHMS: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     mapping: &[(SignatureScheme::ED25519, &[ED25519])],
 };
 
-/// Why somebody is not taken: as the other side is told, by an alert, and as it is said here.
+/// Why a host is rejected: as an alert tells the other side, and as it is reported here.
 type Rejected = (CertificateError, Box<TlsError>);
 
-/// Judges one connection's other side.
+/// Verifies one connection's other side.
 #[derive(Debug)]
 pub struct Verifier {
     trusted: Arc<TrustStore>,
@@ -32,7 +32,7 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// One that takes hosts that may do what `role` says, and with `pinned` only the one with that
+    /// A verifier that accepts hosts with this `role`, and with `pinned` only the one with that
     /// key.
     pub fn new(trusted: Arc<TrustStore>, role: Role, pinned: Option<PublicKey>) -> Self {
         Self { trusted, role, pinned, expected: None, rejected: Mutex::new(None) }
@@ -43,12 +43,12 @@ impl Verifier {
         Self { expected, ..self }
     }
 
-    /// Why the other side was not taken, in words for people.
+    /// Why the other side was rejected, in words.
     pub fn take_rejected(&self) -> Option<TlsError> {
         self.rejected.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// What the other side is asked for.
+    /// The other side's role.
     pub fn role(&self) -> Role {
         self.role
     }
@@ -111,7 +111,7 @@ impl Verifier {
     }
 }
 
-/// TLS 1.2 is not offered, so nobody gets here.
+/// TLS 1.2 is not offered, so this is never reached.
 fn too_old<T>() -> Result<T, Error> {
     Err(PeerIncompatible::ServerDoesNotSupportTls12Or13.into())
 }

@@ -1,4 +1,4 @@
-//! Does what the destination's machine says.
+//! Carries out the actions of the destination's state machine.
 
 use super::{
     super::{
@@ -32,7 +32,7 @@ impl Attempt<'_> {
                     fail_point!("destination.ready");
                 }
                 if let Message::RoundDone(_) = message {
-                    // There may be one more of the last rounds.
+                    // There may be another urgent round.
                     self.awake_until = (self.spoke + AWAKE).min(self.awake_most);
                 }
                 if let Some(prepared) = &mut self.prepared {
@@ -53,7 +53,7 @@ impl Attempt<'_> {
                     prepared.switch_hint(&invariant);
                 }
                 let now = Instant::now();
-                // Not once more: a source that says this again and again gains nothing by it.
+                // Only once: a source gains nothing by repeating this message.
                 if self.awake_most == self.epoch {
                     (self.awake_until, self.awake_most) = (now + AWAKE, now + AWAKE_MOST);
                 }
@@ -97,8 +97,8 @@ impl Attempt<'_> {
             }
             Action::AwaitSource(why) => {
                 self.connection = None;
-                // Others hold the stream as well, and the source is to learn that it has to come
-                // back.
+                // Other threads hold the stream too, and the source must learn that it has to
+                // reconnect.
                 self.rejoin.shut_down();
                 if let Some(prepared) = &self.prepared {
                     prepared.source_is_away(Some(&why));
@@ -139,7 +139,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// The commit has come: the VM runs here, and its process is its.
+    /// The commit has arrived: the VM runs here, and this process belongs to it.
     fn start(&mut self) {
         let (Some(id), Some(prepared)) = (self.machine.id(), &mut self.prepared) else { return };
         fail_point!("destination.commit-came");
@@ -157,10 +157,10 @@ impl Attempt<'_> {
         fail_point!("destination.written-down");
         let started;
         (started, self.ran) = prepared.start(self.came, self.before_switch);
-        // A VM runs here: what another would need is closed.
+        // A VM runs here: resources for another are closed.
         drop(self.receiver.offering().take());
         prepared.name.open();
-        // The receiving thread exists as long as the process, so this does not fail.
+        // Threads that wait for it wait until the process ends.
         let _ = self.receiver.arrived.send(prepared.vm.clone());
         fail_point!("destination.announced");
         self.events.push_back(Event::Runs(started));

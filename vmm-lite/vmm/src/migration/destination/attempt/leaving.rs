@@ -7,7 +7,7 @@ use super::{
 use migrate::wire::{Message, Outcome};
 
 impl Attempt<'_> {
-    /// Of a VM that runs: waits for the source's last word. `false`: it did not come.
+    /// Of a running VM: waits for the source's last message. `false`: it did not arrive.
     pub fn farewell(&mut self) -> bool {
         if self.ran > self.epoch {
             self.settle();
@@ -17,8 +17,8 @@ impl Attempt<'_> {
         self.heard
     }
 
-    /// Answers a source that came back just when no page was missing any more, as the last came or
-    /// the VM ended. `false`: there is none, or it did not hear the answer.
+    /// Answers a source that reconnected just when the last page had arrived or the VM ended.
+    /// `false`: there is none, or it did not receive the answer.
     fn answered(&mut self) -> bool {
         let (Some(mut connection), Some(id)) = (self.rejoin.take(), self.machine.id()) else {
             return false;
@@ -26,11 +26,11 @@ impl Attempt<'_> {
         connection.send(&Message::Outcome(id, Outcome::Ran)).is_ok() && heard(&mut connection)
     }
 
-    /// Nothing is in a hurry any more: what making a VM took is given up, by all threads.
+    /// Urgency is over: all threads give up what making a VM needs.
     pub(super) fn settle(&mut self) {
         if !std::mem::replace(&mut self.narrow, true) {
             self.receiver.stages.enter(Stage::Arrived);
-            // A VM is not given up for it, and what went wrong is logged.
+            // The VM continues even if this fails; the error is logged.
             let _ = narrow();
         }
     }

@@ -1,4 +1,4 @@
-//! Does what the source's machine says.
+//! Carries out the actions of the source's state machine.
 
 use super::{
     super::{
@@ -31,8 +31,7 @@ use migrate::{
 };
 use std::time::{Duration, Instant};
 
-/// How long to wait before asking again a destination that did not say after the commit what became
-/// of the VM.
+/// How long to wait before asking again a destination that has not answered after the commit.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 impl Driver<'_> {
@@ -68,7 +67,7 @@ impl Driver<'_> {
             }
             Action::SwitchHint => {
                 // First, lest a destination on this host that is in a hurry keeps this thread from
-                // it.
+                // doing it.
                 self.urgent = Urgent::this(Side::Source);
                 let invariant = self.vm.invariant();
                 // The destination reads them before the guest runs.
@@ -111,7 +110,7 @@ impl Driver<'_> {
         }
     }
 
-    /// What has changed is known.
+    /// The changes are known.
     fn looked(&mut self, dirty: Result<Pages, kvm::Error>, event: fn(Pages, Pages) -> Event) {
         match dirty {
             Ok(dirty) => {
@@ -162,14 +161,13 @@ impl Driver<'_> {
         }
     }
 
-    /// After the commit: connects again to ask, after a while if that was in vain before. The end
-    /// of the VM ends the waiting, and so does an operator who vouches for it, once the destination
-    /// was asked in vain since.
+    /// After the commit: reconnects to ask, after a while if that failed before. The end of the VM
+    /// ends the wait, and so does an operator override, if the destination was asked in vain since.
     fn reconnect(&mut self, wait: bool) {
         self.connection = None;
         let (ended, vouched) = (self.vm.end_fd(), self.vm.vouched_fd());
         let timeout = if wait { ASK_AGAIN } else { Duration::ZERO };
-        // What cannot be looked at is asked about again.
+        // What cannot be inspected is asked again.
         let looked = wait_any([ended, vouched].map(Watch::Readable), timeout);
         let [over, said] = looked.unwrap_or_default();
         if over || said && self.asked_since_vouched {
@@ -192,8 +190,8 @@ impl Driver<'_> {
         }
     }
 
-    /// The waiting for the destination's word is over: the VM was ended here, or an operator
-    /// vouches for it.
+    /// The wait for the destination's answer is over: the VM was ended here, or by operator
+    /// override.
     fn without_word(&mut self, ended: bool) {
         self.events.push_back(if ended { Event::Abandoned } else { Event::Vouched });
         if !ended {
@@ -212,7 +210,7 @@ impl Driver<'_> {
         ended: Ended,
         observer: &mut dyn MoveObserver,
     ) -> Result<(), Error> {
-        // An observer that does not receive it does not receive the answer either.
+        // A destination that does not receive it does not receive the answer either.
         let _ = self.watcher.tell(observer, self.now());
         if let Ended::Failed(failure) = ended {
             return Err(failure.into());
@@ -227,14 +225,14 @@ impl Driver<'_> {
             paused: self.paused_there,
             report,
         });
-        // Packets may come late for longer than memory follows.
+        // Packets may need forwarding for longer than post-copy lasts.
         while let (Some(forwarder), Some(_)) = (&self.forwarder, &self.connection) {
             let timeout = forwarder.due().saturating_duration_since(Instant::now());
-            // Whatever ends the wait, there is a look.
+            // Whatever ends the wait, this checks.
             let _ = wait_readable(forwarder.fd(), timeout);
             self.hand_on();
         }
-        // Nothing is asked from now on, so that the destination need not listen any longer.
+        // The source asks nothing from now on, so the destination need not listen any longer.
         self.send(&Message::Heard);
         fail_point!("source.moved");
         if let Some(paused) = self.paused.take() {
