@@ -41,7 +41,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A directory in which other users could create sockets.
-    #[error("{} is not a directory of this user's that nobody else may enter (mode 0700); remove \
+    #[error("{} is not a directory of this user's that no other user may enter (mode 0700); remove \
         it, or set XDG_RUNTIME_DIR", .0.display())]
     Unsafe(PathBuf),
     /// A name that cannot be a file's.

@@ -106,10 +106,10 @@ pub enum Error {
     #[error("cargo built {0}, and did not say where")]
     NoArtifact(String),
     /// The linked file is not an image.
-    #[error("what was linked is no usable image")]
+    #[error("the linked file is not a usable image")]
     Image(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The program uses symbols that the kernel does not have.
-    #[error("{} needs what the kernel does not have: {}", path.display(), symbols.join(", "))]
+    #[error("{} uses symbols that the kernel lacks: {}", path.display(), symbols.join(", "))]
     Undefined {
         /// The image.
         path: PathBuf,

@@ -175,7 +175,7 @@ fn output(command: &mut Command) -> Result<String, String> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{name}: {}", said.lines().next().unwrap_or("failed without a word")))
+    Err(format!("{name}: {}", said.lines().next().unwrap_or("failed without a message")))
 }
 
 /// Major and minor of `rustc -vV`.

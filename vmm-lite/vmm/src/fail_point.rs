@@ -102,7 +102,7 @@ pub const fn number(name: &str, errs: bool) -> usize {
     let mut n = 0;
     while n < POINTS.len() {
         if same(POINTS[n].name, name) {
-            assert!(POINTS[n].errs == errs, "the list says otherwise of whether this can fail");
+            assert!(POINTS[n].errs == errs, "the list disagrees on whether this can fail");
             return n;
         }
         n += 1;

@@ -128,7 +128,7 @@ mod tests {
         assert!(now >= state.mono_ns + 3_000_000, "{now} after {}", state.mono_ns);
         let last = ClockState { mono_ns: u64::MAX - 1, wall_offset_ns: u64::MAX };
         destination.apply(last, Duration::from_secs(1));
-        assert_eq!(destination.now(), u64::MAX, "nonsense is no clock, and nothing worse");
+        assert_eq!(destination.now(), u64::MAX, "an invalid clock does no harm");
         let ahead = ClockState { wall_offset_ns: u64::MAX / 2, ..state };
         destination.apply(ahead, Duration::ZERO);
         assert_eq!(

@@ -89,7 +89,7 @@ impl Console {
         let written = match output.to.as_ref().map(|to| write_ready(to.as_fd(), bytes)) {
             Some(Ok(n)) => n,
             Some(Err(e)) => {
-                tracing::info!("nobody reads the output any more: {e}");
+                tracing::info!("the output has no reader any more: {e}");
                 output.to = None;
                 bytes.len()
             }

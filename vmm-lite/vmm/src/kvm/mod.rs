@@ -65,7 +65,7 @@ pub enum Error {
     #[error(transparent)]
     Memory(#[from] crate::memory::Error),
     /// A measurement did not go as expected.
-    #[error("KVM does not do what it should with code that was tried out: {0}")]
+    #[error("KVM does not run measurement code as it should: {0}")]
     Tried(String),
     /// KVM fails at something that every VM needs.
     #[error(

@@ -101,7 +101,7 @@ impl Host {
         vcpu.fd.set_regs(&regs).map_err(failed("set the registers"))?;
         expect("code at CPL 3 that rings the doorbell", vcpu.run_to_exit()?, STEP)?;
         let captured = vcpu.capture()?;
-        expect("the same code, let run on", vcpu.run_to_exit()?, 2 * STEP)?;
+        expect("the same code, continued", vcpu.run_to_exit()?, 2 * STEP)?;
         vcpu.apply(&captured)?;
         expect("the same code from a state that was captured", vcpu.run_to_exit()?, 2 * STEP)
     }

@@ -258,7 +258,7 @@ impl InvariantVcpuState {
             .iter()
             .any(|x| x.xcr != 0 || x.value & !XCR0_MAX != 0)
         {
-            return Err(Error::State("state components switched on that vmm-lite does not move"));
+            return Err(Error::State("state components enabled that vmm-lite does not support"));
         }
         Ok(())
     }

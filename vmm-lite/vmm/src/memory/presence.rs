@@ -185,7 +185,7 @@ mod tests {
         assert!(ram.absent().unwrap().away.is_none());
         arriving.complete();
         assert!(ram.complete().is_some() && ram.absent().is_none());
-        assert_eq!(absent.settled.unwrap().read().unwrap(), 1, "who waits is told");
+        assert_eq!(absent.settled.unwrap().read().unwrap(), 1, "waiting threads are notified");
     }
 
     #[test]

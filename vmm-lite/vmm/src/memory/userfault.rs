@@ -212,7 +212,7 @@ impl Userfault {
         let range = self.range(&pages)?;
         // SAFETY: the call reads this structure.
         let r = unsafe { ioctl_with_ref(self, UFFDIO_UNREGISTER(), &range) };
-        checked(r, "stop to watch the guest's memory")?;
+        checked(r, "stop watching the guest's memory")?;
         // The kernel itself wakes only threads that wait for missing pages.
         self.wake(pages)
     }
@@ -318,7 +318,7 @@ impl Userfault {
         let range = self.range(&pages)?;
         // SAFETY: the call reads this structure.
         let r = unsafe { ioctl_with_ref(self, UFFDIO_WAKE(), &range) };
-        checked(r, "wake who waits for the guest's memory")
+        checked(r, "wake threads that wait for the guest's memory")
     }
 
     /// Appends the waiting accesses that were not read yet, without waiting for one: poll the

@@ -33,7 +33,7 @@ pub enum AddressError {
     #[error("{0:?} is no address to move to: write tcp://HOST:PORT, such as tcp://10.9.0.2:7000")]
     Form(String),
     /// The text after `#` is not a key.
-    #[error("the address names a key that is none")]
+    #[error("the address names an invalid key")]
     Key(#[source] Box<crate::identity::Error>),
     /// A name where an address is required.
     #[error("{0} is a name: tell the VM its addresses too (`vmm-lite migrate` does)")]
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!("tcp://a:7000".parse::<Address>().unwrap().key(), None);
         for wrong in ["#", "#ed25519:", "#hostb", &format!("#{key}#{key}"), &format!("#{key}/")] {
             let said = format!("tcp://a:7000{wrong}").parse::<Address>().unwrap_err();
-            assert!(said.to_string().contains("names a key that is none"), "{wrong}: {said}");
+            assert!(said.to_string().contains("names an invalid key"), "{wrong}: {said}");
         }
     }
 

@@ -6,7 +6,7 @@ use migrate::source::Failure;
 /// A client cancelled it.
 pub const BY_CANCEL: &str = "by `vmm-lite cancel`";
 /// The observer disconnected.
-pub const OBSERVER_GONE: &str = "whoever asked for it went away";
+pub const OBSERVER_GONE: &str = "its client disconnected";
 /// The VM has ended.
 pub const VM_ENDED: &str = "the VM has ended";
 

@@ -47,7 +47,7 @@ pub enum LinkError {
     #[error("the peer closed the connection")]
     Closed,
     /// The peer stopped sending in the middle of a message.
-    #[error("the peer fell silent, or became very slow, in the middle of a message")]
+    #[error("the peer stopped, or became very slow, in the middle of a message")]
     Slow,
     /// The bytes are not a message.
     #[error(transparent)]

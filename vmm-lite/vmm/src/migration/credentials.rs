@@ -10,7 +10,7 @@ use std::{sync::Arc, time::SystemTime};
 
 /// The message where a move is not encrypted.
 pub const PLAINTEXT_WARNING: &str = "the move is neither encrypted nor authenticated \
-    (--plaintext): whoever reaches this network can read, change or take the VM";
+    (--plaintext): any host on this network can read, change or take the VM";
 
 /// Checks that other hosts would accept a certificate now. Logs its warnings.
 ///

@@ -302,7 +302,7 @@ fn meet(
             .and_then(|transport| receiver.serve(Arc::clone(&stream), &transport, &mut session));
         let Err(e) = served else { return };
         let why = if session.evicted.load(SeqCst) {
-            "it did not say in time who it is, or too many others came".into()
+            "it did not authenticate in time, or too many others connected".into()
         } else {
             crate::host::with_causes(&e)
         };

@@ -59,7 +59,7 @@ pub enum Error {
     #[error("this begins with neither a move nor a question")]
     Nonsense,
     /// A repeated move.
-    #[error("this move was begun before: somebody repeats what was said then")]
+    #[error("this move was begun before: its first message was repeated")]
     Replayed,
     /// The host's identity is invalid.
     #[error(transparent)]

@@ -72,7 +72,7 @@ pub enum Error {
     #[error(transparent)]
     Incomplete(#[from] vm::Incomplete),
     /// It was cancelled, or its client disconnected.
-    #[error("it was called off, or whoever asked for it went away")]
+    #[error("it was cancelled, or its client disconnected")]
     Cancelled,
     /// Its memory is incomplete and being loaded already.
     #[error("the VM's memory is being loaded already")]
@@ -108,7 +108,7 @@ pub enum Error {
     Differs(&'static str),
     /// The guest did not quiesce.
     #[error(
-        "the VM's program did not come to say in time that it is ready to be copied (it computes \
+        "the VM's program did not report in time that it is ready to be copied (it computes \
          without ever waiting, or a quiesce hook takes long); try again"
     )]
     NotReady,

@@ -226,7 +226,7 @@ mod tests {
             odd.push(leave(&path_of, &path));
         }
         vmm_lite_lab::files::at_once(move || NewFile::at(&path).unwrap().publish().unwrap());
-        assert!(!left.exists(), "what a dead process left goes");
+        assert!(!left.exists(), "files of a dead process are removed");
         let stay = users.iter().chain(&odd).chain([&in_use, &linked]);
         for path in stay {
             assert!(fs::symlink_metadata(path).is_ok(), "{} is gone", path.display());

@@ -146,7 +146,7 @@ impl Before {
         })();
         if let Err(e) = back {
             // It is neither in its old state nor in the new one, and must not run.
-            tracing::error!("the VM cannot be put back to what it was: {e}");
+            tracing::error!("the VM cannot be put back to its old state: {e}");
             vm.fail(e, || {});
             return why;
         }

@@ -49,7 +49,7 @@ impl Vm {
         let announce = move || {
             if let Err(e) = confine::enter(Thread::Announce) {
                 tracing::error!(
-                    "the network is not told that the VM is here: {}",
+                    "the VM is not announced to the network: {}",
                     crate::host::with_causes(&e)
                 );
                 return;
@@ -61,12 +61,12 @@ impl Vm {
                     .try_for_each(|_| if vm.ends_within(BETWEEN) { Ok(()) } else { vm.announce() })
             });
             if let Err(e) = told {
-                tracing::warn!("the network was not told that the VM is here: {e}");
+                tracing::warn!("the VM was not announced to the network: {e}");
             }
         };
         let thread = std::thread::Builder::new().name(Thread::Announce.name().into());
         if let Err(e) = thread.stack_size(STACK).spawn(announce) {
-            tracing::warn!("the network was not told that the VM is here: {e}");
+            tracing::warn!("the VM was not announced to the network: {e}");
         }
     }
 }

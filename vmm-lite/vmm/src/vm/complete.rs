@@ -29,7 +29,7 @@ pub enum Incomplete {
     #[error("it was cancelled while it waited for {0}")]
     Cancelled(Waiting),
     /// The client that requested it has disconnected.
-    #[error("the client that asked for it went away while it waited for {0}")]
+    #[error("its client disconnected while it waited for {0}")]
     AskerGone(Waiting),
     /// The timeout expired.
     #[error(
@@ -55,7 +55,7 @@ pub enum Incomplete {
     },
     /// The missing memory never arrives.
     #[error(
-        "the VM lacks memory that never comes: it was lost with {0}, and the VM cannot be copied"
+        "the VM lacks memory that never arrives: it was lost with {0}, and the VM cannot be copied"
     )]
     Lost(String),
     /// A call to the host failed.

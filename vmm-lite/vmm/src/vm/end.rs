@@ -40,7 +40,7 @@ impl fmt::Display for End {
             Self::Broke(violation) => violation.fmt(f),
             Self::Stopped(StopReason::Stop) => f.write_str("it was stopped"),
             Self::Stopped(StopReason::Interrupt) => f.write_str("it was interrupted"),
-            Self::Stopped(StopReason::Hangup) => f.write_str("its terminal went away"),
+            Self::Stopped(StopReason::Hangup) => f.write_str("its terminal was closed"),
             Self::Moved => f.write_str("it runs on another host now"),
             Self::Vmm(error) => f.write_str(&crate::host::with_causes(&**error)),
         }

@@ -47,8 +47,8 @@ pub enum Error {
     NotHandedOver,
     /// The operator's override contradicts the other host.
     #[error(
-        "the other host answers, and says what becomes of the VM: it runs there, or goes on here \
-         by itself"
+        "the other host answers, and decides what happens to the VM: it runs there, or goes on \
+         here by itself"
     )]
     Answers,
     /// It is running.

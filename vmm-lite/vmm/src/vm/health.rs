@@ -25,7 +25,7 @@ impl Watched for Shared {
             return None;
         }
         let doing = match (self.pause_wanted(), self.kick.is_inside(), self.is_waiting()) {
-            (true, true, _) => "was asked to stop, and has not come out of the guest",
+            (true, true, _) => "was asked to stop, and has not left the guest",
             (true, false, true) => "was asked to stop, and still waits for the guest's next event",
             (true, false, false) => "was asked to stop, and is still serving the guest",
             // A guest may compute for any time.

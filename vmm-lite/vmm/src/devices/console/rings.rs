@@ -231,6 +231,6 @@ mod tests {
         control.console_in.tail.store(control.console_in.head.load(Acquire), Release);
         assert_eq!(rings.fill(&ram, &console), Ok(true));
         assert_eq!(control.console_in_eof.load(Acquire), 1, "after the last byte");
-        assert_eq!(rings.fill(&ram, &console), Ok(false), "the end is told once");
+        assert_eq!(rings.fill(&ram, &console), Ok(false), "the end is reported once");
     }
 }

@@ -188,7 +188,7 @@ pub(super) fn send(
             }
             Err(e) => {
                 // A malformed packet, or a device that is down: the packet is lost, as on a wire.
-                tracing::debug!("the host does not take a packet of {len} bytes: {e}");
+                tracing::debug!("the host does not accept a packet of {len} bytes: {e}");
                 counters.tx_dropped.fetch_add(1, Relaxed);
             }
         }

@@ -67,7 +67,7 @@ impl Identity {
             }
         };
         if uid.is_root() {
-            return Err(Error::Who("--user is for becoming somebody else than root".into()));
+            return Err(Error::Who("--user must name another user than root".into()));
         }
         Ok(Some(Self { uid: uid.as_raw(), gid: gid.as_raw() }))
     }
@@ -234,7 +234,7 @@ mod tests {
             ("no-such-user", None, "there is no user no-such-user"),
             ("3999999", None, "name a --group too"),
             ("nobody", Some("no-such-group"), "there is no group"),
-            ("root", None, "somebody else than root"),
+            ("root", None, "another user than root"),
         ] {
             let error = Identity::find(Some(user), group).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");

@@ -54,7 +54,7 @@ impl Missing {
     /// Makes these pages missing.
     pub fn forget(&mut self, runs: &[Run]) -> Result<(), String> {
         if runs.iter().any(|&(first, _)| first < FIRST as u64) {
-            return Err("a page is to follow that this VMM needs".into());
+            return Err("the source left out a page that this VMM needs".into());
         }
         let ram = self.userfault.ram();
         if self.arriving.is_none() {
@@ -66,7 +66,7 @@ impl Missing {
         }
         for &(first, count) in runs {
             ram.discard(first as usize, count as usize)
-                .map_err(|e| format!("cannot give up memory that is to come again: {e}"))?;
+                .map_err(|e| format!("cannot discard memory that will be sent again: {e}"))?;
         }
         fail_point!("destination.forgot",
             else return Err(crate::fail_point::injected().to_string()));

@@ -201,9 +201,7 @@ impl Receiver {
     fn outcome(&self, id: &MoveId, receiver: &ReceiverId, peer: &Peer) -> Outcome {
         let mut state = self.state();
         if !state.ledger.may_ask(id, peer) {
-            tracing::warn!(
-                "a host asked about a move that another has begun, and was told nothing"
-            );
+            tracing::warn!("a host asked about a move that another has begun, and got no answer");
             return Outcome::Unknown;
         }
         while state.ledger.outcome(id, receiver) == Outcome::Never

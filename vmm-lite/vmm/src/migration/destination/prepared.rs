@@ -100,9 +100,7 @@ impl Prepared {
         });
         let apply = apply.map_err(|e| cannot(&e))?;
         let missing = Missing::able(vm.ram(), source)
-            .inspect_err(|e| {
-                tracing::info!("no memory can follow: {}", crate::host::with_causes(e))
-            })
+            .inspect_err(|e| tracing::info!("no post-copy: {}", crate::host::with_causes(e)))
             .ok();
         let accepted = Accepted { follow: missing.is_some(), apply_ns: apply.as_nanos() as u64 };
         fail_point!("destination.prepared",
@@ -241,11 +239,11 @@ impl Prepared {
         match &self.tables {
             // This thread will read these pages, and it is the one that would receive them.
             Ok(Some(tables)) if tables.pages().any(|page| lacking.contains(page)) => {
-                return Err("the guest's page tables have not come with the state".into());
+                return Err("the guest's page tables did not arrive with the state".into());
             }
             Ok(tables) if tables.as_ref().is_none_or(|t| t.unchanged(self.vm.ram())) => {}
             Ok(_) => {
-                return Err("the guest's page tables changed right before the state came".into());
+                return Err("the guest's page tables changed right before the state arrived".into());
             }
             Err(why) => return Err(format!("the VM's memory could not be warmed: {why}")),
         }
@@ -255,7 +253,7 @@ impl Prepared {
             // This thread will read these pages, and it is the one that would receive them.
             for page in net.pages().filter(|page| *page < self.vm.ram().pages()) {
                 if lacking.contains(page) {
-                    return Err("the network queues have not come with the state".into());
+                    return Err("the network queues did not arrive with the state".into());
                 }
                 missing.zero(page, 1)?;
             }
@@ -315,7 +313,7 @@ impl Prepared {
         self.urgent_vcpu = None;
         fail_point!("destination.running");
         if let Err(e) = self.vm.announce() {
-            tracing::warn!("the network was not told that the VM is here: {e}");
+            tracing::warn!("the VM was not announced to the network: {e}");
         }
         let entered = entered.unwrap_or_else(Instant::now);
         self.settling = self.settling.take().map(|settling| settling.begin(entered));
@@ -351,7 +349,7 @@ impl Prepared {
         self.vm.note_brownout(settled.brownout);
         // Again: frames get lost.
         if let Err(e) = self.vm.announce() {
-            tracing::debug!("the network was not told again that the VM is here: {e}");
+            tracing::debug!("the VM was not announced to the network again: {e}");
         }
         Some(settled)
     }

@@ -30,7 +30,7 @@ impl Waiting {
         };
         eprintln!(
             "vmm-lite: the connection to the source broke ({why}); the VM lacks {lacks} pages, \
-             stands where it needs one, and waits for the source {end}"
+             stops where it needs one, and waits for the source {end}"
         );
         say_which(lacking);
         Self { since: Instant::now(), next: FIRST, lacks }

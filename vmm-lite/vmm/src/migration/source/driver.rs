@@ -194,7 +194,7 @@ impl<'vm> Driver<'vm> {
         }
         self.hand_on();
         let Some(connection) = &mut self.connection else {
-            return Some(Event::LinkLost("late packets could not be handed on".into()));
+            return Some(Event::LinkLost("packets could not be forwarded".into()));
         };
         match connection.wait(Duration::ZERO) {
             Ok(false) => self.tick(),
@@ -242,7 +242,7 @@ impl<'vm> Driver<'vm> {
             Ok(true) => {}
             Ok(false) => self.forwarder = None,
             Err(e) => {
-                tracing::warn!("late packets were lost: {}", crate::host::with_causes(&e));
+                tracing::warn!("packets to forward were lost: {}", crate::host::with_causes(&e));
                 self.connection = None;
             }
         }

@@ -56,7 +56,7 @@ impl Forwarder {
             return Ok(true);
         }
         connection.send(&Message::ForwardedEnd)?;
-        tracing::info!("handed on {} late packets", self.count);
+        tracing::info!("forwarded {} packets", self.count);
         Ok(false)
     }
 }

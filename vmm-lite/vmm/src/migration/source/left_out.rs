@@ -10,7 +10,7 @@ pub(super) fn held_by(memory: Complete<'_>, pages: &Pages) -> Option<u64> {
     match memory.touched() {
         Ok(touched) => held.keep(&touched),
         Err(e) => {
-            tracing::warn!("what was left out is not known: {e}");
+            tracing::warn!("the size of the left-out pages is unknown: {e}");
             return None;
         }
     }

@@ -69,7 +69,7 @@ pub enum TlsError {
         what: &'static str,
     },
     /// An invalid certificate.
-    #[error("the other host's certificate is none that vmm-lite makes")]
+    #[error("the other host's certificate is not one that vmm-lite makes")]
     Certificate(#[source] webpki::Error),
     /// Another host than the one that the move was begun with.
     #[error("another host answers there than the one that the move was begun with ({began})")]
@@ -131,7 +131,7 @@ pub enum TlsError {
     )]
     Plaintext,
     /// More data than a handshake has.
-    #[error("the other side did not come to an end with the handshake")]
+    #[error("the other side did not finish the handshake")]
     Handshake,
     /// Any other error.
     #[error("TLS with the other side failed")]

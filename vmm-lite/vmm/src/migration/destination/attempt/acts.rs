@@ -44,7 +44,7 @@ impl Attempt<'_> {
                 let missing = self.prepared.as_mut().and_then(|p| p.missing.as_mut());
                 let forgot = match missing {
                     Some(missing) => missing.forget(&runs),
-                    None => Err("no memory can follow to this host".into()),
+                    None => Err("this host does not support post-copy".into()),
                 };
                 self.events.push_back(Event::Forgot(forgot));
             }
@@ -77,7 +77,7 @@ impl Attempt<'_> {
                 if let Some(prepared) = &self.prepared
                     && !prepared.vm.deliver_forwarded(frame)
                 {
-                    tracing::debug!("a late packet found no room");
+                    tracing::debug!("a forwarded packet was dropped: no room");
                 }
             }
             Action::Supply(page) => {

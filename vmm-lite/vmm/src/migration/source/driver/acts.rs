@@ -157,7 +157,7 @@ impl Driver<'_> {
         paused.fence(false);
         fail_point!("source.resuming");
         if let Err(e) = paused.resume_here() {
-            tracing::error!("the VM cannot go on: {}", crate::host::with_causes(&e));
+            tracing::error!("the VM cannot continue: {}", crate::host::with_causes(&e));
         }
     }
 
@@ -175,7 +175,7 @@ impl Driver<'_> {
         }
         self.asked_since_vouched = said;
         tracing::warn!(
-            "the connection broke after the commit: asking {} what became of the VM",
+            "the connection broke after the commit: asking {} for the outcome of the move",
             self.to
         );
         let call_off = CallOff::by_end_of(self.vm);
