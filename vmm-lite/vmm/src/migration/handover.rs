@@ -17,14 +17,14 @@ pub struct Handover {
 }
 
 impl Handover {
-    /// Its bytes.
+    /// Encodes it as a payload.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let value = (self.paused, self.vouched_for, self.state.sections());
         codec::encode(Payload::Handover, &value)
     }
 
-    /// Reads them.
+    /// Decodes a payload.
     ///
     /// # Errors
     /// [`CodecError`].

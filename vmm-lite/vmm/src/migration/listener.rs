@@ -70,7 +70,7 @@ impl AccessPolicy {
         Self::Tls(dir, Mutex::new(credentials))
     }
 
-    /// The acceptor for the next connection. Trusted hosts are read anew while `fresh` is set; a
+    /// The transport of the next connection. Trusted hosts are read anew while `fresh` is set; a
     /// directory that is invalid now admits no host.
     fn transport(&self, fresh: bool) -> Result<Transport, Error> {
         let Self::Tls(dir, known) = self else { return Ok(Transport::Plaintext) };

@@ -18,11 +18,11 @@ pub struct Offered {
     pub features: Features,
     /// What it needs of the destination's devices.
     pub needs: Needs,
-    /// The version of the [handover](Payload::Handover) that the source is going to send.
+    /// The version of the [handover](Payload::Handover) that the source will send.
     pub handover_version: u8,
 }
 
-/// What a VM needs of devices. Offers of older sources end where this begins; additions follow it.
+/// What a VM needs of devices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Needs {
     /// The longest packets that its guest may send and expect (MTU).
@@ -44,18 +44,15 @@ impl Offered {
     }
 
     /// The encoded form.
-    ///
-    /// # Panics
-    /// Never: postcard can encode all of it.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         codec::encode(Payload::Offer, self)
     }
 
-    /// Reads what was sent. What follows it is of a later version of the same.
+    /// Decodes it. Bytes after it belong to a later version of the same.
     ///
     /// # Errors
-    /// [`CodecError`]; the source sends a state in a version that this host does not read.
+    /// [`CodecError`], also if the source sends a state in a version that this host does not read.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
         let (offered, _): (Self, _) = codec::decode_prefix(Payload::Offer, bytes)?;
         let (theirs, ours) = (offered.handover_version, Payload::Handover.version());

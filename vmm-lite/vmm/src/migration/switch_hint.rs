@@ -28,17 +28,17 @@ impl SwitchHint {
         Self { invariant, written: written.runs().take(RUNS_MAX).collect() }
     }
 
-    /// Its bytes.
+    /// Encodes it as a payload.
     pub fn to_bytes(&self) -> Vec<u8> {
         codec::encode(Payload::SwitchHint, self)
     }
 
-    /// Reads them. What makes no sense here is no hint.
+    /// Decodes a payload; `None` if it is invalid.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         codec::decode(Payload::SwitchHint, bytes).ok()
     }
 
-    /// The pages, of a VM that has so many.
+    /// The pages, of a VM with this many.
     pub fn written(&self, pages: usize) -> PageSet {
         let mut set = PageSet::none(pages);
         for &(first, count) in &self.written {

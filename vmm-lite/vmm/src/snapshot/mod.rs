@@ -77,10 +77,10 @@ pub enum Error {
     /// Its memory is incomplete and being loaded already.
     #[error("the VM's memory is being loaded already")]
     Loading,
-    /// A part that only the VMM understands.
+    /// A part that only the VMM interprets is invalid for this one.
     #[error("{0}: the snapshot is damaged, or newer than this vmm-lite")]
     Codec(#[from] vm::codec::CodecError),
-    /// Only the differences are there.
+    /// The snapshot is a difference.
     #[error(
         "this is the difference to another snapshot; make a whole one first: vmm-lite merge BASE \
          THIS -o WHOLE"

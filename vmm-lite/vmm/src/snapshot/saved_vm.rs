@@ -11,8 +11,9 @@ use crate::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Versions of parts in files of before v0.2.0, which begin with the version alone: of the identity,
-/// and the last of the state. The first state had no history, the second no brownouts in it.
+/// Versions of parts in files from before v0.2.0, which begin with the version alone: the
+/// identity's, and the last one of the state. The first state had no history, the second no
+/// brownouts in it.
 const OLD_IDENTITY: u8 = 1;
 const OLD_STATE: u8 = 3;
 
@@ -68,7 +69,7 @@ impl SavedVm {
             _ => codec::decode(Payload::Manifest, identity)?,
         };
         let state = match state {
-            // What came with a version is at the end.
+            // Each version's additions are at the end.
             [1, old @ ..] => longer(old, &History::default())?,
             [2, old @ ..] => longer(old, &Histogram::default())?,
             [OLD_STATE, old @ ..] => whole(old, "state")?,

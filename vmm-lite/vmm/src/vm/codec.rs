@@ -1,14 +1,14 @@
-//! VM and device state as bytes, in files and on the wire alike.
+//! Encodes and decodes VM and device state, for files and the wire alike.
 //!
-//! A *payload* is a byte that says what it is, a byte with the version of that, and a value in
-//! [postcard](https://postcard.jamesmunns.com/wire-format). A VM's state is a payload whose value is
-//! a list of *sections*, one for each vCPU, each device and what else there is; each has a kind and a
-//! version of its own. So a reader knows what it does not know before it uses any of it.
+//! A *payload* is a byte with its kind, a byte with the version of that, and a value in
+//! [postcard](https://postcard.jamesmunns.com/wire-format). A VM's state is a payload whose value
+//! is a list of *sections*, one for each vCPU, each device and each other part; each has a kind and
+//! a version of its own. So a reader finds unknown parts before it uses any of the state.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// What a payload is. The numbers are part of the format. They are above all versions that payloads
-/// of older files begin with, which do not say what they are.
+/// The kind of a payload. The numbers are part of the format. They are above all versions with
+/// which payloads of older files begin, as those have no kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Payload {
@@ -20,7 +20,7 @@ pub enum Payload {
     Offer = 0x83,
     /// The state that is handed over with the commit.
     Handover = 0x84,
-    /// What a destination can get ready before the state comes.
+    /// What a destination can prepare before the state arrives.
     SwitchHint = 0x85,
     /// Manifest and state for a clone.
     Seed = 0x86,
@@ -49,7 +49,7 @@ impl Payload {
     }
 }
 
-/// What a section of a state is. The numbers are part of the format.
+/// The kind of a section of a state. The numbers are part of the format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Section {
@@ -57,7 +57,7 @@ pub enum Section {
     Vcpu = 1,
     /// Doorbell bits that are not served yet, and the number of the last quiesce request.
     Requests = 2,
-    /// What the VM went through so far.
+    /// The VM's history so far.
     History = 3,
     /// The clock.
     Clock = 16,
@@ -85,59 +85,59 @@ impl Section {
         }
     }
 
-    /// All there are.
+    /// All kinds.
     const ALL: [Self; 6] =
         [Self::Vcpu, Self::Requests, Self::History, Self::Clock, Self::Console, Self::Net];
 }
 
-/// Why bytes are no state that this vmm-lite reads.
+/// Why bytes are not a state that this vmm-lite can read.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 pub enum CodecError {
     /// Another payload.
     #[error("the {expected} of the VM is something else (kind {found:#x})")]
     Kind {
-        /// What it should be.
+        /// The expected kind.
         expected: &'static str,
-        /// What it says that it is.
+        /// The kind that was found.
         found: u8,
     },
     /// Another version.
     #[error("the {what} comes in version {theirs}, and this vmm-lite reads version {ours}")]
     Version {
-        /// Of what.
+        /// The part with the version.
         what: &'static str,
-        /// The version it has.
+        /// Its version.
         theirs: u8,
-        /// The version that is read here.
+        /// The version that this vmm-lite reads.
         ours: u8,
     },
-    /// A section of a kind that is not known here.
+    /// A section of an unknown kind.
     #[error("the state has a part that this vmm-lite does not know (kind {0})")]
     Section(u8),
-    /// A section is there too often or not at all.
+    /// A section occurs too often or not at all.
     #[error("the state has {found} of what is its {what}")]
     Count {
-        /// Of what.
+        /// The section.
         what: &'static str,
-        /// How many there are.
+        /// How often it occurs.
         found: usize,
     },
-    /// Bytes that are cut short, or mean nothing.
+    /// Truncated or invalid bytes.
     #[error("the {0} makes no sense")]
     Garbled(&'static str),
 }
 
-/// A payload with `value`.
+/// Encodes a payload with `value`.
 ///
 /// # Panics
-/// Never: no state has anything that postcard cannot write.
+/// Never: postcard can encode all parts of a state.
 #[must_use]
 pub fn encode(payload: Payload, value: &impl Serialize) -> Vec<u8> {
     let head = vec![payload as u8, payload.version()];
-    postcard::to_extend(value, head).expect("nothing in it that postcard cannot write")
+    postcard::to_extend(value, head).expect("postcard can encode it")
 }
 
-/// The value of a payload, which ends where `bytes` do.
+/// Decodes the value of a payload, which must end where `bytes` end.
 ///
 /// # Errors
 /// [`CodecError`].
@@ -151,7 +151,7 @@ pub fn decode<'de, T: Deserialize<'de>>(
     }
 }
 
-/// The value of a payload, and what later versions of the same add behind it.
+/// Decodes the value of a payload; also returns what later versions of the same append.
 ///
 /// # Errors
 /// [`CodecError`].
@@ -170,7 +170,7 @@ pub fn decode_prefix<'de, T: Deserialize<'de>>(
     postcard::take_from_bytes(value).map_err(|_| CodecError::Garbled(what))
 }
 
-/// A section as it is written.
+/// A section in its encoded form.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Written {
     kind: u8,
@@ -184,16 +184,16 @@ struct Written {
 pub struct Sections(Vec<Written>);
 
 impl Sections {
-    /// Adds one.
+    /// Appends a section.
     ///
     /// # Panics
-    /// Never: no state has anything that postcard cannot write.
+    /// Never: postcard can encode all parts of a state.
     pub fn push(&mut self, section: Section, value: &impl Serialize) {
-        let value = postcard::to_stdvec(value).expect("nothing in it that postcard cannot write");
+        let value = postcard::to_stdvec(value).expect("postcard can encode it");
         self.0.push(Written { kind: section as u8, version: section.version(), value });
     }
 
-    /// Checks that all sections are known, in versions that are read here.
+    /// Checks that all sections are known, in versions that this vmm-lite reads.
     ///
     /// # Errors
     /// [`CodecError::Section`], [`CodecError::Version`].

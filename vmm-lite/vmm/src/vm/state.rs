@@ -15,8 +15,8 @@ use crate::{
 use kvm_bindings::kvm_sregs;
 use serde::{Deserialize, Serialize};
 
-/// What moves besides the memory. Encoded as postcard; the VM's manifest is in
-/// [`Identity`](super::Identity), which is sent first.
+/// What moves besides the memory. The VM's manifest is in [`Identity`](super::Identity), which is
+/// sent first. (Serialized as a whole only in old files; see [`encode`](Self::encode).)
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct VmState {
     /// The vCPU.
@@ -51,7 +51,7 @@ impl VmState {
         sections
     }
 
-    /// The state that has these.
+    /// Builds a state from its sections.
     ///
     /// # Errors
     /// [`CodecError`].
@@ -69,13 +69,13 @@ impl VmState {
         })
     }
 
-    /// Its bytes, as a payload.
+    /// Encodes it as a payload.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         codec::encode(Payload::State, &self.sections())
     }
 
-    /// Reads them.
+    /// Decodes a payload.
     ///
     /// # Errors
     /// [`CodecError`].
@@ -84,8 +84,8 @@ impl VmState {
     }
 }
 
-/// What of a state does not change any more once the guest has begun to run its program, known
-/// before the guest stands.
+/// The invariant state, fixed once the guest has begun to run its program, and known before the
+/// guest is stopped.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct InvariantState {
     /// The vCPU's part.

@@ -18,8 +18,8 @@ pub(super) fn install() -> Result<(), Error> {
     // SAFETY: plain data, for which zero is valid.
     let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
     action.sa_sigaction = handle as *const () as usize;
-    // The kernel restores the default action before the handler runs, and does not block the
-    // signal meanwhile, so a second SIGSYS kills the process.
+    // The kernel restores the default action before the handler runs, and does not block the signal
+    // meanwhile, so a second SIGSYS kills the process.
     action.sa_flags = libc::SA_SIGINFO | libc::SA_RESETHAND | libc::SA_NODEFER;
     // SAFETY: the handler is async-signal-safe.
     match unsafe { libc::sigaction(libc::SIGSYS, &raw const action, std::ptr::null_mut()) } {

@@ -193,7 +193,7 @@ impl Prepared {
 
     /// The state is about to arrive, and this is the part that is known already.
     pub fn switch_hint(&mut self, switch_hint: &[u8]) {
-        // This takes a while, and is nothing that others should wait for.
+        // This takes a while, and must not delay others.
         if let Some(switch_hint) = SwitchHint::from_bytes(switch_hint) {
             self.get_warm(&switch_hint);
         }

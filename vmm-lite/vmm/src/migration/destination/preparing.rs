@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn the_source_is_told_while_preparation_runs_and_no_longer() {
         let [mut here, mut there] = pair();
-        // It takes as long as three messages.
+        // It lasts until three messages have arrived.
         let (told, _) = while_telling(Some(&mut here), || {
             (0..3)
                 .filter(|_| {

@@ -192,7 +192,7 @@ impl Driver<'_> {
     }
 
     /// Whether the round was cancelled: by the destination, the observer or `vmm-lite cancel`; or
-    /// by the timeout. Waits for `pause`.
+    /// by the timeout. Checks until `pause` has passed.
     fn called_off(&mut self, pause: Duration, observer: &dyn MoveObserver) -> bool {
         let now = Instant::now();
         let until = now + pause;

@@ -160,7 +160,7 @@ impl Attempt<'_> {
         // A VM runs here: resources for another are closed.
         drop(self.receiver.offering().take());
         prepared.name.open();
-        // Threads that wait for it wait until the process ends.
+        // The receiving thread exists as long as the process, so this does not fail.
         let _ = self.receiver.arrived.send(prepared.vm.clone());
         fail_point!("destination.announced");
         self.events.push_back(Event::Runs(started));

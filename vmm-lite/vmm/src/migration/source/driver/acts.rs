@@ -210,7 +210,7 @@ impl Driver<'_> {
         ended: Ended,
         observer: &mut dyn MoveObserver,
     ) -> Result<(), Error> {
-        // A destination that does not receive it does not receive the answer either.
+        // An observer that does not receive it does not receive the answer either.
         let _ = self.watcher.tell(observer, self.now());
         if let Ended::Failed(failure) = ended {
             return Err(failure.into());
