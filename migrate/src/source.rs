@@ -266,7 +266,7 @@ impl Source {
 
     /// Pages that were not sent since they changed, as far as that is known, but for those that
     /// were [left out](Event::LeftOut): of these, and of what has changed since, it has to be known
-    /// whether the guest [cares](Stopped::dont_care) for them.
+    /// whether the guest [cares](Stopped::page_hints) for them.
     #[must_use]
     pub fn unsent(&self) -> &Pages {
         self.rounds.left()

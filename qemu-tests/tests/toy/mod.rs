@@ -3,8 +3,8 @@
 //!
 //! COM1: prints `toy`, then obeys each byte typed: [`TELL`] prints `seen` and the last digits of
 //! the numbers it was quiesced under, [`TRIPLE_FAULT`] does what it says, any other byte becomes
-//! the exit code. COM2: the guest's side of `qemu_harness::quiesce`. While quiescent it does not look
-//! at COM1.
+//! the exit code. COM2: the guest's side of `qemu_harness::quiesce`. While quiescent it does not
+//! look at COM1.
 
 use qemu_harness::{Accel, Config};
 use std::arch::global_asm;

@@ -1,6 +1,6 @@
 //! What several tests share.
 //!
-//! - [`guest`]: guests made by hand, a few instructions in an ELF file
+//! - [`guest`](mod@guest): guests made by hand, a few instructions in an ELF file
 //! - [`counting`], [`greeting`]: two of them that several tests run
 //! - [`net`]: a network namespace of a test's own, and the driver's side of the network device
 //! - [`client`]: a client of a VM that notices what is lost; [`hosts`]: a VM with it on two hosts

@@ -1,5 +1,5 @@
 //! The bitmap of page hints, as the VMM reads it while the guest is quiescent; see
-//! [`ControlPage::page_hints`](vmm_lite_interface::control::ControlPage::dont_care).
+//! [`ControlPage::page_hints`](vmm_lite_interface::control::ControlPage::page_hints).
 
 use core::sync::atomic::{
     AtomicU8,

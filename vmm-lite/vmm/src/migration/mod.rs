@@ -12,7 +12,7 @@
 //! - `switch_hint`: what can be prepared before the guest is stopped
 //! - [`progress`]: events of a move in progress
 //! - `called_off`: texts for cancelled moves
-//! - [`address`](self::address): destinations, such as `tcp://10.9.0.2:7000`
+//! - [`address`]: destinations, such as `tcp://10.9.0.2:7000`
 
 pub mod address;
 mod called_off;

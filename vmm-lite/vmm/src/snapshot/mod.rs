@@ -11,7 +11,7 @@
 //! - [`start`]: a VM from a copy, possibly with another identity
 //! - `clock`: how the clock of such a VM continues
 //! - [`clones`]: many of them, each in a process of its own
-//! - [`merge`](self::merge): merges a whole snapshot and a difference to it
+//! - [`merge`]: merges a whole snapshot and a difference to it
 //! - [`revert`]: puts a running VM back to a snapshot
 //! - [`operations`]: the operations on a running VM
 //!
