@@ -1,59 +1,60 @@
 //! How long a guest is slower than usual after a move, and by how much.
 //!
-//! At the destination a page costs it time that it did not cost at the source: KVM fills in its
-//! second tables (shadow or nested) when the page is first touched, and a page that follows must
-//! come. [`Watch`] goes by that, and not by what the program does, which differs from one to the
-//! next: it takes [`Sample`]s, about one in each [`WINDOW`]. The guest is slow in a window if it
-//! lost a tenth or more of the time in which it wanted to run. The brownout ends with the last slow
-//! window, which [`STEADY`] others must follow.
+//! At the destination a page costs the guest time that it did not cost at the source: KVM fills in
+//! its second tables (shadow or nested) when the guest first touches the page, and a post-copy page
+//! has to arrive. [`Watch`] measures that cost. It does not measure the program's own work, which
+//! differs between programs. It takes [`Sample`]s, about one per [`WINDOW`]. The guest is slow in a
+//! window if it lost a tenth or more of the time in which it wanted to run. The brownout ends with
+//! the last slow window that is followed by [`STEADY`] windows that are not slow.
 //!
-//! What it does not see: caches of the CPU that are cold, a host that has less CPU time for the
-//! guest, and a network that has yet to learn where it is.
+//! [`Watch`] does not see cold CPU caches, a host with less CPU time for the guest, or a network
+//! that has yet to learn where the guest is.
 
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// How long one window is at least.
+/// Minimum length of a window.
 pub const WINDOW: Duration = Duration::from_millis(1);
-/// So many windows without great loss mean that it is over.
+/// The brownout is over after this many consecutive windows without a great loss.
 pub const STEADY: u32 = 5;
-/// A guest that had less than this part of a window, and did not want it so, is not judged by it.
+/// A window is not judged if the guest ran for less than this fraction of it and wanted to run
+/// more.
 const LEAST: u32 = 20;
-/// For so long the guest is watched at most.
+/// Longest time that the guest is watched.
 pub const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What had come together at one moment.
+/// Counters at one moment, counted since the first instruction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Sample {
     /// Since the guest's first instruction.
     pub at: Duration,
-    /// CPU time that the guest has had, with what KVM did for it.
+    /// CPU time of the guest, including KVM's work for it.
     pub ran: Duration,
     /// How often KVM's second tables lacked a page.
     pub page_faults: u64,
-    /// What of that time went into filling them in.
+    /// Part of that time that KVM spent filling them in.
     pub filling: Duration,
-    /// How long the guest waited for pages that follow.
+    /// How long the guest waited for post-copy pages.
     pub waited: Duration,
-    /// Whether the guest has nothing to do at this moment.
+    /// Whether the guest is idle at this moment.
     pub idle: bool,
 }
 
-/// How a guest got back to its speed, by the destination's clock.
+/// How the guest returned to its full speed, by the destination's clock.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Settled {
-    /// When.
+    /// When it did.
     pub brownout: Brownout,
     /// How often KVM's second tables lacked a page until then.
     pub page_faults: u64,
-    /// What the guest lost by them, and by waits for pages that followed, in ns.
+    /// What the guest lost to those faults and to waits for post-copy pages, in ns.
     pub lost_ns: u64,
 }
 
-/// When a guest was back at its speed.
+/// When the guest was back at full speed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Brownout {
-    /// So long after its first instruction, in ns.
+    /// This long after its first instruction, in ns.
     Over(u64),
     /// Not within that time, in ns.
     Lasts(u64),
@@ -62,7 +63,7 @@ pub enum Brownout {
 }
 
 impl Settled {
-    /// Of a destination that cannot tell.
+    /// The value of a destination that cannot tell.
     pub const UNKNOWN: Self = Self { brownout: Brownout::Unknown, page_faults: 0, lost_ns: 0 };
 }
 
@@ -71,7 +72,7 @@ impl Settled {
 pub struct Watch {
     /// The last window's end.
     last: Sample,
-    /// The last sample.
+    /// Time of the last sample.
     looked: Duration,
     invariant: u32,
     /// The end of the last slow window, and what was lost until then.
@@ -86,17 +87,17 @@ impl Watch {
         self.looked + WINDOW
     }
 
-    /// Takes a sample. Once that was enough, says what came of it.
+    /// Takes a sample. Returns the result once it has seen enough.
     pub fn look(&mut self, now: Sample) -> Option<Settled> {
         self.looked = now.at;
         let ran = now.ran.saturating_sub(self.last.ran);
         let waited = now.waited.saturating_sub(self.last.waited);
         let filling = now.filling.saturating_sub(self.last.filling);
-        // However that was found out, it took no longer than the guest ran.
+        // However it was measured, filling took no longer than the guest ran.
         let lost = filling.min(ran) + waited;
         let judged = now.idle || (ran + waited) * LEAST >= now.at.saturating_sub(self.last.at);
         if !judged && now.at < TIMEOUT {
-            // It waits for a CPU: the window goes on.
+            // The guest waits for a CPU: the window continues.
             return None;
         }
         self.lost += lost;
@@ -128,8 +129,8 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const US: Duration = Duration::from_micros(1);
 
-    /// Goes through windows of a millisecond with so many faults, CPU time and waiting in each, the
-    /// last one over and over.
+    /// Feeds windows of a millisecond, each with this many faults, CPU time and waiting. The last
+    /// window repeats until there is a result.
     fn settled(windows: &[(u64, Duration, Duration)]) -> (u32, Settled) {
         let mut watch = Watch::default();
         let mut sample = Sample::default();

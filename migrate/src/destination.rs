@@ -8,14 +8,14 @@
 //! A destination that ended before the commit answers questions about that move with *never*, for
 //! good; [`Ledger`] keeps the answers.
 //!
-//! A VM that runs may lack pages that follow. Then a lost link ends nothing: the guest waits where
-//! it touches such a page, until the source is back on a new connection. Only if somebody has set a
-//! limit to that the source is taken for dead when it is over.
+//! A VM that runs may lack post-copy pages. A lost link then ends nothing: a guest that touches
+//! such a page waits until the source is back on a new connection. The destination declares the
+//! source dead only if the operator has set a limit to that wait and it is over.
 //!
 //! - [`events`]: what goes in and comes out
-//! - `bounds`: how much a source may say
+//! - `bounds`: how much a source may send
 //! - `lacking`: pages that are missing
-//! - `ledger`: what became of moves
+//! - `ledger`: the outcomes of moves
 
 mod bounds;
 pub mod events;
@@ -45,35 +45,35 @@ enum State {
     Preparing,
     Receiving,
     Applying,
-    /// The same, and the commit is here already.
+    /// As above, and the commit has already arrived.
     Committing,
     Ready,
     Running,
     Ended,
 }
 
-/// The destination's machine, for one move.
+/// The destination's state machine, for one move.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Destination {
     state: State,
     me: ReceiverId,
     id: Option<MoveId>,
     deadline: Option<Duration>,
-    /// When a source that is not heard of is taken for dead, while the VM runs and lacks pages.
+    /// When a silent source is declared dead while the VM runs and lacks pages.
     lost_at: Option<Duration>,
     timeout: Timeouts,
     pages: usize,
     said: Said,
     lacking: Lacking,
-    /// Whether late packets may still come.
+    /// Whether forwarded packets may still arrive.
     late: bool,
     linked: bool,
-    /// How the guest got back to its speed, once that is known.
+    /// How the guest returned to full speed, once the destination knows.
     settled: Option<Settled>,
 }
 
 impl Destination {
-    /// For a connection that was accepted at `now`.
+    /// A state machine for a connection that was accepted at `now`.
     #[must_use]
     pub fn new(me: ReceiverId, timeout: Timeouts, now: Duration) -> Self {
         Self {
@@ -92,7 +92,7 @@ impl Destination {
         }
     }
 
-    /// The move, once it said its number.
+    /// The move's number, once the source has sent it.
     #[must_use]
     pub fn id(&self) -> Option<MoveId> {
         self.id
@@ -104,13 +104,13 @@ impl Destination {
         [self.deadline, self.lost_at].into_iter().flatten().min()
     }
 
-    /// Whether pages may come now.
+    /// Whether pages may arrive now.
     #[must_use]
     pub fn receives(&self) -> bool {
         self.state == State::Receiving || self.state == State::Running && !self.lacking.is_empty()
     }
 
-    /// Pages that are missing: they are to be put in place, and all others written.
+    /// Pages that are missing: the driver puts these in place, and writes all others.
     #[must_use]
     pub fn lacking(&self) -> &Pages {
         self.lacking.pages()
@@ -122,31 +122,31 @@ impl Destination {
         self.lacking.len()
     }
 
-    /// Whether the commit has come: this move's VM is here.
+    /// Whether the commit has arrived: this move's VM is here.
     #[must_use]
     pub fn runs(&self) -> bool {
         self.state == State::Running
     }
 
-    /// How long the guest has waited for pages that follow, the wait under way included.
+    /// How long the guest has waited for post-copy pages, including the wait under way.
     #[must_use]
     pub fn waited(&self, now: Duration) -> Duration {
         self.lacking.waited(now)
     }
 
-    /// What pages that follow cost the guest, once all are here.
+    /// What post-copy cost the guest, once all pages are here.
     #[must_use]
     pub fn arrival(&self) -> Arrival {
         self.lacking.arrival()
     }
 
-    /// Whether nothing more will come.
+    /// Whether nothing more will arrive.
     #[must_use]
     pub fn ended(&self) -> bool {
         self.state == State::Ended
     }
 
-    /// Takes an event.
+    /// Handles an event.
     pub fn handle(&mut self, event: Event, now: Duration) -> Vec<Action> {
         if matches!(event, Event::Message(_) | Event::Pages(_)) && self.deadline.is_some() {
             self.heard(now);
@@ -179,13 +179,13 @@ impl Destination {
             (State::Waiting, Event::Message(Message::Offer(offer))) => {
                 self.state = State::Preparing;
                 self.pages = (offer.memory_size / PAGE as u64) as usize;
-                // Making a VM takes this side's time, not the source's.
+                // Making a VM takes the destination's time, not the source's.
                 self.deadline = None;
                 vec![Action::Prepare(offer)]
             }
             (State::Preparing, Event::Prepared(Ok(accepted))) => {
                 self.state = State::Receiving;
-                // Not before the offer was judged: its size is a claim.
+                // Not before the offer is judged: its size is an unverified claim.
                 self.lacking = Lacking::none(self.pages);
                 self.deadline = Some(now + self.timeout.silence);
                 vec![Action::Send(Message::Accept(accepted))]
@@ -256,8 +256,8 @@ impl Destination {
                 self.give_up(format!("{:?} came at the wrong time", got.kind()), true)
             }
             (_, Event::Pages(_)) => self.give_up("pages came at the wrong time".into(), true),
-            // An answer to an action that a failure has overtaken, or what concerns only a VM that
-            // runs.
+            // An answer to an action that a failure has overtaken, or an event that concerns only a
+            // VM that runs.
             _ => Vec::new(),
         }
     }
@@ -271,7 +271,7 @@ impl Destination {
         vec![Action::Run]
     }
 
-    /// The source has said something: its silence begins anew.
+    /// The source has sent something: its silence is measured from now.
     fn heard(&mut self, now: Duration) {
         self.deadline = Some(now + self.timeout.silence);
         if self.state == State::Running {
@@ -279,12 +279,12 @@ impl Destination {
         }
     }
 
-    /// Nothing is missing any more, or never will come: nobody is waited for.
+    /// No page is missing any more, or none will arrive: the guest waits for nothing.
     fn wait_no_more(&mut self) {
         (self.deadline, self.lost_at) = (None, None);
     }
 
-    /// The VM is here; nothing that a peer says changes that.
+    /// The VM is here. Nothing that a peer sends changes that.
     fn running(&mut self, event: Event, now: Duration) -> Vec<Action> {
         match event {
             Event::Runs(started) => vec![Action::Send(Message::Running(started))],
@@ -333,13 +333,14 @@ impl Destination {
                 let mut actions = vec![Action::Send(Message::Outcome(id, outcome))];
                 if outcome == Outcome::Lacking {
                     actions.extend(self.lacking.say_all().into_iter().map(Action::Send));
-                    // That may have been said on a connection that did not bring it.
+                    // The source may not have received it, as the connection it was sent on has
+                    // broken.
                     actions.extend(self.settled.map(|s| Action::Send(Message::Settled(s))));
                 }
                 actions
             }
             Event::VmEnded => {
-                // Nobody needs what is missing any more.
+                // Nothing needs the missing pages any more.
                 let whole = Action::Send(Message::Whole(self.lacking.arrival()));
                 let mut actions = if self.lacking.is_empty() { Vec::new() } else { vec![whole] };
                 actions.extend(self.end());
@@ -358,8 +359,8 @@ impl Destination {
         }
     }
 
-    /// The link is no good any more while pages are missing. Nothing is due then but, if there is a
-    /// limit, the end of the wait.
+    /// The link has failed while pages are missing. The only deadline left is the end of the wait,
+    /// if it is limited.
     fn await_source(&mut self, why: String) -> Vec<Action> {
         self.linked = false;
         self.deadline = None;

@@ -1,5 +1,4 @@
-//! What the source says of the VM before anything of it is sent, and why a destination may refuse
-//! it.
+//! What the source tells of the VM before it sends any of it, and why a destination may refuse it.
 
 use crate::{
     ReceiverId,
@@ -7,11 +6,11 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
-/// The VM as it is offered.
+/// A VM, as the source offers it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Offer {
-    /// Whom it is made to, from its `Welcome`: an offer that was recorded is none to another
-    /// process. The source's machine fills it in.
+    /// The receiver that it is made to, from its `Welcome`: a recorded offer is not valid for
+    /// another process. The source's state machine fills it in.
     pub receiver: ReceiverId,
     /// Name of the VM.
     pub name: String,
@@ -21,25 +20,25 @@ pub struct Offer {
     pub interface_version: u32,
     /// Whether it has a network device.
     pub network: bool,
-    /// What only the VMM understands: who the VM is, and what its guest may have come to rely on of
-    /// the CPU.
+    /// Opaque to this crate: the VM manifest, with the CPU features that the guest may rely on.
     pub identity: Vec<u8>,
 }
 
-/// What a destination has, to judge an offer by.
+/// What a destination has and judges an offer by.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Capabilities {
-    /// Most memory that it would give a VM, in bytes.
+    /// Most memory that it gives a VM, in bytes.
     pub memory_max: u64,
-    /// Guest interfaces that it knows.
+    /// Guest interface versions that it knows.
     pub interface_versions: Vec<u32>,
-    /// Whether it has a network device to give.
+    /// Whether it has a network device for the VM.
     pub network: bool,
-    /// CPU features that the guest may rely on and this host lacks; found by whoever knows the CPU.
+    /// CPU features that the guest may rely on and this host lacks. The caller, which knows the
+    /// CPU, fills them in.
     pub missing_features: Vec<String>,
 }
 
-/// Why a destination does not take a VM. Nothing of the VM has been sent by then.
+/// Why a destination refuses a VM. The source has sent nothing of the VM by then.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
     /// Another version of the protocol.
@@ -63,8 +62,8 @@ pub enum Refusal {
         /// Those it knows.
         known: Vec<u32>,
     },
-    /// A CPU that lacks what the guest may rely on: features by name, and last how many more if
-    /// there was no room for all.
+    /// The CPU lacks features that the guest may rely on: their names, and last the number of
+    /// further ones if the message has no room for all.
     #[error("the destination's CPU lacks features that the guest has seen: {}", .0.join(", "))]
     Features(Vec<String>),
     /// Not enough memory.
@@ -75,16 +74,16 @@ pub enum Refusal {
     Memory {
         /// The VM's.
         needed: u64,
-        /// What there is.
+        /// What the destination has.
         available: u64,
     },
-    /// A network device is needed and there is none.
+    /// The VM needs a network device and the destination has none.
     #[error("the VM has a network, and the destination was given no TAP device (--tap)")]
     Network,
     /// The destination could not make the VM.
     #[error("the destination cannot make the VM: {0}")]
     Prepare(String),
-    /// It is busy with another.
+    /// The destination is busy with another VM.
     #[error("the destination is receiving another VM")]
     Busy,
 }
@@ -92,7 +91,7 @@ pub enum Refusal {
 /// Judges an offer.
 ///
 /// # Errors
-/// The first reason against it.
+/// The first reason to refuse it.
 pub fn judge(offer: &Offer, have: &Capabilities) -> Result<(), Refusal> {
     if !have.interface_versions.contains(&offer.interface_version) {
         return Err(Refusal::Interface {
@@ -112,8 +111,8 @@ pub fn judge(offer: &Offer, have: &Capabilities) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// That these features are missing: as many of them by name as the message has room for, and in
-/// place of the others how many they are.
+/// Refuses because of these features: as many by name as the message has room for, then the number
+/// of the others.
 fn lacking(features: &[String]) -> Refusal {
     let naming = |n| {
         let (named, others) = features.split_at(n);
@@ -132,7 +131,7 @@ mod tests {
     use super::*;
     use crate::wire::{Header, decode};
 
-    /// What the source is told of so many missing features.
+    /// What the source receives about `count` missing features.
     fn told(count: usize, name: impl Fn(usize) -> String) -> Vec<String> {
         let offer = Offer {
             receiver: ReceiverId::default(),
@@ -150,7 +149,7 @@ mod tests {
         };
         let bytes = Message::Refuse(judge(&offer, &have).unwrap_err()).encode();
         let (header, body) = bytes.split_first_chunk().unwrap();
-        let header = Header::decode(header).expect("no longer than its kind may be");
+        let header = Header::decode(header).expect("a body within its kind's limit");
         match decode(&header, body, 0) {
             Ok(Message::Refuse(Refusal::Features(told))) => told,
             other => panic!("{other:?}"),
@@ -160,8 +159,8 @@ mod tests {
     #[test]
     fn a_refusal_names_the_features_that_it_has_room_for() {
         let name = |n| format!("cpuid 0x80000001.0 ecx[{n:03}]");
-        // All of them, up to the last that fits: 27 bytes and their length each, and three for
-        // their number and the refusal's.
+        // All of them, up to the last that fits: 27 bytes and their length each, plus three bytes
+        // for their number and the refusal's tag.
         let most = (4096 - 3) / 28;
         let all: Vec<_> = (0..most).map(name).collect();
         assert_eq!(told(most, name), all);
@@ -169,7 +168,7 @@ mod tests {
         assert_eq!(told_of_one_more, [&all[..most - 1], &["and 2 more".into()]].concat());
         let said = Refusal::Features(told_of_one_more).to_string();
         assert!(said.ends_with("ecx[144], and 2 more"), "{said}");
-        // As many as there are in the words that are compared.
+        // As many features as there are in the CPUID words that are compared.
         let some = told(320, name);
         assert_eq!(some.last(), Some(&format!("and {} more", 320 - (some.len() - 1))));
         assert_eq!(told(3, |_| "n".repeat(5000)), ["and 3 more"]);

@@ -1,21 +1,21 @@
 //! Sets of pages.
 //!
 //! A set costs what is in it and not what could be: it has groups for the pages that it holds, and
-//! nothing for the rest of the memory. So what is done with the few pages of a switch takes as long
-//! in a VM of 64 GiB as in one of 16 MiB.
+//! nothing for the rest of the memory. So work on the few pages of a switch takes as long in a VM
+//! of 64 GiB as in one of 16 MiB.
 
 use crate::wire::Run;
 
 /// Words of a group.
 const WORDS: usize = 8;
 
-/// Pages of a group: as many as one table of a guest's maps.
+/// Pages of a group: as many as one page table of a guest maps.
 pub const GROUP: usize = WORDS * 64;
 
 /// A set of page numbers below a limit.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Pages {
-    /// Those that hold a page, in ascending order of their numbers.
+    /// Groups that hold a page, in ascending order of their numbers.
     groups: Vec<Group>,
     limit: usize,
 }
@@ -51,12 +51,12 @@ impl Group {
     }
 }
 
-/// The group, the word in it and the bit in that of a page.
+/// A page's group, word in the group and bit in the word.
 const fn place(page: usize) -> (usize, usize, u64) {
     (page / GROUP, page % GROUP / 64, 1 << (page % 64))
 }
 
-/// The groups from `number` on. Of sets that are alike it is the first that is looked for.
+/// The groups from `number` on. Similar sets find it at the first position.
 fn groups_from(groups: &[Group], number: usize) -> &[Group] {
     match groups.first() {
         Some(first) if first.number < number => {
@@ -117,20 +117,21 @@ impl Pages {
         self.limit
     }
 
-    /// How many.
+    /// Number of pages in the set.
     #[must_use]
     pub fn len(&self) -> usize {
         let words = self.groups.iter().flat_map(|group| group.words);
         words.map(|word| word.count_ones() as usize).sum()
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.groups.is_empty()
     }
 
-    /// Where the group with this number is, or would be. Most pages come in ascending order.
+    /// The position of the group with this number, or where to insert it. Most pages arrive in
+    /// ascending order.
     fn find(&self, number: usize) -> Result<usize, usize> {
         match self.groups.last() {
             Some(last) if last.number == number => Ok(self.groups.len() - 1),
@@ -148,7 +149,7 @@ impl Pages {
         self.find(number).is_ok_and(|at| self.groups[at].words[word] & bit != 0)
     }
 
-    /// Adds a page; one at or past the limit is left out.
+    /// Adds a page; ignores one at or past the limit.
     pub fn insert(&mut self, page: usize) {
         if page < self.limit {
             let (number, word, bit) = place(page);
@@ -156,7 +157,7 @@ impl Pages {
         }
     }
 
-    /// The group with this number, which is put in if it is not there: the caller puts a page in.
+    /// The group with this number. Inserts it if it is missing: the caller then adds a page to it.
     fn group(&mut self, number: usize) -> &mut Group {
         let at = self.find(number).unwrap_or_else(|at| {
             self.groups.insert(at, Group { number, words: [0; WORDS] });
@@ -165,7 +166,7 @@ impl Pages {
         &mut self.groups[at]
     }
 
-    /// Takes a page out; says whether it was in.
+    /// Removes a page. Returns whether it was in the set.
     pub fn remove(&mut self, page: usize) -> bool {
         let (number, word, bit) = place(page);
         let Ok(at) = self.find(number) else { return false };
@@ -202,7 +203,7 @@ impl Pages {
         }
     }
 
-    /// Takes all of `other` out.
+    /// Removes all of `other`.
     pub fn take_out(&mut self, other: &Self) {
         let mut theirs = other.groups.as_slice();
         self.groups.retain_mut(|group| {
@@ -217,7 +218,7 @@ impl Pages {
         });
     }
 
-    /// Keeps only what is in `other` too.
+    /// Keeps only pages that are in `other` too.
     pub fn keep(&mut self, other: &Self) {
         let mut theirs = other.groups.as_slice();
         self.groups.retain_mut(|group| {
@@ -248,7 +249,7 @@ impl Pages {
         groups.iter().find_map(of_group)
     }
 
-    /// The numbers of the groups of [`GROUP`] pages of which one is in the set, in ascending order.
+    /// The numbers of the groups of [`GROUP`] pages that hold a page, in ascending order.
     pub fn groups(&self) -> impl Iterator<Item = usize> + '_ {
         self.groups.iter().map(|group| group.number)
     }
@@ -264,7 +265,7 @@ impl Pages {
         }
     }
 
-    /// Pages in a row, in ascending order: first and count.
+    /// Runs of consecutive pages, in ascending order: first and count.
     pub fn runs(&self) -> impl Iterator<Item = Run> + '_ {
         let mut pages = self.iter().peekable();
         std::iter::from_fn(move || {
@@ -277,7 +278,7 @@ impl Pages {
         })
     }
 
-    /// Adds pages in rows; those at or past the limit are left out.
+    /// Adds runs of pages; ignores those at or past the limit.
     pub fn insert_runs(&mut self, runs: &[Run]) {
         let limit = self.limit as u64;
         for &(first, count) in runs {
@@ -334,7 +335,7 @@ mod tests {
             prop_assert_eq!(list(&fewer), sa.difference(&sb).copied().collect::<Vec<_>>());
             prop_assert_eq!(Pages::all(limit).len(), limit);
             prop_assert_eq!(pages(&a).len(), sa.len());
-            // There is one way to have a set, whatever was done.
+            // A set has one representation, whatever operations made it.
             sum.take_out(&pages(&b));
             prop_assert_eq!(&sum, &rest);
             fewer.add(&both);

@@ -1,44 +1,43 @@
-//! What the switch is going to cost, from what was measured in this very move.
+//! Predicts what the switch will cost, from measurements in this move.
 
 use std::time::Duration;
 
 use crate::PAGE;
 
-/// Bytes of a VM's state, roughly: registers, FPU, devices.
+/// Approximate bytes of a VM's state: registers, FPU, devices.
 const STATE: u64 = 4096;
-/// From the last word of the source to the first instruction, beyond the way there.
+/// From the source's last message to the first instruction, without the network latency.
 const RUN: Duration = Duration::from_micros(40);
-/// Rounds shorter than this say more of the way to the destination and back than of its width, in
-/// bytes.
+/// Rounds shorter than this measure latency rather than bandwidth, in bytes.
 const SHORT: u64 = 64 << 10;
 
 /// What has been measured so far.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Measured {
-    /// The shortest way there and back.
+    /// The shortest round trip.
     round_trip: Option<Duration>,
-    /// Bytes of the rounds that were long enough to tell, and how long they took.
+    /// Bytes of the rounds that were long enough to measure bandwidth, and how long they took.
     bytes: u64,
     took: Duration,
     /// How long the destination takes to apply a state.
     apply: Duration,
-    /// How long the guest takes to stand still.
+    /// How long the guest takes to stop.
     quiesce: Duration,
 }
 
 impl Measured {
-    /// Nothing but how long the guest is expected to take until it stands.
+    /// With nothing measured, and the time that the guest is expected to take to stop.
     #[must_use]
     pub fn new(quiesce: Duration) -> Self {
         Self { quiesce, ..Self::default() }
     }
 
-    /// A word was sent, and answered at once.
+    /// A message was sent and answered at once.
     pub fn answered(&mut self, took: Duration) {
         self.round_trip = Some(self.round_trip.map_or(took, |before| before.min(took)));
     }
 
-    /// The destination said how long it takes to apply a state.
+    /// The destination reported how long it takes to apply a state.
     pub fn applied(&mut self, took: Duration) {
         self.apply = took;
     }
@@ -53,8 +52,8 @@ impl Measured {
         }
     }
 
-    /// How long so many pages take on the wire and into the destination's memory. `None` if no
-    /// round was long enough to tell.
+    /// How long this many pages take on the wire and into the destination's memory. `None` if no
+    /// round was long enough to measure.
     #[must_use]
     pub fn time_for(&self, pages: usize) -> Option<Duration> {
         self.time_for_bytes(pages as u64 * PAGE as u64)
@@ -65,9 +64,9 @@ impl Measured {
         Some(Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX)))
     }
 
-    /// The blackout if so many pages are sent in it: the guest quiesces, pages and state go and are
-    /// applied; and, unless the commit went `together` with them, the answer comes back, the commit
-    /// goes.
+    /// The blackout with this many pages in it: the guest quiesces; pages and state are transferred
+    /// and applied; and, unless the commit is sent `together` with them, the answer comes back and
+    /// the commit is sent.
     #[must_use]
     pub fn blackout(&self, pages: usize, together: bool) -> Duration {
         let ways = self.round_trip.unwrap_or_default() * if together { 1 } else { 3 } / 2;
@@ -78,7 +77,7 @@ impl Measured {
         self.quiesce + sending + self.apply + ways + RUN
     }
 
-    /// How many pages can be sent in a blackout of at most `most`.
+    /// The number of pages that fit a blackout of at most `most`.
     #[must_use]
     pub fn pages_within(&self, most: Duration, together: bool) -> usize {
         let left = most.saturating_sub(self.blackout(0, together)).as_nanos();
@@ -108,13 +107,13 @@ mod tests {
         assert_eq!(m.blackout(0, false), (100 + 4 + 50 + 60) * US + RUN);
         assert_eq!(m.blackout(0, true), (100 + 4 + 50 + 20) * US + RUN);
         assert_eq!(m.blackout(10, true) - m.blackout(0, true), 40 * US);
-        // A short round is a way there and back.
+        // A short round measures the round trip.
         m.round(16, 20 * US);
         assert_eq!(m.blackout(0, false), (100 + 4 + 50 + 30) * US + RUN);
     }
 
     proptest! {
-        /// What is said to fit does.
+        /// The number of pages that is reported to fit does fit.
         #[test]
         fn pages_within_a_budget_fit_it(bytes in SHORT..1 << 40, took_us in 1..10_000_000_u64,
             budget_us in 0..100_000_u64, together: bool) {

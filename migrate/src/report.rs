@@ -6,37 +6,39 @@ use serde::{Deserialize, Serialize};
 
 use crate::wire::Started;
 
-/// The phases of the blackout, in their order, in ns. They add up to it.
+/// The phases of the blackout, in order, in ns. They add up to the blackout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Phases {
-    /// From the request to pause until the vCPU stood.
+    /// From the request to pause until the vCPU was stopped.
     pub quiesce_ns: u64,
     /// Until the last pages and the state were handed to the network.
     pub last_pages_and_state_ns: u64,
-    /// Until `Ready` arrived: transfer, and the destination's applying, which [`Report::apply_ns`]
-    /// is a part of. Where the commit went together with the state, what is left of the time until
-    /// `Running` arrived when the next phase is taken out; it holds the way back then.
+    /// Until `Ready` arrived: the transfer, and the destination's applying, which is
+    /// [`Report::apply_ns`]. Where the commit was sent together with the state: the time until
+    /// `Running` arrived less the next phase; then it includes the way back.
     pub transfer_and_apply_ns: u64,
-    /// From then until the destination was right before the guest's first instruction: commit, its
-    /// way, run. Measured at the source until `Running` arrived, less what the destination took to
-    /// say so; so it holds the way back too, and errs upwards. Where the commit went together with
-    /// the state, the destination's own time from having applied it.
+    /// From then until the destination was right before the guest's first instruction: the commit,
+    /// its transfer, the start. The source measures it until `Running` arrived, less the time the
+    /// destination took to send that; so it includes the way back and errs upwards. Where the
+    /// commit was sent together with the state, it is the destination's own time since it applied
+    /// the state.
     pub commit_and_run_ns: u64,
 }
 
-/// A move that was made. What only the destination could tell, and the source did not hear as the
-/// connection broke, is `None`; the counts that go with [`brownout_ns`](Self::brownout_ns) are zero
-/// then.
+/// A successful move. A value that only the destination knows is `None` if the connection broke
+/// before the source received it; the counts that belong to [`brownout_ns`](Self::brownout_ns) are
+/// then zero.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// From the request to pause to the first instruction at the destination. See
-    /// [`Phases::commit_and_run_ns`] for which way it errs. `None` if the destination's word that
-    /// it runs the VM was lost, and it is known only by its answer to a question later on.
+    /// [`Phases::commit_and_run_ns`] for the direction of its error. `None` if the destination's
+    /// `Running` was lost, and the source knows that the VM runs only from a later answer to its
+    /// query.
     pub blackout_ns: Option<u64>,
-    /// What it was expected to be when the guest was stopped.
+    /// The prediction when the guest was stopped.
     pub predicted_blackout_ns: u64,
-    /// From the beginning of the move until the destination had said that it runs the VM and has
-    /// all its memory.
+    /// From the beginning of the move until the destination had reported that it runs the VM and
+    /// has all its memory.
     pub total_ns: u64,
     /// Bytes sent on the connection.
     pub bytes_sent: u64,
@@ -46,32 +48,31 @@ pub struct Report {
     pub pages_sent: u64,
     /// Pages sent in the blackout.
     pub last_pages: u64,
-    /// Pages told to be zero.
+    /// Pages sent as zero.
     pub pages_zero: u64,
-    /// Pages left out because the guest does not care for them, those that nobody ever wrote to
-    /// included.
+    /// Pages left out because of the guest's page hints, including those never written to.
     pub pages_dont_care: u64,
-    /// Of these, those that hold something and would have been sent, in bytes: zero pages and
-    /// untouched ones are not in it. `None` if the host could not tell.
+    /// Of these, those with content that would have been sent, in bytes, without zero pages and
+    /// untouched ones. `None` if the host could not tell.
     pub bytes_left_out: Option<u64>,
-    /// Pages that followed after the commit.
+    /// Post-copy pages, sent after the commit.
     pub pages_following: u64,
-    /// From the first instruction at the destination until nothing was missing there: for so long
-    /// the VM depended on both hosts. From the commit where it is not known when the destination
-    /// ran the VM, and until the answer to a question where the destination's word was lost that
-    /// nothing was missing: then it errs upwards.
+    /// From the first instruction at the destination until nothing was missing there: so long the
+    /// VM depended on both hosts. It is measured from the commit if the source does not know when
+    /// the destination ran the VM, and until the answer to a query if the report that nothing is
+    /// missing was lost: then it errs upwards.
     pub following_ns: u64,
-    /// Of these pages, those that the guest had to wait for, by the destination's account. `None`,
-    /// as are the next two, if that was lost, and it is known only by the answer to a question that
-    /// nothing is missing.
+    /// Of the post-copy pages, those that the guest had to wait for, as the destination counts.
+    /// `None`, as are the next two, if that report was lost, and the source knows only from the
+    /// answer to a query that nothing is missing.
     pub pages_waited_for: Option<u64>,
     /// How long it waited for them in all, ns.
     pub waited_ns: Option<u64>,
     /// The longest of these waits, ns.
     pub worst_wait_ns: Option<u64>,
-    /// Whether the guest answered in time, or was stopped where it was.
+    /// Whether the guest quiesced in time, or was stopped where it was.
     pub quiescent: bool,
-    /// The blackout, by phase, where it is known.
+    /// The blackout by phase, where it was measured.
     pub phases: Option<Phases>,
     /// The destination's part of the third phase, by its own clock, ns.
     pub apply_ns: Option<u64>,
@@ -79,36 +80,36 @@ pub struct Report {
     pub run_ns: Option<u64>,
     /// The brownout: from the first instruction at the destination until the guest was back at nine
     /// tenths of its speed, as far as [`brownout`](crate::brownout) can tell, by the destination's
-    /// clock, ns. `None` if it could not, or its word was lost.
+    /// clock, ns. `None` if it could not tell, or its report was lost.
     pub brownout_ns: Option<u64>,
-    /// Whether it was over then, or just not watched any longer.
+    /// Whether it was over then, or the destination stopped watching.
     pub brownout_over: bool,
-    /// How often KVM's second tables lacked a page meanwhile at the destination.
+    /// How often KVM's second tables lacked a page at the destination during it.
     pub brownout_page_faults: u64,
-    /// What the guest lost by them and by waiting for pages that followed, ns.
+    /// What the guest lost to those faults and to waits for post-copy pages, ns.
     pub brownout_lost_ns: u64,
 }
 
-/// Moments of the switch at the source, in their order.
+/// Moments of the switch at the source, in order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Moments {
-    /// The pause was asked for.
+    /// The source requested the pause.
     pub requested: Duration,
-    /// The vCPU stood.
+    /// The vCPU was stopped.
     pub stopped: Duration,
     /// Last pages and state were handed to the network.
     pub sent: Duration,
     /// `Ready` arrived, if it was waited for.
     pub ready: Option<Duration>,
-    /// The commit was given out.
+    /// The commit was issued.
     pub committed: Duration,
     /// `Running` arrived, if it did.
     pub running: Option<Duration>,
 }
 
 impl Moments {
-    /// The phases between them. `None` if it is not known when the VM ran there, or they are out of
-    /// order: then nothing can be said.
+    /// The phases between them. `None` if the source does not know when the VM ran there, or if the
+    /// moments are out of order and so mean nothing.
     #[must_use]
     pub fn phases(&self, started: &Started) -> Option<Phases> {
         let ns = |from: Duration, to: Duration| to.checked_sub(from).map(|d| d.as_nanos() as u64);

@@ -1,4 +1,4 @@
-//! Which pages are sent when, and when enough have been.
+//! Which pages are sent when, and when rounds end.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -7,9 +7,9 @@ use crate::pages::Pages;
 /// When rounds end.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Policy {
-    /// Rounds end as soon as what is left takes no longer than this on the wire …
+    /// Rounds end as soon as the pages left take no longer than this on the wire …
     pub last_round: Duration,
-    /// … or after so many.
+    /// … or after this many.
     pub rounds_max: u32,
 }
 
@@ -21,31 +21,30 @@ impl Default for Policy {
     }
 }
 
-/// Most rounds of a move, that in which pages are named that follow among them. A source sends no
-/// more, whatever it goes by, and a destination takes no more: what a peer does is bounded (rule
-/// R4).
+/// Most rounds of a move, including the one that names the post-copy pages. A source sends no more,
+/// for whatever reason, and a destination accepts no more: what a peer does is bounded (rule R4).
 pub const ROUNDS_MAX: u32 = 64;
 
-/// How many of the latest sets of changed pages are remembered, to tell which pages change all the
-/// time.
+/// How many of the latest sets of changed pages are remembered, to find the pages that change all
+/// the time.
 const REMEMBERED: usize = 4;
 
-/// What is left to send.
+/// The pages left to send.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Rounds {
     policy: Policy,
     left: Pages,
-    /// Not sent, and not left either: see [`leave_out`](Self::leave_out).
+    /// Neither sent nor left: see [`leave_out`](Self::leave_out).
     out: Pages,
     done: u32,
-    /// What changed, the latest first.
+    /// Sets of changed pages, the latest first.
     changed: VecDeque<Pages>,
-    /// Pages that changed during the round before.
+    /// Number of pages that changed during the round before.
     last_dirty: usize,
 }
 
 impl Rounds {
-    /// All pages are left.
+    /// All pages are left to send.
     #[must_use]
     pub fn new(pages: usize, policy: Policy) -> Self {
         Self {
@@ -58,8 +57,8 @@ impl Rounds {
         }
     }
 
-    /// The pages of the next round. Those that do not matter at this instant stay behind: they may
-    /// matter later.
+    /// The pages of the next round. Hinted pages are not sent now but stay left, as they may matter
+    /// later.
     #[must_use]
     pub fn next(&mut self, page_hints: &Pages) -> Pages {
         let mut now = self.left.clone();
@@ -69,8 +68,8 @@ impl Rounds {
         now
     }
 
-    /// Pages that lost their content before they were sent: they matter again only when they
-    /// change, and are not looked at before.
+    /// Leaves out pages that lost their content before they were sent: they matter again only when
+    /// they change, and are not looked at before.
     pub fn leave_out(&mut self, pages: &Pages) {
         let mut out = self.left.clone();
         out.keep(pages);
@@ -78,7 +77,7 @@ impl Rounds {
         self.out.add(&out);
     }
 
-    /// Pages that were not sent since they changed, or ever.
+    /// Pages that were never sent, or not since they changed.
     #[must_use]
     pub fn unsent(&self) -> Pages {
         let mut pages = self.left.clone();
@@ -91,7 +90,7 @@ impl Rounds {
         self.done += 1;
     }
 
-    /// Takes note of what changed since the last time, which takes `time` on the wire, and says
+    /// Records the pages that changed since the last call, which take `time` on the wire. Returns
     /// whether another round is of any use.
     #[must_use]
     pub fn changed(&mut self, dirty: &Pages, time: Duration) -> bool {
@@ -99,35 +98,35 @@ impl Rounds {
         self.changed.truncate(REMEMBERED - 1);
         self.changed.push_front(dirty.clone());
         let dirty = dirty.len();
-        // A round that did not shrink what is left by a fifth is not going to get there.
+        // A round that did not shrink the rest by a fifth will not converge.
         let stuck = dirty.saturating_mul(5) > self.last_dirty.saturating_mul(4);
         self.last_dirty = dirty;
         !stuck && self.done < self.policy.rounds_max && time > self.policy.last_round
     }
 
-    /// What is left: pages that changed since they were sent, or were not sent nor [left
+    /// Pages left to send: they changed since they were sent, or were neither sent nor [left
     /// out](Self::leave_out).
     #[must_use]
     pub fn left(&self) -> &Pages {
         &self.left
     }
 
-    /// The last pages: what is left and what changed until the stop, but for what the stopped guest
-    /// does not care for, which stays [left](Self::left) for good.
+    /// The last pages: those left and those changed until the stop, without those that the stopped
+    /// guest hints, which stay [left](Self::left) for good.
     #[must_use]
     pub fn last(&mut self, dirty: &Pages, page_hints: &Pages) -> Pages {
         self.left.add(dirty);
         self.next(page_hints)
     }
 
-    /// At most `most` of `pages`: those that changed most often of late, as the guest is going to
-    /// touch them first.
+    /// At most `most` of `pages`: those that changed most often of late, which the guest will touch
+    /// first.
     #[must_use]
     pub fn hottest(&self, pages: &Pages, most: usize) -> Pages {
         let mut hot = Pages::none(pages.limit());
         let mut room = most;
         for often in (1..=self.changed.len()).rev() {
-            // In all of the `often` latest sets.
+            // Pages in all of the `often` latest sets.
             let mut level = pages.clone();
             self.changed.iter().take(often).for_each(|set| level.keep(set));
             level.take_out(&hot);
@@ -139,7 +138,7 @@ impl Rounds {
         hot
     }
 
-    /// Whether there may be one more, with room left for that which names what follows.
+    /// Whether one more round is allowed, with room for the round that names the post-copy pages.
     #[must_use]
     pub fn may_go_on(&self) -> bool {
         self.done + 1 < ROUNDS_MAX
@@ -166,8 +165,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is written and not cared for in whatever order: at the end every page that
-        /// matters was sent after its last change.
+        /// In whatever order pages are written and hinted: at the end every page that matters was
+        /// sent after its last change.
         #[test]
         fn nothing_that_matters_stays_behind(
             steps in prop::collection::vec((prop::collection::vec(0..LIMIT, 0..40),
@@ -181,7 +180,7 @@ mod tests {
             for (n, (dirty, page_hints)) in running.iter().enumerate() {
                 for page in rounds.next(&set(page_hints)).iter() { there[page] = version[page]; }
                 if n == 0 {
-                    // What they held is lost, so that it is right whatever is there.
+                    // Their content is lost, so any content is right.
                     let mut lost = set(&lost);
                     lost.keep(&set(page_hints));
                     rounds.leave_out(&lost);

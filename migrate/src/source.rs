@@ -11,19 +11,20 @@
 //!                                                                                     │ Outcome
 //!                                       Ran: Ended, it runs there;  Never: Ended, it runs on here
 //! ```
-//! From `Committed` on there is one way back only: the destination's word that it never ran the VM
-//! and never will (rule R2).
+//! From `Committed` on there is one way back only: the destination's answer that it never ran the
+//! VM and never will (rule R2).
 //!
-//! What is sent last is confirmed by `Ready` before the commit goes, or, if it is little, goes
-//! together with the commit: a way there and back less of blackout, in which a destination that
-//! dies takes the VM with it for as long as that little is under way.
+//! The destination confirms the last pages and the state with `Ready` before the source sends the
+//! commit. If they are small, the source sends them together with the commit. That saves a round
+//! trip of blackout, but a destination that dies takes the VM with it for as long as those bytes
+//! are in transit.
 //!
-//! - [`events`]: what goes in and comes out
+//! - [`events`]: events and actions
 //! - `before_commit`: from the greeting to the commit
 //! - `deciding`: when to switch
-//! - `after_commit`: what is different once the commit is sent
-//! - `following`: pages that go after it
-//! - `settling`: the wait for the destination's word on the guest's speed
+//! - `after_commit`: what differs once the commit is sent
+//! - `following`: post-copy pages
+//! - `settling`: the wait for the destination's report on the guest's speed
 
 mod after_commit;
 mod before_commit;
@@ -59,23 +60,23 @@ enum State {
     Copying,
     /// Waiting for `RoundDone`.
     Confirming,
-    /// Waiting to hear how much is dirty.
+    /// Waiting for the number of dirty pages.
     Peeking,
     /// Waiting for the dirty set.
     Looking,
-    /// Waiting for `RoundDone` after the pages that are to follow were named.
+    /// Waiting for `RoundDone` after naming the post-copy pages.
     Announcing,
     Stopping,
     Finishing,
     AwaitReady,
     Committed,
-    /// The destination runs the VM; pages follow.
+    /// The destination runs the VM; post-copy pages are sent.
     Following,
-    /// It has all memory; it has yet to say when the guest is at its speed.
+    /// The destination has all memory; it has yet to report when the guest is at full speed.
     Settling,
-    /// The link is lost after the commit; the destination is asked.
+    /// The link is lost after the commit; the source asks the destination for the outcome.
     Unknown,
-    /// The destination, on a new connection, says what it lacks.
+    /// The destination reports, on a new connection, what it lacks.
     Rejoining,
     Ended,
 }
@@ -98,7 +99,7 @@ impl State {
     }
 }
 
-/// The source's machine.
+/// The source's state machine.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Source {
     id: MoveId,
@@ -108,14 +109,14 @@ pub struct Source {
     state: State,
     rounds: Rounds,
     measured: Measured,
-    /// Whether the destination can take pages that follow.
+    /// Whether the destination supports post-copy.
     can_follow: bool,
-    /// Pages that the destination was told are going to follow.
+    /// Pages that the source has announced as post-copy pages.
     announced: Option<Pages>,
     following: Option<Following>,
-    /// Whether the destination has said that it runs the VM.
+    /// Whether the destination has reported that it runs the VM.
     ran: bool,
-    /// What it lacks, as far as it has said so on a new connection.
+    /// Pages that the destination has reported missing on a new connection so far.
     lacks: Pages,
     began: Duration,
     asked: Duration,
@@ -140,16 +141,15 @@ struct Numbers {
     quiescent: bool,
     predicted: Duration,
     started: Started,
-    /// `None`: pages followed, and the destination's word on that has not come.
+    /// `None`: there was post-copy, and the destination's report on it has not arrived.
     arrival: Option<Arrival>,
     settled: Option<Settled>,
-    /// When it was known that the VM is there with all its memory.
+    /// When the source learned that the VM is there with all its memory.
     whole: Option<Duration>,
 }
 
 impl Source {
-    /// A move of a VM as offered, begun at `now`, over a connection that stands. The actions open
-    /// it.
+    /// Begins the move of the offered VM at `now`, over an open connection. The actions start it.
     #[must_use]
     pub fn begin(
         id: MoveId,
@@ -192,27 +192,27 @@ impl Source {
         [self.deadline, in_all].into_iter().flatten().min()
     }
 
-    /// Whether the commit has been given out.
+    /// Whether the commit has been issued.
     #[must_use]
     pub fn committed(&self) -> bool {
         use State::{Committed, Following, Rejoining, Settling, Unknown};
         matches!(self.state, Committed | Unknown | Following | Rejoining | Settling)
     }
 
-    /// Whether it is the destination's word that it lacks: the commit has been given out and the
-    /// link is lost.
+    /// Whether only the destination knows the outcome: the commit has been issued and the link is
+    /// lost.
     #[must_use]
     pub fn unknown(&self) -> bool {
         self.state == State::Unknown
     }
 
-    /// What it is doing, for people.
+    /// The current activity, for people.
     #[must_use]
     pub fn doing(&self) -> &'static str {
         self.state.doing()
     }
 
-    /// Rounds done so far.
+    /// Number of rounds done so far.
     #[must_use]
     pub fn rounds(&self) -> u32 {
         self.rounds.done()
@@ -224,14 +224,14 @@ impl Source {
         self.numbers.bytes
     }
 
-    /// The blackout that was expected at the last look at what is dirty, did all that was left go
-    /// into it.
+    /// The blackout predicted when the dirty pages were last examined, if all that was left were
+    /// sent in it.
     #[must_use]
     pub fn predicted(&self) -> Duration {
         self.numbers.predicted
     }
 
-    /// Takes an event.
+    /// Handles an event.
     pub fn handle(&mut self, event: Event, now: Duration) -> Vec<Action> {
         if self.state == State::Ended {
             return Vec::new();
@@ -264,28 +264,28 @@ impl Source {
         self.numbers.zero += sent.zero;
     }
 
-    /// Pages that were not sent since they changed, as far as that is known, but for those that
-    /// were [left out](Event::LeftOut): of these, and of what has changed since, it has to be known
-    /// whether the guest [cares](Stopped::page_hints) for them.
+    /// Pages known not to be sent since they changed, without those that were [left
+    /// out](Event::LeftOut): for these, and for those changed since, the driver has to find out
+    /// whether the guest [hints](Stopped::page_hints) them.
     #[must_use]
     pub fn unsent(&self) -> &Pages {
         self.rounds.left()
     }
 
-    /// Pages that were not sent as the guest does not care for what is in them. Of a move that was
-    /// made: before that the guest may change its mind.
+    /// Pages that were not sent because of the guest's page hints. Valid for a successful move:
+    /// before that the guest may withdraw its hints.
     #[must_use]
     pub fn left_out(&self) -> Pages {
         let mut pages = self.rounds.unsent();
         if let Some(announced) = &self.announced {
-            // Those went when they had been promised.
+            // These were sent, as they were announced.
             pages.take_out(announced);
         }
         pages
     }
 
-    /// What the move cost. `None` before the VM is there with all its memory.
-    /// [`Report::bytes_left_out`] is for whoever has the memory.
+    /// What the move cost. `None` before the VM is there with all its memory. The owner of the
+    /// memory fills in [`Report::bytes_left_out`].
     #[must_use]
     pub fn report(&self) -> Option<Report> {
         let n = self.numbers;
@@ -293,7 +293,7 @@ impl Source {
         let phases = self.moments.phases(&n.started);
         let ns = |from: Duration, to: Duration| to.saturating_sub(from).as_nanos() as u64;
         let ran = self.moments.running.unwrap_or(self.moments.committed);
-        // Nobody waits for what does not follow.
+        // Without post-copy there are no waits.
         let arrival = if n.follow > 0 { n.arrival } else { Some(Arrival::default()) };
         Some(Report {
             blackout_ns: phases.as_ref().map(Phases::blackout_ns),

@@ -1,9 +1,8 @@
-//! How long the blackout of a guest is that rewrites its memory as fast as it can, on hosts of any
-//! speed.
+//! The blackout of a guest that rewrites its memory as fast as it can, on hosts of any speed.
 //!
-//! What is left for the blackout depends on the CPU: on what a first write to a page costs the
-//! guest, and on what a page costs both ends. The source's machine is driven by a guest and two
-//! hosts that are nothing but such figures, over all that real ones might have.
+//! What is left for the blackout depends on the CPU: on what the first write to a page costs the
+//! guest, and on what a page costs both ends. The test drives the source's state machine with a
+//! guest and two hosts that consist only of these figures, over the whole range of real hosts.
 
 use migrate::{
     ReceiverId,
@@ -16,37 +15,37 @@ use migrate::{
 use proptest::prelude::*;
 use std::time::Duration;
 
-/// Pages that the guest rewrites, one after the other, and all that it has.
+/// Pages that the guest rewrites, one after the other; it has no others.
 const WRITTEN: usize = 4096;
 const PAGES: usize = 6000;
 
 /// A guest and its two hosts, in ns.
 #[derive(Clone, Copy, Debug)]
 struct Hosts {
-    /// The guest's time for a page that it has not written to since the log was taken.
+    /// The guest's time for the first write to a page since the log was taken.
     write: u64,
-    /// A page's time on its way, both ends included.
+    /// A page's transfer time, both ends included.
     page: u64,
-    /// The way there and back.
+    /// The round trip.
     trip: u64,
-    /// What the last pages take, in percent of what they took in the rounds.
+    /// The time for the last pages, in percent of what they took in the rounds.
     last: u64,
 }
 
-/// What a move came to.
+/// The result of a move.
 #[derive(Clone, Copy, Debug)]
 struct Moved {
     blackout: u64,
     last: usize,
     follow: usize,
-    /// Rounds, and that in which pages are named that follow, as the destination counts them.
+    /// Rounds, including the one that names the post-copy pages, as the destination counts them.
     ended: u32,
     urgent: u64,
 }
 
-/// Until the vCPU is stopped, and how long of that the guest runs on.
+/// Time until the vCPU is stopped, and how much of it the guest still runs.
 const QUIESCE: (u64, u64) = (80_000, 50_000);
-/// The destination's time to apply a state, to run it, and to get warm.
+/// The destination's time to apply a state, to run it, and to prewarm.
 const APPLY: u64 = 30_000;
 const RUN: u64 = 40_000;
 const WARM: u64 = 6_000_000;
@@ -154,8 +153,8 @@ fn moved(hosts: Hosts, settings: Settings) -> Moved {
     }
 }
 
-/// The hosts there are: a first write of 1 to 8 us, a page's way of 0.8 to 6 us, ways there and
-/// back of 30 to 200 us.
+/// All hosts: a first write of 1 to 8 us, a page's transfer of 0.8 to 6 us, round trips of 30 to
+/// 200 us.
 fn all_hosts(last: u64) -> impl Iterator<Item = Hosts> {
     let writes = [1000, 1500, 2000, 2500, 3000, 3500, 4500, 6000, 8000];
     let pages = [800, 1200, 1600, 2000, 2500, 3000, 4000, 6000];
@@ -171,7 +170,7 @@ fn all_hosts(last: u64) -> impl Iterator<Item = Hosts> {
     })
 }
 
-/// Also where the last pages take a quarter longer than the rounds let expect.
+/// Also where the last pages take a quarter longer than the rounds suggest.
 #[test]
 fn no_blackout_is_longer_than_a_millisecond_whatever_the_hosts_speed() {
     for hosts in all_hosts(125) {
@@ -180,20 +179,21 @@ fn no_blackout_is_longer_than_a_millisecond_whatever_the_hosts_speed() {
     }
 }
 
-/// Where pages go faster than the guest writes, rounds are repeated until next to nothing is left.
+/// Where pages are sent faster than the guest writes, rounds are repeated until next to nothing is
+/// left.
 #[test]
 fn what_is_left_shrinks_as_long_as_it_can() {
     for hosts in all_hosts(100).filter(|hosts| hosts.page * 10 <= hosts.write * 7) {
         let moved = moved(hosts, Settings::default());
-        // Where sending what the guest writes meanwhile settles: and what it writes as it is
-        // stopped.
+        // Where sending converges on what the guest writes meanwhile, plus what it writes while it
+        // is being stopped.
         let settles = hosts.trip / (hosts.write - hosts.page) + QUIESCE.1 / hosts.write;
         assert_eq!(moved.follow, 0, "{hosts:?}: {moved:?}");
         assert!(moved.last as u64 <= 2 * settles + 40, "{hosts:?}: {moved:?}, {settles}");
     }
 }
 
-/// Both ends go before everything else meanwhile.
+/// Both ends have real-time priority in urgent rounds, so these must end.
 #[test]
 fn urgent_rounds_come_to_an_end() {
     for hosts in all_hosts(100) {
@@ -203,7 +203,7 @@ fn urgent_rounds_come_to_an_end() {
 }
 
 proptest! {
-    /// A destination gives up a move with more rounds than that.
+    /// A destination cancels a move with more rounds than that.
     #[test]
     fn a_source_makes_no_more_rounds_than_a_destination_takes(
         write in 1..20_000_u64,

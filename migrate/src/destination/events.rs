@@ -1,4 +1,4 @@
-//! What goes into the destination's machine, and what comes out.
+//! Events and actions of the destination's state machine.
 
 use std::time::Duration;
 
@@ -12,30 +12,30 @@ use crate::{
 /// What happens to the destination.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Event {
-    /// A message from the source. Pages come as [`Event::Pages`]; those of [`Message::Zero`] have
-    /// been made zero.
+    /// A message from the source. Pages arrive as [`Event::Pages`]; the driver has already zeroed
+    /// those of [`Message::Zero`].
     Message(Message),
-    /// Pages came and were put into the VM's memory: which, if any are
+    /// The driver has put pages into the VM's memory: these, of those that are
     /// [lacking](super::Destination::lacking).
     Pages(Vec<Run>),
-    /// What came of [`Action::Prepare`].
+    /// The result of [`Action::Prepare`].
     Prepared(Result<Accepted, Refusal>),
-    /// What came of [`Action::Forget`].
+    /// The result of [`Action::Forget`].
     Forgot(Result<(), String>),
-    /// What came of [`Action::Apply`].
+    /// The result of [`Action::Apply`].
     Applied(Result<(), String>),
     /// The vCPU is right before the guest's first instruction, after [`Action::Run`].
     Runs(Started),
-    /// The guest is back at its speed, or has been watched for long enough. Comes once after each
+    /// The guest is back at full speed, or the time to watch it is over. Sent once after each
     /// [`Event::Runs`].
     Settled(Settled),
-    /// The guest waits for this page, which is not there.
+    /// The guest waits for this page, which is missing.
     Fault(usize),
     /// The connection is gone.
     LinkLost(String),
-    /// The source is back on a new connection, which is this machine's from now on.
+    /// The source is back on a new connection, which belongs to this state machine from now on.
     Rejoined,
-    /// Another connection asks what became of this move.
+    /// A peer on another connection asks for the outcome of this move.
     Asked,
     /// The VM that runs here has ended.
     VmEnded,
@@ -43,46 +43,47 @@ pub enum Event {
     Tick,
 }
 
-/// What is to be done, in order.
+/// What the driver has to do, in order.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Action {
     /// Send a message.
     Send(Message),
-    /// Judge the offer and prepare a VM for it. For as long as that takes, send
-    /// [`Message::Preparing`] each time that [`PREPARING`] has passed.
+    /// Judge the offer and prepare a VM for it. While that takes place, send [`Message::Preparing`]
+    /// each time that [`PREPARING`] has passed.
     Prepare(Box<Offer>),
-    /// Make these pages missing: whoever touches them is to wait.
+    /// Make these pages missing: every access to them waits.
     Forget(Vec<Run>),
-    /// What comes next is urgent: the guest is about to stand. This much of its state is not going
-    /// to change any more, and may be applied already.
+    /// The pause is near, and what comes next is urgent. This is the invariant state, which may be
+    /// applied already.
     SwitchHint(Vec<u8>),
-    /// Have whatever runs the guest awake: the state comes next.
+    /// Prewake the threads that run the guest: the state comes next.
     Prewake,
     /// Apply the state to the prepared VM.
     Apply(Vec<u8>),
-    /// Write it down that the VM runs here, run it, and announce it.
+    /// Record that the VM runs here, run it, and announce it.
     Run,
-    /// Hand a late packet to the guest.
+    /// Deliver a forwarded packet to the guest.
     Deliver(Vec<u8>),
-    /// The page is not one of those that follow: make it zero, if it is not there, and let the
-    /// guest go on.
+    /// The page is not a post-copy page: make it zero, if it is missing, and let the guest
+    /// continue.
     Supply(usize),
-    /// Nothing is missing any more: no access waits from now on, and the VM may be copied or moved
-    /// on. A VM that lacks nothing when it runs may be at once, and does not get this.
+    /// No page is missing any more: no access waits from now on, and the VM may be copied or moved
+    /// on. A VM that lacks nothing when it starts may be copied at once, and does not get this
+    /// action.
     Complete,
-    /// The link is gone, or silent for too long, while pages are missing: wait for the source to
-    /// come back on a new one.
+    /// The link is lost, or silent for too long, while pages are missing: wait for the source to
+    /// return on a new connection.
     AwaitSource(String),
-    /// The source did not come back: the VM is lost, for want of these pages.
+    /// The source did not return: the VM is lost, because these pages are missing.
     Lost(Pages),
-    /// Throw the prepared VM away; it never runs.
+    /// Discard the prepared VM; it never runs.
     Discard(String),
-    /// Nothing more will come on this connection.
+    /// Nothing more will arrive on this connection.
     End,
 }
 
-/// How often a source that waits for a VM to be prepared is told that this is being done: it bears
-/// three times that in silence.
+/// How often the destination tells the waiting source that it is still preparing the VM. The source
+/// accepts three times that in silence.
 pub const PREPARING: Duration = Duration::from_millis(300);
 
 /// How long a source may be silent.
@@ -90,7 +91,7 @@ pub const PREPARING: Duration = Duration::from_millis(300);
 pub struct Timeouts {
     /// Before the commit.
     pub silence: Duration,
-    /// After it, while pages are missing: past that it is taken for dead. `None`: it never is, as a
-    /// dead host and a link that is cut look the same from here.
+    /// After it, while pages are missing: the source is then declared dead. `None`: never, as the
+    /// destination cannot tell a dead host from a cut link.
     pub lost: Option<Duration>,
 }

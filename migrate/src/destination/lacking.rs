@@ -1,4 +1,4 @@
-//! Pages that the guest runs without: what is missing, what it waits for, what was asked for.
+//! Pages that the guest runs without: which are missing, which it waits for, which were requested.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use crate::{
 pub(super) struct Lacking {
     pages: Pages,
     count: usize,
-    /// Pages that the guest waits for, and since when.
+    /// Pages that the guest waits for, each with the time at which the wait began.
     waiting: Vec<(usize, Duration)>,
-    /// Pages that have come on this connection since the commit.
+    /// Pages that have arrived on this connection since the commit.
     filled: u64,
     arrival: Arrival,
 }
 
 impl Lacking {
-    /// None of the VM's `limit` pages.
+    /// Nothing is missing, of the VM's `limit` pages.
     pub fn none(limit: usize) -> Self {
         Self {
             pages: Pages::none(limit),
@@ -47,26 +47,26 @@ impl Lacking {
         self.arrival
     }
 
-    /// How long it was waited for pages, the waits under way included.
+    /// How long the guest has waited for pages, including the waits under way.
     pub fn waited(&self, now: Duration) -> Duration {
         let under_way = self.waiting.iter().map(|(_, since)| now.saturating_sub(*since));
         Duration::from_nanos(self.arrival.waited_ns) + under_way.sum::<Duration>()
     }
 
-    /// These are going to follow.
+    /// These pages will be sent after the commit.
     pub fn add(&mut self, runs: &[Run]) {
         self.pages.insert_runs(runs);
         self.count = self.pages.len();
     }
 
-    /// These have come before the commit.
+    /// These pages have arrived before the commit.
     pub fn came(&mut self, runs: &[Run]) {
         for page in numbers(runs) {
             self.count -= usize::from(self.pages.remove(page));
         }
     }
 
-    /// These have come after it. The word to say so.
+    /// These pages have arrived after the commit. Returns the message that reports it.
     pub fn filled(&mut self, runs: &[Run], now: Duration) -> Message {
         self.came(runs);
         self.filled += runs.iter().map(|(_, count)| count).sum::<u64>();
@@ -85,7 +85,7 @@ impl Lacking {
         Message::Filled(self.filled)
     }
 
-    /// The guest waits for a page that is missing. Whether that is news.
+    /// The guest waits for a page that is missing. Returns whether that is new.
     pub fn wait_for(&mut self, page: usize, now: Duration) -> bool {
         let news = self.waiting.iter().all(|(waited_for, _)| *waited_for != page);
         if news {
@@ -94,7 +94,7 @@ impl Lacking {
         news
     }
 
-    /// What is said on a new connection: all that is missing, and what the guest waits for.
+    /// The messages for a new connection: all that is missing, and what the guest waits for.
     pub fn say_all(&mut self) -> Vec<Message> {
         self.filled = 0;
         let runs: Vec<Run> = self.pages.runs().collect();
@@ -120,7 +120,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn what_comes_is_not_missing_and_waits_are_timed() {
+    fn pages_that_arrive_are_not_missing_and_waits_are_timed() {
         let mut lacking = Lacking::none(100);
         lacking.add(&[(10, 5), (50, 1)]);
         assert!(lacking.wait_for(12, MS) && !lacking.wait_for(12, 2 * MS));
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_list_is_said_in_pieces() {
+    fn a_long_list_is_sent_in_pieces() {
         let mut lacking = Lacking::none(10_000);
         lacking.add(&(0..5000).map(|n| (2 * n, 1)).collect::<Vec<_>>());
         let words = lacking.say_all();

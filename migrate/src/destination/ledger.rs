@@ -1,33 +1,32 @@
-//! What became of moves.
+//! The outcomes of moves.
 
 use std::collections::VecDeque;
 
 use crate::{MoveId, Peer, ReceiverId, wire::Outcome};
 
-/// What became of moves, for sources that lost the link at the commit.
+/// The outcomes of moves, for sources that lost the link at the commit.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Ledger {
     me: ReceiverId,
-    /// Moves that were begun, and by whom.
+    /// Moves that were begun, and by which peer.
     begun: VecDeque<(MoveId, Peer)>,
     ran: VecDeque<MoveId>,
 }
 
-/// Moves remembered. A process runs one VM, so it takes one commit; room is left for tests and for
-/// what is to come.
+/// Committed moves to remember. A process runs one VM, so it takes one commit; the rest is for
+/// tests and future use.
 const REMEMBERED: usize = 16;
-/// Moves remembered that were begun, most of which come to nothing.
+/// Begun moves to remember; most of them are never committed.
 const REMEMBERED_BEGUN: usize = 1024;
 
 impl Ledger {
-    /// Nothing yet.
+    /// An empty ledger.
     #[must_use]
     pub fn new(me: ReceiverId) -> Self {
         Self { me, begun: VecDeque::new(), ran: VecDeque::new() }
     }
 
-    /// Writes down that `peer` begins a move. `false`: that move was begun before, so this is
-    /// somebody who repeats what was said then.
+    /// Records that `peer` begins a move. `false`: that move was begun before, so this is a replay.
     #[must_use]
     pub fn begin(&mut self, id: MoveId, peer: Peer) -> bool {
         if self.ran.contains(&id) || self.begun.iter().any(|(begun, _)| *begun == id) {
@@ -40,13 +39,13 @@ impl Ledger {
         true
     }
 
-    /// Whether `peer` may ask about a move, and end it by asking: not if another began it.
+    /// Whether `peer` may ask about a move, and end it by asking: no if another peer began it.
     #[must_use]
     pub fn may_ask(&self, id: &MoveId, peer: &Peer) -> bool {
         self.begun.iter().find(|(begun, _)| begun == id).is_none_or(|(_, by)| by == peer)
     }
 
-    /// Writes down that a move's commit was taken. Before the VM runs.
+    /// Records that a move's commit was accepted. Call it before the VM runs.
     pub fn ran(&mut self, id: MoveId) {
         if self.ran.len() == REMEMBERED {
             self.ran.pop_front();
@@ -54,10 +53,10 @@ impl Ledger {
         self.ran.push_back(id);
     }
 
-    /// What became of a move that `receiver` took part in. One that is still under way must be
-    /// ended with [`Event::Asked`](super::Event::Asked) first; whatever is not written down as run
-    /// never ran in this process and never will, because its connection is gone. What another
-    /// process did, this one cannot know.
+    /// The outcome of a move that `receiver` took part in. End a move that is still under way with
+    /// [`Event::Asked`](super::Event::Asked) first. A move that is not recorded as run never ran in
+    /// this process and never will, because its connection is gone. This process cannot know what
+    /// another one did.
     #[must_use]
     pub fn outcome(&self, id: &MoveId, receiver: &ReceiverId) -> Outcome {
         if *receiver != self.me {
@@ -89,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_move_is_the_business_of_whoever_began_it() {
+    fn only_the_peer_that_began_a_move_may_ask_about_it() {
         let mut ledger = Ledger::new(ME);
         assert!(ledger.begin([1; 16], ANNE));
         assert!(ledger.may_ask(&[1; 16], &ANNE));
@@ -98,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn moves_that_come_to_nothing_take_bounded_room_and_push_out_none_that_ran() {
+    fn failed_moves_take_bounded_room_and_evict_no_move_that_ran() {
         let mut ledger = Ledger::new(ME);
         ledger.ran([0xff; 16]);
         for n in 0..2 * REMEMBERED_BEGUN as u128 {

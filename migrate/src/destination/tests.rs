@@ -18,7 +18,7 @@ fn offer(receiver: ReceiverId) -> Event {
     Event::Message(Message::Offer(Box::new(offer)))
 }
 
-/// One whose VM runs without pages 2 and 3 since the beginning of time.
+/// A destination whose VM has run without pages 2 and 3 since time zero.
 fn lacking(lost: Option<Duration>) -> Destination {
     let mut machine = machine(lost);
     for event in [
@@ -40,8 +40,8 @@ fn missing() -> Pages {
     pages
 }
 
-/// Lets time pass until `end`, and the machine have its ticks when they are due: what it does, and
-/// when.
+/// Lets time pass until `end`, with every tick when it is due. Returns the actions and when they
+/// came.
 fn pass(machine: &mut Destination, end: Duration) -> Vec<(Duration, Action)> {
     let mut done = Vec::new();
     while let Some(at) = machine.deadline().filter(|at| *at <= end && !machine.ended()) {
@@ -63,8 +63,8 @@ fn an_offer_to_another_receiver_is_no_offer() {
 }
 
 #[test]
-fn a_source_that_is_cut_off_is_awaited_for_as_long_as_it_takes() {
-    // With the link gone at once, as the network says, or with no word at all.
+fn a_source_that_is_cut_off_is_awaited_without_limit() {
+    // The network reports the loss at once, or says nothing at all.
     for said in [true, false] {
         let mut machine = lacking(None);
         if said {
@@ -79,7 +79,7 @@ fn a_source_that_is_cut_off_is_awaited_for_as_long_as_it_takes() {
             assert!(matches!(&done[..], [(at, Action::AwaitSource(_))] if *at == 5 * SECOND));
         }
         assert!(machine.runs() && *machine.lacking() == missing());
-        // Nothing was lost of what the guest waited for meanwhile.
+        // What the guest waited for meanwhile was not lost.
         assert_eq!(machine.handle(Event::Fault(3), year), []);
         assert_eq!(
             machine.handle(Event::Rejoined, year)[1..],
@@ -93,7 +93,7 @@ fn a_source_that_is_cut_off_is_awaited_for_as_long_as_it_takes() {
 }
 
 #[test]
-fn a_limit_to_the_wait_is_kept_and_counts_from_the_last_word() {
+fn a_limit_to_the_wait_holds_and_counts_from_the_last_message() {
     for cut in [true, false] {
         let mut machine = lacking(Some(60 * SECOND));
         machine.handle(Event::Pages(vec![(2, 1)]), 3 * SECOND);
@@ -107,7 +107,7 @@ fn a_limit_to_the_wait_is_kept_and_counts_from_the_last_word() {
         pages.insert(3);
         assert_eq!(done, [Action::Lost(pages), Action::End].map(|a| (63 * SECOND, a)));
     }
-    // One that came back in time begins with a new limit.
+    // After a source that came back in time the limit starts anew.
     let mut machine = lacking(Some(60 * SECOND));
     machine.handle(Event::LinkLost("cut".into()), SECOND);
     machine.handle(Event::Rejoined, 59 * SECOND);
@@ -115,7 +115,7 @@ fn a_limit_to_the_wait_is_kept_and_counts_from_the_last_word() {
     assert!(matches!(&done[..], [(at, Action::AwaitSource(_))] if *at == 64 * SECOND), "{done:?}");
 }
 
-/// One that takes memory.
+/// A destination that receives memory.
 fn receiving() -> Destination {
     let mut machine = machine(None);
     for event in [offer(ME), Event::Prepared(Ok(Accepted { follow: true, apply_ns: 0 }))] {
@@ -125,7 +125,7 @@ fn receiving() -> Destination {
     machine
 }
 
-/// What the machine does with a message; whether it has given up.
+/// Hands a message to the state machine. Returns whether it has cancelled the move.
 fn takes(machine: &mut Destination, message: Message) -> bool {
     let actions = machine.handle(Event::Message(message), Duration::ZERO);
     let reclaimed = matches!(&actions[..], [Action::Send(Message::Abort(_)), ..]);
@@ -134,7 +134,7 @@ fn takes(machine: &mut Destination, message: Message) -> bool {
 }
 
 #[test]
-fn what_a_source_says_once_it_says_once() {
+fn messages_that_may_be_sent_once_are_refused_the_second_time() {
     for message in [Message::SwitchHint(Vec::new()), Message::Stopping] {
         let mut machine = receiving();
         assert!(takes(&mut machine, message.clone()));
@@ -178,7 +178,7 @@ fn pages_are_named_a_bounded_number_of_times_in_a_round() {
             assert!(!first(&mut machine));
         }
     }
-    // Nothing is something that is to be read.
+    // A message that names no pages counts, as it has to be read.
     for nothing in [Message::Zero(Vec::new()), Message::Follow(Vec::new())] {
         let mut machine = receiving();
         let said = (0..).take_while(|_| takes(&mut machine, nothing.clone())).count() as u64;

@@ -4,15 +4,15 @@ use crate::{PAGE, pages::Pages};
 
 /// Pages of the guest.
 pub const PAGES: usize = 96;
-/// Pages whose content does not matter, as the guest says at any instant.
+/// Pages that the guest always hints.
 const DONT_CARE: std::ops::Range<usize> = 80..90;
 
-/// A guest: what is in each page, as a number, and a generator for its writes.
+/// A guest: the content of each page as a number, and a generator for its writes.
 #[derive(Clone, Debug)]
 pub struct Guest {
     /// Contents.
     pub memory: Vec<u64>,
-    /// Changed since the log was taken.
+    /// Changed since the log was last taken.
     pub dirty: Pages,
     random: u64,
     /// Whether it writes.
@@ -20,12 +20,12 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// One that has this memory and only reads it.
+    /// A guest that has this memory and only reads it.
     pub fn idle(memory: Vec<u64>) -> Self {
         Self { memory, dirty: Pages::none(PAGES), random: 1, writes: false }
     }
 
-    /// One that writes differently for each seed.
+    /// A guest that writes differently for each seed.
     pub fn busy(seed: u64) -> Self {
         let mut guest = Self { random: seed | 1, writes: true, ..Self::idle(vec![0; PAGES]) };
         for page in 0..PAGES / 2 {
@@ -44,7 +44,7 @@ impl Guest {
         }
     }
 
-    /// Any page.
+    /// Picks a page at random.
     pub fn pick(&mut self) -> usize {
         self.random = self
             .random
@@ -53,14 +53,14 @@ impl Guest {
         (self.random >> 33) as usize % PAGES
     }
 
-    /// Pages that do not matter now.
+    /// Pages hinted now.
     pub fn page_hints(&self) -> Pages {
         let mut set = Pages::none(PAGES);
         DONT_CARE.for_each(|n| set.insert(n));
         set
     }
 
-    /// What is in the log.
+    /// Peeks at the log.
     pub fn dirty(&self) -> Pages {
         self.dirty.clone()
     }
@@ -77,7 +77,7 @@ impl Guest {
         bytes
     }
 
-    /// What such bytes stand for.
+    /// The number that such bytes encode.
     pub fn number(page: &[u8; PAGE]) -> u64 {
         let (number, _) = page.split_first_chunk::<8>().expect("a page is longer");
         u64::from_le_bytes(*number)

@@ -1,4 +1,4 @@
-//! The two hosts and what becomes of the guest on them.
+//! The two hosts, and the guest on them.
 
 mod at_destination;
 mod at_source;
@@ -23,10 +23,10 @@ const STEP: Duration = Duration::from_micros(10);
 const RECEIVER: ReceiverId = [7; 16];
 /// Pages that the VMM needs before the guest runs.
 const NEEDED: std::ops::Range<usize> = 0..6;
-/// Of these, those that the source knows of before the guest stands.
+/// Of these, those that the source knows before the guest is stopped.
 const FIRST: usize = 4;
 
-/// Everything.
+/// The whole simulation.
 pub struct World {
     now: Duration,
     guest: Guest,
@@ -40,7 +40,7 @@ pub struct World {
     ledger: Ledger,
     prepared: Option<Vec<u64>>,
     there: Option<Vec<u64>>,
-    /// Whether the VM there has all of its memory, as the driver knows from the machine's actions.
+    /// Whether the VM there has all of its memory, by the state machine's actions.
     complete: bool,
     state_there: Option<Vec<u8>>,
     stopped_memory: Option<Vec<u64>>,
@@ -51,7 +51,7 @@ pub struct World {
     touched: usize,
     committed: bool,
     tries: u8,
-    /// Steps until the guest at the destination is at its speed.
+    /// Steps until the guest at the destination is at full speed.
     settle_in: u32,
 }
 
@@ -69,7 +69,7 @@ fn offer() -> Offer {
 impl World {
     pub fn new(guest: Guest, mode: Mode, together: bool, cuts: &[Cut]) -> Self {
         let now = Duration::ZERO;
-        // Rounds that never look short enough, so that some pages are left to follow.
+        // Rounds that never look short enough, so that some pages are left for post-copy.
         let policy = Policy { last_round: Duration::ZERO, rounds_max: 3 };
         let follows = matches!(mode, Mode::Auto | Mode::Hybrid);
         let max_blackout = if follows { Duration::ZERO } else { Duration::from_secs(1) };
@@ -147,7 +147,7 @@ impl World {
         self.ended == Some(Ended::Moved)
     }
 
-    /// The memory of the VM at the destination, and what the guest had when it left the source.
+    /// The memory of the VM at the destination, and that of the guest when it left the source.
     pub fn memories(&self) -> Option<(&[u64], &[u64])> {
         self.there.as_deref().zip(self.stopped_memory.as_deref())
     }
@@ -178,7 +178,7 @@ impl World {
         }
     }
 
-    /// Does the next thing; false when there is none.
+    /// Takes the next step; `false` if there is none.
     pub fn step(&mut self) -> bool {
         self.now += STEP;
         if self.runs_here {
@@ -198,9 +198,9 @@ impl World {
                 self.source_event(source::Event::LinkLost("cut".into()));
             }
         } else if self.settle_in > 0 {
-            // Nothing is under way, and the guest runs.
+            // Nothing is in transit, and the guest runs.
         } else if self.ended.is_none() {
-            // Nothing is under way: only time can help.
+            // Nothing is in transit: only time can advance the move.
             let Some(at) = self.source.deadline() else { return false };
             self.now = self.now.max(at);
             self.source_event(source::Event::Tick);

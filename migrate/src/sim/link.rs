@@ -8,27 +8,27 @@ use crate::wire::{self, HEADER_SIZE, Header, Message};
 /// Where the link breaks.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
-    /// After so many messages in both directions together.
+    /// After this many messages in both directions together.
     pub after: usize,
     /// Whether that message is lost too.
     pub lost: bool,
 }
 
-/// Which way a message goes.
+/// The direction of a message.
 #[derive(Clone, Copy, Debug)]
 pub enum To {
     Destination,
     Source,
 }
 
-/// See the module. What is under way when it breaks is lost, and so is what is sent from then on
-/// until it is up again.
+/// See the module. When the link breaks, messages in transit are lost, and so are those sent until
+/// it is up again.
 #[derive(Debug)]
 pub struct Link {
     to_destination: VecDeque<Vec<u8>>,
     to_source: VecDeque<Vec<u8>>,
     up: bool,
-    /// Where it breaks, one after the other; each counts from the one before.
+    /// Cuts, one after the other; each counts from the one before.
     cuts: VecDeque<Cut>,
     since_cut: usize,
     messages: usize,
@@ -61,7 +61,7 @@ impl Link {
         }
     }
 
-    /// The next message under way: which way it goes, and what arrives of it.
+    /// The next message in transit: its direction, and what arrives of it.
     pub fn next(&mut self) -> Option<(To, Option<Message>)> {
         let there = self.to_destination.pop_front().map(|bytes| (To::Destination, bytes));
         let back = || self.to_source.pop_front().map(|bytes| (To::Source, bytes));
@@ -72,7 +72,7 @@ impl Link {
         Some((to, (!lost).then(|| decode(&bytes))))
     }
 
-    /// Whether it breaks after that one.
+    /// Whether the link breaks after that message.
     pub fn breaks(&mut self) -> bool {
         let now = self.up && self.cuts.front().is_some_and(|c| self.since_cut > c.after);
         if now {
@@ -90,7 +90,7 @@ impl Link {
         self.up = true;
     }
 
-    /// Another try begins, and counts its messages anew.
+    /// Begins another try, and counts its messages from zero.
     pub fn again(&mut self) {
         self.up = true;
         self.since_cut = 0;
@@ -99,6 +99,6 @@ impl Link {
 
 fn decode(bytes: &[u8]) -> Message {
     let (header, body) = bytes.split_first_chunk::<HEADER_SIZE>().expect("a whole message");
-    let header = Header::decode(header).expect("a right header");
-    wire::decode(&header, body, PAGES).expect("a right body")
+    let header = Header::decode(header).expect("a valid header");
+    wire::decode(&header, body, PAGES).expect("a valid body")
 }

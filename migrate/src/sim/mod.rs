@@ -1,5 +1,5 @@
-//! Two simulated hosts and a link that can be cut after any message: what no failure may do is
-//! checked against all of them.
+//! Two simulated hosts and a link that can be cut after any message. The tests check that no
+//! failure breaks the rules.
 
 mod guest;
 mod hosts;
@@ -14,13 +14,13 @@ use proptest::prelude::*;
 
 const MODES: [Mode; 4] = [Mode::Auto, Mode::PreCopy, Mode::Hybrid, Mode::StopAndCopy];
 
-/// Every mode, with the commit after what was sent last or together with it.
+/// Every mode, with the commit sent after the last pages or together with them.
 fn ways() -> impl Iterator<Item = (Mode, bool)> {
     MODES.into_iter().flat_map(|mode| [(mode, false), (mode, true)])
 }
 
-/// Most steps a world may take; a move needs far fewer, so reaching it is a machine that goes in
-/// circles.
+/// Most steps of a simulation. A move needs far fewer: reaching the limit means that a state
+/// machine loops.
 const STEPS_MAX: usize = 10_000;
 
 fn run(world: &mut World) {
@@ -32,8 +32,8 @@ fn run(world: &mut World) {
     panic!("the move does not end");
 }
 
-/// Exactly one side runs; if nothing was committed it is the source; the memory there is that of
-/// the guest.
+/// Checks that exactly one side runs, that it is the source if nothing was committed, and that its
+/// memory is the guest's.
 fn check(world: &World, what: &str) {
     let (source, destination) = (world.source_runs(), world.destination_runs());
     assert!(!(source && destination), "{what}: two run");
@@ -65,7 +65,7 @@ fn an_undisturbed_move_arrives_whole() {
         assert_eq!(report.pages_following > 0, follows, "{mode:?}");
         assert!(
             report.pages_waited_for.is_some_and(|n| follows == (n > 0)),
-            "{mode:?}: nobody waited"
+            "{mode:?}: the guest waited for no page"
         );
         assert!(!follows || world.touched() > 0, "the guest ran");
         assert_eq!(
@@ -78,7 +78,7 @@ fn an_undisturbed_move_arrives_whole() {
     }
 }
 
-/// A move that was made is reported, also where the word that the VM runs was lost: whether it was.
+/// Checks the report of a successful move, also where `Running` was lost. Returns whether it was.
 fn reports(world: &World, mode: Mode, what: &str) -> bool {
     let report = world.report().unwrap_or_else(|| panic!("{what}: no report"));
     let heard = report.blackout_ns.is_some();
@@ -91,7 +91,7 @@ fn reports(world: &World, mode: Mode, what: &str) -> bool {
     !heard
 }
 
-/// The link is cut after every message in turn, with the message delivered and with it lost.
+/// Cuts the link after every message in turn, with the message delivered and with it lost.
 #[test]
 fn a_link_cut_after_any_message_leaves_one_running() {
     for (mode, together) in ways() {

@@ -1,4 +1,4 @@
-//! A second hop, asked for while memory still follows the first: both moves go on side by side.
+//! A second hop, requested during the first hop's post-copy: both moves take place side by side.
 
 use super::{STEPS_MAX, World, ways};
 use crate::{
@@ -9,19 +9,19 @@ use crate::{
     source::Mode,
 };
 
-/// How a VM ends up that was to move from A to B and on to C.
+/// The end of a VM's way from A to B and on to C.
 struct End {
-    /// It runs at C, else at B.
+    /// The VM runs at C, otherwise at B.
     at_c: bool,
-    /// Pages that are not what the guest had at A.
+    /// Pages that differ from what the guest had at A.
     wrong: usize,
     /// Messages of the second move.
     messages: usize,
 }
 
 /// Moves a VM from A to B and on to C, with these cuts of the links. With `gate` the second move
-/// waits until B has all memory, without it begins as soon as the VM runs there. `None` if no
-/// memory followed.
+/// waits until B has all memory; without it the move begins as soon as the VM runs at B. `None` if
+/// there was no post-copy.
 fn moved_on((mode, together): (Mode, bool), cuts: [&[Cut]; 2], gate: bool) -> Option<End> {
     let mut first = World::new(Guest::busy(1), mode, together, cuts[0]);
     let (mut asked, mut second) = (false, None::<World>);
@@ -61,23 +61,23 @@ fn moved_on((mode, together): (Mode, bool), cuts: [&[Cut]; 2], gate: bool) -> Op
     Some(End { at_c, wrong, messages: second.messages() })
 }
 
-/// Every way in which memory follows.
+/// Every mode with post-copy.
 fn following() -> impl Iterator<Item = (Mode, bool)> {
     ways().filter(|(mode, _)| matches!(mode, Mode::Auto | Mode::Hybrid))
 }
 
-/// A cut after each of so many messages, which is delivered or lost.
+/// A cut after each of `messages` messages, which is delivered or lost.
 fn cuts(messages: usize) -> impl Iterator<Item = [Cut; 1]> {
     (0..messages).flat_map(|after| [false, true].map(|lost| [Cut { after, lost }]))
 }
 
 #[test]
-fn a_vm_that_moves_on_once_all_memory_has_come_is_whole() {
+fn a_vm_that_moves_on_once_all_memory_has_arrived_is_whole() {
     let mut ends = Vec::new();
     for way in following() {
         let mut first = World::new(Guest::busy(1), way.0, way.1, &[]);
         super::run(&mut first);
-        let whole = moved_on(way, [&[], &[]], true).expect("memory follows");
+        let whole = moved_on(way, [&[], &[]], true).expect("there is post-copy");
         ends.extend(cuts(first.messages()).filter_map(|cut| moved_on(way, [&cut, &[]], true)));
         ends.extend(cuts(whole.messages).filter_map(|cut| moved_on(way, [&[], &cut], true)));
         ends.push(whole);
@@ -87,11 +87,11 @@ fn a_vm_that_moves_on_once_all_memory_has_come_is_whole() {
     assert!(ends.iter().all(|end| end.wrong == 0));
 }
 
-/// The wrong variant is found: pages are lost that A, which has dropped its copy, had.
+/// The wrong variant is detected: pages are lost that A, which has dropped its copy, had.
 #[test]
 fn a_vm_that_moves_on_before_all_memory_has_come_loses_pages() {
     for way in following() {
-        let end = moved_on(way, [&[], &[]], false).expect("memory follows");
+        let end = moved_on(way, [&[], &[]], false).expect("there is post-copy");
         assert!(end.at_c && end.wrong > 0, "{way:?}: nothing was lost");
     }
 }

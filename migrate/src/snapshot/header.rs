@@ -7,7 +7,7 @@ use crate::PAGE;
 pub const MAGIC: [u8; 8] = *b"vmlsnap\0";
 /// Files with another major version cannot be read.
 pub const MAJOR: u16 = 1;
-/// Newer minor versions only add what older readers may pass over.
+/// Newer minor versions only add what older readers may skip.
 pub const MINOR: u16 = 1;
 /// Size of the header, in bytes: a page, so that the pages behind it are aligned.
 pub const HEADER_SIZE: usize = PAGE;
@@ -42,32 +42,32 @@ impl Section {
 pub struct Base {
     /// Its name.
     pub id: SnapshotId,
-    /// The checksum of its index, which hangs on all its pages: another file of that name is not
-    /// taken for it.
+    /// The checksum of its index, which depends on all its pages: another file with that name is
+    /// refused.
     pub checksum: u32,
 }
 
-/// What people may want to know; nothing depends on it. Since version 1.1.
+/// Information for people; nothing depends on it. Since version 1.1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Notes {
     /// When the VM was in this state, in ns of Unix time.
     pub taken_ns: u64,
     /// Pages that were zero.
     pub pages_zero: u64,
-    /// Pages left out because the guest did not care for them.
+    /// Pages left out because of the guest's page hints.
     pub pages_dont_care: u64,
-    /// Whether the guest said that it was ready for it.
+    /// Whether the guest was quiescent.
     pub quiescent: bool,
 }
 
-/// A header that was found right.
+/// A header that has passed all checks.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Header {
     /// Minor version of the format.
     pub minor: u16,
     /// The snapshot's name.
     pub id: SnapshotId,
-    /// What it is the difference to; `None` for one that stands by itself.
+    /// The base if the snapshot is a difference; `None` if it is complete by itself.
     pub base: Option<Base>,
     /// Size of the VM's memory, in bytes.
     pub memory_size: u64,
@@ -75,13 +75,13 @@ pub struct Header {
     pub file_size: u64,
     /// Where the pages begin; a multiple of the page size.
     pub data_offset: u64,
-    /// How many there are.
+    /// Number of pages in the file.
     pub data_pages: u64,
     /// The index.
     pub index: Section,
-    /// Who the VM is.
+    /// The VM manifest.
     pub identity: Section,
-    /// Everything of it but its memory.
+    /// The VM state: everything but memory and manifest.
     pub state: Section,
     /// `None` in files of version 1.0.
     pub notes: Option<Notes>,
@@ -94,13 +94,13 @@ impl Header {
         self.memory_size / PAGE as u64
     }
 
-    /// As the base of a difference to it.
+    /// This snapshot as the base of a difference.
     #[must_use]
     pub fn as_base(&self) -> Base {
         Base { id: self.id, checksum: self.index.checksum }
     }
 
-    /// Its bytes.
+    /// Encodes the header.
     #[must_use]
     pub fn encode(&self) -> Box<[u8; HEADER_SIZE]> {
         let mut out = Box::new([0; HEADER_SIZE]);
@@ -134,7 +134,7 @@ impl Header {
         out
     }
 
-    /// Judges the first page of a file.
+    /// Checks the first page of a file.
     ///
     /// # Errors
     /// All but [`Error::Size`] and [`Error::Page`].

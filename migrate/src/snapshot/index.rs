@@ -1,9 +1,9 @@
 //! Where each page is.
 //!
-//! Memory is cut into groups of [`GROUP`] pages. The index proper is a table with an entry for each
-//! group: where its [`Block`] lies, and the block's checksum. So a reader that wants one page reads
-//! the table (8 KiB for each GiB of memory) and one block, and a file of any size is opened in no
-//! time.
+//! Memory is divided into groups of [`GROUP`] pages. The index proper is a table with an entry for
+//! each group: where its [`Block`] lies, and the block's checksum. So a reader that wants one page
+//! reads the table (8 KiB for each GiB of memory) and one block, and opening takes next to no time
+//! for a file of any size.
 
 use super::Error;
 
@@ -14,26 +14,26 @@ pub const GROUP: u64 = 512;
 const ENTRY: usize = 16;
 /// Size of a block's two bitmaps, in bytes.
 const BITMAPS: usize = 2 * GROUP as usize / 8;
-/// Size of what a block has for a page, in bytes.
+/// Size of a page's entry in a block, in bytes.
 const PLACE: usize = 8;
 /// Longest block, in bytes.
 const BLOCK_MAX: usize = BITMAPS + GROUP as usize * PLACE;
 
-/// Length of the table for a memory of so many pages.
+/// Length of the table for a memory of `pages` pages, in bytes.
 pub(super) fn table_size(pages: u64) -> u64 {
     pages.div_ceil(GROUP) * ENTRY as u64
 }
 
-/// What a file has of a page.
+/// What a file has for a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Content {
-    /// Nothing: it is zero, or in a difference as it is in the base.
+    /// Nothing: the page is zero, or in a difference the same as in the base.
     Absent,
-    /// It is zero, where it is not in the base.
+    /// The page is zero, and is not zero in the base.
     Zero,
-    /// It is in the file.
+    /// The page is in the file.
     Data {
-        /// Number of the page among the file's.
+        /// Number of the page among the file's pages.
         slot: u32,
         /// CRC-32 (IEEE) of it.
         checksum: u32,
@@ -55,7 +55,7 @@ pub struct Index {
 }
 
 impl Index {
-    /// Reads a table whose checksum was found right.
+    /// Reads a table whose checksum has been verified.
     pub(super) fn decode(bytes: &[u8], file_size: u64) -> Result<Self, Error> {
         let entries = bytes.as_chunks::<ENTRY>().0.iter().map(|e| {
             let (offset, rest) = e.split_at(8);
@@ -73,15 +73,15 @@ impl Index {
         Ok(Self { entries: entries.collect::<Result<_, _>>()? })
     }
 
-    /// How many pages its blocks have data for, by their lengths, which are found right when they
-    /// are read. Pages that name the same data count each: reading them all is to take no longer
-    /// than the file is.
+    /// Number of pages its blocks have data for, by their lengths, which are verified when the
+    /// blocks are read. Pages that name the same data count each: reading all of them must take no
+    /// longer than reading the file.
     pub(super) fn named(&self) -> u64 {
         let places = |entry: Entry| (entry.length as usize).saturating_sub(BITMAPS) / PLACE;
         (0..self.groups()).filter_map(|group| self.entry(group)).map(|e| places(e) as u64).sum()
     }
 
-    /// How many groups there are.
+    /// Number of groups.
     #[must_use]
     pub fn groups(&self) -> usize {
         self.entries.len()
@@ -92,7 +92,7 @@ impl Index {
     }
 }
 
-/// What the file has of a group's pages.
+/// What the file has for a group's pages.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Block {
     first: u64,
@@ -102,13 +102,13 @@ pub struct Block {
 }
 
 impl Block {
-    /// That of a group of which the file has nothing.
+    /// The block of a group for which the file has nothing.
     pub(super) fn empty(group: usize) -> Self {
         let first = group as u64 * GROUP;
         Self { first, data: [0; 8], zero: [0; 8], places: Vec::new() }
     }
 
-    /// Reads a block whose checksum was found right.
+    /// Reads a block whose checksum has been verified.
     pub(super) fn decode(
         bytes: &[u8],
         group: usize,
@@ -138,7 +138,7 @@ impl Block {
         Ok(block)
     }
 
-    /// What the file has of `page`.
+    /// What the file has for `page`.
     #[must_use]
     pub fn content(&self, page: u64) -> Content {
         let Some(n) = page.checked_sub(self.first).filter(|n| *n < GROUP) else {
@@ -159,14 +159,14 @@ impl Block {
         }
     }
 
-    /// The pages of which the file has something, in ascending order.
+    /// The pages for which the file has something, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = (u64, Content)> + '_ {
         let pages = (0..GROUP).map(|n| self.first + n);
         pages.map(|page| (page, self.content(page))).filter(|(_, c)| *c != Content::Absent)
     }
 }
 
-/// An index being made.
+/// An index under construction.
 #[derive(Clone, Debug)]
 pub struct IndexBuilder {
     pages: u64,
@@ -179,7 +179,7 @@ struct Group {
 }
 
 impl IndexBuilder {
-    /// For a memory of so many pages, of which the file has nothing yet.
+    /// An index for a memory of `pages` pages, with nothing in the file yet.
     #[must_use]
     pub fn new(pages: u64) -> Self {
         Self { pages, groups: vec![None; pages.div_ceil(GROUP) as usize] }
@@ -191,7 +191,7 @@ impl IndexBuilder {
         self.pages
     }
 
-    /// Says what the file has of `page`. A page that the memory does not have is left out.
+    /// Sets what the file has for `page`. Ignores a page outside the memory.
     pub fn set(&mut self, page: u64, content: Content) {
         let Some(group) = self.groups.get_mut((page / GROUP) as usize) else { return };
         if page < self.pages {
@@ -200,14 +200,14 @@ impl IndexBuilder {
         }
     }
 
-    /// What the file has of `page` so far.
+    /// What the file has for `page` so far.
     #[must_use]
     pub fn get(&self, page: u64) -> Content {
         let group = self.groups.get((page / GROUP) as usize).and_then(Option::as_ref);
         group.map_or(Content::Absent, |g| g.content[(page % GROUP) as usize])
     }
 
-    /// The blocks, which go to `offset` in the file, and the table.
+    /// The blocks, which are written at `offset` of the file, and the table.
     pub(super) fn encode(&self, offset: u64) -> (Vec<u8>, Vec<u8>) {
         let (mut blocks, mut table) = (Vec::new(), Vec::new());
         for group in &self.groups {

@@ -1,16 +1,16 @@
-//! Snapshot files: a VM at rest, as bytes.
+//! Snapshot files: a stopped VM, as bytes.
 //!
 //! A file is a [`Header`], the pages that matter one behind the other, an [index](Index) that says
-//! where each page is, and two parts that only the VMM understands: who the VM is, and its state.
-//! Every part has a checksum, each page its own, so that a page can be used as soon as it alone was
-//! checked. `docs/snapshot-format.md` has the bytes.
+//! where each page is, and two parts that only the VMM understands: the VM manifest and the VM
+//! state. Every part has a checksum and so has each page, so that a page can be used as soon as it
+//! alone is verified. `docs/snapshot-format.md` has the bytes.
 //!
-//! - [`Header`]: judged before anything else is read
+//! - [`Header`]: verified before anything else is read
 //! - [`IndexBuilder`], [`finish`]: the end of a file, once its pages are written
-//! - [`Reader`]: takes a file apart, from anything that is [`Bytes`]; what it hands out was checked
+//! - [`Reader`]: reads a file, from anything that is [`Bytes`], and returns only verified content
 //!
-//! What is read is hostile until checked: memory is bounded by the limits here whatever a file
-//! announces.
+//! A file is hostile until verified: the limits here bound the memory that a reader uses, whatever
+//! a file announces.
 
 mod header;
 mod index;
@@ -29,13 +29,13 @@ pub const IDENTITY_MAX: u64 = 64 << 10;
 /// Longest state, in bytes.
 pub const STATE_MAX: u64 = 1 << 20;
 
-/// Names one snapshot: 128 random bits, drawn when it is taken.
+/// Identifies one snapshot: 128 random bits, drawn when it is taken.
 pub type SnapshotId = [u8; 16];
 
 /// Why a file cannot be used.
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
-    /// Something else.
+    /// The file is something else.
     #[error("this is no snapshot of a VM")]
     Magic,
     /// Made by a newer vmm-lite.
@@ -44,21 +44,21 @@ pub enum Error {
          newest it does)"
     )]
     Major(u16),
-    /// Cut off, or with something behind its end.
+    /// Truncated, or with trailing data.
     #[error("the snapshot is not whole: it has {has} bytes and should have {should}")]
     Size {
-        /// Bytes there are.
+        /// Bytes that the file has.
         has: u64,
-        /// Bytes there should be.
+        /// Bytes that it should have.
         should: u64,
     },
     /// Bytes have changed since they were written.
     #[error("the snapshot is damaged: the checksum of its {0} is wrong")]
     Checksum(&'static str),
-    /// The same, of a page.
+    /// As above, for a page.
     #[error("the snapshot is damaged: the checksum of memory page {0} is wrong")]
     Page(u64),
-    /// Something in it cannot be.
+    /// A value in it is impossible.
     #[error("the snapshot makes no sense: {0}")]
     Broken(&'static str),
     /// It cannot be read.
@@ -66,11 +66,11 @@ pub enum Error {
     Read(#[from] io::Error),
 }
 
-/// Puts the end of a file together: index, identity and state, which go behind `data_pages` pages,
-/// and the header that goes before them.
+/// Builds the end of a file, index, identity and state, which are written behind `data_pages`
+/// pages, and the header that is written before them.
 ///
 /// # Errors
-/// [`Error::Broken`] for parts that no reader would take.
+/// [`Error::Broken`] for parts that every reader would refuse.
 pub fn finish(
     id: SnapshotId,
     base: Option<Base>,

@@ -1,4 +1,4 @@
-//! Takes a file apart.
+//! Reads a snapshot file.
 
 use super::{Block, Content, Error, HEADER_SIZE, Header, Index, Section};
 use crate::PAGE;
@@ -6,16 +6,16 @@ use std::io;
 
 /// Something that a snapshot can be read from.
 pub trait Bytes {
-    /// How many there are.
+    /// Size in bytes.
     ///
     /// # Errors
-    /// When that cannot be found out.
+    /// If the size cannot be determined.
     fn size(&self) -> io::Result<u64>;
 
     /// Fills `to` with what lies at `offset`.
     ///
     /// # Errors
-    /// Also when there are not as many.
+    /// Also if there are fewer bytes.
     fn read_at(&self, offset: u64, to: &mut [u8]) -> io::Result<()>;
 }
 
@@ -41,8 +41,8 @@ impl<B: Bytes + ?Sized> Bytes for &B {
     }
 }
 
-/// A file whose header, index table, identity and state were found right. Blocks and pages are
-/// checked as they are asked for.
+/// A file whose header, index table, identity and state have been verified. Blocks and pages are
+/// verified when they are read.
 #[derive(Clone, Debug)]
 pub struct Reader<B> {
     bytes: B,
@@ -85,25 +85,25 @@ impl<B: Bytes> Reader<B> {
         &self.header
     }
 
-    /// Who the VM is.
+    /// The VM manifest.
     #[must_use]
     pub fn identity(&self) -> &[u8] {
         &self.identity
     }
 
-    /// Everything of it but its memory.
+    /// The VM state: everything but memory and manifest.
     #[must_use]
     pub fn state(&self) -> &[u8] {
         &self.state
     }
 
-    /// How many groups of pages there are.
+    /// Number of groups of pages.
     #[must_use]
     pub fn groups(&self) -> usize {
         self.index.groups()
     }
 
-    /// What the file has of a group's pages.
+    /// What the file has for a group's pages.
     ///
     /// # Errors
     /// [`Error::Checksum`], [`Error::Broken`], [`Error::Read`].
@@ -119,8 +119,8 @@ impl<B: Bytes> Reader<B> {
         Block::decode(&bytes, group, header.pages(), header.data_pages, header.base.is_some())
     }
 
-    /// Reads the page in `slot` and those behind it, as many as `to` has room for, without looking
-    /// at their checksums.
+    /// Reads the page in `slot` and those behind it, as many as `to` has room for, without
+    /// verifying their checksums.
     ///
     /// # Errors
     /// [`Error::Read`].
@@ -129,10 +129,10 @@ impl<B: Bytes> Reader<B> {
         Ok(self.bytes.read_at(offset, to.as_flattened_mut())?)
     }
 
-    /// Reads `page`, of which the file has `content`.
+    /// Reads `page`, for which the file has `content`.
     ///
     /// # Errors
-    /// [`Error::Page`], [`Error::Read`]. What is in `to` then is not to be used.
+    /// [`Error::Page`], [`Error::Read`]. The content of `to` is then invalid.
     pub fn page(&self, page: u64, content: Content, to: &mut [u8; PAGE]) -> Result<(), Error> {
         let Content::Data { slot, checksum } = content else {
             to.fill(0);
@@ -142,11 +142,11 @@ impl<B: Bytes> Reader<B> {
         if crc32fast::hash(to) == checksum { Ok(()) } else { Err(Error::Page(page)) }
     }
 
-    /// Checks everything that was not checked yet, and calls `page` with each page of which the
-    /// file has something, in ascending order.
+    /// Verifies everything not verified yet, and calls `page` with each page for which the file has
+    /// something, in ascending order.
     ///
     /// # Errors
-    /// [`Error`], and what `page` says.
+    /// [`Error`], and any error of `page`.
     pub fn each<E: From<Error>>(
         &self,
         mut page: impl FnMut(u64, Content, &[u8; PAGE]) -> Result<(), E>,
@@ -185,7 +185,7 @@ impl<B: Bytes> Reader<B> {
         Ok(())
     }
 
-    /// Checks everything that was not checked yet.
+    /// Verifies everything not verified yet.
     ///
     /// # Errors
     /// [`Error`].
@@ -195,7 +195,7 @@ impl<B: Bytes> Reader<B> {
 }
 
 fn part(bytes: &impl Bytes, section: &Section, name: &'static str) -> Result<Vec<u8>, Error> {
-    // The length was checked against what such a part may have.
+    // The length was checked against the part's limit.
     let mut part = vec![0; section.length as usize];
     bytes.read_at(section.offset, &mut part)?;
     if crc32fast::hash(&part) == section.checksum { Ok(part) } else { Err(Error::Checksum(name)) }

@@ -2,7 +2,7 @@ use super::*;
 use crate::PAGE;
 use proptest::prelude::*;
 
-/// A file with these pages, each filled with its byte; 0 says that it is zero.
+/// A file with these pages, each filled with its byte; 0 marks a zero page.
 fn file(pages: u64, content: &[(u64, u8)], base: Option<Base>) -> Vec<u8> {
     let mut index = IndexBuilder::new(pages);
     let mut data = Vec::new();
@@ -92,7 +92,7 @@ fn a_whole_file_has_no_zero_marks_and_no_places_past_its_end() {
     assert_eq!(index.get(600), Content::Absent, "a page that is not there");
 }
 
-/// Else a small file would take as long to read as the largest memory.
+/// Otherwise a small file could take as long to read as the largest memory.
 #[test]
 fn data_is_named_once() {
     let mut index = IndexBuilder::new(600);
@@ -146,10 +146,10 @@ proptest! {
         prop_assert!(opened(&bytes).is_err());
     }
 
-    /// Whatever a hostile file says under right checksums, it is refused or read, and never more
-    /// than the limits is held.
+    /// Whatever a hostile file contains under right checksums, the reader refuses or reads it, and
+    /// never holds more than the limits allow.
     #[test]
-    fn no_file_upsets_the_reader(
+    fn no_file_makes_the_reader_panic_or_exceed_its_limits(
         changes in prop::collection::vec((8..200_usize, any::<u8>()), 1..8),
         table in prop::collection::vec(any::<u8>(), 48),
         keep_table in any::<bool>(),

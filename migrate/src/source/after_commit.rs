@@ -1,5 +1,5 @@
-//! The source after the commit: it never runs the VM again but on the destination's word, and sends
-//! what is to follow.
+//! The source after the commit: it never runs the VM again without the destination's word, and
+//! sends the post-copy pages.
 
 use std::time::Duration;
 
@@ -10,8 +10,7 @@ use crate::{
 };
 
 impl Source {
-    /// The point of no return is behind: nothing but the destination's word lets the VM run here
-    /// again.
+    /// The point of no return has passed: only the destination's word lets the VM run here again.
     pub(super) fn after_commit(&mut self, event: Event, now: Duration) -> Vec<Action> {
         match (self.state, event) {
             (State::Committed, Event::Message(Message::Running(started))) => {
@@ -67,7 +66,7 @@ impl Source {
                 self.deadline = Some(now + self.settings.answer);
                 Vec::new()
             }
-            // Not while the destination can say for itself what became of it.
+            // Not while the destination can report the outcome itself.
             (State::Unknown, Event::Vouched) => self.fall_back(Failure::Vouched, true),
             (_, Event::Abandoned) => self.fall_back(Failure::Abandoned, false),
             // Silence, a broken link, or nonsense: ask again on a new connection.
@@ -80,14 +79,14 @@ impl Source {
         }
     }
 
-    /// The move ends without the destination's word.
+    /// Ends the move as failed; `run_here` lets the VM run here again.
     fn fall_back(&mut self, failure: Failure, run_here: bool) -> Vec<Action> {
         self.to(State::Ended, None);
         let runs = run_here.then_some(Action::RunHere);
         runs.into_iter().chain([Action::End(Ended::Failed(failure))]).collect()
     }
 
-    /// What the destination says became of the VM.
+    /// Handles the destination's answer on the outcome of the move.
     fn outcome(&mut self, outcome: Outcome, now: Duration) -> Vec<Action> {
         match outcome {
             Outcome::Ran => {
@@ -99,7 +98,7 @@ impl Source {
                 self.to(State::Rejoining, Some(now + self.settings.answer));
                 if first { vec![Action::HandOn] } else { Vec::new() }
             }
-            // It cannot have run and never run.
+            // A VM cannot have run and also never have run.
             Outcome::Never if !self.ran => self.fall_back(Failure::NeverRan, true),
             Outcome::Never | Outcome::Lacking | Outcome::Unknown => self.ask_again(now),
         }
@@ -141,7 +140,7 @@ impl Source {
         }
     }
 
-    /// Sends what may be sent now of the pages that follow.
+    /// Sends the post-copy pages that may be sent now.
     fn follow(&mut self, now: Duration) -> Vec<Action> {
         self.to(State::Following, Some(now + self.settings.answer));
         let next = self.following.as_mut().and_then(Following::next);

@@ -1,4 +1,4 @@
-//! The source until the commit: whatever fails, the VM runs on here as if nothing had been tried.
+//! The source until the commit: on any failure the VM keeps running here as if no move had begun.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ impl Source {
                 vec![Action::Send(Message::Offer(self.offer.clone()))]
             }
             (State::Offering, Event::Message(Message::Preparing)) => {
-                // Only a process that runs says so; whether it gets anywhere is another matter.
+                // The message only proves that the process runs, not that it makes progress.
                 let most = self.asked + self.settings.prepare;
                 self.deadline = Some(most.min(now + self.settings.answer));
                 Vec::new()
@@ -58,7 +58,7 @@ impl Source {
             (State::Confirming, Event::Message(Message::RoundDone(n)))
                 if n == self.rounds.done() =>
             {
-                // The destination did something else besides in the first urgent round.
+                // The first urgent round is not representative: the destination prewarms during it.
                 if self.rounds_since_hint != 1 {
                     let took = now.saturating_sub(self.asked + self.last.idle);
                     self.measured.round(self.last.bytes, took);
@@ -150,7 +150,7 @@ impl Source {
         switch_hint.into_iter().chain(stop).collect()
     }
 
-    /// What comes before the switch, once.
+    /// The switch-over hint, sent once.
     pub(super) fn switch_hint(&mut self) -> Option<Action> {
         (!std::mem::replace(&mut self.said_hint, true)).then_some(Action::SwitchHint)
     }
@@ -166,8 +166,8 @@ impl Source {
             let mut now = self.rounds.hottest(&pages, self.room_for_hot());
             let needed = guest.needed.iter().copied().chain(0..self.settings.first_that_follows);
             needed.filter(|page| pages.contains(*page)).for_each(|page| now.insert(page));
-            // All that the destination does not have: what was announced, and what changed since,
-            // but for what goes now.
+            // All that the destination does not have: pages announced and pages changed since,
+            // without those sent now.
             let mut rest = announced.clone();
             rest.add(&pages);
             rest.take_out(&now);
@@ -175,7 +175,7 @@ impl Source {
             self.numbers.follow = rest.len() as u64;
             follow.add(&rest);
             follow.take_out(announced);
-            // A destination that lacks nothing does not say that it is whole.
+            // A destination that lacks nothing does not send `Whole`.
             self.following = (!rest.is_empty()).then(|| Following::new(rest));
             pages = now;
         }

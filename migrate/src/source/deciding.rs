@@ -1,19 +1,19 @@
-//! When the source switches: after each round, another one, the urgent ones, or the stop.
+//! Decides after each round: another round, the urgent rounds, or the stop.
 
 use super::{Action, Failure, Mode, Source, State};
 use crate::pages::Pages;
 use std::time::Duration;
 
-/// So many pages may be left before the urgent rounds, however long they seem to take: how long
-/// they do is known after them.
+/// The urgent rounds may begin with this many pages left, however long these are predicted to take:
+/// only the urgent rounds measure that.
 const URGENT_MOST: usize = 512;
-/// So few pages may go with the commit however slow the link is.
+/// This few pages may be sent with the commit however slow the link is.
 const FEW: usize = 64;
-/// Most pages sent in the blackout when others follow: what the guest touches at once.
+/// Most pages sent in the blackout when post-copy follows: those that the guest touches at once.
 const HOT_MAX: usize = 128;
-/// Urgent rounds go on after those of the settings, up to this number, …
+/// Urgent rounds continue after those of the settings, up to this number, …
 const URGENT_ROUNDS_MAX: u32 = 16;
-/// … until no more pages than this are left.
+/// … until no more than this many pages are left.
 const NEXT_TO_NOTHING: usize = 32;
 
 impl Source {
@@ -27,9 +27,9 @@ impl Source {
         vec![Action::TakeDirty]
     }
 
-    /// What is left may be little enough for the urgent rounds. Then it is taken in these and not
-    /// before: a page that was taken costs the guest a fault when it writes to it again, and it may
-    /// write to all of them at once.
+    /// The pages left may be few enough for the urgent rounds. Then these take the dirty log, and
+    /// not a round before: each page taken costs the guest a fault on its next write, and the guest
+    /// may write to all of them at once.
     pub(super) fn peeked(
         &mut self,
         dirty: &Pages,
@@ -49,9 +49,9 @@ impl Source {
         self.urgent_round(now)
     }
 
-    /// What changed while nobody was in a hurry goes in rounds that are, so that next to nothing is
-    /// left for the blackout; how fast these are says how long that is going to be; and that the
-    /// destination has confirmed them says that it is awake.
+    /// Pages that changed during ordinary rounds are sent in urgent rounds, so that next to nothing
+    /// is left for the blackout. The speed of the urgent rounds predicts the blackout, and the
+    /// destination's confirmation shows that it is awake.
     fn urgent_round(&mut self, now: Duration) -> Vec<Action> {
         let mut actions: Vec<Action> = self.switch_hint().into_iter().collect();
         self.rounds_since_hint += 1;
@@ -59,7 +59,7 @@ impl Source {
         actions
     }
 
-    /// A round is over: another, or the switch. `more`: another would leave less.
+    /// A round is over: starts another, or the switch. `more`: another would leave less.
     pub(super) fn decide(&mut self, more: bool, now: Duration) -> Vec<Action> {
         let follow = self.can_follow && matches!(self.settings.mode, Mode::Auto | Mode::Hybrid);
         let most = self.settings.max_blackout;
@@ -77,13 +77,13 @@ impl Source {
             if may && (due || self.leaves_less(left.len())) {
                 return self.urgent_round(now);
             }
-            // The last pages may take longer than the rounds did. Where pages can follow that need
-            // not make the blackout longer than it may be.
+            // The last pages may take longer than the rounds did. With post-copy that need not make
+            // the blackout longer than allowed.
             if all_in <= if follow { most * 3 / 4 } else { most } {
                 return self.stop();
             }
         }
-        // What cannot be made shorter by pages that follow.
+        // The part that post-copy cannot shorten.
         let least = if follow { self.expected(0) } else { all_in };
         if self.settings.strict && least > most {
             return self.fail(Failure::DoesNotFit { predicted: least, most, follow }, true);
@@ -104,9 +104,9 @@ impl Source {
         self.switch_hint().into_iter().chain([announce]).collect()
     }
 
-    /// Whether one more urgent round leaves less than the `left` pages of now, as the last one did:
-    /// how many it takes until next to nothing is left depends on how fast the guest writes, and on
-    /// how fast pages go. So it is the CPU's matter, and not for a number of rounds to say.
+    /// Whether one more urgent round leaves less than the `left` pages of now, as the last one did.
+    /// The number of rounds until next to nothing is left depends on how fast the guest writes and
+    /// how fast pages are transferred, so no fixed number fits every CPU.
     fn leaves_less(&self, left: usize) -> bool {
         let sent = (self.last.full + self.last.zero) as usize;
         (1..URGENT_ROUNDS_MAX).contains(&self.rounds_since_hint)
@@ -114,20 +114,20 @@ impl Source {
             && left.saturating_mul(16) <= sent.saturating_mul(15)
     }
 
-    /// The blackout with so many pages in it.
+    /// The predicted blackout with this many pages in it.
     pub(super) fn expected(&self, pages: usize) -> Duration {
         self.measured.blackout(pages, self.goes_together(pages))
     }
 
-    /// Whether so many pages are so little that the commit goes with them and the state.
+    /// Whether so few pages are left that the commit is sent together with them and the state.
     pub(super) fn goes_together(&self, pages: usize) -> bool {
         let most = self.settings.max_blackout;
         let soon = || self.measured.time_for(pages).is_some_and(|time| time <= most);
         self.settings.together && (pages <= FEW || soon())
     }
 
-    /// How many pages to send in the blackout when others follow: half of what would fit, as some
-    /// more will have changed.
+    /// How many pages to send in the blackout before post-copy: half of what would fit, as more
+    /// will have changed by then.
     pub(super) fn room_for_hot(&self) -> usize {
         let room = self.measured.pages_within(self.settings.max_blackout, self.settings.together);
         (room / 2).min(HOT_MAX)

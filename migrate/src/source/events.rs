@@ -1,10 +1,10 @@
-//! What goes into the source's machine, and what comes out.
+//! Events and actions of the source's state machine.
 
 use std::time::Duration;
 
 use crate::{MoveId, offer::Refusal, pages::Pages, rounds::Policy, wire::Message};
 
-/// How memory goes over.
+/// How memory is transferred.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Mode {
     /// Rounds while the guest runs, and the rest after the commit if it would not fit the blackout.
@@ -14,41 +14,41 @@ pub enum Mode {
     PreCopy,
     /// One round while the guest runs, the rest after the commit.
     Hybrid,
-    /// All memory while the guest stands: the least that is sent, and the longest blackout.
+    /// All memory while the guest is stopped: the fewest bytes, and the longest blackout.
     StopAndCopy,
 }
 
-/// What the source goes by.
+/// Settings of the source.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Settings {
-    /// How memory goes over.
+    /// How memory is transferred.
     pub mode: Mode,
-    /// How long the blackout may be.
+    /// Longest allowed blackout.
     pub max_blackout: Duration,
-    /// Whether the move is given up rather than made with a blackout that is expected to be longer.
+    /// Whether the move fails rather than exceed that in the prediction.
     pub strict: bool,
-    /// Pages below this number are the VMM's own, and never follow.
+    /// Pages below this number are the VMM's own, and are never post-copied.
     pub first_that_follows: usize,
-    /// Whether the commit may go with the state, when little is left to be sent, or always waits
-    /// until the destination has applied it.
+    /// Whether the commit may be sent together with the state when little is left to send.
+    /// Otherwise the source always waits until the destination has applied the state.
     pub together: bool,
-    /// Rounds that go before everything else, right before the stop. In the first the destination
-    /// gets warm, which takes it some milliseconds; the others send what the guest wrote meanwhile,
-    /// the last next to nothing. This is their least number: they go on for as long as each leaves
+    /// Rounds with real-time priority right before the stop. During the first the destination
+    /// prewarms, which takes some milliseconds; the others send what the guest wrote meanwhile, the
+    /// last next to nothing. This is their minimum number: they continue as long as each leaves
     /// less than the one before.
     pub urgent_rounds: u32,
-    /// How long everything up to the commit may take, by the clock whose time the machine is told:
-    /// its zero is when the move was asked for, before there was a connection.
+    /// How long everything up to the commit may take, by the clock that the state machine is given:
+    /// its zero is the request for the move, before there was a connection.
     pub timeout: Option<Duration>,
     /// When rounds end.
     pub policy: Policy,
     /// How long the guest may take to quiesce before it is stopped where it is.
     pub quiesce: Duration,
-    /// How long it is expected to take.
+    /// How long it is expected to take to quiesce.
     pub quiesce_expected: Duration,
-    /// How long the destination may be silent when it should answer.
+    /// How long the destination may be silent when it owes an answer.
     pub answer: Duration,
-    /// How long it may take to make the VM ready, however often it says that it is at it.
+    /// How long it may take to prepare the VM, however often it sends `Preparing`.
     pub prepare: Duration,
 }
 
@@ -76,53 +76,53 @@ impl Default for Settings {
 pub enum Event {
     /// A message from the destination.
     Message(Message),
-    /// The connection is gone. Also after the commit, when a try to connect again failed.
+    /// The connection is lost. Also after the commit, when an attempt to reconnect failed.
     LinkLost(String),
-    /// After the commit: a new connection stands.
+    /// After the commit: a new connection is open.
     Reconnected,
-    /// After the commit: an operator vouches for the VM running nowhere else, now and later.
+    /// After the commit: the operator vouches that the VM runs nowhere else, now and later.
     Vouched,
-    /// After the commit: the VM was ended here. What became of it is not known.
+    /// After the commit: the VM was ended here, with its outcome unknown.
     Abandoned,
-    /// Somebody wants the move given up.
+    /// A request to cancel the move.
     Cancel(String),
-    /// Something that was asked for by an action cannot be done.
+    /// The driver cannot carry out an action.
     Failed(String),
     /// [`Action::SendPages`], [`Action::SendLast`] or [`Action::SendFollowing`] is done; the
-    /// destination has not confirmed it yet. Also when the [commit](Action::Commit) has gone with
+    /// destination has not confirmed it yet. Also when the [commit](Action::Commit) was sent with
     /// what was held.
     Sent(Sent),
-    /// [`Action::SendLast`] is done, and the state is held.
+    /// [`Action::SendLast`] is done, and the driver holds the state.
     Held,
-    /// Pages whose content does not matter, before anything is sent.
+    /// Reclaimed pages, whose content does not matter; before anything is sent.
     Reclaimed(Pages),
-    /// Pages that lost their content before the first round was sent, and that changes are logged
-    /// of since before that was seen: they need not be sent unless they change.
+    /// Pages that lost their content before the first round was sent, and whose changes have been
+    /// logged since before that was read: they need not be sent unless they change.
     LeftOut(Pages),
-    /// What [`Action::PeekDirty`] found.
+    /// The result of [`Action::PeekDirty`].
     Peeked {
-        /// Changed since the last time it was taken.
+        /// Changed since the log was last taken.
         dirty: Pages,
-        /// Pages whose content does not matter now.
+        /// Pages hinted now.
         page_hints: Pages,
     },
-    /// What [`Action::TakeDirty`] found.
+    /// The result of [`Action::TakeDirty`].
     Dirty {
-        /// Changed since the last time.
+        /// Changed since the log was last taken.
         dirty: Pages,
-        /// Pages whose content does not matter now.
+        /// Pages hinted now.
         page_hints: Pages,
     },
-    /// [`Action::Stop`] is done: the guest stands.
+    /// [`Action::Stop`] is done: the guest is stopped.
     Stopped(Stopped),
-    /// The link is slow, and what was sent is still on its way: silence says nothing of the
+    /// The link is slow, and sent data is still in transit: silence says nothing about the
     /// destination.
     Progress,
     /// Time has passed.
     Tick,
 }
 
-/// What sending came to.
+/// What was sent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Sent {
     /// Bytes on the wire.
@@ -131,30 +131,29 @@ pub struct Sent {
     pub full: u64,
     /// Zero pages.
     pub zero: u64,
-    /// How long nothing was sent, to keep the pace that was asked for.
+    /// Time in which nothing was sent, to respect a rate limit.
     pub idle: Duration,
 }
 
-/// A guest that stands.
+/// A stopped guest.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Stopped {
-    /// When the pause was asked for.
+    /// When the pause was requested.
     pub requested: Duration,
-    /// When the vCPU stood.
+    /// When the vCPU was stopped.
     pub stopped: Duration,
-    /// Whether the guest answered.
+    /// Whether the guest quiesced.
     pub quiescent: bool,
-    /// Changed since the last time.
+    /// Changed since the log was last taken.
     pub dirty: Pages,
-    /// Pages whose content does not matter: those that are dirty or
-    /// [unsent](super::Source::unsent), and maybe others.
+    /// Hinted pages: those that are dirty or [unsent](super::Source::unsent), and maybe others.
     pub page_hints: Pages,
     /// Pages that the destination's VMM itself needs before the guest runs, beside those below
-    /// [`Settings::first_that_follows`]: they may not follow.
+    /// [`Settings::first_that_follows`]: they may not be post-copied.
     pub needed: Vec<usize>,
 }
 
-/// What is to be done, in order.
+/// What the driver has to do, in order.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Action {
     /// Send a message.
@@ -168,54 +167,54 @@ pub enum Action {
         /// The pages.
         pages: Pages,
     },
-    /// Say that these pages are going to follow after the commit, then `RoundEnd` with this number.
+    /// Announce these pages as post-copy pages, then `RoundEnd` with this number.
     Announce {
         /// Number of the round.
         round: u32,
         /// The pages.
         pages: Pages,
     },
-    /// Find out what changed, and leave it at that: it will have changed still when it is taken.
+    /// Peek at the dirty log: the pages stay in it.
     PeekDirty,
-    /// Find out what changed. What changes from now on is found the next time.
+    /// Take the dirty log: later changes are found the next time.
     TakeDirty,
-    /// The switch is near: what is done from now on goes first, here, and there by
+    /// The pause is near: work from now on has real-time priority here, and at the destination by
     /// [`Message::SwitchHint`].
     SwitchHint,
-    /// Ask the guest to quiesce, and stop it after that long in any case.
+    /// Ask the guest to quiesce, and stop it after the timeout in any case.
     Stop {
-        /// How long.
+        /// The timeout.
         timeout: Duration,
     },
-    /// Capture the state; say that `follow` are going to follow, then send `pages` and the state.
-    /// If it may be held, the state goes with the commit, and the last of the pages may wait for
-    /// it; unless something has come from the destination, which is then to be seen first.
+    /// Capture the state; announce the pages in `follow`, then send `pages` and the state. If
+    /// `hold` allows it, the state is sent with the commit, and the last of the pages may wait for
+    /// it; unless something has arrived from the destination, which the state machine must see
+    /// first.
     SendLast {
         /// The pages.
         pages: Pages,
-        /// Pages that follow and were not announced yet.
+        /// Post-copy pages that were not announced yet.
         follow: Pages,
         /// Whether the state may go with the commit: [`Event::Held`] rather than [`Event::Sent`].
         hold: bool,
     },
-    /// The VM may not run here any more, whatever fails. Comes right before
+    /// Fence: the VM may not run here any more, whatever fails. Comes right before
     /// [`Commit`](Self::Commit).
     Fence,
-    /// Send the commit of this move, with what was held, in one piece.
+    /// Send the commit of this move, with what was held, in one write.
     Commit(MoveId),
-    /// The VM runs on here: let it, if it stands, and stop logging.
+    /// The VM stays here: run it, if it is stopped, and stop logging.
     RunHere,
-    /// The VM runs there: hand on late packets from now on.
+    /// The VM runs at the destination: forward in-transit packets from now on.
     HandOn,
     /// After the commit: send these pages.
     SendFollowing(Pages),
     /// Connect to the destination again.
     Reconnect {
-        /// Not at once: whoever answers there, if anybody does, could not say just now what became
-        /// of the VM.
+        /// Not at once: a host that answers there, if any, could not report the outcome just now.
         wait: bool,
     },
-    /// Nothing more will come.
+    /// The move has ended.
     End(Ended),
 }
 
@@ -224,17 +223,17 @@ pub enum Action {
 pub enum Ended {
     /// The VM runs at the destination. The report is at [`Source::report`](super::Source::report).
     Moved,
-    /// The VM runs on here.
+    /// The VM keeps running here.
     Failed(Failure),
 }
 
-/// Why a move was not made.
+/// Why a move failed.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum Failure {
-    /// The destination does not take the VM.
+    /// The destination refuses the VM.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The destination gave up.
+    /// The destination cancelled.
     #[error("the destination gave the move up: {0}")]
     Aborted(String),
     /// The link broke.
@@ -242,7 +241,7 @@ pub enum Failure {
     Link {
         /// In which state.
         during: &'static str,
-        /// What the network said.
+        /// The network's error.
         why: String,
     },
     /// The destination is silent.
@@ -251,7 +250,7 @@ pub enum Failure {
         /// In which state.
         during: &'static str,
     },
-    /// It took too long.
+    /// The move took too long.
     #[error("the move took longer than the {timeout:?} it may take (--timeout), while {during}")]
     Timeout {
         /// How long it may take.
@@ -259,7 +258,7 @@ pub enum Failure {
         /// In which state.
         during: &'static str,
     },
-    /// The blackout would be too long.
+    /// The predicted blackout is too long.
     #[error(
         "the blackout is expected to take {predicted:?}, and it may take {most:?}: allow more with \
          --max-blackout{}",
@@ -267,14 +266,14 @@ pub enum Failure {
             able to: see `vmm-lite receive --help`)" }
     )]
     DoesNotFit {
-        /// What is expected.
+        /// The prediction.
         predicted: Duration,
-        /// What is allowed.
+        /// The limit.
         most: Duration,
-        /// Whether memory would have followed.
+        /// Whether post-copy would have been used.
         follow: bool,
     },
-    /// Memory is to follow, and the destination cannot wait for it.
+    /// Post-copy is required, and the destination does not support it.
     #[error(
         "the destination cannot take memory that follows (userfaultfd is not to be had there): use \
          --mode pre-copy"
@@ -283,10 +282,10 @@ pub enum Failure {
     /// Cancelled.
     #[error("the move was cancelled: {0}")]
     Cancelled(String),
-    /// This side failed.
+    /// The source itself failed.
     #[error("the move failed here: {0}")]
     Here(String),
-    /// A message at the wrong time.
+    /// A message arrived at the wrong time.
     #[error("the destination sent {got} while {during}")]
     Unexpected {
         /// What.
@@ -294,15 +293,15 @@ pub enum Failure {
         /// In which state.
         during: &'static str,
     },
-    /// The commit was sent, the destination has not said what became of the VM, and an operator let
-    /// it run here.
+    /// The commit was sent, the destination has not reported the outcome, and the operator let the
+    /// VM run here.
     #[error(
         "the destination did not say what became of the VM, and an operator vouched that \
          it runs nowhere else: it runs on here, as it was at the commit"
     )]
     Vouched,
-    /// The commit was sent, and the VM was ended here before the destination had said what became
-    /// of it.
+    /// The commit was sent, and the VM was ended here before the destination had reported the
+    /// outcome.
     #[error(
         "the VM was handed over and then ended here by force: the destination had not said \
          that it has all of it"

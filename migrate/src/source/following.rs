@@ -1,12 +1,11 @@
-//! Pages that follow after the commit: what is left of them, in which order they go, and how many
-//! may be on their way.
+//! Post-copy pages: which are left, in which order they are sent, and how many may be in transit.
 
 use crate::{pages::Pages, wire::Run};
 
-/// Pages that may be on their way without having been put in place: what the guest waits for queues
-/// behind them.
+/// Pages that may be in transit without having been put in place: a page that the guest waits for
+/// queues behind them.
 const WINDOW: u64 = 64;
-/// Pages sent in one go.
+/// Pages sent at once.
 const AT_ONCE: usize = 16;
 
 /// See the module.
@@ -14,7 +13,7 @@ const AT_ONCE: usize = 16;
 pub(super) struct Following {
     /// Not sent yet.
     left: Pages,
-    /// Where the next pages are taken from: behind those that the guest wanted last.
+    /// Where the next pages are taken from: behind the pages that the guest requested last.
     cursor: usize,
     /// Sent and put in place, on this connection.
     sent: u64,
@@ -26,12 +25,12 @@ impl Following {
         Self { left, cursor: 0, sent: 0, filled: 0 }
     }
 
-    /// The destination lacks these, on a new connection.
+    /// The destination reports, on a new connection, that it lacks these pages.
     pub fn begin_again(&mut self, lacks: Pages) {
         *self = Self { cursor: self.cursor, ..Self::new(lacks) };
     }
 
-    /// What the guest waits for, as far as it has not been sent.
+    /// The requested pages that have not been sent.
     pub fn wanted(&mut self, runs: &[Run]) -> Pages {
         let mut now = Pages::none(self.left.limit());
         now.insert_runs(runs);
@@ -43,7 +42,7 @@ impl Following {
         now
     }
 
-    /// The pages to be sent next, if any may be.
+    /// The pages to send next, if any may be sent.
     pub fn next(&mut self) -> Option<Pages> {
         if self.sent.saturating_sub(self.filled) >= WINDOW {
             return None;
@@ -61,12 +60,12 @@ impl Following {
         (!now.is_empty()).then_some(now)
     }
 
-    /// So many pages were sent.
+    /// Records that `pages` pages were sent.
     pub fn sent(&mut self, pages: u64) {
         self.sent += pages;
     }
 
-    /// The destination has put so many in place, in all.
+    /// Records that the destination has put `pages` pages in place, in total.
     pub fn filled(&mut self, pages: u64) {
         self.filled = self.filled.max(pages).min(self.sent);
     }
@@ -83,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn all_goes_once_and_what_is_wanted_goes_first() {
+    fn each_page_is_sent_once_and_requested_pages_first() {
         let mut following = Following::new(set(10..200));
         assert_eq!(following.next(), Some(set(10..26)));
         following.sent(16);
@@ -105,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_are_on_their_way() {
+    fn the_pages_in_transit_are_bounded() {
         let mut following = Following::new(set(0..1000));
         let mut sent = 0;
         while let Some(pages) = following.next() {
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn on_a_new_connection_it_is_the_destinations_word_that_counts() {
+    fn a_new_connection_starts_from_what_the_destination_lacks() {
         let mut following = Following::new(set(0..20));
         let _ = following.next();
         following.sent(16);

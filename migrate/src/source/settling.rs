@@ -1,8 +1,8 @@
-//! The last wait: the VM is there with all its memory, and the destination has yet to say when the
-//! guest was back at its speed.
+//! The last wait: the VM is at the destination with all its memory, and the destination has yet to
+//! report when the guest was back at full speed.
 //!
-//! Nothing depends on its word. Whatever comes instead ends the move all the same, with a report
-//! that does not know.
+//! Nothing depends on that report. Any other event ends the move as well, with a report that lacks
+//! these values.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ impl Source {
         if self.numbers.settled.is_some() {
             return self.moved();
         }
-        // The destination began to look before it said that the VM runs, and says something when
-        // its own patience is over.
+        // The destination began to watch before it reported that the VM runs, and reports something
+        // when its own timeout is over.
         self.to(State::Settling, Some(now + TIMEOUT + self.settings.answer));
         Vec::new()
     }
@@ -37,7 +37,7 @@ impl Source {
     }
 }
 
-/// What the report says of it.
+/// What the report contains about it.
 pub(super) fn told(settled: Option<Settled>) -> Report {
     let settled = settled.unwrap_or(Settled::UNKNOWN);
     let (brownout_ns, brownout_over) = match settled.brownout {

@@ -16,7 +16,7 @@ fn offer(pages: usize) -> Offer {
     Offer { receiver, name, memory_size, interface_version, network, identity }
 }
 
-/// One whose offer is out, at 1 s.
+/// A source that has sent its offer, at 1 s.
 fn offering() -> Source {
     let settings = Settings { timeout: Some(seconds(60.0)), ..Settings::default() };
     let (mut source, _) = Source::begin([1; 16], offer(1), settings, seconds(0.5));
@@ -30,14 +30,14 @@ fn is_over(actions: &[Action]) -> bool {
 }
 
 #[test]
-fn a_destination_that_says_nothing_while_it_prepares_is_given_up_within_a_second() {
+fn a_destination_that_is_silent_while_it_prepares_fails_the_move_within_a_second() {
     let mut source = offering();
     assert!(source.handle(Event::Tick, seconds(1.8)).is_empty());
     assert!(is_over(&source.handle(Event::Tick, seconds(1.9))));
 }
 
 #[test]
-fn one_that_says_that_it_is_at_it_is_waited_for_but_not_for_ever() {
+fn a_destination_that_reports_preparing_is_awaited_but_not_for_ever() {
     let preparing = Event::Message(Message::Preparing);
     let mut source = offering();
     for n in 1..=14 {
@@ -56,7 +56,7 @@ fn one_that_says_that_it_is_at_it_is_waited_for_but_not_for_ever() {
 }
 
 #[test]
-fn the_time_in_which_there_was_no_connection_counts() {
+fn the_time_without_a_connection_counts() {
     let mut source = offering();
     for n in 0..3 {
         source.handle(Event::Message(Message::Preparing), seconds(1.0 + f64::from(n)));
@@ -68,8 +68,8 @@ fn the_time_in_which_there_was_no_connection_counts() {
     assert!(matches!(actions[..], [.., Action::End(Ended::Failed(Failure::Timeout { .. }))]));
 }
 
-/// One of eight pages whose commit is out; of those that the guest wrote after they were sent
-/// nothing fits the blackout, and they follow.
+/// A source of eight pages that has sent its commit. Of the pages that the guest wrote after they
+/// were sent, none fits the blackout, and they are post-copied.
 fn committed(written: &[Run]) -> Source {
     let settings = Settings { mode: Mode::Hybrid, ..Settings::default() };
     let (mut source, _) = Source::begin([1; 16], offer(8), settings, seconds(0.0));
@@ -107,14 +107,14 @@ fn committed(written: &[Run]) -> Source {
     source
 }
 
-/// Tells it messages one after the other, says what the last came to.
+/// Hands messages to it one after the other. Returns the actions of the last.
 fn told(source: &mut Source, messages: impl IntoIterator<Item = Message>) -> Vec<Action> {
     let tell = |message| source.handle(Event::Message(message), seconds(1.1));
     messages.into_iter().map(tell).last().unwrap_or_default()
 }
 
 #[test]
-fn a_lost_word_on_what_the_guest_waited_for_is_not_reported_as_no_wait() {
+fn a_lost_report_of_the_guests_waits_is_not_reported_as_no_wait() {
     let waited = |source: &Source| {
         let report = source.report().expect("a report");
         assert!(report.pages_following > 0);
@@ -136,7 +136,7 @@ fn a_lost_word_on_what_the_guest_waited_for_is_not_reported_as_no_wait() {
 }
 
 #[test]
-fn where_nothing_is_left_to_follow_nobody_waits_for_the_last_of_it() {
+fn without_post_copy_the_source_does_not_wait_for_whole() {
     let mut source = committed(&[]);
     let settled = Settled { brownout: Brownout::Over(0), page_faults: 0, lost_ns: 0 };
     let running = Message::Running(Started::default());
@@ -151,7 +151,7 @@ fn where_nothing_is_left_to_follow_nobody_waits_for_the_last_of_it() {
 }
 
 #[test]
-fn whoever_could_not_say_what_became_of_the_vm_is_not_asked_again_at_once() {
+fn a_host_that_could_not_report_the_outcome_is_not_asked_again_at_once() {
     let mut source = committed(&[]);
     let at_once = [Action::Reconnect { wait: false }];
     let later = [Action::Reconnect { wait: true }];

@@ -1,4 +1,4 @@
-//! The header before every message: judged before anything of the body is read.
+//! The header before every message: checked before anything of the body is read.
 
 use super::WireError;
 use crate::PROTOCOL_VERSION;
@@ -8,19 +8,19 @@ pub const MAGIC: [u8; 4] = *b"VMLM";
 /// Size of the header, in bytes.
 pub const HEADER_SIZE: usize = 16;
 
-/// What a message is.
+/// The kinds of message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u16)]
 pub enum Kind {
-    /// Source: who it is and which move this is.
+    /// Source: opens a move, with its number.
     Hello = 1,
-    /// Destination: the same.
+    /// Destination: the move's number and the receiver's.
     Welcome = 2,
-    /// Source: the VM.
+    /// Source: the VM that it offers.
     Offer = 3,
-    /// Destination: send it.
+    /// Destination: it accepts the offer.
     Accept = 4,
-    /// Destination: it does not take it.
+    /// Destination: it refuses the offer.
     Refuse = 5,
     /// Source: pages with their content.
     Pages = 6,
@@ -30,45 +30,45 @@ pub enum Kind {
     RoundEnd = 8,
     /// Destination: all pages of a round have been applied.
     RoundDone = 9,
-    /// Source: everything but the memory.
+    /// Source: the VM state.
     State = 10,
-    /// Destination: all is applied, it could run.
+    /// Destination: all is applied, and the VM could run.
     Ready = 11,
-    /// Source: run, with the state that comes with it if none came before. From here on the source
-    /// may not.
+    /// Source: run the VM, with the state in this message if none came before. From here on the
+    /// source may not run it.
     Commit = 12,
-    /// Destination: it runs.
+    /// Destination: the VM runs.
     Running = 13,
-    /// Source: a packet that reached the old place.
+    /// Source: a forwarded packet, which reached the source's TAP after the pause.
     Forwarded = 14,
-    /// Source: no more of them.
+    /// Source: no more forwarded packets.
     ForwardedEnd = 15,
-    /// Either, before the commit: give up.
+    /// Either side, before the commit: cancel the move.
     Abort = 16,
-    /// Source, on a new connection: what became of a move?
+    /// Source, on a new connection: asks for the outcome of a move.
     Query = 17,
-    /// Destination: that.
+    /// Destination: the outcome.
     Outcome = 18,
-    /// Source: pages that will come after the commit; what there is of them is no longer true.
+    /// Source: pages that it will send after the commit; their content so far is no longer valid.
     Follow = 19,
     /// Destination, after the commit: pages that the guest waits for.
     Want = 20,
-    /// Destination, after the commit: how many pages have come.
+    /// Destination, after the commit: how many pages have arrived.
     Filled = 21,
     /// Destination, after the commit: nothing is missing any more.
     Whole = 22,
     /// Destination, on a new connection after the commit: pages that it lacks.
     Lacks = 23,
-    /// Source: the guest is about to be stopped, and what comes next is urgent. With it comes what
-    /// of the state is not going to change any more.
+    /// Source: the switch-over hint. The pause is near, and what comes next is urgent. It contains
+    /// the invariant state.
     SwitchHint = 24,
-    /// Destination, after the commit: how the guest got back to its speed.
+    /// Destination, after the commit: how the guest returned to full speed.
     Settled = 25,
-    /// Destination, until it accepts or refuses: it is at it.
+    /// Destination, until it accepts or refuses: it is preparing the VM.
     Preparing = 26,
     /// Source: the guest is being stopped; its state comes next.
     Stopping = 27,
-    /// Source, last: it knows that the VM runs there with all its memory, and asks no more.
+    /// Source, last: it knows that the VM runs there with all its memory, and will not ask again.
     Heard = 28,
 }
 
@@ -105,7 +105,7 @@ impl Kind {
         Self::Heard,
     ];
 
-    /// Most bytes that a body of this kind may have: what a receiver must be ready to hold.
+    /// Longest body of this kind, in bytes: a receiver must be ready to hold it.
     #[must_use]
     pub const fn most(self) -> u32 {
         match self {
@@ -124,10 +124,10 @@ impl Kind {
     }
 }
 
-/// A header that was found right.
+/// A header that has passed the checks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {
-    /// What follows.
+    /// Kind of the body.
     pub kind: Kind,
     /// Its length, in bytes; at most [`Kind::most`].
     pub length: u32,
@@ -136,13 +136,13 @@ pub struct Header {
 }
 
 impl Header {
-    /// The header for a body.
+    /// The header of a body.
     #[must_use]
     pub fn of(kind: Kind, length: u32, checksum: u32) -> Self {
         Self { kind, length, checksum }
     }
 
-    /// Its bytes.
+    /// Encodes the header.
     #[must_use]
     pub fn encode(&self) -> [u8; HEADER_SIZE] {
         let mut out = [0; HEADER_SIZE];
@@ -154,7 +154,7 @@ impl Header {
         out
     }
 
-    /// Judges sixteen bytes from a peer.
+    /// Checks sixteen bytes from a peer.
     ///
     /// # Errors
     /// All but [`WireError::Checksum`] and [`WireError::Body`].

@@ -1,4 +1,4 @@
-//! Messages and their bodies: postcard for the small ones, raw pages for the large.
+//! Messages and their bodies: postcard for small ones, raw pages for large ones.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -9,16 +9,16 @@ use crate::{
     offer::{Offer, Refusal},
 };
 
-/// What became of a move, as its destination knows it.
+/// The outcome of a move, as its destination knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Outcome {
-    /// It took the commit: the VM runs there, or did.
+    /// It accepted the commit: the VM runs there, or did.
     Ran,
-    /// It did not and never will: the VM may run at the source.
+    /// It did not run the VM and never will: the VM may run at the source.
     Never,
-    /// Another process received then, and what became of it is not known here.
+    /// Another process received then, and this one does not know the outcome.
     Unknown,
-    /// It took the commit, and pages are missing: what it lacks comes next.
+    /// It accepted the commit, and pages are missing: a list of them comes next.
     Lacking,
 }
 
@@ -27,7 +27,7 @@ pub enum Outcome {
 pub enum Message {
     /// See [`Kind::Hello`].
     Hello(MoveId),
-    /// See [`Kind::Welcome`]: the move, and who receives.
+    /// See [`Kind::Welcome`]: the move, and the receiver.
     Welcome(MoveId, ReceiverId),
     /// See [`Kind::Offer`].
     Offer(Box<Offer>),
@@ -47,8 +47,8 @@ pub enum Message {
     State(Vec<u8>),
     /// See [`Kind::Ready`].
     Ready,
-    /// See [`Kind::Commit`]: the move, so that one that arrives again on another connection does
-    /// nothing there, and the state, empty if it was sent before.
+    /// See [`Kind::Commit`]: the move, so that a commit that is repeated on another connection has
+    /// no effect there, and the state, empty if it was sent before.
     Commit(MoveId, Vec<u8>),
     /// See [`Kind::Running`].
     Running(Started),
@@ -58,19 +58,20 @@ pub enum Message {
     ForwardedEnd,
     /// See [`Kind::Abort`]: why.
     Abort(String),
-    /// See [`Kind::Query`]: the move, and who received.
+    /// See [`Kind::Query`]: the move, and its receiver.
     Query(MoveId, ReceiverId),
-    /// See [`Kind::Outcome`]: the move, and that. It names its move for the same reason.
+    /// See [`Kind::Outcome`]: the move, and its outcome. It names the move for the same reason as
+    /// the commit.
     Outcome(MoveId, Outcome),
     /// See [`Kind::Follow`]: runs of pages.
     Follow(Vec<Run>),
     /// See [`Kind::Want`]: runs of pages.
     Want(Vec<Run>),
-    /// See [`Kind::Filled`]: how many pages since the commit, on this connection.
+    /// See [`Kind::Filled`]: how many pages have arrived on this connection since the commit.
     Filled(u64),
     /// See [`Kind::Whole`].
     Whole(Arrival),
-    /// See [`Kind::Lacks`]: runs of pages; an empty list is the end of them.
+    /// See [`Kind::Lacks`]: runs of pages; an empty list ends the report.
     Lacks(Vec<Run>),
     /// See [`Kind::SwitchHint`].
     SwitchHint(Vec<u8>),
@@ -84,41 +85,41 @@ pub enum Message {
     Heard,
 }
 
-/// Pages in a row: the first, and how many.
+/// Consecutive pages: the first, and how many.
 pub type Run = (u64, u64);
 
 /// Most runs in one message: far below what the header allows.
 pub const RUNS_PER_MESSAGE: usize = 1000;
 
-/// What a destination says of itself when it takes a VM.
+/// What a destination reports when it accepts a VM.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Accepted {
-    /// Whether pages may follow after the commit.
+    /// Whether post-copy is possible.
     pub follow: bool,
-    /// How long it took to apply a state, when it tried, in ns.
+    /// How long it took to apply a state in a trial, in ns.
     pub apply_ns: u64,
 }
 
-/// How memory that followed arrived, by the destination's clock.
+/// How post-copy pages arrived, by the destination's clock.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Arrival {
     /// Pages that the guest had to wait for.
     pub waited: u32,
-    /// How long it waited for them, one after the other, in ns.
+    /// How long it waited for them in total, in ns.
     pub waited_ns: u64,
     /// The longest of these, in ns.
     pub worst_ns: u64,
 }
 
-/// How the start at the destination went, by its own clock.
+/// How the start at the destination took place, by its own clock.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Started {
     /// From the arrival of the state's first byte until it was applied, in ns.
     pub apply_ns: u64,
-    /// From the arrival of the commit, or from when what came with it was applied, to right before
-    /// the first instruction, in ns.
+    /// From the arrival of the commit, or from when the state that came with it was applied, to
+    /// right before the first instruction, in ns.
     pub run_ns: u64,
-    /// From then until this message was sent, in ns: no part of the blackout.
+    /// From then until this message was sent, in ns: not part of the blackout.
     pub told_ns: u64,
 }
 
@@ -202,12 +203,14 @@ impl Message {
     }
 }
 
-/// Whoever is told why needs the gist, on one line, and the header allows no more.
+/// Shortens a reason to its gist on one line: a reader needs no more, and the header allows no
+/// more.
 fn gist(why: &str) -> String {
     why.chars().take(1000).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Text of a peer's comes before people's eyes: what would steer their terminals is no text.
+/// Refuses control characters in a peer's text, as people will read it: it could steer their
+/// terminals.
 fn plain(text: &str) -> Result<(), WireError> {
     if text.chars().any(char::is_control) { Err(WireError::Body("a reason")) } else { Ok(()) }
 }
@@ -228,7 +231,8 @@ fn runs(body: &[u8], limit: usize) -> Result<Vec<Run>, WireError> {
     let runs: Vec<Run> = read(body, "runs of pages")?;
     let inside =
         |&(first, count): &Run| first.checked_add(count).is_some_and(|end| end <= limit as u64);
-    // In all no more than there is: repetition would cost the receiver time and say nothing.
+    // In total at most the number of pages: repetition would cost the receiver time and convey
+    // nothing.
     let all = runs.iter().map(|(_, count)| u128::from(*count)).sum::<u128>();
     if runs.iter().all(inside) && all <= limit as u128 {
         Ok(runs)
@@ -309,7 +313,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_steer_a_terminal_does_not_arrive() {
+    fn text_that_would_steer_a_terminal_is_refused() {
         let evil = "\u{1b}]0;gone\u{7}";
         let header = |kind, body: &[u8]| Header::of(kind, body.len() as u32, crc32fast::hash(body));
         let aborts = evil.as_bytes();
@@ -331,7 +335,7 @@ mod tests {
         {
             let bytes = message.encode();
             let (header, body) = bytes.split_first_chunk::<HEADER_SIZE>().unwrap();
-            let header = Header::decode(header).expect("no longer than its kind may be");
+            let header = Header::decode(header).expect("a body within its kind's limit");
             assert_eq!(decode(&header, body, 0).unwrap().kind(), message.kind());
         }
     }

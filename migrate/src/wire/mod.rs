@@ -11,7 +11,7 @@ pub use page_frame::{PAGES_PER_FRAME, PageFrame, encode_page_frame_head};
 /// Longest state of a VM, beside its memory, in bytes.
 pub const STATE_MAX: u32 = 1 << 20;
 
-/// Why bytes were not taken for a message. The connection is useless then.
+/// Why bytes were not accepted as a message. The connection is then useless.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum WireError {
     /// Not this protocol.
@@ -22,26 +22,26 @@ pub enum WireError {
         "the peer speaks protocol version {theirs}, this host {ours}: run the same vmm-lite on both"
     )]
     Version {
-        /// This side's.
+        /// This side's version.
         ours: u16,
-        /// The peer's.
+        /// The peer's version.
         theirs: u16,
     },
-    /// A kind of message that there is not.
+    /// A kind of message that does not exist.
     #[error("the peer sent a message of kind {0}, which does not exist")]
     Kind(u16),
-    /// More than a message of that kind may have.
+    /// Longer than a message of that kind may be.
     #[error("the peer announced {length} bytes for a message that may have {most}")]
     Length {
-        /// Announced.
+        /// Announced length.
         length: u32,
-        /// Allowed.
+        /// Allowed length.
         most: u32,
     },
-    /// The bytes are not those that were sent.
+    /// The bytes differ from those that were sent.
     #[error("a message arrived damaged (checksum)")]
     Checksum,
-    /// The body is not what its kind says.
+    /// The body does not fit its kind.
     #[error("a message arrived that makes no sense: {0}")]
     Body(&'static str),
 }

@@ -21,7 +21,7 @@ pub fn encode_page_frame_head(numbers: &[u64]) -> Vec<u8> {
     head
 }
 
-/// A body, looked into where it lies.
+/// A body, read in place.
 #[derive(Clone, Copy, Debug)]
 pub struct PageFrame<'a> {
     numbers: &'a [u8],
@@ -29,7 +29,7 @@ pub struct PageFrame<'a> {
 }
 
 impl<'a> PageFrame<'a> {
-    /// Judges a body whose page numbers must lie below `limit`.
+    /// Checks a body whose page numbers must lie below `limit`.
     ///
     /// # Errors
     /// [`WireError::Body`].
@@ -55,7 +55,7 @@ impl<'a> PageFrame<'a> {
         self.numbers().zip(pages)
     }
 
-    /// Pages whose numbers follow each other, where they lie: the first number, and their content.
+    /// Runs of consecutive pages, in place: the first number, and their content.
     pub fn runs(&self) -> impl Iterator<Item = (usize, &'a [[u8; PAGE]])> {
         let (mut left, _) = self.data.as_chunks::<PAGE>();
         let mut numbers = self.numbers().peekable();

@@ -1,5 +1,5 @@
-//! Connections. Each way is a queue that keeps its order until it breaks; what is in it can still
-//! arrive long after its sender has given the connection up and opened another.
+//! Connections. Each direction is a queue that keeps its order until it breaks. Its content can
+//! still arrive long after its sender has abandoned the connection and opened another.
 
 use std::collections::VecDeque;
 
@@ -8,19 +8,19 @@ use migrate::wire::Message;
 /// Pages of the guest.
 pub const PAGES: usize = 2;
 
-/// Content of the guest's memory: a version a page.
+/// Content of the guest's memory: a version for each page.
 pub type Memory = [u8; PAGES];
 
-/// What goes over a connection.
+/// What is sent on a connection.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Packet {
-    /// A message that the machines see.
+    /// A message that the state machines see.
     Message(Message),
     /// Pages with their content, which the drivers write to memory.
     Pages([Option<u8>; PAGES]),
 }
 
-/// One way of a connection.
+/// One direction of a connection.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Pipe {
     queue: VecDeque<Packet>,
@@ -31,15 +31,15 @@ pub struct Pipe {
 enum State {
     #[default]
     Open,
-    /// Nothing gets in any more: the sender closed it, or the network lost it. The reader finds its
-    /// end after what is still in it.
+    /// Nothing is added any more: the sender closed it, or the network lost it. The reader finds
+    /// its end after what is still in it.
     Broken,
-    /// The reader is gone.
+    /// The reader has closed it.
     Shut,
 }
 
 impl Pipe {
-    /// The sender hands a packet over; it does not learn whether it will arrive.
+    /// The sender hands over a packet; it does not learn whether it will arrive.
     pub fn push(&mut self, packet: Packet) {
         if self.state == State::Open {
             self.queue.push_back(packet);
@@ -56,12 +56,12 @@ impl Pipe {
         self.queue.front()
     }
 
-    /// Whether the reader can find out that nothing will come any more.
+    /// Whether the reader can find out that nothing more will arrive.
     pub fn ended(&self) -> bool {
         self.state == State::Broken && self.queue.is_empty()
     }
 
-    /// How many packets could be lost at once: a break may keep any prefix.
+    /// The numbers of packets that a break may keep: any prefix.
     pub fn prefixes(&self) -> std::ops::Range<usize> {
         match self.state {
             State::Open => 0..self.queue.len() + 1,
@@ -70,7 +70,7 @@ impl Pipe {
         }
     }
 
-    /// It breaks, and only the first `keep` packets arrive.
+    /// The queue breaks, and only the first `keep` packets arrive.
     pub fn cut(&mut self, keep: usize) {
         if self.state != State::Shut {
             self.queue.truncate(keep);
@@ -93,12 +93,12 @@ impl Pipe {
         self.queue.len()
     }
 
-    /// A harsh network: one packet is lost and those behind it are not.
+    /// A harsh network loses one packet and not those behind it.
     pub fn lose(&mut self, at: usize) {
         self.queue.remove(at);
     }
 
-    /// Whether a packet could still get in.
+    /// Whether a packet can still be added.
     pub fn open(&self) -> bool {
         self.state == State::Open
     }
@@ -111,7 +111,7 @@ pub struct Connection {
     pub to_source: Pipe,
 }
 
-/// Which way.
+/// A direction.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Way {
     ToReceiver,

@@ -1,9 +1,9 @@
-//! Both machines and the network between them, explored exhaustively within bounds. See
+//! Explores both state machines and the network between them exhaustively within bounds. See
 //! `docs/checking.md`.
 //!
-//! The machines are `migrate`'s own; [`source`] and [`receiver`] do for them what vmm-lite's
+//! The state machines are `migrate`'s own; [`source`] and [`receiver`] do for them what vmm-lite's
 //! drivers do. [`steps`] lists what can happen, [`properties`] what must hold, [`mutation`] the
-//! wrong variants that the checker must find.
+//! wrong variants that the checker must detect.
 
 mod link;
 mod mutation;
@@ -38,14 +38,13 @@ const TCP: Bounds = Bounds {
     harsh: Harsh::NONE,
 };
 
-/// The same, where the commit goes with the state.
+/// The same, with the commit sent together with the state.
 const TOGETHER: Bounds = Bounds { together: true, ..TCP };
 
-/// One attempt over TCP, of which pages follow the commit.
+/// One attempt over TCP with post-copy.
 const FOLLOW: Bounds = Bounds { mode: Mode::Hybrid, page_hints: false, ..TCP };
 
-/// Two attempts over a network that loses single packets, and brings others again whenever and
-/// wherever it likes.
+/// Two attempts over a network that loses single packets, and repeats others at any time and place.
 const HARSH: Bounds = Bounds {
     tries: 2,
     questions: 2,
@@ -60,8 +59,8 @@ const HARSH: Bounds = Bounds {
     harsh: Harsh { losses: 1, copies: 1, reach: Reach::AnyConnection },
 };
 
-/// Says how far was looked, past the capture of what tests print: a model that has become small
-/// must be seen.
+/// Prints how far the checker looked, past the test runner's capture: a model that has become small
+/// must be noticed.
 fn say(what: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "model: {what}");
 }
@@ -101,7 +100,7 @@ fn two_tries_over_tcp() {
     holds("two tries over TCP", Bounds { tries: 2, writes: 1, page_hints: false, ..TCP });
 }
 
-/// As many again of everything: a minute or more.
+/// Twice as much of everything: a minute or more.
 #[test]
 #[ignore = "wide: takes minutes"]
 fn two_tries_over_tcp_wide() {
@@ -117,12 +116,12 @@ fn three_tries_over_tcp() {
 }
 
 #[test]
-fn pages_that_follow_over_tcp() {
+fn post_copy_over_tcp() {
     holds("pages that follow, over TCP", FOLLOW);
 }
 
 #[test]
-fn pages_that_follow_a_commit_that_goes_with_the_state() {
+fn post_copy_after_a_commit_that_goes_with_the_state() {
     holds("pages that follow, commit with the state", Bounds { together: true, ..FOLLOW });
 }
 
@@ -142,7 +141,7 @@ fn a_network_that_repeats_and_loses_more_packets() {
     holds("one try, harsher network", Bounds { tries: 1, restarts: 1, harsh, ..HARSH });
 }
 
-/// A move while pages follow, and a second one that is asked for meanwhile.
+/// A move with post-copy, and a second one that is requested meanwhile.
 const HOPS: Hops = {
     let few = Bounds { restarts: 0, failures: false, page_hints: false, ..TOGETHER };
     let few = Bounds { questions: 1, source_dies: false, ..few };
@@ -156,11 +155,11 @@ const HOPS: Hops = {
 };
 
 #[test]
-fn a_second_move_while_pages_follow() {
+fn a_second_move_during_post_copy() {
     let began = Instant::now();
     let checker = HOPS.checker().threads(2).spawn_bfs().join();
     say(format_args!(
-        "a second move while pages follow: {} states and {} steps, which is all there are; \
+        "a second move during post-copy: {} states and {} steps, which is all there are; \
          depth {}; {:.1} s",
         checker.unique_state_count(),
         checker.state_count(),
@@ -170,7 +169,8 @@ fn a_second_move_while_pages_follow() {
     checker.assert_properties();
 }
 
-/// A wrong variant is found, within bounds in which that takes a second or a few.
+/// Checks that a wrong variant is detected, within bounds in which that takes a few seconds at
+/// most.
 fn found_onward(what: &str, hops: Hops, property: &'static str) {
     let until = HasDiscoveries::AnyOf([property].into());
     let checker = hops.checker().finish_when(until).spawn_bfs().join();
@@ -209,7 +209,7 @@ fn a_first_source_that_takes_unknown_for_never_after_a_second_move_is_found() {
     found_onward("a first source that takes unknown for never", hops, onward::ONE);
 }
 
-/// The checker finds what is wrong, as the property that says so.
+/// Checks that the checker detects the mutation as a violation of this property.
 fn found(mutation: Mutation, bounds: Bounds, property: &'static str) {
     let until = HasDiscoveries::AnyOf([property].into());
     let checker = Moves { bounds, mutation }.checker().finish_when(until).spawn_bfs().join();
@@ -222,8 +222,8 @@ fn found(mutation: Mutation, bounds: Bounds, property: &'static str) {
     println!("{mutation:?} breaks \"{property}\": {steps:?}");
 }
 
-/// A wrong variant is found, and the right machines within the same bounds pass in the tests above,
-/// whose bounds are wider.
+/// A wrong variant is detected. The right state machines pass within the same bounds in the tests
+/// above, whose bounds are wider.
 macro_rules! found {
     ($($test:ident: $mutation:ident, $bounds:expr => $property:expr;)*) => {
         $(#[test]
@@ -244,7 +244,7 @@ found! {
         TOGETHER => ONE;
     a_state_that_runs_though_it_was_not_applied_is_found: RunsUnapplied, TOGETHER => WHOLE;
     two_run_without_a_fence: CommitsUnfenced, TCP => ONE;
-    a_guest_left_standing_is_found: StaysStopped, TCP => BACK;
+    a_guest_left_stopped_is_found: StaysStopped, TCP => BACK;
     a_dirty_page_left_behind_is_found: LosesADirtyPage, TCP => WHOLE;
     a_destination_that_does_not_wait_for_the_commit_is_found: RunsWithoutCommit, TCP => ONE;
     a_destination_that_forgets_that_it_ran_is_found: ForgetsThatItRan, TCP => ONE;

@@ -1,4 +1,5 @@
-//! Wrong variants of the commit rule, put around the right machines: the checker must find each.
+//! Wrong variants of the commit rule, built around the right state machines: the checker must
+//! detect each.
 
 use std::time::Duration;
 
@@ -12,47 +13,47 @@ use migrate::{
 
 use super::link::PAGES;
 
-/// What is wrong.
+/// A wrong variant.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Mutation {
-    /// Nothing: the machines as they are.
+    /// None: the state machines as they are.
     None,
-    /// The source takes silence after the commit for a failure.
+    /// The source treats silence after the commit as a failure.
     ResumesWhenSilent,
-    /// The source takes a broken link after the commit for a failure.
+    /// The source treats a broken link after the commit as a failure.
     ResumesWhenLinkBreaks,
-    /// The source lets itself be cancelled after the commit.
+    /// The source accepts a cancel after the commit.
     ResumesWhenCancelled,
-    /// The source takes a destination that cannot know for one that did not.
+    /// The source treats the answer *unknown* as *never*.
     TakesUnknownForNever,
-    /// The commit goes out without the fence.
+    /// The source sends the commit without the fence.
     CommitsUnfenced,
-    /// A failure before the commit leaves the guest standing.
+    /// The guest stays stopped after a failure before the commit.
     StaysStopped,
-    /// A page that changed is not among the last.
+    /// A page that changed is missing from the last pages.
     LosesADirtyPage,
-    /// The destination runs what it has applied, commit or not.
+    /// The destination runs what it has applied, without a commit.
     RunsWithoutCommit,
-    /// The destination runs at a commit with the state, applied or not.
+    /// The destination runs on a commit that comes with the state, before it has applied the state.
     RunsUnapplied,
-    /// The destination does not write the commit down.
+    /// The destination does not record the commit.
     ForgetsThatItRan,
     /// The destination answers *never* without ending the attempt first.
     AnswersTooSoon,
     /// A process answers for one that received before it.
     AnswersForAnother,
-    /// The source ends when the VM runs there, though pages are to follow.
+    /// The source ends when the VM runs there, before it has sent the post-copy pages.
     LetsGoTooSoon,
     /// The destination answers *ran* though it lacks pages.
     SaysThatItRanWhileItLacks,
-    /// The source does not look which move an outcome is of.
+    /// The source does not check which move an outcome belongs to.
     TakesAnyOutcome,
-    /// The destination does not look which move a commit is of.
+    /// The destination does not check which move a commit belongs to.
     TakesAnyCommit,
 }
 
 impl Mutation {
-    /// What the source does about an event.
+    /// The source's reaction to an event.
     pub fn source(
         self,
         id: MoveId,
@@ -98,7 +99,7 @@ impl Mutation {
         actions
     }
 
-    /// What the destination does about an event.
+    /// The destination's reaction to an event.
     pub fn destination(
         self,
         machine: &mut destination::Destination,
@@ -124,7 +125,7 @@ impl Mutation {
         actions
     }
 
-    /// What the destination's ledger says.
+    /// The answer of the destination's ledger.
     pub fn outcome(self, ledger: &Ledger, id: &MoveId, receiver: &ReceiverId) -> Outcome {
         match (self, ledger.outcome(id, receiver)) {
             (Self::ForgetsThatItRan, Outcome::Ran)

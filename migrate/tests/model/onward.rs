@@ -1,9 +1,9 @@
-//! A second hop: the receiver is asked to move the VM on while memory still follows.
+//! A second hop: the receiver is asked to move the VM on during the first hop's post-copy.
 //!
-//! Two of the worlds, of which the second's source is the first's receiver: A is the source of the
-//! first, B its receiver and the source of the second, C the receiver of that. All machines are
-//! `migrate`'s own. B begins the second hop once the machine of the first has said that nothing is
-//! missing, as vmm-lite does by `memory::Complete`; that is the gate.
+//! The model is two worlds; the second's source is the first's receiver. A is the source of the
+//! first, B its receiver and the source of the second, C the receiver of that. All state machines
+//! are `migrate`'s own. B begins the second hop once the state machine of the first reports that
+//! nothing is missing, as vmm-lite does by `memory::Complete`; that is the gate.
 
 use migrate::destination::Event;
 use stateright::{Model, Property};
@@ -21,9 +21,9 @@ pub const KEPT: &str = "the last copy of memory that is whole is not dropped";
 /// When B begins the second hop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Gate {
-    /// When all memory has come.
+    /// When all memory has arrived.
     Waits,
-    /// At once: what has not come is taken for zero. This is wrong.
+    /// At once: missing pages are treated as zero. This is wrong.
     Open,
 }
 
@@ -35,11 +35,11 @@ pub struct Hops {
     pub gate: Gate,
 }
 
-/// What was asked of B.
+/// The request to B.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Asked {
     Nothing,
-    /// To move the VM on; that waits for memory.
+    /// B shall move the VM on and waits for memory.
     Waits,
     /// The wait was cancelled, timed out, or lost its source.
     GivenUp,
@@ -55,18 +55,18 @@ pub struct Both {
     second: Option<World>,
 }
 
-/// Something that happens.
+/// A step of the model.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Hop {
-    /// In the first hop. If the VM ends at B, so does the source of the second.
+    /// A step in the first hop. If the VM ends at B, so does the source of the second.
     First(Step),
-    /// An operator asks B to move the VM on, while pages are missing.
+    /// The operator asks B to move the VM on, while pages are missing.
     Asks,
     /// The wait ends without them.
     GivesUp,
     /// The second hop begins.
     Begins,
-    /// In the second hop.
+    /// A step in the second hop.
     Second(Step),
     /// B's process learns that its VM runs at C, and ends the attempt of the first hop.
     Leaves,
@@ -112,7 +112,7 @@ impl Model for Hops {
             Hop::First(step) => {
                 both.first = self.first.next_state(&last.first, step)?;
                 if last.first.runs_at_receiver() && !both.first.runs_at_receiver() {
-                    // The VM has ended at B, with its process or for want of pages.
+                    // The VM has ended at B, with its process or because pages are missing.
                     both.second.iter_mut().for_each(World::source_dies);
                 }
             }

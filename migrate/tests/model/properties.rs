@@ -1,4 +1,4 @@
-//! What must hold in every state, and what must be possible lest the rest says nothing.
+//! What must hold in every state, and what must be reachable, as the rest proves nothing otherwise.
 
 use stateright::Property;
 
@@ -18,14 +18,14 @@ pub const BACK: &str =
 pub const FENCE: &str = "a commit that is out is fenced";
 /// The drivers' rules, and the memory.
 pub const WHOLE: &str = "no machine breaks a driver's rule, and memory arrives whole";
-/// Nobody waits for ever before the commit.
+/// No wait before the commit is unlimited.
 pub const DEADLINE: &str = "before the commit whoever waits has a deadline";
-/// Pages that follow.
+/// Post-copy pages.
 pub const KEPT: &str = "the source keeps memory that the receiver lacks";
 /// Answers.
 pub const ANSWERS: &str = "no move is said both to have run and never to have";
 
-/// All of them.
+/// All properties.
 pub fn all(model: &Moves) -> Vec<Property<Moves>> {
     let mut all = vec![
         Property::always(ONE, |_, w: &World| !(w.runs_at_source() && w.runs_at_receiver())),
@@ -112,7 +112,7 @@ fn fenced(_: &Moves, world: &World) -> bool {
     !out || origin.moved || origin.fenced && !origin.runs
 }
 
-/// While nothing was committed nothing is fenced; when an attempt has failed the guest runs.
+/// While nothing is committed nothing is fenced; when an attempt has failed the guest runs.
 fn back(_: &Moves, world: &World) -> bool {
     let Some(origin) = &world.origin else { return true };
     let committed = world.tries.last().is_some_and(|t| t.committed && !t.resumed);

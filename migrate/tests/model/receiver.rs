@@ -22,20 +22,20 @@ use super::{
 pub struct Receiver {
     number: u8,
     pub ledger: Ledger,
-    /// Whether it has become a VM.
+    /// Whether it runs a VM, or has.
     pub taken: bool,
     /// Whether the VM's instructions are run.
     pub vm: bool,
-    /// Whether the VM has all of its memory, as the driver knows from the machine's actions. In
-    /// vmm-lite nothing copies a VM or moves it on before (`memory::Complete`).
+    /// Whether the VM has all of its memory, by the state machine's actions. In vmm-lite nothing
+    /// copies a VM or moves it on before (`memory::Complete`).
     pub complete: bool,
     /// The attempt under way.
     pub attempt: Option<Attempt>,
-    /// Questions that wait for an attempt to end: connection, move and receiver.
+    /// Queries that wait for an attempt to end: connection, move and receiver.
     pub questions: Vec<(usize, MoveId, ReceiverId)>,
 }
 
-/// An attempt: the machine and its driver.
+/// An attempt: the state machine and its driver.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Attempt {
     pub machine: Destination,
@@ -43,14 +43,15 @@ pub struct Attempt {
     /// The source is back on this connection; the attempt's thread has not taken it yet.
     pub back: Option<usize>,
     id: MoveId,
-    /// Memory of the VM prepared, or of the VM that runs and lacks some.
+    /// Memory of the prepared VM, or of the VM that runs and lacks some.
     memory: Option<Memory>,
     applied: bool,
-    /// It has told the source that it prepares, and does so still: to say it again changes nothing.
+    /// It has told the source that it is preparing, and still is: another such message changes
+    /// nothing.
     pub said_preparing: bool,
-    /// The guest is at its speed, and the machine knows.
+    /// The guest is at full speed, and the state machine knows.
     pub settled: bool,
-    /// What the machine asked for and whose outcome is open.
+    /// The open action of the state machine.
     pub task: Option<Action>,
 }
 
@@ -67,7 +68,7 @@ impl Receiver {
         }
     }
 
-    /// Whether it would take what comes on this connection now.
+    /// Whether it would read from this connection now.
     pub fn reads(&self, at: usize) -> bool {
         match &self.attempt {
             Some(attempt) if attempt.connection == Some(at) => attempt.task.is_none(),
@@ -76,7 +77,7 @@ impl Receiver {
         }
     }
 
-    /// Whether the VM of a move runs here and lacks pages: its thread answers then.
+    /// Whether the VM of a move runs here and lacks pages: its thread then answers.
     fn lacks(&self, model: &Moves, id: &MoveId) -> bool {
         let lacks =
             |a: &Attempt| a.id == *id && a.machine.runs() && !a.machine.lacking().is_empty();
@@ -84,7 +85,7 @@ impl Receiver {
             && self.attempt.as_ref().is_some_and(lacks)
     }
 
-    /// Whether an answer has to wait: the move asked about is under way, and could still be
+    /// Whether an answer has to wait: the move in question is under way, and could still be
     /// committed.
     pub fn must_wait(&self, model: &Moves, id: &MoveId, receiver: &ReceiverId) -> bool {
         model.mutation != Mutation::AnswersTooSoon
@@ -95,14 +96,14 @@ impl Receiver {
 
 impl World {
     fn host(&mut self) -> &mut Receiver {
-        self.receiver.as_mut().expect("the receiver lives")
+        self.receiver.as_mut().expect("the receiving process is alive")
     }
 
     fn attempt(&mut self) -> &mut Attempt {
         self.host().attempt.as_mut().expect("an attempt is under way")
     }
 
-    /// The receiver takes what has come on a connection: a packet, or its end.
+    /// The receiver reads from a connection: a packet, or its end.
     pub fn receiver_reads(&mut self, model: &Moves, at: usize) {
         let packet = self.connections[at].to_receiver.pop();
         if self.host().attempt.as_ref().is_some_and(|a| a.connection == Some(at)) {
@@ -120,8 +121,8 @@ impl World {
             Some(Packet::Message(Message::Hello(id))) => self.take_in(model, at, id),
             Some(Packet::Message(Message::Query(id, receiver))) => {
                 if self.host().must_wait(model, &id, &receiver) {
-                    // It ends the attempt's connection, and waits for what its thread says: what
-                    // has arrived is still read.
+                    // It shuts down the attempt's connection, and waits for its thread: what has
+                    // arrived is still read.
                     self.shut_down();
                 }
                 self.host().questions.push((at, id, receiver));
@@ -134,7 +135,7 @@ impl World {
         }
     }
 
-    /// Ends the attempt's connection, as another thread may: what has arrived is still read.
+    /// Shuts down the attempt's connection, as another thread may: what has arrived is still read.
     fn shut_down(&mut self) {
         if let Some(at) = self.attempt().connection {
             self.connections[at].to_receiver.close();
@@ -142,7 +143,8 @@ impl World {
         }
     }
 
-    /// The same for a question, by a driver that tells the machine rather than end its connection.
+    /// The same for a query, by a driver that tells the state machine instead of shutting down its
+    /// connection.
     pub fn receiver_is_asked(&mut self, model: &Moves, at: usize) {
         let Some(Packet::Message(Message::Query(id, receiver))) =
             self.connections[at].to_receiver.pop()
@@ -155,7 +157,7 @@ impl World {
         self.host().questions.push((at, id, receiver));
     }
 
-    /// Answers a question that need not wait any more.
+    /// Answers a query that need not wait any more.
     pub fn answer(&mut self, model: &Moves, which: usize) {
         let host = self.host();
         let (at, id, receiver) = host.questions.remove(which);
@@ -224,7 +226,7 @@ impl World {
         let lacking = attempt.machine.lacking();
         if let (true, Some(memory)) = (attempt.machine.receives(), &mut attempt.memory) {
             for (n, content) in pages.iter().enumerate() {
-                // Of a VM that runs only what is missing is written.
+                // While the VM runs, only missing pages are written.
                 if !attempt.machine.runs() || lacking.contains(n) {
                     memory[n] = content.unwrap_or(memory[n]);
                 }
@@ -234,7 +236,7 @@ impl World {
         Event::Pages(came.map(|n| (n as u64, 1)).collect())
     }
 
-    /// Whether the source would be right to let go of its memory.
+    /// Whether the source must still keep its memory.
     pub fn lacking_at_receiver(&self) -> bool {
         let lacks = |a: &Attempt| a.machine.runs() && !a.machine.lacking().is_empty();
         self.receiver.as_ref().and_then(|r| r.attempt.as_ref()).is_some_and(lacks)
@@ -303,8 +305,8 @@ impl World {
                     self.host().attempt = None;
                     return;
                 }
-                // A new action of the destination goes here: at once if it cannot fail, as a task
-                // above if it can.
+                // Add a new action of the destination here if it cannot fail, and as a task above
+                // if it can.
                 _ => self.broken = Some("the model does not know an action of the destination"),
             }
         }
@@ -331,7 +333,7 @@ impl World {
         self.receiver_event(model, Event::Runs(Started::default()));
     }
 
-    /// What is not missing is what the guest had.
+    /// Compares: pages that are not missing are what the guest had.
     fn compare(&mut self, model: &Moves, id: &MoveId) {
         let attempt = self.attempt();
         let (memory, lacking) = (attempt.memory, attempt.machine.lacking().clone());
@@ -341,13 +343,13 @@ impl World {
         }
     }
 
-    /// The guest there has got to its speed.
+    /// The guest there reaches full speed.
     pub fn receiver_settles(&mut self, model: &Moves) {
         self.attempt().settled = true;
         self.receiver_event(model, Event::Settled(Settled::UNKNOWN));
     }
 
-    /// The driver says that it is at it.
+    /// The driver reports that it is preparing.
     pub fn receiver_prepares(&mut self, model: &Moves) {
         self.attempt().said_preparing = true;
         if let Some(at) = self.attempt().connection {
@@ -355,11 +357,11 @@ impl World {
         }
     }
 
-    /// The driver does what the machine asked for.
+    /// The driver carries out the open action.
     pub fn receiver_does(&mut self, model: &Moves, well: bool) {
         let attempt = self.attempt();
         attempt.said_preparing = false;
-        let event = match attempt.task.take().expect("a task") {
+        let event = match attempt.task.take().expect("an open task") {
             Action::Prepare(_) if well => {
                 attempt.memory = Some([0; PAGES]);
                 Event::Prepared(Ok(Accepted { follow: true, apply_ns: 0 }))

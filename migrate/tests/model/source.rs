@@ -24,7 +24,7 @@ pub struct Origin {
     dirty: [bool; PAGES],
     /// Whether the guest's instructions are run.
     pub runs: bool,
-    /// Whether nobody may let it run.
+    /// Whether the fence keeps it from running.
     pub fenced: bool,
     /// Whether the VM has ended here because it is elsewhere.
     pub moved: bool,
@@ -32,13 +32,13 @@ pub struct Origin {
     pub mover: Option<Mover>,
 }
 
-/// An attempt under way: the machine and its driver.
+/// An attempt under way: the state machine and its driver.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Mover {
     pub machine: Source,
     pub number: usize,
     pub connection: Option<usize>,
-    /// What the machine asked for and whose outcome is open.
+    /// The open actions of the state machine.
     pub tasks: VecDeque<Action>,
     /// The state that goes with the commit.
     held: Vec<u8>,
@@ -52,11 +52,11 @@ const STATE: [u8; 1] = [1];
 pub enum Done {
     /// As asked for.
     Well,
-    /// As asked for; the guest answered, and does not care for its last page.
+    /// As requested; the guest answered, and hints its last page.
     WellWithoutLastPage,
-    /// It cannot be done.
+    /// It fails.
     Badly,
-    /// Whoever asked for the move went away meanwhile.
+    /// The client that requested the move has disconnected.
     Cancelled,
 }
 
@@ -93,9 +93,9 @@ impl Origin {
     }
 }
 
-/// Time is left out: every duration that the machine goes by is zero, so that a deadline is over
-/// whenever the checker says so. Only a round takes long, so that what the guest dirtied meanwhile
-/// decides whether there is another.
+/// Time is left out: every duration of the settings is zero, so that a deadline passes whenever the
+/// checker chooses. Only a round takes long, so that what the guest dirtied meanwhile decides
+/// whether there is another.
 #[allow(clippy::needless_update, reason = "what they get beside is as it comes")]
 fn settings(bounds: &Bounds) -> Settings {
     const NONE: Duration = Duration::ZERO;
@@ -139,10 +139,10 @@ impl World {
     }
 
     fn origin(&mut self) -> &mut Origin {
-        self.origin.as_mut().expect("the source lives")
+        self.origin.as_mut().expect("the source's process is alive")
     }
 
-    /// Somebody asks for a move: a connection stands, and the machine begins.
+    /// A client requests a move: a connection is open, and the state machine begins.
     pub fn begin(&mut self, model: &Moves) {
         let number = self.tries.len();
         self.tries.push(Remembered::default());
@@ -193,7 +193,7 @@ impl World {
                 | Action::SendLast { .. } => self.mover().tasks.push_back(action),
                 Action::Reconnect { .. } => {
                     self.source_hangs_up();
-                    // Here everything takes any time.
+                    // In the model anything may take any time, so a wait changes nothing.
                     self.mover().tasks.push_back(Action::Reconnect { wait: false });
                 }
                 Action::Fence => self.origin().fenced = true,
@@ -204,7 +204,7 @@ impl World {
                     let origin = self.origin();
                     (origin.fenced, origin.runs) = (false, true);
                 }
-                // Late packets go until the end, and are none of the model's.
+                // Forwarded packets continue until the end, and are not part of the model.
                 Action::HandOn => {}
                 Action::End(ended) => {
                     if ended == Ended::Moved {
@@ -218,8 +218,8 @@ impl World {
                     origin.mover = None;
                     return;
                 }
-                // A new action of the source goes here: at once if it cannot fail, as a task above
-                // if it can.
+                // Add a new action of the source here if it cannot fail, and as a task above if it
+                // can.
                 _ => self.broken = Some("the model does not know an action of the source"),
             }
         }
@@ -241,13 +241,13 @@ impl World {
         }
     }
 
-    /// The thread that moves the VM dies. Whatever it held is let go.
+    /// The thread that moves the VM dies. What it held is dropped.
     pub fn mover_dies(&mut self) {
         self.source_hangs_up();
         self.origin().mover = None;
     }
 
-    /// The source takes what has come for it: a message, or the end of the connection.
+    /// The source reads from its connection: a message, or the end.
     pub fn source_reads(&mut self, model: &Moves) {
         let at = self.mover().connection.expect("a connection to read from");
         let event = match self.connections[at].to_source.pop() {
@@ -261,7 +261,7 @@ impl World {
         self.source_event(model, event);
     }
 
-    /// The driver does the next task.
+    /// The driver carries out the next task.
     pub fn source_does(&mut self, model: &Moves, done: Done) {
         let task = self.mover().tasks.pop_front().expect("a task");
         let event = match (task, done) {
@@ -320,7 +320,7 @@ impl World {
     }
 
     fn task_fails(&mut self, model: &Moves, event: Event) {
-        // What was asked for together with it is not done either.
+        // The actions that were requested together with it are dropped.
         self.mover().tasks.clear();
         self.source_event(model, event);
     }

@@ -14,54 +14,54 @@ use super::{
     world::{Harsh, Moves, Reach, World},
 };
 
-/// Something that happens.
+/// A step of the model.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Step {
     /// The guest writes a page at the source.
     Writes(usize),
-    /// Somebody asks for a move.
+    /// A client requests a move.
     Begins,
-    /// Somebody wants it given up.
+    /// A client requests a cancel.
     Cancels,
-    /// Somebody resumes a VM that stands and is not being moved.
+    /// A client resumes a VM that is stopped and is not being moved.
     Resumes,
-    /// The source's driver does what its machine asked for.
+    /// The source's driver carries out an action.
     SourceDoes(Done),
-    /// The source takes what has come.
+    /// The source reads what has arrived.
     SourceReads,
-    /// The source's deadline is over.
+    /// The source's deadline passes.
     SourceTicks,
     /// The thread that moves the VM dies.
     MoverDies,
     /// The source's process dies.
     SourceDies,
-    /// The receiver takes what has come on a connection.
+    /// The receiver reads from a connection.
     ReceiverReads(usize),
-    /// The receiver takes a question, and tells the machine of it.
+    /// The receiver reads a query, and reports it to the state machine.
     ReceiverIsAsked(usize),
-    /// The receiver's driver does what its machine asked for, or cannot.
+    /// The receiver's driver carries out an action, or fails to.
     ReceiverDoes(bool),
-    /// The receiver's driver says that it is at it.
+    /// The receiver's driver reports that it is preparing.
     ReceiverPrepares,
-    /// The receiver's deadline is over.
+    /// The receiver's deadline passes.
     ReceiverTicks,
-    /// The guest at the receiver touches a page that is missing.
+    /// The guest at the receiver touches a missing page.
     Faults(usize),
-    /// The guest at the receiver is at its speed.
+    /// The guest at the receiver is at full speed.
     Settles,
-    /// The receiver's thread takes a source that is back.
+    /// The receiver's thread takes the connection of a source that is back.
     TakesBack,
-    /// The receiver answers a question.
+    /// The receiver answers a query.
     Answers(usize),
     /// The receiving process dies.
     ReceiverDies,
-    /// Another takes its place.
+    /// Another receiving process takes its place.
     ReceiverStarts,
-    /// One way of a connection breaks, and so many packets still arrive.
+    /// One direction of a connection breaks, and this many packets still arrive.
     Breaks(usize, Way, usize),
     /// A harsh network loses one packet.
     Loses(usize, Way, usize),
-    /// A harsh network brings something again that was sent before.
+    /// A harsh network repeats a message that was sent before.
     Repeats(usize, usize),
 }
 
@@ -171,7 +171,7 @@ impl Moves {
         if let Some(attempt) = &receiver.attempt {
             if let Some(ReceiverAction::Prepare(_)) = attempt.task
                 && !attempt.said_preparing
-                // One that comes again is no more than any other message at a wrong time.
+                // A repeated one is like any other message at a wrong time.
                 && self.bounds.harsh == Harsh::NONE
             {
                 steps.push(Step::ReceiverPrepares);

@@ -1,5 +1,5 @@
-//! Everything there is: the source's process, the receiving process, the connections between them,
-//! and what an onlooker remembers of it.
+//! The whole model: the source's process, the receiving process, the connections between them, and
+//! the history that an observer remembers.
 
 use migrate::{MoveId, pages::Pages, source::Mode, wire::Message};
 
@@ -10,12 +10,12 @@ use super::{
     source::Origin,
 };
 
-/// What may happen, and how often.
+/// Bounds on what may happen, and how often.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Attempts to move the VM.
     pub tries: usize,
-    /// Connections that ask what became of an attempt.
+    /// Connections that query the outcome of an attempt.
     pub questions: usize,
     /// Writes of the guest at the source.
     pub writes: u8,
@@ -23,17 +23,17 @@ pub struct Bounds {
     pub restarts: u8,
     /// Whether the source's process may die, or just the thread that moves the VM.
     pub source_dies: bool,
-    /// Whether what the drivers do may fail, and whether somebody may cancel.
+    /// Whether the drivers' actions may fail, and whether a client may cancel.
     pub failures: bool,
-    /// Whether the guest may answer that it does not care for a page.
+    /// Whether the guest may hint a page.
     pub page_hints: bool,
-    /// How memory goes over: with [`Mode::Hybrid`] pages follow the commit.
+    /// How memory is transferred: with [`Mode::Hybrid`] there is post-copy.
     pub mode: Mode,
-    /// Whether the commit goes with the state, rather than when the receiver has applied it.
+    /// Whether the commit is sent with the state, rather than after the receiver has applied it.
     pub together: bool,
     /// Whether connections break.
     pub breaks: bool,
-    /// What a network does that is no TCP.
+    /// What a network does that is not TCP.
     pub harsh: Harsh,
 }
 
@@ -53,7 +53,7 @@ pub struct Harsh {
 pub enum Reach {
     /// On the connection that it was sent on.
     SameConnection,
-    /// On any that goes the same way.
+    /// On any connection in the same direction.
     AnyConnection,
 }
 
@@ -68,7 +68,7 @@ pub struct Moves {
     pub mutation: Mutation,
 }
 
-/// What an onlooker remembers of an attempt.
+/// What an observer remembers of an attempt.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Remembered {
     /// The commit was handed to the network.
@@ -77,13 +77,13 @@ pub struct Remembered {
     pub ran: bool,
     /// The source let the VM run again after this attempt's commit.
     pub resumed: bool,
-    /// A receiver said of it that it never ran.
+    /// A receiver reported that it never ran.
     pub said_never: bool,
-    /// The receiver gave the VM up for want of pages.
+    /// The receiver abandoned the VM because pages are missing.
     pub lost: bool,
-    /// The source says that it has failed.
+    /// The source reported a failure.
     pub failed: bool,
-    /// The guest's memory when it was stopped, but for what it did not care for.
+    /// The guest's memory when it was stopped, without the pages that it hinted.
     pub stopped: Option<[Option<u8>; PAGES]>,
 }
 
@@ -96,15 +96,16 @@ pub struct World {
     pub receiver: Option<Receiver>,
     pub connections: Vec<Connection>,
     pub tries: Vec<Remembered>,
-    /// Processes that received, so far.
+    /// Number of receiving processes so far.
     pub receivers: u8,
     pub questions: usize,
     pub writes: u8,
     pub losses: u8,
     pub copies: u8,
-    /// What was sent, on which connection if that matters: what a harsh network may bring again.
+    /// What was sent, with its connection if that matters: a harsh network may repeat it.
     pub sent: Vec<(usize, Way, Message)>,
-    /// A rule of the drivers that a machine broke, or an action that this model does not know.
+    /// A rule of the drivers that a state machine broke, or an action that this model does not
+    /// know.
     pub broken: Option<&'static str>,
 }
 
@@ -143,7 +144,7 @@ impl World {
     /// Hands a message to a connection.
     pub fn send(&mut self, model: &Moves, at: usize, way: Way, message: Message) {
         if way == Way::ToReceiver && matches!(message, Message::Commit(..)) {
-            // Written down even if the connection is broken: the source cannot know.
+            // Recorded even if the connection is broken: the source cannot know.
             if let Some(number) = self.origin.as_ref().and_then(Origin::try_number) {
                 self.tries[number].committed = true;
             }
@@ -186,7 +187,7 @@ impl World {
         self.receivers += 1;
     }
 
-    /// Whether memory as `there`, but for what it lacks, is what the guest of attempt `number` had.
+    /// Whether `there`, except for missing pages, is the memory of attempt `number`'s guest.
     pub fn whole(&self, number: usize, there: &Memory, lacking: &Pages) -> bool {
         let Some(stopped) = &self.tries[number].stopped else { return false };
         let right = |n: usize| stopped[n].is_none_or(|was| was == there[n]);

@@ -1,4 +1,5 @@
-//! The destination's host: does what its machine says, and runs the guest once it is there.
+//! The destination's host: carries out its state machine's actions, and runs the guest once it is
+//! there.
 
 use std::time::Duration;
 
@@ -10,11 +11,11 @@ use crate::{
     wire::{self, Accepted, Message, Run, Started},
 };
 
-/// How the guest gets to its speed there.
+/// How the guest returns to full speed there.
 const SETTLED: Settled =
     Settled { brownout: Brownout::Over(1_000_000), page_faults: 7, lost_ns: 50_000 };
 
-/// The machine, for a connection that was made at `now`.
+/// The state machine for a connection that was made at `now`.
 pub(super) fn fresh(now: Duration) -> Destination {
     let timeout =
         Timeouts { silence: Duration::from_secs(10), lost: Some(Duration::from_secs(60)) };
@@ -22,7 +23,7 @@ pub(super) fn fresh(now: Duration) -> Destination {
 }
 
 impl World {
-    /// The guest at the destination gets to its speed.
+    /// The guest at the destination reaches full speed.
     pub(super) fn settle(&mut self) {
         if self.settle_in > 0 {
             self.settle_in -= 1;
@@ -32,7 +33,7 @@ impl World {
         }
     }
 
-    /// The guest looks at a page at the destination: it is right, or the guest waits for it.
+    /// The guest reads a page at the destination: it is right, or the guest waits for it.
     pub(super) fn touch(&mut self) {
         let page = self.guest.pick();
         let (Some(there), Some(stopped), Some(machine)) =
@@ -56,7 +57,7 @@ impl World {
                     self.destination_event(Event::Rejoined);
                     return;
                 }
-                // A question ends what has not been committed, and is answered from the ledger.
+                // A query ends a move that was not committed, and is answered from the ledger.
                 self.destination_event(Event::Asked);
                 let outcome = self.ledger.outcome(&id, &receiver);
                 self.link.send(To::Source, &Message::Outcome(id, outcome));
@@ -78,7 +79,7 @@ impl World {
         }
     }
 
-    /// Puts pages into the VM's memory: while it runs only those that are missing.
+    /// Puts pages into the VM's memory: only missing ones while it runs.
     fn put(&mut self, content: &[(u64, u64)]) {
         let Some(machine) = self.destination.as_ref().filter(|d| d.receives()) else { return };
         let running = machine.runs();
@@ -119,7 +120,7 @@ impl World {
                     self.check_memory("complete");
                 }
                 Action::AwaitSource(_) => assert!(self.lacks()),
-                Action::Lost(_) => panic!("a source that is there was taken for dead"),
+                Action::Lost(_) => panic!("a source that is alive was declared dead"),
                 Action::SwitchHint(_) | Action::Prewake => {}
                 Action::Apply(state) => {
                     self.state_there = Some(state);
@@ -147,7 +148,7 @@ impl World {
                 }
                 Action::Deliver(_) => {}
                 Action::Discard(_) => {
-                    assert!(self.there.is_none(), "a VM that runs is thrown away");
+                    assert!(self.there.is_none(), "a VM that runs is discarded");
                     self.prepared = None;
                 }
                 Action::End => {}

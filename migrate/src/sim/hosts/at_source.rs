@@ -1,4 +1,4 @@
-//! The source's host: does what its machine says, and runs the guest there.
+//! The source's host: carries out its state machine's actions, and runs the guest there.
 
 use super::{NEEDED, STEP, To, World};
 use crate::{
