@@ -1,8 +1,8 @@
 //! The `vmm-lite` program. See `vmm-lite --help`.
 //!
 //! - [`cli`]: the verbs
-//! - [`control`]: the socket through which other processes talk to a running VM
-//! - [`metrics`]: a VM's figures for Prometheus
+//! - [`control`]: the socket through which other processes control a running VM
+//! - [`metrics`]: a VM's metrics for Prometheus
 
 #[macro_use(eprint, eprintln, fail_point, print, println)]
 extern crate vmm;

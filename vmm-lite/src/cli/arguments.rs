@@ -1,4 +1,4 @@
-//! How values are written on the command line.
+//! Syntax of values on the command line.
 
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// How long a thread may take to answer before the watchdog warns; `None`: for ever.
+/// How long a thread may take to answer before the watchdog warns; `None`: without limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Watchdog(pub Option<Duration>);
 
@@ -76,8 +76,8 @@ pub fn address(text: &str) -> Result<u64, String> {
     u64::from_str_radix(digits, 16).map_err(|_| "write an address like 0x10a2f4".into())
 }
 
-/// A rate like 1Gbit or 125MB, a second; bytes a second. Units are powers of 1000, as the field
-/// writes them.
+/// A rate like 1Gbit or 125MB per second; returns bytes per second. Units are powers of 1000, as
+/// usual for networks.
 ///
 /// # Errors
 /// A text for the user.
@@ -102,7 +102,7 @@ pub fn bandwidth(text: &str) -> Result<u64, String> {
     if (1.0..1e15).contains(&rate) { Ok(rate as u64) } else { Err(wrong()) }
 }
 
-/// An Ethernet address like 02:00:00:00:00:01, one that a single host can have.
+/// An Ethernet address like 02:00:00:00:00:01; it must be a unicast address.
 ///
 /// # Errors
 /// A text for the user.

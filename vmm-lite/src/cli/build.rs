@@ -33,15 +33,15 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     bin: Option<String>,
 
-    /// Features to turn on, separated by commas or spaces
+    /// Features to enable, separated by commas or spaces
     #[arg(short = 'F', long, value_name = "FEATURES")]
     features: Vec<String>,
 
-    /// Turn all features on
+    /// Enable all features
     #[arg(long)]
     all_features: bool,
 
-    /// Leave the default features off
+    /// Disable the default features
     #[arg(long)]
     no_default_features: bool,
 
@@ -53,11 +53,11 @@ pub struct Args {
     #[arg(long, value_name = "PROFILE", default_value = "release")]
     profile: String,
 
-    /// The image; a directory when it exists or ends with `/` [default: NAME.img]
+    /// The image; a directory if it exists or ends with `/` [default: NAME.img]
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
 
-    /// Where cargo keeps what it compiles [default: vmm-lite in the crate's target directory]
+    /// Directory for cargo's output [default: vmm-lite in the crate's target directory]
     #[arg(long, value_name = "DIR")]
     target_dir: Option<PathBuf>,
 
@@ -66,11 +66,11 @@ pub struct Args {
     #[arg(long, value_name = "TOOLCHAIN")]
     toolchain: Option<OsString>,
 
-    /// Leave Cargo.lock as it is
+    /// Do not change Cargo.lock
     #[arg(long)]
     locked: bool,
 
-    /// Do without the network
+    /// Do not use the network
     #[arg(long)]
     offline: bool,
 
@@ -82,8 +82,8 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Build nothing; print what other cargo commands need to see the guest's target, for eval in a
-    /// shell
+    /// Build nothing; print the environment that other cargo commands need to see the guest's
+    /// target, for eval in a shell
     #[arg(long)]
     print_env: bool,
 }
@@ -91,7 +91,7 @@ pub struct Args {
 /// Runs the verb.
 ///
 /// # Errors
-/// See [`Error`]; a program that does not compile is an exit code.
+/// See [`Error`]; a program that does not compile is reported by an exit code.
 pub fn run(args: Args) -> super::Result {
     let (json, quiet, print_env) = (args.json, args.quiet, args.print_env);
     let request = request(args);
@@ -149,7 +149,7 @@ fn request(args: Args) -> Request {
     }
 }
 
-/// As one word of a POSIX shell.
+/// Quotes a text as one word of a POSIX shell.
 fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

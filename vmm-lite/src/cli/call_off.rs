@@ -1,6 +1,6 @@
-//! Ctrl-C and SIGTERM while a verb waits for an operation of a VM: the first calls the operation
-//! off and waits for what becomes of that, so that the verb always says how it ended; the second
-//! leaves.
+//! Ctrl-C and SIGTERM while a verb waits for an operation of a VM. The first signal cancels the
+//! operation and waits for the result, so that the verb always reports how it ended; the second
+//! ends the verb at once.
 
 use super::exit;
 use crate::control::server::Signals;
@@ -20,10 +20,10 @@ use vmm::{
 };
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-/// Looked at anew after that long; nothing depends on it.
+/// How often the loop polls without a signal; nothing depends on it.
 const AGAIN: Duration = Duration::from_secs(3600);
 
-/// Calls the operation off when a signal comes, until this is dropped.
+/// Cancels the operation when a signal arrives, until this is dropped.
 #[derive(Debug)]
 pub struct CallOff {
     caught: Arc<Mutex<Option<StopReason>>>,
@@ -33,11 +33,11 @@ pub struct CallOff {
 }
 
 impl CallOff {
-    /// For an operation of the VM `name` that is about to be asked for. A signal that comes before
-    /// that ends the process, after `early`.
+    /// For an operation of the VM `name` that is about to be requested. A signal that arrives
+    /// before the request ends the process, after `early`.
     ///
     /// # Errors
-    /// What the host says.
+    /// The host's error.
     pub fn on(
         signals: Signals,
         name: &str,
@@ -57,27 +57,27 @@ impl CallOff {
         Ok(Self { caught, asked, over, thread: Some(thread) })
     }
 
-    /// It is asked for on `client`, from now on.
+    /// The operation is requested on `client`, from now on.
     ///
     /// # Errors
-    /// What the host says.
+    /// The host's error.
     pub fn asked(&self, client: &Client) -> io::Result<()> {
         *lock(&self.asked) = Some(client.stream().try_clone()?);
         Ok(())
     }
 
-    /// What a verb ends with whose operation was not made: the signal's exit code, if one called it
-    /// off.
+    /// The result of a verb whose operation failed: the signal's exit code, if a signal cancelled
+    /// it.
     ///
     /// # Errors
-    /// The error, if none did.
+    /// The error, if no signal did.
     pub fn failed(&self, error: Error) -> super::Result {
         let Some(code) = self.code() else { return Err(error.into()) };
         eprintln!("vmm-lite: {}", vmm::host::with_causes(&error));
         Ok(code)
     }
 
-    /// Whether a signal has come.
+    /// Whether a signal has arrived.
     #[must_use]
     pub fn caught(&self) -> bool {
         lock(&self.caught).is_some()
@@ -90,7 +90,7 @@ impl CallOff {
 
 impl Drop for CallOff {
     fn drop(&mut self) {
-        // It cannot be full: nothing else writes to it.
+        // The pipe cannot be full: nothing else writes to it.
         let _ = self.over.write(1);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -116,31 +116,31 @@ impl Watcher {
         let asked = lock(&self.asked);
         let Some(stream) = asked.as_ref().and_then(|stream| stream.try_clone().ok()) else {
             early();
-            // Held until then, so that nothing is asked for any more.
+            // The lock is held until the exit, so that no request follows.
             std::process::exit(exit::of_stop(reason).into());
         };
         drop(asked);
         *lock(&self.caught) = Some(reason);
         eprintln!("vmm-lite: calling it off; once more, and this leaves it to itself");
         let (name, end) = (self.name.clone(), stream.try_clone());
-        // On a thread of its own: the answer may take longer than it is until the second signal.
+        // On a thread of its own: the answer may come after the second signal.
         let asks = thread::Builder::new().name("cancel".into()).spawn(move || {
             if let Err(e) = super::connect(&name).and_then(|mut client| client.call("cancel")) {
                 eprintln!("vmm-lite: {}", vmm::host::with_causes(&e));
                 if let (Error::Refused(_), Ok(end)) = (e, end) {
-                    // It may be that it has yet to begin: it does not where nothing waits for it
-                    // any more.
+                    // The operation may not have begun yet: it does not begin if no client waits
+                    // for it.
                     let _ = end.shutdown(Shutdown::Write);
                 }
             }
         });
         if asks.is_err() || self.next().is_some() {
-            // What waits for the answer finds the end of the connection.
+            // The thread that waits for the answer sees the end of the connection.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
-    /// The next signal; `None` when there is nothing left to call off.
+    /// The next signal; `None` when there is nothing left to cancel.
     fn next(&self) -> Option<StopReason> {
         let watched = [self.over.as_raw_fd(), self.signals.fd()].map(Watch::Readable);
         loop {

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-/// Call off the move of a VM that is under way
+/// Cancel the move of a VM
 ///
-/// Until the VM has left, it runs on here as if nothing had been tried. After the switch there is
-/// nothing left to be called off.
+/// Before the switch the VM keeps running here as if no move had begun. After the switch there is
+/// nothing left to cancel.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// Name of the VM
@@ -18,7 +18,7 @@ pub struct Args {
 /// Runs the verb.
 ///
 /// # Errors
-/// When there is no such VM, or it is not being moved.
+/// If there is no such VM, or it is not being moved.
 pub fn run(args: Args) -> super::Result {
     let answer = super::connect(&args.name)?.call("cancel")?;
     if args.json {

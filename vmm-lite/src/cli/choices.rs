@@ -1,4 +1,4 @@
-//! Options whose values are words of which one is to be chosen.
+//! Options with a fixed set of values.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use vmm::{
@@ -6,7 +6,7 @@ use vmm::{
     snapshot::{GuestClock, copy::Way},
 };
 
-/// A word, what it stands for, and what `--help` says of it.
+/// A word, its value, and its help text.
 type Choice<T> = (&'static str, T, &'static str);
 
 fn one_of<T: Copy + Send + Sync + 'static, const N: usize>(

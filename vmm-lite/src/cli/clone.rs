@@ -24,39 +24,39 @@ use vmm::{
 /// How long the vCPU may take to enter the guest.
 const ENTRY: Duration = Duration::from_secs(5);
 
-/// Be a clone (for vmm-lite itself)
+/// Run as a clone (used by vmm-lite itself)
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// What to be, as JSON
+    /// The orders, as JSON
     orders: String,
 }
 
-/// What a clone is to be.
+/// The orders for a clone.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Orders {
     /// Descriptor of the memory it maps.
     pub memory: i32,
-    /// Descriptor of the rest.
+    /// Descriptor of manifest and state.
     pub seed: i32,
-    /// Descriptor to say on that it runs, which is closed when it ends.
+    /// Descriptor on which the clone reports that it runs; closed when it ends.
     pub ready: i32,
-    /// Whether it is a fork of a VM that runs on, or comes from a file.
+    /// Whether it is a fork of a running VM, rather than restored from a file.
     pub forked: bool,
-    /// How its monotonic clock goes on.
+    /// How its monotonic clock continues.
     pub clock: GuestClock,
     /// Whether it outlives the process that started it.
     pub detach: bool,
-    /// That process.
+    /// The process id of that process.
     pub parent: u32,
-    /// What it gives up.
+    /// Its confinement.
     pub confinement: Confinement,
-    /// Who it is.
+    /// Its name and network.
     pub place: Place,
-    /// Where its figures are served.
+    /// Where its metrics are served.
     pub metrics: Option<String>,
 }
 
-/// What a VM says when it runs.
+/// What a VM reports when it runs.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Running {
     /// Its name.
@@ -76,23 +76,23 @@ pub struct Running {
     pub error: Option<String>,
 }
 
-/// Where a VM says that it runs.
+/// The descriptor on which a VM reports that it runs.
 #[derive(Debug)]
 pub struct Ready(File);
 
 impl Ready {
-    /// On a descriptor that this process was started with.
+    /// Uses a descriptor that this process inherited.
     ///
     /// # Errors
-    /// When there is none.
+    /// If it is not open.
     pub fn on(fd: i32) -> io::Result<Self> {
         Ok(Self(File::from(inherited(fd)?)))
     }
 
-    /// Says that `vm` runs.
+    /// Reports that `vm` runs.
     ///
     /// # Errors
-    /// When it does not, or nobody listens.
+    /// If it does not run, or the reader is gone.
     pub fn tell(&mut self, vm: &Vm, name: &str) -> Result<(), Box<dyn std::error::Error>> {
         let entered = vm.entered(ENTRY).ok_or("the VM does not run")?;
         let net = vm.identity().net.as_ref();
@@ -123,28 +123,28 @@ fn inherited(fd: i32) -> io::Result<OwnedFd> {
     if fd <= 2 {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    // SAFETY: asks about a number, whatever it stands for, and sets that it goes no further.
+    // SAFETY: fcntl only inspects the number, whatever it refers to, and sets close-on-exec.
     if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it is open, and since it came with the process nothing here owns it; each is taken
-    // once.
+    // SAFETY: it is open, and as it was inherited nothing in this process owns it; each descriptor
+    // is taken once.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Runs the verb.
 ///
 /// # Errors
-/// When the clone cannot be started, which the parent is told as well.
+/// If the clone cannot be started; the parent receives the error as well.
 pub fn run(args: Args) -> super::Result {
     let orders: Orders = serde_json::from_str(&args.orders)?;
     files::close_inherited(&[orders.memory, orders.seed, orders.ready])?;
-    // It was started by way of a link, whose name it would have for those who look.
+    // It was started through a link, whose name would otherwise appear in process lists.
     nix::sys::prctl::set_name(c"vmm-lite")?;
     let mut ready = Ready::on(orders.ready)?;
     let signals = server::catch_signals()?;
     if orders.detach {
-        // What is typed at the terminal is not for it.
+        // Input at the terminal is not for it.
         nix::unistd::setsid()?;
     }
     let started = start(&orders);
@@ -163,7 +163,7 @@ pub fn run(args: Args) -> super::Result {
     Ok(ExitCode::from(super::exit::of_end(&end)))
 }
 
-/// The clone, and what serves it: the control socket, and its figures.
+/// The clone, and what serves it: the control socket, and the metrics endpoint.
 type Started = (Vm, Server, Figures);
 
 fn start(orders: &Orders) -> Result<Started, Box<dyn std::error::Error>> {
@@ -187,8 +187,8 @@ fn start(orders: &Orders) -> Result<Started, Box<dyn std::error::Error>> {
     Ok((vm, Server::new(claim), figures))
 }
 
-/// Has this process ended when the one that started it ends. A change of the user would undo that,
-/// so it is to be called after it.
+/// Makes the kernel end this process when its parent ends. A change of the user would undo that, so
+/// call this after it.
 fn end_with(parent: u32) -> Result<(), Box<dyn std::error::Error>> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;
     if nix::unistd::getppid().as_raw().cast_unsigned() != parent {

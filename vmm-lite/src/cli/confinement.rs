@@ -1,4 +1,4 @@
-//! How the process of a VM is confined, as the verbs that start one are told.
+//! Options for the confinement of a VM's process.
 
 use super::{
     arguments::{self, Watchdog},
@@ -16,12 +16,12 @@ use vmm::{
     host::watchdog,
 };
 
-/// Who the process becomes, and what it may then do.
+/// Which user the process becomes, and what it may then do.
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Confinement")]
 #[group(skip)]
 pub struct Args {
-    /// Become this user once everything is open that takes rights
+    /// Change to this user once everything that takes privileges is open
     #[arg(long, value_name = "USER|UID")]
     pub user: Option<String>,
 
@@ -29,18 +29,18 @@ pub struct Args {
     #[arg(long, value_name = "GROUP|GID", requires = "user")]
     group: Option<String>,
 
-    /// What becomes of a thread that makes a system call which it has no business to make
+    /// What happens to a thread that makes a system call outside its filter
     #[arg(long, value_parser = super::choices::seccomp(), value_name = "MODE",
         default_value = "kill")]
     seccomp: Mode,
 
-    /// Filter no system calls, as --seccomp off: for debuggers and profilers
+    /// Filter no system calls, like --seccomp off: for debuggers and profilers
     #[arg(long, conflicts_with = "seccomp")]
     no_seccomp: bool,
 
-    /// Let the guest send packets from any address. Otherwise frames are dropped, and counted,
-    /// whose Ethernet or IPv4 source (in ARP the sender) is not the guest's own, and those of other
-    /// protocols than IPv4 and ARP
+    /// Let the guest send packets from any address. Otherwise the VMM drops and counts frames whose
+    /// Ethernet or IPv4 source (in ARP the sender) is not the guest's own, and frames of protocols
+    /// other than IPv4 and ARP
     #[arg(long)]
     allow_spoofing: bool,
 
@@ -49,14 +49,14 @@ pub struct Args {
 
     #[command(flatten)]
     rates: rates::Args,
-    /// Warn when a thread of this process that is to answer does not for so long, and hangs; `off`:
+    /// Warn when a thread of this process owes an answer for longer than this and hangs; `off`:
     /// never. See docs/watchdog.md
     #[arg(long, value_name = "TIME|off", default_value = "5s", value_parser = arguments::watchdog)]
     #[arg(help_heading = "Supervision")]
     watchdog: Watchdog,
 }
 
-/// A process that is to be confined.
+/// A process that will be confined.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Confinement {
     identity: Option<Identity>,
@@ -64,18 +64,18 @@ pub struct Confinement {
     mode: Mode,
     /// Whether the guest may send from any address.
     pub allow_spoofing: bool,
-    /// How fast its network and its console may be.
+    /// Rate limits of its network and console.
     pub rates: Rates,
     /// How long a thread may take to answer.
     watchdog: Watchdog,
 }
 
 impl Args {
-    /// To be called before the process opens anything: closes what it inherited but for `keep`, and
-    /// finds the user.
+    /// Call this before the process opens anything: closes inherited descriptors except `keep`, and
+    /// looks up the user.
     ///
     /// # Errors
-    /// What is wrong with the arguments, or the host says.
+    /// Wrong arguments, or the host's error.
     pub fn begin(&self, keep: &[RawFd]) -> Result<Confinement, confine::Error> {
         files::close_inherited(keep)?;
         let identity = Identity::find(self.user.as_deref(), self.group.as_deref())?;
@@ -93,32 +93,32 @@ impl Args {
 }
 
 impl Confinement {
-    /// What becomes of a thread that makes a call which its filter does not have.
+    /// What happens to a thread that makes a system call outside its filter.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// Begins to watch the process's threads. To be called once the calling thread is confined.
+    /// Starts the watchdog for the process's threads. Call it once the calling thread is confined.
     ///
     /// # Errors
-    /// When there can be no thread for it.
+    /// If the host cannot start a thread for it.
     pub fn watch(&self) -> io::Result<()> {
         watchdog::start(self.watchdog.0)
     }
 
-    /// Whether the process can open nothing any more once it is confined.
+    /// Whether the process cannot open anything once it is confined.
     #[must_use]
     pub fn opens_nothing(&self) -> bool {
         self.identity.is_some() || self.jail.is_some()
     }
 
     /// Gives up what the process does not need once everything is open, and makes
-    /// [`confine::enter`] do its part from now on. To be called while there is only one thread, for
-    /// a VM with at most so much memory.
+    /// [`confine::enter`] confine each thread from now on. Call it while there is only one thread,
+    /// for a VM with at most `memory` bytes of memory.
     ///
     /// # Errors
-    /// What the host says: then nothing may go on.
+    /// The host's error: the process must then not continue.
     pub fn enter(&self, memory: u64) -> Result<(), confine::Error> {
         let jail = self.jail.as_ref().map(|jail| jail.enter(memory, self.identity)).transpose()?;
         privileges::drop_to(jail.as_ref().map_or(self.identity, |jail| jail.user))?;

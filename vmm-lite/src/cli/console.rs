@@ -8,9 +8,9 @@ use std::{
 
 /// Attach to a VM's console
 ///
-/// Prints what the VM printed lately, then what it prints, and sends it what is typed, until the VM
-/// ends, moves away, or Ctrl-C. Any number may be attached; they hold the VM back in nothing. The
-/// end of this input is not the end of the VM's.
+/// Prints what the VM printed lately, then what it prints, and sends it the input, until the VM
+/// ends, moves away, or Ctrl-C. Any number of clients may be attached; they never slow the VM down.
+/// The end of this input is not the end of the VM's.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  vmm-lite console kv\n  vmm-lite console kv < /dev/null | grep error"
@@ -26,7 +26,7 @@ pub struct Args {
 /// Runs the verb.
 ///
 /// # Errors
-/// When there is no such VM, or the connection fails.
+/// If there is no such VM, or the connection fails.
 pub fn run(args: Args) -> super::Result {
     let mut client = super::connect(&args.name)?;
     client.call("console")?;

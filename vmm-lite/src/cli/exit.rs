@@ -2,18 +2,18 @@
 
 use vmm::vm::{End, StopReason};
 
-/// Exit code of `run`, `receive` and `restore` when vmm-lite itself failed, told apart from the
+/// Exit code of `run`, `receive` and `restore` when vmm-lite itself failed, distinct from the
 /// guest's own codes.
 pub const EXIT_VMM: u8 = 125;
-/// Exit code of `run`, `receive` and `restore` when the guest broke the interface and was ended for
-/// it.
+/// Exit code of `run`, `receive` and `restore` when the VMM ended the guest because it violated the
+/// interface.
 pub const EXIT_GUEST_VIOLATION: u8 = 126;
 
-/// The exit code of a process whose VM ended so.
+/// The exit code for this end of the VM.
 #[must_use]
 pub fn of_end(end: &End) -> u8 {
     match end {
-        // As with any process, only the low eight bits reach the shell.
+        // As for any process, only the low eight bits reach the shell.
         End::Exited(code) => *code as u8,
         End::Failed(fault) => fault.exit_code() as u8,
         End::Broke(_) => EXIT_GUEST_VIOLATION,
@@ -23,7 +23,7 @@ pub fn of_end(end: &End) -> u8 {
     }
 }
 
-/// The exit code of what was stopped.
+/// The exit code for this reason to stop.
 #[must_use]
 pub fn of_stop(reason: StopReason) -> u8 {
     let signal = match reason {

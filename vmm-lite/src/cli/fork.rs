@@ -30,21 +30,21 @@ use vmm::{
     vm::ResumeReason,
 };
 
-/// Most bytes of what a clone says of itself.
+/// Most bytes of a clone's report.
 const LINE_MAX: u64 = 64 << 10;
 
 const EXAMPLES: &str = "\
-The VM runs on, and stands for about as long as for a move. The clones are processes of their own, \
-called NAME-1, NAME-2 and so on; they share all memory that they have
-not written to. They end with this process, unless it is told to --detach. Each has random numbers \
-of its own, and its program is told by its resume hooks.
-Each is confined as `vmm-lite run` confines a VM; the user it becomes is the one named here, \
-whatever that of the VM is.
+The VM is paused for about as long as in a move, and keeps running. The clones are processes of \
+their own, called NAME-1, NAME-2 and so on; they share all memory that they have
+not written to. They end with this process, unless --detach is given. Each has random numbers \
+of its own, and its resume hooks tell its program.
+Each is confined as `vmm-lite run` confines a VM, with the user named here, which may differ from \
+that of the VM.
 
-A VM with a network needs a TAP device for each clone (--tap tap%d stands for tap1, tap2 and so \
-on) and addresses: --ip is the first's and the others' follow on.
-Ethernet addresses are made from name and address. A guest with a new address gives up the \
-connections it had.
+A VM with a network needs a TAP device for each clone (--tap tap%d means tap1, tap2 and so \
+on) and addresses: --ip is the first one's, and the others count up.
+Ethernet addresses are made from name and address. A guest with a new address closes \
+the connections that it had.
 
 Examples:
   vmm-lite fork kv --count 20 --tap tap%d --ip 10.0.0.101/24
@@ -54,19 +54,19 @@ Examples:
   vmm-lite fork worker --count 20 --metrics unix:/run/worker-%d.metrics
   sudo vmm-lite fork kv --user nobody --tap tap1 --ip 10.0.0.101/24";
 
-/// Start clones of a VM that runs
+/// Start clones of a running VM
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Name of the VM
     name: String,
 
-    /// How many
+    /// Number of clones
     #[arg(long, value_name = "N", default_value = "1",
         value_parser = clap::value_parser!(u32).range(1..=10_000))]
     count: u32,
 
-    /// What their names begin with [default: the VM's]
+    /// Prefix of their names [default: the VM's]
     #[arg(long, value_name = "NAME")]
     prefix: Option<String>,
 
@@ -83,14 +83,14 @@ pub struct Args {
     confinement: confinement::Args,
 }
 
-/// Options for several VMs at once.
+/// Options for several VMs.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Many {
     /// Number of the first of several
     #[arg(long, value_name = "N", default_value = "1")]
     pub first: u32,
 
-    /// End when several VMs run, and let them run on
+    /// End when several VMs run, and leave them running
     #[arg(long)]
     pub detach: bool,
 
@@ -98,17 +98,17 @@ pub struct Many {
     #[arg(long)]
     pub json: bool,
 
-    /// Serve the VM's figures to Prometheus there, at /metrics. For several VMs: unix:PATH, in
-    /// which %d stands for the VM's number
+    /// Serve the VM's metrics for Prometheus there, at /metrics. For several VMs: unix:PATH, with
+    /// %d for the VM's number
     #[arg(long, value_name = "ADDRESS:PORT|unix:PATH")]
     pub metrics: Option<At>,
 }
 
 impl Many {
-    /// Where the figures of each of so many VMs are served, as text.
+    /// Where the metrics of each of `count` VMs are served, as text.
     ///
     /// # Errors
-    /// When they would all be served at one place.
+    /// If they would all be served at one place.
     pub fn metrics(&self, count: usize) -> Result<Vec<Option<String>>, metrics::Error> {
         let Some(at) = &self.metrics else { return Ok(vec![None; count]) };
         let place = |n| at.numbered(self.first.saturating_add(n)).map(|at| Some(at.to_string()));
@@ -122,13 +122,13 @@ impl Many {
 /// Runs the verb.
 ///
 /// # Errors
-/// When there is no such VM, or a clone cannot be started: then none is left.
+/// If there is no such VM, or a clone cannot be started: then no clone is left.
 pub fn run(args: Args) -> super::Result {
     let confinement = args.confinement.begin(&[])?;
     let signals = server::catch_signals()?;
     let call_off = CallOff::on(server::catch_signals()?, &args.name, || {})?;
     let mut client = super::connect(&args.name)?;
-    // What cannot be is said before the VM is disturbed.
+    // Report errors in the options before the VM is disturbed.
     args.many.metrics(args.count as usize)?;
     // Once for all clones, and before the VM is disturbed.
     Host::open()?.self_test()?;
@@ -162,23 +162,23 @@ pub fn run(args: Args) -> super::Result {
 /// How clones are started.
 #[derive(Clone, Debug)]
 pub struct How {
-    /// Why they run, as they are told.
+    /// The resume reason that they are given.
     pub reason: ResumeReason,
-    /// How their monotonic clocks go on.
+    /// How their monotonic clocks continue.
     pub clock: GuestClock,
-    /// What each gives up.
+    /// The confinement of each.
     pub confinement: Confinement,
-    /// Whether they are left alone, and how they are told about.
+    /// Whether this process detaches, and how it reports them.
     pub many: Many,
 }
 
-/// Starts VMs from a template and stays with them, or not.
+/// Starts VMs from a template and stays with them, unless they are detached.
 ///
 /// # Errors
-/// When one cannot be started: then none is left.
+/// If one cannot be started: then none is left.
 pub fn run_all(template: Template, places: &[Place], how: How, signals: &Signals) -> super::Result {
     let clones = Clones::start(&template, places, &how)?;
-    // The memory goes with the last that shares it.
+    // The memory is freed with its last user.
     drop(template);
     clones.go_on(None, &how.many, signals)
 }
@@ -186,11 +186,11 @@ pub fn run_all(template: Template, places: &[Place], how: How, signals: &Signals
 /// A clone's process.
 struct Process {
     child: Child,
-    /// Says that it runs, and then nothing until it ends.
+    /// The clone's report that it runs; end of file when it ends.
     ready: BufReader<File>,
 }
 
-/// Clones that run, or are about to. Dropping this ends them.
+/// Clones that run or are starting. Dropping this ends them.
 struct Clones {
     processes: Vec<Process>,
     running: Vec<Running>,
@@ -226,7 +226,7 @@ impl Clones {
         for (process, place) in clones.processes.iter_mut().zip(places) {
             let name = place.change.name.clone().unwrap_or_default();
             let mut line = String::new();
-            // It runs a guest by then, and is not taken at its word for how much it has to say.
+            // It runs a guest by then, so the length of its report is not trusted.
             process.ready.by_ref().take(LINE_MAX).read_line(&mut line)?;
             let mut running: Running =
                 serde_json::from_str(&line).map_err(|_| format!("{name} ended before it ran"))?;
@@ -240,7 +240,7 @@ impl Clones {
         Ok(clones)
     }
 
-    /// Tells that they run, and waits for them to end, unless they are to be left alone.
+    /// Reports that they run, and waits for them to end, unless they are detached.
     fn go_on(mut self, fork: Option<&Value>, many: &Many, signals: &Signals) -> super::Result {
         if many.json {
             let all = json!({ "clones": self.running, "started_ns": self.took_ns, "fork": fork });
@@ -261,7 +261,7 @@ impl Clones {
         let mut code = 0;
         while !self.processes.is_empty() {
             if self.wait(signals)? {
-                // A second time they have had their chance.
+                // The second signal: they have had time to end.
                 code = 128 + libc::SIGINT as u8;
                 self.end();
             }
@@ -281,16 +281,16 @@ impl Clones {
         Ok(ExitCode::from(code))
     }
 
-    /// Waits until one has ended; `true` if it was a signal that ended the waiting.
+    /// Waits until one has ended; `true` if a signal ended the wait.
     fn wait(&mut self, signals: &Signals) -> std::io::Result<bool> {
         let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         let ready = self.processes.iter().map(|p| entry(p.ready.get_ref().as_raw_fd()));
         let mut fds: Vec<_> = std::iter::once(entry(signals.fd())).chain(ready).collect();
-        // SAFETY: as many valid entries as are said.
+        // SAFETY: the pointer and the length are those of one slice of valid entries.
         unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, -1) };
         for (process, fd) in self.processes.iter_mut().zip(&fds[1..]) {
             if fd.revents != 0 {
-                // It closes this last.
+                // The descriptor is the last that it closes.
                 process.child.wait()?;
             }
         }
@@ -299,7 +299,7 @@ impl Clones {
 
     fn end(&self) {
         for process in &self.processes {
-            // A child that has not been waited for: the number is still its own.
+            // The child has not been waited for, so the process id is still its own.
             let _ = kill(Pid::from_raw(process.child.id().cast_signed()), Signal::SIGTERM);
         }
     }
@@ -320,7 +320,7 @@ fn spawn(orders: &Orders, ready: OwnedFd) -> std::io::Result<Child> {
     if orders.detach {
         command.stdout(Stdio::null()).stderr(Stdio::null());
     }
-    // For this one child only: the next is started when it is closed here again.
+    // Only this child inherits it: the next is started after it is closed here.
     nix::fcntl::fcntl(&ready, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))?;
     command.spawn()
 }

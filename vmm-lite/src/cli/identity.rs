@@ -33,7 +33,7 @@ addresses, as they are written in tcp://HOST:PORT, or name the key in the move:
 The identity is in /etc/vmm-lite for root, else in $XDG_CONFIG_HOME/vmm-lite (~/.config/vmm-lite); \
 --identity DIR or VMM_LITE_IDENTITY says otherwise.";
 
-/// Who this host is, and which hosts may send it VMs and receive them
+/// Manage this host's identity, and which hosts may send it VMs and receive its VMs
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -59,7 +59,7 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Make a new certificate for the same key; nobody needs to be told
+    /// Make a new certificate for the same key; other hosts need no change
     Renew {
         /// How long it is valid, in days
         #[arg(long, default_value_t = DAYS,
@@ -68,10 +68,10 @@ enum Verb {
     },
     /// Trust a host, or change what a trusted host may do
     Trust {
-        /// Its key, and its name here: what `vmm-lite identity show` prints there
+        /// Its key and name: what `vmm-lite identity show` prints there
         #[arg(value_name = "KEY [NAME]", required = true, num_args = 1..=2)]
         line: Vec<String>,
-        /// Its name here, in place of the line's
+        /// Name for it here, instead of the line's
         #[arg(long)]
         name: Option<String>,
         /// It may send VMs here [default: both]
@@ -80,21 +80,21 @@ enum Verb {
         /// It may receive VMs from here [default: both]
         #[arg(long)]
         receive: bool,
-        /// `migrate` expects it at this address, and no other host; several times for several
-        /// addresses [default: as it was]
+        /// `migrate` expects this host, and no other, at this address; repeat for several addresses
+        /// [default: unchanged]
         #[arg(long, value_name = "HOST[:PORT]")]
         at: Vec<Location>,
-        /// Bind it to no address, and forget those it was bound to
+        /// Remove all its address bindings
         #[arg(long, conflicts_with = "at")]
         anywhere: bool,
     },
-    /// List the hosts that are trusted
+    /// List the trusted hosts
     List {
         /// Print an array of objects
         #[arg(long)]
         json: bool,
     },
-    /// Trust a host no longer
+    /// Stop trusting a host
     Revoke {
         /// Its name or key
         #[arg(value_name = "NAME|KEY")]
@@ -124,7 +124,7 @@ impl Security {
 /// Runs the verb.
 ///
 /// # Errors
-/// What is wrong with the identity.
+/// An error of the identity.
 pub fn run(args: Args) -> super::Result {
     let dir = IdentityDir::find(args.identity);
     match args.verb {
@@ -184,7 +184,7 @@ fn trust(
     (send, receive): (bool, bool),
     at: Option<Vec<Location>>,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    // The line may have been quoted, or not.
+    // The line may be quoted, or not.
     let words: Vec<&str> = line.iter().flat_map(|part| part.split_whitespace()).collect();
     let (key, named) = match words[..] {
         [key] => (key, None),
@@ -254,7 +254,7 @@ fn places(host: &Trusted) -> String {
     host.at.iter().map(Location::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// What this host calls itself, as far as it is fit for a name.
+/// This host's name, reduced to the characters that a name may have.
 fn host_name() -> String {
     let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     name.filter(|name| check_name(name).is_ok()).unwrap_or_else(|| "host".into())

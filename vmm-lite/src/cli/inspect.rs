@@ -8,7 +8,7 @@ use vmm::{
     snapshot::{load, operations::hex, saved_vm::SavedVm},
 };
 
-/// Tell what is in a snapshot, having checked all of it
+/// Show what is in a snapshot, after verifying all of it
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  vmm-lite inspect kv.snap\n  vmm-lite inspect kv.snap --json | jq \
@@ -25,7 +25,7 @@ pub struct Args {
 /// Runs the verb.
 ///
 /// # Errors
-/// When the file is no snapshot, or damaged.
+/// If the file is not a snapshot, or is damaged.
 pub fn run(args: Args) -> super::Result {
     let file =
         files::open(&args.file).map_err(|e| format!("cannot read {}: {e}", args.file.display()))?;
@@ -68,7 +68,7 @@ pub fn run(args: Args) -> super::Result {
     }
     let text = |key: &str| match &value[key] {
         serde_json::Value::Null => "-".to_owned(),
-        // Whoever made the file chose the name; terminals obey what is in it.
+        // The name in the file is not trusted; a terminal would obey control characters in it.
         serde_json::Value::String(text) => text.escape_debug().to_string(),
         other => other.to_string(),
     };

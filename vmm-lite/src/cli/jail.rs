@@ -1,4 +1,4 @@
-//! The jail, as it is written on the command line.
+//! Command-line options of the jail.
 
 use std::path::PathBuf;
 use vmm::host::confine::jail::{Jail, Part};
@@ -7,13 +7,13 @@ use vmm::host::confine::jail::{Jail, Part};
 #[derive(clap::Args, Clone, Debug)]
 #[group(skip)]
 pub struct Args {
-    /// Put the process into a jail: a user of its own, no way to files or the network, limits for
-    /// memory, CPU time and threads. A part that this host cannot give is an error. `vmm-lite
-    /// stats` shows the jail
+    /// Put the process into a jail: a user of its own, no access to files or the network, limits
+    /// for memory, CPU time and threads. A part that this host cannot provide is an error.
+    /// `vmm-lite stats` shows the jail
     #[arg(long)]
     jail: bool,
 
-    /// Leave parts of the jail out, which may be several
+    /// Leave out parts of the jail; may be repeated
     #[arg(long, value_name = "PART", value_parser = super::choices::part(), value_delimiter = ',',
         requires = "jail")]
     jail_without: Vec<Part>,
@@ -25,7 +25,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// The jail, if there is to be one.
+    /// The jail, if it was requested.
     #[must_use]
     pub fn jail(&self) -> Option<Jail> {
         let (without, cgroup) = (self.jail_without.clone(), self.jail_cgroup.clone());

@@ -4,11 +4,11 @@ use serde_json::json;
 use std::{path::PathBuf, process::ExitCode};
 use vmm::snapshot::{merge, new_file::NewFile};
 
-/// Make a whole snapshot of one and the difference to it
+/// Merge a snapshot and a difference to it into a complete snapshot
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  vmm-lite merge sunday.snap monday.snap -o whole.snap")]
 pub struct Args {
-    /// The snapshot that the difference was made to
+    /// The difference's base
     base: PathBuf,
     /// The difference
     diff: PathBuf,
@@ -23,7 +23,7 @@ pub struct Args {
 /// Runs the verb.
 ///
 /// # Errors
-/// When they do not belong together, are damaged, or the new one cannot be written.
+/// If they do not belong together, are damaged, or the new one cannot be written.
 pub fn run(args: Args) -> super::Result {
     let open = |path: &PathBuf| {
         files::open(path).map_err(|e| format!("cannot read {}: {e}", path.display()))

@@ -1,21 +1,21 @@
-//! Where the verbs that start a VM serve its figures (`--metrics`).
+//! Where the verbs that start a VM serve its metrics (`--metrics`).
 
 use super::confinement::Confinement;
 use crate::metrics::{At, Endpoint};
 use vmm::vm::Vm;
 
-/// The figures of a process's one VM, if they are served anywhere. Dropping it takes a Unix socket
-/// out of the file system.
+/// The metrics endpoint of the process's VM, if there is one. Dropping it removes its Unix socket
+/// from the file system.
 #[derive(Debug)]
 pub struct Figures(Option<Endpoint>);
 
 impl Figures {
-    /// Confines the process, whose VM has at most so much `memory`, and serves figures `at` that
-    /// place from then on: to listen there may take rights, and to serve takes a thread, of which
-    /// there may be no other before.
+    /// Confines the process, whose VM has at most `memory` bytes, and serves metrics `at` that
+    /// place from then on. Listening may take privileges, so it comes first; serving takes a
+    /// thread, so it comes after the confinement.
     ///
     /// # Errors
-    /// When the place cannot be had, or what the host says: then nothing may go on.
+    /// If it cannot listen there, or the host's error: the process must then not continue.
     pub fn serve_confined(
         at: Option<&At>,
         confinement: &Confinement,
@@ -29,7 +29,7 @@ impl Figures {
         Ok(Self(endpoint))
     }
 
-    /// The VM whose figures they are from now on; before, they say that there is none.
+    /// Serves the metrics of this VM from now on; until then they report that there is none.
     pub fn show(&self, vm: &Vm) {
         if let Some(endpoint) = &self.0 {
             endpoint.shows(vm);

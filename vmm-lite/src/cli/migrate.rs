@@ -59,44 +59,43 @@ Examples:
 pub struct Args {
     /// Name of the VM
     name: String,
-    /// Where it moves, and with #KEY to which host
+    /// The destination; with #KEY, the host expected there
     #[arg(value_name = "tcp://HOST:PORT[#KEY]")]
     to: Address,
-    /// How memory goes over
+    /// How memory is transferred
     #[arg(long, default_value = "auto", value_parser = modes())]
     mode: Mode,
-    /// Give the move up rather than make it with a blackout expected to be longer [default: aim at
-    /// 1ms, and move in any case]
+    /// Fail the move if the expected blackout is longer [default: aim at 1ms, and move in any case]
     #[arg(long, value_name = "TIME", value_parser = arguments::duration)]
     max_blackout: Option<Duration>,
-    /// Send no faster than this while the guest runs, such as 1Gbit or 100MB
+    /// Limit the rate while the guest runs, such as 1Gbit or 100MB
     #[arg(long, value_name = "RATE", value_parser = arguments::bandwidth)]
     bandwidth: Option<u64>,
-    /// Give the move up if the switch has not come by then [default: none]
+    /// Fail the move if the switch has not begun by then [default: none]
     #[arg(long, value_name = "TIME", value_parser = arguments::duration)]
     timeout: Option<Duration>,
-    /// Print an object in JSON for each event, and the report as the last one; times in nanoseconds
+    /// Print one JSON object per event, with the report as the last; times in nanoseconds
     #[arg(long)]
     json: bool,
-    /// Where nothing says which of several hosts is expected at the address, take any that may
-    /// receive VMs, and expect it there from then on
+    /// If several hosts could be at the address, accept any that may receive VMs, and expect it
+    /// there from then on
     #[arg(long, conflicts_with = "plaintext")]
     trust_on_first_use: bool,
     #[command(flatten)]
     security: identity::Security,
 }
 
-/// How the move is secured, if it is.
+/// How the move is secured.
 struct Secured {
     dir: IdentityDir,
     signing: Signing,
     expected: Expected,
-    /// The request's member.
+    /// The member `identity` of the request.
     member: Value,
 }
 
 impl Secured {
-    /// Finds out which hosts are expected, and starts the process that signs.
+    /// Determines the expected hosts, and starts the signer.
     fn new(dir: IdentityDir, args: &Args) -> Result<Self, Box<dyn std::error::Error>> {
         let signer = signer::start(&dir, signer::Side::Source, Seccomp::Kill)?;
         let trusted = dir.trusted()?;
@@ -112,7 +111,7 @@ impl Secured {
 /// Runs the verb.
 ///
 /// # Errors
-/// When there is no such VM, or the move fails: then the VM runs on here.
+/// If there is no such VM, or the move fails: then the VM keeps running here.
 pub fn run(args: Args) -> super::Result {
     let json = args.json;
     moved(args).inspect_err(|e| {
@@ -125,7 +124,7 @@ pub fn run(args: Args) -> super::Result {
 fn moved(args: Args) -> super::Result {
     let json = args.json;
     let signals = catch_signals()?;
-    // While there is no other thread: it makes a process.
+    // While there is no other thread, as it forks.
     let mut secured = secured(&args)?;
     let connector = Connector::start()?;
     let early = move || {
@@ -164,11 +163,12 @@ fn moved(args: Args) -> super::Result {
         None => client.request_with(&request, &handed, progress),
         Some(Secured { dir, signing, expected, .. }) => {
             let Signing { socket, leash, .. } = signing;
-            // The VM's process has the socket then, and no other: the signer ends with that use.
+            // Only the VM's process now has the socket: the signer ends when that closes it.
             let sent = client.send(&request, &[&[socket.as_fd()][..], &handed].concat());
             drop((socket, connector));
             let answer = sent.and_then(|()| client.answer(progress));
-            // Without an answer the move may go on, and its source may have to prove itself again.
+            // Without an answer the move may continue, and its source may have to authenticate
+            // again.
             if matches!(answer, Ok(_) | Err(api::Error::Refused(_))) {
                 leash.release();
             }
@@ -198,19 +198,19 @@ fn moved(args: Args) -> super::Result {
     let paused = answer["paused"] == true;
     match serde_json::from_value::<Report>(answer) {
         Ok(report) => print!("{}", table(&args, &report, paused)),
-        // It moved, and the connection at the commit was lost: there are no times.
+        // It moved, and the connection was lost at the commit: there are no times.
         Err(_) => println!("{} {}", args.name, arrived(&args.to, paused)),
     }
     gone(&mut client)
 }
 
-/// What connects for a VM whose process has no network.
+/// The connector, for a VM whose process has no network.
 fn connects(
     client: &mut Client,
     connector: Connector,
     addresses: &[SocketAddr],
 ) -> Result<Option<Connector>, Box<dyn std::error::Error>> {
-    // Once this is answered the VM has room for this client, and what follows is sent once.
+    // Once this is answered the VM has admitted this client, and the next request is sent once.
     let stats = client.call("stats")?;
     if stats["jail"]["network"] != true {
         return Ok(None);
@@ -219,8 +219,8 @@ fn connects(
     Ok(Some(connector))
 }
 
-/// Once the VM runs there: what it had here, its name and its TAP device, is free when this
-/// returns. Where it is not, the move has succeeded all the same.
+/// Waits until the VM has released its name and its TAP device here. If it does not, the move has
+/// succeeded all the same.
 fn gone(client: &mut Client) -> super::Result {
     if let Err(e) = client.wait_gone() {
         eprintln!("vmm-lite: warning: {}", vmm::host::with_causes(&e));
@@ -243,12 +243,12 @@ fn secured(args: &Args) -> Result<Option<Secured>, Box<dyn std::error::Error>> {
     Ok(None)
 }
 
-/// The last event of a move that was not made.
+/// Reports the last event of a failed move.
 fn failed(why: &dyn std::error::Error) {
     println!("{}", json!(Progress::Failed { error: vmm::host::with_causes(why) }));
 }
 
-/// Expects the host that took the VM at its address from now on.
+/// Expects the host that received the VM at its address from now on.
 fn bind(dir: &IdentityDir, to: &Address, answer: &Value) -> Result<(), vmm::identity::Error> {
     let key: PublicKey = answer["destination_key"].as_str().unwrap_or_default().parse()?;
     let (host, port) = to.host_port();
@@ -273,7 +273,7 @@ fn show(progress: Value) {
             "\r\x1b[Kround {round}: {} KiB sent, {dirty_pages} pages written meanwhile",
             bytes_sent / 1024
         ),
-        // A newer VM may tell more.
+        // A newer VM may report more.
         _ => {}
     }
 }

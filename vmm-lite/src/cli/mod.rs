@@ -39,7 +39,7 @@ use api::Client;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// What a verb ends with.
+/// The result of a verb.
 pub type Result = std::result::Result<ExitCode, Box<dyn std::error::Error>>;
 
 const EXAMPLES: &str = "\
@@ -70,7 +70,7 @@ Exit codes:
 #[derive(Parser, Debug)]
 #[command(name = "vmm-lite", version, after_help = EXAMPLES, max_term_width = 100)]
 struct Cli {
-    /// What to log on standard error, as in RUST_LOG: error, debug, vmm::devices=trace, … [default:
+    /// What to log to standard error, as in RUST_LOG: error, debug, vmm::devices=trace, … [default:
     /// warn]
     #[arg(long, global = true, value_name = "FILTER")]
     log: Option<String>,
@@ -104,7 +104,7 @@ enum Verb {
     Symbols(symbols::Args),
 }
 
-/// Parses the command line, runs the verb, prints what went wrong.
+/// Parses the command line, runs the verb, prints its error.
 pub fn main() -> ExitCode {
     vmm::host::confine::one_arena();
     let cli = Cli::parse();
@@ -142,20 +142,20 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// Connects to the VM `name`; what a verb waits for is said on standard error.
+/// Connects to the VM `name`; standard error shows what a verb waits for.
 fn connect(name: &str) -> std::result::Result<Client, api::Error> {
     Ok(Client::connect(name)?.telling(|what| eprintln!("vmm-lite: waiting for {what}")))
 }
 
-/// Says what a VM waits for, if its progress is that.
+/// Prints what a VM waits for, if that is its progress.
 fn show_wait(progress: serde_json::Value) {
     if let Some(what) = progress["waiting_for"].as_str() {
         eprintln!("vmm-lite: waiting for {what}");
     }
 }
 
-/// Logs go to standard error. Setting up a filter costs a millisecond of the cold start, so a run
-/// that did not ask for logs gets warnings only, without one.
+/// Logs go to standard error. A filter costs a millisecond of the cold start, so a run that did not
+/// request logs gets warnings only, without one.
 fn start_logging(filter: Option<&str>) {
     let from_env = std::env::var("RUST_LOG").ok().filter(|f| !f.is_empty());
     let builder = tracing_subscriber::fmt().with_writer(std::io::stderr);

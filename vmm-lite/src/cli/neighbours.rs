@@ -1,4 +1,4 @@
-//! Addresses that VMs of this user have already.
+//! Addresses that running VMs of this user already have.
 
 use api::{Client, RuntimeDir};
 use std::{
@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A VM that takes longer to answer is passed over; so are the others when all have taken this
+/// A VM that takes longer to answer is skipped; so are the others once all together have taken this
 /// long.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -19,7 +19,7 @@ pub struct Neighbour {
     pub ip: IpAddr,
 }
 
-/// The first VM that runs here with one of `addresses` and is not called `own`.
+/// The first running VM here with one of `addresses` whose name is not `own`.
 #[must_use]
 pub fn find(own: &str, addresses: &[IpAddr]) -> Option<Neighbour> {
     if addresses.is_empty() {
@@ -37,7 +37,7 @@ pub fn find(own: &str, addresses: &[IpAddr]) -> Option<Neighbour> {
     })
 }
 
-/// Warns of a VM that has one of the `addresses` that the user has chosen.
+/// Warns if a VM here has one of the `addresses` that the user has chosen.
 pub fn warn(own: &str, addresses: &[IpAddr]) {
     if let Some(Neighbour { name, ip }) = find(own, addresses) {
         eprintln!(

@@ -1,4 +1,4 @@
-//! Network options for VMs that are copies: one of them or many.
+//! Network options for one or several copies of a VM.
 
 use super::{
     arguments,
@@ -18,59 +18,57 @@ use vmm::{
 /// Network options.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct Network {
-    /// TAP device, which must exist; for several VMs given several times, or once with %d for the
-    /// VM's number
+    /// TAP device, which must exist; for several VMs repeat it, or use %d for the VM's number
     #[arg(long, value_name = "DEVICE")]
     pub tap: Vec<String>,
 
-    /// Address and length of the network's prefix; of several VMs the first's, the others' follow
-    /// on [default: as it is]
+    /// Address and prefix length; for several VMs the first one's, and the others count up
+    /// [default: unchanged]
     #[arg(long, value_name = "ADDRESS/LENGTH")]
     pub ip: Option<Cidr>,
 
-    /// Let every copy have the address that the VM has: for TAP devices on networks of their own
+    /// Let every copy keep the VM's address: for TAP devices on separate networks
     #[arg(long, conflicts_with = "ip")]
     pub keep_ip: bool,
 
-    /// Where packets to other networks go [default: as it is]
+    /// Where packets to other networks are sent [default: unchanged]
     #[arg(long, value_name = "ADDRESS", requires = "ip")]
     pub gateway: Option<IpAddr>,
 
-    /// Whom to ask for names; may be repeated [default: as it is]
+    /// Name server; may be repeated [default: unchanged]
     #[arg(long, value_name = "ADDRESS", requires = "ip")]
     pub dns: Vec<IpAddr>,
 
-    /// Ethernet address; of several VMs the first's [default: made from name and address]
+    /// Ethernet address; for several VMs the first one's [default: made from name and address]
     #[arg(long, value_name = "ADDRESS", value_parser = arguments::mac)]
     pub mac: Option<[u8; 6]>,
 }
 
-/// How copies are called and connected.
+/// Name and connection of a copy.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Place {
-    /// What is different of it.
+    /// What differs from the original.
     pub change: Change,
     /// Its TAP device.
     pub tap: Option<String>,
 }
 
-/// Who the copies are.
+/// The copies to make.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
-    /// The name of one; of several, what their names begin with.
+    /// The name of a single copy; otherwise the prefix of their names.
     pub name: &'a str,
-    /// Whether their names and TAP devices are numbered, from which number on, and how many there
-    /// are.
+    /// The first number and the count, if names and TAP devices are numbered.
     pub numbers: Option<(u32, u32)>,
-    /// Whether the VM they are copies of runs on.
+    /// Whether the original keeps running.
     pub beside: bool,
 }
 
 impl Network {
-    /// What comes of the options for copies of a VM.
+    /// Applies the options to copies of a VM.
     ///
     /// # Errors
-    /// A text for the user, where two copies would be in each other's way or something is missing.
+    /// A message for the user, if two copies would conflict or something is missing.
     pub fn places(&self, of: &Identity, wanted: Wanted<'_>) -> Result<Vec<Place>, String> {
         let (first, count) = wanted.numbers.unwrap_or((0, 1));
         let alone = wanted.numbers.is_none() && !wanted.beside;
@@ -112,11 +110,11 @@ impl Network {
             .collect()
     }
 
-    /// Whether `places` have no address that another VM has here: an error where nobody has chosen
-    /// it, else a warning.
+    /// Checks that no other VM here has an address of `places`: an error if the user did not choose
+    /// the address, otherwise a warning.
     ///
     /// # Errors
-    /// A text for the user.
+    /// A message for the user.
     pub fn check_neighbours(&self, of: &Identity, places: &[Place]) -> Result<(), String> {
         let had = of.net.as_ref().and_then(|net| net.ip);
         let ip = |place: &Place| Some(place.change.ip.or(had)?.address);
@@ -216,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_comes_back_is_who_it_was() {
+    fn a_restored_vm_keeps_its_name_and_addresses() {
         let vm = identity(Some("10.0.0.2/24"));
         let places = args(&["tap0"], None).places(&vm, wanted(None)).unwrap();
         assert_eq!(places[0].change.mac, Some(MAC));
@@ -227,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn many_differ_in_everything() {
+    fn several_copies_differ_in_name_and_addresses() {
         let vm = identity(Some("10.0.0.2/24"));
         let places = args(&["t%d"], Some("10.0.0.9/24")).places(&vm, wanted(Some(3))).unwrap();
         let of = |f: fn(&Place) -> String| places.iter().map(f).collect::<Vec<_>>();
@@ -245,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_in_each_others_way_are_refused() {
+    fn conflicting_copies_are_refused() {
         let vm = identity(Some("10.0.0.2/24"));
         let said = |args: Network, count| args.places(&vm, wanted(count)).unwrap_err();
         assert!(said(args(&[], None), None).contains("name 1 with --tap"));

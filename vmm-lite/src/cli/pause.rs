@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 /// Pause a VM
 ///
-/// Its packets wait in the TAP device, as far as there is room, and its clock goes on.
+/// Its packets wait in the TAP device while that has room, and its clock continues.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  vmm-lite pause kv && sleep 1 && vmm-lite resume kv\n  vmm-lite \
@@ -14,10 +14,10 @@ use std::process::ExitCode;
 pub struct Args {
     /// Name of the VM
     name: String,
-    /// First let the program's quiesce hooks run, for at most this many milliseconds
+    /// First run the program's quiesce hooks, for at most this many milliseconds
     #[arg(long, value_name = "MS")]
     quiesce: Option<u64>,
-    /// Print the answer as JSON: whether the guest was quiescent, and how long it took to stop it
+    /// Print the answer as JSON: whether the guest was quiescent, and how long the stop took
     #[arg(long)]
     json: bool,
 }
@@ -25,7 +25,7 @@ pub struct Args {
 /// Runs the verb.
 ///
 /// # Errors
-/// When there is no such VM, or it refuses.
+/// If there is no such VM, or it refuses.
 pub fn run(args: Args) -> super::Result {
     let mut request = json!({ "verb": "pause" });
     if let Some(ms) = args.quiesce {

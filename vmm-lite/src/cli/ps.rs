@@ -4,12 +4,12 @@ use api::{Client, Error, RuntimeDir};
 use serde_json::{Value, json};
 use std::{process::ExitCode, time::Duration};
 
-/// A VM that takes longer to answer is shown as one that does not.
+/// A VM that takes longer to answer is listed as not answering.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// List the VMs that run
+/// List the running VMs
 ///
-/// Those of this user, as far as this user's runtime directory knows.
+/// Those of this user, as listed in this user's runtime directory.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  vmm-lite ps\n  vmm-lite ps --json | jq -r '.[].name'")]
 pub struct Args {
@@ -21,7 +21,7 @@ pub struct Args {
 /// Runs the verb.
 ///
 /// # Errors
-/// When the runtime directory cannot be read.
+/// If the runtime directory cannot be read.
 pub fn run(args: Args) -> super::Result {
     let dir = RuntimeDir::open()?;
     let stats: Vec<Value> = dir.names()?.iter().filter_map(|name| ask(&dir, name)).collect();
@@ -34,7 +34,7 @@ pub fn run(args: Args) -> super::Result {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a VM says of itself; `None` where one is only waited for.
+/// A VM's stats; `None` if its process still waits for a VM.
 fn ask(dir: &RuntimeDir, name: &str) -> Option<Value> {
     let answer = Client::connect_in(dir, name).and_then(|mut client| {
         client.set_timeout(TIMEOUT)?;
@@ -42,7 +42,7 @@ fn ask(dir: &RuntimeDir, name: &str) -> Option<Value> {
     });
     match answer {
         Ok(stats) => Some(stats),
-        // The name is held, and nobody listens yet.
+        // The name is claimed, and its process does not listen yet.
         Err(Error::NoVm(_)) => None,
         Err(e) => {
             tracing::info!("{name} does not answer: {e}");
@@ -51,7 +51,7 @@ fn ask(dir: &RuntimeDir, name: &str) -> Option<Value> {
     }
 }
 
-/// What it does; of one that was handed to another host, that; of one that hangs, that.
+/// The VM's state, with precedence for *hangs* and *handed over*.
 fn state(vm: &Value) -> &str {
     match &vm["stalled"] {
         Value::Array(stalled) if !stalled.is_empty() => "stalled",

@@ -1,4 +1,4 @@
-//! How fast a guest may be on its network and its console, as it is written on the command line.
+//! Command-line options for the rate limits of a guest's network and console.
 
 use super::arguments;
 use std::{num::NonZeroU64, time::Duration};
@@ -7,33 +7,33 @@ use vmm::devices::{
     throttle::{NetRate, Rates},
 };
 
-/// What passes at once by default: what comes in this time,
+/// Default burst: what arrives in this time,
 const BURST: Duration = Duration::from_millis(100);
-/// and at least one packet of the largest kind,
+/// at least one packet of the largest kind,
 const BURST_BYTES: u64 = 64 << 10;
-/// or so many.
+/// or this many packets.
 const BURST_PACKETS: u64 = 64;
 
-/// Options for the rates. They are this process's, and not the VM's: one that moves has those of
-/// the `receive` that takes it.
+/// Options for the rates. They belong to this process and not to the VM: a VM that moves gets the
+/// rates of the `receive` that takes it.
 #[derive(clap::Args, Clone, Copy, Debug)]
 #[group(skip)]
 pub struct Args {
-    /// How fast the network may be, each way: bytes (like 100Mbit or 12.5MB, a second), packets a
-    /// second, or both. Faster packets wait: those of the guest in its queue, those to it in the
-    /// TAP device's, which drops what it has no room for. burst= is how much passes at once after a
-    /// rest [default: what comes in 100 ms, at least 64K]
+    /// Rate limit of the network in each direction: bytes (like 100Mbit or 12.5MB per second),
+    /// packets per second, or both. Excess packets wait: the guest's in its queue, those to the
+    /// guest in the TAP device's queue, which drops what it has no room for. burst= is how much
+    /// passes at once after idle time [default: 100 ms' worth, at least 64K]
     #[arg(long, value_name = "RATE[,burst=SIZE][,packets=N]", value_parser = net_rate)]
     net_rate: Option<NetRate>,
 
-    /// How fast the guest may print; it waits when it prints faster [default burst: what comes in
-    /// 100 ms, at least 64K]
+    /// Rate limit of the console; a guest that prints faster waits [default burst: 100 ms' worth,
+    /// at least 64K]
     #[arg(long, value_name = "RATE[,burst=SIZE]", value_parser = console_rate)]
     console_rate: Option<Rate>,
 }
 
 impl Args {
-    /// The rates.
+    /// The rate limits.
     #[must_use]
     pub fn rates(&self) -> Rates {
         Rates { net: self.net_rate.unwrap_or_default(), console: self.console_rate }
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rate_is_told() {
+    fn an_invalid_rate_has_an_error_that_says_why() {
         for (text, said) in [
             ("", "write a rate like 1Gbit"),
             ("fast", "write a rate like 1Gbit"),

@@ -37,11 +37,11 @@ use vmm::{
 };
 use vmm_lite_interface::layout::MEMORY_MAX;
 
-/// How often the waiting process looks for a signal. Arrivals and connections wake it at once.
+/// How often the waiting process checks for a signal. Arrivals and connections wake it at once.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// How long the source of a VM that has ended is waited for if it has not heard what became of the
-/// VM: one that lives asks about twice a second.
+/// How long an ended VM's process waits for a source that has not heard the outcome: a live source
+/// asks about twice a second.
 const LAST_WORD: Duration = Duration::from_secs(5);
 
 const EXAMPLES: &str = "\
@@ -57,24 +57,24 @@ Examples:
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Where to wait for it
+    /// Address to listen on
     #[arg(long, value_name = "tcp://HOST:PORT")]
     listen: Address,
     /// TAP device for a VM that has a network; it must exist
     #[arg(long, value_name = "DEVICE")]
     tap: Option<String>,
-    /// Name for it here, taken from the start [default: the one it has]
+    /// Name for it here, claimed at once [default: the VM's]
     #[arg(long)]
     name: Option<String>,
-    /// Refuse a VM with more memory [default: what the host has available when this starts]
+    /// Refuse a VM with more memory [default: what the host has available at the start]
     #[arg(long, value_name = "SIZE", value_parser = arguments::size)]
     memory_max: Option<u64>,
-    /// Give a VM up for lost whose memory still follows when its source was not heard of for so
-    /// long. Without a limit it waits, as a host that is gone and a link that is cut look the same
-    /// from here: `vmm-lite stop` ends it [default: no limit]
+    /// Declare a VM lost if post-copy pages are missing and its source has been silent for this
+    /// long. Without a limit it waits, as a dead host and a cut link look the same from here:
+    /// `vmm-lite stop` ends it [default: no limit]
     #[arg(long, value_name = "TIME", value_parser = arguments::duration)]
     lost_after: Option<Duration>,
-    /// Serve the VM's figures to Prometheus there, at /metrics
+    /// Serve the VM's metrics for Prometheus there, at /metrics
     #[arg(long, value_name = "ADDRESS:PORT|unix:PATH")]
     metrics: Option<At>,
     #[command(flatten)]
@@ -86,7 +86,7 @@ pub struct Args {
 /// Runs the verb.
 ///
 /// # Errors
-/// When nothing can be received here.
+/// If this process cannot receive.
 pub fn run(args: Args) -> super::Result {
     if args.listen.key().is_some() {
         return Err(
@@ -103,7 +103,7 @@ pub fn run(args: Args) -> super::Result {
                 .into(),
         );
     }
-    // While there is one thread, and before anything is open that a signer has no use for.
+    // While there is one thread, and before anything is open that the signer does not need.
     let signing = match args.security.dir() {
         Some(dir) => {
             let starting = signer::start(&dir, signer::Side::Destination, confinement.mode())?;
@@ -114,13 +114,13 @@ pub fn run(args: Args) -> super::Result {
     let signals = server::catch_signals()?;
     let dir = RuntimeDir::open()?;
     let tap = args.tap.as_deref();
-    // Another user may not be able to take these when a VM comes.
+    // Another user may lack the rights to open these when a VM arrives.
     let resources = if confinement.opens_nothing() {
         Resources::open(tap)?
     } else {
         Resources::with_tap_later(tap)?
     };
-    // Before a source can give its VM up to a host that cannot run it.
+    // Before a source can hand its VM over to a host that cannot run it.
     resources.host().self_test()?;
     let fault_cost = match resources.host().fault_cost() {
         Ok(cost) => Some(cost),
@@ -149,7 +149,7 @@ pub fn run(args: Args) -> super::Result {
             let certificate = signing.certificate.clone();
             let key = signing.into_key(signer::Side::Destination);
             let credentials = credentials::for_receiving(&dir, certificate, key)?;
-            // Another user may not be able to read the directory.
+            // Another user may lack the rights to read the directory.
             AccessPolicy::tls(credentials, (!confinement.opens_nothing()).then_some(dir))
         }
         None => {
@@ -162,7 +162,7 @@ pub fn run(args: Args) -> super::Result {
     let (arrived, arrivals) = channel();
     let receiver = Arc::new(Receiver::new(offering, arrived)?);
     eprintln!("vmm-lite: listening on {}", args.listen);
-    // What serves the source has it, for as long as there is one to be served.
+    // The thread that serves the source owns it, as long as there is a source to serve.
     let moves = Arc::downgrade(&receiver);
     listener::serve(listener, receiver, policy)?;
     confine::enter(Thread::Main)?;
@@ -180,7 +180,7 @@ pub fn run(args: Args) -> super::Result {
     figures.show(&vm);
     let server = Server::new(claim);
     let end = server::serve_until_end(&vm, &server, &signals)?;
-    // A source that does not know would ask for ever.
+    // A source that does not know the outcome would ask for ever.
     if let Some(receiver) = moves.upgrade() {
         receiver.wait_over(LAST_WORD);
     }
@@ -188,7 +188,7 @@ pub fn run(args: Args) -> super::Result {
     Ok(ExitCode::from(super::exit::of_end(&end)))
 }
 
-/// The memory that the host could give out now, as far as it says, and what a VM can have at most.
+/// Memory that the host has available now, if it tells, and at most what a VM can have.
 fn memory_there_is() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
@@ -209,7 +209,7 @@ fn listen(at: &Address) -> Result<TcpListener, Box<dyn std::error::Error>> {
     })
 }
 
-/// Waits for a VM; `None` when a signal ends the waiting.
+/// Waits for a VM; `None` if a signal ends the wait.
 fn wait(arrivals: &Queue<Vm>, signals: &Signals) -> io::Result<Option<Vm>> {
     loop {
         if let Ok(vm) = arrivals.recv_timeout(LOOK) {
@@ -221,11 +221,11 @@ fn wait(arrivals: &Queue<Vm>, signals: &Signals) -> io::Result<Option<Vm>> {
     }
 }
 
-/// The name of the VM that comes.
+/// The name of the VM that arrives.
 #[derive(Debug)]
 struct Naming {
     dir: RuntimeDir,
-    /// Reserved from the start, for whatever VM comes.
+    /// Claimed at the start, for any VM that arrives.
     fixed: bool,
     claim: Mutex<Option<Claim>>,
 }
@@ -240,7 +240,7 @@ impl Naming {
         self.claim.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The name, once the VM runs.
+    /// The claimed name, once the VM runs.
     fn take(&self) -> Option<Claim> {
         self.claim().take()
     }

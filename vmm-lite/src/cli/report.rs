@@ -1,12 +1,11 @@
-//! What the user is told when a machine has ended.
+//! What the user sees when a VM has ended.
 
 use vmm::{
     boot::Image,
     vm::{End, GuestFault, Symbols},
 };
 
-/// Prints how a machine ended, if that is not what programs do when all is well, to standard error.
-/// `image` names functions.
+/// Prints how a VM ended to standard error, unless it ended normally. `image` names functions.
 pub fn end(end: &End, image: Option<&Image>) {
     match end {
         End::Exited(_) => {}
@@ -30,7 +29,7 @@ fn failure(fault: &GuestFault, image: Option<&Image>) -> String {
         symbols.as_ref().and_then(|s| s.name(address)).unwrap_or_else(|| "?".into())
     };
     let mut text = format!("vmm-lite: the guest failed: {}\n", fault.what());
-    // An end that the program asked for is told with the address behind the call, which the
+    // An end that the program requested is reported with the address behind the call, which the
     // backtrace begins with.
     if fault.rip != 0 && fault.backtrace.first() != Some(&fault.rip) {
         text += &format!("  at {:#014x} {}\n", fault.rip, name(fault.rip));
@@ -51,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_without_an_image_says_how_to_come_by_names() {
+    fn a_report_without_an_image_says_how_to_get_names() {
         let mut fault = GuestFault {
             kind: None,
             thread: 0,

@@ -38,30 +38,30 @@ Examples:
   vmm-lite restore kv.snap --tap tap0 --metrics 127.0.0.1:9464
   sudo vmm-lite restore kv.snap --user nobody --tap tap0";
 
-/// Run a VM from a snapshot, or several
+/// Run one or several VMs from a snapshot
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The snapshot
     file: PathBuf,
 
-    /// Name for it [default: the one it had]
+    /// Name for it [default: the saved VM's]
     #[arg(long)]
     name: Option<String>,
 
-    /// Start at once and load its memory while it runs; each page is checked before it is used. Not
-    /// for several, which share one memory: that is checked and sealed before the first of them has
-    /// it
+    /// Start at once and load the memory while it runs; each page is verified before it is used.
+    /// Not for several VMs, which share one memory: that is verified and sealed before the first of
+    /// them has it
     #[arg(long, conflicts_with = "count")]
     lazy: bool,
 
-    /// How its monotonic clock (`Instant`) goes on; the wall clock (`SystemTime`) is the host's,
+    /// How its monotonic clock (`Instant`) continues; the wall clock (`SystemTime`) is the host's,
     /// and neither goes back
     #[arg(long, value_name = "HOW", value_parser = super::choices::clock(),
         default_value = "continue")]
     clock: GuestClock,
 
-    /// Start so many of them
+    /// Start this many VMs
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     count: Option<u32>,
 
@@ -82,7 +82,7 @@ pub struct Args {
 /// Runs the verb.
 ///
 /// # Errors
-/// When the snapshot is damaged, or the VM cannot be started.
+/// If the snapshot is damaged, or the VM cannot be started.
 pub fn run(args: Args) -> super::Result {
     let confinement = args.confinement.begin(args.ready_fd.as_slice())?;
     let mut ready = args.ready_fd.map(Ready::on).transpose()?;
@@ -140,10 +140,10 @@ pub fn run(args: Args) -> super::Result {
     Ok(ExitCode::from(super::exit::of_end(&end)))
 }
 
-/// Claims the name that a copy of `guest` is going to have.
+/// Claims the name for a copy of `guest`.
 ///
 /// # Errors
-/// When another VM has it.
+/// If another VM has it.
 pub(super) fn name_of(guest: &SavedVm, change: &Change) -> Result<Claim, api::Error> {
     let name = change.name.as_ref().unwrap_or(&guest.manifest.identity.name);
     RuntimeDir::open()?.claim(name)

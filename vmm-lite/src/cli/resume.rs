@@ -3,16 +3,16 @@
 use serde_json::json;
 use std::process::ExitCode;
 
-/// Let a paused VM run on
+/// Resume a paused VM
 ///
-/// The guest's clock went on while it was paused, and the guest is told for how long.
+/// The guest's clock continued while it was paused, and the guest is told for how long.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// Name of the VM
     name: String,
-    /// Let a VM run that was handed to another host which has not said what became of it since. YOU
-    /// say that it does not run there and never will: if it does, two of it run, with one address
-    /// and two memories. It goes on as it was when it was handed over, and `stats` says so from
+    /// Run a VM that was handed to another host which has not reported the outcome since. YOU vouch
+    /// that it does not run there and never will: if it does, there are two of it, with one address
+    /// and two memories. It continues as it was when it was handed over, and `stats` says so from
     /// then on
     #[arg(long = "i-know-it-runs-nowhere-else")]
     runs_nowhere_else: bool,
@@ -24,7 +24,7 @@ pub struct Args {
 /// Runs the verb.
 ///
 /// # Errors
-/// When there is no such VM, or it refuses.
+/// If there is no such VM, or it refuses.
 pub fn run(args: Args) -> super::Result {
     let answer = super::connect(&args.name)?.request(
         &json!({ "verb": "resume", "runs_nowhere_else": args.runs_nowhere_else }),

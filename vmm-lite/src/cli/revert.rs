@@ -13,7 +13,7 @@ numbers start anew. If that cannot be, it is left as it is and runs on.
 Examples:
   vmm-lite snapshot kv before.snap && upgrade || vmm-lite revert kv before.snap";
 
-/// Put a VM back to what it was when a snapshot was taken
+/// Put a VM back to its state in a snapshot
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -21,7 +21,7 @@ pub struct Args {
     name: String,
     /// The snapshot
     file: PathBuf,
-    /// How its monotonic clock (`Instant`) goes on from the snapshot's; the wall clock
+    /// How its monotonic clock (`Instant`) continues from the snapshot's; the wall clock
     /// (`SystemTime`) is the host's
     #[arg(long, value_name = "HOW", value_parser = super::choices::clock(),
         default_value = "continue")]
@@ -36,7 +36,7 @@ pub struct Args {
 /// Runs the verb.
 ///
 /// # Errors
-/// When there is no such VM, or the file is not one to revert to: then the VM runs on.
+/// If there is no such VM, or it cannot be reverted to that file: then the VM keeps running.
 pub fn run(args: Args) -> super::Result {
     let mut client = super::connect(&args.name)?;
     let file =

@@ -24,7 +24,7 @@ use vmm::{
 };
 
 const EXAMPLES: &str = "\
-Standard input and output are the program's; what is printed about the VM goes to standard error.
+Standard input and output are the program's; messages about the VM go to standard error.
 The exit code is the program's; `vmm-lite --help` lists the others.
 
 Examples:
@@ -41,11 +41,11 @@ pub struct Args {
     /// The image, made by `vmm-lite build`
     image: PathBuf,
 
-    /// Name for the other verbs to call the VM by [default: the image's name and the process id]
+    /// Name by which the other verbs find the VM [default: the image's name and the process id]
     #[arg(long)]
     name: Option<String>,
 
-    /// The guest's memory; what it does not use costs nothing
+    /// The guest's memory; unused memory costs nothing
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = arguments::size)]
     memory: u64,
 
@@ -53,7 +53,7 @@ pub struct Args {
     #[arg(long, value_name = "DEVICE")]
     tap: Option<String>,
 
-    /// The guest's address and the length of its network's prefix
+    /// The guest's address and prefix length
     #[arg(long, value_name = "ADDRESS/LENGTH", requires = "tap")]
     ip: Option<Cidr>,
 
@@ -61,7 +61,7 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS", requires = "ip")]
     gateway: Option<IpAddr>,
 
-    /// Whom the guest asks for names; may be repeated
+    /// Name server for the guest; may be repeated
     #[arg(long, value_name = "ADDRESS", requires = "ip")]
     dns: Vec<IpAddr>,
 
@@ -73,7 +73,7 @@ pub struct Args {
     #[arg(long, value_name = "KEY=VALUE", value_parser = arguments::env)]
     env: Vec<OsString>,
 
-    /// Serve the VM's figures to Prometheus there, at /metrics
+    /// Serve the VM's metrics for Prometheus there, at /metrics
     #[arg(long, value_name = "ADDRESS:PORT|unix:PATH")]
     metrics: Option<At>,
 
@@ -88,7 +88,7 @@ pub struct Args {
 /// Runs the verb.
 ///
 /// # Errors
-/// When the VM cannot be started.
+/// If the VM cannot be started.
 pub fn run(args: Args) -> super::Result {
     let confinement = args.confinement.begin(&[])?;
     let signals = server::catch_signals()?;
@@ -112,10 +112,10 @@ pub fn run(args: Args) -> super::Result {
     }
     held.limit(&confinement.rates);
     held.resume(Resume { reason: ResumeReason::Boot, away: Duration::ZERO })?;
-    // The guest says so itself, but most often before the TAP carries packets.
+    // The guest announces itself, but usually before the TAP device carries packets.
     vm.announce_when_up();
-    // A third of a millisecond, which the guest need not wait for: this thread takes nothing of the
-    // guest's, and has served nobody yet.
+    // Takes a third of a millisecond, which the guest need not wait for: this thread reads nothing
+    // from the guest, and has served no client yet.
     confine::enter(Thread::Main)?;
     confinement.watch()?;
     feed_standard_input(&vm)?;
@@ -149,7 +149,7 @@ fn claim(name: Option<&str>, image: &Path) -> Result<Claim, api::Error> {
     }
 }
 
-/// A name from that of the image, made to be one.
+/// Makes a valid VM name from the image's name.
 fn made_up_name(image: &Path, pid: u32) -> String {
     let stem = image.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
     let fine = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
@@ -160,10 +160,10 @@ fn made_up_name(image: &Path, pid: u32) -> String {
     }
 }
 
-/// Starts handing this process's standard input to the guest.
+/// Starts to feed this process's standard input to the guest.
 ///
 /// # Errors
-/// When there can be no thread for it.
+/// If the host cannot start a thread for it.
 pub fn feed_standard_input(vm: &Vm) -> io::Result<()> {
     let vm = vm.clone();
     let feed = move || {

@@ -10,11 +10,11 @@ use std::{io::IsTerminal, os::fd::AsFd, path::PathBuf, process::ExitCode};
 use vmm::snapshot::{copy::Way, load, new_file::NewFile};
 
 const EXAMPLES: &str = "\
-The VM runs on, and stands for about as long as for a move. The file appears under its name when \
-it is whole and on the disk; until then there is
-nothing, whatever happens. Memory that has not come yet, after a move in which it follows or a lazy
-restore, is waited for first. With --diff it holds what differs from another snapshot of the same
-VM; `vmm-lite merge` makes a whole one of the two.
+The VM is paused for about as long as in a move, and keeps running. The file appears under its \
+name when it is complete and on the disk, and not before,
+whatever happens. The verb first waits for memory that has not arrived yet, after a move with
+post-copy or a lazy restore. With --diff the file holds only what differs from another snapshot of
+the same VM; `vmm-lite merge` makes a complete one of the two.
 
 Examples:
   vmm-lite snapshot kv kv.snap
@@ -28,15 +28,15 @@ Examples:
 pub struct Args {
     /// Name of the VM
     name: String,
-    /// The file; one that is there is replaced
+    /// The file; an existing one is replaced
     file: PathBuf,
     /// Save only what differs from this snapshot
     #[arg(long, value_name = "BASE")]
     diff: Option<PathBuf>,
-    /// How to copy a VM that runs
+    /// How to copy a running VM
     #[arg(long, value_name = "MODE", value_parser = super::choices::way(), default_value = "auto")]
     mode: Way,
-    /// Stop the VM once the file is there
+    /// Stop the VM once the file is complete
     #[arg(long)]
     stop: bool,
     #[command(flatten)]
@@ -49,7 +49,7 @@ pub struct Args {
 /// Runs the verb.
 ///
 /// # Errors
-/// When there is no such VM, or the file cannot be written: then the VM runs on.
+/// If there is no such VM, or the file cannot be written: then the VM keeps running.
 pub fn run(args: Args) -> super::Result {
     let call_off = CallOff::on(catch_signals()?, &args.name, || {})?;
     let mut client = super::connect(&args.name)?;
@@ -60,7 +60,7 @@ pub fn run(args: Args) -> super::Result {
         format!("cannot read {}: {e}", args.diff.clone().unwrap_or_default().display())
     })?;
     if let Some(base) = &base {
-        // Found wrong here, before anything of the VM is touched.
+        // Verify the base here, before the VM is disturbed.
         load::open(base.try_clone()?)?;
     }
     let mut request = json!({ "verb": "snapshot", "stay_paused": args.stop, "mode": args.mode });
@@ -90,7 +90,7 @@ pub fn run(args: Args) -> super::Result {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows how far a copy is, to people.
+/// Shows the progress of a copy to people.
 pub(super) fn watch(json: bool) -> impl FnMut(Value) {
     let live = !json && std::io::stderr().is_terminal();
     let mut teller = Teller::default();

@@ -4,7 +4,7 @@ use api::hang;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
-/// Show one VM in figures
+/// Show a VM's figures
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  vmm-lite stats kv\n  vmm-lite stats kv --json | jq .exits\n  \
@@ -19,8 +19,8 @@ pub struct Args {
     /// Print what Prometheus reads, as --metrics of `run` serves it; see docs/metrics.md
     #[arg(long, conflicts_with = "json")]
     prometheus: bool,
-    /// First watch for a while how fast the guest writes to its memory, which it does a little
-    /// slower meanwhile
+    /// First measure for this many milliseconds how fast the guest writes to its memory, which
+    /// slows it down a little
     #[arg(long, value_name = "MS", num_args = 0..=1, default_missing_value = "100")]
     dirty_rate: Option<u64>,
 }
@@ -28,7 +28,7 @@ pub struct Args {
 /// Runs the verb.
 ///
 /// # Errors
-/// When there is no such VM, or it does not answer.
+/// If there is no such VM, or it does not answer.
 pub fn run(args: Args) -> super::Result {
     let mut client = super::connect(&args.name)?;
     let mut request = json!({ "verb": "stats" });
@@ -140,7 +140,7 @@ fn text(s: &Value) -> String {
     text
 }
 
-/// A row on how often and for how long something was held back to its rate, if it was.
+/// Adds a row on how often and how long something was throttled, if it was.
 fn throttled(row: &mut impl FnMut(&str, String), what: &str, of: &Value, key: &str) {
     let n = |name: &str| of[format!("{key}_{name}")].as_u64().unwrap_or(0);
     if let times @ 1.. = n("throttled") {
@@ -152,7 +152,7 @@ fn throttled(row: &mut impl FnMut(&str, String), what: &str, of: &Value, key: &s
     }
 }
 
-/// A number of bytes for people.
+/// Formats a number of bytes for people.
 #[must_use]
 pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -168,7 +168,7 @@ pub fn bytes(n: u64) -> String {
     }
 }
 
-/// Milliseconds for people.
+/// Formats milliseconds for people.
 #[must_use]
 pub fn duration(ms: u64) -> String {
     let (s, m, h) = (ms / 1000, ms / 60_000, ms / 3_600_000);

@@ -13,7 +13,7 @@ program has other addresses.
 Examples:
   vmm-lite symbols kv.img 0x10a2f4 0x10bb01";
 
-/// Name the functions at addresses in an image
+/// Name the functions at addresses of an image
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -28,7 +28,7 @@ pub struct Args {
 /// Runs the verb: prints a line for each address.
 ///
 /// # Errors
-/// When the file is no image, or has no names.
+/// If the file is not an image, or has no symbols.
 pub fn run(args: Args) -> super::Result {
     let image = Image::open(&args.image)?;
     let symbols = Symbols::of(image.file())?;

@@ -1,4 +1,4 @@
-//! Memory of a VM that is not here yet, which a verb waits for.
+//! Waiting for memory of a VM that has not arrived yet.
 
 use super::arguments;
 use serde_json::{Value, json};
@@ -8,20 +8,20 @@ use std::{
 };
 use vmm::migration::progress::Progress;
 
-/// How often it is said on what is no terminal.
+/// How often the wait is reported if standard error is not a terminal.
 const SAY: Duration = Duration::from_secs(10);
 
-/// How long to wait.
+/// Options of the wait.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub struct Wait {
-    /// Give up if memory that still follows the VM from another host, or is still being loaded from
-    /// a snapshot, is not here by then; it is waited for first [default: none]
+    /// Fail if memory that is still being post-copied from another host, or loaded from a snapshot,
+    /// has not arrived by then; the verb waits for it first [default: none]
     #[arg(long, value_name = "TIME", value_parser = arguments::duration)]
     timeout: Option<Duration>,
 }
 
 impl Wait {
-    /// Writes it into a request.
+    /// Writes the timeout into a request.
     pub fn to_request(self, request: &mut Value) {
         if let Some(timeout) = self.timeout {
             request["timeout_ns"] = json!(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
@@ -29,14 +29,14 @@ impl Wait {
     }
 }
 
-/// Says on standard error what is waited for.
+/// Reports on standard error what the verb waits for.
 #[derive(Debug, Default)]
 pub struct Teller {
     said: Option<Instant>,
 }
 
 impl Teller {
-    /// Says it, if that is what `progress` is. Whether it is.
+    /// Reports the wait, if `progress` is one. Returns whether it is.
     pub fn tell(&mut self, progress: &Value) -> bool {
         let Ok(Progress::Waiting { doing, .. }) = serde_json::from_value(progress.clone()) else {
             return false;

@@ -1,10 +1,10 @@
 //! Admission control: which connections to the control socket are served.
 //!
-//! A connection is *idle* until a request is whole, and again after its answer. A new connection
+//! A connection is *idle* until a request is complete, and again after its answer. A new connection
 //! evicts the one that has been idle longest when there are [`SESSIONS_MAX`], so that idle clients
-//! keep nobody out. Requests that may take long have [`LONG_MAX`] of these places and are refused
-//! beyond that, so that `stop`, `stats` (and so `ps`), `cancel`, `resume` and `metrics` are always
-//! served.
+//! cannot block others. Requests that may take long get at most [`LONG_MAX`] sessions and are
+//! refused beyond that, so that `stop`, `stats` (and so `ps`), `cancel`, `resume` and `metrics` are
+//! always served.
 
 use api::Request;
 use serde_json::{Value, json};
@@ -19,9 +19,9 @@ pub const SESSIONS_MAX: usize = 32;
 /// Of these, connections with a request that may take long: consoles, moves, copies, pauses,
 /// watches.
 pub const LONG_MAX: usize = 20;
-/// A short request that is not answered after so long has a client that does not take the answer.
+/// If a short request is not answered after this long, its client does not read the answer.
 const STUCK: Duration = Duration::from_secs(1);
-/// What a client is told whose request was not looked at.
+/// The answer to a client whose request was not read.
 const EVICTED: &str = "the VM has too many clients and closed this connection, which was idle";
 const FULL: &str = "the VM has too many clients; try again";
 const TOO_MANY_LONG: &str = "too many requests that take long are under way at this VM \
@@ -52,7 +52,7 @@ enum State {
     Long,
 }
 
-/// A connection that was admitted. Dropping it gives its place back.
+/// An admitted connection. Dropping it frees its place.
 #[derive(Debug)]
 pub(super) struct Session {
     admission: Admission,
@@ -66,19 +66,19 @@ pub(super) struct Serving<'s>(&'s Session);
 /// Why a request is not served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Refusal {
-    /// The client was told already, and its connection is closed.
+    /// The client has been told, and its connection is closed.
     Evicted,
-    /// The connection stays.
+    /// The connection stays open.
     TooManyLong,
 }
 
-/// The answer to a client that may ask again on another connection, as nothing was done.
+/// The answer to a client that may retry on another connection, as nothing was done.
 fn again(why: &str) -> Value {
     json!({ "error": why, "retry": true })
 }
 
 impl Refusal {
-    /// The answer that is still to be sent.
+    /// The answer that must still be sent.
     pub fn answer(self) -> Option<Value> {
         (self == Self::TooManyLong).then(|| json!({ "error": TOO_MANY_LONG }))
     }
@@ -89,8 +89,8 @@ impl Admission {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Admits a client, evicting another if it must; `None`, and the client was told, if it can
-    /// evict none.
+    /// Admits a client, and evicts another if it must; `None` if it can evict none, after telling
+    /// the client.
     pub fn admit(&self, stream: &UnixStream) -> std::io::Result<Option<Session>> {
         let own = stream.try_clone()?;
         let mut sessions = self.sessions();
@@ -105,14 +105,14 @@ impl Admission {
         Ok(Some(Session { admission: self.clone(), id }))
     }
 
-    /// Evicts an idle client, if there is one, to have its descriptors.
+    /// Evicts an idle client, if there is one, to free its descriptors.
     pub fn make_room(&self) {
         self.sessions().evict();
     }
 }
 
 impl Sessions {
-    /// Evicts the session that keeps its place with the least reason; whether there was one.
+    /// Evicts the session with the weakest claim to its place. Returns whether there was one.
     fn evict(&mut self) -> bool {
         let oldest = |state: State, fits: &dyn Fn(&Entry) -> bool| {
             let entries = self.open.iter().enumerate().filter(|(_, e)| e.state == state && fits(e));
@@ -126,14 +126,14 @@ impl Sessions {
         if evicted.state == State::Idle {
             tell(&evicted.stream, &again(EVICTED));
         }
-        // Ends what its thread waits for.
+        // Ends the wait of its thread.
         let _ = evicted.stream.shutdown(std::net::Shutdown::Both);
         true
     }
 }
 
 impl Session {
-    /// Says that a request is whole and about to be done.
+    /// Marks the session as serving a complete request.
     pub fn begin(&self, request: &Request) -> Result<Serving<'_>, Refusal> {
         let mut sessions = self.admission.sessions();
         let long = sessions.open.iter().filter(|e| e.state == State::Long).count();
@@ -172,18 +172,18 @@ fn short(request: &Request) -> bool {
     }
 }
 
-/// Whether there is something that the session's thread is about to read.
+/// Whether the session's thread has something to read.
 fn has_input(stream: &UnixStream) -> bool {
     let mut poll = libc::pollfd { fd: stream.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: one valid entry.
+    // SAFETY: the pointer is to one valid entry.
     unsafe { libc::poll(&raw mut poll, 1, 0) > 0 && poll.revents == libc::POLLIN }
 }
 
-/// Sends a line if the socket takes it at once.
+/// Sends a line if the socket accepts it at once.
 fn tell(stream: &UnixStream, line: &Value) {
     use nix::sys::socket::{MsgFlags, send};
     let line = format!("{line}\n");
-    // A client that does not hear it finds its connection closed.
+    // A client that does not receive it sees its connection closed.
     let _ =
         send(stream.as_raw_fd(), line.as_bytes(), MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
 }
@@ -207,7 +207,7 @@ mod tests {
     fn the_longest_idle_session_is_evicted_and_told() {
         let admission = Admission::default();
         let mut open: Vec<_> = (0..SESSIONS_MAX).map(|_| admit(&admission)).collect();
-        // The oldest has a request that was not read yet, the next has one under way.
+        // The oldest has an unread request, the next a request under way.
         open[0].0.write_all(b"{}\n").unwrap();
         let serving = open[1].1.as_ref().unwrap().begin(&request("{}")).unwrap();
         let (_client, session) = admit(&admission);

@@ -15,11 +15,11 @@ use vmm::{
     vm::{Observer, Vm},
 };
 
-/// How one of them is served: the VM, what was asked, the files that came with it, and the way
-/// back.
+/// A function that serves one of them, given the VM, the request, the files that came with it, and
+/// the reply channel.
 pub type Serve = fn(&Vm, &Request, Vec<File>, &mut Reply) -> Answer;
 
-/// How `verb` is served, if it is one of these.
+/// The function that serves `verb`, if it is one of these.
 #[must_use]
 pub fn verb(verb: &str) -> Option<Serve> {
     Some(match verb {
@@ -69,7 +69,7 @@ fn snapshot(vm: &Vm, request: &Request, mut came: Vec<File>, reply: &mut Reply) 
     Ok(serde_json::to_value(operations::snapshot(vm, file, base, options, reply)?)?)
 }
 
-/// Copies the VM into a template: the first file gets its memory, the second who it is and its
+/// Copies the VM into a template: the first file receives its memory, the second its manifest and
 /// state.
 fn fork(vm: &Vm, request: &Request, came: Vec<File>, reply: &mut Reply) -> Answer {
     let [memory, seed] = files(came)?;

@@ -1,7 +1,7 @@
 //! The VM's side of the control socket: answers the requests of the [`api`].
 //!
-//! - [`server`]: takes clients, and serves each on a thread of its own
-//! - `admission`: how many there may be
+//! - [`server`]: accepts clients, and serves each on a thread of its own
+//! - `admission`: limits the number of clients
 //! - [`moves`], `copies`: the requests that move or copy the VM
 //! - `signals`: SIGINT, SIGTERM and SIGHUP of the process
 

@@ -27,16 +27,16 @@ use vmm::{
     vm::{End, Slow, StopReason, Vm},
 };
 
-/// How often a reader of the console looks whether its connection is still there.
+/// How often a console reader checks whether its connection is still open.
 const CONSOLE_LOOK: Duration = Duration::from_millis(500);
-/// How long requests that are being answered may hold up the end of the process.
+/// How long requests that are being answered may delay the end of the process.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// How long a guest is watched for its dirty rate.
+/// Shortest time to measure a guest's dirty rate.
 const WATCH_MIN: Duration = Duration::from_millis(1);
 const WATCH_MAX: Duration = Duration::from_secs(10);
 const STACK: usize = 512 << 10;
 
-/// Serves the control socket of a VM. Dropping it gives the name back.
+/// Serves the control socket of a VM. Dropping it releases the name.
 #[derive(Debug)]
 pub struct Server {
     claim: Claim,
@@ -44,7 +44,8 @@ pub struct Server {
     answering: Arc<Answering>,
 }
 
-/// Requests that are being answered: what ends the VM is answered before the process is gone.
+/// Counts requests that are being answered: the request that ends the VM is answered before the
+/// process exits.
 #[derive(Debug, Default)]
 struct Answering {
     requests: Mutex<usize>,
@@ -64,18 +65,18 @@ impl Answering {
         answered
     }
 
-    /// Waits until there are none, but not for long: a client may take nothing.
+    /// Waits until there are none, but not for long: a client may not read.
     fn wait_for_none(&self) {
         let wait = self.fewer.wait_timeout_while(self.requests(), LAST_WORDS, |n| *n > 0);
         drop(wait);
     }
 }
 
-/// What a request is answered with.
+/// The answer to a request.
 pub type Answer = Result<Value, Box<dyn std::error::Error>>;
 
 impl Server {
-    /// A server for the name claimed.
+    /// A server for the claimed name.
     #[must_use]
     pub fn new(claim: Claim) -> Self {
         Self { claim, admission: Admission::default(), answering: Arc::default() }
@@ -87,13 +88,13 @@ impl Server {
         self.claim.name()
     }
 
-    /// Where clients come in: readable when one waits for [`accept`](Self::accept).
+    /// The listening socket: readable when a client waits for [`accept`](Self::accept).
     #[must_use]
     pub fn listener(&self) -> &UnixListener {
         self.claim.listener()
     }
 
-    /// Takes a client that waits, and serves it on a thread of its own.
+    /// Accepts a waiting client, and serves it on a thread of its own.
     pub fn accept(&self, vm: &Vm) {
         if let Err(e) = self.try_accept(vm) {
             tracing::warn!("a control connection failed: {e}");
@@ -102,13 +103,13 @@ impl Server {
         }
     }
 
-    /// Ends the VM for a signal, on a thread of its own: it waits for the vCPU, and clients are to
-    /// be served meanwhile, should that hang.
+    /// Ends the VM for a signal, on a thread of its own: it waits for the vCPU, and clients must be
+    /// served meanwhile if that hangs.
     fn end(&self, vm: &Vm, reason: StopReason) {
         let (owner, answering) = (vm.clone(), Arc::clone(&self.answering));
         let name = self.name().to_owned();
         let end = move |vm: &Vm| {
-            // A second one changes nothing of what may be lost; `stop --force` does.
+            // A second signal does not permit any loss; `stop --force` does.
             if let Err(e) = vm.end_for_operator(reason, false) {
                 eprintln!(
                     "vmm-lite: not ended: {e}; `vmm-lite stop --force {name}` ends it all the same"
@@ -157,17 +158,17 @@ impl Server {
     }
 }
 
-/// The way back to a client.
+/// The reply channel to a client.
 #[derive(Debug)]
 pub struct Reply {
     stream: UnixStream,
 }
 
 impl Reply {
-    /// Sends a line that is not the last: `{"progress": …}`.
+    /// Sends a line before the answer: `{"progress": …}`.
     ///
     /// # Errors
-    /// When the client is gone or takes nothing.
+    /// If the client is gone or does not read.
     pub fn tell(&mut self, what: &impl Serialize) -> io::Result<()> {
         self.send(&json!({ "progress": what }))
     }
@@ -178,30 +179,30 @@ impl Reply {
             Ok(value) => self.send(&json!({ "ok": value })),
             Err(e) => self.send(&json!({ "error": vmm::host::with_causes(&**e) })),
         };
-        // A client that does not hear it is gone.
+        // A client that does not receive it is gone.
         let _ = sent;
     }
 
     fn send(&mut self, line: &Value) -> io::Result<()> {
         let mut line = line.to_string();
         line.push('\n');
-        // For a client that may take its time, up to the timeout.
+        // The client may take its time, up to the timeout.
         watchdog::waits(|| self.stream.write_all(line.as_bytes()))
     }
 
     fn refuse(&mut self, why: &str) {
-        // A client that does not hear it is gone.
+        // A client that does not receive it is gone.
         let _ = self.send(&json!({ "error": why }));
     }
 
-    /// Hangs up when the client has gone away.
+    /// The descriptor; it hangs up when the client disconnects.
     #[must_use]
     pub(super) fn stream_fd(&self) -> RawFd {
         self.stream.as_raw_fd()
     }
 }
 
-/// Serves requests until the client goes.
+/// Serves requests until the client disconnects.
 fn serve(vm: &Vm, reply: &mut Reply, answering: &Answering, session: &Session) -> io::Result<()> {
     let mut lines = BufReader::new(Incoming::new(reply.stream.try_clone()?));
     loop {
@@ -218,7 +219,7 @@ fn serve(vm: &Vm, reply: &mut Reply, answering: &Answering, session: &Session) -
             Ok(serving) => serving,
             Err(refusal) => match refusal.answer() {
                 Some(answer) => {
-                    // What came with a request that is refused is not the next one's.
+                    // Descriptors that came with a refused request do not belong to the next one.
                     lines.get_mut().take_files();
                     reply.send(&answer)?;
                     continue;
@@ -226,7 +227,7 @@ fn serve(vm: &Vm, reply: &mut Reply, answering: &Answering, session: &Session) -
                 None => return Ok(()),
             },
         };
-        // A console is there for its client, and nobody else waits for it.
+        // A console serves only its own client, and no other waits for it.
         if request.verb() == "console" {
             return console(vm, reply, lines.buffer());
         }
@@ -253,7 +254,7 @@ fn serve(vm: &Vm, reply: &mut Reply, answering: &Answering, session: &Session) -
 }
 
 fn answer(vm: &Vm, request: &Request, reply: &mut Reply) -> Answer {
-    // A client that is gone does not hear it.
+    // A client that is gone does not receive it.
     let mut say = |what: &str| drop(reply.tell(&json!({ "waiting_for": what })));
     let slow = &mut Slow::new(&mut say);
     match request.verb() {
@@ -291,7 +292,7 @@ fn answer(vm: &Vm, request: &Request, reply: &mut Reply) -> Answer {
     }
 }
 
-/// Gives the connection over to the console: raw bytes both ways. `ahead` came with the request.
+/// Turns the connection into the console: raw bytes both ways. `ahead` came with the request.
 fn console(vm: &Vm, reply: &mut Reply, ahead: &[u8]) -> io::Result<()> {
     reply.send(&json!({ "ok": { "raw": true } }))?;
     let mut input = reply.stream.try_clone()?;
@@ -313,14 +314,14 @@ fn console(vm: &Vm, reply: &mut Reply, ahead: &[u8]) -> io::Result<()> {
         }
     })?;
     let sent = print_console(vm, reply);
-    // Ends the feeder's read, and its wait for a guest that takes no input.
+    // Ends the input thread's read, and its wait for a guest that reads no input.
     let _ = reply.stream.shutdown(std::net::Shutdown::Both);
     gone.store(true, SeqCst);
     vm.console().look_again();
     sent
 }
 
-/// Sends the client what the guest prints, until there is no more or the client is gone.
+/// Sends the client what the guest prints, until the guest ends or the client is gone.
 fn print_console(vm: &Vm, reply: &mut Reply) -> io::Result<()> {
     let mut from = 0;
     loop {
@@ -339,17 +340,17 @@ fn print_console(vm: &Vm, reply: &mut Reply) -> io::Result<()> {
 /// Whether the client has closed both directions; one that only ended its input still listens.
 fn hung_up(stream: &UnixStream) -> bool {
     let mut poll = libc::pollfd { fd: stream.as_raw_fd(), events: 0, revents: 0 };
-    // SAFETY: one valid entry.
+    // SAFETY: the pointer is to one valid entry.
     unsafe {
         libc::poll(&raw mut poll, 1, 0) > 0 && poll.revents & (libc::POLLHUP | libc::POLLERR) != 0
     }
 }
 
 /// Serves the control socket and the signals that end a process, on the calling thread, until the
-/// VM has ended. Call [`catch_signals`] before the VM is made.
+/// VM has ended. Call [`catch_signals`] before making the VM.
 ///
 /// # Errors
-/// When the host fails it.
+/// The host's error.
 pub fn serve_until_end(vm: &Vm, server: &Server, signals: &Signals) -> Result<Arc<End>, Error> {
     let failed = |source| Error::Socket { doing: "serve", name: server.name().into(), source };
     server.listener().set_nonblocking(true).map_err(failed)?;
@@ -358,7 +359,7 @@ pub fn serve_until_end(vm: &Vm, server: &Server, signals: &Signals) -> Result<Ar
         let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         let mut fds =
             [entry(vm.end_fd()), entry(signals.fd()), entry(server.listener().as_raw_fd())];
-        // SAFETY: three valid entries.
+        // SAFETY: the pointer is to three valid entries.
         if unsafe { libc::poll(fds.as_mut_ptr(), 3, -1) } < 0 {
             match io::Error::last_os_error() {
                 e if e.kind() == io::ErrorKind::Interrupted => continue,

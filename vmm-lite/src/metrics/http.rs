@@ -1,9 +1,9 @@
-//! HTTP, as far as a scraper needs it: one thread, few connections, each with little time and
-//! little to say.
+//! HTTP, as far as a scraper needs it: one thread and few connections, each with a short time and a
+//! small request.
 //!
-//! Whoever connects is a stranger. A connection gets a request of 4 KiB and five seconds in all,
-//! and the oldest gives way when there are too many: nobody can hold the others up for long, or
-//! make the process grow.
+//! Peers are not authenticated. A connection gets a request of 4 KiB and five seconds in total, and
+//! the oldest is closed when there are too many: no peer can block the others for long, or make the
+//! process grow.
 
 use super::{At, Error, text};
 use std::{
@@ -33,10 +33,10 @@ const CONNECTIONS_MAX: usize = 16;
 const REQUEST_MAX: usize = 4 << 10;
 /// How long a connection may last.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Less than the smallest of stacks that make room for what is printed.
+/// Smaller than the smallest stacks that leave room for printing.
 const STACK: usize = 128 << 10;
 
-/// A place where figures are served. Dropping it takes a Unix socket out of the file system.
+/// A place where metrics are served. Dropping it removes its Unix socket from the file system.
 #[derive(Debug)]
 pub struct Endpoint {
     listener: Option<Listener>,
@@ -51,7 +51,7 @@ enum Listener {
 }
 
 impl Endpoint {
-    /// Listens there. A Unix socket that nobody listens at any more is replaced.
+    /// Listens at that place. Replaces a Unix socket on which no process listens any more.
     ///
     /// # Errors
     /// [`Error::Listen`].
@@ -76,7 +76,7 @@ impl Endpoint {
     /// Starts serving, on a thread of its own.
     ///
     /// # Errors
-    /// When there can be none.
+    /// If the host cannot start a thread.
     pub fn serve(&mut self) -> io::Result<()> {
         let Some(listener) = self.listener.take() else { return Ok(()) };
         let vm = Arc::clone(&self.vm);
@@ -91,9 +91,9 @@ impl Endpoint {
         thread.stack_size(STACK).spawn(serve).map(drop)
     }
 
-    /// The VM whose figures are served from now on.
+    /// Sets the VM whose metrics are served from now on.
     pub fn shows(&self, vm: &Vm) {
-        // One process, one VM.
+        // A process has one VM, so this is set once.
         let _ = self.vm.set(vm.clone());
     }
 }
@@ -101,7 +101,7 @@ impl Endpoint {
 impl Drop for Endpoint {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
-            // A process that may not leaves it to the next, which replaces it.
+            // A process without the right to remove it leaves it to the next, which replaces it.
             let _ = fs::remove_file(path);
         }
     }
@@ -111,7 +111,7 @@ fn remove_stale(path: &Path) {
     let socket = fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
     let refused = |e: io::Error| e.kind() == ErrorKind::ConnectionRefused;
     if socket && UnixStream::connect(path).is_err_and(refused) {
-        // Should it stay, listening fails and says so.
+        // If it stays, listening fails and reports that.
         let _ = fs::remove_file(path);
     }
 }
@@ -144,12 +144,12 @@ impl Listener {
     }
 }
 
-/// One client.
+/// A client's connection.
 struct Connection {
     stream: Box<dyn Stream>,
     until: Instant,
     request: Vec<u8>,
-    /// What is left to send, once the request is whole.
+    /// The rest of the answer to send, once the request is complete.
     answer: Vec<u8>,
 }
 
@@ -158,7 +158,7 @@ impl Connection {
         !self.answer.is_empty()
     }
 
-    /// Goes on with it; whether there is more to do.
+    /// Continues with it. Returns whether there is more to do.
     fn go_on(&mut self, vm: &OnceLock<Vm>) -> io::Result<bool> {
         if !self.answering() {
             let mut buffer = [0; REQUEST_MAX];
@@ -166,7 +166,7 @@ impl Connection {
             let n = self.stream.read(&mut buffer[..room])?;
             self.request.extend(&buffer[..n]);
             if !self.request.windows(4).any(|end| end == b"\r\n\r\n") {
-                // The end of it, or of our patience with it.
+                // The request has ended, or is too long.
                 return Ok(n > 0 && self.request.len() < REQUEST_MAX);
             }
             self.answer = answer(&self.request, vm);
@@ -188,7 +188,7 @@ fn serve(listener: &Listener, vm: &OnceLock<Vm>) {
         let next = connections.iter().map(|c| c.until).min();
         let left = next.map(|until| until.saturating_duration_since(Instant::now()).as_millis());
         let timeout = left.map_or(-1, |ms| ms.min(1 << 20) as libc::c_int + 1);
-        // SAFETY: valid entries; after a failure none has events, and all are looked at again.
+        // SAFETY: the entries are valid; after a failure none has events, and all are polled again.
         unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout) };
         let _owes = watchdog::owe(Doing::Scrape);
         fail_point!("metrics.serving");
@@ -210,7 +210,7 @@ fn serve(listener: &Listener, vm: &OnceLock<Vm>) {
                 connections.push(Connection { stream, until, request, answer });
             }
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-            // Out of descriptors, most likely: those that are open will end.
+            // Out of descriptors, most likely: open connections will end.
             Err(e) => {
                 tracing::debug!("a scraper could not be let in: {e}");
                 connections.clear();

@@ -1,4 +1,4 @@
-//! Figures of a VM for Prometheus: as text, and served to whoever scrapes it.
+//! Metrics of a VM for Prometheus: as text, and served over HTTP.
 
 mod http;
 pub mod text;
@@ -7,7 +7,7 @@ pub use http::Endpoint;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
-/// Where figures are served: `ADDRESS:PORT`, or `unix:PATH`.
+/// Where metrics are served: `ADDRESS:PORT`, or `unix:PATH`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum At {
     /// Over TCP.
@@ -16,10 +16,10 @@ pub enum At {
     Unix(PathBuf),
 }
 
-/// Why figures cannot be served.
+/// Why metrics cannot be served.
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
-    /// No place.
+    /// Not a valid place.
     #[error(
         "{0:?} is nowhere to serve metrics: write ADDRESS:PORT, such as 127.0.0.1:9100, or \
          unix:PATH"
@@ -31,18 +31,18 @@ pub enum Error {
          which stands for the VM's number"
     )]
     Shared(At),
-    /// One that cannot be had.
+    /// A place that cannot be listened on.
     #[error("cannot serve metrics at {at}")]
     Listen {
         /// Where.
         at: At,
-        /// What the host says.
+        /// The host's error.
         source: std::io::Error,
     },
 }
 
 impl At {
-    /// The place of the VM with this number, of several: a path with the number where it says `%d`.
+    /// The place for the VM with this number, of several: a path with the number in place of `%d`.
     ///
     /// # Errors
     /// [`Error::Shared`].

@@ -1,12 +1,12 @@
-//! A VM's figures as Prometheus reads them: text format 0.0.4.
+//! A VM's metrics in Prometheus' text format 0.0.4.
 
 use std::fmt::{Display, Write};
 use vmm::vm::{BOUNDS_NS, Histogram, Stats};
 
-/// What the format is called in HTTP.
+/// The format's content type in HTTP.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The figures of a VM; of one that is yet to come only that.
+/// The metrics of a VM. Without a VM, only that there is none yet.
 #[must_use]
 pub fn of(stats: Option<&Stats>) -> String {
     let mut text = Text { out: String::with_capacity(8 << 10), vm: String::new() };
@@ -44,7 +44,7 @@ fn all(text: &mut Text, s: &Stats) {
     text.one(
         "guest_heap_used_bytes",
         Gauge,
-        "What its program has allocated, by its own word.",
+        "What its program has allocated, as the guest reports.",
         s.guest.heap_used,
     );
     text.one("guest_heap_free_bytes", Gauge, "What it could still allocate.", s.guest.heap_free);
@@ -53,7 +53,7 @@ fn all(text: &mut Text, s: &Stats) {
     text.one(
         "resumes_total",
         Counter,
-        "How often it was let run in this process, its start included.",
+        "How often it was resumed in this process, including its start.",
         s.resumes,
     );
     text.one("console_bytes_total", Counter, "What it printed in this process.", s.console_bytes);
@@ -93,7 +93,7 @@ fn exits(text: &mut Text, s: &Stats) {
     text.head(
         "doorbells_total",
         Kind::Counter,
-        "What the doorbell was rung for; a ring can be for several.",
+        "Reasons of doorbell rings; a ring can have several.",
     );
     for (reason, n) in
         [("wait", e.wait), ("net", e.net), ("console", e.console), ("quiesced", e.quiesced)]
@@ -126,7 +126,7 @@ fn network(text: &mut Text, s: &Stats) {
 
 fn moves(text: &mut Text, s: &Stats) {
     let h = &s.history;
-    text.head("moves_total", Kind::Counter, "Moves of the VM in all its life, by how they ended.");
+    text.head("moves_total", Kind::Counter, "Moves of the VM on all hosts, by result.");
     for (outcome, n) in
         [("arrived", h.moves_arrived), ("cancelled", h.moves_cancelled), ("failed", h.moves_failed)]
     {
@@ -134,23 +134,23 @@ fn moves(text: &mut Text, s: &Stats) {
     }
     text.histogram(
         "move_blackout_seconds",
-        "How long the guest stood in each move in all its life.",
+        "How long the guest was stopped in each move, on all hosts.",
         &h.blackout,
     );
     text.histogram(
         "move_brownout_seconds",
-        "How long the guest was slower after each move in all its life.",
+        "How long the guest was slower after each move, on all hosts.",
         &h.brownout,
     );
     text.histogram(
         "quiesce_seconds",
-        "How long the guest took to quiesce, in all its life.",
+        "How long the guest took to quiesce, on all hosts.",
         &h.quiesce,
     );
     text.one(
         "quiesce_unanswered_total",
         Kind::Counter,
-        "How often it did not in time, in all its life.",
+        "How often it did not quiesce in time, on all hosts.",
         h.quiesce_unanswered,
     );
 }
@@ -192,11 +192,11 @@ impl Text {
         self.sample(name, "", value);
     }
 
-    /// How often and for how long something was held back to its rate.
+    /// How often and how long something was throttled.
     fn throttled(&mut self, name: &str, what: &str, times: u64, ns: u64) {
-        let help = format!("How often {what} had to wait for the rate that it may have.");
+        let help = format!("How often {what} had to wait for its rate limit.");
         self.one(&format!("{name}_throttled_total"), Kind::Counter, &help, times);
-        let help = format!("For how long {what} had to wait for that.");
+        let help = format!("For how long {what} had to wait for its rate limit.");
         self.one(&format!("{name}_throttled_seconds_total"), Kind::Counter, &help, seconds(ns));
     }
 
@@ -217,7 +217,7 @@ fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
 }
 
-/// A label's value.
+/// Escapes a label's value.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

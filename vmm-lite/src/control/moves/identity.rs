@@ -1,5 +1,5 @@
-//! The member `identity` of a `migrate` request: what the process of a VM needs to know of this
-//! host to prove who it is in one move. The signer's socket comes beside it.
+//! The member `identity` of a `migrate` request: what a VM's process needs to prove this host's
+//! identity in one move. The signer's socket comes with the request.
 
 use super::Error;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use vmm::{
 /// Most keys that are named apart from the hosts that may receive.
 const EXPECTED_MAX: usize = 8;
 
-/// What a request brings of this host's identity. The signer's socket comes beside it.
+/// The identity as a request contains it. The signer's socket comes with the request.
 #[derive(Serialize, Deserialize)]
 struct Brought {
     certificate: String,
@@ -25,7 +25,7 @@ struct Brought {
     /// Of these, the keys that may answer; without it, any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expected: Option<Vec<String>>,
-    /// What no request may bring.
+    /// Must be absent: no request may contain a key.
     #[serde(default, skip_serializing)]
     key: Option<Value>,
 }
@@ -39,7 +39,7 @@ pub fn to_request(
     trusted: &TrustStore,
     expected: &[PublicKey],
 ) -> Result<Value, Error> {
-    // The others are there to be called by their names; a request has no room for many keys twice.
+    // The others are needed only for their names; a request has no room to name many keys twice.
     let few = expected.len() <= EXPECTED_MAX;
     let receivers = trusted.that_may(Role::Receive);
     let receivers = receivers.filter(|host| few || expected.contains(&host.key));
@@ -49,7 +49,7 @@ pub fn to_request(
     serde_json::to_value(brought).map_err(|e| Error::Transport(e.to_string()))
 }
 
-/// How a `migrate` request wants the move made. `files` came with it.
+/// Reads how a `migrate` request wants the move secured. `files` came with it.
 ///
 /// # Errors
 /// [`Error::Transport`], [`Error::Identity`].
@@ -61,8 +61,7 @@ pub fn from_request(request: &Map<String, Value>, files: Vec<File>) -> Result<Tr
             Ok(Transport::Plaintext)
         }
         _ => Err(Error::Transport(
-            "a move needs either an identity or the wish to do without: see docs/control-socket.md"
-                .into(),
+            "a move needs an identity, or `plaintext`: see docs/control-socket.md".into(),
         )),
     }
 }

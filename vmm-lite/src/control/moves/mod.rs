@@ -22,19 +22,19 @@ use vmm::{
 /// How many addresses of a destination are tried.
 const ADDRESSES_MAX: usize = 8;
 
-/// Why a move was not made.
+/// Why a move failed.
 #[derive(thiserror::Error, Debug)]
 pub enum Error {
-    /// An address that is none.
+    /// An invalid address.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// Nothing to prove who this host is by, or no way to connect.
+    /// No means to prove this host's identity, or to connect.
     #[error("{0}")]
     Transport(String),
     /// The host's identity.
     #[error(transparent)]
     Identity(#[from] vmm::identity::Error),
-    /// What was asked for makes no sense.
+    /// An invalid option.
     #[error(transparent)]
     Options(#[from] options::Wrong),
     /// The move itself.
@@ -42,7 +42,7 @@ pub enum Error {
     Move(#[from] vmm::migration::Error),
 }
 
-/// Serves it: moves `vm` away, and answers when that is done or has failed.
+/// Moves `vm` away, and returns the answer when the move is done or has failed.
 pub fn serve(vm: &Vm, request: &Request, mut files: Vec<File>, reply: &mut Reply) {
     let members = request.members();
     let moved = options::from_request(members).map_err(Error::from).and_then(|options| {
@@ -80,7 +80,8 @@ impl MoveObserver for Reply {
     }
 }
 
-/// What connects for a process that cannot: the last of the files that came with the request.
+/// The connector for a process that cannot connect: the last of the files that came with the
+/// request.
 fn dialer_in(request: &Request, files: &mut Vec<File>) -> Result<Option<Dialer>, Error> {
     let dialer = if request.flag("connector") { files.pop().map(Dialer::new) } else { None };
     if dialer.is_none() && jailed().is_some_and(|jailed| jailed.network) {
@@ -92,7 +93,7 @@ fn dialer_in(request: &Request, files: &mut Vec<File>) -> Result<Option<Dialer>,
     Ok(dialer)
 }
 
-/// Where to, as the request has it: `to`, and in `addresses` what that stands for.
+/// The destination in the request: `to`, and in `addresses` the addresses that it resolves to.
 fn address_in(request: &Request) -> Result<Address, Error> {
     let to = request.text("to").unwrap_or_default();
     let to: Address = to.parse()?;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use std::{fmt, time::Duration};
 use vmm::migration::source::options::{MODES, Options};
 
-/// A member of a request that makes no sense.
+/// A member of a request with an invalid value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Wrong(&'static str);
 
@@ -33,7 +33,7 @@ pub fn to_request(options: Options, request: &mut Value) {
     }
 }
 
-/// Reads them from a request; what it does not name is as by default.
+/// Reads them from a request; members that are missing have their defaults.
 ///
 /// # Errors
 /// [`Wrong`].
