@@ -1,9 +1,9 @@
-//! What is done between the stop of a guest and the commit does not grow with its memory.
+//! The work between the stop of a guest and the commit does not grow with its memory.
 //!
-//! A guest that writes to the same few pages is driven through a move up to the commit, at two
-//! sizes of memory; and what the source's thread does in the blackout is counted rather than timed:
-//! bytes that it allocates, and words of bitmaps that it looks at. A set of all pages that is made
-//! or cloned in there, or a bitmap that is read whole, fails this, on a busy host too.
+//! The test drives a guest that writes to the same few pages through a move up to the commit, at
+//! two sizes of memory. It counts the work of the source's thread in the blackout rather than
+//! timing it: bytes that it allocates, and words of bitmaps that it reads. Making or cloning a set
+//! of all pages there, or reading a whole bitmap, fails the test, on a busy host too.
 #![cfg(debug_assertions)]
 
 use migrate::{
@@ -33,7 +33,7 @@ use vmm_lite_interface::doorbell::PORT;
 
 const COUNTER: u64 = 0x18_0000;
 const OTHER: u64 = 0x19_0000;
-/// Where the guest has its bitmap of pages whose content does not matter.
+/// Address of the guest's page-hint bitmap.
 const HINTS: u64 = 0x40_0000;
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -48,17 +48,17 @@ guest!(
     port = const PORT as u32,
 );
 
-/// The system's allocator, and how many bytes each thread has asked it for.
+/// The system's allocator, with a count of the bytes that each thread has allocated.
 struct Counting;
 
 thread_local! {
     static ALLOCATED: Cell<u64> = const { Cell::new(0) };
 }
 
-// SAFETY: all is passed on to the system's allocator as it comes.
+// SAFETY: every call is passed on unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // A thread that is ending counts no more.
+        // A thread that is ending does not count any more.
         let _ = ALLOCATED.try_with(|bytes| bytes.set(bytes.get() + layout.size() as u64));
         // SAFETY: as the caller promises.
         unsafe { System.alloc(layout) }
@@ -73,7 +73,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What the source's thread did in a blackout.
+/// The work of the source's thread in a blackout.
 #[derive(Clone, Copy, Debug)]
 struct Work {
     allocated: u64,
@@ -106,11 +106,11 @@ fn written_again(vm: &Vm) {
     }
 }
 
-/// Moves a guest with so much memory up to the commit.
+/// Moves a guest with `memory` bytes up to the commit.
 fn blackout(memory: u64, mode: Mode) -> Work {
     let vm = vm(memory);
     let pages = vm.ram().pages();
-    // The guest has given up all that it does not use, as its kernel would.
+    // The guest hints all that it does not use, as its kernel would.
     let mut hints = vec![0; pages / 8];
     hints[0x80_0000 / PAGE / 8..].fill(0xff);
     vm.ram().write(HINTS, &hints).unwrap();
@@ -129,7 +129,7 @@ fn blackout(memory: u64, mode: Mode) -> Work {
         network: false,
         identity: Vec::new(),
     };
-    // However slow this host is just now, and whatever it thinks of that.
+    // The same time on every host, however slow it is now.
     let now = Duration::from_millis(1);
     let settings = Settings { mode, max_blackout: TIMEOUT, ..Settings::default() };
     let (mut source, _) = Source::begin([1; 16], offer, settings, now);
@@ -217,10 +217,10 @@ fn work_in_the_blackout_does_not_grow_with_memory() {
     for mode in [Mode::Auto, Mode::PreCopy, Mode::Hybrid] {
         let (small, large) = (blackout(16 << 20, mode), blackout(4 << 30, mode));
         eprintln!("{mode:?}: 16 MiB {small:?}, 4 GiB {large:?}");
-        // A page more or less, as the VMM writes some; a page of all of them would be far more.
+        // A few pages of difference are the VMM's own writes; a set of all pages would be far more.
         assert!(large.pages <= small.pages + 8, "{mode:?}: {small:?}, {large:?}");
         assert!(large.allocated <= small.allocated + 2048, "{mode:?}: {small:?}, {large:?}");
-        // What is left is a word that says of 128 MiB that nothing in it is marked.
+        // The rest is one word per 128 MiB, which says that nothing in it is hinted.
         let summaries = (4 << 30) / (128 << 20);
         assert!(large.words <= small.words + summaries + 64, "{mode:?}: {small:?}, {large:?}");
     }

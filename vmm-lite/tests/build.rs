@@ -1,4 +1,4 @@
-//! `vmm-lite build` on crates that know nothing of it, outside of this workspace.
+//! `vmm-lite build` on ordinary crates outside of this workspace.
 
 use serde_json::Value;
 use std::{
@@ -34,14 +34,14 @@ impl Crate {
         vmm_lite().arg("build").args(args).current_dir(self.path()).output().unwrap()
     }
 
-    /// The only line of JSON of a build that has to succeed.
+    /// The only line of JSON of a build that must succeed.
     fn built(&self, args: &[&str]) -> Value {
         let out = self.build(&[args, &["--json"]].concat());
         assert!(out.status.success(), "{}", text(&out.stderr));
         serde_json::from_slice(&out.stdout).unwrap()
     }
 
-    /// What is said when the build has to fail.
+    /// The output of a build that must fail.
     fn fails(&self, args: &[&str], code: i32) -> String {
         let out = self.build(args);
         assert_eq!(out.status.code(), Some(code), "{}", text(&out.stderr));
@@ -89,7 +89,7 @@ fn main() {
 }
 "#;
 
-/// What a user may have set for programs of the host, each of which would break an image.
+/// Settings that a user may have for the host's programs; each would break an image.
 const HOST_CONFIG: &str = r#"
 [build]
 target = "x86_64-unknown-linux-gnu"
@@ -110,7 +110,7 @@ fn greeter() -> Crate {
     ])
 }
 
-/// What the image prints, where there is KVM.
+/// The output of the image, where there is KVM.
 fn run(image: &Path) -> Option<String> {
     if let Err(why) = vmm_lite_lab::privilege::kvm() {
         vmm_lite_lab::skipped("running what was built", why);
@@ -153,7 +153,7 @@ fn nothing_is_built_twice() {
 }
 
 #[test]
-fn features_are_the_users() {
+fn the_user_chooses_the_features() {
     let greeter = greeter();
     for (args, expected) in [
         (&["--features", "loud"][..], "HELLO from hermit\n"),
@@ -168,7 +168,7 @@ fn features_are_the_users() {
 }
 
 #[test]
-fn what_is_configured_for_the_host_does_no_harm() {
+fn settings_for_the_host_do_not_affect_an_image() {
     let greeter = greeter();
     greeter.write(".cargo/config.toml", HOST_CONFIG);
     let mut build = vmm_lite();
@@ -238,7 +238,7 @@ fn mistakes_are_named() {
 
     broken.write("src/main.rs", "fn main() { let x: u8 = \"text\"; }");
     let said = broken.fails(&[], 101);
-    assert!(said.contains("error[E0308]"), "the compiler is heard: {said}");
+    assert!(said.contains("error[E0308]"), "the compiler's output is shown: {said}");
     assert!(said.contains("greeter does not compile"), "{said}");
 
     broken.write("Cargo.toml", "nonsense");
@@ -247,14 +247,14 @@ fn mistakes_are_named() {
 }
 
 #[test]
-fn missing_tools_are_named_with_what_brings_them() {
+fn missing_tools_are_named_with_their_packages() {
     let greeter = greeter();
     let empty = tempfile::tempdir().unwrap();
     let mut build = vmm_lite();
     build.arg("build").current_dir(greeter.path()).env("PATH", empty.path());
     let said = text(&build.output().unwrap().stderr);
     let toolchain = said.contains("rustup component add rust-src") && said.contains("rustc-web");
-    // Debian's toolchain is found without a PATH, and then it is the linker that is missing.
+    // Debian's toolchain is found without a PATH; then it is the linker that is missing.
     let linker = said.contains("ld is not installed: apt-get install binutils");
     assert!(toolchain || linker, "{said}");
 }

@@ -1,5 +1,5 @@
-//! Second thoughts: in each of its phases before the commit a move is called off, by each of those
-//! who can. The VM runs on as if nothing had been tried, and the next try succeeds.
+//! A move is cancelled in each of its phases before the commit, in each way there is. The VM keeps
+//! running as if no move had begun, and the next try succeeds.
 
 use migrate::wire::{Kind, Message};
 use nix::sys::signal::Signal;
@@ -19,32 +19,32 @@ use vmm_lite_lab::{
     vmm::TIMEOUT,
 };
 
-/// Where somebody listens who is none.
+/// Port of a listener that is not a destination.
 const OTHER: u16 = 7001;
-/// How long a message with pages takes on a link that is slow: 256 KiB in that time are less than
-/// what the move below has to send in many seconds.
+/// How long a message with pages takes on the slow link. At 256 KiB in that time, the move below
+/// takes many seconds.
 const SLOW: Duration = Duration::from_millis(40);
 
-/// When the move is called off.
+/// The phase in which the move is cancelled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
-    /// The host that it is to go to answers nothing.
+    /// The host at the destination's address does not answer.
     Reaching,
-    /// The connection is taken, and nothing comes of the handshake.
+    /// The connection is accepted, and the handshake does not continue.
     ShakingHands,
     /// The same in plaintext.
     Greeting,
-    /// The destination makes a VM, and says that it is at it.
+    /// The destination prepares a VM, and says so.
     Preparing,
-    /// The guest runs and its memory is on the way.
+    /// The guest runs and its memory is being sent.
     FirstRound,
-    /// The guest stands, and what is sent last takes long.
+    /// The guest is stopped, and the last pages take long.
     LastPages,
-    /// All is sent, and the destination does not say that it is ready.
+    /// All is sent, and the destination does not send `Ready`.
     AwaitingReady,
 }
 
-/// Who calls it off.
+/// How the move is cancelled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Way {
     /// `vmm-lite cancel`.
@@ -58,18 +58,18 @@ enum Way {
 const WAYS: [Way; 3] = [Way::Verb, Way::Interrupt, Way::Timeout];
 
 impl Phase {
-    /// Options of the move, beside those of every one.
+    /// Options of the move, beside those of every move.
     fn options(self) -> &'static [&'static str] {
         match self {
             Self::Reaching | Self::ShakingHands => &[],
             Self::Greeting | Self::Preparing => &["--plaintext"],
-            // 48 MiB at this pace are ten seconds.
+            // 48 MiB at this rate take ten seconds.
             Self::FirstRound => &["--plaintext", "--mode", "pre-copy", "--bandwidth", "5MB"],
             Self::LastPages | Self::AwaitingReady => &["--plaintext", "--mode", "stop-and-copy"],
         }
     }
 
-    /// What the source says that it was doing.
+    /// What the source reports that it was doing.
     fn doing(self) -> &'static str {
         match self {
             Self::Reaching | Self::ShakingHands => "connecting",
@@ -80,26 +80,27 @@ impl Phase {
         }
     }
 
-    /// A time by which the move is in that phase, and before which the phase does not end by
-    /// itself.
+    /// A timeout within which the move reaches that phase, and before which the phase does not end
+    /// by itself.
     fn timeout(self) -> &'static str {
         match self {
-            // Silence is borne for 900 ms, and a host that answers nothing for longer.
+            // The source accepts 900 ms of silence, and waits longer for a host that does not
+            // answer.
             Self::Reaching | Self::ShakingHands | Self::Greeting => "300ms",
             _ => "2s",
         }
     }
 
-    /// Whether a destination has begun to take the VM.
+    /// Whether a destination has begun to receive the VM.
     fn begun(self) -> bool {
         matches!(self, Self::FirstRound | Self::LastPages | Self::AwaitingReady)
     }
 }
 
-/// A VM whose moves are called off.
+/// A VM whose moves are cancelled.
 struct CalledOff {
     lab: Lab,
-    /// Moves that were called off, and that failed otherwise.
+    /// Number of moves that were cancelled, and that failed otherwise.
     ended: [u64; 2],
 }
 
@@ -108,13 +109,13 @@ impl CalledOff {
         Some(Self { lab: Lab::new(test, app, memory, own, talk)?, ended: [0, 0] })
     }
 
-    /// Somebody to move to, who gets the move into a phase and no further; and a word when it is in
-    /// it.
+    /// A peer that lets the move reach a phase and no further, and a channel that reports when the
+    /// move has reached it.
     fn other_side(&self, phase: Phase) -> (String, Receiver<()>, Option<Sender<()>>) {
         let (tell, told) = channel();
         let there = self.lab.there();
         match phase {
-            // Nobody has this address.
+            // No host has this address.
             Phase::Reaching => ("tcp://10.9.0.99:7000".into(), told, Some(tell)),
             Phase::ShakingHands | Phase::Greeting | Phase::Preparing => {
                 let at = format!("{}:{OTHER}", there.host().migration_ip);
@@ -125,7 +126,7 @@ impl CalledOff {
                         return prepare_for_ever(stream, &tell);
                     }
                     tell.send(()).unwrap();
-                    // Until the source goes.
+                    // Until the source disconnects.
                     let _ = stream.read_to_end(&mut Vec::new());
                 });
                 (there.url(OTHER), told, None)
@@ -139,8 +140,7 @@ impl CalledOff {
         }
     }
 
-    /// Begins a move and has it called off; checks what must be so afterwards, and that the next
-    /// try succeeds.
+    /// Begins a move and cancels it; checks the result, and that the next try succeeds.
     fn check(&mut self, phase: Phase, way: Way) {
         let what = format!("{phase:?}, {way:?}");
         let there = self.lab.there();
@@ -191,7 +191,7 @@ impl CalledOff {
         self.lab.moves(&format!("{what}, tried again"), &["--plaintext"], destination);
     }
 
-    /// Nothing is left of a move that was called off.
+    /// A cancelled move leaves nothing behind.
     fn runs_on(&mut self, what: &str, way: Way) {
         self.ended[usize::from(way == Way::Timeout)] += 1;
         let mut stats = serde_json::Value::Null;
@@ -211,14 +211,14 @@ impl CalledOff {
 
         assert_eq!(stats["state"], "running", "{what}");
         self.lab.client.hears(what);
-        // Nobody logs its writes any more, which would slow it down: else this were refused.
+        // Its writes are not logged any more, which would slow it down: otherwise this is refused.
         let args = ["stats", "d", "--json", "--dirty-rate", "1"];
         let watched = self.lab.here().json(&args).unwrap_or_else(|e| panic!("{what}: {e}"));
         assert!(watched["dirty_rate"].is_object(), "{what}: {watched}");
     }
 }
 
-/// A destination that is at it for as long as anybody waits for it.
+/// A destination that reports `Preparing` for as long as the source waits.
 fn prepare_for_ever(mut stream: TcpStream, tell: &Sender<()>) {
     loop {
         let Some(message) = next_message(&mut stream, 0) else { return };
@@ -233,7 +233,7 @@ fn prepare_for_ever(mut stream: TcpStream, tell: &Sender<()>) {
     tell.send(()).unwrap();
     stream.set_read_timeout(Some(migrate::destination::PREPARING)).unwrap();
     let mut some = [0; 64];
-    // Until the source says something or goes.
+    // Until the source sends something or disconnects.
     while stream.read(&mut some).is_err() {
         if stream.write_all(&Message::Preparing.encode()).is_err() {
             return;
@@ -241,9 +241,9 @@ fn prepare_for_ever(mut stream: TcpStream, tell: &Sender<()>) {
     }
 }
 
-/// What becomes of a message on the way to a phase and in it.
+/// The fate of a message on the way to a phase and in it.
 fn judge(phase: Phase, passing: &Passing, tell: &Sender<()>) -> Fate {
-    let tell = || tell.send(()).expect("whoever began the move waits for that");
+    let tell = || tell.send(()).expect("the test waits for the phase");
     match (phase, passing.kind, passing.nth) {
         (Phase::FirstRound, Kind::Pages, 2) => tell(),
         (Phase::LastPages, Kind::Pages, nth) => {
@@ -262,7 +262,7 @@ fn judge(phase: Phase, passing: &Passing, tell: &Sender<()>) -> Fate {
 }
 
 #[test]
-fn a_move_is_called_off_before_anything_is_sent() {
+fn a_move_is_cancelled_before_anything_is_sent() {
     let talk = Talk::Store { count: 0 };
     let Some(mut vm) = CalledOff::new("moves called off at once", "kv", "16M", &[], talk) else {
         return;
@@ -274,14 +274,14 @@ fn a_move_is_called_off_before_anything_is_sent() {
     }
 }
 
-/// One whose 48 MiB are being rewritten all the time.
+/// A VM whose 48 MiB are rewritten all the time.
 fn large(test: &str) -> Option<CalledOff> {
     let own = ["--pages", "12288", "--quiet"];
     CalledOff::new(test, "dirtier", "64M", &own, Talk::Memory { nonce: None, written: 0 })
 }
 
 #[test]
-fn a_move_is_called_off_while_the_guest_runs() {
+fn a_move_is_cancelled_while_the_guest_runs() {
     let Some(mut vm) = large("moves called off in a round") else { return };
     for way in WAYS {
         vm.check(Phase::FirstRound, way);
@@ -289,13 +289,13 @@ fn a_move_is_called_off_while_the_guest_runs() {
 }
 
 #[test]
-fn a_move_is_called_off_while_the_guest_stands() {
+fn a_move_is_cancelled_while_the_guest_is_stopped() {
     let Some(mut vm) = large("moves called off in the blackout") else { return };
     for way in WAYS {
         vm.check(Phase::LastPages, way);
     }
-    // In time nobody else loses patience first. What the time allows ends sooner or later than this
-    // phase begins, so that is left out.
+    // No other timeout ends the move first. A timeout may pass before or after this phase begins,
+    // so that way is left out.
     for way in [Way::Verb, Way::Interrupt] {
         vm.check(Phase::AwaitingReady, way);
     }

@@ -1,5 +1,5 @@
-//! The dirty log against the memory itself: whatever a real guest writes, while its log is taken
-//! and cleared under it, is in one of the sets. A page that was missed would be old at a move's
+//! Checks the dirty log against the memory itself: every write of a real guest, while its log is
+//! taken and cleared meanwhile, is in one of the sets. A missed page would be stale at a move's
 //! destination (rule R2).
 
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use vmm::{
 use vmm_lite_lab::{images::image, privilege, skipped, vmm::TIMEOUT};
 
 const MEMORY: u64 = 16 << 20;
-/// Pages that dirtier rewrites: all of them in some tens of microseconds.
+/// Pages that dirtier rewrites: all of them in a few tens of microseconds.
 const REWRITTEN: usize = 64;
 
-/// A copy of a machine's memory, as a destination holds it.
+/// A copy of a VM's memory, as a destination holds it.
 struct Copy(Vec<[u8; PAGE]>);
 
 impl Copy {
@@ -25,7 +25,7 @@ impl Copy {
         copy
     }
 
-    /// Pieces of so many pages are each taken out of the log right before they are read.
+    /// Takes pieces of `piece` pages out of the log, each right before it is read.
     fn piecewise(vm: &Vm, piece: usize) -> Self {
         let pages = vm.ram().pages();
         let mut copy = Self(vec![[0; PAGE]; pages]);
@@ -45,7 +45,7 @@ impl Copy {
         }
     }
 
-    /// Pages that are not as the machine has them.
+    /// Pages that differ from the VM's.
     fn differing(&self, vm: &Vm) -> PageSet {
         let mut set = PageSet::none(self.0.len());
         let mut content = [0; PAGE];
@@ -86,13 +86,12 @@ fn no_page_that_changes_is_missed_while_the_log_is_taken_under_a_guest() {
     }
     for moves in 0..20 {
         vm.dirty_log().start_full().unwrap();
-        // All memory at once, or piece by piece while the guest writes to what is not out of the
-        // log yet.
+        // All memory at once, or piece by piece while the guest writes to pages still in the log.
         let mut there = Copy::piecewise(&vm, if moves % 4 < 2 { vm.ram().pages() } else { 192 });
         let mut named = PageSet::none(vm.ram().pages());
         let begun = Instant::now();
-        // Rounds, until each page has certainly been rewritten: what the log says of them is
-        // checked against the memory, not believed.
+        // Rounds, until each page has certainly been rewritten: the log is checked against the
+        // memory, not trusted.
         let mut changed = PageSet::none(vm.ram().pages());
         let mut before = Copy::of(&vm);
         while changed.len() < REWRITTEN {
@@ -108,7 +107,7 @@ fn no_page_that_changes_is_missed_while_the_log_is_taken_under_a_guest() {
                 changed.len()
             );
         }
-        // Every other time the guest is stopped where it is, rather than at its answer.
+        // Every other time the guest is stopped where it is, instead of when it answers.
         let paused = if moves % 2 == 0 { vm.quiesce(TIMEOUT) } else { vm.pause() }.unwrap();
         let last = vm.dirty_log().peek().unwrap();
         there.bring(&vm, &last);

@@ -1,5 +1,6 @@
-//! The fault matrix: at every message of a move the link breaks, the source dies, the destination
-//! dies. Exactly one VM runs, or none where its only host died; and the next try succeeds.
+//! The fault matrix: at every message of a move the link breaks, the source dies, or the
+//! destination dies. Exactly one VM runs, or none where its only host died; and the next try
+//! succeeds.
 
 use migrate::wire::Kind;
 use nix::{
@@ -42,7 +43,7 @@ const FAULTS: [Fault; 5] = [
     Fault::DestinationDies,
 ];
 
-/// Which message, by direction, kind and number.
+/// A message, by direction, kind and number.
 type Place = (bool, Kind, usize);
 
 struct Lab {
@@ -65,10 +66,10 @@ fn dirtier(vmm: &Vmm, image: &Path) -> Process {
 }
 
 /// A round of some tens of milliseconds, in which the guest writes to all of its pages however busy
-/// the host is: those are to follow.
+/// the host is: these are left for post-copy.
 const SLOWLY: [&str; 2] = ["--bandwidth", "40MB"];
 
-/// What the VM does on a host, if there is one.
+/// The state of the VM on a host, if there is one.
 fn state(vmm: &Vmm) -> Option<String> {
     let stats = vmm.json(&["stats", "d", "--json"]).ok()?;
     Some(stats["state"].as_str()?.to_owned())
@@ -78,7 +79,7 @@ fn runs(vmm: &Vmm) -> bool {
     state(vmm).as_deref() == Some("running")
 }
 
-/// Waits until something is so; the state of both hosts if it does not come to be.
+/// Waits until `so` is true; fails with the state of both hosts.
 #[track_caller]
 fn until(what: &str, vmms: &[Vmm; 2], mut so: impl FnMut() -> bool) {
     let end = Instant::now() + TIMEOUT;
@@ -98,7 +99,7 @@ struct Attempt {
     committed: Arc<AtomicBool>,
 }
 
-/// Begins a move and lets `fault` happen at `place`; returns when it has.
+/// Begins a move and lets `fault` happen at `place`; returns afterwards.
 fn attempt(lab: &Lab, mode: &str, place: Place, fault: Fault) -> Attempt {
     let source = dirtier(&lab.vmms[0], &lab.image);
     let destination = lab.vmms[1].receive(PORT, &["--plaintext", "--lost-after", "300ms"]).unwrap();
@@ -128,12 +129,12 @@ fn attempt(lab: &Lab, mode: &str, place: Place, fault: Fault) -> Attempt {
     attempt
 }
 
-/// What must be so after a fault.
+/// What must hold after a fault.
 fn check(lab: &Lab, what: &str, fault: Fault, attempt: Attempt) {
     let Attempt { mut source, mut destination, mut migrate, committed } = attempt;
     let [here, there] = &lab.vmms;
-    // Until it is clear who has the VM: the verb has ended, or the source asks a destination that
-    // is dead.
+    // Until it is clear which host has the VM: the verb has ended, or the source queries a
+    // destination that is dead.
     let asks_for_ever = |committed: bool| fault == Fault::DestinationDies && committed;
     until(what, &lab.vmms, || {
         migrate.try_wait().unwrap().is_some() || asks_for_ever(committed.load(SeqCst))
@@ -144,20 +145,20 @@ fn check(lab: &Lab, what: &str, fault: Fault, attempt: Attempt) {
         Fault::SourceDies => {
             source.wait(TIMEOUT).unwrap();
             if committed {
-                // It runs there, or waits there for memory that nobody has any more, and then ends
-                // and says so.
+                // It runs there, or waits there for memory that is lost, and then ends and reports
+                // that.
                 until(what, &lab.vmms, || runs(there) || !destination.is_running());
             } else {
                 assert_ne!(state(there).as_deref(), Some("running"), "{what}");
             }
         }
         Fault::DestinationDies if committed => {
-            // Nobody can know whether it ran there: it does not run here, and nobody can make it.
+            // Whether it ran there is unknown: it does not run here, and no verb can make it.
             destination.wait(TIMEOUT).unwrap();
             assert!(!runs(here), "{what}: {:?}", state(here));
             assert!(here.json(&["resume", "d", "--json"]).is_err(), "{what}");
         }
-        // Whoever asked for the move was told that it was made, and so it was.
+        // The verb reported success, which must be true.
         _ if told_moved => {
             assert!(committed, "{what}: moved without a commit");
             until(what, &lab.vmms, || runs(there));
@@ -167,13 +168,13 @@ fn check(lab: &Lab, what: &str, fault: Fault, attempt: Attempt) {
         _ => {
             until(what, &lab.vmms, || runs(here));
             assert!(!runs(there), "{what}: two run");
-            // The next try succeeds, whatever became of this one.
+            // The next try succeeds, whatever the result of this one.
             if fault == Fault::DestinationDies {
                 destination.wait(TIMEOUT).unwrap();
                 destination = there.receive(PORT, &["--plaintext"]).unwrap();
             }
             let args = ["migrate", "d", &there.url(PORT), "--plaintext", "--json"];
-            // A receiver that has not noticed yet that the last try is over says that it is busy.
+            // A receiver that has not noticed the end of the last try reports that it is busy.
             let mut said = None;
             until(&format!("{what}, tried again"), &lab.vmms, || {
                 said = here.json(&args).err().map(|e| e.to_string());
@@ -189,14 +190,13 @@ fn check(lab: &Lab, what: &str, fault: Fault, attempt: Attempt) {
     migrate.wait().unwrap();
 }
 
-/// The memory that checks itself is whole.
+/// The guest's self-checking memory is intact.
 fn is_whole(what: &str, vm: &Process) {
     let line = vm.wait_for_line("passes=", TIMEOUT).unwrap();
     assert!(line.contains("errors=0"), "{what}: {line}");
 }
 
-/// The messages of an undisturbed move: of those that come again and again the first two and the
-/// last.
+/// The messages of an undisturbed move: of repeated ones the first two and the last.
 fn places(lab: &Lab, mode: &str) -> Vec<Place> {
     let mut source = dirtier(&lab.vmms[0], &lab.image);
     let _destination = lab.vmms[1].receive(PORT, &["--plaintext"]).unwrap();
@@ -213,9 +213,9 @@ fn places(lab: &Lab, mode: &str) -> Vec<Place> {
     lab.vmms[0].json(&[&args[..], &SLOWLY].concat()).unwrap();
     source.wait(TIMEOUT).unwrap();
     let seen = seen.lock().unwrap();
-    // Which of them come, and how often, differs from move to move; what always comes is what is
-    // tested. Where memory went before, the state goes with the commit if little is left, and that
-    // depends on the moment.
+    // Which messages occur, and how often, differs from move to move; the test uses those that
+    // always occur. After pre-copy the state goes with the commit if little is left, which depends
+    // on the moment.
     let always = |kind: Kind| match kind {
         Kind::Want | Kind::Zero | Kind::Forwarded | Kind::Follow => false,
         Kind::State | Kind::Ready => mode == "stop-and-copy",
@@ -234,7 +234,7 @@ fn places(lab: &Lab, mode: &str) -> Vec<Place> {
         .collect()
 }
 
-/// Kinds of which there may be only one in another move.
+/// Kinds that may occur only once in another move.
 fn often(kind: Kind) -> bool {
     matches!(kind, Kind::RoundEnd | Kind::RoundDone | Kind::Pages | Kind::Filled)
 }
@@ -258,16 +258,16 @@ fn matrix(test: &str, mode: &str) {
 }
 
 #[test]
-fn whatever_fails_at_whichever_message_of_a_pre_copy_move_one_runs() {
+fn one_vm_runs_after_any_failure_at_any_message_of_a_pre_copy_move() {
     matrix("faults in pre-copy moves", "pre-copy");
 }
 
 #[test]
-fn whatever_fails_at_whichever_message_of_a_move_in_one_go_one_runs() {
+fn one_vm_runs_after_any_failure_at_any_message_of_a_stop_and_copy_move() {
     matrix("faults in moves in one go", "stop-and-copy");
 }
 
 #[test]
-fn whatever_fails_at_whichever_message_of_a_hybrid_move_one_runs() {
+fn one_vm_runs_after_any_failure_at_any_message_of_a_hybrid_move() {
     matrix("faults in hybrid moves", "hybrid");
 }

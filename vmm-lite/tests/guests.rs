@@ -1,4 +1,4 @@
-//! Hand-made guests, good and hostile: each ends as it should, and the VMM goes on.
+//! Hand-written guests, correct and hostile: each ends as it should, and the VMM is unaffected.
 
 use std::time::{Duration, Instant};
 use testkit::{
@@ -53,7 +53,7 @@ guest!(reads_a_port, "mov dx, 0x60", "in al, dx", "hlt");
 guest!(halts, "cli", "hlt");
 guest!(beyond_memory, "mov eax, [0x30000000]", "hlt");
 guest!(network_that_is_not_there, "mov dword ptr [0xf0000000], 1", "hlt");
-// No IDT: the first exception is the last.
+// No IDT: the first exception is fatal.
 guest!(triple_faults, "lidt [{zero}]", "ud2", zero = const 0x9000);
 guest!(
     claims_too_much_output,
@@ -68,7 +68,7 @@ guest!(
 );
 
 #[test]
-fn a_guest_that_breaks_a_rule_ends_for_it() {
+fn a_guest_that_breaks_a_rule_is_ended() {
     if !kvm() {
         return;
     }
@@ -105,7 +105,7 @@ guest!(
 );
 
 #[test]
-fn a_failure_is_reported_and_its_lies_are_cut() {
+fn a_failure_report_with_false_lengths_is_truncated() {
     if !kvm() {
         return;
     }
@@ -119,7 +119,7 @@ fn a_failure_is_reported_and_its_lies_are_cut() {
 
 guest!(
     waits_then_exits,
-    // Wakes 4.3 seconds after the machine was made: more than starting it may take.
+    // Wakes 4.3 seconds after the VM was made: longer than starting it may take.
     "mov dword ptr [{deadline}], 0",
     "mov dword ptr [{deadline} + 4], 1",
     "mov edx, {port}",
@@ -139,7 +139,7 @@ fn a_wait_ends_at_its_deadline() {
     if !kvm() {
         return;
     }
-    // The guest's clock starts when the machine is made.
+    // The guest's clock starts when the VM is made.
     let started = Instant::now();
     let vm = vm(waits_then_exits());
     start(&vm);

@@ -1,4 +1,4 @@
-//! Memory that follows a move: arrives whole, and survives a link that does not.
+//! Post-copy: the memory arrives intact, and survives a broken link.
 
 use migrate::wire::Kind;
 use nix::sys::signal::Signal;
@@ -15,10 +15,10 @@ use vmm_lite_lab::{
     vmm::{TIMEOUT, Vmm},
 };
 
-/// Pages that are being rewritten all the time: too many for any blackout of a millisecond.
+/// Pages that are rewritten all the time: too many for any blackout of a millisecond.
 const PAGES: &str = "2048";
-/// A first round that takes a good part of a second, in which the guest rewrites them all, however
-/// busy the host is.
+/// A first round that takes a good part of a second, in which the guest rewrites all of them,
+/// however busy the host is.
 const SLOWLY: [&str; 2] = ["--bandwidth", "40MB"];
 const PACE: u64 = 40_000_000;
 
@@ -35,7 +35,7 @@ fn dirtier(vmm: &Vmm, image: &std::path::Path) -> Process {
     vm
 }
 
-/// The memory that checks itself is whole, some passes later.
+/// The guest's self-checking memory is intact, some passes later.
 fn is_whole(vm: &Process) {
     let line = vm.wait_for_line("passes=", TIMEOUT).unwrap();
     assert!(line.contains("errors=0"), "{line}");
@@ -46,7 +46,7 @@ fn number(report: &Value, key: &str) -> u64 {
 }
 
 #[test]
-fn memory_that_follows_arrives_whole() {
+fn post_copy_memory_arrives_intact() {
     let Some((_site, vmms, image)) = lab("memory that follows") else { return };
     let mut vm = dirtier(&vmms[0], &image);
     for (n, mode) in ["hybrid", "auto", "hybrid", "auto", "hybrid", "stop-and-copy", "pre-copy"]
@@ -60,7 +60,8 @@ fn memory_that_follows_arrives_whole() {
         args.extend(SLOWLY);
         let report = from.json(&args).unwrap();
         assert!(vm.wait(TIMEOUT).unwrap().success(), "{}", vm.output());
-        // What was sent while the guest ran kept the pace; in stop-and-copy mode nothing is.
+        // Pages sent while the guest ran respected the rate limit; in stop-and-copy mode there are
+        // none.
         let unpaced = number(&report, "pages_following") + number(&report, "last_pages");
         let paced = number(&report, "bytes_sent").saturating_sub(4096 * unpaced);
         let least = paced * 1_000_000_000 / PACE;
@@ -72,7 +73,7 @@ fn memory_that_follows_arrives_whole() {
         assert_eq!(number(&report, "following_ns") > 0, follows, "{mode}: {report}");
         match mode {
             "hybrid" => assert!(follows, "{report}"),
-            // That depends on how much of the host the guest got.
+            // That depends on how much CPU time the guest got.
             "auto" => {}
             _ => assert!(!follows, "{mode}: {report}"),
         }
@@ -81,8 +82,8 @@ fn memory_that_follows_arrives_whole() {
     }
 }
 
-/// A relay that breaks the link in the midst of the pages with these numbers, counted from the
-/// commit; tells of each break.
+/// A relay that breaks the link between the pages with these numbers, counted from the commit;
+/// reports each break.
 fn breaking(site: &Site, to: &Vmm, at: Vec<usize>) -> (Relay, Receiver<()>) {
     let (tell, broken) = channel();
     let target = format!("{}:7000", to.host().migration_ip);
@@ -103,7 +104,7 @@ fn breaking(site: &Site, to: &Vmm, at: Vec<usize>) -> (Relay, Receiver<()>) {
 }
 
 #[test]
-fn a_link_that_breaks_while_memory_follows_is_made_again() {
+fn a_link_that_breaks_during_post_copy_is_reconnected() {
     let Some((site, vmms, image)) = lab("a link that breaks while memory follows") else { return };
     let mut source = dirtier(&vmms[0], &image);
     let there = vmms[1].receive(7000, &["--plaintext"]).unwrap();
@@ -122,10 +123,10 @@ fn a_link_that_breaks_while_memory_follows_is_made_again() {
     assert_eq!(there.output().matches("the source is back").count(), 3, "{}", there.output());
 }
 
-/// The word that the VM runs never gets to the source, which hears of it when it asks: how long the
-/// VM depended on both is reported all the same.
+/// `Running` never reaches the source, which learns the outcome from its query: the time for which
+/// the VM depended on both hosts is reported all the same.
 #[test]
-fn how_long_memory_followed_is_known_where_the_blackout_is_not() {
+fn the_duration_of_post_copy_is_known_where_the_blackout_is_not() {
     let Some((site, vmms, image)) = lab("a lost word that the VM runs") else { return };
     let mut source = dirtier(&vmms[0], &image);
     let there = vmms[1].receive(7000, &["--plaintext"]).unwrap();
@@ -146,7 +147,8 @@ fn how_long_memory_followed_is_known_where_the_blackout_is_not() {
     assert!(window > 0 && window < number(&report, "total_ns"), "{report}");
     assert!(source.wait(TIMEOUT).unwrap().success(), "{}", source.output());
     is_whole(&there);
-    // The destination knows it by its own clock. The source's is longer: it counts from the commit.
+    // The destination knows it by its own clock. The source's value is longer: it counts from the
+    // commit.
     let said = there.output();
     let whole = said.split("all memory is here, ").nth(1).and_then(|rest| rest.split(' ').next());
     let here: f64 = whole.unwrap_or_else(|| panic!("{said}")).parse().unwrap();
@@ -154,7 +156,7 @@ fn how_long_memory_followed_is_known_where_the_blackout_is_not() {
 }
 
 #[test]
-fn a_source_that_dies_while_memory_follows_is_mourned_by_name() {
+fn pages_lost_with_a_source_that_dies_during_post_copy_are_listed() {
     let Some((site, vmms, image)) = lab("a source that dies while memory follows") else { return };
     for limit in [true, false] {
         let source = dirtier(&vmms[0], &image);
@@ -171,13 +173,13 @@ fn a_source_that_dies_while_memory_follows_is_mourned_by_name() {
         broken.recv_timeout(TIMEOUT).expect("the link broke");
         source.signal(Signal::SIGKILL).unwrap();
         assert!(!migrate.wait().unwrap().success());
-        // At once, whether or not the source could still come back.
+        // At once, whether or not the source could still return.
         let line = there.wait_for_line("missing (guest-physical page numbers): 0x", TIMEOUT);
         assert!(line.is_ok(), "{}", there.output());
         let code = if limit {
             125
         } else {
-            // It waits for as long as it takes, and nobody takes it for lost, but whoever stops it.
+            // Without a limit it waits, and is not declared lost until it is stopped.
             assert!(there.is_running(), "{}", there.output());
             vmms[1].json(&["stop", "d", "--json"]).unwrap();
             128 + 15
@@ -189,10 +191,11 @@ fn a_source_that_dies_while_memory_follows_is_mourned_by_name() {
     }
 }
 
-/// The network says nothing: nothing comes any more, for longer than a link is taken for good.
+/// The network reports nothing: no packet arrives any more, for longer than a link is considered
+/// alive.
 #[test]
 #[cfg(debug_assertions)]
-fn a_source_that_falls_silent_while_memory_follows_is_waited_for() {
+fn a_source_that_falls_silent_during_post_copy_is_waited_for() {
     use nix::{sys::signal::kill, unistd::Pid};
     const TEST: &str = "a source that falls silent while memory follows";
     let Some((site, vmms, image)) = lab(TEST) else { return };
@@ -253,7 +256,7 @@ fn receive_as_nobody(vmm: &Vmm, has_device: bool) -> Process {
 }
 
 #[test]
-fn memory_follows_to_a_process_that_has_given_root_up() {
+fn post_copy_works_in_a_process_that_has_given_up_root() {
     const TEST: &str = "memory that follows to another user";
     if !nix::unistd::geteuid().is_root() {
         return vmm_lite_lab::skipped(TEST, "only root can become another user");
@@ -268,7 +271,7 @@ fn memory_follows_to_a_process_that_has_given_root_up() {
         let there = receive_as_nobody(&vmms[1], has_device);
         let url = vmms[1].url(7000);
         let args = ["migrate", "d", &url, "--json"];
-        // One that fails first leaves what the next needs.
+        // A failed move leaves what the next one needs.
         let crawling = [&args[..], &["--mode", "pre-copy", "--bandwidth", "400KB"]].concat();
         let mut fails = Process::start(vmms[0].command(&crawling).unwrap()).unwrap();
         fails.wait_for_line("copying", TIMEOUT).unwrap();
@@ -282,7 +285,7 @@ fn memory_follows_to_a_process_that_has_given_root_up() {
         is_whole(&there);
         let status = std::fs::read_to_string(format!("/proc/{}/status", there.pid())).unwrap();
         assert!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "{status}");
-        // And it can be copied while it runs, for which its memory is watched again.
+        // And it can be copied while it runs, for which userfaultfd is used again.
         let file = tempfile::NamedTempFile::new().unwrap();
         let args = ["snapshot", "d", file.path().to_str().unwrap(), "--mode", "copy-on-write"];
         let copied = vmms[1].json(&[&args[..], &["--json"]].concat());

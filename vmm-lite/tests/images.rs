@@ -1,5 +1,4 @@
-//! What is said of files that cannot be run, each in its own words, before KVM is so much as
-//! opened.
+//! Each kind of file that cannot be run has its own error, before KVM is even opened.
 
 use testkit::guest::{Elf, TempFile};
 use vmm::{
@@ -12,7 +11,7 @@ fn open(content: &[u8]) -> Result<Image, ImageError> {
     Image::open(TempFile::new(content).path())
 }
 
-/// The error for a file, which has to hold all of `texts`.
+/// The error for a file, which must contain all of `texts`.
 fn refused(content: &[u8], texts: &[&str]) -> ImageError {
     let error = open(content).unwrap_err();
     let text = error.to_string();
@@ -30,7 +29,7 @@ fn a_good_image_is_taken() {
 }
 
 #[test]
-fn what_is_not_an_elf_file_is_said_to_be_none() {
+fn a_file_that_is_not_elf_is_refused() {
     for content in [&b""[..], b"#!/bin/sh\n", b"\x7fEL", &[0; 4096]] {
         let error = refused(content, &["is not an ELF file", "`vmm-lite build`"]);
         assert!(matches!(error, ImageError::NotElf(_)));
@@ -65,13 +64,13 @@ fn other_machines_are_named() {
 }
 
 #[test]
-fn an_ordinary_program_is_told_to_be_built() {
+fn an_ordinary_program_is_refused_with_a_hint_to_build_it() {
     let mut elf = Elf::of(&CODE);
     elf.note = None;
     let error =
         refused(&elf.bytes(), &["no vmm-lite image", "build the program with `vmm-lite build`"]);
     assert!(matches!(error, ImageError::NoNote(_)));
-    // A program of this host's.
+    // A program of this host.
     assert!(matches!(
         Image::open("/proc/self/exe".as_ref()),
         Err(ImageError::NoNote(_) | ImageError::Segment { .. })
@@ -114,7 +113,7 @@ fn an_entry_outside_of_the_image_is_refused() {
 }
 
 #[test]
-fn too_little_memory_is_said_with_what_is_needed() {
+fn too_little_memory_is_refused_with_the_amount_needed() {
     let elf = Elf { memory_size: Some(20 << 20), min_free_kib: 512, ..Elf::of(&CODE) };
     let image = open(&elf.bytes()).unwrap();
     let ram = GuestRam::new(16 << 20).unwrap();
@@ -128,9 +127,9 @@ fn too_little_memory_is_said_with_what_is_needed() {
 }
 
 #[test]
-fn headers_that_lie_do_no_harm() {
+fn false_headers_do_no_harm() {
     let whole = Elf::of(&CODE).bytes();
-    // Each byte of the headers and notes, in turn, with the values most likely to hurt.
+    // Each byte of the headers and notes, in turn, with the values most likely to do harm.
     for at in 0..whole.len() - CODE.len() {
         for value in [0, 1, 0x7f, 0x80, 0xff] {
             let mut bytes = whole.clone();

@@ -26,14 +26,14 @@ use vmm_lite_lab::{
     writers::Writers,
 };
 
-/// The lab with an image, or the reason why not, said aloud.
+/// The lab with an image, or `None` after printing why not.
 fn lab(test: &str, app: &str) -> Option<(Site, [Vmm; 2], PathBuf)> {
     let site = Site::for_test(test)?;
     let vmms = Vmm::on_both(&site).unwrap();
     Some((site, vmms, image(app).unwrap()))
 }
 
-/// Moves `name` and returns the process that runs it then.
+/// Moves `name` and returns the process that then runs it.
 fn moved(from: &Vmm, to: &Vmm, name: &str, mut source: Process, args: &[&str]) -> (Process, Value) {
     let destination = to.receive(7000, args).unwrap();
     let report = from.migrate(name, &to.url(7000)).unwrap();
@@ -41,21 +41,21 @@ fn moved(from: &Vmm, to: &Vmm, name: &str, mut source: Process, args: &[&str]) -
     (destination, report)
 }
 
-/// Starts dirtier and waits until it is at it.
+/// Starts dirtier and waits until it writes.
 fn dirtier(vmm: &Vmm, image: &std::path::Path) -> Process {
     let vm = vmm.run(image, &["--name", "d", "--memory", "16M", "--", "--pages", "64"]).unwrap();
     vm.wait_for_line("nonce", TIMEOUT).unwrap();
     vm
 }
 
-/// Where a page that KVM's tables lack costs more than this, warming a destination does not get far
-/// in its time.
+/// Where a page that KVM's tables lack costs more than this, the prewarming does not get far in its
+/// time.
 const SLOW_FAULT: Duration = Duration::from_micros(60);
 
-/// What the reports say of the time after the blackout, on a host that can tell.
+/// The reported brownouts, on a host that can tell.
 #[derive(Default)]
 struct Brownouts {
-    /// How many faults of KVM's the guest had after each move.
+    /// Number of the guest's KVM page faults after each move.
     faults: Vec<u64>,
     /// The highest cost of one, measured after each move.
     cost: Duration,
@@ -78,9 +78,9 @@ impl Brownouts {
         self.faults.push(n("brownout_page_faults"));
     }
 
-    /// That guests which rewrite `pages` pages begin warm. KVM fills in eight pages at a time: one
-    /// that begins cold has a fault for each eight of them, in every move. On a busy host some are
-    /// not quite warm.
+    /// Checks that guests which rewrite `pages` pages begin warm. KVM fills in eight pages at a
+    /// time: a guest that begins cold has a fault for each eight of them, in every move. On a busy
+    /// host some are not quite warm.
     fn guests_begin_warm(&self, pages: u64) {
         if self.untold {
             return;
@@ -93,14 +93,14 @@ impl Brownouts {
     }
 }
 
-/// Lets dirtier print, which it does once a second, and checks what it says.
+/// Waits for dirtier's output, once a second, and checks it.
 fn dirtier_is_whole(vm: &Process) {
     let line = vm.wait_for_line("passes=", TIMEOUT).unwrap();
     assert!(line.contains("errors=0"), "{line}");
 }
 
 #[test]
-fn memory_that_checks_itself_arrives_whole_every_time() {
+fn self_checking_memory_arrives_intact_every_time() {
     let Some((_site, vmms, image)) = lab("moves of dirtier", "dirtier") else { return };
     let mut vm = dirtier(&vmms[0], &image);
     let mut brownouts = Brownouts::default();
@@ -121,8 +121,8 @@ fn memory_that_checks_itself_arrives_whole_every_time() {
     vm.wait(TIMEOUT).unwrap();
 }
 
-/// What a store has freed is not sent, and the report says how much that was: of pages that hold
-/// something, and of no others.
+/// Memory that a store has freed is not sent, and the report says how much that was: only pages
+/// with content count.
 #[test]
 fn memory_that_was_freed_is_left_out_and_counted() {
     let Some((site, vmms, image)) = lab("memory that was freed", "kv") else { return };
@@ -143,8 +143,8 @@ fn memory_that_was_freed_is_left_out_and_counted() {
         }
         let (next, report) = moved(&vmms[n], &vmms[1 - n], "kv", vm, &["--tap", "tap0"]);
         let of = |key: &str| report[key].as_u64().unwrap_or_else(|| panic!("{key} in {report}"));
-        // Most of the guest's memory was never written to: it matters to nobody, and is nothing
-        // that would have been sent.
+        // Most of the guest's memory was never written to: it is not needed, and would not have
+        // been sent.
         assert!(of("bytes_left_out") < 4096 * of("pages_dont_care"), "{report}");
         left_out.push((of("bytes_left_out"), of("bytes_sent")));
         vm = next;
@@ -163,8 +163,7 @@ fn clients_of_a_store_that_moves_notice_nothing() {
     let args = ["--name", "kv", "--memory", "16M", "--tap", "tap0", "--ip", "10.0.0.2/24"];
     let mut vm = vmms[0].run(&image, &args).unwrap();
     let mut connection = Connection::open_when_up(&site.client, guest, TIMEOUT).unwrap();
-    // A value that is only in the guest's memory: a guest that had been started again would not
-    // have it.
+    // A value that is only in the guest's memory: a restarted guest would not have it.
     assert_eq!(connection.request("SET nonce 8f1c29\r\n").unwrap(), "+OK");
     let mut load = match redis::background_load(
         &site.client,
@@ -179,7 +178,7 @@ fn clients_of_a_store_that_moves_notice_nothing() {
     for n in 0..20 {
         (vm, _) = moved(&vmms[n % 2], &vmms[(n + 1) % 2], "kv", vm, &["--tap", "tap0"]);
     }
-    assert!(load.is_running(), "redis-benchmark gave up: {}", load.output());
+    assert!(load.is_running(), "redis-benchmark ended: {}", load.output());
     drop(load);
     let seen = probe.stop();
     let writes = writers.stop().unwrap();
@@ -187,19 +186,19 @@ fn clients_of_a_store_that_moves_notice_nothing() {
     assert!(seen.errors.is_empty(), "{:?}", &seen.errors[..seen.errors.len().min(5)]);
     assert_eq!(seen.reconnects, 0);
     assert_eq!(seen.counter as usize, seen.samples.len(), "every write once");
-    // The connection of before the moves lives.
+    // The connection from before the moves is still open.
     assert_eq!(connection.bulk("GET nonce\r\n").unwrap().as_deref(), Some("8f1c29"));
     vmms[0].json(&["stop", "kv", "--json"]).unwrap();
     vm.wait(TIMEOUT).unwrap();
 }
 
-/// What `vmm-lite migrate` says when the move fails.
+/// The error of `vmm-lite migrate` when the move fails.
 fn refused(vmm: &Vmm, url: &str) -> String {
     vmm.migrate("d", url).unwrap_err().to_string()
 }
 
 #[test]
-fn what_cannot_be_is_said_and_the_vm_runs_on() {
+fn an_impossible_move_is_refused_and_the_vm_keeps_running() {
     let Some((_site, vmms, image)) = lab("refusals", "dirtier") else { return };
     let [here, there] = &vmms;
     let vm = dirtier(here, &image);
@@ -219,14 +218,14 @@ fn what_cannot_be_is_said_and_the_vm_runs_on() {
     let _first = there.receive(7003, &[]).unwrap();
     let second = there.receive(7003, &[]).unwrap_err().to_string();
     assert!(second.contains("another process listens there"), "{second}");
-    // After all that a move succeeds, to a listener that has seen failures.
+    // After all these failures a move to the same listener succeeds.
     here.migrate("d", &there.url(7003)).unwrap();
     drop(vm);
 }
 
-/// What was sent is on its way for longer than a destination may be silent.
+/// Sent data is in transit for longer than a destination may be silent.
 #[test]
-fn a_link_that_is_slow_is_none_that_is_dead() {
+fn a_slow_link_is_not_taken_for_a_dead_one() {
     let Some((site, [here, there], image)) = lab("a move over a slow link", "dirtier") else {
         return;
     };
@@ -243,7 +242,7 @@ fn a_link_that_is_slow_is_none_that_is_dead() {
     assert!(line.contains("errors=0"), "{line}");
 }
 
-/// A destination that plays along for so many of its messages, and then does something else.
+/// A destination that behaves for this many of its messages, and then does something else.
 fn liar(listener: TcpListener, answers: usize, then: impl FnOnce(TcpStream) + Send + 'static) {
     let mut stream = accept(&listener).unwrap();
     let mut given = 0;
@@ -254,7 +253,7 @@ fn liar(listener: TcpListener, answers: usize, then: impl FnOnce(TcpStream) + Se
             Message::Offer(_) => Message::Accept(Accepted::default()),
             Message::RoundEnd(n) => Message::RoundDone(n),
             Message::State(_) => Message::Abort("it does not fit".into()),
-            // The commit with the state, of which it makes nothing.
+            // The commit with the state, which it ignores.
             Message::Commit(id, _) => Message::Outcome(id, Outcome::Never),
             Message::Query(id, _) => Message::Outcome(id, Outcome::Never),
             _ => continue,
@@ -266,7 +265,7 @@ fn liar(listener: TcpListener, answers: usize, then: impl FnOnce(TcpStream) + Se
 }
 
 #[test]
-fn a_destination_that_dies_or_lies_costs_nothing() {
+fn a_destination_that_dies_or_lies_leaves_the_vm_at_the_source() {
     let Some((site, vmms, image)) = lab("faulty destinations", "dirtier") else { return };
     let vm = dirtier(&vmms[0], &image);
     let nonsense: [(&str, Vec<u8>); 4] = [
@@ -290,7 +289,7 @@ fn a_destination_that_dies_or_lies_costs_nothing() {
             let peer = std::thread::spawn(move || {
                 liar(listener, answers, move |mut stream| {
                     if let Some(bytes) = bytes {
-                        // The source may have gone already.
+                        // The source may have disconnected already.
                         let _ = stream.write_all(&bytes);
                         let _ = stream.read(&mut [0; 64]);
                     }
@@ -311,7 +310,7 @@ fn a_destination_that_dies_or_lies_costs_nothing() {
 }
 
 #[test]
-fn a_listener_outlives_strangers() {
+fn a_listener_survives_unauthenticated_peers() {
     let Some((site, vmms, image)) = lab("strangers", "dirtier") else { return };
     let vm = dirtier(&vmms[0], &image);
     let destination = vmms[1].receive(7000, &[]).unwrap();
@@ -332,7 +331,7 @@ fn a_listener_outlives_strangers() {
                 let mut stream = TcpStream::connect("10.9.0.2:7000").unwrap();
                 stream.write_all(&bytes).unwrap();
                 stream.shutdown(std::net::Shutdown::Write).unwrap();
-                // It ends the connection, rather than wait for more.
+                // It closes the connection instead of waiting for more.
                 stream.set_read_timeout(Some(TIMEOUT)).unwrap();
                 stream.read_to_end(&mut Vec::new()).map(drop).or_else(|e| {
                     if e.kind() == std::io::ErrorKind::ConnectionReset { Ok(()) } else { Err(e) }

@@ -1,5 +1,5 @@
-//! A machine's pieces as migration drives them: dirty pages, capture and apply, resume on either
-//! side, the clock.
+//! The parts of a VM as migration uses them: dirty pages, capture and apply, resume on either side,
+//! the clock.
 
 use std::{
     os::fd::AsRawFd,
@@ -20,8 +20,8 @@ const OTHER: u64 = 0x19_0000;
 
 guest!(
     counts,
-    // ebx counts in a register what the page counts in memory; a guest in which they differ was not
-    // moved whole.
+    // ebx counts in a register what the page counts in memory; if they differ, the guest was not
+    // moved correctly.
     "xor ebx, ebx",
     "mov edx, {port}",
     "2: inc ebx",
@@ -81,7 +81,7 @@ fn copy(pages: &PageSet, from: &Vm, to: &Vm) {
     }
 }
 
-/// Moves a machine, as a migration without a network would; what comes back runs.
+/// Moves a VM, as a migration without a network would; the returned VM runs.
 fn moved(source: &Vm, quiesce: Option<Duration>, reason: ResumeReason) -> Vm {
     let identity: Identity = source.identity().clone();
     let destination = Vm::prepare(identity, None, Console::new(None)).unwrap();
@@ -102,10 +102,10 @@ fn moved(source: &Vm, quiesce: Option<Duration>, reason: ResumeReason) -> Vm {
     let state: VmState = postcard::from_bytes(&bytes).unwrap();
     prepared.apply(&state, Duration::from_millis(1)).unwrap();
     let there = prepared.capture().unwrap().vcpu;
-    assert_eq!(meaning(&there), meaning(&state.vcpu), "what was applied is what is there");
+    assert_eq!(meaning(&there), meaning(&state.vcpu), "the applied state is the VM's state");
     let late = paused.packets_in_transit().unwrap().read().unwrap().is_none();
     paused.moved().unwrap();
-    assert!(late, "no network, no late packets");
+    assert!(late, "no network, no in-transit packets");
     prepared.resume(Resume { reason, away: Duration::from_millis(1) }).unwrap();
     assert!(destination.entered(TIMEOUT).is_some());
     assert!(matches!(*source.wait_end(), End::Moved));
@@ -113,7 +113,7 @@ fn moved(source: &Vm, quiesce: Option<Duration>, reason: ResumeReason) -> Vm {
 }
 
 #[test]
-fn a_guest_goes_on_where_it_was() {
+fn a_guest_continues_where_it_was() {
     if !kvm() {
         return;
     }
@@ -121,7 +121,7 @@ fn a_guest_goes_on_where_it_was() {
     start(&here);
     let mut count = counted_past(&here, 10);
     for step in 0..20 {
-        // Every other time the guest is not asked.
+        // Every other time the guest is not asked to quiesce.
         let quiesce = (step % 2 == 0).then_some(TIMEOUT);
         let there = moved(&here, quiesce, ResumeReason::Migrated);
         let now = word(&there, COUNTER);
@@ -137,15 +137,15 @@ fn a_guest_goes_on_where_it_was() {
 }
 
 #[test]
-fn what_is_captured_early_is_what_is_there() {
+fn a_state_captured_early_is_the_final_one() {
     if !kvm() {
         return;
     }
     let here = vm(counts());
     start(&here);
     here.stop_is_near(true);
-    // The first time KVM completes the instruction with which the guest answers; later it is known
-    // what that comes to.
+    // The first time KVM completes the instruction with which the guest answers; later its result
+    // is known.
     let stood = |_| {
         let mut paused = here.quiesce(TIMEOUT).unwrap();
         assert!(paused.quiescent());
@@ -157,7 +157,7 @@ fn what_is_captured_early_is_what_is_there() {
     assert!(states.windows(2).all(|s| s[0].regs.rbx < s[1].regs.rbx), "the guest ran on");
     assert!(states.iter().all(|s| s.regs.rip == states[0].regs.rip), "from the same place");
     here.pause().unwrap().resume_here().unwrap();
-    // A guest that went on from the wrong place, or with other registers, would find that out.
+    // A guest that continued from the wrong place, or with other registers, would notice.
     let there = moved(&here, Some(TIMEOUT), ResumeReason::TakenOver);
     let end = there.wait_end();
     assert!(matches!(*end, End::Exited(5)), "registers and memory agree: {end}");
@@ -176,7 +176,7 @@ guest!(
 );
 
 #[test]
-fn a_guest_that_waits_is_stopped_where_it_is_and_looks_for_itself_afterwards() {
+fn a_waiting_guest_is_stopped_where_it_is_and_checks_for_events_afterwards() {
     if !kvm() {
         return;
     }
@@ -201,7 +201,7 @@ fn a_guest_that_waits_is_stopped_where_it_is_and_looks_for_itself_afterwards() {
 }
 
 #[test]
-fn a_move_that_fails_leaves_all_as_it_was() {
+fn a_failed_move_changes_nothing() {
     if !kvm() {
         return;
     }
@@ -217,12 +217,12 @@ fn a_move_that_fails_leaves_all_as_it_was() {
         let again = paused.capture().unwrap().vcpu;
         assert_eq!(meaning(&again), meaning(&first.vcpu), "capturing changes nothing");
         let last = vm.dirty_log().peek().unwrap();
-        assert_eq!(last, vm.dirty_log().peek().unwrap(), "nor does looking at the dirty pages");
+        assert_eq!(last, vm.dirty_log().peek().unwrap(), "nor does peeking at the dirty log");
         assert!(last.contains(COUNTER as usize / PAGE) && last.contains(OTHER as usize / PAGE));
         let count = word(&vm, COUNTER);
         paused.resume_here().unwrap();
         counted_past(&vm, count);
-        // The next try finds every page that the failed one did not bring over.
+        // The next try finds every page that the failed one did not transfer.
         let next = vm.dirty_log().take().unwrap();
         assert!(last.iter().all(|page| next.contains(page)));
     }
@@ -245,10 +245,10 @@ fn dirty_pages_are_those_written() {
     assert_eq!(
         dirty.iter().collect::<Vec<_>>(),
         [COUNTER as usize / PAGE, OTHER as usize / PAGE],
-        "the two pages that the guest writes, and nothing of ours"
+        "the two pages that the guest writes, and none of the VMM's"
     );
     assert!(vm.dirty_log().take().unwrap().is_empty());
-    // What the VMM writes is there too: the control page with each resume.
+    // The VMM's writes are in it too: the control page with each resume.
     paused.resume_here().unwrap();
     counted_past(&vm, word(&vm, COUNTER) + 10);
     let _paused = vm.pause().unwrap();
@@ -279,17 +279,17 @@ guest!(
 );
 
 #[test]
-fn output_that_nobody_reads_moves_with_the_guest() {
+fn unread_output_moves_with_the_guest() {
     if !kvm() {
         return;
     }
     let (mut reader, writer) = std::io::pipe().unwrap();
-    // SAFETY: asks about a descriptor that is open.
+    // SAFETY: queries a descriptor that is open.
     let capacity = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_GETPIPE_SZ) };
     assert!((4096..40 * 4096).contains(&capacity), "a pipe of {capacity} bytes");
     let source = vm_printing_to(prints_a_lot(), Console::new(Some(writer.into())));
     start(&source);
-    // The guest waits when it has rung for what no longer fits into the pipe.
+    // The guest waits once it has rung for output that no longer fits into the pipe.
     let fits = capacity as u64 / 4096;
     let deadline = Instant::now() + TIMEOUT;
     while source.stats().exits.console <= fits {
@@ -329,8 +329,8 @@ fn a_guest_that_does_not_answer_is_kicked() {
     let paused = vm.quiesce(Duration::from_millis(20)).unwrap();
     assert!(!paused.quiescent());
     let took = asked.elapsed();
-    assert!(took >= Duration::from_millis(20), "it has its time: {took:?}");
-    assert!(paused.page_hints().is_empty(), "nothing that such a guest says of its pages counts");
+    assert!(took >= Duration::from_millis(20), "it gets its grace period: {took:?}");
+    assert!(paused.page_hints().is_empty(), "the hints of such a guest are ignored");
     drop(paused);
     assert!(matches!(vm.phase(), VmPhase::Paused));
     vm.hold().unwrap().resume_here().unwrap();
@@ -340,7 +340,7 @@ fn a_guest_that_does_not_answer_is_kicked() {
 }
 
 #[test]
-fn one_holder_at_a_time_and_no_run_behind_its_back() {
+fn a_paused_vm_has_one_holder_and_runs_only_through_it() {
     if !kvm() {
         return;
     }
@@ -349,7 +349,7 @@ fn one_holder_at_a_time_and_no_run_behind_its_back() {
     counted_past(&vm, 10);
     let paused = vm.pause().unwrap();
     assert!(matches!(vm.hold(), Err(Error::Busy(_))), "held already");
-    // A stop during a move ends it; the holder then cannot resume what was stopped.
+    // A stop during a move ends the VM; the holder then cannot resume it.
     vm.stop(StopReason::Stop);
     assert!(matches!(paused.resume_here(), Err(Error::Ended(_))));
     assert!(matches!(vm.hold(), Err(Error::Ended(_))));
@@ -386,7 +386,7 @@ fn a_state_that_is_wrong_is_refused() {
 }
 
 #[test]
-fn dropping_the_last_handle_ends_the_machine() {
+fn dropping_the_last_handle_ends_the_vm() {
     if !kvm() {
         return;
     }
@@ -395,5 +395,5 @@ fn dropping_the_last_handle_ends_the_machine() {
     counted_past(&vm, 10);
     let ram = std::sync::Arc::downgrade(vm.ram());
     drop(vm);
-    assert!(ram.upgrade().is_none(), "its thread lives on");
+    assert!(ram.upgrade().is_none(), "its thread still runs");
 }

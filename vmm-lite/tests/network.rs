@@ -1,5 +1,5 @@
-//! The network device against a TAP in a namespace of the test's own: packets both ways, and
-//! everything a driver can do wrong.
+//! The network device on a TAP in the test's own network namespace: packets both ways, and
+//! everything that a driver can do wrong.
 
 use proptest::prelude::*;
 use std::{
@@ -35,7 +35,7 @@ fn packets_go_both_ways() {
     driver.go().unwrap();
     assert_eq!(driver.half(ring(0).2) & 1, 1, "the driver need not notify");
 
-    // Out, in two parts of which the second has no header.
+    // Sends a frame in two parts, of which the second has no header.
     let out = frame(0xaa, 100);
     driver.ram.write(buffer(1, 0) + HEADER as u64, &out[..50]).unwrap();
     driver.ram.write(buffer(1, 1), &out[50..]).unwrap();
@@ -46,14 +46,14 @@ fn packets_go_both_ways() {
     assert_eq!(driver.used(1), (1, 0));
     assert_eq!(wire.expect(is_ours), out);
 
-    // In. Without a buffer the packet waits in the TAP.
+    // Receives. Without a buffer the packet waits in the TAP.
     let incoming = frame(0xbb, 1514);
     wire.send(&incoming);
     let moved = driver.pass().unwrap();
     assert!(moved.received == 0 && moved.no_buffers);
     driver.descriptor(0, 3, buffer(0, 3), 100, FOR_DEVICE_TO_WRITE | NEXT, 4);
     driver.descriptor(0, 4, buffer(0, 4), 1600, FOR_DEVICE_TO_WRITE, 0);
-    // The kernel's own packets (IPv6 and the like) come first.
+    // The kernel's own packets (IPv6 and the like) arrive first.
     let got = loop {
         driver.offer(0, 3);
         driver.wait_for_packet();
@@ -70,7 +70,7 @@ fn packets_go_both_ways() {
     assert_eq!(&got[HEADER..], &incoming);
     assert_eq!(&got[10..12], &[1, 0], "num_buffers");
 
-    // Late packets come before what waits in the TAP.
+    // Forwarded packets come before those that wait in the TAP.
     wire.send(&frame(2, 64));
     driver.wait_for_packet();
     let mut late = vec![0; HEADER];
@@ -118,10 +118,10 @@ fn state_moves_to_another_device() {
     let mut wrong = state.clone();
     wrong.queues[1].size = 3;
     assert!(destination.net.apply(&wrong, &destination.ram).is_err());
-    assert_eq!(destination.net.capture(), before, "nothing half-applied");
+    assert_eq!(destination.net.capture(), before, "nothing is partly applied");
 }
 
-/// What a queue is found to be that `set_up` made, after descriptor 0 of it is offered.
+/// The error for a queue that `set_up` made, after descriptor 0 of it is offered.
 fn broken(driver: &mut Driver, q: u64, set_up: impl Fn(&Driver)) -> String {
     // A device after reset, as for each new driver.
     driver.write(0x70, 0).unwrap();
@@ -174,7 +174,7 @@ fn a_driver_that_breaks_a_rule_is_named() {
 }
 
 #[test]
-fn registers_take_nothing_amiss() {
+fn registers_refuse_invalid_accesses() {
     if !namespace("vmmt3") {
         return;
     }
@@ -214,14 +214,14 @@ fn registers_take_nothing_amiss() {
     assert!(violation(driver.write(0x80, 0)).contains("while it was live"));
     assert!(violation(driver.write(0x20, 0)).contains("after they were agreed on"));
 
-    // Features that are not offered, or without VERSION_1, do not stand.
+    // Features that are not offered, or without VERSION_1, are not accepted.
     driver.write(0x70, 0).unwrap();
     driver.agree(1 << 31).unwrap();
     assert_eq!(driver.read(0x70) & 8, 0);
 }
 
 #[test]
-fn a_machine_that_may_be_elsewhere_is_not_announced_here() {
+fn a_vm_that_may_be_elsewhere_is_not_announced_here() {
     if !namespace("vmmt4") || !testkit::guest::kvm() {
         return;
     }
@@ -234,7 +234,7 @@ fn a_machine_that_may_be_elsewhere_is_not_announced_here() {
         net: Some(NetIdentity { mac: MAC, ip: Some(ip) }),
     };
     let vm = Vm::prepare(identity, Some("vmmt4"), Console::new(None)).unwrap();
-    assert!(!vm.may_spoof(), "that is only so when it is asked for");
+    assert!(!vm.may_spoof(), "spoofing is off by default");
     let mut held = vm.hold().unwrap();
     held.warm_up().unwrap();
     let from_it = |frame: &[u8]| frame.get(6..12) == Some(&MAC);
@@ -262,7 +262,7 @@ fn packets_from_addresses_of_others_are_dropped_and_counted() {
         driver.net.restrict_to(own);
         let len = packet.len() as u64;
         driver.ram.write(buffer(1, 0), packet).unwrap();
-        // In two parts, wherever they meet.
+        // In two parts, split at every position.
         driver.descriptor(1, 0, buffer(1, 0), split as u32, NEXT, 1);
         driver.descriptor(1, 1, buffer(1, 0) + split, (len - split) as u32, 0, 0);
         let before = driver.net.counters().tx_spoofed.load(SeqCst);
@@ -291,7 +291,7 @@ fn packets_from_addresses_of_others_are_dropped_and_counted() {
 }
 
 #[test]
-fn tap_devices_say_what_is_wrong() {
+fn tap_devices_report_what_is_wrong() {
     if !namespace("vmmt4") {
         return;
     }
@@ -317,10 +317,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None,
         ..Default::default() })]
 
-    /// Whatever is in the queues, the device either works or names what is wrong; it neither panics
-    /// nor hangs nor writes elsewhere.
+    /// Whatever the queues contain, the device either works or names what is wrong; it neither
+    /// panics nor hangs nor writes elsewhere.
     #[test]
-    fn no_queue_upsets_the_device(
+    fn no_queue_makes_the_device_panic_hang_or_write_elsewhere(
         descriptors in prop::collection::vec(
             (prop_oneof![0_u64..0x50_0000, any::<u64>()], prop_oneof![0_u32..0x5000, any::<u32>()],
                 0_u16..8, 0_u16..10),

@@ -1,5 +1,5 @@
-//! The applications' images under vmm-lite, as a user runs them: what reaches them, what they say,
-//! how they end, whom they serve.
+//! The applications' images under vmm-lite, as a user runs them: their input, their output, how
+//! they end, and their clients.
 
 #[path = "programs/heap.rs"]
 mod heap;
@@ -22,10 +22,10 @@ use vmm_lite_lab::{
     vmm::{TIMEOUT, Vmm},
 };
 
-/// How long all of std's promises may take, on a host that is busy.
+/// How long all checks of std may take, on a busy host.
 const LONG: Duration = Duration::from_secs(300);
 
-/// `vmm-lite run IMAGE OPTIONS -- ARGS`, in a runtime directory that lasts as long.
+/// `vmm-lite run IMAGE OPTIONS -- ARGS`, with a runtime directory that exists as long.
 fn command(image: &Path, options: &[&str], args: &[&str]) -> (Command, RuntimeDir) {
     let runtime = RuntimeDir::new().unwrap();
     let mut command = Command::new(vmm_lite().unwrap());
@@ -34,7 +34,7 @@ fn command(image: &Path, options: &[&str], args: &[&str]) -> (Command, RuntimeDi
     (command, runtime)
 }
 
-/// The image of an application, or the reason why it cannot run here, said aloud.
+/// The image of an application, or `None` after printing why it cannot run here.
 fn app(test: &str, name: &str) -> Option<PathBuf> {
     if let Err(e) = privilege::kvm() {
         skipped(test, e);
@@ -48,8 +48,8 @@ fn run(image: &Path, options: &[&str], args: &[&str], input: &[u8]) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_vec());
-    // Beside reading, as the program's output may have to be taken before it takes more. One that
-    // has ended takes no input.
+    // In parallel with reading, as the program may block on its output before it reads more. A
+    // program that has ended reads no input.
     let writing = std::thread::spawn(move || drop(stdin.write_all(&input)));
     let output = child.wait_with_output().unwrap();
     writing.join().unwrap();
@@ -73,16 +73,16 @@ fn arguments_environment_input_and_exit_code_get_through() {
         "{}",
         text(&out.stdout)
     );
-    // More than any ring or pipe holds, and to the end.
+    // More than any ring or pipe holds, up to the end.
     let input: String = (0..50_000).map(|n| format!("line {n}\n")).collect();
     let out = run(&hello, &[], &["--cat"], input.as_bytes());
     assert!(out.stdout.ends_with(input.as_bytes()), "{} bytes came back", out.stdout.len());
 }
 
 #[test]
-fn what_std_promises_holds_as_it_does_natively() {
+fn std_behaves_as_it_does_natively() {
     const TEST: &str = "std-check";
-    /// Why something may be skipped in a guest: said in the README's limits.
+    /// Reasons to skip a check in a guest: the README lists these limits.
     const LIMITS: [&str; 4] = [
         "a panic ends the program here",
         "std for hermit ",
@@ -123,8 +123,8 @@ fn what_std_promises_holds_as_it_does_natively() {
     assert_eq!(all(&guest), all(&native), "the same checks, by number");
 }
 
-/// What a report names, `vmm-lite symbols` names too, from nothing but the addresses: as where a VM
-/// has moved to there are no others.
+/// `vmm-lite symbols` names the same functions as a report, from the addresses alone: where a VM
+/// has moved to there is no image.
 fn names_are_found_later(image: &Path, report: &str) {
     let lines = report.lines().filter_map(|line| {
         let (at, line) = match line.strip_prefix("  at ") {
@@ -171,14 +171,14 @@ fn a_program_that_fails_is_reported_with_its_functions_names() {
         assert_eq!(out.status.code(), Some(code), "--die {way}: {said}");
         assert!(said.contains(report), "--die {way}: {report:?} is not in {said}");
         assert!(said.contains(function), "--die {way}: {function:?} is not in {said}");
-        // A panic says itself what it is, and an exit says nothing.
+        // A panic prints its own message, and an exit prints nothing.
         if said.contains("the guest failed") {
             names_are_found_later(&image, &said);
         }
     }
 }
 
-/// A place with a network, the program that serves there, and what it printed.
+/// A test bed with a network, the program that serves there, and its output.
 fn served(test: &str, name: &str, args: &[&str], up: &str) -> Option<(Site, Process)> {
     let image = app(test, name)?;
     let site = match privilege::tun().and_then(|()| Site::new()) {
@@ -249,7 +249,7 @@ fn kv_passes_redis_benchmarks_default_tests() {
     const TEST: &str = "redis-benchmark";
     let Some((site, mut vm)) = served(TEST, "kv", &[], "6379") else { return };
     let server = "10.0.0.2:6379".parse().unwrap();
-    // It ends with an error at the first reply that is one.
+    // It ends with an error at the first error reply.
     let rows = match redis::benchmark(&site.client, server, &["-n", "2000", "-P", "4"]) {
         Err(e @ vmm_lite_lab::Error::Missing { .. }) => return skipped(TEST, e),
         rows => rows.unwrap(),
@@ -283,7 +283,7 @@ fn kv_passes_redis_benchmarks_default_tests() {
 }
 
 #[test]
-fn what_a_program_sent_leaves_however_it_ends() {
+fn data_that_a_program_sent_leaves_however_it_ends() {
     const TEST: &str = "last words";
     let Some(image) = app(TEST, "std-check") else { return };
     let site = match privilege::tun().and_then(|()| Site::new()) {
@@ -294,7 +294,7 @@ fn what_a_program_sent_leaves_however_it_ends() {
         Err(e) => panic!("{e}"),
     };
     let host = Vmm::on(&site.hosts[0]).unwrap();
-    // A fault ends the kernel with the program: only what the device had been given leaves.
+    // A fault ends the kernel with the program: only what the device already had leaves.
     let ways =
         [("exit=0", true), ("return=3", true), ("panic", true), ("abort", true), ("null", false)];
     for (way, streams) in ways {
@@ -313,7 +313,7 @@ fn what_a_program_sent_leaves_however_it_ends() {
         let mut vm = host.run(&image, &[&options[..], &args].concat()).unwrap();
         let (mut stream, _) = tcp.accept().unwrap();
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
-        // The program goes on once there was room for nearly all of it.
+        // The program continues once there was room for nearly all of it.
         let reads = std::thread::spawn(move || {
             let mut got = Vec::new();
             stream.read_to_end(&mut got).map(|_| got.len())

@@ -1,8 +1,7 @@
-//! Rates of the network and the console: nothing is faster, nothing is lost, nothing spins
+//! Rate limits of the network and the console: nothing is faster, nothing is lost, no thread spins
 //! meanwhile, and a verb never waits for a rate.
 //!
-//! How long something takes at least is all that is said of time: a busy host may be as slow as it
-//! likes.
+//! The tests check only minimum times: a busy host may be arbitrarily slow.
 
 use serde_json::{Value, json};
 use std::{
@@ -42,13 +41,13 @@ fn rate(per_second: u64, burst: u64) -> Option<Rate> {
     Some(Rate { per_second: number(per_second), burst: number(burst) })
 }
 
-/// One packet at once, and the next in a second: no pass has more than one.
+/// One packet at once, and the next after a second: no pass has more than one.
 fn one_packet() -> NetRate {
     NetRate { bytes: None, packets: rate(1, 1) }
 }
 
 #[test]
-fn packets_that_may_not_leave_yet_stay_in_the_guests_queue() {
+fn packets_over_the_rate_stay_in_the_guests_queue() {
     if !namespace("vmmr0") {
         return;
     }
@@ -66,12 +65,12 @@ fn packets_that_may_not_leave_yet_stay_in_the_guests_queue() {
     assert_eq!(moved.sent, 1);
     let wait = moved.send_wait.expect("the second waits");
     assert!(wait > Duration::ZERO && wait <= Duration::from_secs(1), "{wait:?}");
-    assert!(!moved.more && !moved.blocked, "nobody is to look before that");
-    // Also not by a guest that says that it is quiescent.
+    assert!(!moved.more && !moved.blocked, "no poll is due before that");
+    // Nor for a guest that reports to be quiescent.
     driver.net.flush(&driver.ram).unwrap();
     assert_eq!(driver.used(1).0, 1);
-    assert_eq!(driver.net.counters().tx_held.times(), 1, "one wait, however often it is looked at");
-    // They are the queue's, and move with it.
+    assert_eq!(driver.net.counters().tx_held.times(), 1, "one wait, however often it is polled");
+    // They belong to the queue, and move with it.
     assert_eq!(driver.net.capture().queues[1].next_avail, 1);
     driver.net.limit(NetRate::default());
     assert_eq!(driver.pass().unwrap().sent, 2);
@@ -81,7 +80,7 @@ fn packets_that_may_not_leave_yet_stay_in_the_guests_queue() {
 }
 
 #[test]
-fn packets_that_the_guest_may_not_have_yet_stay_in_the_tap() {
+fn packets_over_the_rate_stay_in_the_tap() {
     if !namespace("vmmr1") {
         return;
     }
@@ -97,15 +96,15 @@ fn packets_that_the_guest_may_not_have_yet_stay_in_the_tap() {
     wire.send(&frame(1, 60));
     driver.wait_for_packet();
     wire.send(&frame(2, 60));
-    // That one is there, which the kernel may take its time for: then this is taken first.
+    // If that one is already there, which depends on the kernel, it is received first.
     let first = driver.pass().unwrap();
     assert_eq!(first.received, 1);
     driver.wait_for_packet();
-    // Within a second nothing may pass; what comes after that is one packet.
+    // For a second nothing may pass; after that, one packet.
     let moved = driver.pass().unwrap();
     assert!(moved.received <= 1, "{moved:?}");
     assert!(moved.receive_wait.is_some() || moved.received == 1, "{moved:?}");
-    // What comes after a guest from its old place has waited there.
+    // A forwarded packet has already waited at the source.
     let late = driver.net.forwarded();
     for n in [8, 9] {
         assert!(late.push([&[0; 12][..], &frame(n, 60)].concat()));
@@ -120,7 +119,7 @@ fn packets_that_the_guest_may_not_have_yet_stay_in_the_tap() {
     }
 }
 
-/// Pieces that it prints, each a ring full.
+/// Pieces that it prints, each filling the ring.
 const PIECES: u32 = 8;
 
 guest!(
@@ -154,7 +153,7 @@ fn a_guest_prints_no_faster_than_its_rate_and_loses_nothing() {
     vm.hold().unwrap().limit(&rates);
     let began = Instant::now();
     start(&vm);
-    // While it waits it can be paused, and goes on where it was.
+    // While it waits it can be paused, and continues where it was.
     while vm.console().printed() == 0 {
         thread::yield_now();
     }
@@ -166,15 +165,18 @@ fn a_guest_prints_no_faster_than_its_rate_and_loses_nothing() {
     assert!(took >= least / RATE as u32, "{all} bytes took {took:?}");
     let stats = vm.stats();
     assert!(stats.console_throttled > 0 && stats.console_throttled_ns > 0, "{stats:?}");
-    assert!(stats.exits.console <= u64::from(PIECES) + 1, "it stands in its doorbell: {stats:?}");
+    assert!(
+        stats.exits.console <= u64::from(PIECES) + 1,
+        "it is stopped in its doorbell: {stats:?}"
+    );
     assert_eq!(stats.rates, rates);
 }
 
-/// Bytes a second each way, and at once.
+/// Rate in bytes per second each way, and burst in bytes.
 const NET_RATE: u64 = 500_000;
 const NET_BURST: u64 = 64 << 10;
 const LIMIT: &str = "4Mbit,burst=64K";
-/// The largest packet, which can be on credit.
+/// The largest packet, which may overdraw the budget.
 const LARGEST: u64 = 64 << 10;
 const VALUE: usize = 600_000;
 
@@ -225,7 +227,7 @@ fn a_network_is_no_faster_than_its_rate_and_loses_nothing() {
     let least = Duration::from_secs(1) * (VALUE as u64 - NET_BURST - LARGEST) as u32;
     let least = least / NET_RATE as u32;
 
-    // Verbs answer while its packets wait, and one of another VM's clients does not notice.
+    // Verbs answer while its packets wait, and a client of another VM is unaffected.
     let other = ["--name", "other", "--memory", "32M", "--tap", "tap0", "--ip", "10.0.0.3/24"];
     let _other = there.run(&kv, &other).unwrap();
     let mut neighbour = Client::on(&site.client, "10.0.0.3:6379".parse().unwrap());
@@ -254,20 +256,20 @@ fn a_network_is_no_faster_than_its_rate_and_loses_nothing() {
     for key in ["rx_throttled", "rx_throttled_ns", "tx_throttled", "tx_throttled_ns"] {
         assert!(n(&after, &format!("/net/{key}")) > 0, "{key}: {after}");
     }
-    // A guest that cannot send asks to be woken at once. It is made to wait a millisecond.
+    // A guest that cannot send asks to be woken at once. The VMM makes it wait a millisecond.
     let more = |path: &str| n(&after, path) - n(&before, path);
     let packets = more("/net/rx_packets") + more("/net/tx_packets");
     let rings = more("/exits/doorbell");
     assert!(rings <= 4 * more("/uptime_ms") + 4 * packets, "{rings} doorbells, {packets} packets");
 }
 
-/// What `stats` says of the rates of the VM `name`.
+/// The rates of the VM `name` in `stats`.
 fn rates_of(vmm: &Vmm, name: &str) -> Value {
     vmm.json(&["stats", name, "--json"]).unwrap()["rates"].clone()
 }
 
 #[test]
-fn every_way_a_vm_comes_to_be_has_the_rates_of_its_own_process() {
+fn a_vm_has_the_rates_of_its_process_however_it_was_started() {
     let Some(site) = Site::for_test("rates, however a VM comes to be") else { return };
     let [here, there] = Vmm::on_both(&site).unwrap();
     let none = serde_json::to_value(Rates::default()).unwrap();
@@ -289,7 +291,7 @@ fn every_way_a_vm_comes_to_be_has_the_rates_of_its_own_process() {
     let path = file.to_str().unwrap().to_owned();
     let mut vm = run(&options("packets=501", "1kB"));
     assert_eq!(rates_of(&here, "d"), expected(501, 1000), "run");
-    // None of them has what the VM had where it comes from.
+    // None of them has the rates that the VM had before.
     for limited in [true, false] {
         let limit = if limited { &options("packets=502", "2kB")[..] } else { &[] };
         let rates = if limited { expected(502, 2000) } else { none.clone() };

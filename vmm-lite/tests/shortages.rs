@@ -1,5 +1,5 @@
-//! A destination that lacks something: both sides say what, the VM runs on, and the next try
-//! succeeds when it is there.
+//! A destination that lacks something: both sides say what, the VM keeps running, and the next try
+//! succeeds once it is there.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 use testkit::client::Talk;
@@ -18,7 +18,7 @@ const SIZE: &str = "64M";
 const STORE: Talk = Talk::Store { count: 0 };
 const MEMORY: Talk = Talk::Memory { nonce: None, written: 0 };
 
-/// A move fails for want of something, which both sides say.
+/// A move fails because something is missing, which both sides report.
 #[track_caller]
 fn lacks(lab: &Lab, destination: &Process, what: &str) {
     let said = lab.migrate(&[]).unwrap_err().to_string();
@@ -30,25 +30,25 @@ fn lacks(lab: &Lab, destination: &Process, what: &str) {
     lab.client.hears(what);
 }
 
-/// Now it is there.
+/// Now nothing is missing.
 #[track_caller]
 fn moves(lab: &mut Lab, destination: Process) {
     lab.moves("the VM is there", &[], destination);
 }
 
 #[test]
-fn a_tap_that_is_not_to_be_had() {
+fn a_move_without_an_available_tap_fails() {
     let Some(mut lab) = Lab::new("destinations without a TAP", "kv", SIZE, &[], STORE) else {
         return;
     };
-    // None was named. What was is said when the process starts, so another takes its place.
+    // No TAP was named. A named one is opened at the start, so another process takes over.
     let without = lab.there().receive(PORT, &[]).unwrap();
     lacks(&lab, &without, "given no TAP device (--tap)");
     drop(without);
     let with = lab.there().receive(PORT, &["--tap", "tap0"]).unwrap();
     moves(&mut lab, with);
 
-    // There is none of that name yet.
+    // No TAP has that name yet.
     let late = lab.there().receive(PORT, &["--tap", "late0"]).unwrap();
     lacks(&lab, &late, "there is no network device late0");
     lab.there().host().tap("late0").unwrap();
@@ -66,7 +66,7 @@ fn a_tap_that_is_not_to_be_had() {
 }
 
 #[test]
-fn a_tap_that_would_cut_the_clients_off() {
+fn a_move_to_a_tap_that_would_cut_off_clients_fails() {
     let Some(mut lab) = Lab::new("destinations whose TAP is no good", "kv", SIZE, &[], STORE)
     else {
         return;
@@ -85,7 +85,7 @@ fn a_tap_that_would_cut_the_clients_off() {
     host.ns.ip(["link", "set", "dev", "small0", "mtu", "1500", "up"]).unwrap();
     moves(&mut lab, small);
 
-    // Packets may be longer than the guest's, and it is still the same guest when it goes back.
+    // Packets may be longer than the guest's, and it is the same guest when it moves back.
     let host = lab.there().host().clone();
     host.tap("large0").unwrap();
     host.ns.ip(["link", "set", "dev", "large0", "mtu", "9000"]).unwrap();
@@ -95,7 +95,7 @@ fn a_tap_that_would_cut_the_clients_off() {
     moves(&mut lab, back);
 }
 
-/// A destination takes no VM by default that is larger than what its host has to give.
+/// By default a destination refuses a VM that is larger than its host's available memory.
 #[test]
 fn a_vm_that_is_larger_than_the_host() {
     const TEST: &str = "a VM that is larger than the host";
@@ -120,19 +120,19 @@ fn a_vm_that_is_larger_than_the_host() {
     let said = here.json(&migrate).unwrap_err().to_string();
     assert!(said.contains("--memory-max"), "{said}");
     drop(receives);
-    // Unless that is what is wanted.
+    // Unless the operator allows it.
     let receives = there.receive(PORT, &["--plaintext", "--memory-max", &size]).unwrap();
     here.json(&migrate).unwrap();
     receives.wait_for_line("passes=", TIMEOUT).unwrap();
 }
 
-/// Bytes of address space that a process has.
+/// Bytes of a process's address space.
 fn address_space(process: &Process) -> u64 {
     let sizes = fs::read_to_string(format!("/proc/{}/statm", process.pid())).unwrap();
     4096 * sizes.split(' ').next().unwrap().parse::<u64>().unwrap()
 }
 
-/// Lets a process have so much of it; the limit that it had.
+/// Limits a process's address space; returns the previous limit.
 fn limit_address_space(process: &Process, bytes: u64) -> u64 {
     let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     let to = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
@@ -144,13 +144,13 @@ fn limit_address_space(process: &Process, bytes: u64) -> u64 {
 }
 
 #[test]
-fn memory_that_is_not_to_be_had() {
+fn a_move_without_enough_memory_fails() {
     let Some(mut lab) = Lab::new("destinations without memory", "dirtier", SIZE, &[], MEMORY)
     else {
         return;
     };
     let destination = lab.there().receive(PORT, &["--tap", "tap0"]).unwrap();
-    // Enough for a thread, and not for the VM's 64 MiB.
+    // Enough for a thread, but not for the VM's 64 MiB.
     let most = address_space(&destination) + (32 << 20);
     let before = limit_address_space(&destination, most);
     lacks(&lab, &destination, "memory");
@@ -158,13 +158,13 @@ fn memory_that_is_not_to_be_had() {
     moves(&mut lab, destination);
 }
 
-/// Where a host's control sockets are.
+/// Directory of a host's control sockets.
 fn sockets(vmm: &Vmm) -> PathBuf {
     vmm.identity().with_file_name("vmm-lite")
 }
 
 #[test]
-fn a_directory_that_nothing_can_be_written_to() {
+fn a_move_to_a_host_with_an_unwritable_directory_fails() {
     let Some(mut lab) =
         Lab::new("destinations whose directory is not to be written to", "kv", SIZE, &[], STORE)
     else {
@@ -173,7 +173,7 @@ fn a_directory_that_nothing_can_be_written_to() {
     let destination = lab.there().receive(PORT, &["--tap", "tap0"]).unwrap();
     let directory = sockets(lab.there());
     let mode = |mode| fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).unwrap();
-    // The process has given up what would let root write to it all the same.
+    // The process has given up the capability with which root could still write to it.
     mode(0o500);
     lacks(&lab, &destination, "for control sockets");
     mode(0o700);

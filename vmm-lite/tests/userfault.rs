@@ -1,5 +1,4 @@
-//! Faults of guest memory served by another thread, whoever makes them: the vCPU in the guest, or
-//! the VMM.
+//! Another thread serves faults of guest memory, by the vCPU in the guest as well as by the VMM.
 
 use std::{
     collections::BTreeMap,
@@ -53,7 +52,7 @@ guest!(
     bits = const CONSOLE_EXIT,
 );
 
-/// A descriptor for the memory, or `None`, said aloud, where the host forbids it.
+/// A descriptor for the memory, or `None` after printing that the host forbids it.
 fn open(ram: &Arc<GuestRam>) -> Option<Userfault> {
     match Userfault::open(ram) {
         Ok(userfault) => Some(userfault),
@@ -80,7 +79,7 @@ impl Server {
             while !told.load(SeqCst) {
                 let mut poll =
                     libc::pollfd { fd: userfault.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-                // SAFETY: one valid entry.
+                // SAFETY: the pointer is to one valid entry.
                 unsafe { libc::poll(&raw mut poll, 1, 10) };
                 let mut faults = Vec::new();
                 userfault.read(&mut faults).unwrap();
@@ -98,7 +97,7 @@ impl Server {
     }
 }
 
-/// A machine whose data pages hold 1 to 16.
+/// A VM whose data pages hold 1 to 16.
 fn with_data() -> Vm {
     let vm = vm(adds());
     for n in 0..16 {
@@ -107,7 +106,7 @@ fn with_data() -> Vm {
     vm
 }
 
-/// Takes all memory away, and returns what it was.
+/// Removes all memory, and returns its content.
 fn emptied(ram: &GuestRam) -> BTreeMap<usize, [u8; PAGE]> {
     let mut all = BTreeMap::new();
     for page in ram.complete().unwrap().touched().unwrap().iter() {
@@ -116,14 +115,14 @@ fn emptied(ram: &GuestRam) -> BTreeMap<usize, [u8; PAGE]> {
         all.insert(page, content);
     }
     let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    // SAFETY: frees pages of a memfd of ours; they read as zero from then on.
+    // SAFETY: frees pages of this test's memfd; they read as zero from then on.
     let r = unsafe { libc::fallocate(ram.file().as_raw_fd(), punch, 0, ram.size() as i64) };
     assert_eq!(r, 0);
     all
 }
 
 #[test]
-fn what_is_missing_comes_when_the_guest_or_the_vmm_needs_it() {
+fn missing_pages_arrive_when_the_guest_or_the_vmm_needs_them() {
     if !kvm() {
         return;
     }
@@ -153,7 +152,7 @@ fn what_is_missing_comes_when_the_guest_or_the_vmm_needs_it() {
 }
 
 #[test]
-fn writes_to_what_is_protected_are_seen_before_they_are_made() {
+fn writes_to_protected_pages_are_seen_before_they_take_effect() {
     if !kvm() {
         return;
     }
@@ -184,7 +183,7 @@ fn writes_to_what_is_protected_are_seen_before_they_are_made() {
         vm.ram().read((DATA_PAGE + n) as u64 * PAGE as u64, &mut word).unwrap();
         assert_eq!(u32::from_le_bytes(word), n as u32 + 2, "after it");
     }
-    assert!(seen.contains_key(&(CONTROL_PAGE as usize / PAGE)), "also what the VMM writes");
+    assert!(seen.contains_key(&(CONTROL_PAGE as usize / PAGE)), "also the VMM's writes");
     assert!(!seen.contains_key(&(IMAGE_BASE as usize / PAGE)), "code is only read");
 }
 
@@ -223,16 +222,16 @@ fn protection_can_come_and_go_while_the_guest_writes() {
         assert!(fault.page == DATA_PAGE && fault.write && fault.protected && faults.is_empty());
         let held = word();
         assert!(held >= stood);
-        assert_eq!(word(), held, "the guest stands at its write");
+        assert_eq!(word(), held, "the guest waits at its write");
         userfault.protect(DATA_PAGE..DATA_PAGE + 1, false).unwrap();
         while word() == held {
-            assert!(Instant::now() < deadline, "the guest does not go on");
+            assert!(Instant::now() < deadline, "the guest does not continue");
             std::thread::yield_now();
         }
     }
-    // Let go of all at once, it can be paused and goes on at the same place. (Not before: a guest
-    // at CPL 0, as this one, may be emulated, and an emulator's write that waits at a fault does
-    // not give way to a signal.)
+    // With all protection removed, it can be paused and continues at the same place. (Not before: a
+    // guest at CPL 0, like this one, may be emulated, and an emulated write that waits at a fault
+    // is not interrupted by a signal.)
     userfault.protect(DATA_PAGE..DATA_PAGE + 1, true).unwrap();
     userfault.unregister(0..vm.ram().pages()).unwrap();
     let paused = vm.pause().unwrap();
@@ -240,12 +239,12 @@ fn protection_can_come_and_go_while_the_guest_writes() {
     paused.resume_here().unwrap();
     let deadline = Instant::now() + Duration::from_secs(5);
     while word() == held {
-        assert!(Instant::now() < deadline, "the guest does not go on");
+        assert!(Instant::now() < deadline, "the guest does not continue");
     }
 }
 
 #[test]
-fn pages_that_are_there_are_left_as_they_are() {
+fn present_pages_are_left_unchanged() {
     let ram = Arc::new(GuestRam::new(4 << 20).unwrap());
     ram.write_page(300, &[7; PAGE]).unwrap();
     ram.write_page(303, &[8; PAGE]).unwrap();
@@ -267,7 +266,7 @@ fn pages_that_are_there_are_left_as_they_are() {
     let mut faults = Vec::new();
     userfault.read(&mut faults).unwrap();
     assert!(faults.is_empty(), "it does not wait for one");
-    // Once the descriptor is gone, all is as without it.
+    // Without the descriptor everything is as before.
     drop(userfault);
     ram.write_page(310, &[3; PAGE]).unwrap();
     assert_eq!(first(700), 0);

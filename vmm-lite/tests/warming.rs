@@ -1,5 +1,5 @@
-//! What the destination has a guest's own routine do before the guest runs: it ends, whatever the
-//! routine is.
+//! The destination runs a guest's own routine before the guest runs: whatever the routine is, that
+//! ends.
 
 use std::{
     sync::{atomic::Ordering::Relaxed, mpsc::channel},
@@ -34,16 +34,16 @@ fn dirtier() -> Vm {
 }
 
 #[test]
-fn a_routine_that_does_not_end_is_cut_short() {
+fn a_routine_that_does_not_end_is_stopped() {
     if !kvm() {
         return;
     }
     let vm = dirtier();
-    // What it says when it gives up memory comes with its system registers at CPL 3.
+    // Its report after the reclaim contains its system registers at CPL 3.
     vm.request_reclaim();
     vm.wait_reclaimed(TIMEOUT);
     let invariant =
-        vm.invariant().expect("a guest that gave up memory has said what does not change");
+        vm.invariant().expect("a guest that was asked to reclaim has reported its invariant state");
     drop(vm.pause().unwrap());
     let routine = vm.ram().control_page().touch_pages.load(Relaxed);
     let (tell, told) = channel();

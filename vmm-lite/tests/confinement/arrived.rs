@@ -1,4 +1,4 @@
-//! A VM that was received has no rights that one has not which was run.
+//! A VM that was received has no rights that a VM started by `run` lacks.
 
 use crate::{
     process::fields,
@@ -15,14 +15,14 @@ use vmm_lite_lab::{images::image, process::Process, vmm::TIMEOUT};
 const ARGS: [&str; 9] =
     ["--name", "d", "--memory", "32M", "--seccomp", "trap", "--", "--pages", "2048"];
 
-/// The threads of a process by name, each with what its status says.
+/// The threads of a process by name, each with the fields of its status.
 fn threads(pid: u32) -> BTreeMap<String, BTreeMap<String, String>> {
     let mut threads = BTreeMap::new();
     for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
         let Ok(status) = fs::read_to_string(task.unwrap().path().join("status")) else { continue };
         let status: BTreeMap<String, String> =
             fields(&status).into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-        // KVM's own are the kernel's.
+        // KVM's own threads belong to the kernel.
         if !status["Name"].starts_with("kvm-") {
             threads.insert(status["Name"].clone(), status);
         }
@@ -30,13 +30,13 @@ fn threads(pid: u32) -> BTreeMap<String, BTreeMap<String, String>> {
     threads
 }
 
-/// What the descriptors of a process stand for, and how often.
+/// What the descriptors of a process refer to, and how often.
 fn descriptors(pid: u32) -> BTreeMap<String, usize> {
     let mut all = BTreeMap::new();
     for fd in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
         let name = fs::read_link(fd.unwrap().path()).unwrap().to_string_lossy().into_owned();
         let kind = name.split([':', ' ']).next().unwrap().to_owned();
-        // What tells sockets and pipes apart is their number.
+        // Sockets and pipes differ only in their number.
         let name = if ["socket", "pipe"].contains(&&*kind) { kind } else { name };
         *all.entry(name.rsplit('/').next().unwrap().to_owned()).or_default() += 1;
     }
@@ -55,7 +55,7 @@ fn dirtier(lab: &Trapped, fail: &str) -> Process {
     vm
 }
 
-/// Waits until no thread of a process is called that.
+/// Waits until no thread of a process has one of these names.
 fn without(pid: u32, names: &[&str]) {
     let deadline = Instant::now() + TIMEOUT;
     while names.iter().any(|name| threads(pid).contains_key(*name)) {
@@ -65,7 +65,7 @@ fn without(pid: u32, names: &[&str]) {
 }
 
 #[test]
-fn a_vm_that_was_received_keeps_nothing_that_one_has_not_which_was_run() {
+fn a_received_vm_keeps_no_right_that_a_started_one_lacks() {
     let Some(lab) = Trapped::new("rights of a VM that was received") else { return };
     let [here, there] = &lab.vmms;
     let run = dirtier(&lab, "");
@@ -103,7 +103,7 @@ fn a_vm_that_was_received_keeps_nothing_that_one_has_not_which_was_run() {
                     wider.push(format!("{name}: {field} is {is} and not {was}"));
                 }
             }
-            // Filters only ever get narrower.
+            // Filters only become narrower.
             let filters =
                 |of: &BTreeMap<String, String>| of["Seccomp_filters"].parse::<u32>().unwrap();
             if filters(&status) < filters(as_run) {
@@ -139,10 +139,10 @@ fn dirtier_named(lab: &Trapped, name: &str) -> Process {
     vm
 }
 
-/// While memory follows, its source is still listened for: by threads that make no VM any more.
+/// During post-copy, threads that cannot make a VM any more still listen for its source.
 #[test]
 #[cfg(debug_assertions)]
-fn what_waits_for_the_source_of_a_vm_has_only_the_rights_for_that() {
+fn threads_that_wait_for_a_source_have_only_the_rights_for_that() {
     let Some(lab) = Trapped::new("rights while memory follows") else { return };
     let [here, there] = &lab.vmms;
     let inet = [libc::AF_INET as u64, libc::SOCK_STREAM as u64, 0];
@@ -180,7 +180,7 @@ fn what_waits_for_the_source_of_a_vm_has_only_the_rights_for_that() {
             assert!(Instant::now() < deadline, "{thread} keeps its rights");
             std::thread::yield_now();
         };
-        // But for that to set priorities, where the host makes that necessary.
+        // Except the right to set priorities, where the host requires that.
         let capabilities = u64::from_str_radix(&status["CapPrm"], 16).unwrap();
         assert_eq!(capabilities & !(1 << 23), 0, "{thread}");
         let tid = Pid::from_raw(status["Pid"].parse().unwrap());

@@ -1,4 +1,4 @@
-//! Filters: a call that a thread has no business to make kills the process.
+//! Filters: a system call outside a thread's filter kills the process.
 
 use crate::{
     process::{COPIES, Confined, Origin, signing},
@@ -18,8 +18,8 @@ use testkit::guest::kvm;
 use vmm::host::confine::Thread;
 use vmm_lite_lab::{images::image, probe::Connection, vmm::TIMEOUT};
 
-/// The kinds of thread, and for each a call that others may make, so that it is the thread's own
-/// filter which forbids it.
+/// The kinds of thread, and for each a call that other threads may make, so that it is the thread's
+/// own filter which forbids it.
 fn forbidden() -> Vec<(Thread, i64, [u64; 3])> {
     let inet = [libc::AF_INET as u64, libc::SOCK_STREAM as u64, 0];
     let fork = [libc::SIGCHLD as u64, 0, 0];
@@ -44,7 +44,7 @@ fn forbidden() -> Vec<(Thread, i64, [u64; 3])> {
         (Thread::Receive, libc::SYS_socket, inet),
         (Thread::Receive, libc::SYS_ioctl, [0, libc::TIOCSTI, 0]),
     ];
-    // What nobody may do.
+    // Calls that no thread may make.
     all.extend([
         (Thread::Main, libc::SYS_execve, [0; 3]),
         (Thread::Vcpu, libc::SYS_execve, [0; 3]),
@@ -65,7 +65,7 @@ fn with_thread(kind: Thread) -> Confined {
     Confined::with(origin, &[])
 }
 
-/// Has a thread make a call, which is to kill the process.
+/// Makes a thread issue a call, which must kill the process.
 fn is_killed(mut process: Confined, kind: Thread, call: i64, args: [u64; 3]) {
     let thread = process.thread(kind);
     put_call(thread, call, args);
@@ -80,7 +80,7 @@ fn is_killed(mut process: Confined, kind: Thread, call: i64, args: [u64; 3]) {
     if own {
         assert_eq!(status.signal(), Some(libc::SIGSYS), "{kind:?}, call {call}: {status}");
     } else {
-        assert_eq!(status.code(), Some(1), "it tells of a clone's end");
+        assert_eq!(status.code(), Some(1), "it reports a clone's end");
     }
 }
 
@@ -118,8 +118,8 @@ fn a_forbidden_call_kills_a_copy_whichever_thread_makes_it() {
     }
 }
 
-/// A thread that was caught may make a call that it has every right to, and is killed for one that
-/// it has not.
+/// A caught thread may make a call that it has the right to make, and is killed for one that it has
+/// not.
 fn is_confined(caught: impl Fn() -> Caught, forbidden: &[(i64, [u64; 3])]) {
     let fine = caught();
     make(fine.thread, libc::SYS_gettid, [0; 3]);
@@ -158,7 +158,7 @@ fn the_thread_that_loads_memory_is_confined() {
 }
 
 #[test]
-fn the_process_that_signs_is_confined() {
+fn the_signer_is_confined() {
     if !kvm() {
         return;
     }
@@ -218,12 +218,13 @@ fn the_thread_that_announces_a_copy_is_confined() {
 }
 
 #[test]
-fn what_kills_is_the_call_and_not_the_way_it_is_made() {
+fn the_call_kills_and_not_how_it_is_injected() {
     if !kvm() {
         return;
     }
     for kind in Thread::ALL {
-        // These do not wait, see `is_confined`, or are of a VM that moved, or another process.
+        // These do not wait, see `is_confined`, or belong to a VM that moved, or to another
+        // process.
         let others =
             [Thread::Loader, Thread::Announce, Thread::Arrived, Thread::Signer, Thread::Connector];
         if others.contains(&kind) {
@@ -246,7 +247,7 @@ fn what_kills_is_the_call_and_not_the_way_it_is_made() {
 }
 
 #[test]
-fn a_call_that_is_missing_is_named() {
+fn a_call_missing_from_a_filter_is_named() {
     if !kvm() {
         return;
     }

@@ -16,10 +16,10 @@ use testkit::guest::kvm;
 use vmm::host::confine::Thread;
 use vmm_lite_lab::skipped;
 
-/// The first of the users that jails have.
+/// The first of the user ids for jails.
 const FIRST_USER: u32 = 0x7000_0000;
 
-/// Who is in the jail of the process `pid`.
+/// The user in whose jail the process `pid` runs.
 pub fn user_of(pid: u32) -> u32 {
     FIRST_USER + pid
 }
@@ -36,7 +36,7 @@ fn hierarchy() -> Option<PathBuf> {
     all.then_some(root)
 }
 
-/// `--jail`, without what this host cannot give, said aloud.
+/// `--jail`, without the parts that this host cannot provide, which are printed.
 pub fn options(test: &str) -> Vec<&'static str> {
     let mut options = vec!["--jail"];
     if hierarchy().is_none() {
@@ -50,23 +50,23 @@ pub fn options(test: &str) -> Vec<&'static str> {
     options
 }
 
-/// Has a thread open the root directory, and returns what the kernel says. The thread goes on as
+/// Makes a thread open the root directory, and returns the kernel's result. The thread continues as
 /// before.
 fn opens_root(thread: Pid) -> i64 {
     let before = put_call(thread, libc::SYS_getpid, [0; 3]);
-    // The path goes where the stack has not got to.
+    // The path goes below the stack.
     let at = before.rsp - 4096;
     ptrace::write(thread, at as ptrace::AddressType, i64::from(b'/')).unwrap();
     let call = libc::user_regs_struct {
         rax: libc::SYS_openat.cast_unsigned(),
-        // Not looked at where the path is absolute.
+        // Ignored, as the path is absolute.
         rdi: 0,
         rsi: at,
         rdx: (libc::O_RDONLY | libc::O_DIRECTORY) as u64,
         ..ptrace::getregs(thread).unwrap()
     };
     ptrace::setregs(thread, call).unwrap();
-    // Into the call and out of it.
+    // To the entry and to the exit of the call.
     for _ in 0..2 {
         ptrace::syscall(thread, None).unwrap();
         waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
@@ -85,7 +85,7 @@ fn a_jailed_process_opens_no_file_and_has_its_own_user_network_and_cgroup() {
     }
     let jail = options(TEST);
     for origin in [Origin::Run, Origin::Restored, Origin::Lazily, Origin::Forked, Origin::Counted] {
-        // Without what the jail has to do with it: filters would kill the process.
+        // Without filters, which the test is not about: they would kill the process.
         let free = Confined::with(origin, &["--seccomp", "log"]);
         let opened = opens_root(free.thread(Thread::Main));
         assert!(opened >= 0, "{origin:?}: the probe itself does not work: {opened}");
@@ -109,7 +109,7 @@ fn a_jailed_process_opens_no_file_and_has_its_own_user_network_and_cgroup() {
             let own = own.lines().find_map(|l| l.strip_prefix("0::/")).unwrap().to_owned();
             assert!(own.ends_with(&format!("vm-{pid}")), "{origin:?}: {own}");
             let limit = |name: &str| fs::read_to_string(root.join(&own).join(name)).unwrap();
-            // The guest's 2 MiB, and 128 beside.
+            // The guest's 2 MiB, and 128 MiB for the rest.
             assert_eq!(limit("memory.max").trim(), (130_u64 << 20).to_string());
             assert_eq!(limit("cpu.max").trim(), "200000 100000");
             assert_eq!(limit("pids.max").trim(), "256");
@@ -122,7 +122,7 @@ fn a_jailed_process_opens_no_file_and_has_its_own_user_network_and_cgroup() {
 }
 
 #[test]
-fn a_part_that_cannot_be_had_is_an_error_and_no_vm_runs() {
+fn a_jail_part_that_is_unavailable_is_an_error_and_no_vm_runs() {
     if !kvm() {
         return;
     }

@@ -1,13 +1,13 @@
-//! What a process with a VM has given up: a call that a thread has no business to make kills it,
-//! and everything it is for goes on working without.
+//! What a process with a VM has given up: a system call outside a thread's filter kills it, and all
+//! of its functions still work.
 //!
-//! - [`process`]: VMs by a guest made by hand, however they come to be
-//! - [`trace`]: has a thread make a call that is not its own
-//! - [`calls`] that a filter does not have
-//! - [`jail`]: a process in one
+//! - [`process`]: VMs with a hand-written guest, started in every way
+//! - [`trace`]: makes a thread issue a call that its filter lacks
+//! - [`calls`] that a filter lacks
+//! - [`jail`]: a process in a jail
 //! - [`rights`]: users, capabilities, descriptors
-//! - [`arrived`]: a VM that was received has no more of these than one that was run
-//! - [`verbs`]: everything still works
+//! - [`arrived`]: a received VM has no more of these than a started one
+//! - [`verbs`]: all verbs still work
 
 mod arrived;
 mod calls;

@@ -50,20 +50,20 @@ guest!(
 /// A process with every kind of thread that it can have.
 pub struct Confined {
     pub child: Child,
-    /// Where the VM runs, which may be a child's child.
+    /// The VM's process, which may be a grandchild.
     pub pid: Pid,
     dir: PathBuf,
-    /// Whatever keeps its threads alive.
+    /// Clients that keep its threads alive.
     clients: Vec<Client>,
     image: Option<TempFile>,
 }
 
-/// The image of its guest.
+/// The guest's image.
 pub fn image() -> TempFile {
     Elf::of(says_hi_and_waits()).file()
 }
 
-/// How a VM comes to be.
+/// How a VM is started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Origin {
     Run,
@@ -71,7 +71,7 @@ pub enum Origin {
     Restored,
     Lazily,
     Forked,
-    /// From a file, by the process that starts several.
+    /// From a file, by a process that starts several.
     Counted,
 }
 
@@ -98,7 +98,7 @@ impl Confined {
         std::env::temp_dir().join(format!("vmm-lite-confined-{}-{n}", std::process::id()))
     }
 
-    /// A process that is as `origin` says, with `args`.
+    /// A process started as `origin` says, with `args`.
     pub fn with(origin: Origin, args: &[&str]) -> Self {
         match origin {
             Origin::Run => Self::run(args),
@@ -137,8 +137,7 @@ impl Confined {
         Self { child, pid, dir, clients, image: None }
     }
 
-    /// Where a snapshot of [`run`](Self::run)'s VM is, which has ended; the rest of the process is
-    /// what comes of it.
+    /// A snapshot of [`run`](Self::run)'s VM, which has ended; the rest of the process remains.
     pub fn saved() -> (Self, String) {
         let mut this = Self::run(&[]);
         let file = this.dir.join("kv.snap").to_str().unwrap().to_owned();
@@ -164,7 +163,7 @@ impl Confined {
         Self::command(&self.dir, &["restore", file, "--lazy"])
     }
 
-    /// The VM is the first of one clone; the child has started it.
+    /// The VM is the only clone; the child process has started it.
     fn cloned(origin: Origin, args: &[&str]) -> Self {
         let (mut this, from) = match origin {
             Origin::Forked => (Self::run(&[]), "kv".to_owned()),
@@ -178,7 +177,7 @@ impl Confined {
         let report: serde_json::Value = serde_json::from_str(&line).unwrap();
         this.pid = Pid::from_raw(report["clones"][0]["pid"].as_i64().unwrap() as i32);
         let mut parent = std::mem::replace(&mut this.child, child);
-        // One whose file is all that is wanted has ended.
+        // A parent from which only the file is needed has ended.
         parent.kill().unwrap();
         parent.wait().unwrap();
         this.clients.clear();
@@ -191,7 +190,7 @@ impl Confined {
         assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
     }
 
-    /// A client that says nothing, and one that reads the console.
+    /// A client that sends nothing, and one that reads the console.
     fn attach(&mut self, name: &str) {
         let socket = self.dir.join(format!("vmm-lite/{name}.sock"));
         let idle = UnixStream::connect(&socket).unwrap();
@@ -200,13 +199,13 @@ impl Confined {
         self.clients.extend([Client::Unix { _kept: idle }, Client::Unix { _kept: console }]);
     }
 
-    /// What its descriptors stand for, without what every VM needs.
+    /// What its descriptors refer to, without those that every VM needs.
     pub fn open_files(&self) -> Vec<String> {
         let image = self.image.as_ref().map(|image| image.path().to_string_lossy().into_owned());
         let known = |name: &String| {
             Some(name) == image.as_ref()
-                // For a state that is tried before it takes the guest's place, and for copies of a
-                // guest that runs.
+                // For a state that is tried before the guest takes it, and for copies of a running
+                // guest.
                 || ["/dev/kvm", "/dev/userfaultfd", "/dev/null"].contains(&name.as_str())
                 || ["pipe:", "socket:", "anon_inode:", "/memfd:vmm-lite-guest"]
                     .iter()
@@ -256,7 +255,7 @@ impl Confined {
     }
 }
 
-/// A `receive` with an identity, and the process that signs for it.
+/// A `receive` with an identity, and its signer.
 pub fn signing() -> (Confined, Pid) {
     let dir = Confined::dir();
     let id = dir.join("identity");
@@ -274,13 +273,13 @@ pub fn signing() -> (Confined, Pid) {
     };
     let all = fs::read_dir("/proc").unwrap();
     let mut all = all.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
-    let signer = Pid::from_raw(all.find(is).expect("a process that signs"));
+    let signer = Pid::from_raw(all.find(is).expect("a signer"));
     let pid = Pid::from_raw(child.id().cast_signed());
     (Confined { child, pid, dir, clients: Vec::new(), image: None }, signer)
 }
 
-/// How many filters a thread of that kind has at least, its own included, which it takes on last:
-/// each comes on top of those of the thread that started it.
+/// The minimum number of filters of a thread of that kind, including its own, which it installs
+/// last: each comes on top of those of the thread that started it.
 pub fn filters(kind: Thread) -> u32 {
     match kind {
         Thread::Main
@@ -305,7 +304,7 @@ impl Drop for Confined {
     }
 }
 
-/// The lines of a `/proc/PID/status`.
+/// The fields of a `/proc/PID/status`.
 pub fn fields(status: &str) -> BTreeMap<&str, &str> {
     status.lines().filter_map(|l| l.split_once(':')).map(|(k, v)| (k, v.trim())).collect()
 }

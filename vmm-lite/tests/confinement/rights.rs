@@ -26,23 +26,22 @@ pub fn rights_left(pid: u32, uid: u32, gid: u32) -> Vec<String> {
     let mut left = Vec::new();
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
     let limit = limits.lines().find_map(|l| l.strip_prefix("Max realtime priority")).unwrap();
-    // Without a limit for it, real-time priority takes a capability, in those threads that ask for
-    // it.
+    // Without a resource limit for it, real-time priority takes a capability, in those threads that
+    // request it.
     let may_nice = limit.trim_start().starts_with('0');
     const CAP_SYS_NICE: &str = "0000000000800000";
     for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
         let path = task.unwrap().path().join("status");
         let deadline = Instant::now() + TIMEOUT;
         let mut text = fs::read_to_string(&path).unwrap();
-        // One that has just begun is about to give up what it was born with.
+        // A thread that has just begun has yet to give up what it inherited.
         while is_beginning(&fields(&text)) && Instant::now() < deadline {
             std::thread::yield_now();
             let Ok(now) = fs::read_to_string(&path) else { break };
             text = now;
         }
         let status = fields(&text);
-        // KVM has a thread of the kernel's own among those of the process, which never runs
-        // anything of it.
+        // KVM has a kernel thread among those of the process, which never runs code of the process.
         if status["Name"].starts_with("kvm-") {
             continue;
         }
@@ -72,7 +71,7 @@ pub fn rights_left(pid: u32, uid: u32, gid: u32) -> Vec<String> {
     left
 }
 
-/// Options with which a process becomes another user, and which user that is of a process.
+/// Options that change the user of a process, and the resulting user of a process.
 type Become = (Vec<&'static str>, fn(u32) -> u32);
 
 fn nobody() -> Become {
@@ -119,7 +118,7 @@ fn root_is_given_up(test: &str, how: fn(&str) -> Become) {
     assert_eq!(there.json(&["stats", "moved", "--json"]).unwrap()["state"], "running");
     there.json(&["stop", "moved", "--json"]).unwrap();
     assert_eq!(lacking(next), [""; 0]);
-    // What they could not remove, whoever looks next does.
+    // Files that they could not remove are removed by the next process that looks.
     for vmm in [&here, &there] {
         assert_eq!(vmm.json(&["ps", "--json"]).unwrap(), serde_json::json!([]));
     }
@@ -172,7 +171,7 @@ fn copies_give_root_up(test: &str, how: fn(&str) -> Become) {
         let copied = here.json(&args).unwrap();
         assert_eq!(copied["mode"], "copy-on-write", "{copied}");
         here.json(&["revert", "kv-1", &other, "--json"]).unwrap();
-        // However it ends, they end with it: only then is the end of their output there.
+        // However it ends, the clones end with it: only then does their output end.
         clones.signal(nix::sys::signal::Signal::SIGKILL).unwrap();
         assert_eq!(lacking(clones), [""; 0]);
     }
@@ -191,7 +190,7 @@ fn copies_give_root_up(test: &str, how: fn(&str) -> Become) {
 }
 
 #[test]
-fn root_that_stays_root_has_no_capabilities_and_nobody_has_open_files_to_spare() {
+fn a_process_that_stays_root_has_no_capabilities_and_no_process_has_spare_files() {
     if !kvm() {
         return;
     }
@@ -213,16 +212,16 @@ fn root_that_stays_root_has_no_capabilities_and_nobody_has_open_files_to_spare()
         let (uid, gid) = uid_and_groups;
         let pid = process.pid.as_raw().cast_unsigned();
         let mut left = rights_left(pid, uid.as_raw(), gid.as_raw());
-        // Groups are left alone without --user; a user who is not root cannot shrink the set of
-        // what others could gain.
+        // Groups are unchanged without --user; a user other than root cannot shrink the set of
+        // capabilities that others could gain.
         left.retain(|l| !l.contains("Groups") && (uid.is_root() || !l.contains("CapBnd")));
         assert_eq!(left, [""; 0], "{origin:?}");
         let mut open = process.open_files();
         if matches!(origin, Origin::Forked | Origin::Counted) {
-            // What clones share, and which of it is their own.
+            // What clones share, and what is their own.
             open.retain(|name| !name.starts_with("/memfd:vmm-lite-template"));
             open.retain(|name| *name != format!("/proc/{pid}/pagemap"));
         }
-        assert_eq!(open, [""; 0], "{origin:?}: nothing inherited, nor what is not needed any more");
+        assert_eq!(open, [""; 0], "{origin:?}: neither inherited nor unneeded descriptors");
     }
 }

@@ -1,4 +1,4 @@
-//! Has threads make system calls that are not their own.
+//! Makes threads issue system calls that their filters lack.
 
 use crate::process::fields;
 use nix::{
@@ -18,8 +18,8 @@ use std::{
 use vmm::host::confine::Thread;
 use vmm_lite_lab::vmm::TIMEOUT;
 
-/// Stops a thread that waits in a system call and has it make another one instead, as one would
-/// that a guest has got hold of. The registers of before are returned.
+/// Stops a thread that waits in a system call and makes it issue another one instead, as an
+/// attacker in control of the thread would. Returns the previous registers.
 pub fn put_call(thread: Pid, call: i64, args: [u64; 3]) -> libc::user_regs_struct {
     let deadline = Instant::now() + TIMEOUT;
     ptrace::seize(thread, ptrace::Options::empty()).unwrap();
@@ -37,22 +37,21 @@ pub fn put_call(thread: Pid, call: i64, args: [u64; 3]) -> libc::user_regs_struc
     }
 }
 
-/// Has a thread that is stopped behind a system call make another one next. The registers of before
-/// are returned.
+/// Makes a thread that is stopped behind a system call issue another one next. Returns the previous
+/// registers.
 pub fn make(thread: Pid, call: i64, args: [u64; 3]) -> libc::user_regs_struct {
     let before = ptrace::getregs(thread).unwrap();
     let [rdi, rsi, rdx] = args;
     let rax = call.cast_unsigned();
-    // The instruction behind which it is stopped is the system call's, two bytes long.
+    // It is stopped behind the system call's instruction, which is two bytes long.
     let rip = before.rip - 2;
     let regs = libc::user_regs_struct { rip, rax, orig_rax: u64::MAX, rdi, rsi, rdx, ..before };
     ptrace::setregs(thread, regs).unwrap();
     before
 }
 
-/// A process that was traced from its start, and the thread of it that was stopped as soon as it
-/// had its filter: for threads that do not wait long enough to be found. It is killed when this is
-/// dropped.
+/// A process that was traced from its start, with the thread that was stopped as soon as it had its
+/// filter: for threads that do not wait long enough to be found. Dropping this kills the process.
 pub struct Caught {
     child: Child,
     pub thread: Pid,
@@ -61,7 +60,7 @@ pub struct Caught {
 impl Caught {
     /// Starts a program and stops its thread of that kind.
     pub fn new(mut command: Command, kind: Thread) -> Self {
-        // SAFETY: makes one system call.
+        // SAFETY: the closure makes one system call.
         unsafe { command.pre_exec(|| Ok(ptrace::traceme()?)) };
         let child = command.spawn().unwrap();
         let mut caught = Self { child, thread: Pid::from_raw(0) };
@@ -101,13 +100,13 @@ impl Caught {
         status["Name"] == kind.name() && status["Seccomp_filters"] == "1"
     }
 
-    /// Lets the thread go on, and waits for the end of it and of the whole process.
+    /// Lets the thread continue, and waits for its end and that of the whole process.
     pub fn end(self) -> [WaitStatus; 2] {
         ptrace::cont(self.thread, None).unwrap();
         let (leader, mut of_thread) = (self.leader(), None);
         loop {
             match next() {
-                // Threads that begin meanwhile. One that has just been killed cannot go on.
+                // Threads that begin meanwhile. One that has just been killed cannot continue.
                 WaitStatus::PtraceEvent(thread, ..) | WaitStatus::PtraceSyscall(thread) => {
                     let _ = ptrace::cont(thread, None);
                 }
@@ -128,12 +127,12 @@ impl Caught {
 impl Drop for Caught {
     fn drop(&mut self) {
         let _ = self.child.kill();
-        // Its threads are this one's to wait for.
+        // This process has to wait for its threads.
         while waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)).is_ok() {}
     }
 }
 
-/// What happens next to a process that this thread has started or traces.
+/// The next event of a process that this thread has started or traces.
 fn next() -> WaitStatus {
     waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)).unwrap()
 }

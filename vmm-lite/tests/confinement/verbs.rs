@@ -1,4 +1,4 @@
-//! Everything that a VM is for works with the calls that are left.
+//! All functions of a VM work within the filters.
 
 use crate::jail;
 use std::{fs, io::Write, net::SocketAddr};
@@ -10,7 +10,7 @@ use vmm_lite_lab::{
     vmm::{TIMEOUT, Vmm},
 };
 
-/// Two hosts whose VMs say which system call their filters lack.
+/// Two hosts whose VMs report system calls that their filters lack.
 pub struct Trapped {
     pub _site: Site,
     pub vmms: [Vmm; 2],
@@ -25,17 +25,17 @@ impl Trapped {
     }
 }
 
-/// Ends a process and returns what it lacked.
+/// Ends a process and returns the calls that its filters lacked.
 pub fn lacking(mut process: Process) -> Vec<String> {
     process.wait(TIMEOUT).unwrap();
     let output = process.output();
     output.lines().filter(|l| l.contains("made the system call")).map(str::to_owned).collect()
 }
 
-/// The developer's test: all verbs, with the calls that are missing in the filters named in the
-/// end.
+/// A test for developers: runs all verbs, and names the calls that are missing from the filters at
+/// the end.
 #[test]
-fn all_verbs_work_with_the_calls_that_are_left() {
+fn all_verbs_work_within_the_filters() {
     all_verbs_work("all verbs, confined", &[]);
 }
 
@@ -51,7 +51,7 @@ fn all_verbs_work(test: &str, confined: &[&'static str]) {
     let kv = image("kv").unwrap();
     let trap = [&["--seccomp", "trap"], confined].concat();
     let with = |args: &[&'static str]| [args, &trap[..]].concat();
-    // A move there and back, under way the other verbs.
+    // A move there and back, with the other verbs during it.
     let args = ["--name", "kv", "--memory", "16M", "--tap", "tap0", "--ip", "10.0.0.2/24"];
     let mut vm = here.run(&kv, &with(&args)).unwrap();
     let guest: SocketAddr = "10.0.0.2:6379".parse().unwrap();
@@ -87,7 +87,7 @@ fn all_verbs_work(test: &str, confined: &[&'static str]) {
         Err(e) => verbs.push(e.to_string()),
     }
     missing.extend(lacking(vm));
-    // The console, and the ways a program ends.
+    // The console, and the ways in which a program ends.
     let args = ["--name", "d", "--memory", "16M"];
     let args = [&with(&args)[..], &["--", "--pages", "64"]].concat();
     let vm = here.run(&image("dirtier").unwrap(), &args).unwrap();
@@ -116,7 +116,7 @@ fn all_verbs_work(test: &str, confined: &[&'static str]) {
         }
     }
     missing.extend(lacking(vm));
-    // Copies, which are VMs like others, and move away.
+    // Copies, which are VMs like any other, and move away.
     let other = file.with_extension("other");
     let other = other.to_str().unwrap();
     for how in [&[][..], &["--lazy"], &["--count", "1"]] {

@@ -1,12 +1,12 @@
-//! What a machine is told that was restored, put back or copied.
+//! What a VM is told when it was restored, reverted or copied.
 
 use super::*;
 
-/// What clocks that are read one after the other may differ by, besides.
+/// Allowance for clocks that are read one after the other.
 const CLOCKS_DIFFER: Duration = Duration::from_millis(100);
 
 #[test]
-fn a_machine_is_told_why_it_runs_and_what_time_it_is() {
+fn a_vm_is_told_why_it_runs_and_what_time_it_is() {
     use std::sync::atomic::Ordering::SeqCst;
     if !kvm() {
         return;
@@ -38,7 +38,7 @@ fn a_machine_is_told_why_it_runs_and_what_time_it_is() {
         assert_eq!(control.resume_reason.load(SeqCst), ResumeReason::Restored as u32);
         assert_eq!(control.away_ns.load(SeqCst), away.as_nanos() as u64);
         let mono = control.clock.mono_base_ns.load(SeqCst);
-        assert!(mono >= before.mono_ns + away.as_nanos() as u64, "never back");
+        assert!(mono >= before.mono_ns + away.as_nanos() as u64, "the clock never goes back");
         let wall = Duration::from_nanos(mono + control.clock.wall_offset_ns.load(SeqCst));
         let after = std::time::UNIX_EPOCH.elapsed().unwrap() + CLOCKS_DIFFER;
         assert!((began..after).contains(&wall), "{wall:?} there, {began:?} to {after:?} here");
@@ -48,9 +48,9 @@ fn a_machine_is_told_why_it_runs_and_what_time_it_is() {
     }
 }
 
-/// Where what brings its memory has ended before all of it came, no wait for that has a point.
+/// If the source of its memory has ended before all of it arrived, waiting is pointless.
 #[test]
-fn a_machine_whose_memory_is_lost_is_not_waited_for() {
+fn a_vm_whose_memory_is_lost_is_not_waited_for() {
     if !kvm() {
         return;
     }
@@ -62,9 +62,9 @@ fn a_machine_whose_memory_is_lost_is_not_waited_for() {
     assert!(matches!(waited, Err(Incomplete::Lost(_))), "{waited:?}");
 }
 
-/// As one that is paused while it is restored, or that moves while it is paused.
+/// For example one that is paused while it is restored, or that moves while it is paused.
 #[test]
-fn a_machine_that_is_paused_before_it_runs_is_told_why_it_runs_once_it_does() {
+fn a_vm_that_is_paused_before_it_runs_is_told_why_it_runs_once_it_does() {
     use std::sync::atomic::Ordering::SeqCst;
     if !kvm() {
         return;
@@ -80,21 +80,21 @@ fn a_machine_that_is_paused_before_it_runs_is_told_why_it_runs_once_it_does() {
     let (held, clock) = (other.hold().unwrap(), GuestClock::Continue);
     held.hold_for_operator().unwrap();
     start::run(held, &guest, &address, ResumeReason::Restored, clock).unwrap();
-    // An operation that ends meanwhile is not why it runs.
+    // An operation that ends meanwhile is not the reason it runs.
     other.pause().unwrap().resume_here().unwrap();
     assert!(matches!(other.phase(), VmPhase::Paused), "{:?}", other.phase());
     let mut waits = |what: &str| panic!("it waits for {what}");
     other.resume_for_operator(&mut Slow::new(&mut waits)).unwrap();
     let reason = other.ram().control_page().resume_reason.load(SeqCst);
     assert_eq!(reason, ResumeReason::Restored as u32);
-    // So does the guest find out, which ends with this.
+    // The guest finds that out as well, and ends with it.
     assert!(matches!(*other.wait_end(), End::Exited(5)));
     let word = |vm: &Vm| vm.ram().control_page().generation[0].load(SeqCst);
     assert_ne!(word(&other), word(&vm), "it is another");
 }
 
 #[test]
-fn the_original_of_a_copy_draws_new_random_numbers_and_stays_who_it_is() {
+fn the_original_of_a_copy_draws_new_random_numbers_and_keeps_its_generation() {
     use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
     if !kvm() {
         return;
@@ -115,7 +115,7 @@ fn the_original_of_a_copy_draws_new_random_numbers_and_stays_who_it_is() {
         let (kept, now) = (of(&kept.entropy), of(&control.entropy));
         assert!(kept.iter().zip(&now).all(|(kept, now)| kept != now), "{kept:x?} {now:x?}");
     }
-    // So is a pause: who asked for it may have looked.
+    // The same after a pause: its requester may have read the memory.
     let before = of(&control.entropy);
     drop(vm.pause().unwrap());
     vm.hold().unwrap().resume_here().unwrap();
@@ -124,7 +124,7 @@ fn the_original_of_a_copy_draws_new_random_numbers_and_stays_who_it_is() {
 }
 
 #[test]
-fn a_day_in_a_file_passes_for_the_guest_or_not_as_is_wanted() {
+fn a_day_in_a_file_passes_for_the_guest_if_requested() {
     use std::sync::atomic::Ordering::SeqCst;
     const DAY: Duration = Duration::from_secs(86_400);
     if !kvm() {
@@ -140,7 +140,8 @@ fn a_day_in_a_file_passes_for_the_guest_or_not_as_is_wanted() {
     let begun = Instant::now();
     let check = |control: &ControlPage, clock: GuestClock| {
         let mono = control.clock.mono_base_ns.load(SeqCst);
-        let passed = Duration::from_nanos(mono.checked_sub(then).expect("never back"));
+        let passed =
+            Duration::from_nanos(mono.checked_sub(then).expect("the clock never goes back"));
         match clock {
             GuestClock::Continue => assert!(passed <= begun.elapsed(), "{passed:?}"),
             GuestClock::Jump => assert!(passed >= DAY, "{passed:?}"),

@@ -1,4 +1,4 @@
-//! Snapshot files that were made long ago.
+//! Snapshot files made by older versions.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn golden(name: &str) -> PathBuf {
 /// older ones stay as they are.
 const NEWEST: &str = "whole-1.1-state-4.snap";
 
-/// Makes it.
+/// Makes that file.
 #[test]
 #[ignore = "makes files that are kept"]
 fn make_the_newest_golden_file() {
@@ -52,7 +52,7 @@ fn snapshots_of_older_versions_load() {
         }
         let version = guest.manifest.identity.interface_version;
         if version != INTERFACE_VERSION {
-            // The file is read; its guest speaks to a VMM that is no more.
+            // The file can be read; its guest needs an interface that the VMM no longer has.
             assert!(start::change(&mut guest.clone(), &start::Change::default()).is_err());
         } else if let Err(e) = guest.manifest.fits(&Host::open().unwrap().features().unwrap()) {
             vmm_lite_lab::skipped(name, e);

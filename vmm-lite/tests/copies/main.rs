@@ -1,5 +1,5 @@
-//! Copies of machines as they are at one instant, however they are made; machines that are put
-//! back, or cannot be; and snapshot files that were made long ago.
+//! Copies of VMs at one instant, in every way of copying; VMs that are reverted, or cannot be; and
+//! snapshot files made by older versions.
 
 mod clocks;
 mod golden;
@@ -44,7 +44,7 @@ fn snapshot(vm: &Vm, base: Option<File>, way: Way) -> (File, Copied) {
     (file, copied)
 }
 
-/// A snapshot of `vm` with another state than it has.
+/// A snapshot of `vm` with a changed state.
 fn with_state(vm: &Vm, change: impl FnOnce(&mut VmState)) -> File {
     let (file, copied) = snapshot(vm, None, ON_WRITE);
     let reader = load::open(file).unwrap();
@@ -57,7 +57,7 @@ fn with_state(vm: &Vm, change: impl FnOnce(&mut VmState)) -> File {
     changed
 }
 
-/// Runs what is in a snapshot to its end.
+/// Runs a snapshot to the end of its VM.
 fn run(file: File) -> i32 {
     let snapshot = load::open(file).unwrap();
     let mut guest = load::guest(&snapshot).unwrap();
@@ -72,7 +72,7 @@ fn run(file: File) -> i32 {
     }
 }
 
-/// All of its memory is here.
+/// Asserts that all of its memory is here.
 fn whole(vm: &Vm) -> Complete<'_> {
     vm.ram().complete().unwrap()
 }
@@ -83,6 +83,6 @@ const ROUNDS: Way =
     |vm, sink| copy::copy(vm, whole(vm), false, copy::Way::Rounds, sink, &mut |_| true);
 const ON_WRITE: Way = |vm, sink| match Userfault::open(vm.ram()) {
     Ok(_) => copy::copy(vm, whole(vm), false, copy::Way::CopyOnWrite, sink, &mut |_| true),
-    // Where the host forbids it the test of page faults says so.
+    // If the host forbids it, the test of page faults reports that.
     Err(_) => ROUNDS(vm, sink),
 };

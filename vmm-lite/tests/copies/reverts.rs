@@ -1,9 +1,9 @@
-//! Machines that are put back, or fail.
+//! VMs that are reverted, or fail.
 
 use super::*;
 
-/// A state that a machine of its own would run, and only the VM itself refuses: when its memory is
-/// another already.
+/// A state that a new VM would run, and that only the VM itself refuses: after its memory was
+/// already exchanged.
 fn refused(vm: &Vm) -> File {
     with_state(vm, |state| state.unserved = 1 << 31)
 }
@@ -13,7 +13,7 @@ fn put_back(vm: &Vm, file: &File) -> Result<revert::Report, Error> {
 }
 
 #[test]
-fn a_revert_that_fails_half_way_leaves_a_machine_that_runs_as_it_was() {
+fn a_revert_that_fails_half_way_leaves_a_running_vm_unchanged() {
     if !kvm() {
         return;
     }
@@ -29,19 +29,19 @@ fn a_revert_that_fails_half_way_leaves_a_machine_that_runs_as_it_was() {
         assert!(counted(&vm) >= before, "it has its own memory");
         // Memory and registers still belong together, or it would end.
         counts_on(&vm);
-        // What was put back is known to have changed.
+        // The reverted pages are recorded as changed.
         for way in [ON_WRITE, ROUNDS] {
             assert_eq!(run(snapshot(&vm, None, way).0), 5);
         }
     }
-    // One that is put back goes on behind the question whether it is quiescent, and ends if all is
+    // A reverted VM continues behind the question whether it is quiescent, and ends if all is
     // right.
     put_back(&vm, &good).unwrap();
     assert!(matches!(*vm.wait_end(), End::Exited(5)), "{}", vm.wait_end());
 }
 
 #[test]
-fn a_revert_that_fails_half_way_leaves_a_machine_that_stands_as_it_was() {
+fn a_revert_that_fails_half_way_leaves_a_paused_vm_unchanged() {
     if !kvm() {
         return;
     }
@@ -69,12 +69,12 @@ fn a_revert_that_fails_half_way_leaves_a_machine_that_stands_as_it_was() {
     counts_on(&vm);
 }
 
-/// What a failure lets go of, such as pages that did not pass their checksum, may be anything: no
-/// instruction runs on it, also where the VM is being resumed at that moment.
+/// A failure may release memory in any state, such as pages that failed their checksum: no
+/// instruction runs on it, even if the VM is being resumed at that moment.
 #[test]
-fn no_instruction_runs_once_a_machine_has_failed() {
+fn no_instruction_runs_once_a_vm_has_failed() {
     use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-    /// How long an instruction is waited for that must not run; one that runs is seen at once.
+    /// How long to watch for an instruction that must not run; one that runs is seen at once.
     const LOOK: Duration = Duration::from_millis(300);
     if !kvm() {
         return;
@@ -110,13 +110,13 @@ fn no_instruction_runs_once_a_machine_has_failed() {
             }
             if let Some(paused) = paused {
                 resuming.store(true, SeqCst);
-                // Before or after it has failed; in the latter case it does not run.
+                // Before or after the failure; in the latter case it does not run.
                 let resumed = paused.resume_here();
-                assert!(round % 3 == 2 || resumed.is_err(), "a machine that has failed runs");
+                assert!(round % 3 == 2 || resumed.is_err(), "a VM that has failed runs");
             }
             failed.join().unwrap();
         });
-        assert_eq!(ran, Some(false), "round {round}: it ran on what was let go of");
+        assert_eq!(ran, Some(false), "round {round}: it ran on released memory");
         let VmPhase::Ended(end) = vm.phase() else { panic!("{:?}", vm.phase()) };
         assert!(matches!(*end, End::Vmm(_)), "{end}");
     }

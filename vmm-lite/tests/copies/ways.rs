@@ -1,4 +1,4 @@
-//! Every way of copying a machine that runs.
+//! Every way of copying a running VM.
 
 use super::*;
 
@@ -26,7 +26,7 @@ fn every_way_of_copying_copies_one_instant() {
             assert_eq!(run(file), 5);
         }
     }
-    // One that is paused is copied as it is, and stays paused.
+    // A paused VM is copied as it is, and stays paused.
     vm.quiesce(TIMEOUT).unwrap().hold_for_operator().unwrap();
     let (file, copied) = snapshot(&vm, None, AS_IT_GOES);
     assert_eq!((copied.mode, copied.phases), (Mode::Paused, None));
@@ -35,7 +35,7 @@ fn every_way_of_copying_copies_one_instant() {
     let mut waits = |what: &str| panic!("it waits for {what}");
     vm.resume_for_operator(&mut Slow::new(&mut waits)).unwrap();
     counts_on(&vm);
-    // And one that is to stay paused afterwards.
+    // And a VM that must stay paused afterwards.
     let (file, _) = snapshot(&vm, None, |vm, sink| {
         copy::copy(vm, whole(vm), true, copy::Way::Auto, sink, &mut |_| true)
     });
@@ -51,7 +51,7 @@ fn memory_that_is_protected_before_the_pause_is_copied_as_it_is_in_it() {
         return;
     }
     let vm = vm(64 << 20);
-    // More than is protected in the pause itself.
+    // More pages than are protected in the pause itself.
     for page in 4000..vm.ram().pages() {
         vm.ram().write_page(page, &[page as u8 | 1; PAGE]).unwrap();
     }
@@ -72,7 +72,7 @@ fn memory_that_is_protected_before_the_pause_is_copied_as_it_is_in_it() {
 }
 
 #[test]
-fn a_copy_that_is_given_up_leaves_the_machine_as_it_was() {
+fn a_cancelled_copy_leaves_the_vm_unchanged() {
     if !kvm() {
         return;
     }

@@ -1,5 +1,5 @@
-//! What must be so after a failure: exactly one VM runs, or none where its only host died; and what
-//! a client was told is true.
+//! What must hold after a failure: exactly one VM runs, or none where its only host died; and
+//! everything that a client was told is true.
 
 use crate::{
     lane::{Attempt, Lane},
@@ -12,10 +12,10 @@ use crate::{
 use vmm::fail_point::Action;
 use vmm_lite_lab::vmm::TIMEOUT;
 
-/// The words of a destination that gives a move up: of one that had begun, and of one that never
+/// The messages of a destination that cancels a move: of one that had begun, and of one that never
 /// did.
 const GIVES_UP: [&str; 2] = ["did not arrive", "came to nothing"];
-/// Those of a source that does not know what became of its VM.
+/// The message of a source that does not know the outcome.
 const ASKS: &str = "asking tcp://";
 
 /// Runs one case.
@@ -31,7 +31,7 @@ pub fn check(lane: &Lane, case: Case) {
     }
 }
 
-/// Nobody died: whoever asked for the move is told the truth, and one VM runs.
+/// No process died: the verb reports the truth, and one VM runs.
 fn settles(mut attempt: Attempt<'_>) {
     attempt.until("the verb ends", |this| this.moved().is_some());
     let case = attempt.case;
@@ -58,8 +58,7 @@ fn source_dies(mut attempt: Attempt<'_>) {
     }
 }
 
-/// The source is away for longer than the destination waits for its memory, which is the end of the
-/// VM.
+/// The source is away for longer than the destination waits for its memory, which ends the VM.
 fn is_mourned(attempt: &mut Attempt<'_>) {
     let status = attempt.destination.wait(TIMEOUT).unwrap();
     let said = attempt.destination.output();
@@ -83,7 +82,7 @@ fn destination_dies(mut attempt: Attempt<'_>) {
     }
 }
 
-/// For longer than the destination's patience.
+/// For longer than the destination's timeout.
 fn source_freezes(mut attempt: Attempt<'_>) {
     attempt.freezes();
     let case = attempt.case;
@@ -103,10 +102,10 @@ fn source_freezes(mut attempt: Attempt<'_>) {
     }
 }
 
-/// For longer than the source's patience.
+/// For longer than the source's timeout.
 fn destination_freezes(mut attempt: Attempt<'_>) {
     attempt.freezes();
-    // One that was asked already is asked anew.
+    // One that was queried already is queried again.
     let asked = attempt.source.output().matches(ASKS).count();
     attempt.until("the source loses patience", |this| {
         this.moved().is_some() || this.source.output().matches(ASKS).count() > asked
@@ -114,7 +113,7 @@ fn destination_freezes(mut attempt: Attempt<'_>) {
     let case = attempt.case;
     match attempt.moved() {
         Some(true) => {
-            // Nothing was asked of the destination any more.
+            // The destination was not queried any more.
             assert_eq!(case.row.when, When::After, "{case}\n{}", attempt.said());
             attempt.thaw();
             attempt.has_moved();

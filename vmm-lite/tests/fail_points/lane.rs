@@ -28,11 +28,11 @@ use vmm_lite_lab::{
 };
 
 const PORT: u16 = 7000;
-/// How long a destination bears the silence of a source that stands still before its commit: the
-/// others have the usual time, as a busy host may keep them from speaking.
+/// How long a destination accepts the silence of a source that is frozen before its commit. The
+/// other timeouts are the usual ones, as a busy host may delay messages.
 const SHORT: &str = "2s";
 
-/// Where moves happen, one after the other.
+/// A fixture where moves take place one after the other.
 pub struct Lane {
     site: Site,
     vmms: [Vmm; 2],
@@ -48,7 +48,7 @@ impl Lane {
         Some(Self { site, vmms, store: image("kv").unwrap(), memory: image("dirtier").unwrap() })
     }
 
-    /// `vmm-lite`, in whose process these fail points are chosen.
+    /// `vmm-lite`, with these fail points chosen for its process.
     fn command(&self, side: Side, args: &[&str], choice: &str) -> Command {
         let mut command = self.vmms[side as usize].command(args).unwrap();
         if !choice.is_empty() {
@@ -74,8 +74,8 @@ impl Lane {
         (vm, Client::start(&self.site.client, talk))
     }
 
-    /// A destination. The second of a host has another port, another TAP, and another name for the
-    /// VM.
+    /// A destination. The second one of a host has another port, another TAP, and another name for
+    /// the VM.
     fn receive(&self, case: &Case, second: bool, choice: &str) -> Process {
         let url = self.url(second);
         let tap = if second { "tap1" } else { "tap0" };
@@ -96,7 +96,7 @@ impl Lane {
         self.vmms[1].url(PORT + u16::from(second))
     }
 
-    /// Asks the VM `name` of a host something; `None` if there is no such VM.
+    /// Sends the VM `name` of a host a request; `None` if there is no such VM.
     fn ask(&self, side: Side, name: &str, verb: &str) -> Option<serde_json::Value> {
         let runtime = self.vmms[side as usize].identity();
         let socket = runtime.with_file_name("vmm-lite").join(format!("{name}.sock"));
@@ -121,12 +121,12 @@ pub struct Attempt<'l> {
     pub destination: Process,
     pub migrate: Process,
     pub client: Client,
-    /// The side whose process stands still.
+    /// The side whose process is frozen.
     frozen: Option<Side>,
 }
 
 impl<'l> Attempt<'l> {
-    /// Begins it; returns when the failure has happened.
+    /// Begins it; returns after the failure.
     pub fn begin(lane: &'l Lane, case: Case) -> Self {
         let destination = lane.receive(&case, false, &case.choice(Destination));
         let (source, client) = lane.run(&case);
@@ -135,14 +135,14 @@ impl<'l> Attempt<'l> {
         args.extend(case.transport());
         if case.hybrid {
             // A round of a tenth of a second, in which the guest writes to all of its pages,
-            // however busy the host is: those are to follow.
+            // however busy the host is: these are left for post-copy.
             args.extend(["--bandwidth", "20MB"]);
         }
         let migrate = Process::start(lane.vmms[0].command(&args).unwrap()).unwrap();
         let this = Self { lane, case, source, destination, migrate, client, frozen: None };
         let line = format!("fail point {}: {:?}", case.row.point, case.action);
         this.process(case.row.side).wait_for_line(&line, TIMEOUT).unwrap_or_else(|_| {
-            panic!("{case}: nobody got there\n{}", this.said());
+            panic!("{case}: no process reached it\n{}", this.said());
         });
         this
     }
@@ -154,7 +154,7 @@ impl<'l> Attempt<'l> {
         }
     }
 
-    /// What everybody said.
+    /// The output of all processes.
     pub fn said(&self) -> String {
         let Self { source, destination, migrate, .. } = self;
         format!(
@@ -165,7 +165,7 @@ impl<'l> Attempt<'l> {
         )
     }
 
-    /// Waits until the process whose turn it is stands still.
+    /// Waits until the process that is to freeze has stopped.
     pub fn freezes(&mut self) {
         let side = self.case.row.side;
         let id = Id::Pid(Pid::from_raw(self.process(side).pid().cast_signed()));
@@ -177,16 +177,16 @@ impl<'l> Attempt<'l> {
     }
 
     pub fn thaw(&mut self) {
-        let side = self.frozen.take().expect("it stands still");
+        let side = self.frozen.take().expect("it is frozen");
         self.process(side).signal(Signal::SIGCONT).unwrap();
     }
 
-    /// Whether the VM runs on a side. One that stands still is not asked, as it does not answer.
+    /// Whether the VM runs on a side. A frozen process is not queried, as it does not answer.
     pub fn runs(&self, side: Side) -> bool {
         self.frozen != Some(side) && self.lane.runs(side, "d")
     }
 
-    /// Waits until something is so. Meanwhile there are never two.
+    /// Waits until `so` is true, and checks that never two VMs run meanwhile.
     #[track_caller]
     pub fn until(&mut self, what: &str, mut so: impl FnMut(&mut Self) -> bool) {
         let end = Instant::now() + TIMEOUT;
@@ -195,12 +195,12 @@ impl<'l> Attempt<'l> {
             assert!(!(here && there), "{}: two run\n{}", self.case, self.said());
             let late = Instant::now() >= end;
             assert!(!late, "{}: {what}: runs: {here}, {there}\n{}", self.case, self.said());
-            // Leaves the CPU to those who are waited for.
+            // Leaves the CPU to the processes under test.
             std::thread::sleep(Duration::from_millis(2));
         }
     }
 
-    /// Waits until a side has said something so many times.
+    /// Waits until a side has printed this that many times.
     #[track_caller]
     pub fn says(&mut self, side: Side, times: usize, words: &[&str]) {
         self.until(&format!("{side:?} says {words:?}"), |this| {
@@ -217,7 +217,7 @@ impl<'l> Attempt<'l> {
         Some(self.migrate.wait(TIMEOUT).unwrap().success())
     }
 
-    /// The VM runs on a side, and on no other, as whoever it talks to notices.
+    /// The VM runs on this side and on no other, as its client sees.
     #[track_caller]
     pub fn lives(&mut self, side: Side) {
         let what = self.case.to_string();
@@ -235,7 +235,7 @@ impl<'l> Attempt<'l> {
         assert!(well, "{}: the source does not end\n{}", self.case, self.said());
     }
 
-    /// It does not run at the source, and nobody can make it.
+    /// It does not run at the source, and no verb can make it.
     pub fn cannot_run_here(&mut self) {
         let answer = self.lane.ask(Source, "d", "resume");
         let refused = answer.as_ref().is_some_and(|a| a.get("error").is_some());
@@ -243,8 +243,8 @@ impl<'l> Attempt<'l> {
         assert!(!self.runs(Source), "{}: it runs\n{}", self.case, self.said());
     }
 
-    /// The next try succeeds, whatever became of this one: to the same process if that is there
-    /// still.
+    /// The next try succeeds, whatever the result of this one: to the same process if that still
+    /// runs.
     pub fn tries_again(&mut self) {
         if self.case.row.side == Destination && !self.destination.is_running() {
             self.destination = self.lane.receive(&self.case, false, "");
@@ -254,7 +254,7 @@ impl<'l> Attempt<'l> {
         self.has_moved();
     }
 
-    /// Moves the VM elsewhere while the process that it was to move to stands still.
+    /// Moves the VM to another process while the first destination is frozen.
     pub fn goes_elsewhere(&mut self) {
         let elsewhere = self.lane.receive(&self.case, true, "");
         let url = self.lane.url(true);
@@ -272,7 +272,7 @@ impl<'l> Attempt<'l> {
         let mut args = vec!["migrate", "d", url, "--json", "--mode", self.case.mode()];
         args.extend(self.case.transport());
         let mut said = None;
-        // A receiver that has not noticed yet that the last try is over says that it is busy.
+        // A receiver that has not noticed the end of the last try reports that it is busy.
         self.until("the next try is heard", |this| {
             said = this.lane.vmms[0].json(&args).err().map(|e| e.to_string());
             said.as_ref().is_none_or(|said| !said.contains("receiving another VM"))

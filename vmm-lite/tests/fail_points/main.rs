@@ -1,7 +1,6 @@
 //! The fault matrix between messages: at every named fail point of a move and of a snapshot the
-//! process is killed, frozen and thawed, cut off, or told that something cannot be done. Exactly
-//! one VM runs, or none where its only host died; never two; and nothing that a client was told is
-//! lost.
+//! process is killed, frozen and thawed, disconnected, or made to fail. Exactly one VM runs, or
+//! none where its only host died; never two; and nothing that a client was told is lost.
 #![cfg(debug_assertions)]
 
 mod check;
@@ -22,9 +21,9 @@ use std::{
 use table::{Case, ROWS, cases};
 use vmm::fail_point::POINTS;
 
-/// Moves at a time. Most of the time each waits until somebody has lost patience.
+/// Concurrent moves. Most of the time each waits for a timeout.
 const LANES: usize = 4;
-/// How many runs in random order; the seed of that order, to have the same again.
+/// Number of runs in random order; and the seed of that order, to repeat it.
 const RUNS: &str = "VMM_LITE_FAULT_RUNS";
 const SEED: &str = "VMM_LITE_FAULT_SEED";
 
@@ -55,11 +54,11 @@ fn run(test: &str, cases: &[Case]) {
     if let Some(panic) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         resume_unwind(panic);
     }
-    // Either all of them, or none where there can be no site.
+    // Either all of them, or none where the test bed cannot be set up.
     assert!(done == cases.len() || done == 0, "{done} of {}", cases.len());
 }
 
-/// Where threads are held, so that verbs come meanwhile: see `tests/states`.
+/// Fail points where threads are held while verbs arrive: see `tests/states`.
 const HELD: [&str; 10] = [
     "run.booting",
     "vm.quiescing",
@@ -82,7 +81,7 @@ fn every_fail_point_is_in_the_matrix() {
     // tests/states.
     listed.extend(["kvm.self-test", "destination.vm-ended"]);
     for point in POINTS.iter().filter(|point| !HELD.contains(&point.name)) {
-        assert!(listed.contains(&point.name), "{} is nowhere", point.name);
+        assert!(listed.contains(&point.name), "{} is in no table", point.name);
     }
     for name in listed {
         assert!(POINTS.iter().any(|point| point.name == name), "{name} is no fail point");
@@ -90,14 +89,14 @@ fn every_fail_point_is_in_the_matrix() {
 }
 
 #[test]
-fn whatever_fails_between_the_messages_of_a_move_one_runs() {
+fn one_vm_runs_after_any_failure_between_the_messages_of_a_move() {
     run("fail points of moves", &cases());
 }
 
-/// As many as `VMM_LITE_FAULT_RUNS` says, in random order, at random turns.
+/// As many cases as `VMM_LITE_FAULT_RUNS` says, in random order, each at a random occurrence.
 #[test]
 #[ignore = "takes long: make faults"]
-fn whatever_fails_for_hours_one_runs() {
+fn one_vm_runs_after_any_failure_for_hours() {
     let number = |name| {
         let text = env::var(name).ok()?;
         Some(text.parse::<u64>().unwrap_or_else(|_| panic!("{name} must be a number")))
@@ -108,7 +107,7 @@ fn whatever_fails_for_hours_one_runs() {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut all = Vec::new();
     while all.len() < runs {
-        // Each as often as any other, so that what is rare is not left to chance.
+        // Each as often as any other, so that rare ones are covered for certain.
         let mut round = cases();
         random.shuffle(&mut round);
         for case in &mut round {

@@ -1,5 +1,5 @@
-//! Failures while a VM is saved or put back: the VM is as it was, or its process died, and files
-//! are whole or not there.
+//! Failures while a VM is saved or reverted: the VM is unchanged, or its process died, and files
+//! are complete or do not exist.
 
 use nix::{
     sys::{
@@ -18,7 +18,7 @@ use vmm_lite_lab::{
     vmm::{TIMEOUT, Vmm},
 };
 
-/// Those of this file.
+/// The fail points of this file.
 pub const POINTS: [&str; 6] = [
     "snapshot.copying",
     "snapshot.copied",
@@ -51,7 +51,7 @@ impl Lab {
         Process::start(command).unwrap()
     }
 
-    /// A VM that counts, and a client to whom it does.
+    /// A VM that counts, and a client that reads the count.
     fn run(&self, choice: &str) -> (Process, Client) {
         let (image, port) = (self.image.to_str().unwrap(), PORT.to_string());
         let args = ["run", image, "--name", "d", "--memory", "16M", "--tap", "tap0"];
@@ -76,13 +76,13 @@ impl Lab {
         self.vmm.json(&["snapshot", "d", &self.file(), "--json"]).unwrap();
     }
 
-    /// What is in the file can be run.
+    /// The saved VM can be run.
     fn is_whole(&self) {
         self.vmm.json(&["inspect", &self.file(), "--json"]).unwrap();
     }
 }
 
-/// Waits until `process` has got to the point and stands still there, and lets it go on.
+/// Waits until `process` has reached the point and is frozen there, and thaws it.
 fn freeze_and_thaw(process: &Process, point: &str) {
     process.wait_for_line(&format!("fail point {point}"), TIMEOUT).unwrap();
     let id = Id::Pid(Pid::from_raw(process.pid().cast_signed()));
@@ -91,7 +91,7 @@ fn freeze_and_thaw(process: &Process, point: &str) {
 }
 
 #[test]
-fn a_snapshot_whose_writer_fails_costs_nothing() {
+fn a_snapshot_whose_writer_fails_changes_nothing() {
     let Some(lab) = Lab::new("fail points of snapshots") else { return };
     let (_vm, client) = lab.run("");
     lab.snapshot();
@@ -148,7 +148,7 @@ fn a_vm_that_fails_while_it_is_saved_leaves_no_file() {
 }
 
 #[test]
-fn a_vm_that_fails_while_it_is_put_back_is_as_it_was_or_gone() {
+fn a_vm_that_fails_while_it_is_reverted_is_unchanged_or_gone() {
     let Some(lab) = Lab::new("fail points of reverts") else { return };
     for (point, actions) in [
         ("revert.half-exchanged", &["kill", "stop"][..]),
@@ -159,7 +159,7 @@ fn a_vm_that_fails_while_it_is_put_back_is_as_it_was_or_gone() {
             let (mut vm, client) = lab.run(&format!("{point}={action}"));
             lab.snapshot();
             let before = lab.bytes();
-            // What is told after the snapshot is not to be lost unless the VM is put back.
+            // What the client hears after the snapshot must not be lost unless the VM is reverted.
             client.hears(&what);
             let mut verb = lab.start(&["revert", "d", &lab.file(), "--json"], "");
             match *action {

@@ -4,7 +4,7 @@ use Side::{Destination, Source};
 use When::{After, Before, Either};
 use vmm::fail_point::{ACTIONS, Action, POINTS};
 
-/// Whose process.
+/// The side of a process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
     Source,
@@ -15,7 +15,7 @@ pub enum Side {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum When {
     Before,
-    /// It may be about to, or just have.
+    /// It may be about to, or have just sent it.
     Either,
     After,
 }
@@ -26,14 +26,14 @@ pub struct Row {
     pub point: &'static str,
     pub side: Side,
     pub when: When,
-    /// Only where memory follows.
+    /// Only with post-copy.
     pub hybrid: bool,
-    /// Only where the state is confirmed before the commit: in moves in one go, as a lot goes with
-    /// it.
+    /// Only where the destination confirms the state before the commit: in stop-and-copy moves, as
+    /// much goes with the state.
     pub confirmed: bool,
-    /// What has to go wrong first, so that somebody gets there.
+    /// What must fail first for a process to get there.
     pub first: Option<(Side, &'static str)>,
-    /// Whether there is a connection to be cut.
+    /// Whether there is a connection to cut.
     pub linked: bool,
 }
 
@@ -66,7 +66,7 @@ impl Row {
             Action::Kill | Action::Stop => true,
             Action::Cut => linked,
             Action::Error => errs,
-            // That is for tests that look meanwhile.
+            // That is for tests that inspect the VM meanwhile.
             Action::Hold => false,
         })
     }
@@ -82,7 +82,7 @@ impl Row {
     }
 }
 
-/// The course of a move, and the ways off it.
+/// The course of a move, and its failures.
 pub const ROWS: &[Row] = &[
     row(Source, Before, "source.connected"),
     row(Source, Before, "source.offered"),
@@ -106,7 +106,7 @@ pub const ROWS: &[Row] = &[
     row(Destination, Before, "destination.prepared"),
     row(Destination, Before, "destination.in-round"),
     row(Destination, Before, "destination.forgot").hybrid(),
-    // The commit has come with the state.
+    // The commit has arrived with the state.
     row(Destination, Either, "vm.half-applied"),
     row(Destination, Either, "destination.applied"),
     row(Destination, Before, "vm.half-applied").confirmed(),
@@ -128,12 +128,12 @@ pub const ROWS: &[Row] = &[
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
     pub row: &'static Row,
-    /// Memory follows: the guest writes all of it all the time.
+    /// With post-copy: the guest writes all of its memory all the time.
     pub hybrid: bool,
     /// In mode auto.
     pub auto: bool,
     pub action: Action,
-    /// The how manieth time it is there.
+    /// The number of the occurrence at which it fails.
     pub nth: u32,
     pub encrypted: bool,
 }
@@ -157,22 +157,21 @@ impl Case {
         }
     }
 
-    /// What both sides must be told.
+    /// The options for the transport of both sides.
     pub fn transport(&self) -> &'static [&'static str] {
         if self.encrypted { &[] } else { &["--plaintext"] }
     }
 
-    /// Whether the guest waits for memory that only the source has, which does not come back in
-    /// time.
+    /// Whether the guest waits for memory that only the source has, which does not return in time.
     pub fn is_lost(&self) -> bool {
         let Row { side, when, point, .. } = *self.row;
         let away = side == Source && matches!(self.action, Action::Kill | Action::Stop);
         self.hybrid && when == After && away && point != "source.moved"
     }
 
-    /// How long it may take to come back: nobody waits for that in vain longer than must be, and
-    /// who does come back has time. A link that the destination itself breaks is noticed before the
-    /// source's own patience ends, which is 0.9 s.
+    /// How long the source may be away: no longer than necessary for one that does not return, and
+    /// long enough for one that does. A link that the destination itself breaks is noticed before
+    /// the source's own timeout ends, which is 0.9 s.
     pub fn lost_after(&self) -> &'static str {
         match self.action {
             _ if self.is_lost() => "500ms",
@@ -181,7 +180,7 @@ impl Case {
         }
     }
 
-    /// What the processes of a side are to do, as their environment says it.
+    /// What the processes of a side do, as a value for their environment.
     pub fn choice(&self, side: Side) -> String {
         let word = ACTIONS.iter().find(|(_, action)| *action == self.action).expect("all named").0;
         let here = format!("{}={word}@{}", self.row.point, self.nth);
@@ -191,8 +190,8 @@ impl Case {
     }
 }
 
-/// Everything that can go wrong, once; and again in mode auto, which nobody has to name, where that
-/// is quick and what must come of it is known.
+/// Everything that can go wrong, once; and again in mode auto, the default, where that is quick and
+/// the result is known.
 pub fn cases() -> Vec<Case> {
     let modes = |row: &Row| match (row.hybrid, row.confirmed) {
         (true, _) => &[(true, false)][..],
@@ -205,15 +204,15 @@ pub fn cases() -> Vec<Case> {
         .filter(|(row, (_, auto), action)| !auto || suits_auto(row, *action))
         .enumerate()
         .map(|(n, (row, (hybrid, auto), action))| {
-            // In the midst of what happens again and again; one transport and the other in turn.
+            // In the middle of repeated occurrences; the two transports alternate.
             let (nth, encrypted) = (row.times().div_ceil(2), n % 2 == 0);
             Case { row, hybrid, auto, action, nth, encrypted }
         })
         .collect()
 }
 
-/// Whether memory follows depends on how busy the host is, and so does what becomes of the VM when
-/// its source dies after the commit. And who freezes is waited for.
+/// Whether there is post-copy depends on how busy the host is, and so does the outcome when its
+/// source dies after the commit. And a frozen process has to be waited for.
 fn suits_auto(row: &Row, action: Action) -> bool {
     let source_goes = row.side == Source && row.when == After && action == Action::Kill;
     action != Action::Stop && (!source_goes || row.point == "source.moved")

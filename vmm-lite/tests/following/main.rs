@@ -1,5 +1,5 @@
-//! What copies a VM or moves it on while its memory follows a move, or is being loaded: it waits
-//! for all of it, or fails and changes nothing. Every result is checked key by key.
+//! Copying a VM, or moving it on, during post-copy or a lazy restore: the verb waits for all
+//! memory, or fails and changes nothing. Every result is checked key by key.
 
 mod store;
 
@@ -9,8 +9,7 @@ use vmm_lite_lab::{process::Process, vmm::TIMEOUT};
 
 const HYBRID: [&str; 2] = ["--mode", "hybrid"];
 
-/// A verb is asked for while memory follows, says that it waits, and succeeds once the link is
-/// good.
+/// A verb is requested during post-copy, reports that it waits, and succeeds once the link is fast.
 #[track_caller]
 fn waits_and_succeeds(lab: &Lab, mut verb: Process) {
     let waits = verb.wait_for_line("of memory that still follows from", TIMEOUT);
@@ -21,7 +20,7 @@ fn waits_and_succeeds(lab: &Lab, mut verb: Process) {
 }
 
 #[test]
-fn a_snapshot_while_memory_follows_has_all_of_it() {
+fn a_snapshot_during_post_copy_has_all_memory() {
     let Some(mut lab) = Lab::new("a snapshot while memory follows") else { return };
     let (mut there, mut migrate) = lab.follow(&HYBRID);
     let least = lab.confirmed();
@@ -37,10 +36,10 @@ fn a_snapshot_while_memory_follows_has_all_of_it() {
     drop(restored);
 }
 
-/// A lazy restore lacks pages too, for a while: a copy that is asked for meanwhile has all of them.
+/// A lazy restore lacks pages too, for a while: a copy that is requested meanwhile has all of them.
 #[test]
 #[cfg(debug_assertions)]
-fn a_snapshot_while_memory_is_loaded_has_all_of_it() {
+fn a_snapshot_during_a_lazy_restore_has_all_memory() {
     use vmm::fail_point::CHOICE;
     let Some(mut lab) = Lab::new("a snapshot while memory is loaded") else { return };
     lab.stop_writing();
@@ -64,7 +63,7 @@ fn a_snapshot_while_memory_is_loaded_has_all_of_it() {
 }
 
 #[test]
-fn a_fork_while_memory_follows_has_all_of_it() {
+fn a_fork_during_post_copy_has_all_memory() {
     let Some(mut lab) = Lab::new("a fork while memory follows") else { return };
     let (_there, mut migrate) = lab.follow(&HYBRID);
     let least = lab.confirmed();
@@ -80,9 +79,10 @@ fn a_fork_while_memory_follows_has_all_of_it() {
     lab.is_whole(STORE, &lab.confirmed());
 }
 
-/// The second move waits for the first one's source, which may end only when all is there.
+/// The second move waits for the first one's source, which may end only when all memory has
+/// arrived.
 #[test]
-fn a_move_while_memory_follows_takes_all_of_it_along() {
+fn a_move_during_post_copy_takes_all_memory_along() {
     let Some(mut lab) = Lab::new("a move while memory follows") else { return };
     let (mut there, mut migrate) = lab.follow(&HYBRID);
     let args = ["--plaintext", "--tap", "tap1", "--name", "kv2"];
@@ -98,9 +98,9 @@ fn a_move_while_memory_follows_takes_all_of_it_along() {
     drop(home);
 }
 
-/// In the default mode, as soon as `migrate` has said that the VM is there.
+/// In the default mode, as soon as `migrate` has reported that the VM has arrived.
 #[test]
-fn a_snapshot_right_after_a_move_has_all_of_it() {
+fn a_snapshot_right_after_a_move_has_all_memory() {
     let Some(mut lab) = Lab::new("a snapshot right after a move") else { return };
     let (mut there, mut migrate) = lab.follow(&[]);
     lab.release();
@@ -115,7 +115,7 @@ fn a_snapshot_right_after_a_move_has_all_of_it() {
     drop(restored);
 }
 
-/// A verb fails, says this, and leaves the VM as it is.
+/// A verb fails with this message, and leaves the VM unchanged.
 #[track_caller]
 fn fails(lab: &Lab, verb: &mut Process, why: &str) {
     let status = verb.wait(TIMEOUT * 2).unwrap();
@@ -126,7 +126,7 @@ fn fails(lab: &Lab, verb: &mut Process, why: &str) {
 }
 
 #[test]
-fn a_wait_for_memory_that_follows_ends_in_time_when_cancelled_and_when_the_source_is_lost() {
+fn a_wait_for_post_copy_ends_at_its_timeout_when_cancelled_and_when_the_source_is_lost() {
     let Some(lab) = Lab::new("waits for memory that follows") else { return };
     let before = lab.file("before.snap");
     lab.vmms[0].json(&["snapshot", "kv", &before, "--json"]).unwrap();
@@ -144,13 +144,13 @@ fn a_wait_for_memory_that_follows_ends_in_time_when_cancelled_and_when_the_sourc
         let mut verb = lab.start(1, &[verb, &["--timeout", "100ms"]].concat());
         fails(&lab, &mut verb, "100ms it may take (--timeout)");
     }
-    // Looking at how fast it writes takes nothing away.
+    // Measuring the dirty rate changes nothing.
     lab.vmms[1].json(&["stats", "kv", "--json", "--dirty-rate", "10"]).unwrap();
     let mut waiting = lab.start(1, &snapshot);
     waiting.wait_for_line("of memory that still follows from", TIMEOUT).unwrap();
     lab.vmms[1].json(&["cancel", "kv", "--json"]).unwrap();
     fails(&lab, &mut waiting, "cancelled");
-    // The source dies with what has not come.
+    // The source dies with the pages that have not arrived.
     lab.source.signal(Signal::SIGKILL).unwrap();
     let mut lost = lab.start(1, &snapshot);
     fails(&lab, &mut lost, "that only its source");

@@ -1,5 +1,5 @@
-//! A store with large values that is being written to, moved over a slow link so that memory
-//! follows.
+//! A store with large values that a client writes to, moved over a slow link so that there is
+//! post-copy.
 
 use migrate::wire::Kind;
 use std::{
@@ -22,17 +22,17 @@ use vmm_lite_lab::{
 
 pub const KEYS: usize = 300;
 pub const STORE: &str = "10.0.0.2:6379";
-/// One value: the key and how often it was written, again and again. 32 KiB.
+/// One value: the key and its version, repeated. 32 KiB.
 const REPEATED: usize = 2048;
 /// How long a message with pages takes on the link until it is [released](Lab::release). The source
-/// bears three times that in silence.
+/// accepts three times that in silence.
 const SLOW: Duration = Duration::from_millis(300);
 
 fn value(key: usize, version: u64) -> String {
     format!("{key:06}:{version:08};").repeat(REPEATED)
 }
 
-/// How often a key had been written whose value is this. Every byte of it is looked at.
+/// The version of a key with this value. Checks every byte of it.
 fn version(key: usize, value: &str) -> Result<u64, String> {
     let text = value.get(..16).unwrap_or_default();
     let version = text.get(7..15).and_then(|version| version.parse().ok());
@@ -42,7 +42,7 @@ fn version(key: usize, value: &str) -> Result<u64, String> {
     }
 }
 
-/// How often each key was written, as the store has confirmed.
+/// The version of each key that the store has confirmed.
 type Confirmed = Arc<Mutex<Vec<u64>>>;
 
 /// Two hosts, the store on the first, and a client that writes one key after the other all the
@@ -96,7 +96,8 @@ impl Lab {
         self.dir.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// Begins a move over the slow link; the destination, where the VM runs now, and the verb.
+    /// Begins a move over the slow link. Returns the destination, where the VM runs now, and the
+    /// verb.
     pub fn follow(&self, mode: &[&str]) -> (Process, Process) {
         let there = self.vmms[1].receive(7000, &["--plaintext", "--tap", "tap0"]).unwrap();
         let target = format!("{}:7000", self.vmms[1].host().migration_ip);
@@ -118,7 +119,7 @@ impl Lab {
         (there, migrate)
     }
 
-    /// The link is as fast as it can be from now on.
+    /// From now on the link is as fast as it can be.
     pub fn release(&self) {
         self.released.store(true, SeqCst);
     }
@@ -127,18 +128,18 @@ impl Lab {
         Process::start(self.vmms[host].command(args).unwrap()).unwrap()
     }
 
-    /// What each key held at least that is written from now on.
+    /// The minimum version of each key from now on.
     pub fn confirmed(&self) -> Vec<u64> {
         self.confirmed.lock().unwrap().clone()
     }
 
-    /// The client stops writing; it must not have been cut off.
+    /// The client stops writing; it must not have been disconnected.
     pub fn stop_writing(&mut self) {
         self.stop.store(true, SeqCst);
         self.writer.take().unwrap().join().expect("the client lost its connection or an answer");
     }
 
-    /// Looks at every byte of every key of the store at `address`.
+    /// Checks every byte of every key of the store at `address`.
     #[track_caller]
     pub fn is_whole(&self, address: &str, least: &[u64]) {
         let mut connection = connect(&self.site, address);

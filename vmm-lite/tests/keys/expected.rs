@@ -1,4 +1,4 @@
-//! A VM goes to the host that is expected at an address, and to no other that is trusted as well.
+//! A VM moves to the host that is expected at an address, and to no other trusted host.
 
 use serde_json::Value;
 use vmm_lite_lab::{
@@ -10,7 +10,7 @@ use vmm_lite_lab::{
 
 struct Lab {
     _site: Site,
-    /// Where the VM runs, and two that may receive it, at one address.
+    /// The host of the VM, and two that may receive it, at one address.
     hosts: [Vmm; 3],
     vm: Process,
 }
@@ -40,7 +40,7 @@ impl Lab {
         format!("{}:7000", self.hosts[1].host().migration_ip)
     }
 
-    /// What `migrate` says that fails, in words and as an event; the VM runs on.
+    /// The error of a `migrate` that fails, as text and as an event; the VM keeps running.
     fn refused(&mut self, to: &str, args: &[&str]) -> String {
         let all = [&["migrate", "d", to, "--json"], args].concat();
         let out = self.hosts[0].command(&all).unwrap().output().unwrap();
@@ -53,14 +53,14 @@ impl Lab {
 }
 
 #[test]
-fn which_of_several_hosts_is_meant_has_to_be_known() {
+fn a_move_to_one_of_several_hosts_needs_the_expected_one() {
     let Some(mut lab) = Lab::new("which host is meant") else { return };
     let url = format!("tcp://{}", lab.at());
     let said = lab.refused(&url, &[]);
     for part in ["several may receive VMs (host", "#ed25519:", "--at 10.9.0.2:7000"] {
         assert!(said.contains(part), "{said}");
     }
-    // A key that is none, one that is nobody's, and one where none is proved.
+    // An invalid key, one that no host has, and one where no key is proved.
     let none = lab.hosts[0].command(&["migrate", "d", &format!("{url}#hostb")]).unwrap().output();
     assert_eq!(none.unwrap().status.code(), Some(2));
     let own = lab.key(0);
@@ -106,7 +106,7 @@ fn another_host_that_is_trusted_gets_nothing() {
     let listed: Value = serde_json::from_str(&lab.identity(0, &["list", "--json"])).unwrap();
     let host = listed.as_array().unwrap().iter().find(|host| host["key"] == *right).unwrap();
     assert_eq!(host["at"], serde_json::json!(["10.9.0.2:7000"]), "{listed}");
-    // Bound elsewhere it is not expected here, and free it is the one of two that could be meant.
+    // Bound elsewhere it is not expected here; unbound it is one of two candidates.
     lab.identity(0, &["trust", &right, "--at", "hostb.example"]);
     lab.identity(0, &["trust", &wrong, "--at", "10.9.0.9"]);
     let list = lab.identity(0, &["list"]);
@@ -123,11 +123,11 @@ fn another_host_that_is_trusted_gets_nothing() {
 }
 
 #[test]
-fn the_first_use_of_an_address_is_trusted_where_that_is_asked_for_and_never_again() {
+fn trust_on_first_use_binds_an_address_once() {
     let Some(mut lab) = Lab::new("first use") else { return };
     let url = format!("tcp://{}", lab.at());
     let first = ["--trust-on-first-use"];
-    // A move that fails binds nothing.
+    // A failed move binds nothing.
     lab.refused(&url, &first);
     let there = lab.hosts[2].receive(7000, &[]).unwrap();
     let args = [&["migrate", "d", &url, "--json"][..], &first].concat();

@@ -1,17 +1,17 @@
-//! The host's private key: no process that runs a guest has it in its memory, whatever happens to
-//! a move; and a VM goes to the host that is expected, and to no other that is trusted.
+//! The host's private key: no process that runs a guest has it in its memory, at any point of a
+//! move; and a VM moves to the expected host, and to no other trusted one.
 //!
 //! - [`memory`]: searches a process's memory for a key
 //! - [`moves`]: does so at every stage of moves
-//! - [`expected`]: which host a VM goes to
-//! - [`signers`]: processes that sign come and go
+//! - [`expected`]: the host a VM moves to
+//! - [`signers`]: the life cycle of signers
 
 mod expected;
 mod memory;
 mod moves;
 mod signers;
 
-/// Waits until a process has stopped at a fail point: it says so right before it does.
+/// Waits until a process has stopped at a fail point: it prints that right before it stops.
 #[cfg(debug_assertions)]
 fn stops_at(process: &vmm_lite_lab::process::Process, point: &str) {
     use vmm_lite_lab::vmm::TIMEOUT;

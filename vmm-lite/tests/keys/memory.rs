@@ -1,4 +1,4 @@
-//! Searches the memory of a process for a private key, in whatever form it may be there.
+//! Searches the memory of a process for a private key, in every form it may have.
 
 use base64::{Engine as _, engine::general_purpose};
 use ring::digest::{SHA512, digest};
@@ -9,12 +9,12 @@ use std::{
     path::Path,
 };
 
-/// Bytes that are looked for at once. A freed block loses its first 16 to the allocator.
+/// Bytes that are searched for at once. The allocator overwrites the first 16 of a freed block.
 const PIECE: usize = 16;
 /// Bytes that are read at a time.
 const CHUNK: usize = 1 << 20;
 
-/// Pieces of a secret, each of which betrays it.
+/// Pieces of a secret, each of which reveals it.
 pub struct Needles {
     pieces: Vec<(&'static str, Vec<u8>)>,
     /// By the first two bytes: whether a piece begins with them.
@@ -22,7 +22,7 @@ pub struct Needles {
 }
 
 impl Needles {
-    /// Of the private keys in these identity directories.
+    /// The pieces of the private keys in these identity directories.
     pub fn of<'p>(dirs: impl IntoIterator<Item = &'p Path>) -> Self {
         let mut this = Self { pieces: Vec::new(), begins: vec![false; 1 << 16] };
         for dir in dirs {
@@ -38,7 +38,7 @@ impl Needles {
         let at = der.windows(4).position(|bytes| bytes == [4, 34, 4, 32]).unwrap() + 4;
         let seed = &der[at..at + 32];
         self.cut("the seed, raw or in PKCS #8", seed);
-        // What a library makes of it: the scalar and the prefix of nonces (RFC 8032, 5.1.5).
+        // A library's expanded form: the scalar and the prefix of nonces (RFC 8032, 5.1.5).
         let expanded = digest(&SHA512, seed);
         let (scalar, prefix) = expanded.as_ref().split_at(32);
         let mut scalar = scalar.to_vec();
@@ -47,7 +47,7 @@ impl Needles {
         scalar[31] = scalar[31] & 63 | 64;
         self.cut("the scalar", &scalar);
         self.cut("the prefix of nonces", prefix);
-        // The text depends on where in its three bytes the seed begins; its ends on the neighbors.
+        // The text depends on the seed's offset modulo three, and its ends on the neighbors.
         for skip in 0..3 {
             let shifted = [&[0; 3][..skip], seed].concat();
             let text = general_purpose::STANDARD.encode(&shifted).into_bytes();
@@ -77,7 +77,7 @@ impl Needles {
         }
     }
 
-    /// What of it is in a stretch of memory.
+    /// The pieces found in a stretch of memory.
     pub fn within(&self, memory: &[u8]) -> Vec<&'static str> {
         let mut found = Vec::new();
         let mut at = 0;
@@ -94,7 +94,7 @@ impl Needles {
         found
     }
 
-    /// What of it is in the memory of a process, and where; how many bytes were searched.
+    /// The pieces found in the memory of a process, and where; and the number of bytes searched.
     pub fn in_process(&self, pid: u32) -> (Vec<String>, usize) {
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
         let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
@@ -105,7 +105,7 @@ impl Needles {
             let [mut at, to] = [from, to].map(|hex| u64::from_str_radix(hex, 16).unwrap());
             while at < to {
                 let most = (to - at).min(buffer.len() as u64) as usize;
-                // Pages of a device, or of a file that is shorter, cannot be read.
+                // Pages of a device, or past the end of a file, cannot be read.
                 let Ok(n @ 1..) = memory.read_at(&mut buffer[..most], at) else {
                     at += 4096;
                     continue;
@@ -120,17 +120,17 @@ impl Needles {
         (found, searched)
     }
 
-    /// A process has nothing of it.
+    /// Asserts that a process has none of the pieces.
     #[track_caller]
     pub fn are_not_in(&self, pid: u32, when: &str) {
         let (found, searched) = self.in_process(pid);
         assert!(found.is_empty(), "{when}, process {pid}: {found:#?}");
-        // The guest's memory at least.
+        // At least the guest's memory.
         assert!(searched > 1 << 20, "{when}, process {pid}: only {searched} bytes were read");
     }
 }
 
-/// In whatever form a key is there. `signers` has the test that a key is found in a process.
+/// A key is found in every form. `signers` tests that a key is found in a process.
 #[test]
 fn a_key_that_is_there_is_found() {
     use vmm::identity::IdentityDir;

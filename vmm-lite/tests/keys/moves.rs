@@ -10,7 +10,7 @@ use vmm_lite_lab::{
     vmm::{TIMEOUT, Vmm},
 };
 
-/// A round that takes long enough for a link to be cut, and pages to be left that follow.
+/// A round that takes long enough to cut a link, and to leave pages for post-copy.
 const SLOWLY: [&str; 2] = ["--bandwidth", "40MB"];
 /// What the source asks for.
 const HYBRID: [&str; 3] = ["--json", "--mode", "hybrid"];
@@ -51,7 +51,7 @@ impl Lab {
         there
     }
 
-    /// Has the VM move, and does not wait for it.
+    /// Begins to move the VM, and does not wait for it.
     fn migrate(&self, args: &[&str]) -> Process {
         let url = self.vmms[1].url(7000);
         let all = [&["migrate", "d", &url], args].concat();
@@ -68,7 +68,7 @@ fn no_process_with_a_vm_has_a_key_before_during_and_after_moves() {
     let Some(lab) = Lab::new("keys in memory") else { return };
     let vm = lab.run(None);
     lab.searched(&[&vm], "a VM that runs");
-    // Nobody there; a host that does not trust this one; one that is called off.
+    // No listener; a host that does not trust this one; a cancelled move.
     let failed = |args: &[&str]| {
         let mut migrate = lab.migrate(args);
         assert!(!migrate.wait(TIMEOUT).unwrap().success(), "{}", migrate.output());
@@ -79,7 +79,7 @@ fn no_process_with_a_vm_has_a_key_before_during_and_after_moves() {
     let there = lab.receive(None);
     lab.searched(&[&there], "a process that waits for a VM");
     let url = lab.vmms[1].url(7000);
-    // The address's own host is meant: a stranger trusts both.
+    // The host at the address is expected: an untrusted host trusts both.
     let stranger = Vmm::stranger(lab.vmms[0].host()).unwrap();
     let dir = IdentityDir::find(Some(lab.vmms[1].identity()));
     let keyed = format!("{url}#{}", dir.load().unwrap().public());
@@ -103,8 +103,8 @@ fn no_process_with_a_vm_has_a_key_before_during_and_after_moves() {
     lab.searched(&[&there], "after a VM has arrived");
 }
 
-/// At each of these places, and at the others on the way, both processes are searched. The link is
-/// cut while memory follows, so that the source comes back and proves itself once more.
+/// Both processes are searched at each of these points, and at the others on the way. The link is
+/// cut during post-copy, so that the source reconnects and proves its identity again.
 #[test]
 #[cfg(debug_assertions)]
 fn no_process_with_a_vm_has_a_key_at_any_point_of_a_move() {
@@ -127,7 +127,8 @@ fn no_process_with_a_vm_has_a_key_at_any_point_of_a_move() {
         let there = lab.receive(destination.as_deref());
         let mut migrate = lab.migrate(&[&HYBRID[..], &SLOWLY].concat());
         let stops = if destination.is_some() { &there } else { &vm };
-        // A point that this move does not get to is one of moves that fail, or are not hybrid.
+        // Points that this move does not reach belong to failing moves, or to moves that are not
+        // hybrid.
         let said = format!("fail point {}: Stop", point.name);
         let stopped = loop {
             if stops.wait_for_line(&said, std::time::Duration::from_millis(50)).is_ok() {

@@ -1,5 +1,4 @@
-//! Processes that sign: there when something is to be signed, and not longer; with the key, and
-//! with nothing else.
+//! Signers: they exist only while there is something to sign; they have the key, and nothing else.
 
 use crate::memory::Needles;
 use nix::sys::signal::Signal;
@@ -26,7 +25,7 @@ fn signers(of: &Vmm) -> Vec<u32> {
     all.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).filter(is).collect()
 }
 
-/// Waits until their number is `count`.
+/// Waits until there are `count` of them.
 #[track_caller]
 fn there_are(of: &Vmm, count: usize, when: &str) -> Vec<u32> {
     let deadline = Instant::now() + TIMEOUT;
@@ -86,7 +85,7 @@ fn a_signer_has_the_key_and_no_rights() {
         let line = status.lines().find_map(|line| line.strip_prefix(&format!("{field}:")));
         assert_eq!(line.map(str::trim), Some(value), "{field}");
     }
-    // Nobody else's file, and nothing of the network.
+    // No other open file, and nothing of the network.
     let mut open: Vec<String> = fs::read_dir(format!("/proc/{signer}/fd"))
         .unwrap()
         .map(|fd| fs::read_link(fd.unwrap().path()).unwrap().to_str().unwrap().to_owned())
@@ -104,7 +103,7 @@ fn a_signer_ends_with_what_it_signs_for() {
     let Some((_site, vmms)) = lab("the end of signers") else { return };
     let [a, b] = &vmms;
     let mut vm = dirtier(a, "");
-    assert!(!migrate(a, b, &[]).wait(TIMEOUT).unwrap().success(), "nobody is there");
+    assert!(!migrate(a, b, &[]).wait(TIMEOUT).unwrap().success(), "there is no listener");
     there_are(a, 0, "after a move to nobody");
     for kill in [false, true] {
         let there = b.receive(7000, &[]).unwrap();
@@ -131,8 +130,8 @@ fn a_signer_ends_with_what_it_signs_for() {
     drop(there);
 }
 
-/// After the commit a move goes on without `migrate`, and its source has to prove itself again when
-/// the link breaks.
+/// After the commit a move continues without `migrate`, and its source has to prove its identity
+/// again when the link breaks.
 #[test]
 #[cfg(debug_assertions)]
 fn a_signer_outlives_migrate_when_a_move_does() {
@@ -145,7 +144,7 @@ fn a_signer_outlives_migrate_when_a_move_does() {
         crate::stops_at(&vm, "source.following");
         gone.signal(signal).unwrap();
         if signal == Signal::SIGINT {
-            // The first waits for what becomes of it, which nobody says.
+            // The first waits for the outcome, which never arrives.
             gone.wait_for_line("calling it off", TIMEOUT).unwrap();
             gone.signal(signal).unwrap();
         }
@@ -161,7 +160,7 @@ fn a_signer_outlives_migrate_when_a_move_does() {
 }
 
 #[test]
-fn a_host_without_a_usable_identity_is_told_so_before_anything_begins() {
+fn a_host_without_a_usable_identity_fails_before_anything_begins() {
     let Some((_site, vmms)) = lab("identities that cannot be used") else { return };
     let [a, b] = &vmms;
     let vm = dirtier(a, "");

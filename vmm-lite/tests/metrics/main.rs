@@ -1,5 +1,5 @@
-//! Figures for Prometheus: what they say, that a scraper understands them, and that a stranger at
-//! the endpoint does no harm. And what a move tells of itself.
+//! Metrics for Prometheus: their content, that a scraper understands them, and that unauthenticated
+//! peers at the endpoint do no harm. And the progress that a move reports.
 
 mod moves;
 mod text;
@@ -64,7 +64,7 @@ fn free_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// Asks as a scraper does; head and body.
+/// Requests as a scraper does; returns head and body.
 fn get(mut stream: impl Read + Write, target: &str) -> (String, String) {
     write!(stream, "GET {target} HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n").unwrap();
     let mut answer = String::new();
@@ -106,53 +106,52 @@ fn a_scraper_gets_what_the_verb_prints() {
 }
 
 #[test]
-fn strangers_at_the_endpoint_do_no_harm() {
+fn unauthenticated_peers_at_the_endpoint_do_no_harm() {
     if !kvm() {
         return;
     }
     let address = free_port();
     let vm = Served::at("strangers", &address.to_string());
-    // More idle connections than are served, half requests among them.
+    // More idle connections than are served, some with half a request.
     let mut idle: Vec<_> = (0..40).map(|_| TcpStream::connect(address).unwrap()).collect();
     for stream in &mut idle {
         let _ = stream.write_all(b"GET /met");
     }
     let began = Instant::now();
     valid(&get(TcpStream::connect(address).unwrap(), "/metrics").1);
-    // Some of those that are idle are connected still: the scraper did not wait for their time to
-    // be over.
+    // Some idle connections are still open: the scraper did not wait for their timeout.
     let connected = idle.iter().any(|stream| {
         stream.set_nonblocking(true).unwrap();
         stream.peek(&mut [0]).is_err_and(|e| e.kind() == ErrorKind::WouldBlock)
     });
     assert!(connected, "after {:?}", began.elapsed());
-    // A request without an end, and one that is none.
+    // A request without an end, and an invalid one.
     for bytes in [vec![b'x'; 1 << 20], vec![0; 100]] {
         let mut stream = TcpStream::connect(address).unwrap();
-        // It closes when it has had enough.
+        // It closes after its limit.
         let _ = stream.write_all(&bytes);
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
         assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
     }
-    // Someone who asks and never reads is let go.
+    // A client that requests and never reads is disconnected.
     let mut deaf = TcpStream::connect(address).unwrap();
     deaf.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
     valid(&get(TcpStream::connect(address).unwrap(), "/metrics").1);
-    // What was idle is closed after its time.
+    // Idle connections are closed after their timeout.
     idle[39].set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     assert!(matches!(idle[39].read(&mut [0; 16]), Ok(0) | Err(_)));
     assert!(vm.verb(&["stats", "kv"]).contains("running"));
 }
 
 #[test]
-fn a_socket_in_the_file_system_comes_and_goes() {
+fn a_socket_in_the_file_system_is_removed_with_its_vm() {
     if !kvm() {
         return;
     }
     let path = std::env::temp_dir().join(format!("vmm-lite-metrics-{}.sock", std::process::id()));
-    // Left behind by somebody who died.
+    // Left behind by a process that died.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let mut vm = Served::at("unix", &format!("unix:{}", path.display()));
     valid(&get(UnixStream::connect(&path).unwrap(), "/metrics").1);
@@ -161,7 +160,7 @@ fn a_socket_in_the_file_system_comes_and_goes() {
     assert!(!path.exists(), "it is gone with the VM");
 }
 
-/// A VM that comes back has an endpoint as one that is started has, and each of several its own.
+/// A restored VM has an endpoint like a started one, and each of several VMs has its own.
 #[test]
 fn copies_have_endpoints_of_their_own() {
     if !kvm() {
@@ -187,14 +186,14 @@ fn copies_have_endpoints_of_their_own() {
             let (name, path) = (format!("kv-{n}"), in_dir(&format!("{n}.metrics")));
             shows(&path, &name);
             vm.verb(&["stop", &name]);
-            // Its name is free, and its socket gone, when its process has ended.
+            // Its name is free, and its socket removed, when its process has ended.
             let end = Instant::now() + TIMEOUT;
             while is_there(&name) || std::path::Path::new(&path).exists() {
                 assert!(Instant::now() < end, "{path} is left behind");
             }
         }
     }
-    // Several cannot have one place, which is said before one is started.
+    // Several cannot share one place, which is reported before any is started.
     for one in [free_port().to_string(), format!("unix:{}", in_dir("one.metrics"))] {
         let args = ["fork", "kv", "--count", "2", "--detach", "--metrics", &one];
         let out = Served::command(&vm.dir, &args).output().unwrap();

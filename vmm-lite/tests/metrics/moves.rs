@@ -1,4 +1,4 @@
-//! What a move tells of itself, and a VM of its moves.
+//! What a move reports, and a VM's history of moves.
 
 use crate::text::{valid, value};
 use serde_json::Value;
@@ -22,7 +22,7 @@ fn moving(test: &str) -> Option<(Site, [Vmm; 2], Process)> {
 }
 
 #[test]
-fn what_a_vm_went_through_moves_with_it() {
+fn the_history_of_a_vm_moves_with_it() {
     let Some((_site, [here, there], vm)) = moving("history of moves") else { return };
     here.migrate("d", &there.url(7999)).unwrap_err();
     let mut vm = vm;
@@ -39,8 +39,8 @@ fn what_a_vm_went_through_moves_with_it() {
     assert_eq!((n(&history["moves_arrived"]), n(&history["moves_failed"])), (2, 1), "{history}");
     let counts = history["blackout"]["counts"].as_array().unwrap();
     assert_eq!(counts.iter().map(n).sum::<u64>(), 2);
-    // Both err upwards, each by one way of a message; the destinations' also by a look at what is
-    // dirty.
+    // Both err upwards, each by one message latency; the destinations' also by one peek at the
+    // dirty log.
     let seen = n(&history["blackout"]["sum_ns"]);
     assert!(seen > reported / 2 && seen < reported + 100_000_000, "{seen} and {reported} ns");
     let settled = history["brownout"]["counts"].as_array().unwrap();
@@ -59,13 +59,13 @@ fn what_a_vm_went_through_moves_with_it() {
 }
 
 #[test]
-fn a_look_at_the_dirty_rate_gives_way_to_a_move() {
+fn measuring_the_dirty_rate_yields_to_a_move() {
     let Some((_site, [here, there], vm)) = moving("dirty rate") else { return };
     let began = Instant::now();
     let stats = here.json(&["stats", "d", "--json", "--dirty-rate", "500"]).unwrap();
     let rate = stats["dirty_rate"]["pages_per_second"].as_f64().unwrap();
     // It writes its 64 pages all the time, and some of the kernel's, and each counts once: in half
-    // a second, or in as much longer as this host took.
+    // a second, or as much longer as this host took.
     let (at_most, at_least) = (rate * 0.5, (rate + 1.0) * began.elapsed().as_secs_f64());
     assert!(at_least >= 64.0 && at_most <= 192.0, "{rate} pages a second in {:?}", began.elapsed());
     let mut look = here.command(&["stats", "d", "--json", "--dirty-rate", "10000"]).unwrap();
@@ -83,7 +83,7 @@ fn a_look_at_the_dirty_rate_gives_way_to_a_move() {
 }
 
 #[test]
-fn a_move_tells_what_it_does() {
+fn a_move_reports_its_progress() {
     let Some((_site, [here, there], vm)) = moving("events of a move") else { return };
     let migrate = |url: &str| {
         let out = here.command(&["migrate", "d", url, "--json"]).unwrap().output().unwrap();
@@ -112,7 +112,7 @@ fn a_move_tells_what_it_does() {
     let expected: Vec<_> = (1..=report["rounds"].as_u64().unwrap()).collect();
     assert_eq!(rounds, expected, "{events:?}");
     let pages: u64 = of("round").map(|e| e["pages"].as_u64().unwrap()).sum();
-    // Some may have followed after the switch.
+    // Some may have been post-copied after the switch.
     let last = report["last_pages"].as_u64().unwrap();
     assert!(pages > 0 && pages + last <= report["pages_sent"].as_u64().unwrap(), "{report}");
     assert!(of("round").all(|e| e["predicted_blackout_ns"].as_u64().unwrap() > 0), "{events:?}");

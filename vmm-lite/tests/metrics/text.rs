@@ -1,4 +1,4 @@
-//! Figures as text, read by somebody who is strict.
+//! Checks metrics as text, strictly.
 
 use std::collections::BTreeSet;
 

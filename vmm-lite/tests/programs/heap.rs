@@ -1,4 +1,4 @@
-//! A guest's memory is of use for whatever comes next: stacks, large blocks, connections.
+//! A guest can reuse its memory for any purpose: stacks, large blocks, connections.
 
 use super::{LONG, app, command, run, text};
 use std::{
@@ -8,7 +8,7 @@ use std::{
 };
 use vmm_lite_lab::{images::vmm_lite, process::Process};
 
-/// What wants memory, and has given all of it back when it ends.
+/// Checks that need much memory, and have freed all of it at their end.
 const HUNGRY: [&str; 8] = [
     "threads.two_thousand_at_once",
     "tcp.bulk_one_way",
@@ -27,14 +27,14 @@ fn only(checks: &[&'static str]) -> Vec<&'static str> {
 #[test]
 fn a_large_block_finds_room_where_thousands_of_stacks_were() {
     let Some(image) = app("memory after stacks", "std-check") else { return };
-    // The stacks of the first leave what the second needs, but for one that is in use.
+    // The stacks of the first leave enough for the second, except one that is in use.
     let args = only(&["threads.two_thousand_at_once", "tcp.bulk_one_way"]);
     let out = run(&image, &["--memory", "48M"], &args, b"");
     assert!(out.status.success(), "{}", text(&out.stdout));
 }
 
 #[test]
-fn memory_serves_whatever_comes_next_in_any_order() {
+fn freed_memory_serves_any_use_in_any_order() {
     let Some(image) = app("memory in any order", "std-check") else { return };
     for seed in ["1", "2", "3"] {
         let args = [&only(&HUNGRY)[..], &["--for", "1", "--seed", seed]].concat();

@@ -1,4 +1,4 @@
-//! VMs that multiply.
+//! Clones of VMs.
 
 use crate::lab::{KV, Lab, clocks_are_right, dirtier_is_whole, info};
 use serde_json::Value;
@@ -9,30 +9,30 @@ use std::{
 };
 use vmm_lite_lab::vmm::TIMEOUT;
 
-/// A process that is somebody else's child.
+/// A process that is another process's child.
 struct Pidfd(OwnedFd);
 
 impl Pidfd {
     fn of(clone: &Value) -> Self {
         let pid = clone["pid"].as_u64().unwrap();
-        // SAFETY: takes numbers; the result is checked.
+        // SAFETY: the call takes numbers only; the result is checked.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
         assert!(fd >= 0, "{}", std::io::Error::last_os_error());
-        // SAFETY: a descriptor that was just made and that nothing else owns.
+        // SAFETY: the descriptor was just made and nothing else owns it.
         Self(unsafe { OwnedFd::from_raw_fd(fd as i32) })
     }
 
     /// Waits until it has ended.
     fn wait(&self) {
         let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one valid entry.
+        // SAFETY: the pointer is to one valid entry.
         let ended = unsafe { libc::poll(&raw mut poll, 1, TIMEOUT.as_millis() as i32) };
-        assert_eq!(ended, 1, "the process goes on");
+        assert_eq!(ended, 1, "the process does not end");
     }
 }
 
 #[test]
-fn clones_of_a_store_are_themselves() {
+fn clones_of_a_store_are_independent() {
     let Some(lab) = Lab::new("clones of kv", "kv") else { return };
     let vm = lab.kv();
     let mut parent = lab.client(KV);
@@ -69,11 +69,11 @@ fn clones_of_a_store_are_themselves() {
         let mut clone = lab.client(&format!("10.0.0.{}:6379", 20 + n));
         assert_eq!(clone.bulk("GET a\r\n").unwrap(), Some(n.to_string()), "each has its own");
     }
-    // The connection that its clones gave up is the parent's still.
+    // The connection that its clones closed still belongs to the parent.
     assert_eq!(parent.bulk("GET a\r\n").unwrap().as_deref(), Some("common"));
     assert_eq!(info(&mut parent, "copies"), "0");
     assert_eq!(info(&mut parent, "last_resume"), "resumed");
-    // A clone is a VM like others.
+    // A clone is a VM like any other.
     let file = lab.file("clone.snap");
     lab.snapshot("kv-2", &file);
     let clone = Pidfd::of(&report["clones"][1]);
@@ -106,7 +106,7 @@ fn twenty_clones_from_a_vm_and_from_a_file() {
         assert!(again.contains("none was started"), "{again}");
         for n in 1..=20 {
             let name = format!("d-{n}");
-            // It checks its memory page by page, and would have ended.
+            // It checks its memory page by page, and would have ended on an error.
             assert_eq!(lab.json(&["stats", &name, "--json"])["state"], "running");
             let process = Pidfd::of(&clones[n - 1]);
             lab.json(&["stop", &name, "--json"]);

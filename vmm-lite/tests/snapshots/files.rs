@@ -1,10 +1,10 @@
-//! Files that are damaged, and files that find no room.
+//! Damaged files, and files that find no space.
 
 use crate::lab::{Lab, dirtier_is_whole};
 use std::{os::unix::fs::FileExt, path::Path};
 use vmm_lite_lab::vmm::TIMEOUT;
 
-/// Copies a file with a bit turned.
+/// Copies a file with one bit flipped.
 pub fn damage(from: &str, to: &str, at: u64) {
     std::fs::copy(from, to).unwrap();
     let file = std::fs::File::options().read(true).write(true).open(to).unwrap();
@@ -14,7 +14,7 @@ pub fn damage(from: &str, to: &str, at: u64) {
 }
 
 #[test]
-fn damage_is_found_before_it_does_any() {
+fn damage_is_found_before_a_guest_uses_it() {
     let Some(lab) = Lab::new("damaged snapshots", "dirtier") else { return };
     let vm = lab.dirtier();
     let file = lab.file("d.snap");
@@ -29,14 +29,14 @@ fn damage_is_found_before_it_does_any() {
             assert!(said.contains("damaged") && said.contains(what), "{said}");
         }
     }
-    // Lazily, the VM has begun to run by then, and ends before the page is used. All of its pages
-    // are wanted sooner or later.
+    // With --lazy the VM has begun to run by then, and ends before it uses the page. It needs all
+    // of its pages sooner or later.
     let mut vm = lab.start(&["restore", &bad, "--lazy"]);
     let ended = vm.wait(TIMEOUT).unwrap();
     assert_eq!(ended.code(), Some(125), "{}", vm.output());
     assert!(vm.output().contains("checksum of memory page"), "{}", vm.output());
     assert!(!vm.output().contains("errors=1"), "{}", vm.output());
-    // Cut off, and something else.
+    // A truncated file, and a file of another kind.
     std::fs::copy(&file, &bad).unwrap();
     std::fs::File::options().write(true).open(&bad).unwrap().set_len(len - 1).unwrap();
     assert!(lab.said(&["restore", &bad]).contains("not whole"));
@@ -46,10 +46,10 @@ fn damage_is_found_before_it_does_any() {
 }
 
 #[test]
-fn what_finds_no_room_leaves_nothing_behind() {
+fn a_snapshot_without_space_leaves_nothing_behind() {
     let Some(lab) = Lab::new("snapshots to a full disk", "dirtier") else { return };
     let vm = lab.dirtier();
-    // A disk of one megabyte, of this one process.
+    // A disk of one megabyte, for this one process.
     let full = lab.dir.path().join("full");
     std::fs::create_dir(&full).unwrap();
     let script = "mount -t tmpfs -o size=1m none \"$1\" && \"$2\" snapshot d \"$1/d.snap\"; \
@@ -66,11 +66,11 @@ fn what_finds_no_room_leaves_nothing_behind() {
     assert_eq!(String::from_utf8_lossy(&out.stdout), "", "nothing is left behind");
     command.env_clear();
 
-    // A process that may write small files only.
+    // A process that may write only small files.
     let limit = |resource, bytes: libc::rlim_t| {
         let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
         let pid = vm.pid() as libc::pid_t;
-        // SAFETY: a valid limit, and a process of ours that runs.
+        // SAFETY: the limit is valid, and the process is a running child.
         let r = unsafe { libc::prlimit(pid, resource, &raw const limit, std::ptr::null_mut()) };
         assert_eq!(r, 0);
     };
@@ -82,7 +82,7 @@ fn what_finds_no_room_leaves_nothing_behind() {
     assert!(lab.said(&["snapshot", "d", "/nonexistent/d.snap"]).contains("cannot write"));
     limit(libc::RLIMIT_FSIZE, libc::RLIM_INFINITY);
 
-    // One with memory for what it does, and none for a second machine beside the first.
+    // A VM with memory for its work, and none for a second VM beside it.
     lab.snapshot("d", &file);
     let status = std::fs::read_to_string(format!("/proc/{}/status", vm.pid())).unwrap();
     let size = status.lines().find_map(|l| l.strip_prefix("VmSize:")).unwrap();
@@ -93,7 +93,7 @@ fn what_finds_no_room_leaves_nothing_behind() {
     limit(libc::RLIMIT_AS, libc::RLIM_INFINITY);
     lab.json(&["revert", "d", &file, "--json"]);
 
-    // After all that it runs on, and can be saved.
+    // After all these failures it keeps running, and can be saved.
     lab.snapshot("d", &file);
     dirtier_is_whole(&vm);
     lab.stop("d", vm);

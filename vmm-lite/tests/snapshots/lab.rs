@@ -10,7 +10,7 @@ use vmm_lite_lab::{
     vmm::{TIMEOUT, Vmm},
 };
 
-/// A host with a client and an image, and a directory, or the reason why not, said aloud.
+/// A host with a client, an image and a directory, or `None` after printing why not.
 pub struct Lab {
     pub site: Site,
     pub vmm: Vmm,
@@ -39,10 +39,10 @@ impl Lab {
         self.vmm.json(args).unwrap_or_else(|e| panic!("{args:?}: {e}"))
     }
 
-    /// What a verb says that fails.
+    /// The output of a verb that fails.
     pub fn said(&self, args: &[&str]) -> String {
         let mut verb = self.start(args);
-        let status = verb.wait(TIMEOUT).unwrap_or_else(|e| panic!("{args:?} goes on: {e}"));
+        let status = verb.wait(TIMEOUT).unwrap_or_else(|e| panic!("{args:?} does not end: {e}"));
         assert!(!status.success(), "{args:?} succeeds");
         verb.output()
     }
@@ -80,7 +80,7 @@ impl Lab {
 
 pub const KV: &str = "10.0.0.2:6379";
 
-/// Lets dirtier print, which it does once a second, and checks what it says.
+/// Waits for dirtier's output, once a second, and checks it.
 pub fn dirtier_is_whole(vm: &Process) {
     let line = vm.wait_for_line("passes=", TIMEOUT).unwrap();
     assert!(line.contains("errors=0"), "{line}");
@@ -92,8 +92,8 @@ pub fn info(connection: &mut Connection, field: &str) -> String {
     line.unwrap_or_else(|| panic!("no {field} in {info}")).to_owned()
 }
 
-/// The wall clock of a store is right at once, and its monotonic clock did not go back to before
-/// `since`. The time since it was started, by that one.
+/// Checks that the wall clock of a store is right at once, and that its monotonic clock did not go
+/// back to before `since`. Returns the uptime by the monotonic clock.
 #[track_caller]
 pub fn clocks_are_right(connection: &mut Connection, since: Duration) -> Duration {
     let number = |text: &str, field: &str| -> u64 {

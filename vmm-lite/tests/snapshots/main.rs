@@ -1,5 +1,5 @@
-//! VMs are saved, come back, are put back and multiply: real images, real clients, and files that
-//! are damaged or find no room.
+//! VMs are saved, restored, reverted and cloned: real images, real clients, and files that are
+//! damaged or find no space.
 
 mod clones;
 mod files;
@@ -13,7 +13,7 @@ use std::{collections::HashSet, path::Path, time::Duration};
 use vmm_lite_lab::{probe::Probe, redis, skipped, vmm::TIMEOUT};
 
 #[test]
-fn memory_that_is_being_written_is_saved_whole() {
+fn memory_that_is_being_written_is_saved_intact() {
     let Some(lab) = Lab::new("snapshots of dirtier", "dirtier") else { return };
     let vm = lab.dirtier();
     let file = lab.file("d.snap");
@@ -29,7 +29,7 @@ fn memory_that_is_being_written_is_saved_whole() {
     lab.stop("d", vm);
     let inspected = lab.json(&["inspect", &file, "--json"]);
     assert_eq!((inspected["name"].as_str(), inspected["base"].as_str()), (Some("d"), None));
-    // The same file, again and again, either way.
+    // The same file, repeatedly, in both ways.
     for how in [&[][..], &["--lazy"], &[]] {
         let vm = lab.start(&[&["restore", &file], how].concat());
         dirtier_is_whole(&vm);
@@ -38,7 +38,7 @@ fn memory_that_is_being_written_is_saved_whole() {
 }
 
 #[test]
-fn a_store_is_saved_under_load_and_comes_back_the_same_each_time() {
+fn a_store_saved_under_load_is_restored_the_same_each_time() {
     const TEST: &str = "snapshots of kv under load";
     let Some(lab) = Lab::new(TEST, "kv") else { return };
     let vm = lab.kv();
@@ -56,7 +56,7 @@ fn a_store_is_saved_under_load_and_comes_back_the_same_each_time() {
     for _ in 0..10 {
         lab.snapshot("kv", &file);
     }
-    assert!(load.is_running(), "redis-benchmark gave up: {}", load.output());
+    assert!(load.is_running(), "redis-benchmark ended: {}", load.output());
     drop(load);
     let seen = probe.stop();
     assert!(seen.errors.is_empty(), "{:?}", &seen.errors[..seen.errors.len().min(5)]);
@@ -81,14 +81,14 @@ fn a_store_is_saved_under_load_and_comes_back_the_same_each_time() {
         assert_eq!(info(&mut connection, "copies"), "1");
         assert!(drawn.insert(info(&mut connection, "drawn")), "random numbers differ");
         assert_eq!(info(&mut connection, "last_resume"), "restored");
-        // It goes on while the store is away.
+        // The monotonic clock continues while the store does not exist.
         up = clocks_are_right(&mut connection, up);
         lab.stop("kv", vm);
     }
 }
 
 #[test]
-fn a_store_is_put_back() {
+fn a_store_is_reverted() {
     let Some(lab) = Lab::new("reverts of kv", "kv") else { return };
     let vm = lab.kv();
     let mut connection = lab.client(KV);
@@ -108,7 +108,7 @@ fn a_store_is_put_back() {
         assert!(drawn.insert(info(&mut connection, "drawn")), "random numbers differ");
         assert_eq!(connection.bulk("GET a\r\n").unwrap().as_deref(), Some("before"), "{n}");
     }
-    // From a bad file it is not.
+    // A damaged file does not revert it.
     assert_eq!(lab.client(KV).request("SET a after\r\n").unwrap(), "+OK");
     let bad = lab.file("bad.snap");
     damage(&file, &bad, 5000);
@@ -119,7 +119,7 @@ fn a_store_is_put_back() {
 }
 
 #[test]
-fn a_difference_and_its_base_are_the_whole() {
+fn a_difference_and_its_base_make_the_whole() {
     let Some(lab) = Lab::new("differences", "kv") else { return };
     let vm = lab.kv();
     let mut connection = lab.client(KV);

@@ -1,4 +1,4 @@
-//! Who copies are on the network.
+//! Names and addresses of copies on the network.
 
 use crate::lab::{KV, Lab};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use testkit::net::Wire;
 use vmm_lite_lab::vmm::TIMEOUT;
 
 #[test]
-fn no_copy_gets_the_address_of_a_vm_that_runs_unless_it_is_asked_for() {
+fn no_copy_gets_the_address_of_a_running_vm_unless_requested() {
     let Some(lab) = Lab::new("addresses of copies", "kv") else { return };
     let vm = lab.kv();
     lab.client(KV);
@@ -23,7 +23,7 @@ fn no_copy_gets_the_address_of_a_vm_that_runs_unless_it_is_asked_for() {
     let address = lab.start(&[&kv2[..], &["--ip", "10.0.0.3/24"]].concat());
     lab.client("10.0.0.3:6379");
     assert!(!address.output().contains("warning"), "{}", address.output());
-    // It counts with the address that it has now.
+    // It counts with its present address.
     let kv3 = ["restore", &file, "--name", "kv3", "--tap", "tap2"];
     lab.site.hosts[0].tap("tap2").unwrap();
     let warned = lab.start(&[&kv3[..], &["--ip", "10.0.0.3/24"]].concat());
@@ -43,14 +43,14 @@ fn no_copy_gets_the_address_of_a_vm_that_runs_unless_it_is_asked_for() {
     }
     lab.stop("kv2", kept);
     lab.stop("kv", vm);
-    // When that VM is gone, its address is free.
+    // When that VM has ended, its address is free.
     let kv2 = lab.start(&kv2);
     lab.client(KV);
     lab.stop("kv2", kv2);
 }
 
 #[test]
-fn the_network_is_told_of_a_vm_that_is_restored() {
+fn a_restored_vm_is_announced_on_the_network() {
     let Some(lab) = Lab::new("announcing a restored VM", "kv") else { return };
     let vm = lab.kv();
     lab.client(KV);
@@ -65,7 +65,7 @@ fn the_network_is_told_of_a_vm_that_is_restored() {
     ] {
         let wire = lab.site.client.enter(|| Wire::on("eth0")).unwrap();
         let vm = lab.start(&[&["restore", &file, "--tap", "tap0"], how].concat());
-        // ARP, as a reply to everybody: guests send none.
+        // ARP, as a broadcast reply: guests send none.
         let told = |frame: &[u8]| {
             frame.len() >= 42
                 && frame[..6] == [0xff; 6]
@@ -83,7 +83,7 @@ fn the_network_is_told_of_a_vm_that_is_restored() {
     }
 }
 
-/// The VM may send under addresses of others: it is refused where that is not allowed.
+/// The VM may spoof addresses: hosts that do not allow this refuse it.
 #[track_caller]
 fn may_spoof(lab: &Lab, name: &str) {
     let there = lab.vmm.receive(7000, &["--plaintext", "--name", "spoofs", "--tap", "tap3"]);
@@ -92,9 +92,9 @@ fn may_spoof(lab: &Lab, name: &str) {
     drop(there.unwrap());
 }
 
-/// It keeps that right, gets it by no other way, and is not cut off by a move without a word.
+/// It keeps that right, gets it in no other way, and a move does not cut it off silently.
 #[test]
-fn what_may_send_from_any_address_says_so_wherever_it_goes() {
+fn a_vm_that_may_spoof_says_so_on_every_host() {
     let Some(lab) = Lab::new("VMs that may spoof", "kv") else { return };
     (1..=3).for_each(|n| lab.site.hosts[0].tap(&format!("tap{n}")).unwrap());
     let url = lab.vmm.url(7001);
@@ -121,7 +121,7 @@ fn what_may_send_from_any_address_says_so_wherever_it_goes() {
     lab.client(KV);
     may_spoof(&lab, "again");
     lab.stop("again", again);
-    // What a snapshot was taken of does not give that right.
+    // A snapshot of such a VM does not grant that right.
     let again = lab.start(&restore);
     lab.client(KV);
     let there = lab.vmm.receive(7001, &["--plaintext", "--name", "there", "--tap", "tap2"]);

@@ -1,4 +1,4 @@
-//! VMs without a network, and the verbs on them.
+//! Test bed: VMs without a network, and verbs on them.
 
 use serde_json::Value;
 use std::{
@@ -19,9 +19,9 @@ use vmm_lite_lab::{
     vmm::TIMEOUT,
 };
 
-/// How often a test asks.
+/// How often a test polls.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long a thread may take where one is to hang.
+/// The stall limit where a thread is to hang.
 const LIMIT: &str = "1s";
 
 /// A directory for the sockets and files of one test.
@@ -64,25 +64,25 @@ impl Bed {
         Process::start(command).unwrap()
     }
 
-    /// The same, and waits until it does.
+    /// The same, and waits until it writes.
     pub fn busy(&self, args: &[&str], choice: &str) -> Process {
         let vm = self.start(args, choice);
         vm.wait_for_line("passes=", TIMEOUT).unwrap();
         vm
     }
 
-    /// The same, watched closely, and its figures served.
+    /// The same, with a short stall limit, and its metrics served.
     pub fn run(&self, choice: &str) -> Process {
         let metrics = format!("unix:{}", self.file("metrics"));
         self.busy(&["--watchdog", LIMIT, "--metrics", &metrics], choice)
     }
 
-    /// The same, which may never get to run.
+    /// The same, which may never start to run.
     pub fn begin(&self, choice: &str) -> Process {
         self.start(&["--watchdog", LIMIT], choice)
     }
 
-    /// The same VM, restored while it runs.
+    /// The same VM, restored lazily.
     pub fn restore_lazily(&self, choice: &str) -> Process {
         let snapshot = self.file("base.snap");
         let mut vm = self.run("");
@@ -112,7 +112,7 @@ impl Bed {
         Process::start(self.command(args)).unwrap()
     }
 
-    /// What a verb prints that succeeds.
+    /// The output of a verb that succeeds.
     pub fn text(&self, args: &[&str]) -> String {
         let out = self.command(args).output().unwrap();
         assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
@@ -123,7 +123,7 @@ impl Bed {
         serde_json::from_str(&self.text(args)).unwrap()
     }
 
-    /// Its figures, as they are served to a scraper.
+    /// Its metrics, as they are served to a scraper.
     pub fn scrape(&self) -> String {
         let mut stream = UnixStream::connect(self.file("metrics")).unwrap();
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
@@ -133,8 +133,8 @@ impl Bed {
         text
     }
 
-    /// Waits until the guest has got on, and no thread stalls, and ends it. A VM that is paused is
-    /// resumed; one that has moved is looked for there.
+    /// Waits until the guest makes progress and no thread stalls, and ends it. Resumes a paused VM,
+    /// and follows a VM that has moved.
     pub fn goes_on(&self) {
         let end = Instant::now() + TIMEOUT;
         let exits = |stats: &Value| stats["exits"]["doorbell"].as_u64().unwrap_or(0);

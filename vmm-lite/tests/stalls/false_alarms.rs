@@ -1,4 +1,4 @@
-//! What takes long, or does nothing for long, and yet does not hang.
+//! Long work and long waits that are not hangs.
 
 use super::bed::Bed;
 use nix::sys::signal::Signal;
@@ -9,12 +9,12 @@ use std::{
 use testkit::{greeting::greets, guest::Elf};
 use vmm_lite_lab::{process::Process, vmm::TIMEOUT};
 
-/// How long a thread may take: what happens as soon as a busy host gets to it takes less.
+/// The stall limit: longer than a busy host needs to run a ready thread.
 const LIMIT: &str = "2s";
-/// Some of these.
+/// Several times that limit.
 const LONG: Duration = Duration::from_secs(7);
 
-/// Asks for the VM's figures over and over for so long, so that the watchdog looks all the time.
+/// Requests the VM's stats repeatedly for this long, so that the watchdog checks all the time.
 fn ask(bed: &Bed, how_long: Duration) {
     let end = Instant::now() + how_long;
     while Instant::now() < end {
@@ -34,7 +34,7 @@ fn a_guest_that_computes_without_end_does_not_hang() {
     let Some(bed) = Bed::new("a busy guest") else { return };
     let vm = bed.busy(&["--watchdog", LIMIT], "");
     ask(&bed, LONG);
-    // Also not one that is stopped and let go all the time.
+    // Nor one that is stopped and resumed all the time.
     let end = Instant::now() + LONG;
     while Instant::now() < end {
         bed.json(&["pause", "d", "--json"]);
@@ -66,11 +66,11 @@ fn a_vm_that_is_paused_for_long_does_not_hang() {
 }
 
 #[test]
-fn a_guest_that_waits_for_memory_for_long_does_not_hang_but_what_loads_it_does() {
+fn a_guest_that_waits_for_memory_does_not_hang_but_a_stuck_loader_does() {
     let Some(bed) = Bed::new("a guest that waits for memory") else { return };
     let vm = bed.restore_lazily("lazy.loading=hold");
     vm.wait_for_line("has not answered", TIMEOUT).unwrap();
-    // It cannot stop before its page has come.
+    // The VM cannot stop before its page has arrived.
     let mut pause = bed.verb(&["pause", "d"]);
     ask(&bed, LONG);
     let stats = bed.json(&["stats", "d", "--json"]);
@@ -107,11 +107,11 @@ fn a_process_that_was_stopped_for_long_does_not_hang() {
 }
 
 #[test]
-fn a_watchdog_that_is_off_is_not_there() {
+fn a_watchdog_that_is_off_has_no_thread() {
     let Some(bed) = Bed::new("no watchdog") else { return };
     for (limit, there) in [("off", false), ("1min", true)] {
         let mut vm = bed.busy(&["--watchdog", limit], "");
-        // It has begun by then what it begins.
+        // It has started all its threads by then.
         bed.json(&["stats", "d", "--json"]);
         let tasks = fs::read_dir(format!("/proc/{}/task", vm.pid())).unwrap();
         let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).unwrap();

@@ -1,5 +1,5 @@
-//! The watchdog: a thread that hangs is named wherever somebody may look, and so is that it goes
-//! on; and what does not hang is not said to.
+//! The watchdog: a thread that hangs is named in every place where an operator may look, and so is
+//! its recovery; what does not hang is not reported.
 #![cfg(debug_assertions)]
 
 mod bed;
@@ -12,15 +12,15 @@ use vmm_lite_lab::{process::Process, vmm::TIMEOUT};
 
 /// A thread that hangs.
 struct Case {
-    /// Where it is held.
+    /// The fail point at which it is held.
     point: &'static str,
     /// Its name.
     thread: &'static str,
-    /// What it is said to be at.
+    /// What the report says that it does.
     doing: &'static str,
     /// Starts the VM, whose first thread at the point is held.
     start: fn(&Bed, &str) -> Process,
-    /// What has the thread get there, and waits for it.
+    /// Makes the thread get there, with the verb that waits for it.
     provoke: fn(&Bed) -> Option<Process>,
 }
 
@@ -87,7 +87,7 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// Has a thread hang, looks everywhere, and lets it go on.
+/// Makes a thread hang, checks all reports, and lets it continue.
 fn check(case: &Case) {
     let Case { point, thread, doing, start, provoke } = case;
     let Some(bed) = Bed::new(point) else { return };
@@ -97,7 +97,7 @@ fn check(case: &Case) {
     let line = vm.wait_for_line("has not answered", TIMEOUT).unwrap();
     let named = format!("thread {thread} (");
     assert!(line.contains(&named) && line.contains(doing), "{point}: {line}");
-    // Whoever looks is told.
+    // Every verb that looks reports it.
     let stats = bed.json(&["stats", "d", "--json"]);
     let stalled = stats["stalled"].as_array().unwrap();
     let found = stalled.iter().find(|s| s["thread"] == *thread);
@@ -110,14 +110,14 @@ fn check(case: &Case) {
     assert!(text.contains(&named) && text.contains("system call futex"), "{point}: {text}");
     assert!(bed.text(&["ps"]).contains(" stalled "), "{point}");
     assert!(bed.text(&["stats", "d", "--prometheus"]).contains("stalled_threads{vm=\"d\"} 1\n"));
-    // And whoever waits for it.
+    // And the verb that waits for it.
     if let Some(verb) = &mut verb {
         let line = verb.wait_for_line("waiting for thread", TIMEOUT).unwrap();
         assert!(line.contains(&named) && line.contains(doing), "{point}: {line}");
         assert!(verb.is_running(), "{point}: {}", verb.output());
     }
     vm.signal(Signal::SIGCONT).unwrap();
-    // A process whose VM has moved may have ended before the watchdog looked again.
+    // A process whose VM has moved may have ended before the watchdog's next check.
     if *point != "source.in-round" {
         let line = vm.wait_for_line("answers again", TIMEOUT).unwrap();
         assert!(line.contains(&named), "{point}: {line}");
@@ -129,12 +129,12 @@ fn check(case: &Case) {
 }
 
 #[test]
-fn a_thread_that_hangs_is_named_wherever_one_looks_and_so_is_its_end() {
+fn a_thread_that_hangs_is_reported_everywhere_and_so_is_its_recovery() {
     CASES.iter().for_each(check);
 }
 
 #[test]
-fn a_process_whose_main_thread_hangs_is_said_to_answer_nobody() {
+fn a_process_whose_main_thread_hangs_is_reported_as_not_answering() {
     let Some(bed) = Bed::new("control.accepting") else { return };
     let vm = bed.run("control.accepting=hold");
     let mut verb = bed.verb(&["stats", "d"]);
@@ -152,7 +152,7 @@ fn a_process_whose_main_thread_hangs_is_said_to_answer_nobody() {
 }
 
 #[test]
-fn a_process_that_is_stopped_is_said_to_be() {
+fn a_stopped_process_is_reported_as_stopped() {
     let Some(bed) = Bed::new("a process that is stopped") else { return };
     let vm = bed.run("");
     vm.signal(Signal::SIGSTOP).unwrap();

@@ -1,4 +1,4 @@
-//! A VM brought into a state, and a verb in it.
+//! Test bed: brings a VM into a state, and runs a verb in it.
 
 mod check;
 mod state;
@@ -28,30 +28,30 @@ use vmm_lite_lab::{
 };
 
 const PORT: u16 = 7000;
-/// How often something is looked at that nothing tells of.
+/// How often a state without notification is polled.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Two hosts without a network of the VM's own.
+/// Two hosts, and no network for the VM.
 pub struct Bed {
     site: Site,
     vmms: [Vmm; 2],
     image: PathBuf,
     dir: tempfile::TempDir,
-    /// Of a VM as it is put back, or restored.
+    /// A snapshot of the VM, to revert to or to restore.
     snapshot: String,
 }
 
-/// A VM in a state, what brought it there, and where it would move.
+/// A VM in a state, the operation that brought it there, and its destination.
 pub struct Scene {
     pub vm: Process,
     pub operation: Option<Process>,
     pub destination: Process,
-    /// Lets memory that follows pass.
+    /// Lets post-copy memory pass.
     passes: Arc<AtomicBool>,
 }
 
 impl Scene {
-    /// Whether what was under way succeeded. Memory that follows passes from now on.
+    /// Whether the operation succeeded. From now on post-copy memory passes.
     pub fn operation_ends(&mut self) -> bool {
         self.passes.store(true, SeqCst);
         self.operation.as_mut().unwrap().wait(TIMEOUT).unwrap().success()
@@ -92,17 +92,17 @@ impl Bed {
         vm
     }
 
-    /// Begins a verb at the source.
+    /// Starts a verb at the source.
     pub fn verb(&self, args: &[&str]) -> Process {
         Process::start(self.vmms[0].command(args).unwrap()).unwrap()
     }
 
-    /// Begins to stop the VM at the destination.
+    /// Starts to stop the VM at the destination.
     pub fn stops_there(&self) -> Process {
         Process::start(self.vmms[1].command(&["stop", "d"]).unwrap()).unwrap()
     }
 
-    /// Where a VM could go.
+    /// The destination's address.
     pub fn there(&self) -> String {
         self.vmms[1].url(PORT)
     }
@@ -112,7 +112,7 @@ impl Bed {
         self.vmms[1].receive(PORT, &["--plaintext"]).unwrap()
     }
 
-    /// A relay that loses what follows the commit until it is let pass.
+    /// A relay that drops what follows the commit until it may pass.
     fn relay(&self, passes: &Arc<AtomicBool>) -> String {
         let passes = Arc::clone(passes);
         let mut committed = false;
@@ -130,12 +130,12 @@ impl Bed {
         self.dir.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// Runs a verb at the source that succeeds with JSON.
+    /// Runs a verb at the source that succeeds, and returns its JSON.
     pub fn json(&self, args: &[&str]) -> Value {
         self.vmms[0].json(args).unwrap_or_else(|e| panic!("{args:?}: {e}"))
     }
 
-    /// What a verb at the source says that is refused.
+    /// The error of a verb at the source that is refused.
     pub fn refused(&self, args: &[&str]) -> String {
         let out = self.vmms[0].command(args).unwrap().output().unwrap();
         assert!(!out.status.success(), "{args:?} succeeds");
@@ -161,8 +161,8 @@ impl Bed {
         Scene { vm, operation, destination, passes: Arc::default() }
     }
 
-    /// A VM that was handed over, memory of which follows, to a destination that was started with
-    /// these fail points and as much patience as a test has.
+    /// A VM that was handed over with post-copy, to a destination started with these fail points
+    /// and a timeout as long as the test's.
     pub fn handed_over(&self, fail_points: &str) -> Scene {
         let url = self.vmms[1].url(PORT);
         let mut receive =
@@ -179,8 +179,8 @@ impl Bed {
         Scene { vm, operation, destination, passes }
     }
 
-    /// A VM with these fail points whose link breaks after the commit, and once more when its
-    /// source has come back to ask; then it holds.
+    /// A VM with these fail points whose link breaks after the commit, and again when its source
+    /// has reconnected to query; then it holds.
     pub fn cut_off(&self, fail_points: &str) -> Scene {
         let destination = self.receives();
         let vm = self.failing(fail_points);
@@ -197,7 +197,7 @@ impl Bed {
             Fate::Pass
         });
         let url = relay.unwrap().url();
-        // After the commit of such a move the source says nothing by itself.
+        // After the commit of such a move the source sends nothing by itself.
         let migrate = ["migrate", "d", &url, "--plaintext", "--json", "--mode", "pre-copy"];
         let operation = Some(self.verb(&migrate));
         destination.wait_for_line("here now", TIMEOUT).unwrap();
@@ -214,7 +214,7 @@ impl Bed {
         vm
     }
 
-    /// Whether the name of the VM is free at the source: another can have it.
+    /// Whether the name of the VM is free at the source: another VM can claim it.
     pub fn name_is_free(&self) -> bool {
         let image = self.image.to_str().unwrap();
         let mut other = self.verb(&["run", image, "--name", "d", "--", "--pages", "16"]);
@@ -225,18 +225,18 @@ impl Bed {
         line.is_ok()
     }
 
-    /// The VM runs at the source.
+    /// Checks that the VM runs at the source.
     pub fn runs_on(&self, scene: &mut Scene) {
         self.is("it goes on", "runs", scene);
     }
 
-    /// What was under way comes to an end, and the VM is this.
+    /// Waits until the operation ends, and checks the VM's final state.
     pub fn check_after(&self, what: &str, after: &str, scene: &mut Scene) {
         scene.passes.store(true, SeqCst);
         self.is(what, after, scene);
     }
 
-    /// Moves the VM, and returns what it says of itself there.
+    /// Moves the VM, and returns its stats at the destination.
     pub fn moved_once_more(&self, scene: Scene) -> Value {
         let _there = self.vmms[1].receive(PORT, &["--plaintext"]).unwrap();
         let _vm = scene.vm;
@@ -312,7 +312,7 @@ impl Bed {
     }
 
     /// Whether the VM at the source has ended and answers no more, though its process waits for a
-    /// thread that is held.
+    /// held thread.
     fn is_silent(&self) -> bool {
         let runtime = self.vmms[0].identity();
         let socket = runtime.with_file_name("vmm-lite").join("d.sock");
@@ -327,7 +327,7 @@ impl Bed {
             || line.contains(r#""state":"ended""#)
     }
 
-    /// What the VM of a host says of itself.
+    /// The stats of the VM of a host.
     fn stats(&self, host: usize) -> Option<Value> {
         self.vmms[host].json(&["stats", "d", "--json"]).ok()
     }

@@ -1,4 +1,4 @@
-//! Every verb in every state of a VM: the table of `docs/verbs.md`, cell by cell, with real
+//! Every verb in every state of a VM: tests the table of `docs/verbs.md`, cell by cell, with real
 //! processes.
 
 mod bed;

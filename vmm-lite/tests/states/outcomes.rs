@@ -1,4 +1,4 @@
-//! What the table has no cell for: a destination that is gone, or is stopped; a source that is
+//! Cases without a cell in the table: a destination that is dead, or is stopped; a source that is
 //! ended by force; verbs that race.
 
 use super::bed::{Bed, State, held};
@@ -13,10 +13,10 @@ use std::{
 };
 use vmm_lite_lab::{process::Process, vmm::TIMEOUT};
 
-/// How long it is looked whether a process ends that must not.
+/// How long to watch that a process does not end.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A process does not end before it is let go on.
+/// Checks that a process does not end before it may continue.
 #[track_caller]
 fn does_not_end(process: &mut Process) {
     let end = Instant::now() + LOOK;
@@ -27,7 +27,7 @@ fn does_not_end(process: &mut Process) {
 }
 
 #[test]
-fn a_vm_whose_destination_is_dead_goes_on_where_it_was_on_an_operators_word_only() {
+fn a_vm_whose_destination_is_dead_resumes_at_the_source_only_by_operator_override() {
     let Some(bed) = Bed::new("a destination that is dead") else { return };
     let mut scene = bed.unreachable();
     for verb in ["resume", "pause", "stop"] {
@@ -42,12 +42,12 @@ fn a_vm_whose_destination_is_dead_goes_on_where_it_was_on_an_operators_word_only
     let stats = bed.json(&["stats", "d", "--json"]);
     assert_eq!((&stats["vouched_for"], &stats["handed_to"]), (&true.into(), &().into()));
     bed.json(&["snapshot", "d", &bed.file("saved.snap"), "--json"]);
-    // And wherever it moves.
+    // And on every host that it moves to.
     assert_eq!(bed.moved_once_more(scene)["vouched_for"], true);
 }
 
 #[test]
-fn an_operators_word_does_not_count_against_the_destinations() {
+fn an_operator_override_does_not_overrule_the_destinations_answer() {
     let Some(bed) = Bed::new("a destination that answers") else { return };
     let mut scene = bed.bring(State::HandedOver);
     let said = bed.refused(&["resume", "d", "--i-know-it-runs-nowhere-else"]);
@@ -60,25 +60,26 @@ fn an_operators_word_does_not_count_against_the_destinations() {
     bed.check_after("an operator's word", "runs", &mut scene);
 }
 
-/// Where it can be asked, and has not been since: however long ago the link was lost.
+/// Where the destination can be queried, and has not been since, however long ago the link was
+/// lost.
 #[test]
-fn a_destination_is_asked_once_more_before_an_operators_word_counts() {
+fn a_destination_is_asked_once_more_before_an_operator_override_counts() {
     let Some(bed) = Bed::new("a destination that can be asked again") else { return };
     let mut scene = bed.cut_off("source.asking=hold");
     held(&scene.vm, "source.asking");
     let mut resume = bed.verb(&["resume", "d", "--i-know-it-runs-nowhere-else"]);
     resume.wait_for_line("waiting for the other host", TIMEOUT).unwrap();
-    // What is being asked already comes to nothing.
+    // A query that is already under way fails.
     scene.vm.signal(Signal::SIGCONT).unwrap();
     let status = resume.wait(TIMEOUT).unwrap();
     let said = resume.output();
-    assert!(!status.success(), "it runs in two places: {said}");
+    assert!(!status.success(), "two of it run: {said}");
     assert!(said.contains("the other host answers") || said.contains("has ended"), "{said}");
     bed.check_after("an operator's word", "runs there", &mut scene);
 }
 
 #[test]
-fn a_source_is_told_that_its_destination_was_stopped_while_memory_followed() {
+fn a_source_is_told_that_its_destination_was_stopped_during_post_copy() {
     let Some(bed) = Bed::new("a destination that is stopped") else { return };
     let mut scene = bed.bring(State::HandedOver);
     bed.stop_there();
@@ -87,7 +88,7 @@ fn a_source_is_told_that_its_destination_was_stopped_while_memory_followed() {
     assert!(status.success(), "{}", scene.vm.output());
 }
 
-/// However long the thread takes that tells it.
+/// However long the thread that tells it takes.
 #[test]
 fn a_destination_that_is_stopped_does_not_end_before_its_source_is_told() {
     let Some(bed) = Bed::new("a destination that takes its time to end") else { return };
@@ -105,7 +106,7 @@ fn a_destination_that_is_stopped_does_not_end_before_its_source_is_told() {
 fn a_move_that_cannot_begin_as_the_vm_ends_says_so() {
     let Some(bed) = Bed::new("the end of a VM that is about to move") else { return };
     let mut scene = bed.bring(State::Running);
-    // No host is there.
+    // There is no such host.
     let mut migrate = bed.verb(&["migrate", "d", "tcp://10.9.0.99:7000", "--plaintext", "--json"]);
     migrate.wait_for_line("connecting", TIMEOUT).unwrap();
     bed.json(&["stop", "d", "--json"]);
@@ -115,7 +116,7 @@ fn a_move_that_cannot_begin_as_the_vm_ends_says_so() {
     scene.vm.wait(TIMEOUT).unwrap();
 }
 
-/// What a VM had is free for the next when the verb returns after which it is gone.
+/// When a verb that ends the VM here returns, the VM's resources are free for the next one.
 #[test]
 fn migrate_and_stop_return_when_the_vms_process_is_gone() {
     let Some(bed) = Bed::new("names of VMs that are gone") else { return };
@@ -129,7 +130,7 @@ fn migrate_and_stop_return_when_the_vms_process_is_gone() {
     assert!(bed.name_is_free(), "after migrate");
     drop((vm.wait(TIMEOUT).unwrap(), there));
 
-    // Its process waits for a request that is held, for as long as it waits for any.
+    // Its process waits for a held request, as long as it waits for any.
     let mut vm = bed.failing("copy.begun=hold");
     let file = bed.file("held.snap");
     let snapshot = bed.verb(&["snapshot", "d", &file]);
@@ -141,11 +142,11 @@ fn migrate_and_stop_return_when_the_vms_process_is_gone() {
 }
 
 #[test]
-fn a_source_that_is_ended_by_force_says_that_the_move_was_not_whole() {
+fn a_source_ended_by_force_reports_that_the_move_was_incomplete() {
     let Some(bed) = Bed::new("a source that is ended by force") else { return };
     let mut scene = bed.bring(State::HandedOver);
     bed.json(&["stop", "d", "--force", "--json"]);
-    assert!(!scene.operation_ends(), "nobody can say that it arrived");
+    assert!(!scene.operation_ends(), "its arrival is unknown");
     let said = scene.operation.as_ref().unwrap().output();
     assert!(said.contains("ended here by force") && said.contains(r#""event":"failed""#), "{said}");
 }
@@ -162,8 +163,8 @@ fn verbs_that_race_all_come_to_an_end() {
             scope.spawn(move || {
                 for _ in 0..ROUNDS {
                     together.wait();
-                    // Each is answered, one way or the other. Where one is not, none is asked for
-                    // any more, but no thread leaves the others alone.
+                    // Each is answered in some way. If one is not, no thread requests any more, but
+                    // none abandons the others.
                     if !silent.load(SeqCst) && bed.try_ask(&verb_request(verb)).is_none() {
                         silent.store(true, SeqCst);
                     }

@@ -1,13 +1,13 @@
-//! The table as `docs/verbs.md` has it.
+//! The table of `docs/verbs.md`.
 
 const DOC: &str = include_str!("../../../docs/verbs.md");
 
 /// What happens when a verb comes in a state.
 pub struct Cell {
     pub verb: String,
-    /// How it is answered.
+    /// The kind of answer.
     pub answer: String,
-    /// What the VM is when all that was under way is over.
+    /// The VM's final state, after all operations have ended.
     pub after: String,
 }
 

@@ -1,4 +1,4 @@
-//! Somebody between two hosts, who records what they say or breaks their link.
+//! An attacker between two hosts, who records their traffic or breaks their link.
 
 use crate::place::{Place, connect, ended, place};
 use std::{
@@ -13,7 +13,7 @@ fn relay_listener(place: &Place) -> TcpListener {
     place.site.hosts[1].ns.enter(|| TcpListener::bind("10.9.0.2:7005").unwrap()).unwrap()
 }
 
-/// Hands bytes on until one side has enough, and returns them.
+/// Forwards bytes until one side closes, and returns them.
 fn hand_on(mut from: TcpStream, mut to: TcpStream) -> Vec<u8> {
     let (mut all, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
     while let Ok(n @ 1..) = from.read(&mut buffer) {
@@ -26,7 +26,7 @@ fn hand_on(mut from: TcpStream, mut to: TcpStream) -> Vec<u8> {
     all
 }
 
-/// Without encryption anybody can record a move; but that is all that it is then.
+/// Without encryption an attacker on the path can record a move, but cannot use the recording.
 #[test]
 fn a_move_that_was_recorded_runs_nowhere_else() {
     let Some(place) = place("a recorded move") else { return };
@@ -53,7 +53,7 @@ fn a_move_that_was_recorded_runs_nowhere_else() {
     let mut stream =
         place.site.hosts[0].ns.enter(|| TcpStream::connect("10.9.0.2:7001").unwrap()).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
-    // It has had enough before it has all.
+    // It may close before it has read everything.
     let _ = stream.write_all(&recorded);
     assert!(ended(&mut stream));
     other.wait_for_line("made to another receiver", TIMEOUT).unwrap();
@@ -62,7 +62,8 @@ fn a_move_that_was_recorded_runs_nowhere_else() {
     assert_eq!(names, ["d"]);
 }
 
-/// The link breaks when the VM runs at the destination and before the source has heard of it.
+/// The link breaks when the VM runs at the destination and before the source has received
+/// `Running`.
 #[test]
 #[cfg(debug_assertions)]
 fn a_source_that_lost_the_link_at_the_commit_asks_over_tls() {
@@ -76,7 +77,7 @@ fn a_source_that_lost_the_link_at_the_commit_asks_over_tls() {
     let listener = relay_listener(&place);
     let host = place.site.hosts[1].clone();
     let relay = thread::spawn(move || {
-        // The move, and the question; what was said of it comes back.
+        // The move, and the query; the answer to the query comes back.
         let [_, asked] = [(); 2].map(|()| {
             let (from, to) = (accept(&listener).unwrap(), connect(&host));
             let (back_from, back_to) = (to.try_clone().unwrap(), from.try_clone().unwrap());

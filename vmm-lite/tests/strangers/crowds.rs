@@ -1,4 +1,4 @@
-//! Those who want nothing, or say nothing that makes sense, or are many.
+//! Peers that connect and send nothing, or nothing valid, or that are many.
 
 use crate::place::{AT, connect, ended, place};
 use migrate::wire::{Header, Kind, Message};
@@ -13,7 +13,7 @@ use std::{
 use vmm_lite_lab::{process::Process, vmm::TIMEOUT};
 
 #[test]
-fn port_scanners_and_babblers_get_nowhere() {
+fn port_scanners_and_peers_that_send_garbage_are_disconnected() {
     let Some(mut place) = place("scanners") else { return };
     let destination = place.vmms[1].receive(7000, &[]).unwrap();
     for _ in 0..20 {
@@ -31,7 +31,7 @@ fn port_scanners_and_babblers_get_nowhere() {
         [22, 3, 1, 0, 5, 1, 0xff, 0xff, 0xff, 0].repeat(10_000),
     ] {
         let mut stream = place.connect();
-        // It may have had enough before it has all.
+        // It may close before it has read everything.
         let _ = stream.write_all(&bytes);
         let _ = stream.shutdown(Shutdown::Write);
         assert!(ended(&mut stream));
@@ -40,13 +40,13 @@ fn port_scanners_and_babblers_get_nowhere() {
 }
 
 #[test]
-fn those_who_take_their_time_are_shown_out() {
+fn slow_peers_are_evicted() {
     let Some(mut place) = place("slow strangers") else { return };
     let destination = place.vmms[1].receive(7000, &[]).unwrap();
     let began = Instant::now();
     let mut silent = place.connect();
     let mut slow = place.connect();
-    // A byte now and then, of what begins as a handshake.
+    // One byte at intervals, of what begins as a handshake.
     let record: Vec<u8> = [&[22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[0; 500]].concat();
     let drip = thread::spawn(move || {
         for byte in record {
@@ -62,13 +62,13 @@ fn those_who_take_their_time_are_shown_out() {
     for time in [silent_for, dripped_for] {
         assert!(time > Duration::from_secs(3) && time < TIMEOUT, "{time:?}");
     }
-    // By the doorkeeper or by the handshake: both have the same time.
+    // By admission control or by the handshake: both have the same timeout.
     destination.wait_for_line("a connection from 10.9.0.1 came to nothing", TIMEOUT).unwrap();
     place.moves(&destination);
 }
 
 #[test]
-fn a_crowd_of_strangers_keeps_nobody_out() {
+fn many_unauthenticated_peers_do_not_block_a_trusted_host() {
     let Some(mut place) = place("a crowd") else { return };
     let destination = place.vmms[1].receive(7000, &[]).unwrap();
     let memory = |of: &Process| {
@@ -77,16 +77,16 @@ fn a_crowd_of_strangers_keeps_nobody_out() {
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
     };
     let before = memory(&destination);
-    // From the very host that is trusted, and from another.
+    // From the trusted host's own address, and from another.
     let crowd: Vec<_> = (0..200).map(|n| connect(&place.site.hosts[n % 2])).collect();
     let grown = memory(&destination) - before;
-    assert!(grown < 16 << 10, "{grown} KiB for 200 strangers");
+    assert!(grown < 16 << 10, "{grown} KiB for 200 peers");
     place.moves(&destination);
     drop(crowd);
 }
 
 #[test]
-fn a_crowd_that_keeps_coming_does_not_disturb_a_move() {
+fn many_peers_that_keep_connecting_do_not_disturb_a_move() {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
     let Some(mut place) = place("a crowd that keeps coming") else { return };
     let destination = place.vmms[1].receive(7000, &[]).unwrap();
@@ -112,7 +112,7 @@ fn a_crowd_that_keeps_coming_does_not_disturb_a_move() {
         thread::yield_now();
     }
     place.moves(&destination);
-    // Before the place goes: on a network that is gone, connecting takes minutes.
+    // Before the fixture is dropped: on a removed network, connecting takes minutes.
     stop.store(true, SeqCst);
     crowd.join().unwrap().unwrap();
     assert!(came.load(SeqCst) > 200);

@@ -1,5 +1,5 @@
-//! `vmm-lite receive` among strangers: whatever they do, the next host that is trusted gets its VM
-//! in.
+//! `vmm-lite receive` and unauthenticated peers: whatever they do, the next trusted host can move
+//! its VM in.
 
 mod between;
 mod crowds;
@@ -30,7 +30,7 @@ fn at_another_time(dir: &Path, validity: std::ops::Range<SystemTime>) {
 }
 
 #[test]
-fn hosts_that_are_not_trusted_or_not_now_are_told_why() {
+fn hosts_that_are_untrusted_or_have_invalid_certificates_are_told_why() {
     let Some(mut place) = place("strangers with TLS") else { return };
     let destination = place.vmms[1].receive(7000, &[]).unwrap();
     let from = &place.site.hosts[0];
@@ -53,22 +53,19 @@ fn hosts_that_are_not_trusted_or_not_now_are_told_why() {
         destination.wait_for_line(&format!("certificate of {name}"), TIMEOUT).unwrap();
         destination.wait_for_line(why, TIMEOUT).unwrap();
     }
-    assert!(
-        !destination.output().contains(&here.to_string()),
-        "nothing is said of the one that is trusted"
-    );
+    assert!(!destination.output().contains(&here.to_string()), "the trusted host is not mentioned");
     place.moves(&destination);
 }
 
 #[test]
-fn whoever_is_not_trusted_any_more_is_not_from_now_on() {
+fn a_revoked_host_is_refused_from_then_on() {
     let Some(mut place) = place("revoked trust") else { return };
     let destination = place.vmms[1].receive(7000, &[]).unwrap();
     let dir = IdentityDir::find(Some(place.vmms[1].identity()));
     let gone = dir.change_trusted(|store| store.remove("host0")).unwrap();
     let said = place.vmms[0].migrate("d", &place.vmms[1].url(7000)).unwrap_err().to_string();
     assert!(said.contains("does not trust this one's key"), "{said}");
-    // A file that makes no sense lets nobody in.
+    // An invalid trust file admits no host.
     fs::write(dir.path().join("trusted"), "everybody\n").unwrap();
     place.vmms[0].migrate("d", &place.vmms[1].url(7000)).unwrap_err();
     fs::write(dir.path().join("trusted"), format!("{gone}\n")).unwrap();
@@ -84,7 +81,7 @@ fn a_host_without_an_identity_is_told_how_to_get_one() {
         assert!(said.contains(part), "{said}");
     }
     fs::rename(place.vmms[0].identity().with_extension("away"), place.vmms[0].identity()).unwrap();
-    // One whose own certificate has expired does not even try.
+    // A host whose own certificate has expired does not even try.
     let kept = [
         fs::read(place.vmms[0].identity().join("key.pem")),
         fs::read(place.vmms[0].identity().join("certificate.pem")),
@@ -104,7 +101,7 @@ fn a_host_without_an_identity_is_told_how_to_get_one() {
 }
 
 #[test]
-fn plaintext_is_for_both_or_neither() {
+fn plaintext_must_be_set_on_both_sides() {
     let Some(place) = place("plaintext") else { return };
     let url = place.vmms[1].url(7000);
     {
@@ -124,7 +121,7 @@ fn plaintext_is_for_both_or_neither() {
     let said = place.vmms[0].migrate("d", &url).unwrap_err().to_string();
     assert!(said.contains("the other side speaks plaintext"), "{said}");
     plain.wait_for_line("the peer speaks TLS", TIMEOUT).unwrap();
-    // A stranger may send here; but not what somebody else has sent.
+    // An unauthenticated peer may send here, but not replay another's messages.
     let hello = || Message::Hello([9; 16]);
     let from = &place.site.hosts[0];
     assert!(matches!(greet(from, Transport::Plaintext, hello()), Ok(Message::Welcome(..))));
@@ -138,10 +135,10 @@ fn plaintext_is_for_both_or_neither() {
 }
 
 #[test]
-fn a_move_is_the_business_of_the_host_that_makes_it() {
+fn only_the_host_that_makes_a_move_may_query_it() {
     let Some(mut place) = place("questions") else { return };
     let destination = place.vmms[1].receive(7000, &[]).unwrap();
-    // Both are trusted; one begins a move, the other asks about it.
+    // Both are trusted; one begins a move, the other queries it.
     let [anne, bob] = ["anne", "bob"].map(|name| {
         let identity = HostIdentity::generate(10).unwrap();
         trust(&place.vmms[1], &identity, name);
@@ -170,7 +167,7 @@ fn a_move_is_the_business_of_the_host_that_makes_it() {
     assert!(!annes.wait(Duration::from_millis(200)).unwrap(), "her move is not disturbed");
     assert_eq!(ask(&anne), Message::Outcome(id, Outcome::Never));
     assert!(annes.wait(TIMEOUT).unwrap(), "her question has ended it");
-    // A hello that comes again begins nothing.
+    // A repeated hello begins nothing.
     match greet(from, anne.clone(), Message::Hello(id)) {
         Ok(Message::Abort(why)) => assert!(why.contains("begun before"), "{why}"),
         other => panic!("{other:?}"),

@@ -1,5 +1,5 @@
-//! Where strangers come: two hosts, a VM on the first that is to move to the second, and
-//! connections to the latter.
+//! A fixture: two hosts, a VM on the first that is to move to the second, and connections to the
+//! latter.
 
 use migrate::wire::Message;
 use std::{io::Read, net::TcpStream, sync::Arc};
@@ -38,7 +38,7 @@ pub fn place(test: &str) -> Option<Place> {
 }
 
 impl Place {
-    /// The listener still takes a VM from the host that it trusts.
+    /// The listener still receives a VM from the host that it trusts.
     pub fn moves(&mut self, destination: &Process) {
         self.vmms[0].migrate("d", &self.vmms[1].url(7000)).unwrap();
         assert!(self.vm.wait(TIMEOUT).unwrap().success(), "{}", self.vm.output());
@@ -58,7 +58,7 @@ pub fn connect(from: &Host) -> TcpStream {
     stream
 }
 
-/// Whether the other side ends the connection before the patience does.
+/// Whether the other side ends the connection before the timeout.
 pub fn ended(stream: &mut TcpStream) -> bool {
     let mut buffer = [0; 1024];
     loop {
@@ -70,7 +70,7 @@ pub fn ended(stream: &mut TcpStream) -> bool {
     }
 }
 
-/// Lets the destination trust whoever the first host is now, as `name`.
+/// Makes the destination trust the first host's present identity, as `name`.
 pub fn trust(of: &Vmm, who: &HostIdentity, name: &str) {
     let dir = IdentityDir::find(Some(of.identity()));
     let host =
@@ -78,7 +78,7 @@ pub fn trust(of: &Vmm, who: &HostIdentity, name: &str) {
     dir.change_trusted(|store| store.add(host)).unwrap();
 }
 
-/// Another host than the two, as the library makes connections.
+/// A third host, as the library makes connections.
 pub fn other_host(to: &Vmm, identity: HostIdentity) -> Transport {
     let there = IdentityDir::find(Some(to.identity())).load().unwrap().public();
     let mut trusted = TrustStore::default();
@@ -94,7 +94,7 @@ pub fn other_host(to: &Vmm, identity: HostIdentity) -> Transport {
     Transport::Tls(Credentials::with_key(&identity, Arc::new(trusted)).unwrap())
 }
 
-/// What the destination tells one that begins like this.
+/// The destination's answer to a peer that begins like this.
 pub fn greet(from: &Host, transport: Transport, first: Message) -> Result<Message, String> {
     from.ns
         .enter(move || {

@@ -1,4 +1,4 @@
-//! Those who pass for another host.
+//! Peers that claim to be another host.
 
 use crate::{TIMEOUT, friends, host, says, trusting};
 use migrate::{PROTOCOL_VERSION, wire::Message};
@@ -56,7 +56,7 @@ fn a_certificate_without_its_key_is_worth_nothing() {
     says(&there.join().unwrap(), &["TLS with the other side failed"]);
 }
 
-/// Takes every server.
+/// Accepts every server certificate.
 #[derive(Debug)]
 struct Anybody;
 
@@ -96,7 +96,7 @@ impl rustls::client::danger::ServerCertVerifier for Anybody {
 }
 
 #[test]
-fn a_late_question_goes_to_nobody_else() {
+fn a_late_query_is_sent_only_to_the_same_host() {
     let (a, b, c) = (host(), host(), host());
     let source = trusting(&a, &[(b.public(), true, true), (c.public(), true, true)]);
     let destination = trusting(&c, &[(a.public(), true, true)]);
@@ -118,7 +118,7 @@ fn a_late_question_goes_to_nobody_else() {
 #[test]
 fn a_handshake_that_was_recorded_is_worth_nothing() {
     let (source, destination) = friends();
-    // Records what the source says to the destination.
+    // Records what the source sends to the destination.
     let real = TcpListener::bind("127.0.0.1:0").unwrap();
     let relay = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = format!("tcp://{}", relay.local_addr().unwrap()).parse().unwrap();

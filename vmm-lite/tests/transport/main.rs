@@ -35,13 +35,13 @@ fn trusting(me: &Arc<HostIdentity>, hosts: &[(PublicKey, bool, bool)]) -> Transp
     Transport::Tls(Credentials::with_key(me, Arc::new(trusted)).unwrap())
 }
 
-/// Two hosts as they should be: the first may send to the second.
+/// Two correctly configured hosts: the first may send to the second.
 fn friends() -> (Transport, Transport) {
     let (a, b) = (host(), host());
     (trusting(&a, &[(b.public(), false, true)]), trusting(&b, &[(a.public(), true, false)]))
 }
 
-/// What both sides say of a connection on which the first greets and the second answers.
+/// The result on both sides of a connection on which the first greets and the second answers.
 fn greet(
     source: &Transport,
     destination: &Transport,
@@ -64,7 +64,7 @@ fn greet(
         };
         let answered = answer();
         if answered.is_err() {
-            // What was said last gets there only if nothing is left unread.
+            // The last message arrives only if nothing is left unread.
             let _ = stream.shutdown(Shutdown::Write);
             let _ = (&*stream).read_to_end(&mut Vec::new());
         }
@@ -83,7 +83,7 @@ fn greet(
     (here, there.join().unwrap())
 }
 
-/// The errors on both sides, in words.
+/// The errors on both sides, as text.
 fn refused(source: &Transport, destination: &Transport) -> (String, String) {
     let began = Instant::now();
     let (here, there) = greet(source, destination);
@@ -133,7 +133,7 @@ fn messages_of_every_size_arrive_whole_in_both_directions() {
                 Incoming::Pages(_) => panic!("pages"),
             }
         }
-        // Many in one write: what was read ahead is as good as readable.
+        // Many in one write: data that was read ahead counts as readable.
         let many: Vec<u8> = sizes.iter().flat_map(|_| Message::RoundEnd(7).encode()).collect();
         here.send_raw(&many).unwrap();
         echo.join().unwrap();
@@ -165,7 +165,7 @@ fn a_destination_that_is_not_trusted_gets_nothing() {
 }
 
 #[test]
-fn rights_are_for_one_direction() {
+fn trust_is_for_one_direction() {
     let (a, b) = (host(), host());
     let (here, there) = refused(
         &trusting(&a, &[(b.public(), true, true)]),
@@ -182,7 +182,7 @@ fn rights_are_for_one_direction() {
 }
 
 #[test]
-fn certificates_have_their_time() {
+fn certificates_are_refused_outside_their_validity() {
     let now = SystemTime::now();
     for (validity, what) in
         [(now - DAY * 9..now - DAY, "has expired"), (now + DAY..now + DAY * 9, "is not valid yet")]
@@ -207,7 +207,7 @@ fn plaintext_and_tls_do_not_wait_for_each_other() {
     let (here, there) = refused(&Transport::Plaintext, &destination);
     says(&here, &["this destination takes TLS only"]);
     says(&there, &["the other side speaks plaintext"]);
-    // What the listener answers to TLS is its own: see `migration::destination`.
+    // The listener's own answer to TLS is tested elsewhere: see `migration::destination`.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = format!("tcp://{}", listener.local_addr().unwrap()).parse().unwrap();
     let there = thread::spawn(move || {
@@ -223,9 +223,9 @@ fn plaintext_and_tls_do_not_wait_for_each_other() {
     says(&there.join().unwrap(), &["the peer speaks TLS"]);
 }
 
-/// What a peer that is known by nothing yet may cost, and for how long.
+/// What an unauthenticated peer may cost, and for how long.
 #[test]
-fn what_is_announced_is_not_believed() {
+fn announced_sizes_are_not_trusted() {
     let peer = |bytes: Vec<u8>| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -245,13 +245,13 @@ fn what_is_announced_is_not_believed() {
 }
 
 #[test]
-fn a_message_that_drips_is_given_up() {
+fn a_message_sent_byte_by_byte_times_out() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let there = Arc::new(accept(&listener).unwrap());
     let dripping = thread::spawn(move || {
         let hello = Message::Hello([1; 16]).encode();
-        // Each byte comes well within the patience for one read.
+        // Each byte arrives well within the timeout of one read.
         hello.chunks(1).all(|byte| {
             thread::sleep(Duration::from_millis(100));
             stream.write_all(byte).is_ok()
@@ -259,8 +259,8 @@ fn a_message_that_drips_is_given_up() {
     });
     let timeout = Duration::from_millis(300);
     let mut connection = Connection::accept(there, &Transport::Plaintext, timeout).unwrap();
-    // If each byte began a new patience the message would come.
+    // If each byte restarted the timeout the message would arrive.
     assert!(matches!(connection.receive(0), Err(LinkError::Slow)));
     drop(connection);
-    assert!(!dripping.join().unwrap(), "it hears of it");
+    assert!(!dripping.join().unwrap(), "it is told");
 }

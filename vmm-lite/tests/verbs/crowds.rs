@@ -1,4 +1,4 @@
-//! Clients of the control socket that are many, idle, or gone.
+//! Clients of the control socket: many, idle, or gone.
 
 use super::{Host, kvm, says_hi_and_waits, text};
 use std::{
@@ -14,12 +14,12 @@ use std::{
 };
 use testkit::greeting::greets;
 
-/// More than a VM serves at a time.
+/// More clients than a VM serves at a time.
 const CROWD: usize = 100;
-/// For what happens as soon as the host gets to it.
+/// For events that occur as soon as the host schedules them.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Connects and writes `bytes`; a connection that was evicted meanwhile is as good.
+/// Connects and writes `bytes`; a connection that was evicted meanwhile serves as well.
 fn client(socket: &Path, bytes: &[u8]) -> UnixStream {
     let mut stream = UnixStream::connect(socket).unwrap();
     let _ = stream.write_all(bytes);
@@ -33,7 +33,7 @@ fn verbs_are_served_whatever_other_clients_do() {
     }
     let host = Host::new("crowds");
     let socket = host.dir.join("vmm-lite/kv.sock");
-    // What a client of the crowd sends, and then waits.
+    // What a client of the crowd sends before it waits.
     let crowds: [(&str, &[u8]); 6] = [
         ("nothing", b""),
         ("half a request", b"{\"verb\":"),
@@ -86,7 +86,7 @@ fn too_many_long_requests_are_refused_with_the_reason() {
 /// The names of a process's threads, in order.
 fn tasks(pid: u32) -> Vec<String> {
     let of = |task: std::io::Result<DirEntry>| {
-        // One that has just ended has none.
+        // A thread that has just ended has none.
         fs::read_to_string(task.unwrap().path().join("comm")).ok()
     };
     let mut names: Vec<_> =
@@ -95,7 +95,7 @@ fn tasks(pid: u32) -> Vec<String> {
     names
 }
 
-/// A VM with too many clients says to some that they may try again, which the verbs do.
+/// A VM with too many clients tells some that they may retry, which the verbs do.
 #[test]
 fn a_verb_tries_again_where_the_vm_says_that_it_may() {
     let host = Host::new("again");
@@ -104,7 +104,7 @@ fn a_verb_tries_again_where_the_vm_says_that_it_may() {
     let listener = UnixListener::bind(dir.join("kv.sock")).unwrap();
     let again = b"{\"error\":\"too many clients\",\"retry\":true}\n";
     let serve = move || {
-        // One that it does not read from, and some whose request it has read.
+        // One connection that it does not read from, and some whose request it has read.
         for reads in [false, true, true] {
             let (mut stream, _) = listener.accept().unwrap();
             if reads {
@@ -115,7 +115,7 @@ fn a_verb_tries_again_where_the_vm_says_that_it_may() {
         let (mut stream, _) = listener.accept().unwrap();
         BufReader::new(&stream).read_line(&mut String::new()).unwrap();
         stream.write_all(b"{\"ok\":{\"state\":\"running\"}}\n").unwrap();
-        // Nor for ever.
+        // Nor does the verb retry for ever.
         for stream in listener.incoming() {
             let _ = stream.unwrap().write_all(again);
         }
@@ -127,7 +127,7 @@ fn a_verb_tries_again_where_the_vm_says_that_it_may() {
     assert!(text(&out.stderr).contains("too many clients"), "{}", text(&out.stderr));
 }
 
-/// A signal that comes before the VM was asked for anything is the end of a move too.
+/// A signal that arrives before the VM received the request ends a move with an event too.
 #[test]
 fn a_move_that_is_interrupted_before_it_is_asked_for_ends_with_an_event() {
     let host = Host::new("early");
@@ -136,7 +136,7 @@ fn a_move_that_is_interrupted_before_it_is_asked_for_ends_with_an_event() {
     let path = dir.join("kv.sock");
     let listener = UnixListener::bind(&path).unwrap();
     nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
-    // There is room for one, and the verb waits for room.
+    // There is room for one client, and the verb waits for room.
     let first = UnixStream::connect(&path).unwrap();
     let args = ["migrate", "kv", "tcp://127.0.0.1:7000", "--plaintext", "--json"];
     let mut command = host.command(&args);
@@ -172,7 +172,7 @@ fn a_console_client_that_leaves_while_input_is_full_leaves_nothing() {
         }
     };
     let serves = |tasks: &[String]| tasks.iter().any(|name| name.contains("con"));
-    // When it has answered, all is there that a VM begins with, but for the thread that is last.
+    // When it has answered, all threads and descriptors of a new VM exist, except the last thread.
     host.json(&["stats", "kv", "--json"]);
     let is_there = |tasks: &[String]| tasks.iter().any(|name| name.trim() == "watchdog");
     wait_until(&|| {
@@ -190,7 +190,7 @@ fn a_console_client_that_leaves_while_input_is_full_leaves_nothing() {
                     lines.read_line(&mut line).unwrap();
                     assert!(line.starts_with(expected), "{line}");
                 }
-                // Until nobody takes any more.
+                // Until the VM reads no more.
                 client.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
                 while client.write(&[b'x'; 4096]).is_ok() {}
                 client

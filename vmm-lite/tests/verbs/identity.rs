@@ -46,7 +46,7 @@ fn hosts_get_to_know_each_other() {
         ])
     );
     assert!(well(&b, &["list"]).contains("MAY SEND"));
-    // Said when it ends soon; renewed, it is the same key.
+    // Reported when it expires soon; after renewal the key is the same.
     let (_, _, said) = identity(&b, &["show"]);
     assert!(said.contains("expires in"), "{said}");
     let until = |host: &Host| {

@@ -1,4 +1,4 @@
-//! The program itself: its verbs against a VM that runs, its exit codes, its errors.
+//! The program itself: its verbs on a running VM, its exit codes, its errors.
 
 mod crowds;
 mod identity;
@@ -45,7 +45,7 @@ impl Host {
         self.command(args).output().unwrap()
     }
 
-    /// A VM named kv, whose guest says `hi!` first.
+    /// A VM named kv, whose guest first prints `hi!`.
     fn start(&self, code: &[u8]) -> Running {
         let image = Elf::of(code).file();
         let mut command = self.command(&["run", image.path().to_str().unwrap(), "--name", "kv"]);
@@ -69,11 +69,11 @@ impl Drop for Host {
     }
 }
 
-/// A child that does not outlive its test.
+/// A child that ends with its test.
 struct Running(Child);
 
 impl Running {
-    /// Waits for the first line it prints.
+    /// Waits for the first line of its output.
     fn first_line(&mut self) -> String {
         let mut line = String::new();
         BufReader::new(self.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -103,7 +103,7 @@ guest!(
     "mov edx, {port}",
     "2: mov eax, {bits}",
     "out dx, eax",
-    // Quiesce when asked to.
+    // Quiesce on request.
     "mov eax, [{request}]",
     "cmp eax, [{answer}]",
     "je 3f",
@@ -210,18 +210,18 @@ fn a_vm_is_stopped_by_verb_and_by_signal() {
 
     for (signal, code) in [(libc::SIGINT, 130), (libc::SIGTERM, 143), (libc::SIGHUP, 129)] {
         let mut vm = start("b");
-        // SAFETY: a process of ours that was not waited for yet.
+        // SAFETY: a child of this test that was not waited for yet.
         unsafe { libc::kill(vm.0.id() as i32, signal) };
         assert_eq!(vm.code(), Some(code));
     }
 
-    // Paused, it can be stopped as well.
+    // A paused VM can be stopped as well.
     let mut vm = start("c");
     assert!(host.run(&["pause", "c"]).status.success());
     assert!(host.run(&["stop", "c"]).status.success());
     assert_eq!(vm.code(), Some(143));
 
-    // A VM that was killed leaves files behind, and they are cleared.
+    // A killed VM leaves files behind, which are removed.
     let mut vm = start("d");
     vm.0.kill().unwrap();
     vm.0.wait().unwrap();
@@ -231,7 +231,7 @@ fn a_vm_is_stopped_by_verb_and_by_signal() {
 }
 
 #[test]
-fn the_control_socket_takes_nothing_amiss() {
+fn the_control_socket_survives_invalid_requests() {
     if !kvm() {
         return;
     }
@@ -243,7 +243,7 @@ fn the_control_socket_takes_nothing_amiss() {
     let socket = host.dir.join("vmm-lite/kv.sock");
     let ask = |request: &[u8]| {
         let mut stream = UnixStream::connect(&socket).unwrap();
-        // A server that has heard enough closes before it has read all.
+        // A server that has reached its limit closes before it has read everything.
         let _ = stream.write_all(request);
         let mut line = String::new();
         let _ = BufReader::new(&mut stream).read_line(&mut line);
@@ -331,8 +331,8 @@ fn standard_input_ends() {
             .unwrap(),
     );
     let mut stdin = vm.0.stdin.take().unwrap();
-    // More than ring and queue hold: the writer waits, nothing is lost or overrun, and the guest
-    // exits meanwhile.
+    // More than ring and queue hold: the writer waits, nothing is lost or overwritten, and the
+    // guest exits meanwhile.
     let _ = stdin.write_all(&[9; 100_000]);
     drop(stdin);
     assert_eq!(vm.code(), Some(9));
@@ -342,7 +342,7 @@ fn standard_input_ends() {
 }
 
 #[test]
-fn who_may_not_is_told_what_to_do() {
+fn a_user_without_permission_is_told_what_to_do() {
     use std::os::unix::{fs::PermissionsExt, process::CommandExt};
     const NOBODY: u32 = 65_534;
     let device = std::fs::metadata("/dev/kvm");
@@ -355,9 +355,9 @@ fn who_may_not_is_told_what_to_do() {
     }
     let host = Host::new("nobody");
     std::os::unix::fs::chown(&host.dir, Some(NOBODY), Some(NOBODY)).unwrap();
-    // Where the program was built nobody else may be able to go. Copied by a process of its own: a
-    // file that this one has open to write is open in what its other threads fork too, for a
-    // moment, and cannot be executed.
+    // Other users may have no access to the build directory. A process of its own makes the copy: a
+    // file that this process has open for writing is for a moment also open in what its other
+    // threads fork, and cannot be executed.
     let program = host.dir.join("program");
     let copied =
         Command::new("cp").args([env!("CARGO_BIN_EXE_vmm-lite").as_ref(), &*program]).status();

@@ -1,5 +1,5 @@
-//! What the verbs print comes whole: a message is one write, so that nothing can end the process,
-//! or print something else, in the middle of it. And a reader that has gone is no failure.
+//! The verbs print complete messages: each is one write, so that the process cannot end, or print
+//! something else, in the middle of it. And a closed reader is not a failure.
 
 use crate::Host;
 use nix::{
@@ -14,12 +14,12 @@ use std::{
     thread,
 };
 
-/// A socket that keeps apart what is written to it at a time, in place of a pipe.
+/// A socket pair that keeps separate writes apart, in place of a pipe.
 fn records() -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap()
 }
 
-/// What comes at a time, until it is closed.
+/// The separate writes, until it is closed.
 fn read_all(from: &OwnedFd) -> Vec<String> {
     let mut all = Vec::new();
     let mut buffer = vec![0; 256 << 10];
@@ -31,12 +31,12 @@ fn read_all(from: &OwnedFd) -> Vec<String> {
     }
 }
 
-/// The exit code, and what the process wrote at a time to standard output and to standard error.
+/// The exit code, and the process's separate writes to standard output and to standard error.
 fn run(mut command: Command) -> (i32, Vec<String>, Vec<String>) {
     let [(out, to_out), (err, to_err)] = [records(), records()];
     command.stdout(Stdio::from(to_out)).stderr(Stdio::from(to_err));
     let mut child = command.spawn().unwrap();
-    // With it go this process's copies of the writing ends.
+    // Drops this process's copies of the writing ends.
     drop(command);
     let out = thread::spawn(move || read_all(&out));
     let err = read_all(&err);
@@ -83,7 +83,7 @@ fn every_message_is_one_write() {
             assert_eq!(serde_json::from_str::<Value>(event).unwrap()["event"], "failed", "{event}");
         }
     }
-    // Lines longer than what standard output keeps.
+    // Lines longer than the buffer of standard output.
     for n in 0..12 {
         let (dir, name) = (format!("other{n}"), format!("host-with-a-name-{n}"));
         let (code, line, _) = run(identity(&host, &dir, &["init"]));

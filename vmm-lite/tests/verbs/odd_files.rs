@@ -1,4 +1,4 @@
-//! Paths given for files at which there is something else.
+//! Paths that refer to something other than a regular file.
 
 use super::{Elf, Host, Running, exits_at_once, kvm, says_hi_and_waits, text};
 use std::{
@@ -34,7 +34,7 @@ pub fn ends(mut command: Command) -> Output {
 }
 
 #[test]
-fn every_verb_refuses_at_once_what_is_no_regular_file() {
+fn every_verb_refuses_at_once_a_path_that_is_no_regular_file() {
     if !kvm() {
         return;
     }
@@ -84,7 +84,8 @@ fn a_fifo_named_like_a_left_over_file_does_not_hold_up_a_snapshot() {
     let path = host.dir.join("kv.snap");
     let snapshot = || at_once(&host, &["snapshot", "kv", path.to_str().unwrap()]);
     assert!(snapshot().status.success());
-    // Made under any name, each then has the name that a left-over file of its number would have.
+    // Each file is made under some name, and then gets that of a left-over file with its inode
+    // number.
     for name in ["fifo", "1.0", "bak"] {
         let made = host.dir.join(format!(".kv.snap.{name}"));
         if name == "fifo" {
@@ -128,14 +129,14 @@ fn identities_and_names_do_not_wait_for_fifos() {
         assert!(!out.status.success() || name == "trusted", "{name}: {}", text(&out.stderr));
         fs::remove_dir_all(&dir).unwrap();
     }
-    // Of the directory of control sockets.
+    // The directory of control sockets.
     let image = Elf::of(exits_at_once()).file();
     let run = || at_once(&host, &["run", image.path().to_str().unwrap(), "--name", "kv"]);
     assert_eq!(run().status.code(), Some(3));
     let sockets = host.dir.join("vmm-lite");
     mkfifo(&sockets.join("kv.lock"));
     assert!(!run().status.success());
-    // It keeps nobody from the others.
+    // It does not block the others.
     let image = Elf::of(says_hi_and_waits()).file();
     let mut command = host.command(&["run", image.path().to_str().unwrap(), "--name", "other"]);
     let mut other = Running(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());

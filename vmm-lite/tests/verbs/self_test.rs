@@ -1,4 +1,4 @@
-//! A host whose KVM cannot run VMs takes on none that has something to lose: a fresh one is not
+//! A host whose KVM cannot run VMs accepts no VM that has something to lose. A fresh VM is not
 //! tested for, as that costs its start half a millisecond.
 #![cfg(debug_assertions)]
 
@@ -43,7 +43,7 @@ fn every_verb_that_takes_on_a_vm_refuses_where_the_self_test_of_kvm_fails() {
         let left = host.json(&["ps", "--json"]);
         assert_eq!(left.as_array().unwrap().len(), 1, "{args:?}: {left}");
     }
-    // The VM that was to be forked runs on.
+    // The VM that was to be forked keeps running.
     assert_eq!(host.json(&["stats", "vm", "--json"])["state"], "running");
     host.json(&["stop", "vm", "--json"]);
 }

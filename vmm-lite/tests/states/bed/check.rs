@@ -1,4 +1,4 @@
-//! One cell of the table: a verb in a state, its answer, and what becomes of the VM.
+//! One cell of the table: a verb in a state, its answer, and the VM's final state.
 
 use super::{Bed, LOOK, PORT, Scene, State};
 use nix::sys::signal::Signal;
@@ -7,7 +7,7 @@ use std::{sync::atomic::Ordering::SeqCst, time::Instant};
 use vmm_lite_lab::{process::Process, vmm::TIMEOUT};
 
 impl Bed {
-    /// Brings a VM into a state, has a verb come, and checks its answer and what becomes of the VM.
+    /// Brings a VM into a state, runs a verb, and checks its answer and the VM's final state.
     pub fn check(&self, state: State, verb: &str, answer: &str, after: &str) {
         let what = format!("{verb} while {}", state.name());
         let mut scene = self.bring(state);
@@ -20,7 +20,7 @@ impl Bed {
             "revert" => vec![self.snapshot.as_str()],
             _ => Vec::new(),
         };
-        // The verb itself ends when the VM's process has, which what is held would delay.
+        // The verb itself ends after the VM's process, which the held thread would delay.
         let stops = verb == "stop" && state.held_at().is_some() && !state.lets_go_at_once(verb);
         let asks = !stops && verb != "SIGTERM";
         let asked = asks.then(|| self.verb(&[&[verb, "d"], &own[..]].concat()));
@@ -66,7 +66,7 @@ impl Bed {
         }
         let ended = scene.operation.as_mut().map(|operation| operation.wait(TIMEOUT).unwrap());
         let said = scene.operation.as_ref().map(Process::output).unwrap_or_default();
-        // What it was that was under way has an end that says which.
+        // The operation that was under way reports how it ended.
         let made = ended.is_none_or(|status| status.success());
         let unmade = after == "ended" || answer == "ok" && verb == "cancel";
         assert!(!said.contains("without an answer"), "{what}: {said}");
@@ -103,7 +103,7 @@ impl Bed {
             stats["operation"].is_null() && stats["state"].is_string()
         });
         assert_eq!(stats["state"], state, "{what}: {stats}");
-        assert!(self.stats(1 - host).is_none(), "{what}: it is in two places");
+        assert!(self.stats(1 - host).is_none(), "{what}: there are two of it");
         if state == "paused" {
             self.vmms[host].json(&["resume", "d", "--json"]).unwrap();
         }
@@ -124,7 +124,7 @@ impl Bed {
     }
 }
 
-/// Which of the table's answers this is.
+/// The kind of answer, in the table's words.
 fn kind(success: bool, said: &str) -> &'static str {
     if success {
         return "ok";

@@ -1,6 +1,6 @@
-//! What is being done with the VM when a verb comes.
+//! The operation on the VM that is under way when a verb arrives.
 
-/// What is being done with the VM when the verb comes.
+/// The operation on the VM that is under way when the verb arrives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
     Booting,
@@ -19,7 +19,7 @@ pub enum State {
 }
 
 impl State {
-    /// As the table has it.
+    /// Its name in the table.
     pub fn name(self) -> &'static str {
         match self {
             Self::Booting => "booting",
@@ -38,7 +38,7 @@ impl State {
         }
     }
 
-    /// Where a thread of the VM's process is held meanwhile.
+    /// The fail point at which a thread of the VM's process is held meanwhile.
     pub(super) fn held_at(self) -> Option<&'static str> {
         Some(match self {
             Self::Booting => "run.booting",
@@ -53,7 +53,7 @@ impl State {
         })
     }
 
-    /// What is being done with the VM, in words.
+    /// The operation, in words.
     pub(super) fn doing(self) -> Option<&'static str> {
         Some(match self {
             Self::Moving | Self::Switching | Self::HandedOver => "being moved",
@@ -64,12 +64,13 @@ impl State {
         })
     }
 
-    /// Whether the verb may come before or after what is held goes on, and may wait for that.
+    /// Whether the verb may take effect before or after the held thread continues, and may wait for
+    /// it.
     pub(super) fn lets_go_at_once(self, verb: &str) -> bool {
         match self {
-            // Verbs that need all of its memory wait for what is held, and so may the guest.
+            // Verbs that need all of its memory wait for the held thread, and so may the guest.
             Self::Booting | Self::Restoring | Self::Loading => true,
-            // What ends the VM here waits for the request that is held.
+            // Verbs that end the VM here wait for the held request.
             Self::Quiescing => matches!(verb, "migrate" | "stop" | "SIGTERM"),
             _ => false,
         }
