@@ -1,14 +1,15 @@
-//! A guest full of memory, moved, and as many bytes plainly copied over the same network, in turn.
+//! Moves a guest full of memory, and copies as many bytes plainly over the same network,
+//! alternately.
 //!
-//! The plain copy is what a move can be measured by: one thread writes from memory, another reads
-//! into memory of the kind that guests have, over a TCP connection between the same two hosts, in
-//! the clear or through the same TLS. Nothing is looked at, summed or acknowledged but for one byte
-//! at the end. Memory that is read into is *fresh*, as a destination's is, so that it costs page
-//! faults; or it was *touched* before: a destination could have that only by getting all memory
-//! that a guest may have from the host before it knows what of it comes.
+//! The plain copy is the reference for a move: one thread writes from memory, another reads into
+//! memory of the kind that guests have, over a TCP connection between the same two hosts, in
+//! plaintext or through the same TLS. Nothing is inspected, summed or acknowledged except for one
+//! byte at the end. The memory read into is *fresh*, like a destination's, so that it costs page
+//! faults; or it was *touched* before: a destination could have that only by taking all memory that
+//! a guest may have from the host before it knows what of it will arrive.
 //!
-//! Of a move the first round counts, from its first page until the destination has confirmed it: it
-//! has all the memory.
+//! Of a move the first round counts, from its first page until the destination has confirmed it,
+//! and so has all the memory.
 
 mod plain_copy;
 mod store;
@@ -32,18 +33,18 @@ use store::Store;
 
 /// Memory of the guest, in MiB.
 const MEMORY_MIB: u64 = 1024;
-/// What the key-value store in it holds, in MiB: bytes that no page of is zero. The rest is the
-/// kernel's, and little.
+/// The content of its key-value store, in MiB, without any zero page. The rest is the kernel's, and
+/// little.
 const CONTENT_MIB: u64 = 880;
 const NAME: &str = "bulk";
 const PORT: u16 = 7000;
 
-/// Figures of one transport.
+/// Measurements of one transport.
 #[derive(Clone, Debug, Serialize)]
 pub struct Bulk {
     /// TLS or plaintext.
     pub transport: Transport,
-    /// Bytes of messages in the first round of a move; as many are copied.
+    /// Bytes of messages in the first round of a move; the plain copy has as many.
     pub bytes: Summary,
     /// The first round, ns.
     pub round_ns: Summary,
@@ -53,18 +54,18 @@ pub struct Bulk {
     pub fresh_ns: Summary,
     /// The plain copy into memory that was touched before, ns.
     pub touched_ns: Summary,
-    /// Speed of a move in thousandths of the plain copy's into fresh memory right before it.
+    /// Speed of a move in thousandths of that of the plain copy into fresh memory right before it.
     pub of_fresh_permille: Summary,
-    /// The same of the one into touched memory.
+    /// The same, for the copy into touched memory.
     pub of_touched_permille: Summary,
 }
 
-/// How hosts talk.
+/// The transport between hosts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub enum Transport {
     /// Encrypted.
     Tls,
-    /// Not.
+    /// Not encrypted.
     Plaintext,
 }
 
@@ -78,7 +79,7 @@ struct Samples {
     touched: Vec<u64>,
 }
 
-/// Fills a guest, then moves it and copies, in turn.
+/// Fills a guest, then moves it and copies, alternately.
 pub fn run(options: &Options) -> Result<Vec<Bulk>> {
     let site = Site::new()?;
     let mut guest = Guest::start(&site)?;
@@ -121,14 +122,14 @@ impl Samples {
     }
 }
 
-/// What a move came to.
+/// The result of a move.
 struct Moved {
     bytes: u64,
     round_ns: u64,
     whole_ns: u64,
 }
 
-/// The guest, somewhere on the site.
+/// The guest, on either host of the site.
 struct Guest<'s> {
     site: &'s Site,
     vmms: [Vmm; 2],
@@ -163,7 +164,7 @@ impl<'s> Guest<'s> {
         moved(&said).ok_or_else(|| Error::Protocol { what: "figures of a move".into(), said })
     }
 
-    /// Looks whether all is still there, and ends it.
+    /// Checks its content, and ends it.
     fn end(mut self) -> Result<()> {
         Store::open(self.site)?.check(CONTENT_MIB)?;
         self.vmms[self.at].json(&["stop", NAME, "--json"])?;
@@ -172,7 +173,7 @@ impl<'s> Guest<'s> {
     }
 }
 
-/// Reads what `vmm-lite migrate --json` printed: events, then the report.
+/// Reads the output of `vmm-lite migrate --json`: events, then the report.
 fn moved(said: &str) -> Option<Moved> {
     let lines: Vec<serde_json::Value> =
         said.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>().ok()?;
@@ -184,7 +185,7 @@ fn moved(said: &str) -> Option<Moved> {
     })
 }
 
-/// The table.
+/// Writes the table.
 pub fn write_markdown(all: &[Bulk], t: &mut String) -> std::fmt::Result {
     if all.is_empty() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! From exec to the first line of output: hello under vmm-lite and under QEMU microvm, in turn.
+//! From exec to the first line of output: hello under vmm-lite and under QEMU microvm, alternately.
 
 use std::{
     io::{BufRead, BufReader},
@@ -30,7 +30,7 @@ pub struct ColdStart {
     pub first_line_ns: Summary,
 }
 
-/// Starts each in turn.
+/// Starts each of them, alternately.
 pub fn run(options: &Options) -> Result<Vec<ColdStart>> {
     let hello = image("hello")?;
     let vmm = vmm_lite()?;

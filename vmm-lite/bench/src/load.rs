@@ -1,4 +1,4 @@
-//! What runs in the guest, and who asks something of it meanwhile.
+//! The programs in the guest, and their clients.
 
 use std::net::SocketAddr;
 
@@ -9,27 +9,27 @@ use vmm_lite_lab::{
 
 use crate::system::{DIRTIER_MEMORY_MIB, GUEST_IP, Guest, KV_MEMORY_MIB};
 
-/// Where the key-value store listens.
+/// The port of the key-value store.
 pub const KV_PORT: u16 = 6379;
-/// Where dirtier answers.
+/// The port of dirtier's status.
 pub const DIRTIER_PORT: u16 = 7070;
 
 /// A guest and its load.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Load {
-    /// The key-value store, with nobody but the client that watches.
+    /// The key-value store, with no client but the watching one.
     KvIdle,
     /// The key-value store under redis-benchmark.
     KvLoaded,
-    /// A program that rewrites so many pages as fast as it can.
+    /// A program that rewrites this many pages as fast as it can.
     Dirtier {
-        /// How many.
+        /// Number of pages.
         pages: u32,
     },
 }
 
 impl Load {
-    /// All there are.
+    /// All loads.
     pub const ALL: [Self; 5] = [
         Self::KvIdle,
         Self::KvLoaded,
@@ -61,7 +61,7 @@ impl Load {
         matches!(self, Self::KvIdle | Self::KvLoaded)
     }
 
-    /// The guest, to be started.
+    /// The guest to start.
     pub fn guest(self) -> Result<Guest> {
         Ok(match self {
             Self::KvIdle | Self::KvLoaded => {
@@ -86,7 +86,7 @@ impl Load {
 /// The key that [`fill`] leaves in the store, and its value.
 pub const KEPT: (&str, &str) = ("bench:kept", "8f1c29e0-4b7d");
 
-/// Puts some two megabytes into the key-value store, once it has been started, by redis's own
+/// Puts about two megabytes into the key-value store, once it has been started, with redis's own
 /// tools.
 pub fn fill(site: &Site) -> Result<()> {
     drop(Connection::open_when_up(&site.client, kv_address(), TIMEOUT)?);
@@ -106,7 +106,7 @@ pub fn dirtier(pages: u32, memory_mib: u32) -> Result<Guest> {
     Ok(Guest { image: image("dirtier")?, memory_mib, args: args.into() })
 }
 
-/// Where clients reach the key-value store.
+/// The address of the key-value store.
 pub fn kv_address() -> SocketAddr {
     format!("{GUEST_IP}:{KV_PORT}").parse().expect("constants")
 }

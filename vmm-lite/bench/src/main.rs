@@ -1,16 +1,16 @@
-//! `make bench`: figures side by side, in one run.
+//! `make bench`: measurements side by side, in one run.
 //!
-//! - [`moves`]: the same image under the same load, moved by vmm-lite and by QEMU, in turn
-//! - [`snapshots`]: how long the guest stands for one, how large it is, how soon it runs again, and
-//!   clones; beside QEMU
+//! - [`moves`]: the same image under the same load, moved by vmm-lite and by QEMU, alternately
+//! - [`snapshots`]: how long the guest is stopped for one, how large it is, how soon it runs again,
+//!   and clones; compared to QEMU
 //! - [`cold_start`]: from exec to the first line of output, vmm-lite and QEMU microvm
 //! - [`sizes`]: the blackout by the size of the memory
-//! - [`bulk`]: 1 GiB of memory, moved and plainly copied over the same network, in turn
+//! - [`bulk`]: 1 GiB of memory, moved and plainly copied over the same network, alternately
 //! - [`throughput`]: the key-value store as a unikernel, as a native process, and redis-server,
 //!   over the same bridge
 //! - [`report`]: results.json, results.md and the plots
 //!
-//! Peers take turns in short blocks, so that a drift of the host's speed meets all of them alike.
+//! The systems alternate in short blocks, so that a drift of the host's speed affects all alike.
 
 mod bulk;
 mod cold_start;

@@ -1,4 +1,4 @@
-//! The same image under the same load, moved by vmm-lite and by QEMU, in turn.
+//! The same image under the same load, moved by vmm-lite and by QEMU, alternately.
 
 use serde::Serialize;
 use vmm_lite_lab::{
@@ -14,19 +14,19 @@ use crate::{
     watch::{self, Watch},
 };
 
-/// Moves of one system before the other has its turn.
+/// Moves of one system before the other follows.
 const BLOCK: u32 = 10;
 
-/// One scenario's figures for one system.
+/// One scenario's measurements for one system.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figures {
     /// vmm-lite or QEMU.
     pub system: String,
-    /// By the system's own account.
+    /// As the system itself reports.
     pub blackout_ns: Summary,
-    /// Of that, by phase, in the order of [`PHASES`]; zeros where the system does not tell.
+    /// The same by phase, in the order of [`PHASES`]; zeros if the system does not report them.
     pub phases_ns: [Summary; PHASES.len()],
-    /// What guest or client saw.
+    /// What the guest or client saw.
     #[serde(flatten)]
     pub watch: watch::Figures,
     /// From the command until it was done.
@@ -51,7 +51,7 @@ struct Samples {
     watch: watch::Samples,
 }
 
-/// Runs every scenario that is wanted.
+/// Runs every requested scenario.
 pub fn run(options: &Options) -> Result<Vec<Scenario>> {
     let site = Site::new()?;
     let mut systems: Vec<_> =

@@ -1,4 +1,4 @@
-//! What the bench is asked to do.
+//! The options of the bench.
 
 use std::path::PathBuf;
 
@@ -61,12 +61,12 @@ pub struct Options {
     pub scenarios: Vec<Load>,
     /// Systems that move and save.
     pub systems: Vec<Which>,
-    /// Where the results go.
+    /// Directory of the results.
     pub out: PathBuf,
 }
 
 impl Options {
-    /// From the command line; `None` when help is wanted.
+    /// Parses the command line; `None` if help is requested.
     pub fn from_args() -> Result<Option<Self>, String> {
         let mut options = Self {
             moves: 100,
@@ -132,17 +132,17 @@ impl Options {
         Ok(Some(options))
     }
 
-    /// Whether `part` is to be run.
+    /// Whether `part` has to run.
     pub fn wants(&self, part: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|p| p == part)
     }
 
-    /// The scenarios to run of a part whose own are `of`.
+    /// The scenarios to run for a part whose own are `of`.
     pub fn scenarios(&self, of: &[Load]) -> Vec<Load> {
         if self.scenarios.is_empty() { of.to_vec() } else { self.scenarios.clone() }
     }
 
-    /// The systems that have their turns.
+    /// The systems that take part.
     pub fn systems(&self) -> Vec<Which> {
         if self.systems.is_empty() { Which::ALL.to_vec() } else { self.systems.clone() }
     }

@@ -1,4 +1,4 @@
-//! The plots: the spread of what guests and clients saw, of moves and of snapshots; and the
+//! The plots: the distribution of what guests and clients saw of moves and of snapshots; and the
 //! blackout by the size of the memory.
 
 use std::path::Path;
@@ -8,16 +8,16 @@ use vmm_lite_lab::{Error, Result};
 
 use crate::{report::Results, sizes::Size};
 
-/// One picture among those above and below it.
+/// One of several pictures above each other.
 struct Panel {
     caption: String,
-    /// What one sample is of.
+    /// What a sample measures.
     of: &'static str,
     /// Samples in ns, by name.
     series: Vec<(String, Vec<u64>)>,
 }
 
-/// Draws what there is.
+/// Draws all results that exist.
 pub fn draw(results: &Results, out: &Path) -> Result<()> {
     let moves = results.moves.iter().map(|scenario| Panel {
         caption: format!("{}: blackout as seen by guest or client", scenario.name),
@@ -59,7 +59,7 @@ fn cannot_draw(path: &Path) -> impl FnOnce(Box<dyn std::error::Error>) -> Error 
     |e| Error::Protocol { what, said: e.to_string() }
 }
 
-/// Median, p99 and greatest blackout over the size of the memory, both on logarithmic scales.
+/// Median, p99 and maximum of the blackout by the size of the memory, both on logarithmic scales.
 fn by_size(path: &Path, sizes: &[Size]) -> std::result::Result<(), Box<dyn std::error::Error>> {
     type Figure = (&'static str, fn(&Size) -> u64, RGBColor);
     const FIGURES: [Figure; 3] = [
@@ -97,7 +97,7 @@ fn by_size(path: &Path, sizes: &[Size]) -> std::result::Result<(), Box<dyn std::
     Ok(())
 }
 
-/// Cumulative distributions on a logarithmic scale: a tail shows as a tail.
+/// Cumulative distributions on a logarithmic scale, which show the tail.
 fn distributions(
     path: &Path,
     panels: &[Panel],

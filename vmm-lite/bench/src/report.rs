@@ -20,7 +20,7 @@ use crate::{
     snapshots::Snapshots, throughput::Throughput,
 };
 
-/// Everything one run measured, and where.
+/// All measurements of one run, and the host.
 #[derive(Clone, Debug, Serialize)]
 pub struct Results {
     /// Seconds since 1970.
@@ -49,7 +49,7 @@ pub struct Results {
 }
 
 impl Results {
-    /// Empty, with the host looked at.
+    /// Empty results, with the host's description.
     pub fn new(options: &Options) -> Result<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         Ok(Self {
@@ -187,7 +187,7 @@ impl Results {
     }
 }
 
-/// Median, p99 and greatest.
+/// Median, p99 and maximum.
 pub fn three(s: Summary) -> String {
     format!("{} / {} / {}", human_ns(s.median), human_ns(s.p99), human_ns(s.max))
 }

@@ -1,8 +1,8 @@
 //! The blackout by the size of the memory: the key-value store under load in VMs of 16 MiB to 4
-//! GiB, moved in turn.
+//! GiB, moved alternately.
 //!
-//! The store holds the same little in all of them, so that what grows with the memory shows, and
-//! nothing else.
+//! The store holds the same few data in all of them, so that the results show only what grows with
+//! the memory.
 
 use std::fmt::Write;
 
@@ -22,19 +22,19 @@ use crate::{
 
 /// The sizes, in MiB.
 const MIB: [u32; 5] = [16, 64, 256, 1024, 4096];
-/// Moves at one size before the next has its turn.
+/// Moves at one size before the next follows.
 const BLOCK: u32 = 10;
-/// What the median at 4 GiB may be, in thousandths of the one at 16 MiB.
+/// Limit for the median at 4 GiB, in thousandths of the one at 16 MiB.
 const MOST_PERMILLE: u64 = 1300;
 
-/// Figures of one size.
+/// Measurements of one size.
 #[derive(Clone, Debug, Serialize)]
 pub struct Size {
     /// Memory of the VM, in MiB.
     pub memory_mib: u32,
     /// Request to pause to first instruction, ns.
     pub blackout_ns: Summary,
-    /// Of that, by phase, in the order of [`PHASES`], ns.
+    /// The same by phase, in the order of [`PHASES`], ns.
     pub phases_ns: [Summary; PHASES.len()],
     /// Pages sent in the blackout.
     pub last_pages: Summary,
@@ -44,7 +44,7 @@ pub struct Size {
     pub bytes_sent: Summary,
 }
 
-/// Moves a VM of each size, in turn.
+/// Moves a VM of each size, alternately.
 pub fn run(options: &Options) -> Result<Vec<Size>> {
     let site = Site::new()?;
     let mut system = VmmLite::new(&site)?;
@@ -81,7 +81,7 @@ pub fn run(options: &Options) -> Result<Vec<Size>> {
     Ok(figures.into())
 }
 
-/// The table.
+/// Writes the table.
 pub fn write_markdown(sizes: &[Size], t: &mut String) -> std::fmt::Result {
     let (Some(first), Some(last)) = (sizes.first(), sizes.last()) else { return Ok(()) };
     writeln!(

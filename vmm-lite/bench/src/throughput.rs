@@ -1,8 +1,8 @@
 //! The key-value store under redis-benchmark: as a unikernel, as a native process on the same host,
 //! and redis-server there.
 //!
-//! All three are reached by the same client over the same bridges; the unikernel behind a TAP, the
-//! processes on the host's own address.
+//! The same client reaches all three over the same bridges; the unikernel behind a TAP, the
+//! processes at the host's own address.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -24,11 +24,11 @@ const PORT: u16 = 6379;
 /// One server at one pipeline depth.
 #[derive(Clone, Debug, Serialize)]
 pub struct Throughput {
-    /// Which server.
+    /// The name of the server.
     pub server: String,
     /// `redis-benchmark -P`.
     pub pipeline: u32,
-    /// What redis-benchmark said.
+    /// The results of redis-benchmark.
     pub rows: Vec<BenchmarkRow>,
 }
 
@@ -99,7 +99,7 @@ fn measure(
     Ok(Throughput { server: server.into(), pipeline, rows })
 }
 
-/// The same program for the host, optimised as the image is.
+/// The same program for the host, optimized as the image is.
 fn native_kv() -> Result<PathBuf> {
     let mut cargo =
         std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

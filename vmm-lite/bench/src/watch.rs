@@ -1,8 +1,8 @@
-//! What is seen of a VM while something is done to it, and for as long while nothing is.
+//! What is seen of a VM during an operation, and for as long without one.
 //!
-//! The key-value store is watched by a client that has one request under way at any time, dirtier
-//! by itself. Before each act the same watch goes on for as long as the last act took, with nothing
-//! done: the noise floor, in windows of the same length, as the longest gap grows with the time
+//! A client with one request in flight at any time watches the key-value store; dirtier watches
+//! itself. Before each operation the same watch runs for as long as the last operation took. That
+//! is the noise floor, in windows of the same length, as the longest gap grows with the time
 //! watched.
 
 use std::time::Duration;
@@ -21,55 +21,55 @@ use crate::{
     system::{connect, qemu_error},
 };
 
-/// How long is watched with nothing done before the first act.
+/// Length of the watch before the first operation.
 const FIRST: Duration = Duration::from_millis(50);
 
-/// What was seen in all of a scenario's blocks.
+/// Observations of all of a scenario's blocks.
 #[derive(Clone, Debug, Default)]
 pub struct Samples {
-    /// The longest gap that the guest saw in each act.
+    /// The longest gap that the guest saw in each operation.
     guest: Vec<u64>,
-    /// The longest that a client's request waited in each act.
+    /// The longest wait of a client's request in each operation.
     client: Vec<u64>,
-    /// The same with nothing done, once for each act.
+    /// The same without an operation, once for each operation.
     quiet: Vec<u64>,
-    /// Latency of each request during the acts, and with nothing done.
+    /// Latency of each request during the operations, and without one.
     requests: [Vec<u64>; 2],
     errors: u64,
     retransmissions: u64,
 }
 
-/// [`Samples`] in figures.
+/// [`Samples`] summarized.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figures {
-    /// Longest gap that the guest saw on its clock, where it watched.
+    /// Longest gap that the guest saw on its clock, if it watched.
     pub guest_gap_ns: Option<Summary>,
-    /// Worst wait of a client's request in each act, where a client watched.
+    /// Longest wait of a client's request in each operation, if a client watched.
     pub client_gap_ns: Option<Summary>,
-    /// The same watch with nothing done, for as long: the noise floor of guest or client.
+    /// The same watch without an operation, for as long: the noise floor of guest or client.
     pub noise_ns: Summary,
-    /// Latency of every request of the client that was under way during an act.
+    /// Latency of every request of the client that was in flight during an operation.
     pub requests_ns: Option<Summary>,
-    /// Latency of every request of the client with nothing done.
+    /// Latency of every request of the client without an operation.
     pub quiet_requests_ns: Option<Summary>,
-    /// What a client saw go wrong: errors and reconnects.
+    /// Failures that a client saw: errors and reconnects.
     pub client_errors: u64,
-    /// TCP segments that the client's host sent again during acts and between them, on all
+    /// TCP segments that the client's host retransmitted during operations and between them, on all
     /// connections.
     pub retransmissions: u64,
-    /// Every longest gap, ns, in order: for the plots. What the guest saw, else the client.
+    /// Every longest gap, ns, in order: for the plots. As the guest saw it, otherwise the client.
     pub gaps_ns: Vec<u64>,
 }
 
 impl Figures {
-    /// The longest gap as the guest saw it, else the client.
+    /// The longest gap as the guest saw it, otherwise the client.
     pub fn seen(&self) -> Summary {
         self.guest_gap_ns.or(self.client_gap_ns).unwrap_or_default()
     }
 }
 
 impl Samples {
-    /// In figures.
+    /// Summarizes them.
     pub fn figures(&self) -> Figures {
         let some = |values: &[u64]| (!values.is_empty()).then(|| summary(values));
         let [during, quiet] = &self.requests;
@@ -90,7 +90,7 @@ impl Samples {
 pub struct Watch<'a> {
     site: &'a Site,
     eyes: Eyes,
-    /// As long as the last act took.
+    /// As long as the last operation took.
     window: Duration,
     retransmitted_before: u64,
 }
@@ -100,8 +100,8 @@ enum Eyes {
     Guest { port: StatusPort, last: Status, gaps: Vec<(u64, u64)> },
 }
 
-/// Nothing was done from `quiet` to `began`, and then something until `ended`; in ns since the
-/// probe began.
+/// No operation from `quiet` to `began`, and an operation until `ended`; in ns since the probe
+/// began.
 struct Span {
     quiet: u64,
     began: u64,
@@ -124,7 +124,7 @@ impl<'a> Watch<'a> {
         Ok(Self { site, eyes, window: FIRST, retransmitted_before })
     }
 
-    /// Watches with nothing done, then while `act` is.
+    /// Watches without an operation, then while `act` runs.
     pub fn during<T>(&mut self, act: impl FnOnce() -> Result<T>) -> Result<T> {
         let (done, window) = match &mut self.eyes {
             Eyes::Client { probe, spans } => {
@@ -160,7 +160,7 @@ impl<'a> Watch<'a> {
         Ok(done)
     }
 
-    /// Ends the watch and adds what it saw.
+    /// Ends the watch and adds its observations.
     pub fn end(self, samples: &mut Samples) -> Result<()> {
         let retransmitted = self.site.client.tcp_retransmissions()?;
         samples.retransmissions += retransmitted - self.retransmitted_before;
@@ -179,7 +179,7 @@ impl Samples {
     fn add(&mut self, seen: &Seen, spans: &[Span]) {
         let [during, quiet] = &mut self.requests;
         for span in spans {
-            // Under way at any time of the act; with nothing done, from the first to the last byte.
+            // In flight at any time of the operation; without one, from the first to the last byte.
             let within = |at: u64, end: u64| end >= span.began && at <= span.ended;
             let before = |at: u64, end: u64| at >= span.quiet && end <= span.began;
             for (of, worst, all) in [

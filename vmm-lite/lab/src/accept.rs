@@ -1,4 +1,4 @@
-//! Connections that a test waits for.
+//! Accepting connections with a timeout.
 
 use crate::{
     error::{Doing, Result},
@@ -10,12 +10,12 @@ use nix::sys::{
 };
 use std::net::{TcpListener, TcpStream};
 
-/// Accepts the next connection. It has the time limit that this has: [`TIMEOUT`] for a read.
+/// Accepts the next connection. Its reads have the same timeout: [`TIMEOUT`].
 ///
 /// # Errors
-/// When none comes in that time: the test is to fail rather than to hang.
+/// If none arrives in that time: the test fails and does not hang.
 pub fn accept(listener: &TcpListener) -> Result<TcpStream> {
-    // Where the limit on reading ends an accept as well: socket(7).
+    // The limit on reading applies to accept as well: socket(7).
     let limit = TimeVal::new(TIMEOUT.as_secs() as i64, 0);
     setsockopt(listener, ReceiveTimeout, &limit).doing("limit how long a connection is awaited")?;
     Ok(listener.accept().doing("await a connection")?.0)

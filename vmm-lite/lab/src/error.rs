@@ -1,39 +1,39 @@
-//! What can go wrong in the lab.
+//! Errors of the lab.
 
 use std::{io, path::PathBuf};
 
 /// Result of a lab operation.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// An error of the lab, in words for whoever runs the test.
+/// An error of the lab, worded for the person who runs the test.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A system call failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was being done.
+        /// The operation.
         what: String,
-        /// Why it failed.
+        /// The cause.
         source: io::Error,
     },
-    /// A command could not do its work.
+    /// A command failed.
     #[error("`{command}` failed ({status}): {stderr}")]
     Command {
         /// The command line.
         command: String,
         /// How it ended.
         status: String,
-        /// What it said.
+        /// Its standard error.
         stderr: String,
     },
-    /// Something did not happen in time.
+    /// An event did not happen in time.
     #[error("no {what} within {seconds} s; the process said:\n{output}")]
     Timeout {
-        /// What was waited for.
+        /// The expected event.
         what: String,
-        /// For how long.
+        /// The timeout.
         seconds: u64,
-        /// The end of the output of the process waited for.
+        /// The end of the output of the awaited process.
         output: String,
     },
     /// A program is not installed or not built.
@@ -44,28 +44,28 @@ pub enum Error {
         /// How to get it.
         hint: String,
     },
-    /// This user may not do what the lab needs.
+    /// This user lacks a privilege that the lab needs.
     #[error("{0}")]
     Privilege(String),
-    /// A peer said something else than expected.
+    /// A peer broke the protocol.
     #[error("{what}: {said}")]
     Protocol {
-        /// In which exchange.
+        /// The exchange.
         what: String,
-        /// What it said.
+        /// The peer's answer.
         said: String,
     },
-    /// A file that should be there is not.
+    /// A file does not exist.
     #[error("{} is missing", .0.display())]
     NoFile(PathBuf),
 }
 
-/// Names what was being done when a system call failed.
+/// Names the operation when a system call failed.
 pub trait Doing<T> {
     /// Adds `what` to the error.
     ///
     /// # Errors
-    /// The error of `self`, named.
+    /// The error of `self`, with the name.
     fn doing(self, what: impl Into<String>) -> Result<T>;
 }
 

@@ -1,5 +1,5 @@
-//! When a program was started, to the microsecond, and what it is started with: forking is its
-//! starter's time, not its own.
+//! The time at which a program was started, to the microsecond, and what it inherits. Forking
+//! counts as its starter's time, not its own.
 
 use std::{
     fs::File,
@@ -18,40 +18,40 @@ use crate::error::{Doing, Result};
 #[must_use]
 pub fn monotonic() -> Duration {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the structure that this call fills; it cannot fail for this clock.
+    // SAFETY: the call fills the given structure; it cannot fail for this clock.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }
 
-/// Tells when a command's process called exec.
+/// Reports when a command's process called exec.
 #[derive(Debug)]
 pub struct Exec(File);
 
 impl Exec {
-    /// Has `command` note it. To be called last, as what is done before exec is done in that order.
+    /// Makes `command` report it. Call it last, as the steps before exec are executed in order.
     ///
     /// # Errors
-    /// When there can be no pipe.
+    /// If no pipe can be made.
     pub fn of(command: &mut Command) -> Result<Self> {
         let (read, write) = io::pipe().doing("make a pipe")?;
         let write = OwnedFd::from(write);
         let note = move || {
             let now = monotonic().as_nanos().to_ne_bytes();
-            // SAFETY: writes as many bytes as there are.
+            // SAFETY: the length is that of the buffer.
             match unsafe { libc::write(write.as_raw_fd(), now.as_ptr().cast(), now.len()) } {
                 n if n == now.len() as isize => Ok(()),
                 _ => Err(io::Error::last_os_error()),
             }
         };
-        // SAFETY: two system calls between fork and exec, and no allocation.
+        // SAFETY: the closure makes two system calls between fork and exec, and allocates nothing.
         unsafe { command.pre_exec(note) };
         Ok(Self(OwnedFd::from(read).into()))
     }
 
-    /// When that was, by [`monotonic`], of a command that was started.
+    /// When a started command called exec, by [`monotonic`].
     ///
     /// # Errors
-    /// When it was not.
+    /// If it did not.
     pub fn at(mut self) -> Result<Duration> {
         let mut nanos = [0; size_of::<u128>()];
         self.0.read_exact(&mut nanos).doing("read when a program was started")?;
@@ -59,8 +59,7 @@ impl Exec {
     }
 }
 
-/// Leaves `fd` open in the process of `command`, under the number that comes back. The command owns
-/// it.
+/// Leaves `fd` open in the process of `command`, under the returned number. The command owns it.
 pub fn inherit(command: &mut Command, fd: impl Into<OwnedFd>) -> RawFd {
     let fd = fd.into();
     let number = fd.as_raw_fd();
@@ -72,7 +71,7 @@ pub fn inherit(command: &mut Command, fd: impl Into<OwnedFd>) -> RawFd {
             _ => Err(io::Error::last_os_error()),
         }
     };
-    // SAFETY: a system call between fork and exec, and no allocation.
+    // SAFETY: the closure makes one system call between fork and exec, and allocates nothing.
     unsafe { command.pre_exec(keep) };
     number
 }
@@ -91,7 +90,7 @@ mod tests {
         let before = monotonic();
         let mut child = command.spawn().unwrap();
         let after = monotonic();
-        // Else the pipe has no end.
+        // Otherwise the pipe has no end.
         drop(command);
         let at = exec.at().unwrap();
         assert!(before <= at && at <= after, "{before:?} {at:?} {after:?}");

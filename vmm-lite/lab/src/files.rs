@@ -1,4 +1,4 @@
-//! Paths at which there is something else than a regular file.
+//! Paths that refer to something other than a regular file.
 
 use nix::{sys::stat::Mode, unistd::mkfifo};
 use std::{
@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-/// Makes, in `dir`, one of everything that is no regular file, and says what each is.
+/// Makes, in `dir`, one of each kind that is not a regular file, and describes each.
 ///
 /// # Panics
-/// When one cannot be made.
+/// If one cannot be made.
 #[must_use]
 pub fn odd_paths(dir: &Path) -> Vec<(PathBuf, &'static str)> {
     let at = |name: &str| dir.join(name);
@@ -30,10 +30,10 @@ pub fn odd_paths(dir: &Path) -> Vec<(PathBuf, &'static str)> {
     ]
 }
 
-/// The value of `f`, which must not wait for another process.
+/// Runs `f`, which must not wait for another process, and returns its value.
 ///
 /// # Panics
-/// When it waits.
+/// If it waits.
 pub fn at_once<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, value) = mpsc::channel();
     std::thread::spawn(move || done.send(f()));

@@ -1,4 +1,4 @@
-//! Programs and images of this workspace, built when they are not there.
+//! Programs and images of this workspace, built if they do not exist.
 
 use std::{
     env,
@@ -12,7 +12,7 @@ use crate::{
     process::run,
 };
 
-/// The workspace's top.
+/// The workspace's root directory.
 #[must_use]
 pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -35,7 +35,7 @@ fn profile_dir() -> Result<PathBuf> {
 /// The `vmm-lite` binary: `$VMM_LITE_BIN`, or the one beside this program.
 ///
 /// # Errors
-/// [`Error::Missing`] when it has not been built.
+/// [`Error::Missing`] if it has not been built.
 pub fn vmm_lite() -> Result<PathBuf> {
     if let Some(path) = env::var_os("VMM_LITE_BIN") {
         return Ok(path.into());
@@ -54,7 +54,7 @@ pub fn vmm_lite() -> Result<PathBuf> {
 /// sources. `$VMM_LITE_IMAGES` may name a directory with ready `NAME.img` files.
 ///
 /// # Errors
-/// What the build says.
+/// The build's error.
 pub fn image(name: &str) -> Result<PathBuf> {
     if let Some(dir) = env::var_os("VMM_LITE_IMAGES") {
         let path = PathBuf::from(dir).join(format!("{name}.img"));
@@ -63,7 +63,7 @@ pub fn image(name: &str) -> Result<PathBuf> {
     let dir = profile_dir()?.join("images");
     fs::create_dir_all(&dir).doing(format!("make {}", dir.display()))?;
     let path = dir.join(format!("{name}.img"));
-    // Tests of several processes ask at once: one builds, the others wait and find it done.
+    // Tests in several processes ask at once: one builds, and the others wait for it.
     let lock = File::create(dir.join("lock")).doing("make the lock of the images")?;
     lock.lock().doing("lock the images")?;
     let app = workspace().join("apps").join(name);
@@ -74,7 +74,7 @@ pub fn image(name: &str) -> Result<PathBuf> {
 /// Whether a program is on the PATH.
 ///
 /// # Errors
-/// [`Error::Missing`] with the Debian package that brings it.
+/// [`Error::Missing`] with the Debian package that contains it.
 pub fn installed(program: &str, package: &str) -> Result<()> {
     let found = env::var_os("PATH")
         .is_some_and(|path| env::split_paths(&path).any(|dir| dir.join(program).is_file()));

@@ -1,7 +1,8 @@
 //! Network namespaces held by a file descriptor.
 //!
-//! A namespace made here has no name under `/run/netns`: it, its bridges, veths and TAPs live as
-//! long as this process or one of its children, and are gone however those end, SIGKILL included.
+//! A namespace made here has no name under `/run/netns`: it, its bridges, veths and TAPs exist as
+//! long as this process or one of its children, and disappear however those end, including by
+//! SIGKILL.
 
 use std::{
     ffi::OsStr,
@@ -22,7 +23,7 @@ use crate::error::{Doing, Error, Result};
 /// A network namespace. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Namespace {
-    /// What it stands for, for messages.
+    /// Its name in messages.
     pub name: String,
     fd: Arc<File>,
 }
@@ -31,10 +32,10 @@ impl Namespace {
     /// Makes an empty namespace with its loopback up.
     ///
     /// # Errors
-    /// [`Error::Privilege`] where this user may not make one.
+    /// [`Error::Privilege`] if this user may not make one.
     pub fn new(name: &str) -> Result<Self> {
-        // A namespace belongs to a thread, so a short-lived thread makes it and leaves the
-        // descriptor behind.
+        // A namespace belongs to a thread, so a short-lived thread makes it and leaves its
+        // descriptor.
         let made = thread::spawn(|| -> Result<File> {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|e| {
                 Error::Privilege(format!(
@@ -51,12 +52,12 @@ impl Namespace {
         Ok(ns)
     }
 
-    /// A command that will run inside the namespace and die with this process.
+    /// A command that will run inside the namespace and end with this process.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         let fd = Arc::clone(&self.fd);
-        // SAFETY: the closure makes two system calls and allocates nothing, as is asked of code
-        // between fork and exec.
+        // SAFETY: the closure makes two system calls and allocates nothing, as is required between
+        // fork and exec.
         unsafe {
             command.pre_exec(move || {
                 setns(&*fd, CloneFlags::CLONE_NEWNET)?;
@@ -68,13 +69,13 @@ impl Namespace {
     }
 
     /// Runs `f` on a thread of its own inside the namespace and waits for it: sockets that `f`
-    /// makes stay there.
+    /// makes stay in the namespace.
     ///
     /// # Errors
-    /// When the namespace cannot be entered.
+    /// If the namespace cannot be entered.
     ///
     /// # Panics
-    /// When `f` does.
+    /// If `f` does.
     pub fn enter<T: Send + 'static>(&self, f: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let fd = Arc::clone(&self.fd);
         let ran = thread::spawn(move || -> Result<T> {
@@ -88,10 +89,10 @@ impl Namespace {
         }
     }
 
-    /// Runs `ip ARGS` inside.
+    /// Runs `ip ARGS` inside the namespace.
     ///
     /// # Errors
-    /// [`Error::Command`] with what `ip` said.
+    /// [`Error::Command`] with the error of `ip`.
     pub fn ip<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Result<()> {
         let args: Vec<&str> = args.into_iter().collect();
         let out = self.command("ip").args(&args).output().map_err(|source| Error::Io {
@@ -114,8 +115,8 @@ impl Namespace {
     /// As [`Self::ip`].
     pub fn bridge(&self, name: &str) -> Result<()> {
         self.ip(["link", "add", name, "type", "bridge", "stp_state", "0", "forward_delay", "0"])?;
-        // Without snooping a bridge does not wait for multicast queries, and IPv6 chatter stays out
-        // of the figures.
+        // Without snooping a bridge does not wait for multicast queries, and IPv6 traffic stays out
+        // of the measurements.
         self.ip(["link", "set", "dev", name, "type", "bridge", "mcast_snooping", "0"])?;
         self.ip(["link", "set", "dev", name, "addrgenmode", "none"])?;
         self.ip(["link", "set", "dev", name, "up"])
@@ -146,7 +147,7 @@ impl Namespace {
         Ok(())
     }
 
-    /// Cuts a link, or mends it.
+    /// Takes a link down or up.
     ///
     /// # Errors
     /// As [`Self::ip`].
@@ -154,10 +155,10 @@ impl Namespace {
         self.ip(["link", "set", "dev", name, if up { "up" } else { "down" }])
     }
 
-    /// Segments that the namespace's TCP has sent again so far, on all of its connections.
+    /// Segments that the namespace's TCP has retransmitted so far, on all of its connections.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// If the kernel does not report it.
     pub fn tcp_retransmissions(&self) -> Result<u64> {
         const FILE: &str = "/proc/thread-self/net/snmp";
         let text = self.enter(|| std::fs::read_to_string(FILE))?.doing(format!("read {FILE}"))?;
@@ -165,7 +166,7 @@ impl Namespace {
             .ok_or_else(|| Error::Protocol { what: FILE.into(), said: text })
     }
 
-    /// Where other processes of this user find the namespace.
+    /// The path by which other processes of this user find the namespace.
     fn path(&self) -> String {
         let fd: RawFd = self.fd.as_raw_fd();
         format!("/proc/{}/fd/{fd}", std::process::id())

@@ -1,21 +1,20 @@
-//! What this user may do here.
+//! What this user may do on this host.
 //!
-//! Namespaces and TAPs need `CAP_NET_ADMIN` and `CAP_SYS_ADMIN`. Root has them; anybody else gets
+//! Namespaces and TAPs need `CAP_NET_ADMIN` and `CAP_SYS_ADMIN`. Root has them; other users get
 //! them inside a user namespace, where the kernel allows one. A program calls
-//! [`enter_user_namespace_if_needed`] first thing in `main`, before it starts a thread.
+//! [`enter_user_namespace_if_needed`] first in `main`, before it starts a thread.
 
 use std::{env, os::unix::process::CommandExt, path::Path, process::Command};
 
 use crate::error::{Error, Result};
 
-/// Set in the environment of a program that was started again inside a user namespace.
+/// Set in the environment of a program that was restarted inside a user namespace.
 const MARK: &str = "VMM_LITE_LAB_IN_USERNS";
 
-/// Starts the program again inside a user namespace when it is not root; returns when no such thing
-/// is needed.
+/// Restarts the program inside a user namespace if it is not root; returns if that is not needed.
 ///
 /// # Errors
-/// [`Error::Privilege`] where user namespaces are not allowed, with what would help.
+/// [`Error::Privilege`] with a remedy, if user namespaces are not allowed.
 pub fn enter_user_namespace_if_needed() -> Result<()> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
@@ -43,7 +42,7 @@ pub fn enter_user_namespace_if_needed() -> Result<()> {
     Err(Error::Io { what: "start again inside a user namespace".into(), source })
 }
 
-/// Why VMs cannot run here, or `Ok`.
+/// `Ok`, or why VMs cannot run here.
 ///
 /// # Errors
 /// [`Error::Privilege`] or [`Error::NoFile`] for `/dev/kvm`.
@@ -51,7 +50,7 @@ pub fn kvm() -> Result<()> {
     usable("/dev/kvm", "add the user to the group kvm")
 }
 
-/// Why TAP devices cannot be had here, or `Ok`.
+/// `Ok`, or why TAP devices cannot be used here.
 ///
 /// # Errors
 /// [`Error::Privilege`] or [`Error::NoFile`] for `/dev/net/tun`.

@@ -1,7 +1,7 @@
 //! A redis client that times every request and checks every answer.
 //!
-//! It keeps one connection, increments one counter, one request at a time, and notices whatever a
-//! move must not do: a counter that jumps or stays (a write lost or doubled), an error, a
+//! It keeps one connection and increments one counter, one request at a time. It notices everything
+//! that a move must not cause: a counter that jumps or stays (a write lost or doubled), an error, a
 //! reconnect, a TCP retransmission.
 
 use std::{
@@ -26,26 +26,26 @@ use crate::{
 pub struct Sample {
     /// When it was sent, in ns since the probe began.
     pub at_ns: u64,
-    /// Until its answer was there, in ns.
+    /// Time until its answer arrived, in ns.
     pub latency_ns: u64,
 }
 
-/// What a probe saw.
+/// A probe's measurements.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     /// Every request, in order.
     pub samples: Vec<Sample>,
-    /// Answers that were errors, wrong numbers, or did not come; the first of them in words.
+    /// Answers that were errors or wrong numbers, or were missing; the first of them as text.
     pub errors: Vec<String>,
-    /// Times the connection had to be made again.
+    /// Number of reconnects.
     pub reconnects: u64,
-    /// Segments that this client's TCP sent again (`tcpi_total_retrans`).
+    /// Segments that this client's TCP retransmitted (`tcpi_total_retrans`).
     pub retransmissions: u64,
     /// The counter at the end.
     pub counter: i64,
 }
 
-/// A probe at work on a thread of its own.
+/// A probe that runs on a thread of its own.
 #[derive(Debug)]
 pub struct Probe {
     stop: Arc<AtomicBool>,
@@ -54,14 +54,14 @@ pub struct Probe {
     pub began: Instant,
 }
 
-/// How long an answer may take before the probe gives the connection up.
+/// How long an answer may take before the probe closes the connection.
 const TIMEOUT: Duration = crate::vmm::TIMEOUT;
 
 impl Probe {
-    /// Connects from `ns` and begins; `pause` is left between an answer and the next request.
+    /// Connects from `ns` and begins; waits for `pause` between an answer and the next request.
     ///
     /// # Errors
-    /// When the first connection cannot be made.
+    /// If the first connection cannot be made.
     pub fn start(ns: &Namespace, server: SocketAddr, key: &str, pause: Duration) -> Result<Self> {
         let connection = ns
             .enter(move || Connection::open(server))?
@@ -82,7 +82,7 @@ impl Probe {
             while !stopped.load(Ordering::Relaxed) {
                 work.one();
                 if !pause.is_zero() {
-                    // Not a wait for anything: the pace of the load.
+                    // Not a wait for an event: the rate of the load.
                     thread::sleep(pause);
                 }
             }
@@ -92,10 +92,10 @@ impl Probe {
         Ok(Self { stop, thread, began })
     }
 
-    /// Ends it and returns what it saw.
+    /// Ends it and returns its measurements.
     ///
     /// # Panics
-    /// When the probe itself did.
+    /// If the probe itself did.
     #[must_use]
     pub fn stop(self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
@@ -224,13 +224,13 @@ impl Connection {
         String::from_utf8(body).map(Some).map_err(|e| invalid(&e.to_string()))
     }
 
-    /// Segments sent again so far.
+    /// Segments retransmitted so far.
     #[must_use]
     pub fn retransmissions(&self) -> u64 {
-        // SAFETY: all fields of `tcp_info` are integers, for which zero is a value.
+        // SAFETY: all fields of `tcp_info` are integers, for which zero is a valid value.
         let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
         let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
-        // SAFETY: `info` and `length` are writable and `length` says how long `info` is.
+        // SAFETY: `info` and `length` are writable, and `length` is the size of `info`.
         let done = unsafe {
             libc::getsockopt(
                 self.stream.as_raw_fd(),

@@ -15,7 +15,7 @@ use nix::{
 
 use crate::error::{Doing, Error, Result};
 
-/// Lines that a child printed so far, both streams in order of arrival.
+/// Lines that a child has printed so far, both streams in order of arrival.
 #[derive(Debug, Default)]
 struct Output {
     state: Mutex<OutputState>,
@@ -28,7 +28,7 @@ struct OutputState {
     open_streams: usize,
 }
 
-/// A running child whose output is kept; dropped, it is killed by its pid and reaped.
+/// A running child whose output is captured. Dropping it kills and reaps the child.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -37,10 +37,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` with its output kept and its input open.
+    /// Starts `command` with its output captured and its input open.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// If it cannot be started.
     pub fn start(mut command: Command) -> Result<Self> {
         let what = format!("{command:?}");
         let mut child = command
@@ -68,21 +68,21 @@ impl Process {
         self.child.id()
     }
 
-    /// Its standard input; `None` once taken. Dropping it is end of file.
+    /// Its standard input; `None` once taken. Dropping it signals end of file.
     pub fn stdin(&mut self) -> Option<ChildStdin> {
         self.child.stdin.take()
     }
 
-    /// Everything printed so far.
+    /// Everything that it has printed so far.
     #[must_use]
     pub fn output(&self) -> String {
         lock(&self.output).lines.join("\n")
     }
 
-    /// Waits for a line that holds `text` and returns it.
+    /// Waits for a line that contains `text` and returns it.
     ///
     /// # Errors
-    /// [`Error::Timeout`], also when the process ended without saying it.
+    /// [`Error::Timeout`], also if the process ended without printing it.
     pub fn wait_for_line(&self, text: &str, within: Duration) -> Result<String> {
         let deadline = Instant::now() + within;
         let mut state = lock(&self.output);
@@ -105,7 +105,7 @@ impl Process {
     /// Waits for the end of the process and of its output.
     ///
     /// # Errors
-    /// [`Error::Timeout`]; the process goes on then.
+    /// [`Error::Timeout`]; the process then keeps running.
     pub fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
         let deadline = Instant::now() + within;
         {
@@ -134,7 +134,7 @@ impl Process {
     /// Sends it a signal.
     ///
     /// # Errors
-    /// When it has ended already.
+    /// If it has ended already.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         kill(Pid::from_raw(self.pid().cast_signed()), signal).doing(format!("signal {}", self.what))
     }
@@ -142,7 +142,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only when the process has ended and been reaped, which is what is wanted.
+        // Both fail only if the process has ended and been reaped, which is the goal.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -170,7 +170,7 @@ fn collect(stream: impl Read, output: &Output) {
 /// Runs a command to its end and returns its standard output.
 ///
 /// # Errors
-/// [`Error::Command`] when it fails.
+/// [`Error::Command`] if it fails.
 pub fn run(command: &mut Command) -> Result<String> {
     let what = format!("{command:?}");
     let out = command.stdin(Stdio::null()).output().doing(format!("start {what}"))?;

@@ -14,9 +14,9 @@ use crate::{
 /// One line of redis-benchmark's CSV.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BenchmarkRow {
-    /// Which test.
+    /// The name of the test.
     pub test: String,
-    /// Requests a second.
+    /// Requests per second.
     pub rps: f64,
     /// Average latency, ms.
     pub avg_ms: f64,
@@ -24,7 +24,7 @@ pub struct BenchmarkRow {
     pub p50_ms: f64,
     /// 99th percentile, ms.
     pub p99_ms: f64,
-    /// Greatest, ms.
+    /// Maximum, ms.
     pub max_ms: f64,
 }
 
@@ -38,25 +38,25 @@ fn benchmark_command(ns: &Namespace, server: SocketAddr, args: &[&str]) -> Resul
 /// Runs redis-benchmark with `--csv` and `args` to its end.
 ///
 /// # Errors
-/// When it fails, or prints what is not its CSV.
+/// If it fails, or prints something other than its CSV.
 pub fn benchmark(ns: &Namespace, server: SocketAddr, args: &[&str]) -> Result<Vec<BenchmarkRow>> {
     parse_csv(&run(benchmark_command(ns, server, args)?.arg("--csv"))?)
 }
 
-/// Starts redis-benchmark as background load that goes on until dropped (`-l`), quietly.
+/// Starts redis-benchmark as background load that continues until dropped (`-l`), quietly.
 ///
 /// # Errors
-/// When it cannot be started.
+/// If it cannot be started.
 pub fn background_load(ns: &Namespace, server: SocketAddr, args: &[&str]) -> Result<Process> {
     let mut command = benchmark_command(ns, server, args)?;
     command.args(["-l", "-q"]);
     Process::start(command)
 }
 
-/// Runs one redis-cli command and returns what it printed, trimmed.
+/// Runs one redis-cli command and returns its output, trimmed.
 ///
 /// # Errors
-/// When redis-cli is missing or fails.
+/// If redis-cli is missing or fails.
 pub fn cli(ns: &Namespace, server: SocketAddr, args: &[&str]) -> Result<String> {
     installed("redis-cli", "redis-tools")?;
     let mut command = ns.command("redis-cli");
@@ -70,8 +70,8 @@ fn parse_csv(text: &str) -> Result<Vec<BenchmarkRow>> {
         |line: &str| Error::Protocol { what: "redis-benchmark's CSV".into(), said: line.into() };
     let mut rows = Vec::new();
     for line in text.lines().filter(|l| l.starts_with('"') && !l.starts_with("\"test\"")) {
-        // Test names may hold commas ("LRANGE_100 (first 100 elements)" does not, "MSET (10 keys)"
-        // does not, but a user's can).
+        // Test names may contain commas ("LRANGE_100 (first 100 elements)" does not, "MSET (10
+        // keys)" does not, but a user's can).
         let fields: Vec<&str> = line.trim_matches('"').split("\",\"").collect();
         let [test, numbers @ ..] = fields.as_slice() else { return Err(bad(line)) };
         let numbers: Vec<f64> = numbers

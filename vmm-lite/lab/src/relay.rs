@@ -1,4 +1,4 @@
-//! Stands between the hosts of a move, sees every message, and can break the link at any of them.
+//! Forwards between the hosts of a move, sees every message, and can break the link at any of them.
 //!
 //! It reads the protocol, so the move must be made in plaintext.
 
@@ -16,12 +16,12 @@ use std::{
     time::Duration,
 };
 
-/// A message about to be passed on.
+/// A message about to be forwarded.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Passing {
-    /// Whether it goes from the source to the destination.
+    /// Whether its direction is from the source to the destination.
     pub to_destination: bool,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// How many of its kind and direction passed before it, over all connections.
     pub nth: usize,
@@ -29,21 +29,21 @@ pub struct Passing {
     pub len: usize,
 }
 
-/// What becomes of it.
+/// The fate of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
     /// It arrives.
     Pass,
-    /// It arrives so much later, as do those behind it that way; the other way is as fast as
-    /// before.
+    /// It arrives this much later, as do those behind it in that direction; the other direction is
+    /// as fast as before.
     Delayed(Duration),
     /// The connection breaks before it.
     CutBefore,
-    /// The connection breaks in the midst of it.
+    /// The connection breaks in the middle of it.
     CutWithin,
     /// It arrives, and then the connection breaks.
     CutAfter,
-    /// It does not arrive, nor does what comes after it that way; the connection stands.
+    /// It does not arrive, nor does what follows in that direction; the connection stays open.
     Lost,
 }
 
@@ -54,18 +54,18 @@ struct Shared {
     passed: HashMap<(bool, Kind), usize>,
 }
 
-/// See the module. It goes on for as long as the process does.
+/// See the module. It runs as long as the process.
 #[derive(Debug)]
 pub struct Relay {
     port: u16,
 }
 
 impl Relay {
-    /// Listens on the loopback interface of `ns`, connects to `to` (`IP:PORT`) from there, and asks
-    /// `judge` about each message.
+    /// Listens on the loopback interface of `ns`, connects to `to` (`IP:PORT`) from there, and
+    /// calls `judge` for each message.
     ///
     /// # Errors
-    /// What the network says.
+    /// The network's error.
     pub fn start(
         ns: &Namespace,
         to: String,
@@ -79,8 +79,8 @@ impl Relay {
         thread::spawn(move || {
             ns.enter(move || {
                 for source in listener.incoming() {
-                    // A destination that is gone shows the source a closed connection, as a network
-                    // would.
+                    // If the destination is gone, the source sees a closed connection, as on a real
+                    // network.
                     let (Ok(source), Ok(destination)) = (source, TcpStream::connect(&to)) else {
                         continue;
                     };
@@ -91,14 +91,14 @@ impl Relay {
         Ok(Self { port })
     }
 
-    /// Where the source is to send the VM.
+    /// The URL to which the source sends the VM.
     #[must_use]
     pub fn url(&self) -> String {
         format!("tcp://127.0.0.1:{}", self.port)
     }
 }
 
-/// Passes messages both ways, on threads of their own.
+/// Forwards messages in both directions, on threads of their own.
 fn pass(source: &TcpStream, destination: &TcpStream, shared: &Arc<Mutex<Shared>>) {
     for to_destination in [true, false] {
         let ends = (source.try_clone(), destination.try_clone());
@@ -120,7 +120,7 @@ fn pass(source: &TcpStream, destination: &TcpStream, shared: &Arc<Mutex<Shared>>
     }
 }
 
-/// Passes whole messages until one breaks the connection (`Ok`), or the connection ends by itself.
+/// Forwards whole messages until one breaks the connection (`Ok`), or the connection ends.
 fn forward(
     mut from: &TcpStream,
     mut to: &TcpStream,
@@ -128,7 +128,8 @@ fn forward(
     shared: &Mutex<Shared>,
 ) -> io::Result<()> {
     let _ = to.set_nodelay(true);
-    // What is sent to a host that is gone is judged all the same: whoever sent it does not know.
+    // Messages to a host that is gone are judged as well: their sender does not know that it is
+    // gone.
     let mut gone = false;
     loop {
         let mut message = vec![0; HEADER_SIZE];

@@ -1,8 +1,8 @@
-//! Directories for control sockets that do not outlive the program, however it ends.
+//! Directories for control sockets that are removed however the program ends.
 //!
-//! Dropped, they are removed. SIGINT and SIGTERM remove them in a program that called
-//! [`remove_on_signals`]. What a program that was killed left behind, the next one removes: the
-//! names hold the pid.
+//! Dropping one removes it. SIGINT and SIGTERM remove them in a program that called
+//! [`remove_on_signals`]. The next program removes what a killed program left behind: the names
+//! contain the pid.
 
 use std::{
     env, fs, io,
@@ -22,8 +22,8 @@ use crate::error::{Doing, Result};
 
 const PREFIX: &str = "vmm-lite-lab-";
 
-/// A directory for the control sockets of one host of one lab, so that VMs of one test do not meet
-/// another's.
+/// A directory for the control sockets of one host of one lab, so that tests do not see each
+/// other's VMs.
 #[derive(Debug)]
 pub struct RuntimeDir(PathBuf);
 
@@ -31,7 +31,7 @@ impl RuntimeDir {
     /// Makes one under the system's temporary directory, for this user only.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// If it cannot be made.
     pub fn new() -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -46,7 +46,7 @@ impl RuntimeDir {
         Ok(Self(path))
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
@@ -55,16 +55,16 @@ impl RuntimeDir {
 
 impl Drop for RuntimeDir {
     fn drop(&mut self) {
-        // What is left then, the next run removes.
+        // The next run removes what is left.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// From now on SIGINT and SIGTERM end the program with the directories removed, and with the exit
-/// code a shell gives for the signal. To be called before other threads are started.
+/// From now on SIGINT and SIGTERM remove the directories and end the program, with the exit code
+/// that a shell gives for the signal. Call it before other threads are started.
 ///
 /// # Errors
-/// When signals cannot be blocked.
+/// If signals cannot be blocked.
 pub fn remove_on_signals() -> Result<()> {
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
     signals.thread_block().doing("block signals")?;
@@ -76,8 +76,8 @@ pub fn remove_on_signals() -> Result<()> {
     Ok(())
 }
 
-/// Removes directories of this user's, made under pids that `of` picks. What cannot be removed
-/// stays for the next run.
+/// Removes this user's directories with pids that `of` picks. What cannot be removed stays for the
+/// next run.
 fn remove(of: impl Fn(u32) -> bool) {
     let Ok(entries) = fs::read_dir(env::temp_dir()) else { return };
     for entry in entries.flatten() {
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_dead_left_is_removed_and_nothing_else() {
+    fn directories_of_ended_processes_are_removed_and_no_others() {
         let mut child = Command::new("true").spawn().unwrap();
         let dead = child.id();
         child.wait().unwrap();

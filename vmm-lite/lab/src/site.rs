@@ -1,4 +1,4 @@
-//! The usual place: two hosts and a client.
+//! The usual test bed: two hosts and a client.
 //!
 //! ```text
 //!            switch namespace
@@ -9,8 +9,8 @@
 //!  a:br0 ── tap0 … (guest 10.0.0.2)  b:br0 ── tap0 …
 //!  10.0.0.11                         10.0.0.12
 //! ```
-//! Guests talk on the data network; moves go over the migration network, as one does in a real
-//! place.
+//! Guests communicate on the data network; moves use the migration network, as is usual in
+//! practice.
 
 use std::{
     path::PathBuf,
@@ -39,36 +39,36 @@ pub struct Host {
     pub(crate) identities: Identities,
 }
 
-/// Directories of identities, and the lines by which others trust them.
+/// Directories of identities, and the lines by which other hosts trust them.
 pub(crate) type Identities = Arc<Mutex<Vec<(PathBuf, String)>>>;
 
 impl Host {
-    /// Makes one more TAP on the host's bridge.
+    /// Adds a TAP to the host's bridge.
     ///
     /// # Errors
-    /// What `ip` says.
+    /// The error of `ip`.
     pub fn tap(&self, name: &str) -> Result<()> {
         self.ns.tap(name, "br0")
     }
 }
 
-/// Two hosts, a client, and the switch between them. Everything is gone when the process ends.
+/// Two hosts, a client, and the switch between them. All of them disappear when the process ends.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// The hosts; each begins with `tap0`.
+    /// The hosts; each has `tap0` at the start.
     pub hosts: [Host; 2],
-    /// Where load comes from.
+    /// The namespace of the clients.
     pub client: Namespace,
     /// The switch.
     pub switch: Namespace,
 }
 
 impl Site {
-    /// Builds it for a test that runs VMs in it. `None` where this host or user cannot have that,
-    /// said aloud.
+    /// Builds it for a test that runs VMs in it. `None` after reporting a skip, if this host or
+    /// user cannot have it.
     ///
     /// # Panics
-    /// When it cannot be built though it should be.
+    /// If it cannot be built though it should be.
     #[must_use]
     pub fn for_test(test: &str) -> Option<Self> {
         let site = privilege::kvm().and_then(|()| privilege::tun()).and_then(|()| Self::new());
@@ -85,7 +85,8 @@ impl Site {
     /// Builds it.
     ///
     /// # Errors
-    /// [`crate::Error::Privilege`] without the right to make namespaces, else what `ip` says.
+    /// [`crate::Error::Privilege`] without the right to make namespaces, otherwise the error of
+    /// `ip`.
     pub fn new() -> Result<Self> {
         let switch = Namespace::new("switch")?;
         switch.bridge("br-data")?;

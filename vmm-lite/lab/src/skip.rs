@@ -1,4 +1,4 @@
-//! The one way in which a test says that it, or a part of it, did not run.
+//! The only way in which a test reports that it, or a part of it, did not run.
 
 use std::{
     fmt::Display,
@@ -10,7 +10,7 @@ use std::{
 /// Names the file in which `make test` counts skips.
 pub const LOG: &str = "VMM_LITE_SKIPPED";
 
-/// Reports that `test` did not run: on standard error, and in the file that [`LOG`] names.
+/// Reports that `test` did not run: on standard error, and in the file named by [`LOG`].
 ///
 /// Not by `eprintln!`: libtest captures its output, and drops it when the test passes.
 ///
@@ -18,14 +18,14 @@ pub const LOG: &str = "VMM_LITE_SKIPPED";
 /// If the file cannot be written to, since a skip that is not counted looks like a pass.
 pub fn skipped(test: &str, why: impl Display) {
     let line = line(test, why);
-    // A standard error that is closed has no reader.
+    // A closed standard error has no reader.
     let _ = io::stderr().write_all(line.as_bytes());
     if let Some(log) = std::env::var_os(LOG) {
         append(Path::new(&log), &line).unwrap_or_else(|e| panic!("{}: {e}", log.display()));
     }
 }
 
-/// One line that is read at a glance, whatever `why` consists of.
+/// One short line, whatever `why` contains.
 fn line(test: &str, why: impl Display) -> String {
     const LONGEST: usize = 200;
     let mut line = format!("skipped: {test}: {why}").replace('\n', " ");
@@ -36,7 +36,7 @@ fn line(test: &str, why: impl Display) -> String {
     line + "\n"
 }
 
-/// In one write, so that the lines of processes that run at once do not mix.
+/// Uses a single write, so that lines of concurrent processes do not mix.
 fn append(log: &Path, line: &str) -> io::Result<()> {
     OpenOptions::new().append(true).create(true).open(log)?.write_all(line.as_bytes())
 }
@@ -63,7 +63,7 @@ mod tests {
         assert!(line.ends_with("ä…\n"), "{line}");
     }
 
-    /// Source files below `dir`, without what was built.
+    /// Source files below `dir`, without build output.
     fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();

@@ -1,24 +1,24 @@
-//! Medians and tails.
+//! Medians and percentiles.
 
 use serde::Serialize;
 
 /// A sample's summary, in the unit of the sample.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 pub struct Summary {
-    /// How many values.
+    /// Number of values.
     pub count: u64,
-    /// Least.
+    /// Minimum.
     pub min: u64,
     /// Half are at most this.
     pub median: u64,
     /// 99 % are at most this.
     pub p99: u64,
-    /// Greatest.
+    /// Maximum.
     pub max: u64,
 }
 
-/// Summarises `values`. Percentiles are values of the sample (nearest rank), not interpolated.
-/// Empty: all 0.
+/// Summarizes `values`. Percentiles are values of the sample (nearest rank), not interpolated. All
+/// 0 if empty.
 #[must_use]
 pub fn summary(values: &[u64]) -> Summary {
     let mut sorted = values.to_vec();
@@ -36,7 +36,7 @@ pub fn summary(values: &[u64]) -> Summary {
     }
 }
 
-/// A duration in nanoseconds, written for people: `412 µs`, `1.93 ms`, `2.1 s`.
+/// Formats a duration in nanoseconds for people: `412 µs`, `1.93 ms`, `2.1 s`.
 #[must_use]
 pub fn human_ns(ns: u64) -> String {
     match ns {
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_read_well() {
+    fn durations_have_suitable_units() {
         assert_eq!(human_ns(850), "0.8 µs");
         assert_eq!(human_ns(412_400), "412 µs");
         assert_eq!(human_ns(1_930_000), "1.93 ms");

@@ -16,12 +16,12 @@ use crate::{
     site::{Host, Site},
 };
 
-/// How long anything may take before a test gives up. No test says by it how fast something is:
-/// hosts are busy, and some are emulated.
+/// How long any operation may take before a test fails. It says nothing about speed: hosts are
+/// busy, and some are emulated.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// `vmm-lite` on one host. Each has its own runtime directory and its own identity, as machines
-/// would, and those of one site trust each other.
+/// `vmm-lite` on one host. Each has its own runtime directory and identity, as separate machines
+/// do, and those of one site trust each other.
 #[derive(Debug)]
 pub struct Vmm {
     host: Host,
@@ -32,7 +32,7 @@ impl Vmm {
     /// For `host`.
     ///
     /// # Errors
-    /// When the runtime directory or the identity cannot be made.
+    /// If the runtime directory or the identity cannot be made.
     pub fn on(host: &Host) -> Result<Self> {
         let this = Self { host: host.clone(), runtime: RuntimeDir::new()? };
         let mut others = host.identities.lock().unwrap_or_else(PoisonError::into_inner);
@@ -42,7 +42,7 @@ impl Vmm {
         Ok(this)
     }
 
-    /// One that trusts the hosts of the site there are so far, and that none of them knows.
+    /// A host that trusts the present hosts of the site, and that none of them trusts.
     ///
     /// # Errors
     /// As [`on`](Self::on).
@@ -52,8 +52,8 @@ impl Vmm {
         Ok(this)
     }
 
-    /// Makes an identity that trusts `others`, and has them trust it if it is `known`. Returns the
-    /// line that it is known by.
+    /// Makes an identity that trusts `others`, and makes them trust it if it is `known`. Returns
+    /// the line by which other hosts trust it.
     fn meet(&self, others: &[(PathBuf, String)], known: bool) -> Result<String> {
         let line = self.identity_verb(&self.identity(), &["init"])?;
         let name = |n: usize| format!("host{n}");
@@ -94,10 +94,10 @@ impl Vmm {
         &self.host
     }
 
-    /// `vmm-lite ARGS` on this host, not started.
+    /// The command `vmm-lite ARGS` on this host, not started.
     ///
     /// # Errors
-    /// When `vmm-lite` has not been built.
+    /// If `vmm-lite` has not been built.
     pub fn command(&self, args: &[&str]) -> Result<std::process::Command> {
         let mut command = self.host.ns.command(vmm_lite()?);
         command.args(args).env("XDG_RUNTIME_DIR", self.runtime.path());
@@ -108,7 +108,7 @@ impl Vmm {
     /// Starts `vmm-lite run IMAGE ARGS`.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// If it cannot be started.
     pub fn run(&self, image: &Path, args: &[&str]) -> Result<Process> {
         let image = image.to_string_lossy();
         let mut all = vec!["run", &*image];
@@ -119,7 +119,7 @@ impl Vmm {
     /// Starts `vmm-lite receive` on the host's migration address and waits until it listens.
     ///
     /// # Errors
-    /// When it does not listen in time.
+    /// If it does not listen in time.
     pub fn receive(&self, port: u16, args: &[&str]) -> Result<Process> {
         let url = self.url(port);
         let mut all = vec!["receive", "--listen", &url];
@@ -129,7 +129,7 @@ impl Vmm {
         Ok(process)
     }
 
-    /// Where others send VMs to: `tcp://IP:PORT` on the migration network.
+    /// The URL to which other hosts send VMs: `tcp://IP:PORT` on the migration network.
     #[must_use]
     pub fn url(&self, port: u16) -> String {
         format!("tcp://{}:{port}", self.host.migration_ip)
@@ -138,7 +138,7 @@ impl Vmm {
     /// Moves VM `name` from here to `url` and returns the report.
     ///
     /// # Errors
-    /// When the move fails, with what `vmm-lite migrate` said.
+    /// If the move fails, with the output of `vmm-lite migrate`.
     pub fn migrate(&self, name: &str, url: &str) -> Result<Value> {
         self.json(&["migrate", name, url, "--json"])
     }
@@ -146,7 +146,7 @@ impl Vmm {
     /// Runs a verb to its end; its output's last line is JSON.
     ///
     /// # Errors
-    /// When the verb fails or prints no JSON.
+    /// If the verb fails or prints no JSON.
     pub fn json(&self, args: &[&str]) -> Result<Value> {
         let out = run(&mut self.command(args)?)?;
         let last = out.lines().last().unwrap_or_default();

@@ -1,10 +1,10 @@
-//! Many connections that write as fast as answers come, with several requests under way on each,
-//! and count what they were told: at the end the store must hold exactly that.
+//! Many connections that write as fast as answers arrive, with several requests in flight on each,
+//! and count the confirmed writes: at the end the store must hold exactly those.
 //!
-//! [`Probe`](crate::probe::Probe) has one request under way and times it; here a move always finds
-//! writes half-way: in a socket's buffer, on the wire, executed with the answer not yet there. A
-//! write that is lost, done twice or done out of order is seen at once in its connection's own
-//! counter, and one that no connection was told of in the counter that all of them share.
+//! [`Probe`](crate::probe::Probe) has one request in flight and times it. Here a move always finds
+//! incomplete writes: in a socket's buffer, on the wire, executed with the answer still in transit.
+//! A write that is lost, doubled or reordered shows at once in its connection's own counter, and
+//! one that was confirmed to no connection in the counter that all of them share.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -23,13 +23,13 @@ use crate::{
     probe::Connection,
 };
 
-/// Rounds of requests under way on each connection; a round is one increment of its own counter and
-/// one of the shared.
+/// Rounds of requests in flight on each connection; a round increments the connection's own counter
+/// and the shared one.
 const DEPTH: u64 = 8;
 /// How long an answer may take.
 const TIMEOUT: Duration = crate::vmm::TIMEOUT;
 
-/// Writers at work.
+/// Running writers.
 #[derive(Debug)]
 pub struct Writers {
     ns: Namespace,
@@ -40,11 +40,11 @@ pub struct Writers {
 }
 
 impl Writers {
-    /// Connects `count` writers from `ns` and lets them begin. Their counters are `KEY:0`, `KEY:1`
-    /// … and `KEY:all`.
+    /// Connects `count` writers from `ns` and starts them. Their counters are `KEY:0`, `KEY:1` …
+    /// and `KEY:all`.
     ///
     /// # Errors
-    /// When a connection cannot be made.
+    /// If a connection cannot be made.
     pub fn start(ns: &Namespace, server: SocketAddr, key: &str, count: usize) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut all = Self {
@@ -70,14 +70,14 @@ impl Writers {
         Ok(all)
     }
 
-    /// Ends them and compares: how many writes were confirmed, or what is wrong.
+    /// Ends them and compares. Returns the number of confirmed writes.
     ///
     /// # Errors
-    /// [`Error::Protocol`] when a writer saw something wrong, or the store does not hold what the
-    /// writers were told.
+    /// [`Error::Protocol`] if a writer saw an error, or the store does not hold what the writers
+    /// were told.
     ///
     /// # Panics
-    /// When a writer did.
+    /// If a writer did.
     pub fn stop(mut self) -> Result<u64> {
         self.stop.store(true, Relaxed);
         let wrong = |said: String| Error::Protocol { what: "the store".into(), said };
@@ -112,7 +112,7 @@ impl Writers {
     }
 }
 
-/// Keeps [`DEPTH`] rounds under way until told to stop, then waits for the last answers. Returns
+/// Keeps [`DEPTH`] rounds in flight until told to stop, then waits for the last answers. Returns
 /// the number of rounds.
 fn write_and_check(
     stream: &TcpStream,
@@ -159,8 +159,8 @@ mod tests {
     use super::*;
     use std::{collections::HashMap, net::TcpListener, sync::Mutex};
 
-    /// A store for a few connections that does increment number `spoiled` of the shared counter
-    /// twice, if there is one.
+    /// A store for a few connections that executes increment number `spoiled` of the shared counter
+    /// twice, if given.
     fn store(ns: &Namespace, spoiled: Option<u64>) -> SocketAddr {
         let listener = ns.enter(|| TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_done_twice_is_seen_and_a_good_store_is_not_blamed() {
+    fn a_doubled_write_is_detected_and_a_correct_store_passes() {
         let ns = match Namespace::new("store") {
             Ok(ns) => ns,
             Err(e) => return crate::skipped("the writers' own test", e),

@@ -1,4 +1,4 @@
-//! A client of the VM, on one connection for as long as it lives, and what it was told.
+//! A client of the VM, on a single connection, that checks what it is told.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -12,18 +12,17 @@ use std::{
 };
 use vmm_lite_lab::{net::Namespace, probe::Connection, vmm::TIMEOUT};
 
-/// The port that the guests listen at.
+/// The port on which the guests listen.
 pub const PORT: u16 = 6379;
-/// How often a client that waits looks whether it is to end.
+/// How often a waiting client checks whether it has to end.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What it asks, and what it knows from the answers.
+/// The client's requests, and what it knows from the answers.
 #[derive(Debug)]
 pub enum Talk {
-    /// The store counts: no number comes twice, and none is left out.
+    /// The store counts: no number repeats, and none is left out.
     Store { count: u64 },
-    /// The memory that checks itself: never fewer pages than it was told before, by the same
-    /// instance.
+    /// The self-checking memory: never fewer pages than reported before, by the same instance.
     Memory { nonce: Option<String>, written: u64 },
 }
 
@@ -90,7 +89,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects as soon as somebody listens.
+    /// Connects as soon as the guest listens.
     pub fn start(ns: &Namespace, mut talk: Talk) -> Self {
         let address = SocketAddr::from(([10, 0, 0, 2], PORT));
         drop(Connection::open_when_up(ns, address, TIMEOUT).unwrap());
@@ -109,13 +108,13 @@ impl Client {
         this
     }
 
-    /// Waits until it is told something that it had not been when this was called; nothing that it
-    /// was told before is lost.
+    /// Waits until it receives an answer that was sent after this call; fails if anything it was
+    /// told before is lost.
     #[track_caller]
     pub fn hears(&self, what: &str) {
         let end = Instant::now() + TIMEOUT;
         let mut told = self.shared.told();
-        // One answer may have been on its way already.
+        // One answer may have been in transit already.
         let enough = told.answers + 2;
         while told.answers < enough {
             assert_eq!(told.wrong, None, "{what}");
@@ -155,7 +154,7 @@ fn converse(mut stream: &TcpStream, talk: &mut Talk, shared: &Shared) -> Result<
         talk.take(&String::from_utf8_lossy(&line))?;
         shared.told().answers += 1;
         shared.more.notify_all();
-        // The pace of a client that does not want the CPU for itself; nobody waits for it.
+        // The rate of a client that leaves the CPU to others; nothing depends on it.
         std::thread::sleep(Duration::from_millis(1));
     }
 }

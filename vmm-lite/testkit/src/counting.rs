@@ -60,7 +60,7 @@ guest!(
     exit = const Doorbell::EXIT.0,
 );
 
-/// A machine with the guest, which runs.
+/// A VM that runs the guest.
 pub fn vm(memory: u64) -> Vm {
     let file = Elf::of(counts_together()).file();
     let image = Image::open(file.path()).unwrap();
@@ -71,7 +71,7 @@ pub fn vm(memory: u64) -> Vm {
     vm
 }
 
-/// Waits until the guest has counted on.
+/// Waits until the guest has counted further.
 pub fn counts_on(vm: &Vm) {
     let (from, deadline) = (counted(vm), Instant::now() + TIMEOUT);
     while counted(vm) < from + 5 {

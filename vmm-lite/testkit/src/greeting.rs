@@ -1,4 +1,4 @@
-//! A guest that prints a line and then waits, whatever is typed.
+//! A guest that prints a line and then waits, whatever its input.
 
 use crate::{control, guest};
 use vmm_lite_interface::{

@@ -1,8 +1,8 @@
-//! Guests made by hand: a few instructions of 32-bit code in an ELF file with the notes of an
+//! Hand-written guests: a few instructions of 32-bit code in an ELF file with the notes of an
 //! image.
 //!
 //! They run at CPL 0, where a host without hardware virtualization emulates each instruction: slow,
-//! and good enough to do everything wrong that a guest can do.
+//! but sufficient for everything wrong that a guest can do.
 
 use std::{
     path::{Path, PathBuf},
@@ -58,12 +58,12 @@ macro_rules! control {
     };
 }
 
-/// The test that runs on this thread: libtest names its threads after them.
+/// The name of the test that runs on this thread: libtest names its threads after them.
 pub fn test_name() -> String {
     std::thread::current().name().unwrap_or("a test").to_owned()
 }
 
-/// Whether KVM can be used; says aloud if not.
+/// Whether KVM can be used; reports a skip if not.
 pub fn kvm() -> bool {
     match Host::open() {
         Ok(_) => true,
@@ -74,7 +74,7 @@ pub fn kvm() -> bool {
     }
 }
 
-/// What goes into an image; every part of it can be wrong.
+/// The parts of an image, each of which can be made wrong.
 #[derive(Clone)]
 pub struct Elf {
     pub code: Vec<u8>,
@@ -139,7 +139,7 @@ impl Elf {
         elf
     }
 
-    /// Writes it to a file that is deleted with what is returned.
+    /// Writes it to a file that is deleted when the returned value is dropped.
     pub fn file(&self) -> TempFile {
         TempFile::new(&self.bytes())
     }
@@ -180,7 +180,7 @@ impl Drop for TempFile {
     }
 }
 
-/// A machine with a hand-made guest in it, not running yet.
+/// A VM with a hand-written guest, not running yet.
 pub fn vm(code: &[u8]) -> Vm {
     vm_printing_to(code, Console::new(None))
 }
@@ -193,7 +193,7 @@ pub fn vm_printing_to(code: &[u8], console: Console) -> Vm {
     Vm::boot(&config, &image, console).unwrap()
 }
 
-/// Lets a machine run that was just made.
+/// Starts a VM that was just made.
 pub fn start(vm: &Vm) {
     let how = Resume { reason: ResumeReason::Boot, away: Duration::ZERO };
     vm.hold().unwrap().resume(how).unwrap();
@@ -206,7 +206,7 @@ pub fn run(code: &[u8]) -> Arc<End> {
     vm.wait_end()
 }
 
-/// What a machine printed.
+/// The output of a VM.
 pub fn printed(vm: &Vm) -> String {
     let piece = vm.console().read(0, Duration::ZERO);
     String::from_utf8(piece.map_or_else(Vec::new, |p| p.bytes)).unwrap()

@@ -8,23 +8,23 @@ use vmm_lite_lab::{
     vmm::{TIMEOUT, Vmm},
 };
 
-/// Where destinations listen.
+/// The port on which destinations listen.
 pub const PORT: u16 = 7000;
 
-/// The VM, named `d`, wherever it is.
+/// The VM, named `d`, on whichever host it is.
 pub struct Lab {
-    // Dropped with what is in it.
+    // Dropped together with its hosts.
     _site: Site,
     vmms: [Vmm; 2],
-    /// Which of the hosts it runs on.
+    /// The host on which it runs.
     at: usize,
     vm: Process,
     pub client: Client,
 }
 
 impl Lab {
-    /// Runs `app` on the first host, with its `own` arguments besides where it listens; `None`
-    /// where there can be no site, which is said aloud.
+    /// Runs `app` on the first host, with its `own` arguments besides its address; `None` after
+    /// reporting a skip if there is no test bed.
     pub fn new(test: &str, app: &str, memory: &str, own: &[&str], talk: Talk) -> Option<Self> {
         let site = Site::for_test(test)?;
         let vmms = Vmm::on_both(&site).unwrap();
@@ -36,12 +36,12 @@ impl Lab {
         Some(Self { _site: site, vmms, at: 0, vm, client })
     }
 
-    /// Where it runs.
+    /// The host on which it runs.
     pub fn here(&self) -> &Vmm {
         &self.vmms[self.at]
     }
 
-    /// Where it is to move to.
+    /// The host to which it moves next.
     pub fn there(&self) -> &Vmm {
         &self.vmms[1 - self.at]
     }
@@ -51,7 +51,7 @@ impl Lab {
         self.here().json(&[&["migrate", "d", &url, "--json"], options].concat())
     }
 
-    /// A move succeeds, to this process.
+    /// Checks that a move to this process succeeds.
     #[track_caller]
     pub fn moves(&mut self, what: &str, options: &[&str], destination: Process) {
         self.migrate(options).unwrap_or_else(|e| {

@@ -1,4 +1,4 @@
-//! What the state of a vCPU means, apart from how KVM has written it down.
+//! What the state of a vCPU means, independent of how KVM encodes it.
 //!
 //! In an XSAVE area a component that is in its initial state may have its bit in XSTATE_BV or not,
 //! and CPUs and KVMs differ in when they set it. AMD's CPUs neither save nor restore the x87
@@ -7,20 +7,20 @@
 use std::arch::x86_64::__cpuid_count;
 use vmm::kvm::VcpuState;
 
-/// XSTATE_BV's place, behind the legacy area.
+/// Offset of XSTATE_BV, behind the legacy area.
 const HEADER: usize = 512;
 const X87: u64 = 1;
 const SSE: u64 = 1 << 1;
 const AVX: u64 = 1 << 2;
-/// Control word and MXCSR of a CPU that was reset.
+/// Control word and MXCSR after a CPU reset.
 const FCW: u16 = 0x37f;
 const MXCSR: u32 = 0x1f80;
-/// Of the x87 status word: an exception is pending.
+/// Bit of the x87 status word: an exception is pending.
 const PENDING: u16 = 1 << 7;
 
-/// Where a component lies in the standard format, beyond x87 and SSE.
+/// Range of a component in the standard format, beyond x87 and SSE.
 fn extended(component: usize) -> std::ops::Range<usize> {
-    // Safe wherever this is compiled for; the result is the CPU's that the guest has.
+    // Safe on every CPU that this is compiled for; the result describes the guest's CPU.
     #[allow(unused_unsafe)]
     // SAFETY: `cpuid` exists on every x86-64 CPU, with no effect but its result.
     let leaf = unsafe { __cpuid_count(0xd, component as u32) };
@@ -28,7 +28,7 @@ fn extended(component: usize) -> std::ops::Range<usize> {
     at..at + size
 }
 
-/// An XSAVE area in which each component that is in its initial state is written down in one way.
+/// An XSAVE area with one encoding for each component that is in its initial state.
 fn xsave(area: &[u8]) -> Vec<u8> {
     let mut area = area.to_vec();
     area.resize(4096, 0);
@@ -40,13 +40,13 @@ fn xsave(area: &[u8]) -> Vec<u8> {
         area[..2].copy_from_slice(&FCW.to_le_bytes());
     }
     if u16::from_le_bytes([area[2], area[3]]) & PENDING == 0 {
-        // Opcode and the two pointers.
+        // The opcode and the two pointers.
         area[6..24].fill(0);
     }
     if area[..2] != FCW.to_le_bytes() || area[2..24].iter().chain(&area[32..160]).any(|b| *b != 0) {
         used |= X87;
     }
-    // MXCSR is loaded with SSE and with AVX; its mask is the CPU's and not state.
+    // MXCSR is loaded with SSE and with AVX; its mask belongs to the CPU and is not state.
     if present & (SSE | AVX) == 0 {
         area[24..28].copy_from_slice(&MXCSR.to_le_bytes());
     }
@@ -57,11 +57,11 @@ fn xsave(area: &[u8]) -> Vec<u8> {
     if area[24..28] != MXCSR.to_le_bytes() || area[160..416].iter().any(|b| *b != 0) {
         used |= SSE;
     }
-    // What software may keep there is not the CPU's.
+    // The area for software, which the CPU ignores.
     area[416..512].fill(0);
     for component in 2..63 {
         let (bit, range) = (1 << component, extended(component));
-        // Supervisor components have no place in the standard format.
+        // Supervisor components do not exist in the standard format.
         if range.is_empty() || range.start <= HEADER || range.end > area.len() {
             continue;
         }
@@ -75,13 +75,13 @@ fn xsave(area: &[u8]) -> Vec<u8> {
     area
 }
 
-/// A state that equals another's if the two mean the same to a guest.
+/// A state that equals another's exactly if both mean the same to a guest.
 pub fn meaning(state: &VcpuState) -> VcpuState {
     VcpuState { xsave: xsave(&state.xsave), ..state.clone() }
 }
 
 #[test]
-fn components_in_their_initial_state_are_the_same_however_they_are_written() {
+fn components_in_their_initial_state_are_equal_in_every_encoding() {
     let with = |present: u64, change: &dyn Fn(&mut Vec<u8>)| {
         let mut area = vec![0; 4096];
         area[..2].copy_from_slice(&FCW.to_le_bytes());
@@ -94,11 +94,11 @@ fn components_in_their_initial_state_are_the_same_however_they_are_written() {
     for present in 0..8 {
         assert_eq!(with(present, &|_| {}), initial, "{present:#b}");
     }
-    // What is left in the area of a component that is not there means nothing.
+    // The area of an absent component means nothing.
     assert_eq!(with(0, &|a| a[32..416].fill(7)), initial);
     assert_eq!(with(X87, &|a| a[8..24].fill(7)), initial, "pointers without an exception");
     assert_eq!(with(0, &|a| a[24..28].fill(0)), initial, "MXCSR without SSE and AVX");
-    // And what is in one that is there does.
+    // The area of a present component does.
     for (present, at) in [(X87, 0), (X87, 4), (X87, 40), (SSE, 160), (SSE, 24), (AVX, 24)] {
         assert_ne!(with(present, &|a| a[at] ^= 1), initial, "{present:#b} at {at}");
     }

@@ -1,4 +1,4 @@
-//! A network namespace of a test's own, and the driver's side of the network device.
+//! A network namespace for one test, and the driver's side of the network device.
 
 use std::{
     io,
@@ -18,9 +18,9 @@ use vmm::{
 };
 
 /// Moves the calling thread into a network namespace of its own, with a TAP device `tap` that is
-/// up. Says aloud if it may not.
+/// up. Reports a skip if that is not permitted.
 pub fn namespace(tap: &str) -> bool {
-    // SAFETY: changes only the namespace of this thread.
+    // SAFETY: the call changes only the namespace of this thread.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
         let error = io::Error::last_os_error();
         vmm_lite_lab::skipped("network", format_args!("no network namespace: {error}"));
@@ -46,7 +46,7 @@ pub fn namespace(tap: &str) -> bool {
 }
 
 /// Keeps other threads of this process from forking. Between fork and exec a child holds every
-/// descriptor of its parent, and a TAP device that was just closed is busy for as long.
+/// descriptor of its parent, so a TAP device that was just closed stays busy that long.
 pub fn no_fork() -> MutexGuard<'static, ()> {
     static FORK: Mutex<()> = Mutex::new(());
     FORK.lock().unwrap_or_else(PoisonError::into_inner)
@@ -59,8 +59,8 @@ impl Wire {
     pub fn on(device: &str) -> Self {
         let all = (libc::ETH_P_ALL as u16).to_be();
         let name = std::ffi::CString::new(device).unwrap();
-        // SAFETY: plain system calls on a descriptor that is ours; the address is valid and of the
-        // size given.
+        // SAFETY: plain system calls on a descriptor that this value owns; the address is valid and
+        // of the given size.
         unsafe {
             let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, all.into());
             assert!(fd >= 0, "{}", io::Error::last_os_error());
@@ -76,16 +76,16 @@ impl Wire {
     }
 
     pub fn send(&self, frame: &[u8]) {
-        // SAFETY: a valid buffer.
+        // SAFETY: the buffer is valid.
         let n = unsafe { libc::send(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
         assert_eq!(n, frame.len() as isize, "{}", io::Error::last_os_error());
     }
 
-    /// Whether a frame has come that `wanted` knows.
+    /// Whether a frame for which `wanted` holds has arrived.
     pub fn has(&self, wanted: impl Fn(&[u8]) -> bool) -> bool {
         let mut buffer = vec![0; 70_000];
         loop {
-            // SAFETY: a valid buffer.
+            // SAFETY: the buffer is valid.
             let n = unsafe {
                 let buffer = (buffer.as_mut_ptr().cast(), buffer.len());
                 libc::recv(self.0.as_raw_fd(), buffer.0, buffer.1, libc::MSG_DONTWAIT)
@@ -98,14 +98,14 @@ impl Wire {
         }
     }
 
-    /// The next frame that `wanted` knows, soon.
+    /// Waits for the next frame for which `wanted` holds.
     pub fn expect(&self, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let mut buffer = vec![0; 70_000];
         loop {
-            // SAFETY: one valid entry.
+            // SAFETY: the pointer is to one valid entry.
             assert!(unsafe { libc::poll(&raw mut poll, 1, 60_000) } > 0, "no such frame came");
-            // SAFETY: a valid buffer.
+            // SAFETY: the buffer is valid.
             let n = unsafe {
                 libc::recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0)
             };
@@ -132,13 +132,13 @@ pub fn is_ours(frame: &[u8]) -> bool {
 pub const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub const QUEUE: u16 = 8;
 
-/// The driver: writes registers and rings as a guest would, and as none should.
+/// The driver: writes registers and rings as a guest would, and as no guest should.
 pub struct Driver {
     pub ram: GuestRam,
     pub net: Net,
 }
 
-/// Where the driver puts the parts of queue `q`.
+/// The addresses of the parts of queue `q`.
 pub fn ring(q: u64) -> (u64, u64, u64) {
     let base = 0x10_0000 + q * 0x3000;
     (base, base + 0x1000, base + 0x2000)
@@ -193,7 +193,7 @@ impl Driver {
         self.write(0x44, 1)
     }
 
-    /// Everything up to a device that is live.
+    /// Sets up everything, up to a device that is live.
     pub fn go(&mut self) -> Result<(), Violation> {
         self.agree(1 << 5)?;
         for q in [0, 1] {
@@ -234,10 +234,10 @@ impl Driver {
         (index, u32::from_le_bytes(len))
     }
 
-    /// Waits until the TAP has something; a packet sent may take its time to get there.
+    /// Waits until the TAP has a packet; a sent packet may take a while to get there.
     pub fn wait_for_packet(&self) {
         let mut poll = libc::pollfd { fd: self.net.tap().fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one valid entry.
+        // SAFETY: the pointer is to one valid entry.
         assert!(unsafe { libc::poll(&raw mut poll, 1, 60_000) } > 0, "no packet came");
     }
 

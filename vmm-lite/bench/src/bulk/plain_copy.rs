@@ -16,13 +16,13 @@ use super::{
     tls::{Reader, Writer},
 };
 
-/// Bytes that a system call is given, at most.
+/// Most bytes for one system call.
 const PIECE: usize = 256 << 10;
 
-/// What is read into.
+/// The memory that is read into.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Memory {
-    /// Memory that nobody has touched.
+    /// Memory that was never touched.
     Fresh,
     /// Memory that is resident.
     Touched,
@@ -35,14 +35,14 @@ pub struct PlainCopy<'s> {
 }
 
 impl<'s> PlainCopy<'s> {
-    /// Of so many bytes.
+    /// Memory of `size` bytes.
     pub fn new(site: &'s Site, size: u64) -> Result<Self> {
         let mut from = vec![0; size as usize];
         fastrand::Rng::with_seed(1).fill(&mut from);
         Ok(Self { site, from })
     }
 
-    /// Copies it; the time from the first byte until the other side has said that it has all, ns.
+    /// Copies it. Returns the time from the first byte until the other side has confirmed all, ns.
     pub fn time(&mut self, transport: Transport, into: Memory) -> Result<u64> {
         let (mut writes, reads) = self.connect()?;
         let from = &self.from[..];
@@ -50,7 +50,7 @@ impl<'s> PlainCopy<'s> {
         let ns = thread::scope(|scope| {
             let read = scope.spawn(|| read(reads, transport, &to));
             let wrote = write(&mut writes, transport, from);
-            // A reader that waits for more learns that nothing comes.
+            // A waiting reader learns that nothing more comes.
             let wrote = wrote.inspect_err(|_| drop(writes.shutdown(std::net::Shutdown::Both)));
             let read = read.join().expect("the reader does not panic");
             read.and(wrote)

@@ -1,5 +1,5 @@
-//! What fills the guest: values of the key-value store in it, of bytes that look random and are
-//! known.
+//! Fills the guest with values of its key-value store, of bytes that look random and can be
+//! checked.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -11,7 +11,7 @@ use vmm_lite_lab::{Error, Result, site::Site};
 use crate::system::connect;
 
 const KV_PORT: u16 = 6379;
-/// Bytes of a value.
+/// Size of a value, in bytes.
 const VALUE: usize = 64 << 10;
 const VALUES_PER_MIB: u64 = (1 << 20) / VALUE as u64;
 
@@ -19,12 +19,12 @@ const VALUES_PER_MIB: u64 = (1 << 20) / VALUE as u64;
 pub struct Store(BufReader<TcpStream>);
 
 impl Store {
-    /// Connects from the site's client, as soon as it listens.
+    /// Connects from the site's client, as soon as the store listens.
     pub fn open(site: &Site) -> Result<Self> {
         Ok(Self(BufReader::new(connect(site, KV_PORT)?)))
     }
 
-    /// Sets values of so many MiB.
+    /// Sets values of `mib` MiB.
     pub fn fill(&mut self, mib: u64) -> Result<()> {
         let mut value = vec![0; VALUE];
         for n in 0..mib * VALUES_PER_MIB {
@@ -40,7 +40,7 @@ impl Store {
         Ok(())
     }
 
-    /// Looks whether all of them are as they were set.
+    /// Checks that all of them are unchanged.
     pub fn check(&mut self, mib: u64) -> Result<()> {
         let (mut expected, mut found) = (vec![0; VALUE], vec![0; VALUE]);
         for n in 0..mib * VALUES_PER_MIB {

@@ -1,8 +1,8 @@
-//! TLS as moves have it: the same library, provider, version, cipher and records, in buffers as
-//! large, and nothing else.
+//! TLS as moves use it: the same library, provider, version, cipher, records and buffer sizes, and
+//! nothing else.
 //!
-//! The writer is the client. What is encrypted is taken from where it lies, and what is decrypted
-//! is given out where it lies.
+//! The writer is the client. Data is encrypted from where it lies, and handed out where it was
+//! decrypted.
 
 use std::{
     io::{self, Read, Write},
@@ -22,17 +22,17 @@ use rustls::{
 
 /// Bytes encrypted before they are written.
 const PIECE: usize = 64 << 10;
-/// Room for what comes.
+/// Size of the receive buffer.
 const INCOMING: usize = 128 << 10;
 const NAME: &str = "plain-copy";
 
-/// The side that writes.
+/// The writing side.
 pub struct Writer {
     session: UnbufferedClientConnection,
     buffers: Buffers,
 }
 
-/// The side that reads.
+/// The reading side.
 pub struct Reader {
     session: UnbufferedServerConnection,
     buffers: Buffers,
@@ -46,7 +46,7 @@ struct Buffers {
     out: usize,
 }
 
-/// What the library wants next.
+/// What the library needs next.
 enum Next {
     Again,
     Send,
@@ -55,8 +55,8 @@ enum Next {
 }
 
 impl Writer {
-    /// Shakes hands: the other side sends its certificate in the clear first, which is what it is
-    /// then trusted for.
+    /// Performs the handshake. The other side first sends its certificate in plaintext, and is then
+    /// trusted for it.
     pub fn new(stream: &mut TcpStream) -> io::Result<Self> {
         let mut length = [0; 4];
         stream.read_exact(&mut length)?;
@@ -99,7 +99,7 @@ impl Writer {
 }
 
 impl Reader {
-    /// Shakes hands.
+    /// Performs the handshake.
     pub fn new(stream: &mut TcpStream) -> io::Result<Self> {
         let made = rcgen::generate_simple_self_signed([NAME.to_owned()]);
         let made = made.map_err(io::Error::other)?;
@@ -122,7 +122,7 @@ impl Reader {
         Ok(this)
     }
 
-    /// Reads once, and gives out what that decrypts to.
+    /// Reads once, and hands out what that decrypts to.
     pub fn read(
         &mut self,
         stream: &mut TcpStream,
@@ -177,7 +177,7 @@ impl Buffers {
     }
 }
 
-/// Does what the library wants; returns how much of what came is done with.
+/// Does what the library needs. Returns how much of the received data was consumed.
 fn handle<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
     outgoing: &mut [u8],
@@ -229,7 +229,7 @@ fn handle<Data>(
     (discard, next)
 }
 
-/// `ring`'s, with the cipher that moves use.
+/// The provider of `ring`, with the cipher that moves use.
 fn provider() -> Arc<CryptoProvider> {
     let cipher_suites = vec![ring::cipher_suite::TLS13_AES_128_GCM_SHA256];
     Arc::new(CryptoProvider { cipher_suites, ..ring::default_provider() })

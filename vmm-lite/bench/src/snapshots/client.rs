@@ -1,8 +1,8 @@
-//! A client that is there before the store is, and has its answer as soon as there can be one.
+//! A client that is there before the store, and gets its answer as soon as possible.
 //!
 //! A connection request that is sent before the guest's TAP device carries packets is lost, and TCP
-//! sends it again only after a second; one that is sent later waits there for the guest, which has
-//! to deal with all that do. So one is sent every two milliseconds at first, and then every twenty.
+//! repeats it only after a second. Later ones wait in the TAP for the guest, which has to handle
+//! all of them. So the client sends one every two milliseconds at first, and then every twenty.
 
 use std::{
     collections::VecDeque,
@@ -22,14 +22,14 @@ use vmm_lite_lab::{Error, Result, exec, net::Namespace, vmm::TIMEOUT};
 
 /// How often a request is sent at first …
 const TICK: Duration = Duration::from_millis(2);
-/// … until so many ticks are over …
+/// … for this many ticks …
 const AT_FIRST: usize = 10;
-/// … and after that at every such tick.
+/// … and after that once in this many ticks.
 const THEN: usize = 10;
-/// Requests under way; the oldest is given up for another.
+/// Open requests; the oldest is closed for another.
 const KEPT: usize = 100;
 
-/// The client, at work on a thread of its own.
+/// The client, running on a thread of its own.
 pub struct Client(JoinHandle<Result<Duration>>);
 
 impl Client {
@@ -46,13 +46,13 @@ impl Client {
         }))
     }
 
-    /// Waits for the answer; when it was there, by the monotonic clock.
+    /// Waits for the answer. Returns when it arrived, by the monotonic clock.
     pub fn answered(self) -> Result<Duration> {
         self.0.join().expect("the client does not panic")
     }
 }
 
-/// A connection under way.
+/// A connection attempt.
 struct Attempt {
     token: Token,
     stream: TcpStream,
@@ -76,7 +76,7 @@ fn ask(to: SocketAddr, question: &[u8], answer: &[u8]) -> std::io::Result<Durati
         poll.poll(&mut events, Some(TIMEOUT))?;
         for event in &events {
             if event.token() == CLOCK {
-                // How many there were does not matter: what was missed is not made up for.
+                // The number of expirations does not matter: missed ticks are not made up for.
                 timer.wait()?;
                 ticks += 1;
                 if ticks > AT_FIRST && ticks % THEN != 0 {
@@ -99,7 +99,7 @@ fn ask(to: SocketAddr, question: &[u8], answer: &[u8]) -> std::io::Result<Durati
                     let said = String::from_utf8_lossy(&attempts[at].got).into_owned();
                     return Err(std::io::Error::new(ErrorKind::InvalidData, said));
                 }
-                // Refused, or reset: another will do.
+                // Refused, or reset: another attempt follows.
                 Err(_) => drop(attempts.remove(at)),
             }
         }
@@ -108,7 +108,7 @@ fn ask(to: SocketAddr, question: &[u8], answer: &[u8]) -> std::io::Result<Durati
 }
 
 impl Attempt {
-    /// Asks if it has not and can, and reads what there is.
+    /// Sends the request once it can, and reads what has arrived.
     fn go_on(&mut self, question: &[u8]) -> std::io::Result<()> {
         if let Some(e) = self.stream.take_error()? {
             return Err(e);

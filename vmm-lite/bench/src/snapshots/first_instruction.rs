@@ -1,4 +1,4 @@
-//! From exec to the guest's first instruction, for guests of three sizes of which half is in use.
+//! From exec to the guest's first instruction, for guests of three sizes with half in use.
 
 use std::{path::Path, time::Duration};
 
@@ -21,10 +21,10 @@ use crate::{
 const SIZES: [u32; 3] = [16, 256, 1024];
 /// Half of a MiB in pages.
 const PAGES_PER_MIB: u32 = 128;
-/// What reads all of the memory first is slow, and done so much less often.
+/// Ways that read all of the memory first are slow, and so are repeated this many times less often.
 const LESS: u32 = 10;
-/// QEMU may stop a guest for so long to save it here, in ms: one that rewrites its memory all the
-/// time is never done in less.
+/// How long QEMU may stop a guest to save it here, in ms: with less it never finishes for a guest
+/// that rewrites its memory all the time.
 const LIMIT_MS: u64 = 20_000;
 
 /// One way to start, at one size.
@@ -36,11 +36,12 @@ pub struct Figures {
     pub memory_mib: u32,
     /// Bytes of the file.
     pub file_bytes: u64,
-    /// From exec until the guest ran, by the system's own account.
+    /// From exec until the guest ran, as the system itself reports.
     pub runs_ns: Summary,
 }
 
-/// Saves a guest of each size with each system, and starts it from the file in every way, in turn.
+/// Saves a guest of each size with each system, and starts it from the file in every way,
+/// alternately.
 pub fn run(options: &Options, site: &Site, dir: &Path) -> Result<Vec<Figures>> {
     let mut figures = Vec::new();
     for memory_mib in SIZES {
@@ -64,7 +65,7 @@ pub fn run(options: &Options, site: &Site, dir: &Path) -> Result<Vec<Figures>> {
         let rounds = options.snapshots.div_ceil(BLOCK);
         for round in 1..=rounds {
             for (system, file, way, samples) in &mut turns {
-                // Each has its share of every round.
+                // Each way has its share of every round.
                 while (samples.len() as u32) < wanted(*way) * round / rounds {
                     samples.push(system.restore(&guest, file, "tap0", *way)?.took_ns());
                     system.kill();
@@ -81,7 +82,7 @@ pub fn run(options: &Options, site: &Site, dir: &Path) -> Result<Vec<Figures>> {
             });
         }
         for (_, file, ..) in turns {
-            // It may be large, and has been removed if another has the same.
+            // It may be large; it does not exist if another way has removed the same file.
             let _ = std::fs::remove_file(file);
         }
     }

@@ -1,5 +1,5 @@
-//! Many stores from one that runs. QEMU has no such thing: what comes nearest is to start as many
-//! from one file, one after the other.
+//! Many stores from a running one. QEMU has no fork; the closest is to start as many from one file,
+//! one after the other.
 
 use std::{net::SocketAddr, path::Path};
 
@@ -24,27 +24,27 @@ use crate::{
     system::{KV_MEMORY_MIB, Qemu, System, VmmLite, Which},
 };
 
-/// How often all of it is done.
+/// How often everything is repeated.
 const ROUNDS: usize = 5;
-/// QEMU makes so many fewer.
+/// QEMU makes this many times fewer.
 const FEWER: u32 = 10;
-/// The clones' addresses are from this one on, in the guests' network.
+/// The first of the clones' addresses in the guests' network.
 const FIRST_IP: u32 = 101;
 
-/// One system's figures.
+/// One system's measurements.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figures {
     /// What was done.
     pub name: String,
-    /// How many were made at a time.
+    /// How many are made at a time.
     pub count: u32,
     /// From exec until the last of them ran.
     pub all_run_ns: Summary,
-    /// How long the one that they were made from stood for it.
+    /// How long the original was stopped for it.
     pub pause_ns: Option<Summary>,
-    /// Made in a second, at the median.
+    /// Number made per second, at the median.
     pub per_second: f64,
-    /// Memory that a clone which does nothing shares with nobody, bytes.
+    /// Memory that an idle clone does not share, bytes.
     pub idle_private_bytes: Option<Summary>,
 }
 
@@ -62,9 +62,9 @@ impl Figures {
     }
 }
 
-/// Makes them.
+/// Measures them.
 pub fn run(options: &Options, site: &Site, dir: &Path) -> Result<Vec<Figures>> {
-    // Each is on the network, by a device and an address of its own.
+    // Each is on the network, with a device and an address of its own.
     for n in 1..=options.clones {
         site.hosts[0].tap(&format!("tap{n}"))?;
     }
@@ -127,7 +127,7 @@ struct Samples {
 }
 
 impl Samples {
-    /// Forks the VM `name` and adds how long that took. The clones run then, in the processes with
+    /// Forks the VM `name` and adds how long that took. The clones then run, in processes with
     /// these numbers.
     fn fork(
         &mut self,
@@ -156,7 +156,7 @@ impl Samples {
     }
 }
 
-/// Ends clones, which do so with the process that started them.
+/// Ends clones, by ending the process that started them.
 fn end(mut clones: Process) -> Result<()> {
     clones.signal(Signal::SIGINT)?;
     clones.wait(TIMEOUT).map(drop)

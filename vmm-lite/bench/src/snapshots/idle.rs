@@ -1,14 +1,13 @@
-//! What a clone costs that does nothing: memory that it shares with nobody.
+//! The cost of an idle clone: memory that it does not share.
 
 use std::{fs, thread, time::Duration};
 
 use vmm_lite_lab::{Error, Result};
 
-/// For so long they have nothing to do before that: what a clone does when it starts is behind it.
+/// How long they are idle before the measurement, so that their start is over.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Private memory of each of these processes after a while in which nobody asked anything of them,
-/// in bytes.
+/// Private memory of each of these processes after a time without requests, in bytes.
 pub fn private(pids: &[u64]) -> Result<Vec<u64>> {
     thread::sleep(IDLE);
     pids.iter().map(|pid| of(*pid)).collect()
@@ -21,7 +20,7 @@ fn of(pid: u64) -> Result<u64> {
     sum(&text).ok_or(Error::Protocol { what: path, said: text })
 }
 
-/// What there is of private memory in such a file; `None` if that does not say.
+/// The private memory in such a file; `None` if the file does not contain it.
 fn sum(text: &str) -> Option<u64> {
     let kib = |field: &str| -> Option<u64> {
         let rest = text.lines().find_map(|line| line.strip_prefix(field))?;

@@ -1,7 +1,7 @@
-//! Snapshots of the same image by vmm-lite and by QEMU, in turn, and what is made of them.
+//! Snapshots of the same image by vmm-lite and by QEMU, alternately, and what is started from them.
 //!
-//! - [`saves`]: how long the guest stands while it is saved, what a client sees of that, how large
-//!   the file is
+//! - [`saves`]: how long the guest is stopped while it is saved, what a client sees of that, how
+//!   large the file is
 //! - [`restores`]: from exec to the first reply of a store
 //! - [`first_instruction`]: from exec to the guest's first instruction, for guests of three sizes
 //! - [`forks`]: many from one; `idle`: what each costs
@@ -22,12 +22,12 @@ use vmm_lite_lab::{Result, runtime_dir::RuntimeDir, site::Site};
 
 use crate::options::Options;
 
-/// Samples of one system before the other has its turn.
+/// Samples of one system before the other follows.
 const BLOCK: u32 = 10;
-/// How long QEMU may expect to stop a guest that is being saved, in ms, as for its moves.
+/// How long QEMU may expect to stop a guest that is saved, in ms, as for its moves.
 const LIMIT_MS: u64 = 1;
 
-/// What was measured.
+/// All measurements.
 #[derive(Clone, Debug, Serialize)]
 pub struct Snapshots {
     /// See [`saves`].
@@ -40,7 +40,7 @@ pub struct Snapshots {
     pub forks: Vec<forks::Figures>,
 }
 
-/// Measures all of it.
+/// Runs all measurements.
 pub fn run(options: &Options) -> Result<Snapshots> {
     let site = Site::new()?;
     let dir = RuntimeDir::new()?;

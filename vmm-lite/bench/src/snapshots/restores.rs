@@ -1,5 +1,5 @@
-//! A store that comes back: from exec to the first right reply to a client that asks for what was
-//! stored before.
+//! A restored store: from exec to the first correct reply to a client that requests a value stored
+//! before.
 
 use std::path::{Path, PathBuf};
 
@@ -24,15 +24,15 @@ pub struct Figures {
     pub name: String,
     /// Bytes of the file.
     pub file_bytes: u64,
-    /// From exec until the guest ran, by the system's own account.
+    /// From exec until the guest ran, as the system itself reports.
     pub runs_ns: Summary,
-    /// From exec until the client had its answer.
+    /// From exec until the client received its answer.
     pub first_reply_ns: Summary,
     /// All of these, in order: for the plots.
     pub first_replies_ns: Vec<u64>,
 }
 
-/// A system with a file of its own, and the samples of each way to restore that.
+/// A system with its own file, and the samples of each way to restore it.
 struct Turn {
     system: Box<dyn System>,
     file: PathBuf,
@@ -45,9 +45,9 @@ struct Samples {
     replies: Vec<u64>,
 }
 
-/// Saves a store with each system and restores it in every way, in turn.
+/// Saves a store with each system and restores it in every way, alternately.
 pub fn run(options: &Options, site: &Site, dir: &Path) -> Result<Vec<Figures>> {
-    // Both have the same address: who has it is not to be found out each time.
+    // Both have the same address: the network need not find out each time which one has it.
     let ip = crate::system::GUEST_IP;
     site.client.ip([
         "neigh",
@@ -117,7 +117,7 @@ fn one(
     system.stop()
 }
 
-/// What is restored how.
+/// The name of a system's way to restore.
 pub fn name(system: &dyn System, way: Restore) -> String {
     match (system.ways().len(), way) {
         (1, _) => format!("{} -incoming", system.name()),

@@ -1,4 +1,4 @@
-//! Guests saved while they run and somebody watches.
+//! Saves running guests while a client or the guest itself watches.
 
 use std::path::Path;
 
@@ -17,17 +17,17 @@ use crate::{
     watch::{self, Watch},
 };
 
-/// What is saved unless other scenarios are asked for.
+/// The scenarios, unless others are requested.
 const OWN: [Load; 3] = [Load::KvIdle, Load::KvLoaded, Load::Dirtier { pages: 1024 }];
 
-/// One scenario's figures for one system.
+/// One scenario's measurements for one system.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figures {
     /// vmm-lite or QEMU.
     pub system: String,
-    /// By the system's own account.
+    /// As the system itself reports.
     pub pause_ns: Summary,
-    /// What guest or client saw.
+    /// What the guest or client saw.
     #[serde(flatten)]
     pub watch: watch::Figures,
     /// From the command until the file was on the disk.

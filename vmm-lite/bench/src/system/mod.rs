@@ -1,5 +1,5 @@
-//! The two systems, behind what the bench asks of both: start a guest, move it to the other host,
-//! save it, start it from what was saved, end it.
+//! The two systems, behind one interface: start a guest, move it to the other host, save it, start
+//! it from a file, end it.
 
 mod qemu;
 mod vmm_lite;
@@ -19,9 +19,9 @@ use vmm_lite_lab::{Error, Result, site::Site, vmm::TIMEOUT};
 /// The guest's address on the data network.
 pub const GUEST_IP: &str = "10.0.0.2";
 /// The guest's MAC address under both systems, so that the client's neighbour table is right for
-/// whichever has its turn.
+/// either.
 pub const GUEST_MAC: &str = "52:54:00:00:00:02";
-/// Memory of every guest here, in MiB. 16 for the key-value store, as the targets say; dirtier
+/// Memory of every guest here, in MiB: 16 for the key-value store, as the targets say; dirtier
 /// needs room for its pages.
 pub const KV_MEMORY_MIB: u32 = 16;
 /// See [`KV_MEMORY_MIB`].
@@ -37,7 +37,7 @@ pub enum Which {
 }
 
 impl Which {
-    /// Both, in the order of their turns.
+    /// Both, in the order in which they alternate.
     pub const ALL: [Self; 2] = [Self::VmmLite, Self::Qemu];
 
     /// Its name on the command line.
@@ -57,7 +57,7 @@ impl Which {
     }
 }
 
-/// What to start.
+/// A guest to start.
 #[derive(Clone, Debug)]
 pub struct Guest {
     /// Its image.
@@ -68,10 +68,10 @@ pub struct Guest {
     pub args: Vec<String>,
 }
 
-/// What a system says of one move.
+/// A system's report of one move.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Moved {
-    /// Blackout by the system's own account, ns. vmm-lite: request to pause until first
+    /// Blackout as the system itself reports, ns. vmm-lite: request to pause until first
     /// instruction. QEMU: from its STOP to its RESUME event, which leaves out its vCPUs' stop and
     /// start.
     pub blackout_ns: u64,
@@ -81,9 +81,10 @@ pub struct Moved {
     pub bytes_sent: u64,
     /// Rounds.
     pub rounds: u64,
-    /// The blackout by phase, ns, in the order of [`PHASES`]; zeros where the system does not tell.
+    /// The blackout by phase, ns, in the order of [`PHASES`]; zeros if the system does not report
+    /// them.
     pub phases_ns: [u64; PHASES.len()],
-    /// Pages sent in the blackout; 0 where the system does not tell.
+    /// Pages sent in the blackout; 0 if the system does not report them.
     pub last_pages: u64,
 }
 
@@ -91,10 +92,10 @@ pub struct Moved {
 pub const PHASES: [&str; 4] =
     ["quiesce_ns", "last_pages_and_state_ns", "transfer_and_apply_ns", "commit_and_run_ns"];
 
-/// What a system says of one snapshot.
+/// A system's report of one snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct Saved {
-    /// Pause by the system's own account, ns: of the same events as [`Moved::blackout_ns`].
+    /// Pause as the system itself reports, ns: of the same events as [`Moved::blackout_ns`].
     pub pause_ns: u64,
     /// From the command until the file was on the disk and the guest ran, ns.
     pub total_ns: u64,
@@ -109,7 +110,7 @@ pub enum Restore {
     Lazy,
 }
 
-/// A guest that runs somewhere on the site.
+/// A guest that runs on one of the site's hosts.
 pub trait System {
     /// vmm-lite or QEMU.
     fn name(&self) -> &'static str;
@@ -117,18 +118,18 @@ pub trait System {
     fn start(&mut self, guest: &Guest) -> Result<()>;
     /// Moves it to the other host.
     fn move_on(&mut self) -> Result<Moved>;
-    /// Saves it to `file`, and lets it run on. QEMU stops it when it expects to be done within
-    /// `limit_ms`; vmm-lite takes no such limit.
+    /// Saves it to `file`, and keeps it running. QEMU stops it when it expects to finish within
+    /// `limit_ms`; vmm-lite has no such limit.
     fn save(&mut self, file: &Path, limit_ms: u64) -> Result<Saved>;
-    /// The ways there are to start from a file.
+    /// The ways to start from a file.
     fn ways(&self) -> &'static [Restore];
-    /// Starts `guest` from a file it was saved to, on host 0 with the TAP device `tap`, and returns
-    /// from when to when that took, by the monotonic clock: from right before exec until its vCPU
-    /// entered it (vmm-lite), until the RESUME event was here (QEMU, as [`Moved::blackout_ns`]).
+    /// Starts `guest` from a file it was saved to, on host 0 with the TAP device `tap`. Returns the
+    /// times of start and end, by the monotonic clock: from right before exec until its vCPU
+    /// entered it (vmm-lite), or until the RESUME event arrived (QEMU, as [`Moved::blackout_ns`]).
     fn restore(&mut self, guest: &Guest, file: &Path, tap: &str, how: Restore) -> Result<Started>;
-    /// Ends it, whatever it does.
+    /// Ends it unconditionally.
     fn kill(&mut self);
-    /// Ends it in good order.
+    /// Ends it in an orderly way.
     fn stop(&mut self) -> Result<()>;
 }
 

@@ -1,4 +1,4 @@
-//! QEMU microvm, with its own live migration, which is also its way to save a guest while it runs.
+//! QEMU microvm, with its own live migration, which is also its way to save a running guest.
 
 use std::{fs::File, path::Path, process::Command, time::Instant};
 
@@ -17,7 +17,7 @@ use vmm_lite_lab::{
 
 use super::{GUEST_IP, GUEST_MAC, Guest, Moved, Restore, Saved, Started, System};
 
-/// QEMU microvm with KVM, or TCG where QEMU cannot have KVM.
+/// QEMU microvm with KVM, or TCG if QEMU cannot use KVM.
 pub struct Qemu {
     site: Site,
     accel: Accel,
@@ -54,7 +54,7 @@ impl Qemu {
         Machine::start_with(config, self.command(host)).map_err(qemu_error)
     }
 
-    /// Starts `guest` from a file, as a machine of its own.
+    /// Starts `guest` from a file, in a QEMU process of its own.
     pub fn restored(&self, guest: &Guest, file: &Path, tap: &str) -> Result<(Machine, Started)> {
         let source = save::source(file).map_err(qemu_error)?;
         let config = Config { incoming: Some(source), ..self.config(guest, tap) };
@@ -67,12 +67,12 @@ impl Qemu {
     }
 }
 
-/// KVM where QEMU can have it.
+/// KVM if QEMU can use it.
 pub fn accel() -> Accel {
     if qemu_harness::host::why_not(Accel::Kvm).is_none() { Accel::Kvm } else { Accel::Tcg }
 }
 
-/// QEMU's errors as the lab's.
+/// Converts QEMU's errors to the lab's.
 pub fn qemu_error(e: impl std::fmt::Display) -> Error {
     Error::Protocol { what: "QEMU".into(), said: e.to_string() }
 }
@@ -99,7 +99,7 @@ impl System for Qemu {
         let incoming = Config { incoming: Some("defer".into()), ..config };
         let mut destination = self.start_on(to, &incoming)?;
         let mut source = self.machine.take().expect("started before it is moved");
-        // A port that has just been used may still be in TIME_WAIT.
+        // A recently used port may still be in TIME_WAIT.
         self.moves = (self.moves + 1) % 1000;
         let uri = format!("tcp:{}:{}", self.site.hosts[to].migration_ip, 7100 + self.moves);
         let began = Instant::now();
@@ -122,7 +122,7 @@ impl System for Qemu {
         let machine = self.machine.as_mut().expect("started before it is saved");
         let began = Instant::now();
         let report = save::to_file(machine, file, limit_ms).map_err(qemu_error)?;
-        // As vmm-lite's are.
+        // As vmm-lite syncs its files.
         File::open(file).and_then(|file| file.sync_all()).map_err(|source| Error::Io {
             what: format!("synchronize {}", file.display()),
             source,

@@ -1,4 +1,4 @@
-//! `vmm-lite`, as a user has it.
+//! `vmm-lite`, as a user runs it.
 
 use std::{
     io::{BufRead, BufReader},
@@ -37,7 +37,7 @@ impl VmmLite {
         })
     }
 
-    /// The VMM of the host where the guest runs, for what only vmm-lite can do.
+    /// The VMM of the host where the guest runs, for features that only vmm-lite has.
     pub fn vmm(&self) -> &Vmm {
         &self.vmms[self.at]
     }
@@ -52,7 +52,7 @@ impl VmmLite {
     }
 }
 
-/// A figure of a report.
+/// A number in a report.
 pub fn figure(report: &Value, key: &str) -> Result<u64> {
     report[key].as_u64().ok_or_else(|| Error::Protocol {
         what: format!("no {key} in a report"),
@@ -80,7 +80,7 @@ impl System for VmmLite {
         let (from, to) = (self.at, 1 - self.at);
         let destination = self.vmms[to].receive(PORT, &["--tap", "tap0"])?;
         let report = self.vmms[from].migrate(NAME, &self.vmms[to].url(PORT))?;
-        // The source ends by itself once nothing more arrives for the guest there.
+        // The source ends by itself once no more packets for the guest arrive there.
         self.process().wait(TIMEOUT)?;
         self.process = Some(destination);
         self.at = to;
@@ -117,7 +117,7 @@ impl System for VmmLite {
         let exec = Exec::of(&mut command)?;
         let process = Process::start(command)?;
         let mut line = String::new();
-        // An end without a line is told with what the process said.
+        // An end without a line is reported with the process's output.
         let read = BufReader::new(says).read_line(&mut line);
         let ready = read.ok().and_then(|_| serde_json::from_str::<Value>(&line).ok());
         let Some(entered) = ready.as_ref().and_then(|ready| ready["entered_ns"].as_u64()) else {

@@ -1,5 +1,4 @@
-//! What else there is: memory that follows a move, a stranger who is turned away, clones of a VM
-//! that runs.
+//! Further features: post-copy, an untrusted host that is refused, clones of a running VM.
 
 use std::process::{Command, Stdio};
 
@@ -13,13 +12,14 @@ use vmm_lite_lab::{
 };
 
 const PORT: u16 = 7001;
-/// Pages that the guest rewrites as fast as it can: 16 MiB, which no link moves in a millisecond.
+/// Pages that the guest rewrites as fast as it can: 16 MiB, which no link transfers in a
+/// millisecond.
 const PAGES: &str = "4096";
 const CLONES: usize = 20;
-/// What a stranger is told, among other things.
+/// Part of the message to an untrusted host.
 const NOT_TRUSTED: &str = "does not trust this one's key";
 
-/// Shows it on both hosts.
+/// Shows them on both hosts.
 pub fn show(vmms: &[Vmm; 2]) -> Result<()> {
     let [a, b] = vmms;
     println!("\na guest on host a rewrites {PAGES} pages as fast as it can, and checks each");
@@ -82,15 +82,15 @@ fn stop(vmm: &Vmm, name: &str) -> Result<()> {
     vmm.json(&["stop", name, "--json"]).map(|_: Value| ())
 }
 
-/// The memory that checks itself is whole.
+/// Checks the guest's self-checking memory.
 fn is_whole(vm: &Process) -> Result<()> {
     let line = vm.wait_for_line("passes=", TIMEOUT)?;
     if line.contains("errors=0") { Ok(()) } else { Err(wrong("dirtier's memory", line)) }
 }
 
-/// What `vmm-lite migrate` says to a stranger who wants to move the VM of `host`.
+/// The error of `vmm-lite migrate` on an untrusted host that tries to move the VM of `host`.
 fn refused(host: &Vmm, stranger: &Vmm, to: &str) -> Result<String> {
-    // It takes the destination for what it says it is: it is the destination that refuses.
+    // It accepts the destination's identity: it is the destination that refuses.
     let mut command: Command = host.command(&["migrate", "dirtier", to, "--trust-on-first-use"])?;
     let out = command
         .env("VMM_LITE_IDENTITY", stranger.identity())
@@ -103,7 +103,7 @@ fn refused(host: &Vmm, stranger: &Vmm, to: &str) -> Result<String> {
     } else if said.contains(NOT_TRUSTED) {
         Ok(said)
     } else {
-        // It failed, and for another reason than it should.
+        // It failed for the wrong reason.
         Err(wrong("a stranger's move", said))
     }
 }

@@ -1,8 +1,8 @@
-//! `make demo`: the main job, shown.
+//! `make demo`: the main feature, live migration, shown.
 //!
-//! Two hosts and a client as network namespaces; a key-value store on the first host;
-//! redis-benchmark and a checking client load it from the third; the VM moves back and forth; then
-//! a table and a picture. After that, what else there is ([`beyond`]).
+//! Two hosts and a client as network namespaces, and a key-value store on the first host.
+//! redis-benchmark and a checking client load it from the client; the VM moves back and forth; then
+//! come a table and a picture. After that, further features ([`beyond`]).
 
 mod beyond;
 mod picture;
@@ -40,12 +40,12 @@ works inside a user namespace where the kernel allows one.";
 const GUEST: &str = "10.0.0.2";
 const GUEST_PORT: u16 = 6379;
 const MIGRATION_PORT: u16 = 7000;
-/// Connections that check every write of theirs, several under way on each.
+/// Connections that check every write of their own, several in flight on each.
 const WRITERS: usize = 2;
 
 /// One move.
 struct Move {
-    /// From and to, in ns since the probe began.
+    /// Begin and end, in ns since the probe began.
     began_ns: u64,
     ended_ns: u64,
     report: Value,
@@ -145,7 +145,7 @@ fn demo(options: &Options) -> Result<()> {
             report["bytes_sent"].as_u64().unwrap_or_default() / 1024,
         );
         moves.push(Move { began_ns, ended_ns, report });
-        // The client's picture needs some quiet between the marks.
+        // The client's picture needs a gap between the marks.
         std::thread::sleep(Duration::from_millis(100));
     }
 
@@ -165,7 +165,7 @@ fn demo(options: &Options) -> Result<()> {
     beyond::show(&vmms)
 }
 
-/// The source ends by itself once nothing more arrives for the guest there.
+/// The source ends by itself once no more packets for the guest arrive there.
 fn ended_well(source: &mut Process) -> Result<()> {
     let status = source.wait(TIMEOUT)?;
     if status.success() {
@@ -178,8 +178,7 @@ fn ended_well(source: &mut Process) -> Result<()> {
     })
 }
 
-/// Requests that the store has served since it was started, by its own account, which moved with
-/// it.
+/// Requests that the store has served since it was started, by its own count, which moved with it.
 fn served(client: &Namespace, guest: SocketAddr) -> Result<u64> {
     let info = redis::cli(client, guest, &["INFO", "stats"])?;
     info.lines()

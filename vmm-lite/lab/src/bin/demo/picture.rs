@@ -1,4 +1,4 @@
-//! The client's latency over time: a line of blocks for the terminal, an SVG for the eye.
+//! The client's latency over time: a line of blocks for the terminal, and an SVG.
 
 use std::path::Path;
 

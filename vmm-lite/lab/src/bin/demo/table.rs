@@ -7,7 +7,7 @@ use vmm_lite_lab::{
 
 use crate::Move;
 
-/// Prints blackout by phase, and what the client saw.
+/// Prints the blackout by phase, and the client's measurements.
 pub fn print(moves: &[Move], seen: &Seen, writes: u64, served: u64) {
     println!(
         "\n{:<28}{:>12}{:>12}{:>12}",
@@ -46,7 +46,7 @@ pub fn print(moves: &[Move], seen: &Seen, writes: u64, served: u64) {
     );
 }
 
-/// Names of the phases, in the order in which they come; any that is new here, behind.
+/// Names of the phases in order; any that is not known here comes last.
 fn phases(moves: &[Move]) -> Vec<String> {
     const ORDER: [&str; 4] =
         ["quiesce_ns", "last_pages_and_state_ns", "transfer_and_apply_ns", "commit_and_run_ns"];
