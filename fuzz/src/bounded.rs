@@ -1,5 +1,5 @@
-//! A bounded run of a target for the tests: the kept corpus, then so many mutations of it. The same
-//! seed gives the same inputs.
+//! A bounded run of a target for the tests: the kept corpus, then a number of its mutations. The
+//! same seed gives the same inputs.
 
 use std::{
     any::Any,
@@ -25,14 +25,14 @@ pub struct Ran {
     pub mutations: usize,
 }
 
-/// An input for which something does not hold.
+/// An input that violates an invariant.
 #[derive(Debug)]
 pub struct Failure {
-    /// Where it comes from.
+    /// Its origin.
     pub from: String,
     /// The input.
     pub input: Vec<u8>,
-    /// What the panic said.
+    /// The panic's message.
     pub said: String,
 }
 
@@ -45,7 +45,7 @@ pub fn corpus_dir(target: &Target) -> PathBuf {
 /// The kept corpus of a target, by name.
 ///
 /// # Errors
-/// What the host says.
+/// The host's error.
 pub fn corpus(target: &Target) -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(corpus_dir(target))? {

@@ -20,7 +20,7 @@ use vmm_lite_interface::{
     layout::{CONSOLE_IN, CONSOLE_IN_SIZE, CONSOLE_OUT_SIZE, CONTROL_PAGE, IMAGE_BASE, PAGE_SIZE},
 };
 
-/// More steps say nothing new.
+/// More steps cover nothing new.
 const STEPS: usize = 64;
 
 #[derive(Arbitrary, Debug)]
@@ -40,7 +40,7 @@ enum Step {
     Clock { mono_ns: u64, wall_offset_ns: u64, away_ns: u64 },
 }
 
-/// Whatever is in the page: no reader panics, none believes what cannot be, and none writes
+/// Whatever the page contains: no reader panics, none accepts an impossible value, and none writes
 /// anywhere but to its ring and the page.
 pub fn check(data: &[u8]) {
     with_ram(|ram| drive(data, ram));
@@ -70,7 +70,7 @@ struct Machine<'r> {
     console: Console,
     rings: Rings,
     clock: Clock,
-    /// Input that has ended takes no more.
+    /// The input has ended, and accepts no more.
     ended: bool,
 }
 
@@ -101,7 +101,7 @@ impl Machine<'_> {
             }
             Step::Drain => self.drain(),
             Step::Input(bytes) => {
-                // As much as is taken without waiting for the guest.
+                // As much as is accepted without waiting for the guest.
                 if !self.ended && !self.console.has_input() {
                     self.console.feed(&bytes[..bytes.len().min(4096)], || {});
                 }

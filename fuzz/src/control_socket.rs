@@ -1,22 +1,22 @@
 //! The control socket's requests, as any program of the user may write them.
 //!
-//! Input: what comes through the socket.
+//! Input: the bytes that arrive on the socket.
 
 use api::{Request, request::Error};
 use vmm::migration::address::Address;
 
-/// Most levels of nesting that are gone into; the parser has a limit of its own.
+/// Deepest nesting that is checked; the parser has a limit of its own.
 const DEEP: usize = 200;
 
-/// Lines are requests or errors, whatever they are; a request is what was written; addresses are
-/// taken apart or refused.
+/// Every line is a request or an error; a request is what was written; addresses are parsed or
+/// refused.
 pub fn check(data: &[u8]) {
     let mut lines = data;
     loop {
         let before = lines.len();
         match Request::read(&mut lines) {
             Ok(Some(request)) => {
-                assert!(lines.len() < before, "a request out of nothing");
+                assert!(lines.len() < before, "a request without input");
                 look(&request);
             }
             Ok(None) => return assert!(lines.is_empty()),
@@ -33,7 +33,7 @@ fn look(request: &Request) {
     let line = text.clone() + "\n";
     let again = Request::read(&mut line.as_bytes()).expect("what was written can be read");
     if let Some(again) = again.filter(|_| !text.contains(['e', 'E', '.'])) {
-        // Fractions may be written with other digits than they came with.
+        // Fractions may be printed with other digits than they were read from.
         assert_eq!(&again, request);
     }
     let _ = request.verb();

@@ -26,7 +26,7 @@ use vmm_lite_interface::{
     layout::{CMDLINE, CMDLINE_MAX, IMAGE_BASE, PAGE_SIZE, START_INFO},
 };
 
-/// A file is an image or refused; one that is loaded fills its segments with what the file has, and
+/// A file is an image or refused; a loaded one fills its segments with the file's content, and
 /// nothing else.
 pub fn check(data: &[u8]) {
     let file = memfd(data);
@@ -59,10 +59,10 @@ fn memfd(data: &[u8]) -> File {
     file
 }
 
-/// Compares memory with what the program headers say, read independently of the loader.
+/// Compares memory with the program headers, read independently of the loader.
 fn loaded(data: &[u8], ram: &GuestRam) {
-    let header = FileHeader64::<LittleEndian>::parse(data).expect("it was found good");
-    let segments = header.program_headers(LittleEndian, data).expect("they were found good");
+    let header = FileHeader64::<LittleEndian>::parse(data).expect("it was verified");
+    let segments = header.program_headers(LittleEndian, data).expect("they were verified");
     let mut expected = vec![0; MEMORY as usize];
     for segment in segments.iter().filter(|s| s.p_type(LittleEndian) == PT_LOAD) {
         let at = segment.p_paddr(LittleEndian) as usize;
@@ -71,7 +71,7 @@ fn loaded(data: &[u8], ram: &GuestRam) {
     }
     let mut memory = vec![0; MEMORY as usize];
     ram.read(0, &mut memory).expect("all of it");
-    // Below the image the guest finds what the VMM tells it.
+    // Below the image the VMM leaves data for the guest.
     for told in [START_INFO..START_INFO + PAGE_SIZE, CMDLINE..CMDLINE + CMDLINE_MAX] {
         memory[told.start as usize..told.end as usize].fill(0);
     }

@@ -1,9 +1,9 @@
-//! What comes from peers, files and guests, checked against what must hold of it whatever it is
+//! Checks that input from peers, files and guests cannot break an invariant, whatever it contains
 //! (rule R4).
 //!
-//! Each module is a target: its `check` panics if something does not hold. cargo-fuzz calls it from
-//! `fuzz_targets/`, and the tests call it for the kept corpus and for [mutations](bounded) of that.
-//! See `docs/checking.md`.
+//! Each module is a target: its `check` panics if an invariant does not hold. cargo-fuzz calls it
+//! from `fuzz_targets/`, and the tests call it for the kept corpus and for [mutations](bounded) of
+//! that. See `docs/checking.md`.
 //!
 //! A new target is a module here, an entry in [`TARGETS`], a file in `fuzz_targets/` with its
 //! `[[bin]]`, and a few files in `corpus/`.
@@ -25,12 +25,12 @@ pub struct Target {
     pub name: &'static str,
     /// The check.
     pub check: fn(&[u8]),
-    /// Most bytes that it may have allocated at a time, for inputs of at most
+    /// Most bytes that it may have allocated at any time, for inputs of at most
     /// [`bounded::INPUT_MAX`] bytes.
     pub memory: usize,
 }
 
-/// All of them.
+/// All targets.
 pub const TARGETS: &[Target] = &[
     Target { name: "wire", check: wire::check, memory: 2 << 20 },
     Target { name: "handshake", check: handshake::check, memory: 2 << 20 },

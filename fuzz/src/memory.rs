@@ -1,11 +1,11 @@
-//! Guest memory for one check after the other: making it anew costs more than most checks.
+//! Guest memory that successive checks reuse: making it anew costs more than most checks.
 
 use std::cell::RefCell;
 
 use vmm::memory::GuestRam;
 use vmm_lite_interface::layout::IMAGE_BASE;
 
-/// Size of the guest's memory, in bytes: the least there can be.
+/// Size of the guest's memory, in bytes: the minimum.
 pub const MEMORY: u64 = 2 * IMAGE_BASE;
 
 thread_local! {
@@ -16,7 +16,7 @@ thread_local! {
     static COPIES: RefCell<[Vec<u8>; 2]> = RefCell::new([0, 1].map(|_| vec![0; MEMORY as usize]));
 }
 
-/// Calls `f` with memory that is all zero.
+/// Calls `f` with zeroed memory.
 pub fn with_ram(f: impl FnOnce(&GuestRam)) {
     RAM.with(|ram| {
         ram.write(0, &[0; MEMORY as usize]).expect("all of it");
@@ -24,7 +24,7 @@ pub fn with_ram(f: impl FnOnce(&GuestRam)) {
     });
 }
 
-/// Calls `f` with room for two copies of all of memory.
+/// Calls `f` with buffers for two copies of all memory.
 pub fn with_copies<T>(f: impl FnOnce(&mut [Vec<u8>; 2]) -> T) -> T {
     COPIES.with_borrow_mut(f)
 }

@@ -1,8 +1,7 @@
 //! The network device, as a hostile guest drives it: registers, queues, buffers; and its state, as
 //! a peer may send it.
 //!
-//! Input: steps as [`arbitrary`] makes them of bytes. A pair of sockets stands in for the TAP
-//! device.
+//! Input: steps as [`arbitrary`] makes them of bytes. A socket pair replaces the TAP device.
 
 mod named;
 
@@ -28,14 +27,14 @@ use vmm::{
 };
 use vmm_lite_interface::layout::{IMAGE_BASE, PAGE_SIZE};
 
-/// Where a well-meaning driver has its queues: table, available ring and used ring, a page each.
+/// Where a correct driver has its queues: table, available ring and used ring, a page each.
 const QUEUES: [u64; 2] = [IMAGE_BASE + 0x1_0000, IMAGE_BASE + 0x1_4000];
 /// Where it has its buffers.
 const BUFFERS: u64 = IMAGE_BASE + 0x2_0000;
 const MTU: u16 = 1500;
-/// Largest packet that a pair of sockets may bring.
+/// Largest packet that a socket pair can deliver.
 const PACKET_MAX: usize = 256 << 10;
-/// More steps say nothing new.
+/// More steps cover nothing new.
 const STEPS: usize = 96;
 /// Passes compare all of memory.
 const PASSES: usize = 24;
@@ -66,7 +65,7 @@ enum Step<'a> {
         at: u16,
         len: u8,
     },
-    /// All that a driver does to begin.
+    /// All initial steps of a driver.
     SetUp {
         size: u8,
         features: u32,
@@ -111,8 +110,8 @@ struct State {
     rings: [u32; 6],
 }
 
-/// Whatever the guest does: no panic, no packet that it did not queue, no write but to what its
-/// queues name, and each of those marked.
+/// Whatever the guest does: no panic, no packet that it did not queue, no write except to what its
+/// queues name, and each written page is marked dirty.
 pub fn check(data: &[u8]) {
     with_ram(|ram| drive(data, ram));
 }
@@ -136,7 +135,7 @@ struct Host<'r> {
     net: Net,
     wire: OwnedFd,
     passes: usize,
-    /// The guest broke a rule, and was ended for it.
+    /// The guest broke a rule, and was ended.
     over: bool,
 }
 
@@ -198,7 +197,7 @@ impl<'r> Host<'r> {
             }
             Step::Moves => {
                 let state = self.net.capture();
-                // A queue that is not ready may have any addresses, and one that is was checked.
+                // A queue that is not ready may have any addresses, and a ready one was checked.
                 self.net.apply(&state, self.ram).expect("what was captured here fits here");
                 assert_eq!(self.net.capture(), state);
             }
@@ -206,7 +205,7 @@ impl<'r> Host<'r> {
         }
     }
 
-    /// Where the driver believes that its queue is.
+    /// Where the driver assumes its queue.
     fn queue(&self, transmit: bool) -> [u64; 3] {
         let queue = self.net.capture().queues[usize::from(transmit)];
         [queue.desc_table, queue.avail_ring, queue.used_ring]
@@ -240,7 +239,7 @@ impl<'r> Host<'r> {
         self.register(STATUS, 1 | 2 | 8 | 4);
     }
 
-    /// A state from a peer is taken or refused, and where it is refused nothing has changed.
+    /// A peer's state is accepted or refused, and a refusal changes nothing.
     fn apply(&mut self, state: &State) {
         let before = self.net.capture();
         let mut claimed: NetState = before.clone();
@@ -255,7 +254,7 @@ impl<'r> Host<'r> {
         }
         match self.net.apply(&claimed, self.ram) {
             Ok(()) => assert_eq!(self.net.capture(), claimed),
-            Err(_) => assert_eq!(self.net.capture(), before, "half of it was applied"),
+            Err(_) => assert_eq!(self.net.capture(), before, "it was partly applied"),
         }
     }
 
@@ -300,7 +299,7 @@ impl<'r> Host<'r> {
         vm_memory::MmapRegion::bitmap(region)
     }
 
-    /// What went out is what the guest queued, in its order.
+    /// Sent packets are those that the guest queued, in its order.
     fn look_at_packets(&self, named: &Named, before: &[u8], sent: u64) {
         let mut expected = named.packets.iter();
         let mut buffer = vec![0; PACKET_MAX];

@@ -1,7 +1,7 @@
-//! Snapshot files, before anything of them gets into a guest.
+//! Snapshot files, before any of their content reaches a guest.
 //!
-//! Input: a byte of which bit 0 says whether sizes and checksums are made right, the header's first
-//! bytes, and what lies behind the header.
+//! Input: a byte whose bit 0 says whether sizes and checksums are corrected, the header's first
+//! bytes, and the content behind the header.
 
 use migrate::{
     PAGE,
@@ -10,18 +10,18 @@ use migrate::{
 
 /// Bytes of the header that have a meaning; zeros fill the rest.
 const FIELDS: usize = 188;
-/// Pages of memory that all are looked at.
+/// Pages of a memory that is checked completely.
 const PAGES: u64 = 4096;
 /// Where the header has the file's size, and its sections: index, identity, state.
 const FILE_SIZE: usize = 64;
 const SECTIONS: [usize; 3] = [88, 112, 136];
 /// Where it has its data's offset.
 const DATA: usize = 72;
-/// Bitmaps of a block, before the places of its pages.
+/// Size of a block's bitmaps, which precede the entries of its pages.
 const BITMAPS: usize = 128;
 
-/// What is opened is consistent in itself, says the same however it is asked, and is not opened
-/// when a byte of it is missing.
+/// A file that opens is consistent, returns the same content by every method, and does not open
+/// when its last byte is missing.
 pub fn check(data: &[u8]) {
     let Some((flags, rest)) = data.split_first() else { return };
     let (fields, body) = rest.split_at(rest.len().min(FIELDS));
@@ -39,7 +39,7 @@ pub fn check(data: &[u8]) {
     assert_eq!(header.file_size, file.len() as u64);
     assert_eq!(&Header::decode(&header.encode()).expect("what was read can be written"), header);
     let short = &file[..file.len() - 1];
-    assert!(Reader::open(short).is_err(), "the last byte is missing, and nobody notices");
+    assert!(Reader::open(short).is_err(), "the last byte is missing, and the file opens");
     if header.pages() <= PAGES {
         look(&reader, &file);
     }
@@ -56,7 +56,7 @@ fn look(reader: &Reader<&[u8]>, file: &[u8]) {
         reader.page(number, content, &mut alone)?;
         assert_eq!(&alone, bytes);
         match content {
-            Content::Absent => panic!("a page that the file has not"),
+            Content::Absent => panic!("a page that the file does not have"),
             Content::Zero => assert!(header.base.is_some() && *bytes == [0; PAGE]),
             Content::Data { slot, checksum } => {
                 assert!(u64::from(slot) < header.data_pages);
@@ -70,7 +70,7 @@ fn look(reader: &Reader<&[u8]>, file: &[u8]) {
     assert_eq!(looked.is_ok(), reader.verify().is_ok());
 }
 
-/// Makes sizes and checksums right, from the pages up, as far as parts lie in the file.
+/// Corrects sizes and checksums, from the pages upwards, as far as the parts lie in the file.
 fn repair(file: &mut [u8]) {
     let size = file.len() as u64;
     put(file, FILE_SIZE, &size.to_le_bytes());

@@ -1,7 +1,7 @@
-//! The decoder of messages between hosts, as a peer that wants no good feeds it.
+//! The decoder of messages between hosts, as a hostile peer feeds it.
 //!
-//! Input: a byte for the VM's size, a byte of which bit 0 says whether the checksum is made right,
-//! and a message: header and body.
+//! Input: a byte for the VM's size, a byte whose bit 0 says whether the checksum is corrected, and
+//! a message: header and body.
 
 use migrate::{
     PAGE,
@@ -9,13 +9,13 @@ use migrate::{
     wire::{HEADER_SIZE, Header, Kind, Message, PAGES_PER_FRAME, WireError, decode},
 };
 
-/// What is decoded can be encoded, within what its kind allows, and decodes to the same; nothing is
-/// said of pages that the VM has not.
+/// A decoded message can be encoded, within its kind's limit, and decodes to the same; it names no
+/// page outside the VM.
 pub fn check(data: &[u8]) {
     message(data);
 }
 
-/// The same; says what the message is, if it is one.
+/// The same; returns the message, if it is valid.
 pub fn message(data: &[u8]) -> Option<Message> {
     let [size, flags, message @ ..] = data else { return None };
     let (header, body) = message.split_first_chunk::<HEADER_SIZE>()?;
@@ -38,7 +38,7 @@ pub fn message(data: &[u8]) -> Option<Message> {
 /// A message as it arrives at a VM of `limit` pages.
 ///
 /// # Errors
-/// What the receiver says of it.
+/// The receiver's error.
 pub fn sent(message: &Message, limit: usize) -> Result<Message, WireError> {
     let bytes = message.encode();
     let (header, body) = bytes.split_first_chunk::<HEADER_SIZE>().expect("it has a header");
@@ -47,11 +47,11 @@ pub fn sent(message: &Message, limit: usize) -> Result<Message, WireError> {
     decode(&header, body, limit)
 }
 
-/// A message that is sent arrives as it was.
+/// A message arrives as it was sent.
 pub fn round_trip(message: &Message, limit: usize) {
-    let arrived = sent(message, limit).expect("what is sent is right");
+    let arrived = sent(message, limit).expect("a sent message is valid");
     match (&arrived, message) {
-        // A long reason is cut short.
+        // A long reason is truncated.
         (Message::Abort(short), Message::Abort(long))
         | (Message::Refuse(Refusal::Prepare(short)), Message::Refuse(Refusal::Prepare(long))) => {
             assert!(short == long || short.chars().count() == 1000 && long.starts_with(short))

@@ -11,7 +11,7 @@ use std::{
 use migrate::{source::Mode, wire::Kind};
 use vmm_lite_fuzz::{TARGETS, Target, bounded, handshake, wire};
 
-/// Mutations a target, and how long they may take.
+/// Mutations for each target, and their time limit.
 const MUTATIONS: usize = 20_000;
 const LIMIT: Duration = Duration::from_secs(8);
 
@@ -23,7 +23,7 @@ thread_local! {
 }
 
 fn count(more: usize, less: usize) {
-    // A thread that ends has no counter any more.
+    // A thread that is ending has no counter any more.
     let _ = HELD.try_with(|held| {
         let (now, most) = held.get();
         let now = (now + more).saturating_sub(less);
@@ -31,23 +31,23 @@ fn count(more: usize, less: usize) {
     });
 }
 
-// SAFETY: everything is the system allocator's; counting allocates nothing.
+// SAFETY: every call is passed on to the system allocator; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size(), 0);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises the same.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         count(0, layout.size());
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises the same.
         unsafe { System.dealloc(at, layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(size, layout.size());
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises the same.
         unsafe { System.realloc(at, layout, size) }
     }
 }
@@ -96,7 +96,7 @@ fn run(name: &str) {
     }
 }
 
-/// A test a target.
+/// One test for each target.
 macro_rules! targets {
     ($($name:ident)*) => {
         $(#[test]
@@ -125,19 +125,22 @@ fn every_message_is_kept() {
     assert!(missing.is_empty(), "no file in corpus/wire is a whole message of these: {missing:?}");
 }
 
-/// What is put into a list of events gives bytes another meaning: then the kept moves may be none
-/// any more.
+/// Additions to a list of events change the meaning of bytes: then the kept inputs may no longer be
+/// successful moves.
 #[test]
 fn moves_that_are_made_are_kept_in_every_mode_and_with_every_message() {
     let corpus = corpus("handshake");
     let made: Vec<_> =
         corpus.iter().map(|(_, input)| handshake::course(input)).filter(|c| c.made).collect();
     for mode in [Mode::Auto, Mode::PreCopy, Mode::Hybrid, Mode::StopAndCopy] {
-        assert!(made.iter().any(|c| c.mode == Some(mode)), "no move in mode {mode:?} is kept");
+        assert!(
+            made.iter().any(|c| c.mode == Some(mode)),
+            "the corpus has no move in mode {mode:?}"
+        );
     }
-    // A move with these is not made.
+    // A move with these does not succeed.
     let ends = [Kind::Refuse, Kind::Abort];
     let reached = |kind| made.iter().any(|c| c.kinds.contains(&kind)) || ends.contains(&kind);
     let missing: Vec<_> = Kind::ALL.into_iter().filter(|kind| !reached(*kind)).collect();
-    assert!(missing.is_empty(), "no move that is made and kept has these: {missing:?}");
+    assert!(missing.is_empty(), "no successful move of the corpus has these: {missing:?}");
 }

@@ -1,4 +1,4 @@
-//! Images boot, are told what they are to know, and end with their exit code.
+//! Images boot, receive their boot parameters, and end with their exit code.
 
 mod common;
 
@@ -7,7 +7,7 @@ use qemu_harness::{Accel, BootParams, Config, Exit, Machine, host};
 
 const GREETING: &str = "Hello from a Rust std program.";
 
-/// Runs an image without a network to its end; returns what it printed and how it ended.
+/// Runs an image without a network to its end. Returns its output and how it ended.
 fn run(app: &str, accel: Accel, boot: BootParams) -> Option<(String, Exit)> {
     let config = Config { boot, ..Config::new(image(app, app)?, accel) };
     let mut vm = Machine::start(&config).unwrap_or_else(|e| panic!("{e}"));

@@ -1,5 +1,5 @@
-//! The driver itself, proven with a guest of a hundred instructions: it needs neither the kernel
-//! nor a toolchain for it.
+//! Tests the driver itself with a guest of a hundred instructions, which needs neither the kernel
+//! nor its toolchain.
 
 mod common;
 mod toy;
@@ -19,7 +19,7 @@ fn console_and_exit_code() {
         let dir = tempfile::tempdir().unwrap();
         let mut vm = Machine::start(&toy::config(dir.path(), accel)).unwrap();
         vm.console().wait_for("toy\n", LIMIT).unwrap();
-        // Codes above 127 are what isa-debug-exit alone would lose.
+        // isa-debug-exit alone would lose codes above 127.
         vm.console().send(&[12]).unwrap();
         assert_eq!(vm.wait_exit(LIMIT).unwrap(), Exit::Code(12), "{}", vm.messages());
 
@@ -47,7 +47,7 @@ fn a_guest_without_an_exit_code_has_none() {
 }
 
 #[test]
-fn a_refused_image_is_told_in_qemus_words() {
+fn a_refused_image_is_reported_with_qemus_message() {
     if !has("a refused image", Accel::Tcg) {
         return;
     }
@@ -64,7 +64,7 @@ fn a_refused_image_is_told_in_qemus_words() {
 }
 
 #[test]
-fn a_tap_device_is_found_where_the_machine_runs() {
+fn a_tap_device_is_found_in_the_namespace_of_the_machine() {
     if !has("a TAP device", Accel::Tcg) {
         return;
     }
@@ -81,7 +81,7 @@ fn a_tap_device_is_found_where_the_machine_runs() {
 }
 
 #[test]
-fn a_quiescent_guest_moves_and_goes_on() {
+fn a_quiescent_guest_moves_and_continues() {
     each_accel("a_quiescent_guest_moves_and_goes_on", |accel| {
         let dir = tempfile::tempdir().unwrap();
         let config = toy::config(dir.path(), accel);
@@ -98,7 +98,7 @@ fn a_quiescent_guest_moves_and_goes_on() {
         let report = migrate(&mut source, &mut destination, &options).unwrap();
         common::aloud(&format!("{accel:?}: {report:?}"));
         assert!(report.pages > 0 && report.transferred > 4096 && report.quiescent_us.is_some());
-        // The toy's memory came along: it has seen both numbers.
+        // The toy's memory arrived: it has seen both numbers.
         destination.console().send(&[toy::TELL]).unwrap();
         destination.console().wait_for("seen 12\n", LIMIT).unwrap();
         destination.console().send(&[7]).unwrap();
@@ -122,8 +122,7 @@ fn a_failed_move_leaves_the_guest_running_at_the_source() {
     let uri = format!("unix:{}", dir.path().join("move").display());
     let options = Options { quiesce: Some(5), ..Options::new(uri) };
     let error = migrate(&mut source, &mut destination, &options).unwrap_err();
-    // Which of the two is noticed first is open: that the move failed, or that the destination is
-    // gone.
+    // Either may be noticed first: that the move failed, or that the destination has ended.
     assert!(matches!(error, Error::Migration { .. } | Error::Ended { .. }), "{error}");
     source.quiesce().unwrap().quiesce(6, LIMIT).unwrap();
     source.quiesce().unwrap().resume(6, ResumeReason::Resumed, LIMIT).unwrap();

@@ -1,4 +1,4 @@
-//! QEMU's own live migration of our guests: nothing is lost, and what it costs is printed.
+//! QEMU's own live migration of vmm-lite's guests: nothing is lost, and its cost is printed.
 
 mod common;
 
@@ -11,7 +11,7 @@ use vmm_lite_lab::probe::Probe;
 use vmm_lite_lab::redis;
 use vmm_lite_lab::site::Site;
 
-/// Moves the machine to the other host and back, `times` switches in all, calling `moved` after
+/// Moves the machine to the other host and back, `times` switches in total, calling `moved` after
 /// each.
 fn back_and_forth(
     site: &Site,
@@ -52,7 +52,7 @@ fn tell(name: &str, accel: Accel, report: &Report, seen: &str) {
 }
 
 #[test]
-fn dirtier_moves_whole() {
+fn dirtier_moves_intact() {
     each_accel("migration of dirtier", |accel| {
         const NAME: &str = "dirtier";
         let (Some(site), Some(image)) = (site(NAME), image(NAME, NAME)) else { return };
@@ -68,8 +68,8 @@ fn dirtier_moves_whole() {
         let moves = [false, true, false, true];
         let vm = back_and_forth(&site, &config, vm, &moves, |report| {
             let now = port.status().unwrap();
-            assert_eq!((&now.nonce, now.errors), (&nonce, 0), "memory did not arrive whole");
-            assert!(now.passes > last.passes, "it does not go on: {now:?}");
+            assert_eq!((&now.nonce, now.errors), (&nonce, 0), "memory did not arrive intact");
+            assert!(now.passes > last.passes, "it does not continue: {now:?}");
             assert!(now.uptime_ns > last.uptime_ns, "the guest's clock went back: {now:?}");
             tell(NAME, accel, &report, &format!("guest saw {} us", now.max_gap_ns / 1000));
             last = port.reset().unwrap();
@@ -79,7 +79,7 @@ fn dirtier_moves_whole() {
 }
 
 #[test]
-fn dirtier_is_saved_goes_on_and_comes_back() {
+fn dirtier_is_saved_continues_and_is_restored() {
     each_accel("saves of dirtier", |accel| {
         const NAME: &str = "dirtier";
         let (Some(site), Some(image)) = (site(NAME), image(NAME, NAME)) else { return };
@@ -99,13 +99,13 @@ fn dirtier_is_saved_goes_on_and_comes_back() {
         let incoming = Config { incoming: Some(save::source(&file).unwrap()), ..config.clone() };
         let mut vm = start_on(&site.hosts[0], &incoming);
         save::wait_running(&mut vm, LIMIT).unwrap();
-        // The connection that was there is so still; this one is new.
+        // The existing connection still works; this one is new.
         let mut port = StatusPort::new(connect(&site.client, 7000));
         let now = port.status().unwrap();
-        assert_eq!((&now.nonce, now.errors), (&before.nonce, 0), "memory did not come back whole");
+        assert_eq!((&now.nonce, now.errors), (&before.nonce, 0), "memory was not restored intact");
         assert!(now.passes > 0);
         vm.quit().unwrap();
-        // What is no such file is told in QEMU's words.
+        // A file of another kind is reported with QEMU's message.
         std::fs::write(&file, "nothing").unwrap();
         let refused =
             Machine::start_with(&incoming, site.hosts[0].ns.command("qemu-system-x86_64"))

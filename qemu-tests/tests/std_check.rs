@@ -1,4 +1,4 @@
-//! What std promises holds under QEMU as it does under vmm-lite.
+//! std behaves under QEMU as it does under vmm-lite.
 
 mod common;
 

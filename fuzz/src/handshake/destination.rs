@@ -1,4 +1,4 @@
-//! The destination, and what an honest driver and an honest source do about what it says.
+//! The destination, with an honest driver and an honest source that react to its actions.
 
 use super::{
     Course, ID, ME, PAGES, arrives, offer,
@@ -13,7 +13,7 @@ use migrate::{
 };
 use std::{collections::VecDeque, time::Duration};
 
-/// Pages that follow in a move that goes well.
+/// Post-copy pages in a successful move.
 const FOLLOW: Run = (60, 10);
 
 #[derive(Arbitrary, Debug)]
@@ -31,7 +31,7 @@ enum At<'a> {
     LinkLost,
     Asked,
     Tick(u32),
-    /// What comes next in a move that goes well. The last one: see the parent module.
+    /// The next event of a successful move. It is the last variant: see the parent module.
     Next,
 }
 
@@ -79,7 +79,7 @@ fn event(what: &At<'_>, seen: &mut Seen, now: &mut Duration) -> Option<Event> {
     Some(match what {
         At::Said(said) => Event::Message(said.arrives()?),
         At::Pages(runs) => {
-            // Drivers name pages that the wire has let through.
+            // Drivers name pages that passed the wire's checks.
             let Message::Zero(runs) = arrives(&Message::Zero(runs.clone()))? else { return None };
             Event::Pages(runs)
         }
@@ -106,14 +106,14 @@ fn event(what: &At<'_>, seen: &mut Seen, now: &mut Duration) -> Option<Event> {
     })
 }
 
-/// What was given out so far, and what comes of it where all goes well.
+/// The actions so far, and the events that follow from them in a successful move.
 #[derive(Debug, Default)]
 struct Seen {
     asked_to_prepare: bool,
     prepared: bool,
     asked_to_apply: bool,
     applied: bool,
-    /// Whether the commit of this move has come.
+    /// Whether the commit of this move has arrived.
     committed: bool,
     ran: bool,
     discarded: bool,
@@ -136,14 +136,17 @@ impl Seen {
                 Action::Prepare(_) => self.asked_to_prepare = true,
                 Action::Apply(_) => self.asked_to_apply = true,
                 Action::Run => {
-                    assert!(self.prepared && self.applied, "it runs what is not there");
+                    assert!(
+                        self.prepared && self.applied,
+                        "it runs a VM that is not prepared and applied"
+                    );
                     assert!(self.committed, "it runs without a commit");
-                    assert!(!self.ran && !self.discarded, "it runs twice, or what it threw away");
+                    assert!(!self.ran && !self.discarded, "it runs twice, or after discarding");
                     self.ran = true;
                     ledger.ran(machine.id().expect("a move that runs has a number"));
                 }
                 Action::Discard(_) => {
-                    assert!(!self.ran, "it throws away what runs");
+                    assert!(!self.ran, "it discards a running VM");
                     self.discarded = true;
                 }
                 Action::End => (self.ended, self.course.made) = (true, self.ran),
@@ -154,7 +157,7 @@ impl Seen {
         assert_eq!(machine.ended(), self.ended);
     }
 
-    /// The driver does what it is told, and the source goes on.
+    /// The driver carries out the action, and the source continues.
     fn answer(&mut self, action: &Action) {
         let (first, count) = FOLLOW;
         let message = Event::Message;
@@ -198,7 +201,7 @@ impl Seen {
                 self.next.push_back(message(Message::Heard));
                 self.next.push_back(Event::Settled(settled(0, 1, 1, 1)));
             }
-            // Whatever is lacked comes: what is there already is passed over.
+            // All missing pages arrive: present ones are skipped.
             Action::Send(Message::Want(runs)) => {
                 self.next.push_back(Event::Pages(runs.clone()));
                 self.next.push_back(message(Message::Zero(vec![(first + 1, count - 1)])));
@@ -207,7 +210,7 @@ impl Seen {
                 self.next.push_back(Event::Pages(runs.clone()));
             }
             Action::AwaitSource(_) => {
-                // What was on the old connection does not come any more.
+                // What was on the old connection no longer arrives.
                 self.next.retain(|event| !matches!(event, Event::Message(_) | Event::Pages(_)));
                 self.next.push_back(Event::Rejoined);
             }

@@ -1,11 +1,12 @@
-//! Both machines, fed any messages and any answers to what they ask for, at any time.
+//! Feeds both state machines arbitrary messages and arbitrary results of their actions, at any
+//! time.
 //!
-//! Input: which machine, and events as [`arbitrary`] makes them of bytes. Messages go through the
-//! wire's encoding. One event stands for whatever comes next in a move that goes well; it is the
-//! last of its list, so that bytes of all ones are such a move, whatever is put into the list.
+//! Input: which state machine, and events as [`arbitrary`] makes them of bytes. Messages pass
+//! through the wire's encoding. One event means: the next event of a successful move. It is the
+//! last of its list, so that an input of all ones is such a move, whatever is added to the list.
 //!
-//! - `said`: messages
-//! - `source`, `destination`: a machine, what goes into it, and what must hold of what comes out
+//! - `said`: arbitrary messages
+//! - `source`, `destination`: a state machine, its input, and the properties of its output
 
 mod destination;
 mod said;
@@ -24,14 +25,14 @@ const PAGES: usize = 70;
 const ID: MoveId = [1; 16];
 const ME: ReceiverId = [2; 16];
 
-/// What came of an input.
+/// The result of an input.
 #[derive(Debug, Default)]
 pub struct Course {
-    /// Kinds of the messages that the machine was told, and that it sent.
+    /// Kinds of the messages that the state machine received and sent.
     pub kinds: Vec<Kind>,
-    /// How the source was told to move the VM.
+    /// The mode that the source was given.
     pub mode: Option<Mode>,
-    /// Whether the move was made, as far as the machine knows.
+    /// Whether the move succeeded, as far as the state machine knows.
     pub made: bool,
 }
 
@@ -43,12 +44,12 @@ impl Course {
     }
 }
 
-/// Neither machine panics, goes on after its end, or breaks the commit rule.
+/// Checks that no state machine panics, continues after its end, or breaks the commit rule.
 pub fn check(data: &[u8]) {
     course(data);
 }
 
-/// The same; says what came of it.
+/// The same; returns the result.
 pub fn course(data: &[u8]) -> Course {
     let mut input = Unstructured::new(data);
     if input.arbitrary().unwrap_or(true) {
@@ -69,7 +70,7 @@ fn offer(receiver: ReceiverId) -> Offer {
     }
 }
 
-/// A message as it arrives: `None` if the wire would not bring it.
+/// A message as it arrives: `None` if the wire would refuse it.
 fn arrives(message: &Message) -> Option<Message> {
     crate::wire::sent(message, PAGES).ok()
 }

@@ -1,4 +1,4 @@
-//! Messages out of bytes.
+//! Arbitrary messages from bytes.
 
 use super::{ID, ME, arrives};
 use arbitrary::Arbitrary;
@@ -13,7 +13,7 @@ use migrate::{
 pub enum Said<'a> {
     Hello(u8),
     Welcome(u8, u8),
-    /// To this receiver or another.
+    /// To this receiver or to another one.
     Offer(bool, &'a str, u16, u32, bool, &'a [u8]),
     Accept(bool, u64),
     Refuse(&'a str),
@@ -114,13 +114,13 @@ impl Said<'_> {
         })
     }
 
-    /// As it arrives: `None` if the wire would not bring it.
+    /// The message as it arrives: `None` if the wire would refuse it.
     pub fn arrives(&self) -> Option<Message> {
         arrives(&self.message()?)
     }
 }
 
-/// How a guest got to its speed.
+/// How a guest returned to full speed.
 pub fn settled(what: u8, ns: u64, page_faults: u64, lost_ns: u64) -> Settled {
     let brownout = match what % 3 {
         0 => Brownout::Over(ns),

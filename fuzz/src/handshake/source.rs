@@ -1,4 +1,4 @@
-//! The source, and what an honest driver and an honest destination do about what it says.
+//! The source, with an honest driver and an honest destination that react to its actions.
 
 use super::{Course, ID, ME, PAGES, offer, said::Said};
 use crate::wire::round_trip;
@@ -28,7 +28,7 @@ enum At<'a> {
     Stopped(u64, u64, bool, Vec<u64>, Vec<u64>),
     Progress,
     Tick(u32),
-    /// What comes next in a move that goes well. The last one: see the parent module.
+    /// The next event of a successful move. It is the last variant: see the parent module.
     Next,
 }
 
@@ -77,7 +77,7 @@ fn event(what: &At<'_>, seen: &mut Seen, now: &mut Duration) -> Option<Event> {
         At::Held => Event::Held,
         At::Reclaimed(words) => Event::Reclaimed(pages(words)),
         At::LeftOut(words) => Event::LeftOut(pages(words)),
-        // What this host measured itself: large, but not absurd.
+        // Measured by this host itself: large, but not absurd.
         At::Sent(bytes, full, zero) => Event::Sent(Sent {
             bytes: bytes >> 16,
             full: full >> 16,
@@ -110,18 +110,18 @@ fn event(what: &At<'_>, seen: &mut Seen, now: &mut Duration) -> Option<Event> {
     })
 }
 
-/// What was given out so far, and what comes of it where all goes well.
+/// The actions so far, and the events that follow from them in a successful move.
 struct Seen {
     fenced: bool,
     committed: bool,
     resumed: bool,
     ended: bool,
-    /// Whether the destination's word is that it never ran.
+    /// Whether the destination has answered that it never ran the VM.
     word: bool,
     next: VecDeque<Event>,
-    /// Whether the state goes with the commit.
+    /// Whether the state is sent with the commit.
     holds: bool,
-    /// What the destination lacks, and how many pages it has put in place.
+    /// The pages that the destination lacks, and how many it has put in place.
     lacks: Pages,
     filled: u64,
     course: Course,
@@ -180,7 +180,7 @@ impl Seen {
         }
     }
 
-    /// The driver does what it is told, and the destination answers.
+    /// The driver carries out the action, and the destination answers.
     fn answer(&mut self, action: &Action) {
         let none = || Pages::none(PAGES);
         let sent = |pages: &Pages| {
@@ -250,7 +250,7 @@ impl Seen {
                 }
             }
             Action::Reconnect { .. } => {
-                // What was on the old connection does not come any more.
+                // What was on the old connection no longer arrives.
                 self.next.retain(|event| !matches!(event, Event::Message(_)));
                 self.next.push_back(Event::Reconnected);
             }

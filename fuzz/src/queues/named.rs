@@ -1,4 +1,4 @@
-//! What a guest's queues name, found out from its memory without the code that is being checked.
+//! What a guest's queues name, determined from its memory without the code under test.
 
 use std::ops::Range;
 
@@ -13,11 +13,11 @@ const MOST: usize = 256;
 /// What both queues name before a pass.
 #[derive(Debug, Default)]
 pub struct Named {
-    /// Where the device may write.
+    /// Ranges to which the device may write.
     writable: Vec<Range<u64>>,
-    /// Packets to be sent: where their parts lie in memory.
+    /// Packets to send: the ranges of their parts in memory.
     pub packets: Vec<Vec<Range<usize>>>,
-    /// What the device writes changes what it reads, so that nothing can be said beforehand.
+    /// The device's writes change what it reads, so that the result cannot be predicted.
     pub tangled: bool,
 }
 
@@ -76,7 +76,7 @@ impl Named {
         }
     }
 
-    /// Whether `bytes` are those of a packet, in memory as it was.
+    /// Whether `bytes` are those of a packet, in the memory from before the pass.
     pub fn is_packet(parts: &[Range<usize>], memory: &[u8], mut bytes: &[u8]) -> bool {
         for part in parts {
             let part = &memory[part.clone()];
@@ -119,7 +119,7 @@ fn word(memory: &[u8], at: u64) -> Option<u16> {
     Some(u16::from_le_bytes([bytes[0], bytes[1]]))
 }
 
-/// The parts of a chain, as far as it makes sense: the device sends none that does not.
+/// The parts of a chain, as far as it is valid: the device sends no invalid one.
 fn packet(memory: &[u8], table: u64, size: u16, head: u16) -> Vec<Range<usize>> {
     let (mut table, mut size, mut index) = (table, size, head);
     let mut parts = Vec::new();

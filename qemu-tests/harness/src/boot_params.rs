@@ -1,5 +1,5 @@
-//! What an image is told when it starts. The same words that vmm-lite puts into the PVH command
-//! line go into QEMU's `-append`.
+//! What an image is told when it starts. The words that vmm-lite puts into the PVH command line are
+//! given to QEMU as `-append`.
 
 use std::fmt::Write as _;
 use vmm_lite_interface::params::{encode_argument, encode_word};
@@ -34,7 +34,7 @@ impl BootParams {
         let mut words: Vec<String> = Vec::new();
         let mut setting = |key: &str, value: &str| {
             let mut word = String::new();
-            // `=` ends the key, so a key must not hold one; the value may.
+            // `=` ends the key, so a key must not contain one; the value may.
             encode_word(key.as_bytes(), &mut word).expect("a string takes everything");
             word.push('=');
             encode_word(value.as_bytes(), &mut word).expect("a string takes everything");
@@ -69,7 +69,7 @@ mod tests {
     use vmm_lite_interface::params::{Param, decode_word, parse};
 
     #[test]
-    fn what_goes_in_comes_out() {
+    fn encoded_parameters_decode_to_the_same() {
         let params = BootParams {
             name: Some("kv one".into()),
             ip: Some("10.0.0.2/24".into()),
@@ -100,12 +100,12 @@ mod tests {
                 "ü, y"
             ]
         );
-        // QEMU reads `,` in -append as it is: the argument is no option list.
+        // QEMU passes `,` in -append unchanged: the argument is not an option list.
         assert!(!line.contains("  "));
     }
 
     #[test]
-    fn nothing_to_say_is_an_empty_line() {
+    fn no_parameters_make_an_empty_line() {
         assert_eq!(BootParams::default().to_command_line(false), "");
         assert_eq!(BootParams::with_args(["a"]).to_command_line(false), "-- a");
     }

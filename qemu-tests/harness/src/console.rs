@@ -1,4 +1,4 @@
-//! What QEMU and its guest write, kept whole, and waited for without polling.
+//! Captures the complete output of QEMU and its guest, and waits for it without polling.
 
 use crate::{Error, Result};
 use std::io::{self, Read, Write};
@@ -7,7 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Everything a stream has brought so far. A thread reads it, so that the writer never has to wait.
+/// Everything that a stream has delivered so far. A thread reads it, so that the writer never
+/// waits.
 #[derive(Clone, Debug, Default)]
 pub struct Capture {
     shared: Arc<Shared>,
@@ -36,7 +37,7 @@ impl Capture {
             loop {
                 let got = match stream.read(&mut chunk) {
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                    // A reset is how a socket ends whose other side went away with bytes unread.
+                    // A socket ends with a reset if its other side closed with bytes unread.
                     Ok(0) | Err(_) => 0,
                     Ok(n) => n,
                 };
@@ -60,11 +61,11 @@ impl Capture {
         String::from_utf8_lossy(&self.state().bytes).into_owned()
     }
 
-    /// Waits until `found` finds something in what there is. `expected` says what, for the message
-    /// when it does not come.
+    /// Waits until `found` returns a value for the text so far. `expected` describes that, for the
+    /// error.
     ///
     /// # Errors
-    /// [`Error::Timeout`] with the last of the text; at once if the stream has ended.
+    /// [`Error::Timeout`] with the end of the text; at once if the stream has ended.
     pub fn wait<T>(
         &self,
         expected: &str,
@@ -95,7 +96,7 @@ impl Capture {
         }
     }
 
-    /// Waits until the stream has ended; says whether it has.
+    /// Waits until the stream has ended. Returns whether it has.
     pub fn wait_end(&self, timeout: Duration) -> bool {
         let (state, _) = self
             .shared
@@ -131,29 +132,29 @@ impl Console {
         Ok(Self { capture, input })
     }
 
-    /// All that was printed so far.
+    /// Everything printed so far.
     #[must_use]
     pub fn text(&self) -> String {
         self.capture.text()
     }
 
-    /// Waits until `needle` was printed; returns all that was printed until then.
+    /// Waits until `needle` was printed. Returns everything printed until then.
     ///
     /// # Errors
-    /// [`Error::Timeout`] with the last that was printed.
+    /// [`Error::Timeout`] with the end of the output.
     pub fn wait_for(&self, needle: &str, timeout: Duration) -> Result<String> {
         self.capture.wait(&format!("`{needle}` on the console"), timeout, |text| {
             text.contains(needle).then(|| text.to_owned())
         })
     }
 
-    /// When the first byte was read here; for cold starts.
+    /// When the first byte was read; for cold starts.
     #[must_use]
     pub fn first_byte(&self) -> Option<Instant> {
         self.capture.state().first_byte
     }
 
-    /// Waits until QEMU has closed the port, that is, ended; says whether it has.
+    /// Waits until QEMU has closed the port, which it does when it ends. Returns whether it has.
     pub fn wait_end(&self, timeout: Duration) -> bool {
         self.capture.wait_end(timeout)
     }
@@ -171,10 +172,10 @@ impl Console {
         self.capture.wait(expected, timeout, found)
     }
 
-    /// Types `bytes`.
+    /// Sends `bytes` as input.
     ///
     /// # Errors
-    /// [`Error::Io`] if QEMU is gone.
+    /// [`Error::Io`] if QEMU has ended.
     pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
         self.input.write_all(bytes).map_err(Error::io("typing on the console"))
     }
@@ -185,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_for_what_comes_and_says_what_did_not() {
+    fn waiting_returns_the_text_or_reports_what_is_missing() {
         let (mut guest, host) = UnixStream::pair().unwrap();
         let console = Console::new(host).unwrap();
         let writer = thread::spawn(move || {
@@ -204,7 +205,7 @@ mod tests {
         }
         drop(writer.join().unwrap());
         assert!(console.capture.wait_end(Duration::from_secs(10)));
-        // Ended: the answer comes at once, not after the timeout.
+        // The stream has ended: the answer comes at once, not after the timeout.
         let before = Instant::now();
         console.wait_for("third", Duration::from_secs(60)).unwrap_err();
         assert!(before.elapsed() < Duration::from_secs(30));

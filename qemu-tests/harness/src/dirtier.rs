@@ -1,5 +1,5 @@
-//! What a guest that runs `apps/dirtier` knows: whether its memory came along whole, and how long
-//! it did not run.
+//! The status of a guest that runs `apps/dirtier`: whether its memory is intact, and how long it
+//! did not run.
 
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -9,15 +9,15 @@ use std::net::TcpStream;
 /// An answer of the status port.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Status {
-    /// Drawn when the program started: the same number says it is the same run.
+    /// Drawn when the program started: the same number means the same run.
     pub nonce: String,
     /// Pages it rewrites.
     pub pages: u64,
-    /// How often it went through all of them.
+    /// How often it has rewritten all of them.
     pub passes: u64,
-    /// Pages that were not as they had been written.
+    /// Pages with a wrong content.
     pub errors: u64,
-    /// Its pace in the last second.
+    /// Its rate in the last second.
     pub pages_per_second: u64,
     /// Time since it started, by its own clock.
     pub uptime_ns: u64,
@@ -43,13 +43,13 @@ pub struct StatusPort {
 }
 
 impl StatusPort {
-    /// Takes over a connection. Give it a read timeout.
+    /// Uses a connection, which needs a read timeout.
     #[must_use]
     pub fn new(stream: TcpStream) -> Self {
         Self { stream: BufReader::new(stream) }
     }
 
-    /// The counters as they are.
+    /// The current counters.
     ///
     /// # Errors
     /// [`Error::Io`] if the guest does not answer, [`Error::Protocol`] if it answers something
@@ -58,7 +58,7 @@ impl StatusPort {
         self.ask("status\n")
     }
 
-    /// Forgets the gaps seen so far.
+    /// Resets the gaps seen so far.
     ///
     /// # Errors
     /// As [`status`](Self::status).

@@ -1,40 +1,40 @@
-//! What can go wrong between this crate and QEMU.
+//! Errors between this crate and QEMU.
 
 use std::io;
 use std::time::Duration;
 
-/// The result of everything here that can fail.
+/// The result of every fallible function here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, and with what in hand.
+/// An error, with its context.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// QEMU could not be started at all.
     #[error("{program} could not be started: {source}; Debian has it in qemu-system-x86")]
     Start {
-        /// What was to be run.
+        /// The program.
         program: String,
-        /// Why it was not.
+        /// The cause.
         source: io::Error,
     },
-    /// QEMU ended while something was expected of it.
+    /// QEMU ended while an event was expected of it.
     #[error("QEMU ended ({status}) before {expected}; its messages: {messages}")]
     Ended {
-        /// Exit status as the operating system gives it.
+        /// Exit status as the operating system reports it.
         status: String,
-        /// What was waited for.
+        /// The expected event.
         expected: String,
         /// What QEMU wrote to its standard error.
         messages: String,
     },
-    /// Something did not happen in time.
+    /// An event did not happen in time.
     #[error("no {expected} within {timeout:?}; last seen: {last_seen:?}")]
     Timeout {
-        /// What was waited for.
+        /// The expected event.
         expected: String,
-        /// How long.
+        /// The timeout.
         timeout: Duration,
-        /// The last that came instead.
+        /// The last output instead.
         last_seen: String,
     },
     /// A stream ended while more was expected of it.
@@ -47,37 +47,37 @@ pub enum Error {
         command: String,
         /// QMP's error class.
         class: String,
-        /// QEMU's own words.
+        /// QEMU's own message.
         description: String,
     },
-    /// Something was said that the protocol does not have at this point.
+    /// A message that the protocol does not have at this point.
     #[error("unexpected on {channel}: {message}")]
     Protocol {
-        /// Where.
+        /// The channel.
         channel: &'static str,
-        /// What.
+        /// The message.
         message: String,
     },
-    /// A migration ended in another way than with the guest at the destination.
+    /// A migration ended without the guest at the destination.
     #[error("QEMU's migration ended as `{status}`: {description}")]
     Migration {
         /// `query-migrate`'s status.
         status: String,
-        /// QEMU's own words, if it had any.
+        /// QEMU's own message, if there is one.
         description: String,
     },
     /// Reading, writing, or setting up a channel failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was being done.
+        /// The operation.
         what: &'static str,
-        /// Why it failed.
+        /// The cause.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// For `map_err`: adds what was being done.
+    /// For `map_err`: adds the operation.
     pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { what, source }
     }

@@ -1,4 +1,4 @@
-//! What this host can do, asked before it is needed, with reasons that a reader can act on.
+//! What this host supports, checked in advance, with reasons that a reader can act on.
 
 use crate::machine::PROGRAM;
 use crate::{Accel, Error, Result};
@@ -16,7 +16,7 @@ pub fn qemu_version() -> Result<String> {
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
-/// Why `accel` cannot be used here, if so.
+/// Why `accel` cannot be used here, or `None`.
 #[must_use]
 pub fn why_not(accel: Accel) -> Option<String> {
     if let Err(error) = qemu_version() {

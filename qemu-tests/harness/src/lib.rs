@@ -1,17 +1,17 @@
-//! QEMU as the yardstick: starts vmm-lite images under `qemu-system-x86_64 -M microvm`, talks QMP
-//! to it, quiesces the guest over its second serial port, and migrates it to another QEMU process.
+//! QEMU as the reference: starts vmm-lite images under `qemu-system-x86_64 -M microvm`, controls it
+//! by QMP, quiesces the guest over its second serial port, and migrates it to another QEMU process.
 //!
-//! The tests of this crate use it, and so does the benchmark that sets QEMU's moves beside
+//! The tests of this crate use it, and so does the benchmark that compares QEMU's moves with
 //! vmm-lite's.
 //!
-//! - [`machine`]: one QEMU process and what it was started with
+//! - [`machine`]: one QEMU process and its configuration
 //! - [`boot_params`]: what the image is told, in the format that vmm-lite uses too
 //! - [`console`], [`quiesce`]: the two serial ports
 //! - [`qmp`]: the monitor protocol
-//! - [`migration`]: QEMU's live migration from one [`Machine`] to another, and its figures
-//! - [`save`]: QEMU's way to save a guest to a file while it runs, and to start from it
-//! - [`dirtier`]: what a guest that runs `apps/dirtier` saw of it
-//! - [`host`]: what this host can do
+//! - [`migration`]: QEMU's live migration from one [`Machine`] to another, and its measurements
+//! - [`save`]: QEMU's way to save a running guest to a file, and to start from it
+//! - [`dirtier`]: what a guest that runs `apps/dirtier` saw of a move
+//! - [`host`]: what this host supports
 
 pub mod boot_params;
 pub mod console;

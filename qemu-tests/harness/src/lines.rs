@@ -1,11 +1,11 @@
-//! Lines from a socket, with a deadline, losing nothing when the deadline comes first.
+//! Lines from a socket, with a deadline that loses no data.
 
 use crate::{Error, Result};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-/// Longer lines than this are nobody's intention.
+/// No correct peer sends a longer line.
 const MAX_LINE: usize = 4 << 20;
 
 /// A socket that carries lines both ways.
@@ -15,7 +15,7 @@ pub struct LineSocket {
     /// For error messages.
     name: &'static str,
     buffer: Vec<u8>,
-    /// How much of `buffer` is known to hold no newline.
+    /// Length of the part of `buffer` known to contain no newline.
     searched: usize,
 }
 
@@ -34,8 +34,8 @@ impl LineSocket {
         })
     }
 
-    /// The next line without its end, or `None` if it is not complete at `deadline`; what there is
-    /// of it is kept.
+    /// The next line without its end, or `None` if it is not complete at `deadline`; the incomplete
+    /// part is kept.
     pub fn receive(&mut self, deadline: Instant) -> Result<Option<String>> {
         loop {
             if let Some(at) = self.buffer[self.searched..].iter().position(|&b| b == b'\n') {
@@ -72,7 +72,7 @@ impl LineSocket {
         }
     }
 
-    /// The beginning of a line that has not ended yet.
+    /// The beginning of an incomplete line.
     pub fn unfinished(&self) -> String {
         String::from_utf8_lossy(&self.buffer).into_owned()
     }

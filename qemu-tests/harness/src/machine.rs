@@ -1,10 +1,10 @@
 //! One QEMU process, from its command line to its exit code.
 //!
-//! The machine is `microvm` without anything it does not need: PVH boot, LAPIC and IOAPIC, one or
-//! two 16550 serial ports, at most one virtio-net device on virtio-mmio. Two devices of QEMU's own
-//! carry the program's exit code out: the guest writes it as a byte to [`EXIT_CODE_PORT`], then
-//! anything to [`EXIT_PORT`], which ends QEMU. (The second alone loses the code's upper bit, and
-//! does not tell a code of 0 from QEMU's own failure.)
+//! The machine is a minimal `microvm`: PVH boot, LAPIC and IOAPIC, one or two 16550 serial ports,
+//! at most one virtio-net device on virtio-mmio. Two of QEMU's own devices report the program's
+//! exit code: the guest writes it as a byte to [`EXIT_CODE_PORT`], then any value to [`EXIT_PORT`],
+//! which ends QEMU. (The second alone loses the code's upper bit, and cannot distinguish a code of
+//! 0 from QEMU's own failure.)
 
 use crate::boot_params::BootParams;
 use crate::console::{Capture, Console};
@@ -21,9 +21,9 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 use vmm_lite_interface::qemu::{EXIT_CODE_PORT, EXIT_PORT};
 
-/// What is run.
+/// The program.
 pub const PROGRAM: &str = "qemu-system-x86_64";
-/// How long QEMU may take to come up; generous, for hosts that are busy.
+/// How long QEMU may take to start; generous, for busy hosts.
 const START: Duration = Duration::from_secs(30);
 
 /// How guest code is run.
@@ -68,17 +68,17 @@ pub struct Config {
     pub memory_mib: u32,
     /// Its network, if any.
     pub net: Option<Net>,
-    /// What it is told.
+    /// Boot parameters of the guest.
     pub boot: BootParams,
     /// Whether it has a second serial port for [`QuiesceUart`], and is told so.
     pub quiesce: bool,
-    /// Wait for a migration instead of booting the image: `defer`, or where it comes from. All else
-    /// must be as at the source.
+    /// Wait for a migration instead of booting the image: `defer`, or the source's address.
+    /// Everything else must be as at the source.
     pub incoming: Option<String>,
 }
 
 impl Config {
-    /// An image with 32 MiB, no network, nothing told.
+    /// An image with 32 MiB, without network and boot parameters.
     pub fn new(image: impl Into<PathBuf>, accel: Accel) -> Self {
         Self {
             image: image.into(),
@@ -91,7 +91,7 @@ impl Config {
         }
     }
 
-    /// What QEMU is started with, but for the descriptors of its sockets: for reports.
+    /// QEMU's arguments without the descriptors of its sockets: for reports.
     #[must_use]
     pub fn arguments(&self) -> Vec<String> {
         let mut args: Vec<String> = [
@@ -135,8 +135,8 @@ impl Config {
 pub enum Exit {
     /// The program ended with this code.
     Code(u8),
-    /// QEMU ended without one: told to quit, killed, failed, or the guest reset itself (a triple
-    /// fault).
+    /// QEMU ended without a code: it was told to quit, was killed, failed, or the guest reset
+    /// itself (a triple fault).
     NoCode(ExitStatus),
 }
 
@@ -153,18 +153,18 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts QEMU and waits until its monitor answers. The guest runs by then, unless it waits for
-    /// a migration.
+    /// Starts QEMU and waits until its monitor answers. The guest then runs, unless it waits for a
+    /// migration.
     ///
     /// # Errors
-    /// [`Error::Start`] if there is no QEMU, [`Error::Ended`] with its message if it does not take
-    /// the arguments.
+    /// [`Error::Start`] if there is no QEMU, [`Error::Ended`] with its message if it refuses the
+    /// arguments.
     pub fn start(config: &Config) -> Result<Self> {
         Self::start_with(config, Command::new(PROGRAM))
     }
 
-    /// [`start`](Self::start) by way of a command for [`PROGRAM`] that puts it where it belongs,
-    /// such as into a network namespace.
+    /// Like [`start`](Self::start), with a command for [`PROGRAM`] that sets its environment, such
+    /// as a network namespace.
     ///
     /// # Errors
     /// As [`start`](Self::start).
@@ -193,8 +193,8 @@ impl Machine {
         let spawned = Instant::now();
         let mut child = process::spawn(&mut command, &inherited)
             .map_err(|source| Error::Start { program: PROGRAM.to_owned(), source })?;
-        // The other ends of the sockets: from here on only QEMU holds them, and their end is its
-        // end.
+        // The other ends of the sockets: from here on only QEMU holds them, so they close when it
+        // ends.
         drop(inherited);
         let stderr = child.stderr.take().expect("spawned with a pipe");
         let messages = Capture::of(stderr, "messages").map_err(Error::io("thread"));
@@ -247,10 +247,10 @@ impl Machine {
         self.quiesce.as_mut()
     }
 
-    /// Waits until QEMU has ended, because its guest's program did or otherwise.
+    /// Waits until QEMU has ended, with its guest's program or otherwise.
     ///
     /// # Errors
-    /// [`Error::Timeout`] with the last of the console if it does not end.
+    /// [`Error::Timeout`] with the end of the console's output if it does not end.
     pub fn wait_exit(&mut self, timeout: Duration) -> Result<Exit> {
         // Only QEMU holds the other end of its standard error.
         if !self.messages.wait_end(timeout) {
@@ -272,19 +272,18 @@ impl Machine {
     /// Ends QEMU through its monitor, without asking the guest.
     ///
     /// # Errors
-    /// Those of the monitor and of [`wait_exit`](Self::wait_exit).
+    /// Errors of the monitor and of [`wait_exit`](Self::wait_exit).
     pub fn quit(mut self) -> Result<()> {
         self.qmp.execute("quit", json!({}))?;
         self.wait_exit(START).map(drop)
     }
 
-    /// Puts in place of an error that says no more than that a channel was closed what is known of
-    /// why: QEMU's end.
+    /// Replaces an error that reports only a closed channel by its cause: QEMU's end.
     pub(crate) fn explain(&mut self, error: Error, expected: &str) -> Error {
         explain(error, &mut self.child, &self.messages, expected)
     }
 
-    /// What QEMU itself had to say.
+    /// QEMU's own messages.
     #[must_use]
     pub fn messages(&self) -> String {
         self.messages.text()
@@ -303,9 +302,9 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// A monitor that went away says little; the process that had it says more.
+/// A closed monitor says little; the process that had it says more.
 fn explain(error: Error, child: &mut Child, messages: &Capture, expected: &str) -> Error {
-    // Its end may be seen on another channel a little later.
+    // Its end may be noticed on another channel a little later.
     if !matches!(error, Error::Closed(_)) || !messages.wait_end(Duration::from_secs(2)) {
         return error;
     }
@@ -324,7 +323,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_says_what_was_asked_for() {
+    fn the_command_line_contains_the_configuration() {
         let config = Config {
             memory_mib: 16,
             net: Some(Net { tap: "tap3".into(), mac: "52:54:00:00:00:01".into() }),

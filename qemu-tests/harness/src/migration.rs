@@ -1,9 +1,9 @@
 //! QEMU's own live migration from one [`Machine`] to another, and what it cost.
 //!
-//! Without quiescing, QEMU decides alone when to stop the guest: that is the yardstick. With
+//! Without quiescing, QEMU alone decides when to stop the guest: that is the reference. With
 //! quiescing, the guest is asked first and stays quiescent for the whole copy, because QEMU has no
-//! hook between its last round and its stop: a proof that state arrives whole, not a figure to
-//! compare.
+//! hook between its last round and its stop: that proves that state arrives intact, and is not a
+//! result to compare.
 
 use crate::machine::Machine;
 use crate::qmp::{Event, Qmp};
@@ -18,19 +18,19 @@ use vmm_lite_interface::control::ResumeReason;
 pub struct Options {
     /// Where the destination listens and the source connects: `tcp:ADDRESS:PORT` or `unix:PATH`.
     pub uri: String,
-    /// How long QEMU may stop the guest, in milliseconds: it goes on copying until it expects to
-    /// keep to that.
+    /// How long QEMU may stop the guest, in milliseconds: it continues copying until it expects to
+    /// stay within that.
     pub downtime_limit_ms: u64,
-    /// Most bytes a second.
+    /// Rate limit, in bytes per second.
     pub max_bandwidth: u64,
-    /// Quiesce the guest first under this number, and resume it at the destination.
+    /// Quiesce the guest first with this number, and resume it at the destination.
     pub quiesce: Option<u32>,
     /// How long everything may take.
     pub timeout: Duration,
 }
 
 impl Options {
-    /// By way of `uri` as fast as it goes, with a downtime limit of 1 ms.
+    /// Uses `uri` without a rate limit, with a downtime limit of 1 ms.
     pub fn new(uri: impl Into<String>) -> Self {
         Self {
             uri: uri.into(),
@@ -42,7 +42,7 @@ impl Options {
     }
 }
 
-/// What a migration cost, as QEMU and this host's clock have it.
+/// What a migration cost, by QEMU's and this host's clock.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// `query-migrate`: downtime.
@@ -54,7 +54,7 @@ pub struct Report {
     /// From the source's STOP event to the destination's RESUME event. QEMU sends the first after
     /// it has stopped the vCPU, the second before it starts it: the blackout is longer than this.
     pub stop_to_resume_us: i64,
-    /// From the call of [`migrate`] until the destination ran, resumed if it was quiesced.
+    /// From the call of [`migrate`] until the destination ran, and was resumed if it was quiesced.
     pub switched_us: u64,
     /// Bytes sent.
     pub transferred: u64,
@@ -75,7 +75,7 @@ pub struct Info {
     /// `active`, `completed`, `failed` …
     #[serde(default)]
     pub status: String,
-    /// Milliseconds since it began, or that it took.
+    /// Milliseconds since it began, or its total duration.
     #[serde(default)]
     pub total_time: u64,
     /// Milliseconds that the guest was stopped.
@@ -108,24 +108,24 @@ pub struct RamInfo {
     pub remaining: u64,
 }
 
-/// Asks how the migration of this machine stands.
+/// Queries the state of this machine's migration.
 ///
 /// # Errors
-/// Those of the monitor.
+/// Errors of the monitor.
 pub fn query(qmp: &mut Qmp) -> Result<Info> {
     let value = qmp.execute("query-migrate", json!({}))?;
     serde_json::from_value(value)
         .map_err(|e| Error::Protocol { channel: "query-migrate", message: e.to_string() })
 }
 
-/// Moves the guest of `source` to `destination`, which was started with `incoming` and else the
-/// same configuration.
+/// Moves the guest of `source` to `destination`, which was started with `incoming` and otherwise
+/// the same configuration.
 ///
-/// When it returns an error, the guest is where QEMU left it: at the source, resumed, if the
-/// migration failed.
+/// After an error the guest is where QEMU left it: if the migration failed, at the source, resumed.
 ///
 /// # Errors
-/// [`Error::Migration`] if QEMU gave up; else those of the monitor and of the quiesce port.
+/// [`Error::Migration`] if QEMU's migration failed; otherwise errors of the monitor and of the
+/// quiesce port.
 pub fn migrate(
     source: &mut Machine,
     destination: &mut Machine,
@@ -189,7 +189,7 @@ pub(crate) fn prepare(qmp: &mut Qmp, options: &Options) -> Result<()> {
     qmp.execute("migrate-set-parameters", parameters).map(drop)
 }
 
-/// The migration itself; returns the source's figures, and the time from its stop to the
+/// Runs the migration. Returns the source's measurements, and the time from its stop to the
 /// destination's start.
 fn run(source: &mut Machine, destination: &mut Machine, options: &Options) -> Result<(Info, i64)> {
     let qmp = source.qmp();
@@ -201,8 +201,8 @@ fn run(source: &mut Machine, destination: &mut Machine, options: &Options) -> Re
     Ok((info, resumed.at_us() - stopped_us))
 }
 
-/// Sends the guest away and waits until that is done; returns the figures, and when QEMU's STOP
-/// event was.
+/// Sends the guest away and waits for the end. Returns the measurements, and the time of QEMU's
+/// STOP event.
 pub(crate) fn send(qmp: &mut Qmp, options: &Options) -> Result<(Info, i64)> {
     qmp.execute("migrate", json!({ "uri": options.uri }))?;
     let mut stopped_us = 0;
@@ -221,8 +221,8 @@ pub(crate) fn send(qmp: &mut Qmp, options: &Options) -> Result<(Info, i64)> {
     Ok((final_figures(qmp, options.timeout)?, stopped_us))
 }
 
-/// `query-migrate` after a migration that completed. QEMU sums up only after it has sent its last
-/// event, and sends none for that; what tells is its run state, which it sets last.
+/// `query-migrate` after a completed migration. QEMU sums up only after it has sent its last event,
+/// and sends none for that; its run state, which it sets last, shows it.
 fn final_figures(qmp: &mut Qmp, timeout: Duration) -> Result<Info> {
     let deadline = Instant::now() + timeout;
     loop {

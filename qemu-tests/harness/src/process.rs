@@ -1,18 +1,18 @@
-//! Starts QEMU such that it cannot outlive the test, with the sockets it is to use.
+//! Starts QEMU so that it ends with the test, with the sockets that it uses.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
-/// Runs `command` with `inherited` open in it under the same numbers. It is killed when the thread
-/// that called this ends, however that happens.
+/// Runs `command` with the descriptors `inherited` under the same numbers. It is killed when the
+/// thread that called this ends, however that happens.
 pub fn spawn(command: &mut Command, inherited: &[OwnedFd]) -> io::Result<Child> {
     let fds: Vec<RawFd> = inherited.iter().map(AsRawFd::as_raw_fd).collect();
     let parent = std::process::id();
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let prepare = move || {
-        // SAFETY: a system call without pointers.
+        // SAFETY: the system call takes no pointers.
         check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
         // The parent may have died before the call above took effect.
         if std::os::unix::process::parent_id() != parent {

@@ -1,5 +1,4 @@
-//! A QMP client: greeting, capabilities, commands one at a time, and the events that come in
-//! between.
+//! A QMP client: greeting, capabilities, one command at a time, and the events in between.
 
 use crate::lines::LineSocket;
 use crate::{Error, Result};
@@ -23,12 +22,12 @@ pub struct Qmp {
     version: Version,
 }
 
-/// What QEMU says of itself in its greeting.
+/// QEMU's version in its greeting.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Version {
     /// The numbers.
     pub qemu: VersionTriple,
-    /// What the packager adds.
+    /// The packager's suffix.
     #[serde(default)]
     pub package: String,
 }
@@ -52,13 +51,13 @@ impl fmt::Display for Version {
     }
 }
 
-/// Something QEMU told without being asked.
+/// An event that QEMU reports by itself.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Event {
     /// Its name, such as `STOP`.
     #[serde(rename = "event")]
     pub name: String,
-    /// What belongs to it.
+    /// Its data.
     #[serde(default)]
     pub data: Value,
     timestamp: Timestamp,
@@ -79,7 +78,7 @@ impl Event {
     }
 }
 
-/// What a line from QEMU is.
+/// A line from QEMU.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Message {
@@ -111,12 +110,12 @@ struct QmpError {
 }
 
 impl Qmp {
-    /// Takes over a socket on which QEMU has a control monitor: reads the greeting, and leaves
-    /// capabilities negotiation.
+    /// Uses a socket on which QEMU has a control monitor: reads the greeting, and negotiates
+    /// capabilities.
     ///
     /// # Errors
-    /// [`Error::Closed`] or [`Error::Timeout`] if there is no QEMU, [`Error::Protocol`] if it is
-    /// something else.
+    /// [`Error::Closed`] or [`Error::Timeout`] if there is no QEMU, [`Error::Protocol`] if the peer
+    /// is something else.
     pub fn connect(stream: UnixStream, timeout: Duration) -> Result<Self> {
         let mut lines = LineSocket::new(stream, CHANNEL);
         let version = match read(&mut lines, Instant::now() + timeout)? {
@@ -129,16 +128,16 @@ impl Qmp {
         Ok(qmp)
     }
 
-    /// What QEMU said of itself.
+    /// QEMU's version.
     #[must_use]
     pub fn version(&self) -> &Version {
         &self.version
     }
 
-    /// Runs a command and returns what it returned. Events that come before the answer are kept.
+    /// Runs a command and returns its result. Events that arrive before the answer are kept.
     ///
     /// # Errors
-    /// [`Error::Command`] with QEMU's own words if it refuses.
+    /// [`Error::Command`] with QEMU's own message if it refuses.
     pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
         let id = self.next_id;
         self.next_id += 1;
@@ -165,11 +164,10 @@ impl Qmp {
         }
     }
 
-    /// The next event for which `wanted` holds, be it one that came before; those passed over on
-    /// the way are dropped.
+    /// The next event for which `wanted` holds, including kept ones; drops those before it.
     ///
     /// # Errors
-    /// [`Error::Timeout`] if none comes; `expected` says what was waited for.
+    /// [`Error::Timeout`] if none arrives; `expected` describes it.
     pub fn wait_event(
         &mut self,
         expected: &str,
@@ -192,11 +190,11 @@ impl Qmp {
         }
     }
 
-    /// Forgets the events that have come so far.
+    /// Drops the events that have arrived so far.
     ///
     /// # Errors
-    /// Those of [`execute`](Self::execute): it asks something, so that what came before is known to
-    /// be here.
+    /// Errors of [`execute`](Self::execute): it runs a command, so that all earlier events have
+    /// arrived.
     pub fn forget_events(&mut self) -> Result<()> {
         self.execute("query-version", json!({}))?;
         self.events.clear();
@@ -227,8 +225,8 @@ mod tests {
         "package": "Debian"}, "capabilities": ["oob"]}}"#;
     const LIMIT: Duration = Duration::from_secs(10);
 
-    /// A QEMU that greets, then answers each request with the next of `script`, where `$` stands
-    /// for the request's id.
+    /// A fake QEMU that greets, then answers each request with the next of `script`, where `$` is
+    /// replaced by the request's id.
     fn fake(script: &[&str]) -> (UnixStream, thread::JoinHandle<Vec<Value>>) {
         let (there, here) = UnixStream::pair().unwrap();
         let script: Vec<String> = script.iter().map(|&s| s.to_owned()).collect();
@@ -283,14 +281,14 @@ mod tests {
         let mut qmp = Qmp::connect(socket, LIMIT).unwrap();
         let refused = qmp.execute("migrate", json!({})).unwrap_err();
         assert_eq!(refused.to_string(), "QMP command `migrate`: GenericError: no such thing");
-        // An answer with another id is not taken for this command's.
+        // An answer with another id is not accepted for this command.
         assert!(matches!(qmp.execute("cont", json!({})), Err(Error::Protocol { .. })));
-        // The script is at its end: QEMU goes away.
+        // The script has ended: the fake QEMU closes the socket.
         assert!(matches!(qmp.execute("stop", json!({})), Err(Error::Closed(_))));
     }
 
     #[test]
-    fn something_that_is_no_qemu_is_told_as_such() {
+    fn a_peer_that_is_not_qemu_is_reported() {
         let (mut there, here) = UnixStream::pair().unwrap();
         there.write_all(b"220 mail.example ESMTP\n").unwrap();
         let error = Qmp::connect(here, LIMIT).unwrap_err();

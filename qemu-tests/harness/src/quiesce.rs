@@ -1,5 +1,5 @@
 //! The host's side of quiescing a guest over its second serial port; [`vmm_lite_interface::qemu`]
-//! has the lines.
+//! defines the lines.
 
 use crate::lines::LineSocket;
 use crate::{Error, Result};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use vmm_lite_interface::control::ResumeReason;
 use vmm_lite_interface::qemu::{Answer, Request};
 
-/// The line to one guest.
+/// The connection to one guest.
 #[derive(Debug)]
 pub struct QuiesceUart {
     lines: LineSocket,
@@ -19,7 +19,7 @@ impl QuiesceUart {
         Self { lines: LineSocket::new(stream, "the quiesce UART") }
     }
 
-    /// Asks the guest to quiesce and waits until it has; returns how long that took.
+    /// Asks the guest to quiesce and waits until it has. Returns how long that took.
     ///
     /// # Errors
     /// [`Error::Timeout`] if it does not answer.
@@ -27,7 +27,8 @@ impl QuiesceUart {
         self.ask(Request::Quiesce(number), Answer::Quiesced(number), timeout)
     }
 
-    /// Tells a quiescent guest to go on, and why; waits until it does; returns how long that took.
+    /// Resumes a quiescent guest with a reason, and waits until it answers. Returns how long that
+    /// took.
     ///
     /// # Errors
     /// [`Error::Timeout`] if it does not answer.

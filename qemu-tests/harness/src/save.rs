@@ -1,6 +1,6 @@
-//! QEMU's own way to save a guest to a file while it runs, and to start one from it: a migration to
-//! a command that writes, and from one that reads. (`savevm` stops the guest for all of it, and
-//! needs a disk image with room for the state.)
+//! QEMU's own way to save a running guest to a file, and to start one from it: a migration to a
+//! command that writes, and from one that reads. (`savevm` stops the guest for all of it, and needs
+//! a disk image with room for the state.)
 
 use crate::machine::Machine;
 use crate::migration::{self, Options};
@@ -10,13 +10,13 @@ use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// What saving cost, as QEMU has it.
+/// What a save cost, as QEMU reports it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Saved {
     /// `query-migrate`: downtime.
     pub downtime_ms: u64,
-    /// From the STOP event to the RESUME event of the same machine, which is told to go on as soon
-    /// as QEMU takes that. QEMU sends the first after it has stopped the vCPU, the second before it
+    /// From the STOP event to the RESUME event of the same machine, which is resumed as soon as
+    /// QEMU accepts that. QEMU sends the first after it has stopped the vCPU, the second before it
     /// starts it: the pause is longer than this.
     pub stop_to_resume_us: i64,
     /// Bytes written.
@@ -25,11 +25,12 @@ pub struct Saved {
     pub rounds: u64,
 }
 
-/// Saves the guest of `machine` to `file` while it runs, as fast as it goes, and lets it go on.
-/// QEMU stops it when it expects to be done within `downtime_limit_ms`.
+/// Saves the guest of `machine` to `file` while it runs, without a rate limit, and resumes it. QEMU
+/// stops it when it expects to finish within `downtime_limit_ms`.
 ///
 /// # Errors
-/// [`Error::Migration`] if QEMU gave up: the guest runs on then. Else those of the monitor.
+/// [`Error::Migration`] if QEMU's migration failed: the guest then keeps running. Otherwise errors
+/// of the monitor.
 pub fn to_file(machine: &mut Machine, file: &Path, downtime_limit_ms: u64) -> Result<Saved> {
     let uri = format!("exec:cat > {}", quoted(file)?);
     let options = Options { downtime_limit_ms, ..Options::new(uri) };
@@ -51,21 +52,21 @@ fn steps(machine: &mut Machine, options: &Options) -> Result<Saved> {
     })
 }
 
-/// Where a machine is [`incoming`](crate::Config::incoming) from that was saved to `file`.
+/// The value of [`incoming`](crate::Config::incoming) for a machine that was saved to `file`.
 ///
 /// # Errors
-/// [`Error::Protocol`] for a path that a shell would not take.
+/// [`Error::Protocol`] for a path that the shell would misread.
 pub fn source(file: &Path) -> Result<String> {
     Ok(format!("exec:cat {}", quoted(file)?))
 }
 
-/// Waits until the guest of a machine that is [from a file](source) runs.
+/// Waits until the guest of a machine that is started [from a file](source) runs.
 ///
 /// # Errors
-/// [`Error::Ended`] with QEMU's message if it does not take the file; [`Error::Timeout`].
+/// [`Error::Ended`] with QEMU's message if it refuses the file; [`Error::Timeout`].
 pub fn wait_running(machine: &mut Machine, timeout: Duration) -> Result<()> {
     let began = Instant::now();
-    // The event may have been before the monitor was asked for the first time.
+    // The event may precede the monitor's first request.
     let state = machine.qmp().execute("query-status", json!({}));
     let waited = state.and_then(|state| match state["running"].as_bool() {
         Some(true) => Ok(()),

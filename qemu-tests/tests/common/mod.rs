@@ -1,4 +1,4 @@
-//! What the tests of this crate share. A test binary uses a part of it.
+//! Support for the tests of this crate. Each test binary uses a part of it.
 #![allow(dead_code)]
 
 use qemu_harness::machine::PROGRAM;
@@ -13,23 +13,23 @@ use vmm_lite_lab::site::{Host, Site};
 pub use vmm_lite_lab::skipped;
 use vmm_lite_lab::{Error, images};
 
-/// How long anything in a guest may take; generous, for hosts that are busy and for TCG.
+/// How long any step in a guest may take; generous, for busy hosts and for TCG.
 pub const LIMIT: Duration = Duration::from_secs(60);
-/// The guest's place on the site's data network.
+/// The guest's address on the site's data network.
 pub const GUEST_IP: &str = "10.0.0.2";
 
-/// Says something that libtest does not swallow when the test passes.
+/// Prints a text that libtest does not drop when the test passes.
 pub fn aloud(text: &str) {
-    // Nothing can be done about a standard error that is closed, and nobody would see it.
+    // A failure cannot be handled: standard error is closed, and has no reader.
     let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
-/// Runs `test` once for each accelerator that this host has, and says why not for the others.
+/// Runs `test` once for each accelerator that this host has, and reports why not for the others.
 pub fn each_accel(name: &str, test: impl Fn(Accel)) {
     Accel::ALL.into_iter().filter(|&accel| has(name, accel)).for_each(test);
 }
 
-/// Whether this host has an accelerator; if not, says why the test that needs it does not run.
+/// Whether this host has an accelerator; if not, reports the test that needs it as skipped.
 pub fn has(name: &str, accel: Accel) -> bool {
     match host::why_not(accel) {
         None => true,
@@ -40,7 +40,7 @@ pub fn has(name: &str, accel: Accel) -> bool {
     }
 }
 
-/// The image of an application, or `None` after saying why there can be none here.
+/// The image of an application, or `None` after reporting why it cannot be built here.
 pub fn image(name: &str, app: &str) -> Option<PathBuf> {
     let built = images::image(app).or_else(|error| match error {
         // `cargo test -p qemu-tests` does not build the binary of another package.
@@ -63,7 +63,7 @@ pub fn image(name: &str, app: &str) -> Option<PathBuf> {
     }
 }
 
-/// The profile that this test was built in: cargo names directories after it, but for one.
+/// The profile that this test was built in: cargo names directories after all but one of them.
 fn profile() -> String {
     let test = std::env::current_exe().expect("this program has a path");
     let directory = test.ancestors().nth(2).and_then(Path::file_name).expect("target/PROFILE/deps");
@@ -73,7 +73,7 @@ fn profile() -> String {
     }
 }
 
-/// Two hosts and a client, or `None` after saying why there can be none here.
+/// Two hosts and a client, or `None` after reporting why there can be no test bed here.
 pub fn site(name: &str) -> Option<Site> {
     match Site::new() {
         Ok(site) => Some(site),

@@ -1,10 +1,10 @@
-//! A guest small enough to be read at a glance: an ELF with a PVH note around some 32-bit assembly
-//! that polls both serial ports.
+//! A very small guest: an ELF with a PVH note around some 32-bit assembly that polls both serial
+//! ports.
 //!
-//! COM1: prints `toy`, then obeys each byte typed: [`TELL`] prints `seen` and the last digits of
-//! the numbers it was quiesced under, [`TRIPLE_FAULT`] does what it says, any other byte becomes
-//! the exit code. COM2: the guest's side of `qemu_harness::quiesce`. While quiescent it does not
-//! look at COM1.
+//! COM1: prints `toy`, then obeys each input byte: [`TELL`] prints `seen` and the last digits of
+//! the numbers with which it was quiesced, [`TRIPLE_FAULT`] causes one, any other byte becomes the
+//! exit code. COM2: the guest's side of `qemu_harness::quiesce`. While quiescent it does not read
+//! COM1.
 
 use qemu_harness::{Accel, Config};
 use std::arch::global_asm;
@@ -61,7 +61,7 @@ toy_start:
     out dx, al
     hlt
 .Lfault:
-    // With an interrupt table of no length, an exception cannot be delivered.
+    // With an interrupt table of length zero, an exception cannot be delivered.
     lidt [ebx + at_nothing]
     ud2
 .Ltell:
@@ -103,7 +103,7 @@ toy_start:
 .Lanswer:
     test ebp, ebp
     jz .Lsend
-    // Remember: into the first place still 0.
+    // Remember it in the first place that is still 0.
     lea edi, [ebx + at_places - 1]
 .Lfind:
     inc edi
@@ -172,7 +172,7 @@ unsafe extern "C" {
 }
 
 fn code() -> &'static [u8] {
-    // SAFETY: the two symbols bound one section's worth of constant bytes, defined above.
+    // SAFETY: the two symbols bound the constant bytes of one section, defined above.
     unsafe {
         let start = &raw const toy_start;
         std::slice::from_raw_parts(start, (&raw const toy_end).offset_from_unsigned(start))
