@@ -1,5 +1,6 @@
-# vmm-lite: `make demo` and `make test` do everything, set-up included. `make help` lists the rest.
-# Needs Debian 12 (or an apt-based relative) and rustup's stable; `make setup` installs what else is missing.
+# vmm-lite: `make demo` and `make test` do everything, including setup. `make help` lists the rest.
+# Needs Debian 12 (or an apt-based relative) and rustup's stable; `make setup` installs whatever
+# else is missing.
 
 SHELL := /bin/bash
 
@@ -7,10 +8,10 @@ SHELL := /bin/bash
 .PHONY: help setup build images demo test hosts faults soak bench fuzz lint clean
 
 help:
-	@echo 'make demo    show the main job: a key-value store moves between two hosts under load'
+	@echo 'make demo    show live migration: a key-value store moves between two hosts under load'
 	@echo 'make test    run every test'
 	@echo 'make hosts   run tests on ordinary KVM (AMD-V) in emulation, with and without nested paging, on one and two CPUs (short: .ci/hosts short)'
-	@echo 'make faults  let moves fail at every fail point in random order, RUNS=300 times (SEED=n: those of a run before)'
+	@echo 'make faults  make moves fail at every fail point in random order, RUNS=300 times (SEED=n repeats a run)'
 	@echo 'make soak    run all of std-check in one VM, in random order, for SECONDS=1800; prints heap figures'
 	@echo 'make bench   measure, side by side with QEMU; results in out/bench'
 	@echo 'make fuzz    feed hostile input to every parser, SECONDS=60 each; results in out/fuzz'
@@ -22,7 +23,8 @@ help:
 setup:
 	@.ci/setup
 
-# One command for all of the workspace: packages built apart would agree on other features and compile twice.
+# One command for the whole workspace: packages built separately would select other features and
+# compile twice.
 build: setup
 	cargo build --release --workspace
 	@! grep -q VMM_LITE_FAIL_POINT target/release/vmm-lite || { echo 'error: this vmm-lite has fail points' >&2; exit 1; }

@@ -1,14 +1,14 @@
-//! Gaps between one iteration and the next, as the program's own clock shows them: what a move
-//! looks like from inside.
+//! Gaps between one iteration and the next, as the program's own clock shows them: a move as seen
+//! from the guest.
 
 use std::fmt::{self, Write};
 
-/// Lower bounds of the histogram's buckets, in microseconds. Shorter gaps are the loop's own pace.
+/// Lower bounds of the histogram's buckets, in microseconds. Shorter gaps are the loop's own speed.
 const BOUNDS_US: [u64; 14] = [
     50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
     1_000_000,
 ];
-/// How many of the latest gaps are kept one by one.
+/// How many of the latest gaps are kept individually.
 const RECENT: usize = 32;
 
 /// All gaps since the start or the last reset.
@@ -20,7 +20,7 @@ pub struct Gaps {
 }
 
 impl Gaps {
-    /// Takes note of a gap that ended at `at_ns`.
+    /// Records a gap that ended at `at_ns`.
     pub fn record(&mut self, at_ns: u64, gap_ns: u64) {
         self.max_ns = self.max_ns.max(gap_ns);
         let us = gap_ns / 1000;
@@ -34,7 +34,7 @@ impl Gaps {
         self.recent.push((at_ns, gap_ns));
     }
 
-    /// The biggest gap, in nanoseconds.
+    /// The longest gap, in nanoseconds.
     pub fn max_ns(&self) -> u64 {
         self.max_ns
     }

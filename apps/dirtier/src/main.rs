@@ -1,10 +1,10 @@
-//! Rewrites N pages as fast as it can, and checks each before it does: what a live migration finds
-//! hardest, and the proof that it lost nothing.
+//! Rewrites N pages as fast as it can, and checks each before it does: the hardest load for a live
+//! migration, and a check that it lost nothing.
 //!
-//! Each page carries its sequence number and a checksum; a page that came back older, newer, torn
-//! or swapped is an error. The loop reads the clock at every page: that is how a guest sees its own
-//! blackouts, and where a unikernel looks whether it is asked to quiesce. Every few milliseconds it
-//! yields, so that the status port's threads have their turn where threads are scheduled
+//! Each page contains its sequence number and a checksum; a page that is older, newer, torn or
+//! swapped is an error. The loop reads the clock at every page: that shows the guest its own
+//! blackouts, and is where a unikernel checks whether it is asked to quiesce. Every few
+//! milliseconds it yields, so that the status port's threads run where threads are scheduled
 //! cooperatively.
 
 mod gaps;
@@ -19,11 +19,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long the loop runs before it lets others run. Counters are published just before.
+/// How long the loop runs before it yields. It publishes counters right before.
 const YIELD_EVERY: Duration = Duration::from_millis(2);
-/// How often a line is printed.
+/// How often it prints a line.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// How many broken pages are named one by one.
+/// How many broken pages it names individually.
 const NAMED: u64 = 10;
 const HELP: &str = "\
 Rewrites pages of memory as fast as it can, and checks each before it does.
@@ -76,7 +76,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The options given, or `None` if it is help that was asked for.
+/// The options, or `None` if help is requested.
 fn options() -> Result<Option<Options>, lexopt::Error> {
     use lexopt::prelude::*;
     let mut options = Options {
@@ -109,8 +109,8 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
     Ok(Some(options))
 }
 
-/// Runs until the time or passes asked for are over, or to the end of a pass with errors; says how
-/// many there were.
+/// Runs until the requested time or number of passes is over, or to the end of a pass with errors.
+/// Returns the number of errors.
 fn run(options: &Options) -> Result<u64, String> {
     let mut pages = allocate(options.pages)?;
     let board = Arc::new(Board::default());

@@ -1,5 +1,5 @@
-//! A page that knows whether it is whole: a sequence number, a checksum over all of it, and content
-//! that follows from both.
+//! A page that can be checked for corruption: a sequence number, a checksum over all of it, and
+//! content derived from both.
 
 use foldhash::fast::FixedState;
 use std::fmt;
@@ -18,7 +18,7 @@ pub struct Page {
     content: [u64; WORDS],
 }
 
-/// How a page is not as it was written.
+/// How a page differs from what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mismatch {
     wanted: u64,

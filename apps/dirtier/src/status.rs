@@ -1,14 +1,14 @@
-//! The status port. A line in, a line of JSON out, as often as the client likes:
+//! The status port. It answers each line with a line of JSON:
 //!
-//! `status` answers the counters; `reset` forgets the gaps, and answers the counters once that is
-//! done. The fields: `nonce` (drawn at the start, kept in memory only), `pages`, `passes`,
-//! `pages_written`, `errors`, `pages_per_second`, `uptime_ns`, `max_gap_ns` (longest time between
-//! two readings of the clock), `gaps` (how many were longer than 50 µs), `gaps_from_us` (these by
-//! length), `recent_gaps` (the latest of them, with when they ended).
+//! `status` returns the counters; `reset` clears the gaps, and returns the counters afterwards. The
+//! fields: `nonce` (drawn at the start, kept in memory only), `pages`, `passes`, `pages_written`,
+//! `errors`, `pages_per_second`, `uptime_ns`, `max_gap_ns` (longest time between two readings of
+//! the clock), `gaps` (how many were longer than 50 µs), `gaps_from_us` (these by length),
+//! `recent_gaps` (the latest of them, with when they ended).
 //!
-//! What is answered was published by the loop between two pages, at most a few milliseconds before.
-//! A reset takes effect after the gap in which it was answered, so that serving the request is not
-//! in the new figures.
+//! The loop publishes the counters between two pages, at most a few milliseconds before the answer.
+//! A reset takes effect after the gap in which it was answered, so that the new values do not
+//! include the time to serve the request.
 
 use crate::gaps::Gaps;
 use std::fmt::Write as _;
@@ -20,7 +20,7 @@ use std::thread;
 /// Longest line a client may send.
 const MAX_LINE: u64 = 256;
 
-/// What the loop knows of itself.
+/// The loop's counters.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
     pub nonce: u64,
@@ -51,7 +51,7 @@ impl Counters {
     }
 }
 
-/// Where the loop leaves its counters, and finds requests.
+/// Where the loop publishes its counters, and finds requests.
 #[derive(Debug, Default)]
 pub struct Board {
     state: Mutex<State>,
@@ -66,9 +66,9 @@ struct State {
 }
 
 impl Board {
-    /// The loop's side: publishes `counters`. Says whether someone wants the gaps forgotten: they
-    /// are in what is published, and the loop forgets its own after it has let that client's thread
-    /// answer.
+    /// For the loop: publishes `counters`. Returns whether a client wants the gaps cleared: the
+    /// published counters still have them, and the loop clears its own after it has let that
+    /// client's thread answer.
     #[must_use]
     pub fn publish(&self, counters: &Counters) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,7 +95,7 @@ impl Board {
     }
 }
 
-/// Serves `board` on `port` from a thread of its own, and each client from one more.
+/// Serves `board` on `port` from a thread of its own, and each client from another one.
 pub fn serve(port: u16, board: Arc<Board>) -> io::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
     let port = listener.local_addr()?.port();

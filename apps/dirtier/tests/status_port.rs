@@ -1,4 +1,4 @@
-//! The program as a process: its figures over the status port, and its end.
+//! The program as a process: its status port, and its end.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -41,7 +41,7 @@ fn counters_move_and_reset_forgets_the_gaps_only() {
     assert_eq!(nonce(&first), nonce(&second));
     assert_eq!(field(&second, "errors"), 0);
     assert!(field(&second, "max_gap_ns") > 0);
-    // What is published in the middle of a pass has more than full passes.
+    // Counters published in the middle of a pass contain more than full passes.
     assert!(field(&second, "pages_written") >= 16 * field(&second, "passes"), "{second}");
     assert!(ask("nonsense").contains("error"));
     let after = ask("reset");
@@ -52,7 +52,7 @@ fn counters_move_and_reset_forgets_the_gaps_only() {
 }
 
 #[test]
-fn ends_after_the_passes_asked_for() {
+fn ends_after_the_requested_passes() {
     let output = Command::new(env!("CARGO_BIN_EXE_dirtier"))
         .args(["--pages", "3", "--passes", "5"])
         .output()
@@ -63,7 +63,7 @@ fn ends_after_the_passes_asked_for() {
 }
 
 #[test]
-fn ends_after_the_time_asked_for() {
+fn ends_after_the_requested_time() {
     let start = std::time::Instant::now();
     let output = Command::new(env!("CARGO_BIN_EXE_dirtier"))
         .args(["--pages", "8", "--seconds", "1", "--quiet"])
@@ -74,7 +74,7 @@ fn ends_after_the_time_asked_for() {
 }
 
 #[test]
-fn a_broken_page_is_named_and_ends_it() {
+fn a_broken_page_is_named_and_ends_the_program() {
     let output = Command::new(env!("CARGO_BIN_EXE_dirtier"))
         .args(["--pages", "9", "--spoil", "7"])
         .output()
@@ -86,7 +86,7 @@ fn a_broken_page_is_named_and_ends_it() {
 }
 
 #[test]
-fn wrong_usage_is_told() {
+fn wrong_usage_is_reported() {
     let run =
         |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_dirtier")).args(args).output().unwrap();
     assert!(String::from_utf8(run(&["--help"]).stdout).unwrap().contains("--pages N"));

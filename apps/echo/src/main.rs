@@ -1,9 +1,8 @@
-//! Echo server: every byte that arrives by TCP and every datagram that arrives by UDP goes back.
+//! Echo server: sends back every byte that arrives by TCP and every datagram that arrives by UDP.
 //!
 //! One thread and one `mio` poll serve all connections. A connection holds at most [`CHUNK`] bytes:
-//! while they have not all gone back, nothing more is read, so a client that does not read slows
-//! down only itself. After the client's end of stream the rest is sent, then the connection is
-//! closed.
+//! it reads nothing more until all of them are sent back, so a client that does not read slows down
+//! only itself. After the client's end of stream it sends the rest, then closes the connection.
 //!
 //! `echo [TCP-PORT [UDP-PORT]]`; both are 7777 unless given, and the UDP port follows the TCP port.
 
@@ -80,8 +79,7 @@ fn serve(tcp_port: u16, udp_port: u16) -> io::Result<()> {
     }
 }
 
-/// Takes every connection that waits. One that was gone before it could be taken is no reason to
-/// stop.
+/// Accepts every waiting connection. One that is gone before it is accepted is no reason to stop.
 fn accept(
     listener: &TcpListener,
     poll: &Poll,
@@ -96,7 +94,7 @@ fn accept(
                 continue;
             }
             Err(e) => {
-                // Out of descriptors or memory: those who are connected go on.
+                // Out of descriptors or memory: existing connections continue.
                 eprintln!("echo: a connection could not be accepted: {e}");
                 return;
             }

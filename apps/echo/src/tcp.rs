@@ -1,17 +1,17 @@
-//! One TCP connection: what was read and has not been sent back yet.
+//! One TCP connection: the bytes read and not sent back yet.
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 
-/// Whether a connection is still of use after [`Connection::pump`].
+/// Whether a connection can continue after [`Connection::pump`].
 pub enum State {
     Open,
     Closed,
 }
 
-/// A connection and its unsent bytes, of which there are none most of the time.
+/// A connection and its unsent bytes, usually none.
 pub struct Connection {
     stream: TcpStream,
     pending: Vec<u8>,
@@ -23,8 +23,8 @@ impl Connection {
         Self { stream, pending: Vec::new(), ended: false }
     }
 
-    /// Does what can be done without waiting, and asks `registry` for the event that it then waits
-    /// for. An error is the end of the connection, and of nothing else.
+    /// Does everything possible without waiting, and registers at `registry` for the event that it
+    /// then waits for. An error ends only this connection.
     pub fn pump(&mut self, registry: &Registry, token: Token, buffer: &mut [u8]) -> State {
         let was_blocked = !self.pending.is_empty();
         match self.run(buffer) {
@@ -69,7 +69,7 @@ impl Connection {
         }
     }
 
-    /// Sends as much as the socket takes; says how much that was.
+    /// Sends as much as the socket accepts. Returns how much that was.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut sent = 0;
         while sent < bytes.len() {

@@ -1,11 +1,10 @@
-//! UDP: each datagram goes back to where it came from.
+//! UDP: sends each datagram back to its sender.
 
 use mio::net::UdpSocket;
 use std::io::{self, ErrorKind};
 
-/// Answers all that has arrived. An answer that cannot be sent at once is dropped, as UDP may; an
-/// error that an earlier answer met on its way (the port it went to is closed) concerns that peer
-/// alone.
+/// Answers everything that has arrived. An answer that cannot be sent at once is dropped, as UDP
+/// permits; an error caused by an earlier answer (its port is closed) concerns only that peer.
 pub fn echo(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<()> {
     loop {
         match socket.recv_from(buffer) {

@@ -1,4 +1,4 @@
-//! The server as a process, and clients that behave in ways a server must stand.
+//! The server as a process, and clients with every behavior that a server must handle.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
@@ -47,7 +47,7 @@ fn noise(len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn more_than_all_buffers_comes_back_whole_then_ends() {
+fn more_than_all_buffers_is_echoed_intact_then_the_connection_ends() {
     let echo = Echo::start();
     let stream = echo.connect();
     let sent = noise(20 << 20);

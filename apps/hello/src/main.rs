@@ -1,8 +1,7 @@
-//! The smallest program: one line of output as early as a `std` program can give it.
+//! The smallest program: one line of output as early as a `std` program can print it.
 //!
-//! On request it shows what reached it from outside, which is what tests of boot parameters,
-//! console and exit codes need: `hello --args a b`, `hello --env`, `hello --cat`, `hello --ticks
-//! 5`, `hello --exit 3`.
+//! On request it shows its input, which tests of boot parameters, console and exit codes need:
+//! `hello --args a b`, `hello --env`, `hello --cat`, `hello --ticks 5`, `hello --exit 3`.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -56,7 +55,7 @@ fn cat() -> io::Result<()> {
     Ok(())
 }
 
-/// A line a second.
+/// Prints a line per second.
 fn ticks(count: u32) {
     for n in 1..=count {
         std::thread::sleep(Duration::from_secs(1));

@@ -1,7 +1,7 @@
-//! A mio stream as hyper reads and writes it.
+//! A mio stream with hyper's interface for reading and writing.
 //!
 //! Where a stream would block, the future is pending and no waker is kept: the server polls a
-//! connection again whenever its stream has become ready for what it waits for.
+//! connection again whenever its stream becomes ready for what it waits for.
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use mio::net::TcpStream;
@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-/// Most that is read at once.
+/// Most bytes read at once.
 const CHUNK: usize = 4096;
 
 /// A stream that the server watches and hyper uses.
@@ -24,7 +24,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Has `registry` tell of `socket` by `token`.
+    /// Registers `socket` at `registry` with `token`.
     pub fn watch(mut socket: TcpStream, registry: &Registry, token: Token) -> Result<Self> {
         let watched = Interest::READABLE;
         registry.register(&mut socket, token, watched)?;
@@ -35,8 +35,8 @@ impl Stream {
         })
     }
 
-    /// Has writability told only while somebody waits to write: a socket is nearly always writable,
-    /// and where mio is built on `poll` it would tell so each time that something was read.
+    /// Requests writability events only while hyper waits to write: a socket is nearly always
+    /// writable, and a mio that is built on `poll` would report that after every read.
     pub fn adjust(&self, registry: &Registry, token: Token) -> Result<()> {
         let mut wanted = Interest::READABLE;
         if self.write_blocked.get() {
@@ -54,7 +54,7 @@ impl Stream {
         written
     }
 
-    /// Tries until it is done or would block.
+    /// Tries an operation until it is done or would block.
     fn attempt(
         &self,
         mut operation: impl FnMut(&mut TcpStream) -> Result<usize>,
@@ -69,7 +69,7 @@ impl Stream {
     }
 }
 
-/// A stream as hyper takes it.
+/// A stream for hyper.
 pub struct Io(pub Rc<Stream>);
 
 impl Read for Io {
@@ -108,7 +108,7 @@ impl Write for Io {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
-        // A client that has reset the connection has ended it already.
+        // The connection has already ended if the client has reset it.
         Poll::Ready(match self.0.socket.borrow().shutdown(Shutdown::Write) {
             Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
             done => done,

@@ -1,7 +1,7 @@
-//! A small site: axum routes, hyper speaks HTTP/1.1, mio waits; all of them as they come from
+//! A small site with axum's routes, hyper's HTTP/1.1 and mio's polling, all unmodified from
 //! crates.io.
 //!
-//! One thread serves all connections, and nothing here knows whether it runs on Linux or as a
+//! One thread serves all connections, and no code depends on whether it runs on Linux or as a
 //! unikernel.
 
 mod io;
@@ -60,7 +60,7 @@ struct Options {
     limits: Limits,
 }
 
-/// The options given, or `None` if it is help that was asked for.
+/// The options, or `None` if help is requested.
 fn options() -> Result<Option<Options>, lexopt::Error> {
     use lexopt::prelude::*;
     let limits = Limits { connections: 1000, idle: Duration::from_secs(60) };

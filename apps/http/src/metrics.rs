@@ -1,4 +1,4 @@
-//! What the server counts, in Prometheus' text format.
+//! The server's counters, in Prometheus' text format.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// Media type of [`Metrics::render`].
 pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Counters since the start. Requests are counted when their answer begins.
+/// Counters since the start. A request is counted when its answer begins.
 pub struct Metrics {
     started: Instant,
     started_at: Duration,
@@ -23,11 +23,11 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// All at zero; the uptime begins.
+    /// All zero; the uptime begins now.
     pub fn new() -> Self {
         Self {
             started: Instant::now(),
-            // A clock before 1970 is not set, which zero says as well.
+            // A clock before 1970 is not set, which zero expresses as well.
             started_at: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
             instance: RandomState::new().hash_one(()),
             accepted: AtomicU64::new(0),
@@ -43,12 +43,12 @@ impl Metrics {
         self.accepted.fetch_add(1, Relaxed);
     }
 
-    /// A connection was closed unserved, as there were too many.
+    /// A connection was closed without service, because there were too many.
     pub fn refused(&self) {
         self.refused.fetch_add(1, Relaxed);
     }
 
-    /// A connection that was accepted has ended, `well` or not.
+    /// An accepted connection has ended, `well` or not.
     pub fn disconnected(&self, well: bool) {
         self.closed.fetch_add(1, Relaxed);
         self.failed.fetch_add(u64::from(!well), Relaxed);
@@ -59,7 +59,7 @@ impl Metrics {
         *self.answers.lock().unwrap_or_else(PoisonError::into_inner).entry(code).or_default() += 1;
     }
 
-    /// A number drawn at the start: while it stays, it is the same run.
+    /// A number drawn at the start: the same number means the same run.
     pub fn instance(&self) -> u64 {
         self.instance
     }
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_counted_is_what_is_rendered() {
+    fn the_rendered_values_are_the_counted_ones() {
         let metrics = Metrics::new();
         (0..3).for_each(|_| metrics.connected());
         metrics.refused();

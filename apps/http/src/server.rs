@@ -1,12 +1,12 @@
-//! Serves a router on one thread: mio says which connections are ready, hyper is polled on those.
+//! Serves a router on one thread: mio reports which connections are ready, and hyper is polled on
+//! those.
 //!
-//! It stands in for tokio's listener and reactor, since those do not compile for the unikernel's
-//! target: they need the socket2 crate, which does not know it. The rest of tokio, axum and hyper
-//! do.
+//! It replaces tokio's listener and reactor, which do not compile for the unikernel's target: they
+//! need the socket2 crate, which does not support it. The rest of tokio, axum and hyper does.
 //!
-//! Bounded in what clients can take: a number of connections, [`BUFFER`] bytes of head for each,
-//! and a time between two signs of life. Clients over the limit, or for whom there is no memory,
-//! are closed at once rather than left waiting.
+//! Limits what clients can use: a number of connections, [`BUFFER`] bytes of head for each, and a
+//! time between two events. Clients over the limit, or for which there is no memory, are closed at
+//! once instead of waiting.
 
 use crate::io::{Io, Stream};
 use crate::metrics::Metrics;
@@ -29,14 +29,14 @@ use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 use tower_service::Service;
 
-/// Most that is buffered of a request's head.
+/// Most bytes buffered of a request's head.
 const BUFFER: usize = 16 * 1024;
-/// What must be free for another connection: those that are there need some of it while they are
+/// Memory that must be free for another connection: existing ones need some of it while they are
 /// served.
 const SPARE: usize = 1 << 20;
 const LISTENER: Token = Token(usize::MAX);
 
-/// What clients may take.
+/// Limits for clients.
 pub struct Limits {
     /// Connections at once.
     pub connections: usize,
@@ -44,7 +44,7 @@ pub struct Limits {
     pub idle: Duration,
 }
 
-/// A listener and all that is connected to it.
+/// A listener and all of its connections.
 pub struct Server {
     poll: Poll,
     listener: TcpListener,
@@ -54,7 +54,7 @@ pub struct Server {
     http: http1::Builder,
     limits: Limits,
     connections: Slab<Connection>,
-    /// Those to be polled again after the others have had their turn.
+    /// Connections to poll again after the others.
     again: Vec<usize>,
 }
 
@@ -67,7 +67,7 @@ struct Connection {
 }
 
 /// Whether a future asked to be polled again, though its stream is not ready. It can do that only
-/// while it is polled: all it waits for is on this thread.
+/// while it is polled: everything it waits for is on this thread.
 #[derive(Default)]
 struct Again(AtomicBool);
 
@@ -104,7 +104,7 @@ impl Server {
         })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -112,7 +112,7 @@ impl Server {
     /// Serves until polling itself fails.
     pub fn run(mut self) -> io::Result<Infallible> {
         let mut events = Events::with_capacity(256);
-        // Often enough that none stays much longer than it may.
+        // Often enough that no connection stays much longer than allowed.
         let sweep = self.limits.idle / 4;
         let mut swept = Instant::now();
         loop {
@@ -142,7 +142,7 @@ impl Server {
         }
     }
 
-    /// Takes every connection that waits.
+    /// Accepts every waiting connection.
     fn accept(&mut self, now: Instant) {
         loop {
             let socket = match self.listener.accept() {
@@ -157,7 +157,7 @@ impl Server {
                     continue;
                 }
                 Err(e) => {
-                    // Out of descriptors or memory: those who are connected go on.
+                    // Out of descriptors or memory: existing connections continue.
                     eprintln!("http: a connection could not be accepted: {e}");
                     return;
                 }
@@ -197,7 +197,7 @@ impl Server {
         }
     }
 
-    /// Does what can be done on a connection without waiting.
+    /// Does everything on a connection that is possible without waiting.
     fn advance(&mut self, id: usize, now: Instant) {
         // An event may be older than the end of its connection.
         let Some(connection) = self.connections.get_mut(id) else { return };

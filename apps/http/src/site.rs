@@ -45,8 +45,7 @@ async fn prometheus(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, MEDIA_TYPE)], metrics.render())
 }
 
-/// As many bytes as asked for, made while they are sent: something to download that needs no
-/// memory.
+/// As many bytes as requested, generated while they are sent: a download that needs no memory.
 async fn bytes(Path(count): Path<u64>) -> Response {
     if count > MAX_BYTES {
         let text = format!("at most {MAX_BYTES} bytes can be asked for\n");
@@ -60,7 +59,7 @@ async fn not_found() -> (StatusCode, &'static str) {
     (StatusCode::NOT_FOUND, "There is no such page; there are /, /metrics and /bytes/N.\n")
 }
 
-/// The alphabet and a line feed, over and over.
+/// The alphabet and a line feed, repeated.
 struct Alphabet {
     left: u64,
 }

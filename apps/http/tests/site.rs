@@ -1,4 +1,4 @@
-//! The program as a process, asked by plain sockets and, where it is installed, by curl.
+//! The program as a process, with requests by plain sockets and, where it is installed, by curl.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -35,7 +35,7 @@ impl Site {
         Client(BufReader::new(stream))
     }
 
-    /// A request on a connection of its own.
+    /// Sends a request on a connection of its own.
     fn get(&self, path: &str) -> Answer {
         self.connect().ask("GET", path)
     }
@@ -159,7 +159,7 @@ fn head_is_the_same_without_body_and_other_methods_are_refused() {
 }
 
 #[test]
-fn what_is_not_http_is_refused_and_counted() {
+fn requests_that_are_not_http_are_refused_and_counted() {
     let site = Site::start();
     let mut client = site.connect();
     client.send("what is this?\r\n\r\n");
@@ -168,7 +168,7 @@ fn what_is_not_http_is_refused_and_counted() {
     let mut client = site.connect();
     client.send(&format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(64 * 1024)));
     assert_eq!(client.answer(true).code, 431, "a head without end");
-    // Its end or its reset: what was sent after the limit was never read.
+    // Its end or its reset: bytes after the limit were never read.
     let _ended = client.0.read(&mut [0]);
     assert_eq!(site.metric("http_connection_errors_total"), 2.0);
 }
@@ -198,7 +198,7 @@ fn silent_connections_are_closed_and_busy_ones_are_not() {
     let (mut silent, mut busy) = (site.connect(), site.connect());
     silent.send("GET / HTTP/1.1\r\nHo");
     silent.0.get_ref().set_nonblocking(true).unwrap();
-    // Ends only if the silent one is closed while the busy one is served.
+    // Ends only if the silent connection is closed while the busy one is served.
     while silent.0.read(&mut [0]).is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock) {
         assert_eq!(busy.ask("GET", "/").code, 200);
     }
@@ -219,8 +219,8 @@ fn clients_over_the_limit_are_closed_and_others_served() {
     assert!(page.contains("\nhttp_connections_refused_total 1\n"), "{page}");
 }
 
-/// Where mio is built on `poll`, as in the guest, this is not a matter of course; natively that can
-/// be had with `RUSTFLAGS="--cfg mio_unsupported_force_poll_poll"`.
+/// This is not self-evident for a mio that is built on `poll`, as in the guest; natively use
+/// `RUSTFLAGS="--cfg mio_unsupported_force_poll_poll"` to get that.
 #[test]
 fn waiting_costs_no_time() {
     let site = Site::start();
@@ -262,7 +262,7 @@ fn curl_likes_it() {
 }
 
 #[test]
-fn wrong_usage_is_told() {
+fn wrong_usage_is_reported() {
     let run = |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_http")).args(args).output().unwrap();
     assert!(String::from_utf8(run(&["--help"]).stdout).unwrap().contains("--port PORT"));
     for args in [&["--port", "many"][..], &["--porto", "1"], &["8080"]] {

@@ -2,23 +2,24 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-/// The version whose behaviour this server follows; clients choose their commands by it.
+/// The Redis version whose behavior this server follows; clients choose their commands by it.
 pub const REDIS_VERSION: &str = "7.0.15";
 
-/// The settings. The memory limit is the guard's once the server runs.
+/// The settings. The memory limit moves to the guard once the server runs.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Address to listen on.
     pub bind: IpAddr,
     /// Port to listen on.
     pub port: u16,
-    /// Memory limit in bytes, 0 for none; `None`: derived from the memory there is.
+    /// Memory limit in bytes, 0 for none; `None`: derived from the available memory.
     pub maxmemory: Option<usize>,
-    /// How many clients there may be.
+    /// Most clients.
     pub max_clients: usize,
     /// Longest string, in a request or stored.
     pub max_string: usize,
-    /// How many bytes of replies may wait for one client; `None`: derived from the memory there is.
+    /// Most bytes of replies that may wait for one client; `None`: derived from the available
+    /// memory.
     pub max_output: Option<usize>,
 }
 
@@ -38,7 +39,7 @@ impl Default for Config {
 const IMMUTABLE: &str = "can't set immutable config";
 
 impl Config {
-    /// The settings as CONFIG GET gives them, with `maxmemory` as it is now.
+    /// The settings as CONFIG GET returns them, with the current `maxmemory`.
     #[must_use]
     pub fn settings(&self, maxmemory: usize) -> Vec<(&'static str, String)> {
         let output = self.max_output.unwrap_or(0);
@@ -61,7 +62,7 @@ impl Config {
     /// Changes a setting, one of [`settings`](Self::settings), other than `maxmemory`.
     ///
     /// # Errors
-    /// Why it cannot be changed to that.
+    /// Why the value is refused.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), &'static str> {
         match name {
             "maxclients" => {
@@ -76,7 +77,7 @@ impl Config {
                     parse_memory(value).filter(|n| (1 << 20..=isize::MAX as usize).contains(n));
                 self.max_string = size.ok_or("argument must be a memory value")?;
             }
-            // What is as it must be can be set to that; clients and tools do it.
+            // A fixed setting can be set to its value; clients and tools do that.
             "save" | "appendonly" | "maxmemory-policy" | "timeout" | "tcp-keepalive" => {
                 let current = self.settings(0).into_iter().find(|(known, _)| *known == name);
                 if current.is_none_or(|(_, current)| current != value) {
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn all_settings_can_be_set_to_what_they_are_or_say_why_not() {
+    fn every_setting_can_be_set_to_its_value_or_says_why_not() {
         let mut config = Config::default();
         for (name, value) in config.settings(0) {
             if let Err(why) = config.set(name, &value) {

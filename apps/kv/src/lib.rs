@@ -1,12 +1,12 @@
-//! A key-value server that Redis clients use: RESP2 and RESP3, pipelining, and the commands of
-//! everyday use with the semantics and the error texts of Redis 7.
+//! A key-value server for Redis clients: RESP2 and RESP3, pipelining, and the common commands with
+//! the semantics and the error texts of Redis 7.
 //!
-//! One thread, one `mio` poll. A request is parsed where it was read and its reply written into one
-//! buffer that goes out once per readiness. Memory has a limit; at the limit writes are refused,
-//! and nothing dies.
+//! One thread, one `mio` poll. Requests are parsed in the buffer they were read into, and replies
+//! are written into one buffer that is sent once per readiness. Memory has a limit, at which the
+//! server refuses writes and continues.
 //!
-//! [`protocol`] knows no store, [`store`] no protocol; [`commands`] joins them, [`server`] brings
-//! bytes.
+//! [`protocol`] does not depend on the store, nor [`store`] on the protocol; [`commands`] connects
+//! them, [`server`] does the I/O.
 
 pub mod commands;
 pub mod config;

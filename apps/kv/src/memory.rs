@@ -1,8 +1,8 @@
 //! How much memory is in use, and when that is too much.
 //!
-//! All of it is counted, exactly, by the allocator: keys, values, tables, buffers. Where memory is
-//! small and shared with others (the network stack of a unikernel), the limit alone is not enough,
-//! so it is also tried, every now and then, whether the system would still give some.
+//! The allocator counts all of it exactly: keys, values, tables, buffers. Where memory is small and
+//! shared (with the network stack of a unikernel), the limit alone is not enough, so the guard also
+//! tries from time to time whether the system can still provide some.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -19,7 +19,7 @@ thread_local! {
     static USED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// What an allocation costs: allocators round up.
+/// The cost of an allocation: allocators round up.
 fn cost(layout: Layout) -> usize {
     (layout.size() + 15) & !15
 }
@@ -33,8 +33,8 @@ fn subtract(bytes: usize) {
     let _ = USED.try_with(|used| used.set(used.get().wrapping_sub(bytes)));
 }
 
-// SAFETY: all that is asked of a `GlobalAlloc` is passed on to `System`, which is one; counting
-// allocates nothing.
+// SAFETY: every call is passed on to `System`, which is a `GlobalAlloc`; counting allocates
+// nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract of `alloc`.
@@ -73,14 +73,14 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Bytes this thread has allocated and not freed. A thread that freed what others had allocated
-/// uses none.
+/// Bytes that this thread has allocated and not freed. Zero for a thread that has freed more than
+/// that, which others had allocated.
 #[must_use]
 pub fn used() -> usize {
     usize::try_from(USED.get().cast_signed()).unwrap_or(0)
 }
 
-/// The largest block that the system would give now, to within an eighth.
+/// The largest block that the system could provide now, to within an eighth.
 #[must_use]
 pub fn largest_block() -> usize {
     let mut size = 1 << 46;
@@ -93,26 +93,25 @@ pub fn largest_block() -> usize {
 fn would_give(bytes: usize) -> bool {
     let mut block = Vec::<u8>::new();
     let given = block.try_reserve_exact(bytes).is_ok();
-    // The compiler may leave out an allocation that nobody uses, and say that it succeeded.
+    // The compiler may remove an unused allocation and assume that it succeeded.
     std::hint::black_box(block);
     given
 }
 
-/// How much of what the system has may be used when nobody says: the rest is for the system,
-/// buffers and growing tables.
+/// Percentage of the system's memory that may be used without an explicit limit: the rest is for
+/// the system, buffers and growing tables.
 const SHARE_PERCENT: usize = 60;
-/// How much memory must be left for a write to be accepted, if no table is so large that it needs
-/// more to grow.
+/// Memory that must be left for a write to be accepted, unless a large table needs more to grow.
 const RESERVE: usize = 2 << 20;
-/// How much may be allocated between two looks at what is left.
+/// How much may be allocated between two measurements of the memory left.
 const LOOK_EVERY: usize = 256 << 10;
 
 thread_local! {
-    /// Size of the largest table there has been. No table can grow to more than twice this at once.
+    /// Size of the largest table so far. No table can grow to more than twice this at once.
     static LARGEST_TABLE: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A table has this many bytes now.
+/// Records that a table has this many bytes.
 pub fn note_table(bytes: usize) {
     LARGEST_TABLE.set(LARGEST_TABLE.get().max(bytes));
 }
@@ -128,12 +127,12 @@ enum Left {
     Nothing,
 }
 
-/// Says when memory is short.
+/// Reports when memory is short.
 #[derive(Debug)]
 pub struct Guard {
     /// Bytes; 0 means without limit, like Redis.
     pub limit: usize,
-    /// The largest block there was at the start.
+    /// The largest block at the start.
     pub system: usize,
     peak: usize,
     left: Left,
@@ -141,7 +140,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// A guard with this limit, or with one derived from the memory there is.
+    /// A guard with this limit, or with one derived from the available memory.
     #[must_use]
     pub fn new(limit: Option<usize>) -> Self {
         let system = largest_block();
@@ -149,7 +148,7 @@ impl Guard {
         Self { limit, system, peak: 0, left: Left::Plenty, looked_at: used() }
     }
 
-    /// The most that was in use when it was looked at.
+    /// The most memory that was in use at any measurement.
     #[must_use]
     pub fn peak(&self) -> usize {
         self.peak.max(used())
@@ -167,12 +166,12 @@ impl Guard {
         self.left() != Left::Plenty
     }
 
-    /// Whether there is not even memory for buffers. The limit is for data: it does not count here.
+    /// Whether there is not even memory for buffers. The limit is for data and does not count here.
     pub fn is_exhausted(&mut self) -> bool {
         self.left() == Left::Nothing
     }
 
-    /// What was seen last, unless much has changed since, or it was little.
+    /// The last measurement, unless much has changed since, or little was left.
     fn left(&mut self) -> Left {
         if self.left != Left::Plenty || used().abs_diff(self.looked_at) >= LOOK_EVERY {
             self.look();
@@ -180,7 +179,7 @@ impl Guard {
         self.left
     }
 
-    /// Looks how much is left. Others use the same memory, which nobody counts here.
+    /// Measures the memory left. Others use the same memory, which is not counted here.
     pub fn look(&mut self) {
         self.looked_at = used();
         self.left = if would_give(self.reserve()) {
@@ -253,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_is_derived_from_what_there_is() {
+    fn a_limit_is_derived_from_the_available_memory() {
         let guard = Guard::new(None);
         assert!(guard.limit > 1 << 20 && guard.limit < guard.system);
     }

@@ -1,5 +1,5 @@
-//! What a test of moves looks at: a number that is only in this memory, time that goes on, and the
-//! moves the program was told of.
+//! Data for tests of moves: a number that exists only in this memory, clocks, and the moves that
+//! the kernel reported to the program.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use vmm_lite_hooks::Reason;
 
-/// Drawn and taken at the start.
+/// Values drawn and measured at the start.
 #[derive(Debug)]
 pub struct Vmm {
     nonce: [u64; 3],
@@ -16,16 +16,16 @@ pub struct Vmm {
     moves: Arc<Moves>,
 }
 
-/// What the hook counts, on a thread of its own. Natively it is never called.
+/// Counters of the hook, which runs on a thread of its own. Natively it is never called.
 #[derive(Debug, Default)]
 struct Moves {
     count: AtomicU64,
     last_away_ns: AtomicU64,
-    /// How often it became another.
+    /// How often the program became a copy.
     copies: AtomicU64,
     /// A number drawn when it last did.
     drawn: AtomicU64,
-    /// Why it last ran again; its place in [`REASONS`].
+    /// Why it was last resumed, as an index of [`REASONS`].
     last: AtomicUsize,
 }
 
@@ -38,7 +38,7 @@ const REASONS: [(&str, Reason); 6] = [
     ("taken_over", Reason::TakenOver),
     ("reverted", Reason::Reverted),
 ];
-/// What it says before the program was ever away, and for a reason it does not know.
+/// The reason before the first resume, and for an unknown one.
 const NO_REASON: &str = "none";
 
 impl Moves {
@@ -53,7 +53,7 @@ impl Moves {
                 counted.count.fetch_add(1, Ordering::Relaxed);
             }
             if matches!(resume.reason, Restored | Forked | Reverted) {
-                // A thread draws once for all that it hashes, so that only a new one draws anew.
+                // A thread draws once for all its hashes, so only a new thread draws again.
                 let drawn = std::thread::spawn(|| RandomState::new().hash_one(0)).join();
                 counted.drawn.store(drawn.unwrap_or(0), Ordering::Relaxed);
                 counted.copies.fetch_add(1, Ordering::Relaxed);
@@ -78,14 +78,14 @@ impl Vmm {
         }
     }
 
-    /// The number: 16 hexadecimal digits that no other server has, and that nothing but this memory
-    /// knows.
+    /// The number: 16 hexadecimal digits that are unique to this server and exist only in its
+    /// memory.
     #[must_use]
     pub fn nonce(&self) -> String {
         format!("{:016x}", self.nonce[0])
     }
 
-    /// As Redis identifies a run: 40 hexadecimal digits.
+    /// The run's id in Redis' form: 40 hexadecimal digits.
     #[must_use]
     pub fn run_id(&self) -> String {
         format!("{:016x}{:016x}{:08x}", self.nonce[1], self.nonce[2], self.nonce[0] >> 32)
@@ -109,13 +109,13 @@ impl Vmm {
         self.moves.count.load(Ordering::Relaxed)
     }
 
-    /// Why the program last ran again after it had been away.
+    /// Why the program was last resumed.
     #[must_use]
     pub fn last_resume(&self) -> &'static str {
         REASONS.get(self.moves.last.load(Ordering::Relaxed)).map_or(NO_REASON, |(name, _)| name)
     }
 
-    /// How often the program found that it had become another: restored, forked, or put back.
+    /// How often the program became a copy: restored, forked, or reverted.
     #[must_use]
     pub fn copies(&self) -> u64 {
         self.moves.copies.load(Ordering::Relaxed)

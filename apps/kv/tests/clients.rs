@@ -1,4 +1,4 @@
-//! Clients as they are, the good and the bad, and the tools that come with Redis.
+//! Clients of all kinds, correct and misbehaving, and the tools that come with Redis.
 
 mod support;
 
@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use support::{Server, Value, encode};
 
-/// Runs a tool that comes with Redis; `None`, said aloud, where there is none.
+/// Runs a tool that comes with Redis; `None` after reporting that it is missing.
 fn tool(server: &Server, name: &str, args: &[&str]) -> Option<Output> {
     let (host, port) = (server.address.ip().to_string(), server.address.port().to_string());
     match Command::new(name).args(["-h", &host, "-p", &port]).args(args).output() {
@@ -85,7 +85,7 @@ fn redis_cli_pipes_bulk_data() {
 
 #[test]
 fn a_pipeline_that_is_not_read_until_its_end() {
-    // As client libraries do it: all requests are written, then all replies are read.
+    // As client libraries do: all requests are written, then all replies are read.
     let server = Server::any();
     let mut client = server.connect();
     client.line(&format!("set k {}", "x".repeat(100)));
@@ -99,7 +99,7 @@ fn a_pipeline_that_is_not_read_until_its_end() {
 }
 
 #[test]
-fn a_client_that_does_not_read_is_paused_and_disturbs_nobody() {
+fn a_client_that_does_not_read_is_paused_and_disturbs_no_other() {
     let server = Server::any();
     let mut other = server.connect();
     let before = memory(&mut other);
@@ -107,7 +107,7 @@ fn a_client_that_does_not_read_is_paused_and_disturbs_nobody() {
     deaf.stream().set_nonblocking(true).unwrap();
     let text = "x".repeat(10_000);
     let request = encode(&["echo", &text]);
-    // Goes on until the server takes no more from it.
+    // Continues until the server reads no more from it.
     let (mut sent, mut blocked_since) = (0, None);
     while blocked_since.is_none_or(|since: Instant| since.elapsed() < Duration::from_millis(500)) {
         match deaf.stream().write(&request[sent % request.len()..]) {
@@ -124,8 +124,8 @@ fn a_client_that_does_not_read_is_paused_and_disturbs_nobody() {
     assert_eq!(other.line("ping"), Value::Simple("PONG".into()));
     let grown = memory(&mut other) - before;
     assert!(grown < 8 << 20, "{grown} bytes wait for a client that does not read");
-    // When it reads after all, nothing is missing. The last request may be cut short; nobody
-    // answers that.
+    // When it reads after all, nothing is missing. The last request may be truncated, and is not
+    // answered.
     deaf.stream().set_nonblocking(false).unwrap();
     deaf.stream().shutdown(Shutdown::Write).unwrap();
     let mut received = Vec::new();
@@ -155,7 +155,7 @@ fn large_strings_go_in_and_out_in_pieces() {
 }
 
 #[test]
-fn memory_has_an_end_and_the_server_has_not() {
+fn the_server_survives_the_end_of_memory() {
     let server = Server::kv(&["--maxmemory", "4mb"]);
     let mut client = server.connect();
     let mut stored = 0;
@@ -169,12 +169,12 @@ fn memory_has_an_end_and_the_server_has_not() {
     assert_eq!(error, "OOM command not allowed when used memory > 'maxmemory'.");
     assert!(stored > 1000, "only {stored} KiB fit into 4 MiB");
     assert_eq!(client.line("get key0").text().len(), 1000);
-    // A request that does not fit is skipped; the connection goes on behind it.
+    // A request that does not fit is skipped; the connection continues behind it.
     let long = vec![b'x'; 30 << 20];
     client.send(&encode(&[b"set".as_slice(), b"long", &long]));
     assert_eq!(client.read().text(), "OOM command not allowed when used memory > 'maxmemory'.");
     assert_eq!(client.line("exists long"), Value::Integer(0));
-    // Replies that do not fit end the client, not the server.
+    // Replies that do not fit end the client's connection, not the server.
     client.send(&encode(
         &vec!["mget".to_owned(); 1]
             .into_iter()
@@ -188,8 +188,8 @@ fn memory_has_an_end_and_the_server_has_not() {
 }
 
 #[test]
-fn a_small_machine_that_all_want_too_much_of() {
-    // Without a limit of its own: what counts is what the system gives.
+fn clients_that_want_too_much_of_a_small_memory_are_refused() {
+    // Without its own limit: what the system provides counts.
     let server = Server::kv_within(40_000, &["--maxmemory", "0"]);
     let mut client = server.connect();
     let value = "v".repeat(300);
@@ -201,13 +201,13 @@ fn a_small_machine_that_all_want_too_much_of() {
         refused += (0..500).filter(|_| matches!(client.read(), Value::Error(_))).count();
     }
     assert!(refused > 0, "60 MB fit into 40");
-    // Requests that begin and do not end take memory as well.
+    // Incomplete requests take memory as well.
     let mut half = encode(&["echo", &"x".repeat(20_000)]);
     half.truncate(15_000);
     let mut others: Vec<TcpStream> = Vec::new();
     for _ in 0..1500 {
         let Ok(mut stream) = TcpStream::connect(server.address) else { break };
-        // One that is refused may have been closed already.
+        // A refused one may have been closed already.
         let _ = stream.write(&half);
         others.push(stream);
     }
@@ -243,7 +243,7 @@ fn two_thousand_clients_at_once() {
 }
 
 #[test]
-fn clients_beyond_the_limit_are_told() {
+fn clients_beyond_the_limit_receive_an_error() {
     let server = Server::kv(&["--maxclients", "2"]);
     let (mut one, _two) = (server.connect(), server.connect());
     one.line("ping");
@@ -259,7 +259,7 @@ fn clients_beyond_the_limit_are_told() {
 #[test]
 fn the_last_reply_arrives_before_the_end() {
     let server = Server::any();
-    // With more input behind it that nobody reads.
+    // With more input behind it, which is not read.
     let mut client = server.connect();
     client.send(&[b"*1\r\n:oops\r\n".as_slice(), &[b'x'; 100_000]].concat());
     assert_eq!(client.read().text(), "ERR Protocol error: expected '$', got ':'");
@@ -268,7 +268,7 @@ fn the_last_reply_arrives_before_the_end() {
     client.send(b"PING\r\nQUIT\r\nPING\r\n");
     assert_eq!((client.read().text(), client.read().text()), ("PONG".into(), "OK".into()));
     assert!(client.try_read().is_none());
-    // A client that closes its side first gets what it asked for.
+    // A client that closes its side first gets its replies.
     let mut client = server.connect();
     client.send(b"PING\r\n");
     client.stream().shutdown(Shutdown::Write).unwrap();
@@ -292,7 +292,7 @@ fn clients_see_and_end_each_other() {
 }
 
 #[test]
-fn keys_expire_while_nobody_looks() {
+fn keys_expire_without_being_accessed() {
     let server = Server::any();
     let mut client = server.connect();
     for n in 0..1000 {
@@ -300,7 +300,7 @@ fn keys_expire_while_nobody_looks() {
     }
     client.line("set stays v");
     let start = Instant::now();
-    // DBSIZE looks at no key; it counts what has not been removed.
+    // DBSIZE accesses no key; it counts those that have not been removed.
     while client.line("dbsize") != Value::Integer(1) {
         assert!(start.elapsed() < Duration::from_secs(60), "expired keys stay");
         thread::sleep(Duration::from_millis(2));
@@ -346,7 +346,7 @@ fn shutdown_ends_the_process_well() {
 }
 
 #[test]
-fn wrong_usage_and_a_busy_port_are_told() {
+fn wrong_usage_and_a_busy_port_are_reported() {
     let output = Command::new(env!("CARGO_BIN_EXE_kv")).arg("--nonsense").output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("usage:"));

@@ -1,13 +1,13 @@
-//! The same requests to this server and to the real one: the same replies.
+//! The same requests to this server and to redis-server must have the same replies.
 //!
-//! First a script of what is known to be delicate, then long random sequences over few keys, so
-//! that all types and states meet.
+//! First a script of known delicate cases, then long random sequences over few keys, so that all
+//! types and states combine.
 
 mod support;
 
 use support::{Client, Server, Value};
 
-/// Sorts what has no order.
+/// Sorts replies without a defined order.
 fn normalize(command: &str, value: Value) -> Value {
     let unordered = ["smembers", "hkeys", "hvals", "keys", "sinter", "sunion", "sdiff"];
     let pairs = ["hgetall"];
@@ -85,7 +85,7 @@ fn the_script() {
         for line in
             SCRIPT.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
         {
-            // `""` is an empty word, `_` in a word a space.
+            // `""` is an empty word, `_` in a word is a space.
             let words: Vec<String> = line
                 .split_whitespace()
                 .map(|w| if w == "\"\"" { String::new() } else { w.replace('_', " ") })
@@ -102,7 +102,7 @@ fn every_number_of_words() {
     let ours = Server::any();
     let Some((_real, mut both)) = both(&ours) else { return };
     let Value::Array(names) = both.ours.line("command list") else { panic!("no list of commands") };
-    // What differs by nature, ends the connection, or is ours alone.
+    // Commands that differ by nature, end the connection, or exist only here.
     let left_out = [
         "shutdown",
         "quit",
@@ -304,7 +304,7 @@ fn protocol_errors() {
         &format!("*{long}"),
         &format!("*1\r\n${long}"),
         &long,
-        // Not errors, after which the connection lives on.
+        // Not protocol errors: the connection continues.
         "*0\r\n*-1\r\n\r\nPING\r\nQUIT\r\n",
         "ping \"x y\" \r\nQUIT\r\n",
         "*1\r\n$4\r\nPINGxxQUIT\r\n",

@@ -1,11 +1,11 @@
-//! The parser against everything: whatever is sent, however it is cut, it answers the same and
-//! keeps nothing that it should not.
+//! Property tests of the parser: for any input, split in any way, it returns the same and keeps no
+//! more than it should.
 
 use kv_core::protocol::parser::Limits;
 use kv_core::protocol::{Parsed, Parser};
 use proptest::prelude::*;
 
-/// What came of an input: requests, `None` for those too large, and whether it ended in an error.
+/// The result of an input: requests, `None` for those too large, and whether it ended in an error.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     requests: Vec<Option<Vec<Vec<u8>>>>,
@@ -61,7 +61,7 @@ fn encode(words: &[Vec<u8>]) -> Vec<u8> {
     out
 }
 
-/// Cuts the input at these places.
+/// Splits the input at these places.
 fn cut<'a>(input: &'a [u8], places: &[prop::sample::Index]) -> Vec<&'a [u8]> {
     let mut places: Vec<usize> = places.iter().map(|place| place.index(input.len() + 1)).collect();
     places.sort_unstable();
@@ -77,7 +77,7 @@ fn cut<'a>(input: &'a [u8], places: &[prop::sample::Index]) -> Vec<&'a [u8]> {
 
 proptest! {
     #[test]
-    fn requests_come_out_as_they_went_in(requests in prop::collection::vec(request(), 1..5)) {
+    fn encoded_requests_parse_to_the_same(requests in prop::collection::vec(request(), 1..5)) {
         let input: Vec<u8> = requests.iter().flat_map(|words| encode(words)).collect();
         let want = Outcome { requests: requests.into_iter().map(Some).collect(), error: None };
         // At every byte.
@@ -89,7 +89,7 @@ proptest! {
     }
 
     #[test]
-    fn noise_is_the_same_wherever_it_is_cut(
+    fn the_result_for_noise_is_the_same_wherever_it_is_split(
         input in prop::collection::vec(
             prop_oneof![
                 Just(b"*2\r\n".to_vec()), Just(b"$3\r\n".to_vec()), Just(b"abc\r\n".to_vec()),
@@ -108,7 +108,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_too_large_is_not_kept(
+    fn a_request_that_is_too_large_is_not_kept(
         sizes in prop::collection::vec(0usize..300, 1..12),
         step in 1usize..100,
     ) {

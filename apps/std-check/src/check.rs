@@ -1,29 +1,29 @@
-//! What a check is, and how it says what it found.
+//! A check, and its result.
 
 use std::error::Error;
 use std::fmt::Display;
 use std::io;
 use std::panic::Location;
 
-/// A named check of one promise.
+/// A named check of one property.
 #[derive(Clone, Copy)]
 pub struct Check {
     /// `area.promise`, unique.
     pub name: &'static str,
-    /// Runs the check. It must leave behind nothing that disturbs another, and may run again.
+    /// Runs the check. It must leave behind nothing that disturbs another check, and may run again.
     pub run: fn() -> Outcome,
 }
 
-/// How a check ended, when it did not pass.
+/// The result of a check that did not pass.
 #[derive(Debug)]
 pub enum Failure {
-    /// The promise is broken, and how.
+    /// The property does not hold, and how.
     Failed(String),
-    /// It cannot be judged here by the nature of the place, and why.
+    /// It cannot be checked on this system, and why.
     Skipped(String),
 }
 
-/// What a check returns. Checks report by value and do not panic, so that they work where a panic
+/// The result of a check. Checks return errors and do not panic, so that they work where a panic
 /// ends the program.
 pub type Outcome = Result<(), Failure>;
 
@@ -42,13 +42,13 @@ pub fn failed(what: impl Display) -> Failure {
     Failure::Failed(format!("{what} ({file}:{})", at.line()))
 }
 
-/// Ends the check: it cannot be judged here, because of `why`.
+/// Ends the check: it cannot be run here, because of `why`.
 pub fn skip<T>(why: impl Display) -> Result<T, Failure> {
     Err(Failure::Skipped(why.to_string()))
 }
 
-/// Kinds of error that std for hermit has, but makes of no error number; there the number itself is
-/// what counts.
+/// Kinds of error that std for hermit has, but derives from no error number; the number itself
+/// counts there.
 const KINDS_HERMIT_LEAVES_OUT: [(io::ErrorKind, i32); 2] =
     [(io::ErrorKind::NotADirectory, 20), (io::ErrorKind::DirectoryNotEmpty, 39)];
 
@@ -59,8 +59,8 @@ pub fn is_kind(error: &io::Error, kind: io::ErrorKind) -> bool {
         || cfg!(target_os = "hermit") && KINDS_HERMIT_LEAVES_OUT.iter().any(by_number)
 }
 
-/// Whether the standard library of the target declares an operation as not there. Only what is
-/// declared so is skipped: an operation that is merely broken fails.
+/// Whether the target's standard library declares an operation as unsupported. Only such operations
+/// are skipped: a broken operation fails.
 pub fn not_on_hermit(operation: &str) -> Outcome {
     if cfg!(target_os = "hermit") {
         return skip(format_args!("std for hermit does not implement {operation}"));

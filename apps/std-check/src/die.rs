@@ -3,10 +3,10 @@
 use std::hint::black_box;
 use std::thread;
 
-/// A way to die, by name, with what it does.
+/// A way to die: name, description, function.
 type Way = (&'static str, &'static str, fn() -> !);
 
-/// All ways, for `--help` and for those who want to try each.
+/// All ways, for `--help` and for tests that try each.
 pub const WAYS: &[Way] = &[
     ("panic", "panics in the main thread", || panic!("asked to panic")),
     (
@@ -35,8 +35,8 @@ pub const WAYS: &[Way] = &[
     ),
 ];
 
-/// Dies in the way that has this name, or says that there is none. `exit=N` and `return=N` are not
-/// here: `main` does these.
+/// Dies in the way with this name, or reports that there is none. `main` handles `exit=N` and
+/// `return=N`.
 pub fn die(name: &str) -> Result<(), String> {
     match WAYS.iter().find(|way| way.0 == name) {
         Some(way) => (way.2)(),
@@ -89,23 +89,23 @@ fn touch(address: usize) -> ! {
 
 fn write_text() -> ! {
     let code = std::ptr::with_exposed_provenance_mut::<u8>(survived as *const () as usize);
-    // SAFETY: there is none: the write is meant to fault; should it not, the same byte is written
+    // SAFETY: there is none: the write is meant to fault; if it does not, it writes the same byte
     // back.
     unsafe { code.write_volatile(code.read_volatile()) };
     survived("a write to code")
 }
 
 fn exec_heap() -> ! {
-    // A `ret`, so that this returns where data can be run.
+    // A `ret`, so that this returns where data can be executed.
     let data: Box<[u8]> = black_box(Box::new([0xC3; 64]));
-    // SAFETY: there is none: the call is meant to fault; should it not, `ret` comes straight back.
+    // SAFETY: there is none: the call is meant to fault; if it does not, `ret` returns at once.
     unsafe { std::mem::transmute::<*const u8, extern "C" fn()>(data.as_ptr())() };
     survived("running data")
 }
 
 fn illegal() -> ! {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: `ud2` touches nothing; it faults.
+    // SAFETY: `ud2` touches no memory; it faults.
     unsafe {
         std::arch::asm!("ud2", options(nomem, nostack))
     };

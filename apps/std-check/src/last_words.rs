@@ -1,15 +1,15 @@
-//! What a program sends just before it ends: `std-check --send ADDRESS --die WAY`.
+//! Data that a program sends right before it ends: `std-check --send ADDRESS --die WAY`.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 
-/// How many datagrams; each holds its number.
+/// Number of datagrams; each contains its number.
 const DATAGRAMS: u8 = 10;
-/// Length of the stream, more than is under way at a time.
+/// Length of the stream, more than is in transit at a time.
 const STREAM: usize = 200_000;
 
-/// Sends a stream, and datagrams, each by a socket of its own. Nothing waits for an answer, and
-/// nothing is left open.
+/// Sends a stream, and datagrams, each on a socket of its own. It waits for no answer, and leaves
+/// nothing open.
 pub fn send(to: SocketAddr) -> io::Result<()> {
     let mut stream = TcpStream::connect(to)?;
     stream.write_all(&vec![b'x'; STREAM])?;

@@ -1,8 +1,7 @@
-//! Runs through what Rust's standard library promises, and reports by name what fails; and through
-//! what the mio and polling crates make of the same system, since most servers stand on one of
-//! them.
+//! Checks what Rust's standard library specifies, and reports each failure by name; and checks the
+//! mio and polling crates on the same system, since most servers are built on one of them.
 //!
-//! It is an ordinary program: on an ordinary system it must pass, and elsewhere it must say the
+//! It is an ordinary program: on an ordinary system it must pass, and elsewhere it must report the
 //! same. What cannot be the same by nature is skipped by name, with the reason. Exit code 0:
 //! nothing failed; 1: something did; 2: wrong usage.
 

@@ -1,13 +1,12 @@
-//! Runs checks again and again in an order that changes, to see what becomes of the system under a
-//! mixed load that lasts.
+//! Runs checks repeatedly in a changing order, to observe the system under a long mixed load.
 
 use crate::check::{Check, Failure};
 use crate::runner::{self, Format, Options};
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-/// Runs all of `checks` until `time` is over, and the round that has begun to its end. Tells of
-/// each that fails, and of each round. Says whether all passed.
+/// Runs all of `checks` until `time` is over, and the started round to its end. Reports each
+/// failure, and each round. Returns whether all passed.
 pub fn run(checks: &[Check], options: &Options, time: Duration, seed: u64) -> io::Result<bool> {
     let start = Instant::now();
     let mut order = checks.to_vec();
@@ -68,7 +67,7 @@ fn largest_block() -> usize {
 
 fn shuffle(order: &mut [Check], random: &mut u64) {
     for last in (1..order.len()).rev() {
-        // Any full-period generator will do; the upper half of its state is the better one.
+        // Any full-period generator is sufficient; the upper half of its state is the better one.
         *random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
         order.swap(last, (*random >> 33) as usize % (last + 1));
     }
@@ -79,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_order_has_all_and_the_seed_leads_to_it() {
+    fn each_order_has_all_checks_and_follows_from_the_seed() {
         let all: Vec<Check> = crate::checks::ALL.iter().flat_map(|a| a.iter().copied()).collect();
         let shuffled = |seed: u64| {
             let (mut order, mut random) = (all.clone(), seed);

@@ -1,7 +1,7 @@
-//! Runs checks one after another and tells of each as it ends.
+//! Runs checks one after another and reports each as it ends.
 //!
-//! A check runs on a thread of its own, so that one which hangs is reported and the rest still run;
-//! its thread is then left behind. `inline` runs them on the main thread instead, for a system
+//! A check runs on a thread of its own, so that a hanging check is reported and the rest still run;
+//! its thread is then abandoned. `inline` runs checks on the main thread instead, for a system
 //! whose threads do not work yet.
 
 use crate::check::{Check, Failure, Outcome};
@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 pub enum Format {
     /// `ok name`, `skip name: why`, `FAIL name: why`, and a summary.
     Lines,
-    /// The same as one JSON object a line.
+    /// The same as one JSON object per line.
     Json,
 }
 
-/// How to run.
+/// Options of a run.
 pub struct Options {
     pub format: Format,
     pub verbose: bool,
@@ -27,7 +27,7 @@ pub struct Options {
     pub limit: Duration,
 }
 
-/// How many checks ended how.
+/// Number of checks by result.
 #[derive(Default)]
 pub struct Summary {
     pub passed: usize,
@@ -53,7 +53,7 @@ pub fn run(checks: &[Check], options: &Options) -> io::Result<Summary> {
     Ok(summary)
 }
 
-/// Runs one check, and says before that it begins if `options` ask for that.
+/// Runs one check, and first reports its start if `options` ask for that.
 pub fn outcome(check: &Check, options: &Options) -> io::Result<Outcome> {
     if options.verbose {
         announce(check.name, options.format)?;
@@ -65,7 +65,7 @@ fn on_a_thread(check: &Check, limit: Duration) -> Outcome {
     let (sender, receiver) = mpsc::channel();
     let run = check.run;
     let thread = thread::Builder::new().name(check.name.to_owned()).spawn(move || {
-        // The receiver is gone only when this check has been given up already.
+        // The receiver is gone only if this check has timed out.
         let _ = sender.send(run());
     })?;
     match receiver.recv_timeout(limit) {
@@ -89,7 +89,7 @@ fn announce(name: &str, format: Format) -> io::Result<()> {
     out.flush()
 }
 
-/// Writes how a check ended.
+/// Writes the result of a check.
 pub fn tell(name: &str, outcome: &Outcome, took: Duration, format: Format) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let (word, why) = match outcome {

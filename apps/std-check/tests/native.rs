@@ -1,5 +1,4 @@
-//! The program where std is known to keep its promises: it must find nothing, and die as it is
-//! told.
+//! The program on a system with a correct std: it must find nothing, and die as requested.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
@@ -42,7 +41,7 @@ fn some_can_be_chosen_and_json_is_one_object_a_line() {
 }
 
 #[test]
-fn repeats_for_as_long_as_told_and_tells_the_seed() {
+fn repeats_for_the_given_time_and_prints_the_seed() {
     let output = std_check(&["--only", "alloc", "--for", "1", "--seed", "5"]);
     assert!(output.status.success());
     let text = text(&output.stdout);

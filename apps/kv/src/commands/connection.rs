@@ -1,4 +1,4 @@
-//! The connection itself.
+//! Commands on the connection itself.
 
 use super::context::{Context, ReplyMode, Session, integer};
 use super::error::{Error, Outcome, SYNTAX};
@@ -35,7 +35,7 @@ pub fn select(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) 
 const WRONG_PASSWORD: Error =
     Error::new("WRONGPASS invalid username-password pair or user is disabled.");
 
-/// There is one user, `default`, who needs no password, so that any is right.
+/// There is one user, `default`, who needs no password, so that any password is right.
 fn check_user(user: &[u8]) -> Outcome {
     if user == b"default" { Ok(()) } else { Err(WRONG_PASSWORD) }
 }
@@ -176,7 +176,7 @@ pub fn client(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) 
             reply.ok();
         }
         "setinfo" => {
-            // Newer clients introduce themselves; there is nothing to do with it.
+            // Newer clients report their name and version; both are ignored.
             arity(words == 4)?;
             reply.ok();
         }
@@ -228,7 +228,8 @@ pub fn client(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) 
 fn kill(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let me = context.client;
     let word = |at: usize| String::from_utf8_lossy(args.at(at)).into_owned();
-    // The old form: an address. The new one: filters, which all must hold; the caller is spared.
+    // The old form has an address. The new one has filters, which all must match, and by default
+    // skips the caller.
     let (old, mut address, mut id, mut spare_me) = (args.len() == 3, None, None, args.len() > 3);
     if old {
         address = Some(word(2));

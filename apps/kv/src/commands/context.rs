@@ -1,4 +1,4 @@
-//! What a command works on: everything the server has, seen from one client.
+//! The data that a command works on: the whole server, seen from one client.
 
 use super::error::{Error, NOT_FLOAT, NOT_INTEGER, OUT_OF_MEMORY};
 use crate::config::Config;
@@ -10,25 +10,25 @@ use crate::vmm::Vmm;
 use slab::Slab;
 use std::net::SocketAddr;
 
-/// All that commands can see and change.
+/// Everything that commands can see and change.
 #[derive(Debug)]
 pub struct State {
     /// The data.
     pub store: Store,
-    /// The clients, by the number their connection has.
+    /// The clients, by the number of their connection.
     pub sessions: Slab<Box<Session>>,
     /// The settings.
     pub config: Config,
     /// The memory limit.
     pub memory: Guard,
-    /// What INFO counts.
+    /// Counters for INFO.
     pub stats: Stats,
-    /// What tests of moves look at.
+    /// Data for tests of moves.
     pub vmm: Vmm,
-    /// Clients to disconnect: the number of their connection, which another may have by then, and
-    /// their id.
+    /// Clients to disconnect: the number of their connection, which another client may have by
+    /// then, and their id.
     pub kills: Vec<(usize, u64)>,
-    /// The server is to end.
+    /// Whether the server must end.
     pub shutdown: bool,
     /// The id that the next client gets.
     pub next_id: u64,
@@ -58,7 +58,7 @@ impl State {
 pub struct Stats {
     /// Connections accepted.
     pub connections: u64,
-    /// Connections refused, as there were too many.
+    /// Connections refused because there were too many.
     pub rejected: u64,
     /// Commands executed.
     pub commands: u64,
@@ -88,7 +88,7 @@ pub enum ReplyMode {
     Skip,
 }
 
-/// What the server knows of a client.
+/// The server's data on a client.
 #[derive(Debug)]
 pub struct Session {
     /// Unique.
@@ -97,17 +97,17 @@ pub struct Session {
     pub peer: SocketAddr,
     /// The server's address that it connected to.
     pub local: SocketAddr,
-    /// What it calls itself.
+    /// The client's name for itself.
     pub name: Vec<u8>,
     /// Whether it chose RESP3.
     pub resp3: bool,
     /// Its database.
     pub database: usize,
-    /// Between MULTI and EXEC: what is queued.
+    /// The queued commands, between MULTI and EXEC.
     pub queue: Option<Vec<OwnedArgs>>,
     /// Something could not be queued, so EXEC will refuse.
     pub queue_failed: bool,
-    /// What it watches: database, key, and the change seen then.
+    /// The keys that it watches: database, key, and the number of the last change.
     pub watched: Vec<(usize, Vec<u8>, u64)>,
     /// Whether it wants replies.
     pub reply_mode: ReplyMode,
@@ -147,7 +147,7 @@ impl Session {
 /// A command's view.
 #[derive(Debug)]
 pub struct Context<'a> {
-    /// Everything.
+    /// The whole server.
     pub state: &'a mut State,
     /// The client's number.
     pub client: usize,
@@ -176,10 +176,10 @@ impl Context<'_> {
         }
     }
 
-    /// Refuses what would need `bytes` more memory than there is.
+    /// Refuses if `bytes` more memory is not available.
     ///
     /// # Errors
-    /// There is not so much.
+    /// There is not that much memory.
     pub fn need_memory(&self, bytes: usize) -> Result<(), Error> {
         if self.state.memory.allows(bytes) { Ok(()) } else { Err(OUT_OF_MEMORY) }
     }
@@ -188,7 +188,7 @@ impl Context<'_> {
 /// A word as an integer.
 ///
 /// # Errors
-/// It is none.
+/// The word is not an integer.
 pub fn integer(word: &[u8]) -> Result<i64, Error> {
     parse_i64(word).ok_or(NOT_INTEGER)
 }
@@ -196,13 +196,13 @@ pub fn integer(word: &[u8]) -> Result<i64, Error> {
 /// A word as a floating point number.
 ///
 /// # Errors
-/// It is none.
+/// The word is not a floating point number.
 pub fn float(word: &[u8]) -> Result<f64, Error> {
     parse_f64(word).ok_or(NOT_FLOAT)
 }
 
-/// The part of `len` elements that `start` and `end` mean, where negative ones count from the end
-/// and `end` is included.
+/// The part of `len` elements between `start` and `end`; negative ones count from the end, and
+/// `end` is included.
 #[must_use]
 pub fn range(start: i64, end: i64, len: usize) -> std::ops::Range<usize> {
     let len = len as i64;

@@ -1,4 +1,5 @@
-//! From a request to its reply: find the command, see whether it may run now, run or queue it.
+//! From a request to its reply: finds the command, checks whether it may run now, runs or queues
+//! it.
 
 use super::context::{Context, ReplyMode};
 use super::error::{Error, OUT_OF_MEMORY};
@@ -10,7 +11,7 @@ use crate::protocol::{Args, Reply};
 pub fn execute(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) {
     let mark = reply.mark();
     if let Err(error) = admit(context, args, reply) {
-        // A command checks before it writes; should it not, half a reply is no reply.
+        // A command checks before it writes; if one does not, its partial reply is removed.
         reply.truncate(mark);
         reply.error(error.as_str());
         context.state.stats.errors += 1;
@@ -30,7 +31,7 @@ pub fn execute(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>)
     }
 }
 
-/// Answers a request that was too large to be kept.
+/// Answers a request that was too large to keep.
 pub fn refuse_too_large(context: &mut Context<'_>, reply: &mut Reply<'_>) {
     let session = context.session();
     session.queue_failed |= session.queue.is_some();
@@ -65,7 +66,7 @@ fn admit(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Re
     run(command, context, args, reply)
 }
 
-/// Runs a command that has been admitted.
+/// Runs a command that may run.
 pub fn run(
     command: &Command,
     context: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! What a command answers when it cannot be done, in Redis' words.
+//! Error replies of commands, with Redis' texts.
 
 use crate::store::WrongType;
 use std::borrow::Cow;
@@ -8,7 +8,7 @@ use std::fmt;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Error(Cow<'static, str>);
 
-/// What a command returns: its reply is written already, unless there is an error.
+/// A command's result: its reply is already written, unless there is an error.
 pub type Outcome = Result<(), Error>;
 
 impl Error {
@@ -18,13 +18,13 @@ impl Error {
         Self(Cow::Borrowed(text))
     }
 
-    /// An error with a text made for the occasion.
+    /// An error with a formatted text.
     #[must_use]
     pub fn text(text: String) -> Self {
         Self(Cow::Owned(text))
     }
 
-    /// Too few or too many words for `command`.
+    /// Wrong number of words for `command`.
     #[must_use]
     pub fn arity(command: &str) -> Self {
         Self::text(format!("ERR wrong number of arguments for '{command}' command"))
@@ -51,19 +51,19 @@ impl From<WrongType> for Error {
     }
 }
 
-/// A word that makes no sense where it is.
+/// A word that is invalid in its place.
 pub const SYNTAX: Error = Error::new("ERR syntax error");
-/// A number that is none.
+/// A word that is not an integer.
 pub const NOT_INTEGER: Error = Error::new("ERR value is not an integer or out of range");
 /// The same for floating point.
 pub const NOT_FLOAT: Error = Error::new("ERR value is not a valid float");
-/// A sum that is none.
+/// An overflowing sum.
 pub const OVERFLOW: Error = Error::new("ERR increment or decrement would overflow");
-/// RENAME and others need the key.
+/// RENAME and other commands need the key.
 pub const NO_SUCH_KEY: Error = Error::new("ERR no such key");
-/// A place that a list does not have.
+/// An index outside of a list.
 pub const INDEX_OUT_OF_RANGE: Error = Error::new("ERR index out of range");
-/// A count below zero.
+/// A negative count.
 pub const NOT_POSITIVE: Error = Error::new("ERR value is out of range, must be positive");
 /// Memory is short.
 pub const OUT_OF_MEMORY: Error =

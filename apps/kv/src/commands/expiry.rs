@@ -4,7 +4,7 @@ use super::context::{Context, integer};
 use super::error::{Error, Outcome};
 use crate::protocol::{Args, Reply};
 
-/// What a number of time means.
+/// The unit of a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unit {
     /// Seconds.
@@ -13,7 +13,7 @@ pub enum Unit {
     Milliseconds,
 }
 
-/// Unix time in ms that `amount` means, which may be past; `None` if it is beyond all numbers.
+/// The Unix time in ms for `amount`, which may be in the past; `None` on overflow.
 fn when(amount: i64, unit: Unit, absolute: bool, now: u64) -> Option<i64> {
     let amount = match unit {
         Unit::Seconds => amount.checked_mul(1000)?,
@@ -26,7 +26,7 @@ fn invalid(command: &str) -> Error {
     Error::text(format!("ERR invalid expire time in '{command}' command"))
 }
 
-/// Unix time in ms that a positive `amount` means.
+/// The Unix time in ms for a positive `amount`.
 ///
 /// # Errors
 /// It is not positive, or too large.
@@ -85,7 +85,7 @@ fn set_expiry(
         return Ok(());
     };
     let old = db.expires_at(index);
-    // A key that does not expire expires later than any that does.
+    // A key without expiry counts as expiring later than any other.
     let refused = (if_none && old.is_some())
         || (if_some && old.is_none())
         || (if_later && old.is_none_or(|old| when <= old as i64))
@@ -116,7 +116,7 @@ pub fn pexpireat(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_
     set_expiry(context, args, Unit::Milliseconds, true, "pexpireat", reply)
 }
 
-/// Answers a time: -2 without a key, -1 without expiry, else what `f` makes of it.
+/// Answers with a time: -2 without a key, -1 without expiry, otherwise the result of `f`.
 fn time(
     context: &mut Context<'_>,
     key: &[u8],

@@ -1,13 +1,11 @@
-//! Patterns as in KEYS and SCAN: `*`, `?`, `[a-z]`, `[^a]`, and `\` before a character that is
-//! meant itself.
+//! Patterns as in KEYS and SCAN: `*`, `?`, `[a-z]`, `[^a]`, and `\` before a literal character.
 
-/// Whether `text` matches `pattern`. Takes time proportional to both at worst, whatever the
-/// pattern.
+/// Whether `text` matches `pattern`. Takes at worst time proportional to the product of their
+/// lengths, for any pattern.
 #[must_use]
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
-    // After a star that was met: where the pattern goes on, and where in the text it was tried
-    // last.
+    // After a star: where the pattern continues, and where in the text it was last tried.
     let mut retry: Option<(usize, usize)> = None;
     loop {
         if p < pattern.len() && pattern[p] == b'*' {
@@ -25,14 +23,14 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
             (p, t) = (next, t + 1);
             continue;
         }
-        // Let the last star take one more character. Earlier ones need not be tried again.
+        // Extend the last star by one character. Earlier ones need not be tried again.
         let Some((after_star, from)) = retry else { return false };
         retry = Some((after_star, from + 1));
         (p, t) = (after_star, from + 1);
     }
 }
 
-/// Matches one character; where the pattern goes on.
+/// Matches one character. Returns where the pattern continues.
 fn one(pattern: &[u8], p: usize, c: u8) -> Option<usize> {
     match *pattern.get(p)? {
         b'?' => Some(p + 1),
@@ -48,7 +46,7 @@ fn set(pattern: &[u8], mut p: usize, c: u8) -> Option<usize> {
     let mut found = false;
     loop {
         match pattern.get(p..).unwrap_or_default() {
-            // A set without end ends with the pattern.
+            // An unterminated set ends with the pattern.
             [] => break,
             [b'\\', escaped, ..] => {
                 found |= *escaped == c;

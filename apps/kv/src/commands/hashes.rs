@@ -7,7 +7,7 @@ use crate::protocol::{Args, Reply};
 use crate::store::Blob;
 use crate::store::value::Hash;
 
-/// Sets the fields; how many are new.
+/// Sets the fields. Returns how many are new.
 fn set_fields(context: &mut Context<'_>, args: Args<'_>, command: &str) -> Result<usize, Error> {
     if !args.len().is_multiple_of(2) {
         return Err(Error::arity(command));

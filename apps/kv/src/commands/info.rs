@@ -1,4 +1,4 @@
-//! INFO, and VMM: what the server says of itself.
+//! INFO and VMM: the server's report about itself.
 
 use super::context::Context;
 use super::error::{Error, Outcome};

@@ -1,4 +1,4 @@
-//! COMMAND: what commands there are.
+//! COMMAND: lists the commands.
 
 use super::context::Context;
 use super::error::{Error, Outcome};
@@ -21,7 +21,7 @@ fn describe(command: &Command, reply: &mut Reply<'_>) {
     flags.iter().for_each(|(_, name)| reply.simple(name));
     let (first, last, step) = command.keys;
     [first, last, step].into_iter().for_each(|n| reply.integer(n.into()));
-    // Categories, tips, key specifications, subcommands: none are given.
+    // Categories, tips, key specifications and subcommands are empty.
     (0..4).for_each(|_| reply.array(0));
 }
 
@@ -60,7 +60,7 @@ pub fn command(_context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>
                 None => reply.null_array(),
             });
         }
-        // Documentation is elsewhere; clients take that for an answer.
+        // There is no documentation here; clients accept an empty answer.
         b"docs" => reply.map(0),
         b"getkeys" if args.len() < 4 => return Err(Error::arity("command|getkeys")),
         b"getkeys" => reply.bulks(keys(args)?.iter()),

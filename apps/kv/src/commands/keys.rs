@@ -1,4 +1,4 @@
-//! Keys, whatever their values.
+//! Commands on keys, for values of any type.
 
 use super::context::{Context, integer};
 use super::error::{Error, NO_SUCH_KEY, Outcome, SYNTAX};
@@ -61,7 +61,7 @@ pub fn renamenx(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>
     Ok(())
 }
 
-/// A database's number.
+/// Parses the number of a database.
 pub fn database(word: &[u8]) -> Result<usize, Error> {
     let index = integer(word)?;
     usize::try_from(index)
@@ -147,7 +147,7 @@ pub fn dbsize(context: &mut Context<'_>, _args: Args<'_>, reply: &mut Reply<'_>)
     Ok(())
 }
 
-/// FLUSHALL and FLUSHDB take SYNC or ASYNC; here it is one and the same.
+/// FLUSHALL and FLUSHDB accept SYNC or ASYNC, without a difference.
 fn check_flush(args: Args<'_>) -> Outcome {
     match args.len() {
         1 => Ok(()),

@@ -132,7 +132,7 @@ pub fn lrange(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) 
     Ok(())
 }
 
-/// The place that an index means, negative ones from the end.
+/// The position for an index; negative ones count from the end.
 fn place(index: i64, len: usize) -> Option<usize> {
     let index = if index < 0 { index.checked_add(len as i64)? } else { index };
     usize::try_from(index).ok().filter(|&i| i < len)

@@ -1,4 +1,4 @@
-//! The commands: one file a group, a table of all, and the way from a request to its reply.
+//! The commands: one file per group, a table of all, and the dispatch from a request to its reply.
 
 mod connection;
 mod context;

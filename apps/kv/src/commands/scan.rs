@@ -1,4 +1,4 @@
-//! SCAN and its kin: all of a collection, bit by bit, while it changes.
+//! SCAN and its variants: iterate over a collection in parts, while it changes.
 
 use super::context::Context;
 use super::error::{Error, Outcome, SYNTAX};
@@ -8,7 +8,7 @@ use crate::protocol::{Args, Reply};
 use crate::store::SortedSet;
 use crate::store::value::{Hash, Set};
 
-/// A collection up to this size is given whole, as Redis does with those it stores compactly.
+/// A collection up to this size is returned at once, as Redis does with those it stores compactly.
 const SMALL: usize = 128;
 
 struct Options<'a> {
@@ -19,7 +19,7 @@ struct Options<'a> {
 }
 
 impl<'a> Options<'a> {
-    /// What follows the words before the cursor, which is at `at`.
+    /// Parses the words after the cursor, which is at `at`.
     fn parse(args: Args<'a>, at: usize, with_type: bool) -> Result<Self, Error> {
         let cursor = std::str::from_utf8(args.at(at)).ok().and_then(|text| text.parse().ok());
         let mut options = Self {
@@ -55,7 +55,7 @@ impl<'a> Options<'a> {
     }
 }
 
-/// Begins a reply: where the scan goes on, and how many strings follow.
+/// Begins a reply: the next cursor, and the number of strings.
 fn begin(cursor: u64, strings: usize, reply: &mut Reply<'_>) {
     reply.array(2);
     reply.bulk(itoa::Buffer::new().format(cursor).as_bytes());
@@ -70,7 +70,7 @@ pub fn scan(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) ->
         options.matches(key)
             && options.kind.is_none_or(|wanted| wanted.eq_ignore_ascii_case(kind.as_bytes()))
     };
-    // The reply begins with how many keys are in it, so all scans look twice: to count, and to
+    // The reply begins with the number of its keys, so all scans iterate twice: to count, and to
     // write.
     let mut count = 0;
     let next = db.scan(options.cursor, options.count, now, |key, value| {

@@ -81,7 +81,7 @@ fn refused(name: &str, why: &str) -> Error {
 pub fn time(context: &mut Context<'_>, _args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let now =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    // Never before the time that commands see.
+    // Never earlier than the time that commands see.
     let micros = now.as_micros().max(u128::from(context.now) * 1000);
     reply.array(2);
     reply.bulk((micros / 1_000_000).to_string().as_bytes());
@@ -109,7 +109,7 @@ pub fn memory(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) 
 }
 
 pub fn lastsave(context: &mut Context<'_>, _args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    // Nothing is ever saved: the time of the start, as Redis says then.
+    // Nothing is ever saved, so this is the time of the start, as in Redis.
     reply.integer((context.state.vmm.started_ms() / 1000) as i64);
     Ok(())
 }
@@ -131,7 +131,7 @@ pub fn swapdb(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) 
 }
 
 pub fn slowlog(_context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    // None is kept.
+    // There is no log.
     if args.is(1, "get") {
         reply.array(0);
     } else if args.is(1, "len") {

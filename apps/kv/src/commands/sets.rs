@@ -79,10 +79,11 @@ pub fn spop(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) ->
 /// More random elements than this, with repetition, are refused: they would fill all memory.
 const MAX_REPEATED: i64 = 1 << 16;
 
-/// Indices of `count` random elements out of `len`: different ones, or if `count` is negative, any.
+/// Indices of `count` random elements out of `len`: distinct ones, or possibly repeated ones if
+/// `count` is negative.
 ///
 /// # Errors
-/// It is a large negative number.
+/// `count` is negative and too large.
 pub fn choose(len: usize, count: i64) -> Result<Vec<usize>, Error> {
     if count < -MAX_REPEATED {
         return Err(Error::new("ERR value is out of range"));
@@ -144,7 +145,7 @@ pub fn smove(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) -
     Ok(())
 }
 
-/// What to make of several sets.
+/// An operation on several sets.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Operation {
     Intersection,
@@ -152,10 +153,10 @@ enum Operation {
     Difference,
 }
 
-/// About what a member of a result costs.
+/// Approximate cost of a member of a result.
 const BYTES_PER_MEMBER: usize = 64;
 
-/// The sets of the keys from word `first` on, combined.
+/// Combines the sets of the keys from word `first` on.
 fn combine(
     context: &mut Context<'_>,
     args: Args<'_>,

@@ -48,7 +48,7 @@ struct Query {
     limit: Option<(i64, i64)>,
 }
 
-/// Answers a query whose two ends are at words 2 and 3.
+/// Answers a query whose two bounds are words 2 and 3.
 fn query(
     context: &mut Context<'_>,
     args: Args<'_>,
@@ -104,7 +104,7 @@ fn query(
     Ok(())
 }
 
-/// The options after the ends: of ZRANGE all, of the older commands some.
+/// Parses the options after the bounds: all of them for ZRANGE, some for the older commands.
 fn options(args: Args<'_>, mut query: Query, unified: bool) -> Result<Query, Error> {
     let mut at = 4;
     while at < args.len() {

@@ -18,7 +18,7 @@ struct Rules {
     increment: bool,
 }
 
-/// What happened to a member.
+/// The effect on a member.
 enum Change {
     Refused,
     Kept(f64),
@@ -27,7 +27,7 @@ enum Change {
 }
 
 fn apply(set: &mut SortedSet, member: &[u8], score: f64, rules: Rules) -> Result<Change, Error> {
-    // There is one zero.
+    // Normalizes -0 to 0.
     let score = score + 0.0;
     let Some(old) = set.score(member) else {
         if rules.only_old {
@@ -78,7 +78,7 @@ fn add(
     if rules.increment && pairs > 2 {
         return Err(Error::new("ERR INCR option supports a single increment-element pair"));
     }
-    // All scores are looked at before the first is set.
+    // All scores are checked before the first is set.
     for score in args.from(at).step_by(2) {
         float(score)?;
     }

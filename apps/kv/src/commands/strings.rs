@@ -9,7 +9,7 @@ use crate::store::{Blob, Value};
 
 const TOO_LONG: Error = Error::new("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
 
-/// The string of `key`, copied to the reply.
+/// Copies the string of `key` to the reply.
 fn reply_string(context: &mut Context<'_>, key: &[u8], reply: &mut Reply<'_>) -> Outcome {
     let now = context.now;
     let value = context.db().get_as::<Blob>(key, now)?;
@@ -23,7 +23,7 @@ pub fn get(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> 
     reply_string(context, args.at(1), reply)
 }
 
-/// What SET and GETEX say about expiry.
+/// The expiry options of SET and GETEX.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Expiry {
     Clear,
@@ -52,7 +52,7 @@ fn expiry_option(
     Ok(None)
 }
 
-/// Which of two exclusive choices was made, each at most once together with the other.
+/// Records one of several exclusive choices, which may be repeated only with the same choice.
 fn choose<T: PartialEq>(slot: &mut Option<T>, choice: T) -> Outcome {
     if slot.as_ref().is_some_and(|old| *old != choice) {
         return Err(SYNTAX);
@@ -85,7 +85,7 @@ pub fn set(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> 
             && has_next
             && time_at.is_none()
         {
-            // The time itself is looked at when all the words are known to be in order.
+            // The time itself is checked once all words are known to be valid.
             choose(&mut expiry, Expiry::Clear)?;
             time_at = Some(at);
             at += 1;
@@ -143,7 +143,7 @@ pub fn getex(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) -
     if !persist && !timed && args.len() != 2 {
         return Err(SYNTAX);
     }
-    // A key that is not there is answered before a wrong time is.
+    // A missing key is answered before a wrong time is.
     if timed && context.db().get_as::<Blob>(key, now)?.is_some() {
         let when = expiry_option(context, args, 2, "getex")?.ok_or(SYNTAX)?;
         reply_string(context, key, reply)?;
@@ -162,13 +162,13 @@ pub fn getex(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) -
     Ok(())
 }
 
-/// Refuses a string that would become longer than allowed, or than there is memory for.
+/// Refuses a string that would exceed the allowed length, or the available memory.
 fn check_growth(context: &Context<'_>, len: usize, more: usize) -> Outcome {
     let total = len.saturating_add(more);
     if total > context.state.config.max_string {
         return Err(TOO_LONG);
     }
-    // A string that grows may have to be copied as a whole.
+    // A growing string may have to be copied as a whole.
     context.need_memory(total.next_power_of_two())
 }
 
@@ -322,7 +322,7 @@ pub fn psetex(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) 
 pub fn getrange(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let (start, end, now) = (integer(args.at(2))?, integer(args.at(3))?, context.now);
     match context.db().get_as::<Blob>(args.at(1), now)? {
-        // Where both count from the end and are out of order, there is nothing, even at the start.
+        // If both count from the end and are out of order, the result is empty, even at the start.
         Some(s) if !(start < 0 && end < 0 && start > end) => {
             let end = if end < 0 { end.saturating_add(s.len() as i64).max(0) } else { end };
             reply.bulk(&s[range(start, end, s.len())]);

@@ -1,4 +1,4 @@
-//! All commands: name, how many words they take, what they do to data, and where their keys are.
+//! All commands: name, number of words, effect on data, and positions of their keys.
 
 use super::context::Context;
 use super::error::Outcome;
@@ -13,15 +13,15 @@ use std::sync::OnceLock;
 
 /// Changes data.
 pub const WRITE: u8 = 1;
-/// Looks at data only.
+/// Only reads data.
 pub const READ: u8 = 2;
-/// May need memory, and is refused when that is short.
+/// May need memory, and is refused when memory is short.
 pub const GROWS: u8 = 4;
-/// Is done at once even between MULTI and EXEC.
+/// Runs at once even between MULTI and EXEC.
 pub const AT_ONCE: u8 = 8;
 /// Takes constant or logarithmic time.
 pub const FAST: u8 = 16;
-/// Is for those who run the server.
+/// Is for the server's operator.
 pub const ADMIN: u8 = 32;
 
 /// A command.
@@ -29,19 +29,19 @@ pub const ADMIN: u8 = 32;
 pub struct Command {
     /// Its name, in lower case.
     pub name: &'static str,
-    /// How many words it takes, its name included; `-n` for at least n.
+    /// Number of words, including its name; `-n` for at least n.
     pub arity: i32,
-    /// Of the constants above.
+    /// Combination of the constants above.
     pub flags: u8,
     /// First key, last key (negative: from the end), step; all 0 without keys.
     pub keys: (i32, i32, i32),
-    /// Does it.
+    /// The function that executes it.
     pub run: fn(&mut Context<'_>, Args<'_>, &mut Reply<'_>) -> Outcome,
 }
 
 macro_rules! commands {
     ($($name:literal $arity:literal [$($flag:ident)*] $keys:tt $run:path;)*) => {
-        /// All, by group.
+        /// All commands, by group.
         pub static COMMANDS: &[Command] = &[
             $(Command { name: $name, arity: $arity, flags: 0 $(| $flag)*, keys: $keys,
                 run: $run },)*
@@ -212,7 +212,7 @@ pub fn find(name: &[u8]) -> Option<&'static Command> {
 }
 
 impl Command {
-    /// Whether so many words are right.
+    /// Whether this number of words is right.
     #[must_use]
     pub fn takes(&self, words: usize) -> bool {
         let arity = self.arity.unsigned_abs() as usize;

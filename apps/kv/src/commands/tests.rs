@@ -1,4 +1,4 @@
-//! Commands without a server: a request in, the bytes of the reply out.
+//! Commands without a server: a request goes in, the bytes of the reply come out.
 
 use super::{Context, Session, State, execute};
 use crate::config::Config;
@@ -37,7 +37,7 @@ impl Db {
         String::from_utf8(out).unwrap().replace("\r\n", "|")
     }
 
-    /// Client 0 sends each line; each reply is what stands behind `=>`.
+    /// Client 0 sends each line; the expected reply follows `=>`.
     #[track_caller]
     fn check(&mut self, script: &str) {
         for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -111,7 +111,7 @@ fn a_watched_key_that_changes_stops_the_transaction() {
         assert_eq!(db.send(0, "exec") == "*-1|", stops, "{change}");
         assert!(db.state.store.database(0).watched().is_empty(), "{change}");
     }
-    // One that expires has changed, too; one that is not watched any more does not count.
+    // An expired key has changed, too; a key that is no longer watched does not count.
     let mut db = Db::new();
     db.check("set w 0 PX 10 => +OK|\n watch w => +OK|\n multi => +OK|\n ping => +QUEUED|");
     db.now += 10;
@@ -146,7 +146,7 @@ fn memory_limit_refuses_what_grows_and_nothing_else() {
 }
 
 #[test]
-fn one_command_cannot_take_more_than_there_is() {
+fn one_command_cannot_take_more_than_the_available_memory() {
     let mut db = Db::new();
     db.state.memory.limit = crate::memory::used() + (1 << 20);
     db.check(
@@ -215,7 +215,7 @@ fn replies_can_be_switched_off() {
 }
 
 #[test]
-fn the_hidden_number_stays_and_the_counter_goes_on() {
+fn the_nonce_stays_and_the_counter_continues() {
     let mut db = Db::new();
     let nonce = db.send(0, "vmm nonce");
     let counter = |db: &mut Db| -> u64 {
@@ -230,7 +230,7 @@ fn the_hidden_number_stays_and_the_counter_goes_on() {
 
 #[test]
 fn every_command_answers_any_number_of_words() {
-    // No panic, and never nothing (which would leave the client waiting), whatever the words are.
+    // No panic, and never an empty reply (which would leave the client waiting), for any words.
     let words = [
         "k",
         "1",

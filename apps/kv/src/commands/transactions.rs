@@ -62,7 +62,7 @@ pub fn exec(context: &mut Context<'_>, _args: Args<'_>, reply: &mut Reply<'_>) -
     Ok(())
 }
 
-/// Ends a transaction whose EXEC was wrong itself.
+/// Ends a transaction whose EXEC itself was wrong.
 pub fn abort(context: &mut Context<'_>, why: &Error) -> Error {
     context.session().queue = None;
     unwatch(context);

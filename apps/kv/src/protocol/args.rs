@@ -1,4 +1,4 @@
-//! The words of a request, as places in the buffer they arrived in.
+//! The words of a request, as ranges of the buffer they arrived in.
 
 use std::ops::Range;
 
@@ -10,13 +10,13 @@ pub struct Args<'a> {
 }
 
 impl<'a> Args<'a> {
-    /// The words at these places of `buffer`.
+    /// The words at these ranges of `buffer`.
     #[must_use]
     pub fn new(buffer: &'a [u8], words: &'a [Range<usize>]) -> Self {
         Self { buffer, words }
     }
 
-    /// How many words there are, the command's name included.
+    /// Number of words, including the command's name.
     #[must_use]
     pub fn len(self) -> usize {
         self.words.len()
@@ -31,7 +31,7 @@ impl<'a> Args<'a> {
     /// Word `index`; 0 is the command's name.
     ///
     /// # Panics
-    /// If there are not so many words. The arity of a command says how many there are at least.
+    /// If there are fewer words. The arity of a command guarantees a minimum.
     #[must_use]
     pub fn at(self, index: usize) -> &'a [u8] {
         &self.buffer[self.words[index].clone()]
@@ -49,7 +49,7 @@ impl<'a> Args<'a> {
         self.words.get(index..).unwrap_or_default().iter().map(move |range| &buffer[range.clone()])
     }
 
-    /// Whether word `index` is there and is `name`, whatever its case.
+    /// Whether word `index` exists and is `name`, in any case.
     #[must_use]
     pub fn is(self, index: usize, name: &str) -> bool {
         self.get(index).is_some_and(|word| word.eq_ignore_ascii_case(name.as_bytes()))

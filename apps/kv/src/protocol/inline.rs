@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-/// Splits `line` into words. `text` and `words` are overwritten; the words are places in `text`.
-/// `None`: the quotes are not balanced, or a closing one is followed by something.
+/// Splits `line` into words. Overwrites `text` and `words`; the words are ranges of `text`. `None`:
+/// the quotes are not balanced, or a closing one is followed by something.
 #[must_use]
 pub fn split(line: &[u8], text: &mut Vec<u8>, words: &mut Vec<Range<usize>>) -> Option<()> {
     text.clear();
@@ -22,7 +22,7 @@ pub fn split(line: &[u8], text: &mut Vec<u8>, words: &mut Vec<Range<usize>>) -> 
     }
 }
 
-/// Appends one word to `text`; gives what follows it.
+/// Appends one word to `text`. Returns what follows it.
 fn word<'a>(mut rest: &'a [u8], text: &mut Vec<u8>) -> Option<&'a [u8]> {
     loop {
         match rest {

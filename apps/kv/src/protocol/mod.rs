@@ -1,4 +1,4 @@
-//! RESP, both ways: requests are parsed in place, replies are written into one buffer.
+//! RESP in both directions: requests are parsed in place, replies are written into one buffer.
 
 pub mod args;
 pub mod inline;

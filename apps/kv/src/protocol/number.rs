@@ -1,6 +1,6 @@
 //! Numbers as Redis reads and prints them.
 
-/// A decimal integer in its only right form: no plus sign, no leading zeros, no spaces.
+/// A decimal integer in canonical form: no plus sign, no leading zeros, no spaces.
 #[must_use]
 pub fn parse_i64(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text {
@@ -30,7 +30,7 @@ pub fn parse_f64(text: &[u8]) -> Option<f64> {
     (!value.is_nan()).then_some(value)
 }
 
-/// As C prints a double with `%.17g`: what Redis sends as a score.
+/// Formats a double as C does with `%.17g`: how Redis sends a score.
 #[must_use]
 pub fn format_g17(value: f64) -> String {
     const DIGITS: i32 = 17;
@@ -78,7 +78,7 @@ pub fn add_decimals(a: &[u8], b: &[u8]) -> Option<String> {
 
 const SCALE: u128 = 100_000_000_000_000_000;
 
-/// A decimal number times [`SCALE`], if it is a whole number then and not too large.
+/// A decimal number times [`SCALE`], if that is a whole number and not too large.
 fn fixed(text: &[u8]) -> Option<i128> {
     let text = std::str::from_utf8(text).ok()?;
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {

@@ -1,8 +1,8 @@
-//! Requests, parsed in the buffer they arrive in, however they are cut into pieces.
+//! Parses requests in the buffer they arrive in, however they are split into pieces.
 //!
-//! The parser remembers how far it got in a request, so that a long one arriving in many pieces is
-//! looked at once. A request larger than the caller's limit is not kept: its bytes are given back
-//! as they come, and it is reported when it ends.
+//! The parser remembers how far it got in a request, so that a long one that arrives in many pieces
+//! is parsed once. It does not keep a request larger than the caller's limit: it discards its bytes
+//! as they arrive, and reports the request when it ends.
 
 use super::args::Args;
 use super::inline;
@@ -13,24 +13,24 @@ use std::ops::Range;
 /// Longest line: an inline request, or a length.
 pub const MAX_LINE: usize = 64 * 1024;
 
-/// Room for more words than this is given back after the request.
+/// Capacity for more words than this is freed after the request.
 const KEPT_WORDS: usize = 1024;
 
-/// What a request may not be. The connection cannot go on after it: where the next request begins
-/// is not known.
+/// Violations of the protocol. The connection cannot continue, because the start of the next
+/// request is unknown.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ProtocolError {
-    /// An inline request without end.
+    /// An inline request that is too long.
     InlineTooLong,
-    /// Quotes in an inline request that do not match.
+    /// Unbalanced quotes in an inline request.
     Quotes,
-    /// An array length without end.
+    /// An array length that is too long.
     CountTooLong,
-    /// An array length that is no number, or too large.
+    /// An array length that is not a number, or is too large.
     InvalidCount,
-    /// A string length without end.
+    /// A string length that is too long.
     LengthTooLong,
-    /// A string length that is no number, negative or larger than allowed.
+    /// A string length that is not a number, negative or larger than allowed.
     InvalidLength,
     /// Another byte where `$` should be.
     NotAString(u8),
@@ -53,16 +53,16 @@ impl fmt::Display for ProtocolError {
 
 impl std::error::Error for ProtocolError {}
 
-/// What [`Parser::parse`] found at the start of the input.
+/// The result of [`Parser::parse`] at the start of the input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Parsed {
-    /// The input ends before the request does. Ask again with the same input and more.
+    /// The input ends before the request does. Call again with the same input and more.
     Incomplete,
     /// A request of this many bytes; its words are [`Parser::args`].
     Request(usize),
-    /// This many bytes that ask for nothing.
+    /// This many bytes without a request.
     Nothing(usize),
-    /// This many bytes of a request that is too large to keep, which goes on after them.
+    /// This many bytes of a request that is too large to keep, and that continues after them.
     Discarded(usize),
     /// These bytes end a request that was too large to keep.
     TooLarge(usize),
@@ -71,9 +71,9 @@ pub enum Parsed {
 /// Largest sizes a request may have.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Of one string; more is a [`ProtocolError`].
+    /// Of one string; a larger one is a [`ProtocolError`].
     pub string: usize,
-    /// Of a whole request; more is [`Parsed::TooLarge`].
+    /// Of a whole request; a larger one is [`Parsed::TooLarge`].
     pub request: usize,
 }
 
@@ -81,12 +81,12 @@ pub struct Limits {
 #[derive(Debug, Default)]
 pub struct Parser {
     words: Vec<Range<usize>>,
-    /// Where the words of an inline request are: its quotes are resolved.
+    /// The words of an inline request, with quotes resolved.
     text: Vec<u8>,
     inline: bool,
-    /// In a request: bytes of it that are parsed.
+    /// In a request: number of parsed bytes.
     position: usize,
-    /// In a request: words that are still to come.
+    /// In a request: number of words still missing.
     remaining: usize,
     /// In a string: its length.
     length: Option<usize>,
@@ -94,22 +94,22 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// The words of the request found last. `input` is the input it was found in.
+    /// The words of the last request. `input` is the input it was found in.
     #[must_use]
     pub fn args<'a>(&'a self, input: &'a [u8]) -> Args<'a> {
         Args::new(if self.inline { &self.text } else { input }, &self.words)
     }
 
-    /// How many bytes of input would end the string that is arriving, as far as that is known.
+    /// How many bytes of input would complete the arriving string, as far as known.
     #[must_use]
     pub fn wanted(&self) -> usize {
         self.length.map_or(0, |length| if self.discarding { 0 } else { self.position + length + 2 })
     }
 
-    /// Looks at the input from where the last request ended.
+    /// Parses the input from where the last request ended.
     ///
     /// # Errors
-    /// The input is no request and never becomes one.
+    /// The input is not a request and cannot become one.
     pub fn parse(&mut self, input: &[u8], limits: Limits) -> Result<Parsed, ProtocolError> {
         if self.remaining == 0 {
             match input.first() {
@@ -139,7 +139,7 @@ impl Parser {
         Ok(if self.words.is_empty() { Parsed::Nothing(end + 1) } else { Parsed::Request(end + 1) })
     }
 
-    /// The `*3` that begins a request. `None`: strings follow.
+    /// Parses the `*3` that begins a request. `None`: strings follow.
     fn count(&mut self, input: &[u8]) -> Result<Option<Parsed>, ProtocolError> {
         let Some((line, next)) = line(input, 0).map_err(|()| ProtocolError::CountTooLong)? else {
             return Ok(Some(Parsed::Incomplete));
@@ -182,7 +182,7 @@ impl Parser {
                         .ok_or(ProtocolError::InvalidLength)?;
                     self.position = next;
                     self.length = Some(length);
-                    // The places of the words cost memory too.
+                    // The ranges of the words cost memory too.
                     if next + length + self.words.len() * size_of::<Range<usize>>() > limits.request
                     {
                         self.discarding = true;
@@ -214,7 +214,8 @@ impl Parser {
         })
     }
 
-    /// The input ends between two strings. Of a request that is not kept, what is parsed can go.
+    /// The input ends between two strings. Of a request that is not kept, the parsed part can be
+    /// dropped.
     fn between_strings(&mut self) -> Parsed {
         if self.discarding && self.position > 0 {
             return Parsed::Discarded(std::mem::take(&mut self.position));
@@ -222,8 +223,8 @@ impl Parser {
         Parsed::Incomplete
     }
 
-    /// The input of `available` bytes ends in a string of `length` that is not kept: what is there
-    /// of it can go. Its line end stays until it is complete.
+    /// The input of `available` bytes ends in a string of `length` that is not kept: its present
+    /// part can be dropped. Its line end stays until it is complete.
     fn discard(&mut self, available: usize, length: usize) -> Parsed {
         let gone = (available - self.position).min(length);
         self.length = Some(length - gone);
@@ -234,7 +235,7 @@ impl Parser {
     }
 }
 
-/// A line from `start` on, without its end, and where the next one starts.
+/// A line from `start` on, without its end, and the start of the next one.
 fn line(input: &[u8], start: usize) -> Result<Option<(&[u8], usize)>, ()> {
     let rest = input.get(start..).unwrap_or_default();
     match memchr::memchr(b'\r', rest) {
@@ -253,8 +254,8 @@ mod tests {
     /// The words of a request, or `None` for one that was too large.
     type Found = Option<Vec<Vec<u8>>>;
 
-    /// Parses `input` as it arrives in `pieces`; the words of each request, or the error at the
-    /// end.
+    /// Parses `input` as it arrives in `pieces`. Returns the words of each request, or the error at
+    /// the end.
     fn parse_pieces(pieces: &[&[u8]], limits: Limits) -> (Vec<Found>, Option<ProtocolError>) {
         let (mut parser, mut buffer, mut requests) = (Parser::default(), Vec::new(), Vec::new());
         for piece in pieces {
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_wherever_the_input_is_cut() {
+    fn the_result_is_the_same_wherever_the_input_is_split() {
         let input = b"*2\r\n$3\r\nGET\r\n$5\r\na\r\n\0b\r\nPING \"x \
             y\"\r\n*0\r\n\r\n*-1\r\n*1\r\n$0\r\n\r\nQUIT\n";
         let want = [
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_told_as_redis_does() {
+    fn an_invalid_request_is_reported_as_redis_does() {
         let long = "1".repeat(MAX_LINE + 1);
         for (input, error) in [
             ("*x\r\n", "invalid multibulk length"),

@@ -1,11 +1,11 @@
-//! Replies, written straight into the connection's output in the version of RESP that the client
+//! Replies, written directly into the connection's output in the version of RESP that the client
 //! chose.
 
 use super::number::format_g17;
 
-/// Where a reply goes. When the output grows beyond its limit, or memory ends, nothing more is
-/// written and [`overflowed`](Self::overflowed) says so: the connection cannot go on, as with
-/// Redis' output buffer limits.
+/// A destination for replies. When the output exceeds its limit, or memory ends, nothing more is
+/// written and [`overflowed`](Self::overflowed) returns `true`: the connection cannot continue, as
+/// with Redis' output buffer limits.
 #[derive(Debug)]
 pub struct Reply<'a> {
     out: &'a mut Vec<u8>,
@@ -26,7 +26,7 @@ impl<'a> Reply<'a> {
         self.overflowed
     }
 
-    /// Changes the version; the replies before stay as they are.
+    /// Changes the version for later replies.
     pub fn set_resp3(&mut self, resp3: bool) {
         self.resp3 = resp3;
     }
@@ -43,12 +43,12 @@ impl<'a> Reply<'a> {
         self.out.len()
     }
 
-    /// Takes back what was written after `mark`.
+    /// Removes what was written after `mark`.
     pub fn truncate(&mut self, mark: usize) {
         self.out.truncate(mark);
     }
 
-    /// Bytes that are a reply already.
+    /// Bytes that already are a reply.
     pub fn raw(&mut self, bytes: &[u8]) {
         if self.out.capacity() - self.out.len() < bytes.len() && !self.grow(bytes.len()) {
             return;
@@ -91,7 +91,7 @@ impl<'a> Reply<'a> {
         self.raw(b"+OK\r\n");
     }
 
-    /// `-text`. Line ends in the text, which may come from the client, become spaces.
+    /// `-text`. Line ends in the text, which may originate from the client, become spaces.
     pub fn error(&mut self, text: &str) {
         self.raw(b"-");
         if text.contains(['\r', '\n']) {
@@ -112,7 +112,7 @@ impl<'a> Reply<'a> {
         self.count(b':', value);
     }
 
-    /// 1 or 0, in both versions: what Redis answers to most questions.
+    /// 1 or 0, in both versions: Redis' usual answer to a yes-no question.
     pub fn flag(&mut self, value: bool) {
         self.raw(if value { b":1\r\n" } else { b":0\r\n" });
     }
@@ -132,7 +132,7 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// Text for people, as INFO's.
+    /// Text for people, as in INFO.
     pub fn verbatim(&mut self, text: &str) {
         if self.resp3 {
             self.count(b'=', text.len() + 4);
@@ -144,12 +144,12 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// Nothing, where a value could be.
+    /// Null in place of a value.
     pub fn null(&mut self) {
         self.raw(if self.resp3 { b"_\r\n" } else { b"$-1\r\n" });
     }
 
-    /// Nothing, where an array could be.
+    /// Null in place of an array.
     pub fn null_array(&mut self) {
         self.raw(if self.resp3 { b"_\r\n" } else { b"*-1\r\n" });
     }

@@ -1,5 +1,5 @@
-//! One connection: what arrived and is no whole request yet, and what could not be sent yet. Both
-//! are empty most of the time, and then have no memory.
+//! One connection: input that is not a complete request yet, and output that could not be sent yet.
+//! Both are usually empty, and then use no memory.
 
 use crate::commands::{self, Context, State};
 use crate::protocol::parser::Limits;
@@ -9,26 +9,25 @@ use mio::{Interest, Registry, Token};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 
-/// Replies are sent when there are so many bytes of them, if not before.
+/// Replies are sent once there are this many bytes of them, if not before.
 const SEND_AT: usize = 64 << 10;
-/// When so much waits to be sent, no more requests are taken from the client until some of it is
-/// gone.
+/// With this many bytes to send, no more requests are accepted from the client until some are sent.
 const PAUSE_AT: usize = 1 << 20;
-/// How much is read at once: what follows a request that has to wait must be kept.
+/// How much is read at once: input behind a request that has to wait must be kept.
 const READ_AT_ONCE: usize = 64 << 10;
-/// The same three when memory is short: then clients wait rather than their replies.
+/// The same three limits when memory is short: then clients wait rather than their replies.
 const SEND_AT_SHORT: usize = 4 << 10;
 const PAUSE_AT_SHORT: usize = 0;
 const READ_AT_ONCE_SHORT: usize = 4 << 10;
-/// How often one client is read from before the others have their turn.
+/// How often one client is read from before the others follow.
 const READS_PER_TURN: usize = 16;
-/// A buffer that is not needed any more and larger than this gives its memory back.
+/// An unused buffer larger than this frees its memory.
 const KEEP: usize = 4 << 10;
-/// How much is read and dropped of what a client sends after its connection has ended, so that it
-/// sees why.
+/// How much of a client's input is read and dropped after its connection has ended, so that it
+/// receives the reason.
 const LINGER: usize = 1 << 20;
 
-/// Buffers that connections use while they have their turn.
+/// Buffers that connections share, one at a time.
 #[derive(Debug)]
 pub struct Scratch {
     input: Box<[u8]>,
@@ -36,7 +35,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Buffers for one turn at a time.
+    /// Buffers for one connection at a time.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -46,12 +45,12 @@ impl Scratch {
     }
 }
 
-/// What is to be done with a connection after its turn.
+/// What to do with a connection after its turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Turn {
     /// It waits for an event.
     Waits,
-    /// It has more to do; another turn, please.
+    /// It has more to do and needs another turn.
     Again,
     /// It has ended.
     Ended,
@@ -69,7 +68,7 @@ pub struct Connection {
     read_at_once: usize,
     send_at: usize,
     pause_at: usize,
-    /// Nothing more is taken from the client; it ends when all is sent.
+    /// No more input is accepted; the connection ends when all output is sent.
     closing: bool,
 }
 
@@ -95,13 +94,12 @@ impl Connection {
         self.output.len() - self.sent
     }
 
-    /// Whether so much waits to be sent that no more requests are taken.
+    /// Whether so much output waits that no more requests are accepted.
     fn is_paused(&self) -> bool {
         self.unsent() > self.pause_at
     }
 
-    /// Does what can be done without waiting. An error is the end of the connection, and of nothing
-    /// else.
+    /// Does everything possible without waiting. An error ends only this connection.
     pub fn turn(
         &mut self,
         state: &mut State,
@@ -121,9 +119,9 @@ impl Connection {
         }
     }
 
-    /// Tells the client something, as far as it goes without waiting, before its connection ends.
+    /// Sends the client a text, as far as possible without waiting, before its connection ends.
     pub fn say_goodbye(&mut self, text: &str) {
-        // It ends either way.
+        // The connection ends either way.
         let _ = self.stream.write(text.as_bytes());
     }
 
@@ -143,7 +141,7 @@ impl Connection {
             (READ_AT_ONCE, SEND_AT, PAUSE_AT.min(state.memory.share_of_one_client() / 4))
         };
         if !self.closing && !self.is_paused() && !self.input.is_empty() {
-            // What was left over when the client was paused.
+            // Input left over when the client was paused.
             let input = std::mem::take(&mut self.input);
             let consumed = self.execute(&input, state, number, now, &mut scratch.output)?;
             self.input = input;
@@ -179,7 +177,7 @@ impl Connection {
         self.stream.read(&mut scratch.input[..self.read_at_once])
     }
 
-    /// Takes `n` bytes that have been read: executes what is whole in them, keeps the rest.
+    /// Takes `n` bytes that have been read: executes complete requests in them, keeps the rest.
     fn take(
         &mut self,
         n: usize,
@@ -204,12 +202,12 @@ impl Connection {
         Ok(())
     }
 
-    /// Appends to what is no whole request yet. Without memory for it, the client has to go.
+    /// Appends to an incomplete request. Without memory for it, disconnects the client.
     fn keep(&mut self, bytes: &[u8], state: &mut State) -> io::Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
-        // A long string is made room for at once.
+        // Makes room for a long string at once.
         let wanted = self.parser.wanted().max(self.input.len() + bytes.len());
         if wanted > self.input.capacity() {
             make_room(&mut self.input, wanted, state)?;
@@ -225,7 +223,7 @@ impl Connection {
         }
     }
 
-    /// Executes the requests at the start of `input`; how many bytes of it that took.
+    /// Executes the requests at the start of `input`. Returns how many bytes that took.
     fn execute(
         &mut self,
         input: &[u8],
@@ -275,10 +273,10 @@ impl Connection {
         Ok(consumed)
     }
 
-    /// Sends the replies in `out`; what does not go is kept.
+    /// Sends the replies in `out`; keeps what the socket does not accept.
     fn send(&mut self, state: &mut State, out: &mut Vec<u8>) -> io::Result<()> {
         if self.unsent() > 0 {
-            // Some wait already; these come after them.
+            // Earlier replies wait already; these are queued behind them.
             let wanted = self.output.len() + out.len();
             make_room(&mut self.output, wanted, state)?;
             self.output.extend_from_slice(out);
@@ -308,7 +306,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends what had to wait, as far as it goes.
+    /// Sends waiting replies, as far as possible.
     fn send_rest(&mut self, state: &mut State) -> io::Result<()> {
         while self.sent < self.output.len() {
             match self.stream.write(&self.output[self.sent..]) {
@@ -318,7 +316,7 @@ impl Connection {
                     state.stats.output += n as u64;
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    // What is gone gives its room back, now and then.
+                    // Frees the room of sent replies from time to time.
                     if self.sent > self.output.len() / 2 {
                         self.output.drain(..self.sent);
                         self.sent = 0;
@@ -334,8 +332,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Asks for the events that it waits for now. Readiness is told once, so nothing is asked for
-    /// that is not used up.
+    /// Registers for the events that it waits for now. Readiness is reported once, so it registers
+    /// only for events that it will handle fully.
     fn ask_for_events(&mut self, registry: &Registry, number: usize) -> io::Result<()> {
         let interest = match self.unsent() {
             0 => Interest::READABLE,
@@ -349,8 +347,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Ends the connection so that the client gets the last reply: what it has sent and nobody
-    /// reads would make it a reset.
+    /// Ends the connection so that the client receives the last reply: unread input would turn the
+    /// end into a reset.
     fn end(&mut self, scratch: &mut Scratch) {
         let mut dropped = 0;
         if self.stream.shutdown(Shutdown::Write).is_ok() {
@@ -370,7 +368,7 @@ impl Connection {
     }
 }
 
-/// Room for `wanted` bytes in all, if there is memory for it.
+/// Makes room for `wanted` bytes in total, if there is memory for it.
 fn make_room(buffer: &mut Vec<u8>, wanted: usize, state: &mut State) -> io::Result<()> {
     let more = wanted.saturating_sub(buffer.capacity());
     if more > 0

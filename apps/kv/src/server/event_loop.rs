@@ -1,5 +1,5 @@
-//! The loop: waits for events or for the next expiry, gives each connection that has something to
-//! do its turn.
+//! The event loop: waits for events or for the next expiry, and serves each connection that is
+//! ready.
 
 use super::connection::{Connection, Scratch, Turn};
 use crate::commands::{self, Context, Session, State};
@@ -14,9 +14,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 const LISTENER: Token = Token(usize::MAX - 1);
-/// How many events are taken at once.
+/// Most events handled at once.
 const EVENTS: usize = 1024;
-/// How many expired keys are removed before the clients have their turn.
+/// Most expired keys removed before the clients are served.
 const EXPIRED_PER_TURN: usize = 200;
 
 /// The server.
@@ -28,7 +28,7 @@ pub struct Server {
     connections: Slab<Box<Connection>>,
     state: State,
     scratch: Scratch,
-    /// Connections that have more to do than one turn was enough for.
+    /// Connections with more to do after their turn.
     busy: VecDeque<usize>,
 }
 
@@ -54,12 +54,12 @@ impl Server {
     /// The address it listens on.
     ///
     /// # Errors
-    /// As the system says.
+    /// The system's error.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// What the server has, for its first words.
+    /// The server's state, for its first messages.
     #[must_use]
     pub fn state(&self) -> &State {
         &self.state
@@ -99,7 +99,7 @@ impl Server {
         Ok(())
     }
 
-    /// How long there is nothing to do, if no event comes.
+    /// How long there is nothing to do unless an event arrives.
     fn timeout(&self, now: u64) -> Option<Duration> {
         if !self.busy.is_empty() {
             return Some(Duration::ZERO);
@@ -128,7 +128,7 @@ impl Server {
                         ErrorKind::Interrupted | ErrorKind::ConnectionAborted
                     ) => {}
                 Err(e) => {
-                    // Out of descriptors or memory: those who are connected go on.
+                    // Out of descriptors or memory: existing connections continue.
                     eprintln!("kv: a connection could not be accepted: {e}");
                     return;
                 }
@@ -138,7 +138,7 @@ impl Server {
 
     fn welcome(&mut self, mut stream: TcpStream, peer: SocketAddr, now: u64) {
         self.state.stats.connections += 1;
-        // The connection has taken memory of the system already, which is not counted here.
+        // The connection already uses memory of the system, which is not counted here.
         self.state.memory.look();
         if self.connections.len() >= self.state.config.max_clients
             || self.state.memory.is_exhausted()
@@ -148,7 +148,7 @@ impl Server {
             return;
         }
         let number = self.connections.vacant_key();
-        // Replies are sent whole; waiting for more to send would only delay them.
+        // Replies are sent complete; waiting for more data would only delay them.
         let ready = stream
             .set_nodelay(true)
             .and_then(|()| {
@@ -157,7 +157,7 @@ impl Server {
             .and_then(|()| stream.local_addr());
         let local = match ready {
             Ok(local) => local,
-            // It is gone already.
+            // It has disconnected already.
             Err(_) => return,
         };
         let session = Session::new(self.state.next_id, peer, local, now);

@@ -1,4 +1,4 @@
-//! A vector in pieces: it grows without moving what is in it, so that neither time nor memory jumps
+//! A vector in pieces: it grows without moving its elements, so that neither time nor memory jumps
 //! when it gets large.
 
 /// Elements of a full piece.
@@ -33,7 +33,7 @@ impl<T> Chunked<T> {
     /// Element `index`.
     ///
     /// # Panics
-    /// If there are not so many.
+    /// If there are fewer.
     #[must_use]
     pub fn at(&self, index: usize) -> &T {
         &self.chunks[index / CHUNK][index % CHUNK]
@@ -42,12 +42,12 @@ impl<T> Chunked<T> {
     /// Element `index`, to change.
     ///
     /// # Panics
-    /// If there are not so many.
+    /// If there are fewer.
     pub fn at_mut(&mut self, index: usize) -> &mut T {
         &mut self.chunks[index / CHUNK][index % CHUNK]
     }
 
-    /// Adds an element at the end; its index.
+    /// Adds an element at the end. Returns its index.
     pub fn push(&mut self, value: T) -> usize {
         let index = self.len;
         if index / CHUNK == self.chunks.len() {
@@ -58,10 +58,10 @@ impl<T> Chunked<T> {
         index
     }
 
-    /// Removes element `index`; the last takes its place.
+    /// Removes element `index`; the last replaces it.
     ///
     /// # Panics
-    /// If there are not so many.
+    /// If there are fewer.
     pub fn swap_remove(&mut self, index: usize) -> T {
         assert!(index < self.len, "no element {index} of {}", self.len);
         self.len -= 1;
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_given_back() {
+    fn pieces_are_freed() {
         let mut chunked = Chunked::new();
         (0..10 * CHUNK).for_each(|n| _ = chunked.push(n));
         while chunked.len() > 10 {

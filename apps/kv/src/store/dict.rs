@@ -1,9 +1,9 @@
-//! A hash table of keys, in an order that makes incremental scans possible.
+//! A hash table of keys, in an order that permits incremental scans.
 //!
-//! Entries lie densely in a vector, and a table of indices finds them. Removing one moves the last
-//! into its place. A scan goes from the end to the start, and its cursor is the number of entries
-//! not yet visited: an entry that is there all the time is visited, because removals move entries
-//! only towards the start, and additions happen at the end.
+//! Entries lie densely in a vector, and a table of indices finds them. Removing an entry moves the
+//! last one into its place. A scan goes from the end to the start, and its cursor is the number of
+//! entries not yet visited: an entry that exists all the time is visited, because removals move
+//! entries only towards the start, and additions happen at the end.
 
 use super::chunked::Chunked;
 use super::value::Blob;
@@ -13,7 +13,7 @@ use hashbrown::HashTable;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::OnceLock;
 
-/// A key and what it stands for.
+/// A key and its value.
 #[derive(Debug)]
 pub struct Entry<V> {
     /// The key.
@@ -32,7 +32,7 @@ pub struct Dict<V> {
 /// Most entries a table can have.
 const MAX_ENTRIES: usize = u32::MAX as usize;
 
-/// The hash of a key. Its seed is drawn at random once, so that nobody can choose keys that
+/// The hash of a key. Its seed is drawn at random once, so that a client cannot choose keys that
 /// collide.
 fn hash(key: &[u8]) -> u64 {
     static STATE: OnceLock<FixedState> = OnceLock::new();
@@ -62,7 +62,7 @@ impl<V> Dict<V> {
         self.entries.is_empty()
     }
 
-    /// Where `key` is.
+    /// The index of `key`.
     #[must_use]
     pub fn find(&self, key: &[u8]) -> Option<usize> {
         let entries = &self.entries;
@@ -71,7 +71,7 @@ impl<V> Dict<V> {
             .map(|&index| index as usize)
     }
 
-    /// Whether `key` is there.
+    /// Whether `key` exists.
     #[must_use]
     pub fn contains(&self, key: &[u8]) -> bool {
         self.find(key).is_some()
@@ -94,7 +94,7 @@ impl<V> Dict<V> {
         &mut self.entries.at_mut(index).value
     }
 
-    /// Adds `key`, which must not be there; its index.
+    /// Adds `key`, which must not exist. Returns its index.
     ///
     /// # Panics
     /// If there are 2^32 entries.
@@ -110,7 +110,7 @@ impl<V> Dict<V> {
         index
     }
 
-    /// Sets the value of `key`; the old one, if there was one.
+    /// Sets the value of `key`. Returns the old one, if there was one.
     pub fn insert(&mut self, key: &[u8], value: V) -> Option<V> {
         match self.find(key) {
             Some(index) => Some(std::mem::replace(self.value_mut(index), value)),
@@ -126,10 +126,10 @@ impl<V> Dict<V> {
         self.find(key).map(|index| self.remove_at(index).value)
     }
 
-    /// Removes entry `index`. The last entry, if it is another, has this index afterwards.
+    /// Removes entry `index`. The last entry, if it is another one, has this index afterwards.
     ///
     /// # Panics
-    /// If there is none.
+    /// If it does not exist.
     pub fn remove_at(&mut self, index: usize) -> Entry<V> {
         self.forget(index);
         let last = self.len() - 1;
@@ -145,7 +145,7 @@ impl<V> Dict<V> {
         entry
     }
 
-    /// Takes entry `index` out of the table.
+    /// Removes entry `index` from the table of indices.
     fn forget(&mut self, index: usize) {
         let key = hash(&self.entries.at(index).key);
         if let Ok(place) = self.table.find_entry(key, |&i| i as usize == index) {
@@ -153,7 +153,7 @@ impl<V> Dict<V> {
         }
     }
 
-    /// Gives memory back when most of it is not needed any more.
+    /// Frees memory when most of it is unused.
     fn shrink(&mut self) {
         if self.table.capacity() > 64 && self.table.capacity() / 8 > self.len() {
             let entries = &self.entries;
@@ -166,13 +166,13 @@ impl<V> Dict<V> {
         self.entries.iter()
     }
 
-    /// An entry's index at random.
+    /// The index of a random entry.
     #[must_use]
     pub fn random(&self) -> Option<usize> {
         (!self.is_empty()).then(|| fastrand::usize(..self.len()))
     }
 
-    /// Visits about `count` entries and gives the cursor for the next call; 0 begins a scan, and
+    /// Visits about `count` entries and returns the cursor for the next call; 0 begins a scan, and
     /// ends it.
     pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(&Entry<V>)) -> u64 {
         let here = match usize::try_from(cursor) {
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_sees_all_that_stays_whatever_else_happens() {
+    fn a_scan_visits_all_entries_that_stay() {
         let mut random = fastrand::Rng::with_seed(2);
         for _ in 0..200 {
             let mut dict = Dict::new();
@@ -248,9 +248,9 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_given_back() {
-        // The thread's count may be below zero at first: it frees what the test's main thread gave
-        // it.
+    fn memory_is_freed() {
+        // The thread's count may be below zero at first: it frees memory that the test's main
+        // thread gave it.
         let ballast = vec![0u8; 1 << 20];
         let before = crate::memory::used();
         let mut dict = Dict::new();

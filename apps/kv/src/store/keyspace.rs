@@ -1,15 +1,15 @@
 //! One database: keys with their values and the times at which they expire.
 //!
-//! A key that has expired is not there: whoever looks for it removes it, and in the background the
-//! keys are removed in the order in which they expire, without searching. Whatever changes a key
-//! tells those who watch it.
+//! An expired key does not exist: a lookup removes it, and in the background keys are removed in
+//! the order in which they expire, without searching. Every change of a key is reported to its
+//! watchers.
 
 use super::dict::Dict;
 use super::value::{Blob, Kind, Value, WrongType};
 use super::watch::Watched;
 use std::collections::BTreeSet;
 
-/// Means: does not expire.
+/// The value for keys that do not expire.
 const NEVER: u64 = u64::MAX;
 
 #[derive(Debug)]
@@ -23,7 +23,7 @@ struct Object {
 #[derive(Debug, Default)]
 pub struct Keyspace {
     dict: Dict<Object>,
-    /// When, and which entry.
+    /// Expiry times, each with its entry.
     deadlines: BTreeSet<(u64, u32)>,
     watched: Watched,
     expired: u64,
@@ -36,7 +36,7 @@ impl Keyspace {
         Self::default()
     }
 
-    /// How many keys there are. Some may have expired and not been removed yet, as in Redis.
+    /// Number of keys, including expired ones that have not been removed yet, as in Redis.
     #[must_use]
     pub fn len(&self) -> usize {
         self.dict.len()
@@ -48,19 +48,19 @@ impl Keyspace {
         self.dict.is_empty()
     }
 
-    /// How many keys will expire.
+    /// Number of keys that will expire.
     #[must_use]
     pub fn expiring(&self) -> usize {
         self.deadlines.len()
     }
 
-    /// How many keys have expired so far.
+    /// Number of keys that have expired so far.
     #[must_use]
     pub fn expired(&self) -> u64 {
         self.expired
     }
 
-    /// Where `key` is, if it is there.
+    /// The index of `key`, if it exists.
     pub fn find(&mut self, key: &[u8], now: u64) -> Option<usize> {
         let index = self.dict.find(key)?;
         if self.dict.at(index).value.expires > now {
@@ -79,12 +79,12 @@ impl Keyspace {
     /// The value of `key`, if it is of this type.
     ///
     /// # Errors
-    /// It is of another.
+    /// It is of another type.
     pub fn get_as<T: Kind>(&mut self, key: &[u8], now: u64) -> Result<Option<&T>, WrongType> {
         self.get(key, now).map(T::of).transpose()
     }
 
-    /// Changes the value of `key`, if it is there. One that is empty then goes.
+    /// Changes the value of `key`, if it exists. Removes the key if the value is empty afterwards.
     ///
     /// # Errors
     /// It is of another type.
@@ -105,8 +105,8 @@ impl Keyspace {
         Ok(Some(result))
     }
 
-    /// Changes the value of `key`, which is made, empty, if it is not there. One that is empty then
-    /// goes.
+    /// Changes the value of `key`; creates it, empty, if it does not exist. Removes the key if the
+    /// value is empty afterwards.
     ///
     /// # Errors
     /// It is of another type.
@@ -130,7 +130,7 @@ impl Keyspace {
         Ok(result)
     }
 
-    /// Sets `key`, which does not expire any more.
+    /// Sets `key`, without an expiry.
     pub fn set(&mut self, key: &[u8], value: Value) {
         match self.dict.find(key) {
             Some(index) => {
@@ -144,8 +144,7 @@ impl Keyspace {
         self.touch(key);
     }
 
-    /// Sets `key` to a string, in the place of the old one if there is one; it does not expire any
-    /// more.
+    /// Sets `key` to a string, replacing the old value if there is one, without an expiry.
     pub fn set_string(&mut self, key: &[u8], bytes: &[u8]) {
         if let Some(index) = self.dict.find(key) {
             self.expire_entry(index, NEVER);
@@ -164,7 +163,7 @@ impl Keyspace {
         self.set(key, Value::String(Blob::from_slice(bytes)));
     }
 
-    /// Removes `key`; its value and when it would have expired.
+    /// Removes `key`. Returns its value and when it would have expired.
     pub fn remove(&mut self, key: &[u8], now: u64) -> Option<(Value, Option<u64>)> {
         let index = self.find(key, now)?;
         let expires = self.expires_at(index);
@@ -177,7 +176,7 @@ impl Keyspace {
         Some(self.dict.at(index).value.expires).filter(|&when| when != NEVER)
     }
 
-    /// Sets when `key`, which is there, expires; `None` for never.
+    /// Sets when the existing `key` expires; `None` for never.
     pub fn expire(&mut self, key: &[u8], when: Option<u64>) {
         if let Some(index) = self.dict.find(key) {
             self.expire_entry(index, when.unwrap_or(NEVER));
@@ -209,7 +208,7 @@ impl Keyspace {
         entry.value.value
     }
 
-    /// Removes up to `limit` keys that have expired; how many.
+    /// Removes up to `limit` expired keys. Returns how many.
     pub fn expire_due(&mut self, now: u64, limit: usize) -> usize {
         let mut count = 0;
         while count < limit {
@@ -244,7 +243,7 @@ impl Keyspace {
         other.watched.touch_all(|key| self.dict.contains(key) || other.dict.contains(key));
     }
 
-    /// The keys that are there, and their values.
+    /// The existing keys, and their values.
     pub fn iter(&self, now: u64) -> impl Iterator<Item = (&[u8], &Value)> {
         self.dict.iter().filter(move |e| e.value.expires > now).map(|e| (&*e.key, &e.value.value))
     }
@@ -264,9 +263,9 @@ impl Keyspace {
         })
     }
 
-    /// A key at random.
+    /// A random key.
     pub fn random(&mut self, now: u64) -> Option<&[u8]> {
-        // Those that have expired are removed on the way, so that this ends.
+        // Expired keys are removed on the way, so that this ends.
         loop {
             let index = self.dict.random()?;
             if self.dict.at(index).value.expires > now {
@@ -363,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_collections_go_and_watchers_see_it() {
+    fn empty_collections_are_removed_and_watchers_see_it() {
         let mut db = Keyspace::new();
         let seen = db.watched().watch(b"l");
         db.change_or_create::<super::super::List, _>(b"l", 0, |l| l.push_back(Blob::new()))

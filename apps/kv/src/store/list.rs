@@ -1,4 +1,4 @@
-//! Lists: both ends cheap, and no large block of memory however long they get.
+//! Lists: cheap at both ends, without large blocks of memory at any length.
 //!
 //! The elements are in nodes of bounded size. None is empty; those in the middle may be less than
 //! full.
@@ -79,9 +79,9 @@ impl List {
         }
     }
 
-    /// The node that element `index` is in, and its place there.
+    /// The node that contains element `index`, and its position in it.
     fn locate(&self, mut index: usize) -> Option<(usize, usize)> {
-        // From the end it is as far as from the start: most look near one of both.
+        // Search from the nearer end: most lookups are near one of both.
         if index >= self.len {
             return None;
         }
@@ -114,7 +114,7 @@ impl List {
         self.locate(index).map(|(node, place)| &mut self.nodes[node][place])
     }
 
-    /// Adds an element so that it is element `index`, which is at most the length.
+    /// Inserts an element as element `index`, which is at most the length.
     pub fn insert(&mut self, index: usize, value: Blob) {
         let Some((n, place)) = self.locate(index) else {
             self.push_back(value);
@@ -129,7 +129,7 @@ impl List {
         }
     }
 
-    /// Removes what does not hold `keep`.
+    /// Removes elements for which `keep` is false.
     pub fn retain(&mut self, mut keep: impl FnMut(&Blob) -> bool) {
         self.nodes.iter_mut().for_each(|node| node.retain(&mut keep));
         self.nodes.retain(|node| !node.is_empty());
@@ -137,7 +137,7 @@ impl List {
         self.removed(self.len - left);
     }
 
-    /// Removes all but these elements.
+    /// Removes all elements outside of this range.
     pub fn keep(&mut self, range: Range<usize>) {
         while self.len > range.end {
             self.drop_from(false, self.len - range.end);
@@ -148,7 +148,7 @@ impl List {
         }
     }
 
-    /// Removes up to `count` elements of the first or the last node; how many.
+    /// Removes up to `count` elements of the first or the last node. Returns how many.
     fn drop_from(&mut self, first: bool, count: usize) -> usize {
         let end = if first { self.nodes.front_mut() } else { self.nodes.back_mut() };
         let Some(node) = end else { return count };
@@ -173,7 +173,7 @@ impl List {
         self.nodes.iter().flatten()
     }
 
-    /// These elements.
+    /// The elements in this range.
     pub fn range(&self, range: Range<usize>) -> impl Iterator<Item = &Blob> {
         let (node, place) = self.locate(range.start).unwrap_or((self.nodes.len(), 0));
         self.nodes.range(node..).flatten().skip(place).take(range.len())

@@ -1,4 +1,4 @@
-//! What is stored: databases of keys, values of five types, expiry.
+//! The data: databases of keys, values of five types, expiry.
 
 pub mod chunked;
 pub mod dict;
@@ -14,7 +14,7 @@ pub use list::List;
 pub use sorted_set::SortedSet;
 pub use value::{Blob, Value, WrongType};
 
-/// How many databases there are.
+/// Number of databases.
 pub const DATABASES: usize = 16;
 
 /// All databases.
@@ -33,7 +33,7 @@ impl Store {
     /// Database `index`.
     ///
     /// # Panics
-    /// If there are not so many; SELECT sees to that.
+    /// If there are fewer; SELECT checks that.
     pub fn database(&mut self, index: usize) -> &mut Keyspace {
         &mut self.databases[index]
     }
@@ -43,12 +43,12 @@ impl Store {
         self.databases.iter_mut()
     }
 
-    /// The two databases, for a key that goes from one to the other. `None` if they are the same.
+    /// The two databases for a key that is moved between them. `None` if they are the same.
     pub fn two(&mut self, from: usize, to: usize) -> Option<(&mut Keyspace, &mut Keyspace)> {
         self.databases.get_disjoint_mut([from, to]).ok().map(|[from, to]| (from, to))
     }
 
-    /// Removes up to `limit` keys that have expired at `now`; how many.
+    /// Removes up to `limit` keys that have expired at `now`. Returns how many.
     pub fn expire_due(&mut self, now: u64, limit: usize) -> usize {
         let mut expired = 0;
         for database in &mut self.databases {

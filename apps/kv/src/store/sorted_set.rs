@@ -1,7 +1,7 @@
 //! Sorted sets: members with scores, in the order of score and then of bytes.
 //!
-//! The order is kept in pieces of bounded size, so that a place in it is found by looking at their
-//! sizes and first elements, and a change moves little.
+//! The order is kept in pieces of bounded size, so that a position is found by their sizes and
+//! first elements, and a change moves little.
 
 use super::dict::Dict;
 use super::value::Blob;
@@ -42,7 +42,7 @@ impl SortedSet {
         self.scores.get(member).copied()
     }
 
-    /// Gives `member` this score; the old one, if it was there.
+    /// Sets the score of `member`. Returns the old one, if it existed.
     pub fn insert(&mut self, member: &[u8], score: f64) -> Option<f64> {
         let old = self.scores.insert(member, score);
         if let Some(old) = old {
@@ -65,7 +65,7 @@ impl SortedSet {
         old
     }
 
-    /// Removes `member`; its score.
+    /// Removes `member`. Returns its score.
     pub fn remove(&mut self, member: &[u8]) -> Option<f64> {
         let score = self.scores.remove(member)?;
         self.take(score, member);
@@ -93,7 +93,7 @@ impl SortedSet {
         element
     }
 
-    /// Where the element is, or would be: which piece, and where in it.
+    /// The position of the element, or where to insert it: the piece, and the index in it.
     fn place(&self, score: f64, member: &[u8]) -> (usize, usize) {
         let before = |e: &(f64, Blob)| compare((e.0, &e.1), (score, member)) == Ordering::Less;
         let piece = self.pieces.partition_point(|piece| piece.last().is_some_and(before));
@@ -117,14 +117,14 @@ impl SortedSet {
         self.pieces[..piece].iter().map(Vec::len).sum::<usize>() + place
     }
 
-    /// How many elements come before `member`.
+    /// Number of elements before `member`.
     #[must_use]
     pub fn rank(&self, member: &[u8]) -> Option<usize> {
         let score = self.score(member)?;
         Some(self.rank_of_place(self.place(score, member)))
     }
 
-    /// How many elements have a score below `score`, or up to it if `inclusive`.
+    /// Number of elements with a score below `score`, or up to it if `inclusive`.
     #[must_use]
     pub fn count_below(&self, score: f64, inclusive: bool) -> usize {
         let below = |e: &(f64, Blob)| e.0 < score || (inclusive && e.0 == score);
@@ -156,7 +156,7 @@ impl SortedSet {
         self.scores.scan(cursor, count, |entry| visit(entry.value, &entry.key))
     }
 
-    /// A member at random.
+    /// A random member.
     #[must_use]
     pub fn random(&self) -> Option<(f64, &[u8])> {
         self.scores.random().map(|index| (self.scores.at(index).value, &*self.scores.at(index).key))

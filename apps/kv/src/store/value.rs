@@ -5,7 +5,7 @@ use super::list::List;
 use super::sorted_set::SortedSet;
 use smallvec::SmallVec;
 
-/// Bytes; up to 16 of them without memory of their own.
+/// Bytes; up to 16 of them without a separate allocation.
 pub type Blob = SmallVec<[u8; 16]>;
 
 /// A hash.
@@ -13,7 +13,8 @@ pub type Hash = Dict<Blob>;
 /// A set.
 pub type Set = Dict<()>;
 
-/// The value of a key. None but a string is ever empty: with its last element, the key goes.
+/// The value of a key. Only a string may be empty: a collection's key is removed with its last
+/// element.
 #[derive(Debug)]
 pub enum Value {
     /// A string.
@@ -28,7 +29,7 @@ pub enum Value {
     SortedSet(Box<SortedSet>),
 }
 
-/// The value is of another type than the command is for.
+/// The value has another type than the command needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WrongType;
 
@@ -37,16 +38,16 @@ pub trait Kind: Sized {
     /// The value as this type.
     ///
     /// # Errors
-    /// It is of another.
+    /// It is of another type.
     fn of(value: &Value) -> Result<&Self, WrongType>;
     /// The value as this type, to change.
     ///
     /// # Errors
-    /// It is of another.
+    /// It is of another type.
     fn of_mut(value: &mut Value) -> Result<&mut Self, WrongType>;
     /// An empty value of this type.
     fn empty() -> Value;
-    /// Whether it is empty, so that its key must go.
+    /// Whether it is empty, so that its key must be removed.
     fn is_gone(&self) -> bool;
 }
 
@@ -85,7 +86,7 @@ kind!(Set, Set, Box::default(), Dict::is_empty);
 kind!(SortedSet, SortedSet, Box::default(), SortedSet::is_empty);
 
 impl Value {
-    /// The type's name, as TYPE gives it.
+    /// The type's name, as in TYPE.
     #[must_use]
     pub fn type_name(&self) -> &'static str {
         match self {
@@ -97,8 +98,8 @@ impl Value {
         }
     }
 
-    /// What OBJECT ENCODING gives. The names are Redis', where they say how a value is stored
-    /// there.
+    /// The encoding, as in OBJECT ENCODING. The names are Redis', which describe how Redis stores a
+    /// value.
     #[must_use]
     pub fn encoding(&self) -> &'static str {
         match self {
@@ -141,7 +142,7 @@ impl Value {
         }
     }
 
-    /// About how many bytes it takes, for MEMORY USAGE.
+    /// Approximate size in bytes, for MEMORY USAGE.
     #[must_use]
     pub fn size(&self) -> usize {
         let blob =

@@ -1,8 +1,8 @@
-//! Keys that a WATCH looks at, and whether they have changed since.
+//! Keys watched with WATCH, and whether they have changed since.
 
 use super::dict::Dict;
 
-/// The watched keys of a database. Empty nearly always, which costs a write one comparison.
+/// The watched keys of a database. Usually empty, which costs a write one comparison.
 #[derive(Debug, Default)]
 pub struct Watched {
     keys: Dict<Watch>,
@@ -17,7 +17,7 @@ struct Watch {
 }
 
 impl Watched {
-    /// Begins to look at `key`; what [`changed`](Self::changed) gives until it changes.
+    /// Begins to watch `key`. Returns the value of [`changed`](Self::changed) until it changes.
     pub fn watch(&mut self, key: &[u8]) -> u64 {
         match self.keys.find(key) {
             Some(index) => {
@@ -38,7 +38,7 @@ impl Watched {
         self.keys.get(key).map_or(0, |watch| watch.changed)
     }
 
-    /// One watcher of `key` looks away.
+    /// One watcher of `key` stops watching it.
     pub fn unwatch(&mut self, key: &[u8]) {
         if let Some(index) = self.keys.find(key) {
             let watch = self.keys.value_mut(index);
@@ -49,13 +49,13 @@ impl Watched {
         }
     }
 
-    /// Whether nobody looks at anything.
+    /// Whether no key is watched.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// `key` changes.
+    /// Records a change of `key`.
     pub fn touch(&mut self, key: &[u8]) {
         self.changes += 1;
         if let Some(index) = self.keys.find(key) {
@@ -63,7 +63,7 @@ impl Watched {
         }
     }
 
-    /// Those of the watched keys for which `is_there` holds change.
+    /// Records a change of every watched key for which `is_there` holds.
     pub fn touch_all(&mut self, is_there: impl Fn(&[u8]) -> bool) {
         self.changes += 1;
         for index in 0..self.keys.len() {

@@ -7,19 +7,19 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A server; its process ends with its value.
+/// A server; dropping it ends its process.
 pub struct Server {
-    /// `None`: it was started by someone else.
+    /// `None`: the server was started outside of this test.
     process: Option<Child>,
     pub address: SocketAddr,
 }
 
-/// Names the address of a running `kv` that those tests use which need no server of their own: so
-/// they can be run against a guest. They empty it. Run them one at a time.
+/// Names the address of a running `kv` for those tests that need no server of their own: so they
+/// can be run against a guest. They empty it. Run them one at a time.
 const RUNNING: &str = "KV_TEST_SERVER";
 
 impl Server {
-    /// The one that runs already, emptied, or a process.
+    /// The running one, emptied, or a new process.
     pub fn any() -> Self {
         let Ok(address) = std::env::var(RUNNING) else { return Self::kv(&[]) };
         let address = address.parse().unwrap_or_else(|e| panic!("{RUNNING}={address}: {e}"));
@@ -28,12 +28,12 @@ impl Server {
         server
     }
 
-    /// A process, on a free port.
+    /// A new process, on a free port.
     pub fn kv(args: &[&str]) -> Self {
         Self::start(Command::new(env!("CARGO_BIN_EXE_kv")), args)
     }
 
-    /// Our own, on a machine that gives it so much memory.
+    /// A `kv` process with this much memory.
     pub fn kv_within(kib: u32, args: &[&str]) -> Self {
         let mut command = Command::new("sh");
         let script = format!("ulimit -v {kib}; exec \"$0\" \"$@\"");
@@ -59,7 +59,7 @@ impl Server {
 
     /// Redis, if it is installed.
     pub fn redis() -> Option<Self> {
-        // A port that is free now; Redis takes none by itself.
+        // A port that is free now; Redis does not choose one by itself.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let process = Command::new("redis-server")
             .args([
@@ -100,7 +100,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(process) = &mut self.process {
-            // It may have ended already; the wait says.
+            // It may have ended already; the wait shows that.
             let _ = process.kill();
             process.wait().unwrap();
         }
@@ -140,7 +140,7 @@ impl fmt::Debug for Value {
 }
 
 impl Value {
-    /// The elements, of an array, map or set.
+    /// The elements of an array, map or set.
     pub fn items(&self) -> &[Self] {
         match self {
             Self::Array(items) | Self::Map(items) | Self::Set(items) => items,
@@ -199,7 +199,7 @@ impl Client {
         self.try_read().expect("the connection has ended")
     }
 
-    /// A reply, or nothing at the end of the connection.
+    /// A reply, or `None` at the end of the connection.
     pub fn try_read(&mut self) -> Option<Value> {
         let mut line = Vec::new();
         match self.reader.read_until(b'\n', &mut line) {

@@ -1,5 +1,5 @@
-//! Memory: all sizes and alignments, content kept, memory reused, and a refusal that is a value and
-//! no death.
+//! Memory: all sizes and alignments, content kept, memory reused, and refusals that are errors and
+//! end nothing.
 
 use crate::check::{Outcome, failed, join};
 use crate::{checks, ensure, ensure_eq};
@@ -100,7 +100,7 @@ fn shrink() -> Outcome {
 }
 
 fn freed_memory_is_reused() -> Outcome {
-    // 4 GiB in all: more than a leaking heap would give a small machine.
+    // 4 GiB in total: more than a leaking heap could provide in a small VM.
     for n in 0..16_384 {
         black_box(vec![n as u8; 256 * 1024 - 40 * (n % 7)]);
     }

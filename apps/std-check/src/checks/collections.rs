@@ -1,4 +1,4 @@
-//! Collections, and the randomness in their hashes.
+//! Collections, and the randomness of their hashes.
 
 use crate::check::Outcome;
 use crate::{checks, ensure, ensure_eq};
@@ -27,7 +27,7 @@ fn hashes_differ_between_maps() -> Outcome {
 }
 
 fn hash_keys_are_random() -> Outcome {
-    // Each thread draws keys of its own from the system: half of the bits should be set, in all
+    // Each thread gets its own keys from the system: half of the bits should be set, in all
     // positions.
     let mut ones = 0;
     let mut seen = HashSet::new();

@@ -1,4 +1,4 @@
-//! Arguments, environment, and what the program may ask about where it runs.
+//! Arguments, environment, and what the program may query about its system.
 
 use crate::check::Outcome;
 use crate::{checks, ensure, ensure_eq};

@@ -1,7 +1,7 @@
-//! What happens at the end of memory and descriptors: a refusal that is a value, and all is well
-//! once it is given back.
+//! The end of memory and descriptors: refusals are errors, and everything works once resources are
+//! freed.
 //!
-//! The last area: what breaks here may leave nothing to run others with.
+//! The last area: a failure here may leave no resources to run others with.
 
 use super::tcp::{listen, pair};
 use crate::check::{Outcome, failed, join};
@@ -13,7 +13,7 @@ use std::thread;
 
 checks!["exhaustion": files, sockets, connections, memory, threads_after_memory];
 
-/// As many as can be asked for in reasonable time; most systems refuse earlier.
+/// As many as can be requested in reasonable time; most systems refuse earlier.
 const MANY: usize = 3000;
 
 fn files() -> Outcome {
@@ -47,7 +47,7 @@ fn connections() -> Outcome {
         pairs.push((client, server));
     }
     ensure!(pairs.len() >= 200, "only {} connections could be made", pairs.len());
-    // Those that were made work, however near the end it is.
+    // Successful ones work, however near the end it is.
     for (client, server) in &mut pairs {
         client.write_all(b"ping")?;
         let mut buffer = [0; 4];
@@ -61,7 +61,7 @@ fn connections() -> Outcome {
     Ok(())
 }
 
-/// Takes all the memory there is: address space only, on a system that commits late.
+/// Takes all available memory: only address space, on a system that commits late.
 fn all_memory() -> Vec<Vec<u8>> {
     let mut held: Vec<Vec<u8>> = Vec::with_capacity(200);
     let mut size = 1usize << 46;

@@ -1,4 +1,4 @@
-//! One file at a time: create, read, write, seek, append, and what is refused.
+//! One file at a time: create, read, write, seek, append, and refusals.
 
 use super::folders::TempDir;
 use crate::check::{Outcome, not_on_hermit};

@@ -1,4 +1,4 @@
-//! Directories: made, listed, removed, and what is refused.
+//! Directories: made, listed, removed, and refusals.
 
 use crate::check::{Failure, Outcome, not_on_hermit};
 use crate::{checks, ensure, ensure_eq, ensure_error};
@@ -20,7 +20,7 @@ impl TempDir {
         if !fs::exists(&root)? {
             fs::create_dir_all(&root)?;
         }
-        // Other runs may be under way on the same machine.
+        // Other runs may be under way on the same system.
         use std::hash::{BuildHasher, RandomState};
         let path =
             root.join(format!("std-check-{name}-{:016x}", RandomState::new().hash_one(name)));
@@ -41,12 +41,12 @@ impl TempDir {
 
 impl Drop for TempDir {
     fn drop(&mut self) {
-        // What a failed check leaves behind is not worth another failure.
+        // A failed cleanup after a failed check is not worth another failure.
         let _ = remove_tree(&self.0);
     }
 }
 
-/// `remove_dir_all`, which not every std has.
+/// Like `remove_dir_all`, which not every std has.
 fn remove_tree(path: &Path) -> std::io::Result<()> {
     if let Ok(entries) = fs::read_dir(path) {
         for entry in entries {

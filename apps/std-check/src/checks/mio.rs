@@ -1,4 +1,4 @@
-//! Readiness as the mio crate sees it: what event loops stand on, beside std.
+//! Readiness as the mio crate reports it: the base of event loops, besides std.
 
 use super::tcp::noise;
 use crate::check::{Failure, Outcome, failed, join};
@@ -20,7 +20,7 @@ const A: Token = Token(1);
 const B: Token = Token(2);
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A poll, and what it has told so far.
+/// A poll, and the events so far.
 struct Loop {
     poll: Poll,
     events: Events,
@@ -48,7 +48,7 @@ impl Loop {
         }
     }
 
-    /// Whether nothing is told for `time`.
+    /// Checks that no event arrives for `time`.
     fn quiet_for(&mut self, time: Duration) -> Outcome {
         self.poll.poll(&mut self.events, Some(time))?;
         let event = self.events.iter().next();
@@ -71,7 +71,7 @@ fn pair() -> Result<(TcpStream, TcpStream), Failure> {
     Ok((TcpStream::from_std(client), TcpStream::from_std(server)))
 }
 
-/// Reads until it would block or is at the end; tells which.
+/// Reads until it would block or is at the end. Returns which.
 fn drain(stream: &mut TcpStream, into: &mut Vec<u8>) -> Result<bool, Failure> {
     let mut buffer = vec![0; 16 << 10];
     loop {
@@ -132,7 +132,7 @@ fn waker() -> Outcome {
 }
 
 fn waker_from_before() -> Outcome {
-    // What was woken before the poll is not lost, and many times is once.
+    // A wake before the poll is not lost, and several count as one.
     let mut events = Loop::new()?;
     let waker = Waker::new(events.poll.registry(), A)?;
     (0..1000).try_for_each(|_| waker.wake())?;
@@ -180,7 +180,7 @@ fn refused() -> Outcome {
     let mut events = Loop::new()?;
     let (listener, address) = listen()?;
     drop(listener);
-    // It may be known at once, or only when the answer has come.
+    // It may be known at once, or only after the answer has arrived.
     let mut client = match TcpStream::connect(address) {
         Ok(client) => client,
         Err(error) => {
@@ -203,7 +203,7 @@ fn write_becomes_possible() -> Outcome {
     let sent = noise(2_000_000);
     let mut left = &sent[..];
     let mut received = Vec::new();
-    // Fills up first, then both ends go on by what the poll tells.
+    // Fills up first, then both ends continue by the poll's events.
     let mut fill = |left: &mut &[u8]| -> Outcome {
         while !left.is_empty() {
             match client.write(left) {
@@ -256,7 +256,7 @@ fn silence_after_deregistering() -> Outcome {
     events.poll.registry().deregister(&mut server)?;
     client.write_all(b"y")?;
     events.quiet_for(Duration::from_millis(10))?;
-    // Registered again, it tells of what is there already.
+    // Registered again, it reports what is already there.
     events.register(&mut server, B, Interest::READABLE)?;
     events.until(B, Event::is_readable)?;
     drop(server);

@@ -1,4 +1,4 @@
-//! The checks, one file an area.
+//! The checks, one file per area.
 
 mod alloc;
 mod channels;
@@ -24,7 +24,7 @@ mod time;
 mod tls;
 mod udp;
 
-/// All areas, the simplest first: what a later one needs, an earlier one has checked.
+/// All areas, the simplest first: an earlier area checks what a later one needs.
 pub const ALL: &[&[crate::check::Check]] = &[
     env::CHECKS,
     numbers::CHECKS,

@@ -22,7 +22,7 @@ fn localhost() -> Outcome {
 }
 
 fn unknown_name() -> Outcome {
-    // No resolver may know this name (RFC 6761); one that cannot be reached is an error too.
+    // No resolver may know this name (RFC 6761); an unreachable resolver is an error too.
     ensure!(
         "no-such-host.invalid:80".to_socket_addrs().is_err(),
         "a name that cannot be was found"

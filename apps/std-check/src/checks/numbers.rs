@@ -1,4 +1,4 @@
-//! Arithmetic as the language promises it, floating point and its text forms.
+//! Arithmetic as the language specifies it, floating point and its text forms.
 
 use crate::check::Outcome;
 use crate::{checks, ensure, ensure_eq};

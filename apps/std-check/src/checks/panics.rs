@@ -18,7 +18,7 @@ pub fn needs_unwinding() -> Outcome {
     }
 }
 
-/// Runs `f` without the message that a panic prints: the checks' panics are wanted.
+/// Runs `f` without the message that a panic prints: the checks' panics are intended.
 pub fn quietly<T>(f: impl FnOnce() -> T) -> T {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);

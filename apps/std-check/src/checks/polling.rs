@@ -1,4 +1,4 @@
-//! Readiness as the polling crate sees it, which smol's family stands on.
+//! Readiness as the polling crate reports it: the base of smol's crates.
 
 use super::tcp::{listen, pair};
 use crate::check::{Failure, Outcome, join};
@@ -16,7 +16,7 @@ checks!["polling": timeout, once_until_asked_again, writable, accept, notify, no
 const TIMEOUT: Option<Duration> = Some(Duration::from_secs(60));
 const BRIEFLY: Option<Duration> = Some(Duration::from_millis(10));
 
-/// Waits once; returns the keys of what is ready, with whether it can be read and written.
+/// Waits once. Returns the keys of what is ready, with whether it can be read and written.
 fn wait(poller: &Poller, timeout: Option<Duration>) -> Result<Vec<(usize, bool, bool)>, Failure> {
     let mut events = Events::new();
     poller.wait(&mut events, timeout)?;
@@ -42,7 +42,7 @@ where
 
 impl<S: AsSource> Drop for Watched<'_, S> {
     fn drop(&mut self) {
-        // One that was deleted by the check itself is gone already.
+        // The check itself may have deleted it already.
         let _ = self.poller.delete(self.source);
     }
 }

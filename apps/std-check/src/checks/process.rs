@@ -1,4 +1,4 @@
-//! The process itself. How it ends is what `--die` is for.
+//! The process itself. `--die` tests how it ends.
 
 use crate::check::{Outcome, skip};
 use crate::{checks, ensure};

@@ -1,4 +1,4 @@
-//! Vector registers: they compute right, and each thread keeps its own across switches.
+//! Vector registers: they compute correctly, and each thread keeps its own across switches.
 
 use crate::check::{Outcome, join, skip};
 use crate::{checks, ensure, ensure_eq};

@@ -105,7 +105,7 @@ fn condvar_timeout_in_time() -> Outcome {
     join(thread)
 }
 
-/// `count` threads that wait until `open`, and count themselves when they have waited.
+/// `count` threads that wait for `open`, and count themselves after the wait.
 struct Waiters {
     gate: Arc<(Mutex<u32>, Condvar)>,
     waiting: Arc<AtomicU32>,

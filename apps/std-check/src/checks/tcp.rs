@@ -27,7 +27,7 @@ pub fn pair() -> Result<(TcpStream, TcpStream), Failure> {
     Ok((client, server))
 }
 
-/// Bytes in which a lost or doubled one shows.
+/// Bytes in which a lost or doubled one is noticed.
 pub fn noise(len: usize) -> Vec<u8> {
     (0..len as u64).map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect()
 }
@@ -101,7 +101,7 @@ fn any_address() -> Outcome {
     ensure!(listener.local_addr()?.ip().is_unspecified(), "it is bound to less than all");
     let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     let (mut server, peer) = listener.accept()?;
-    // The accepted end knows to which address its client came.
+    // The accepted end knows the address to which its client connected.
     ensure_eq!(server.local_addr()?, SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     ensure_eq!(peer, client.local_addr()?);
     client.write_all(b"x")?;
@@ -110,7 +110,7 @@ fn any_address() -> Outcome {
 }
 
 fn foreign_address() -> Outcome {
-    // TEST-NET-1 is nobody's.
+    // TEST-NET-1 belongs to no host.
     ensure_error!(TcpListener::bind(("192.0.2.1", 0)), AddrNotAvailable);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! TCP: how connections end, and how they never begin.
+//! TCP: how connections end, and how they fail to begin.
 
 use super::tcp::{listen, noise, pair};
 use crate::check::{Outcome, failed, join};
@@ -29,7 +29,7 @@ fn half_close() -> Outcome {
     let mut text = String::new();
     server.read_to_string(&mut text)?;
     ensure_eq!(text, "question");
-    // The other direction is still open, also for more than is under way at once.
+    // The other direction is still open, also for more than can be in transit at once.
     let writer = thread::spawn(move || server.write_all(&noise(300_000)));
     let mut answer = Vec::new();
     client.read_to_end(&mut answer)?;
@@ -121,7 +121,7 @@ fn unconnected_shutdown_twice() -> Outcome {
     let (client, server) = pair()?;
     client.shutdown(Shutdown::Both)?;
     drop(server);
-    // Again: nothing to do, or not connected any more; both are fine, a panic or hang is not.
+    // Again: nothing to do, or not connected any more; both are correct, a panic or hang is not.
     let _either = client.shutdown(Shutdown::Both);
     Ok(())
 }

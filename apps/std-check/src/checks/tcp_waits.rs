@@ -1,4 +1,4 @@
-//! TCP: waiting, not waiting, and waiting for so long.
+//! TCP: blocking, nonblocking, and timeouts.
 
 use super::tcp::{listen, noise, pair};
 use crate::check::{Outcome, failed, join};
@@ -63,7 +63,7 @@ fn read_timeout() -> Outcome {
     ensure_error!(server.read(&mut [0; 4]), WouldBlock | TimedOut);
     let took = start.elapsed();
     ensure!((25..60_000).contains(&took.as_millis()), "30 ms lasted {took:?}");
-    // Data in time is read, and the end of the stream is no timeout.
+    // Data within the timeout is read, and the end of the stream is not a timeout.
     (&client).write_all(b"in time")?;
     ensure_eq!(server.read(&mut [0; 7])?, 7);
     drop(client);
@@ -175,14 +175,14 @@ fn connect_timeout() -> Outcome {
         TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], 1)), Duration::from_secs(10)),
         ConnectionRefused
     );
-    // Whichever comes first: the connection is tried before the time is looked at.
+    // Either may come first: the connection is tried before the time is checked.
     let refused = TcpStream::connect_timeout(&address, Duration::ZERO);
     ensure_error!(refused, InvalidInput | ConnectionRefused);
     Ok(())
 }
 
 fn two_threads_one_socket() -> Outcome {
-    // One thread waits in a read while another writes by the same socket.
+    // One thread waits in a read while another writes on the same socket.
     let (client, mut server) = pair()?;
     let mut reading = client.try_clone()?;
     let reader = thread::spawn(move || {

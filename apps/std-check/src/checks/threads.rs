@@ -1,4 +1,4 @@
-//! Threads: many, named, scoped, with stacks as large as asked for.
+//! Threads: many, named, scoped, with stacks of requested size.
 
 use crate::check::{Failure, Outcome, failed, join};
 use crate::{checks, ensure, ensure_eq};
@@ -56,7 +56,7 @@ fn two_thousand_at_once() -> Outcome {
     let mut error = None;
     for n in 0..COUNT {
         let (gate, inside) = (Arc::clone(&gate), Arc::clone(&inside));
-        // As much stack as the thread needs, and no more: it must not be memory that limits.
+        // As much stack as the thread needs, and no more: memory must not be the limit.
         let spawned = thread::Builder::new().stack_size(32 * 1024).spawn(move || {
             inside.fetch_add(1, Ordering::SeqCst);
             let Ok(open) = gate.0.lock() else { return n };
@@ -191,7 +191,7 @@ fn park() -> Outcome {
 
 fn park_timeout() -> Outcome {
     let start = Instant::now();
-    // A park may end early for no reason; time has to pass in the end.
+    // A park may end early without a reason; in the end time has to pass.
     while start.elapsed() < Duration::from_millis(20) {
         thread::park_timeout(Duration::from_millis(20).saturating_sub(start.elapsed()));
     }

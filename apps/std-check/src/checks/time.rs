@@ -23,7 +23,7 @@ fn never_goes_back() -> Outcome {
 }
 
 fn has_fine_grain() -> Outcome {
-    // The best of some: between two readings a busy machine may do something else.
+    // The best of several: a busy host may run something else between two readings.
     let mut best = Duration::MAX;
     for _ in 0..20 {
         let start = Instant::now();
@@ -53,7 +53,7 @@ fn sleep_is_long_enough() -> Outcome {
 }
 
 fn sleep_is_not_much_longer() -> Outcome {
-    // The best of some: a busy machine may be late now and then, a wrong clock always is.
+    // The best of several: a busy host may be late sometimes, a wrong clock always is.
     let best = (0..40)
         .map(|_| {
             let start = Instant::now();
@@ -87,7 +87,7 @@ fn wall_clock_is_set() -> Outcome {
 }
 
 fn clocks_agree() -> Outcome {
-    // The best of some, as above.
+    // The best of several, as above.
     let mut best = Duration::MAX;
     for _ in 0..20 {
         let (start, wall) = (Instant::now(), SystemTime::now());
@@ -104,7 +104,7 @@ fn sleeps_end_in_order() -> Outcome {
         let sender = sender.clone();
         thread::spawn(move || {
             thread::sleep(Duration::from_millis(20 + n * 100));
-            // The receiver lives until all have sent.
+            // The receiver exists until all have sent.
             let _ = sender.send(n);
         });
     }

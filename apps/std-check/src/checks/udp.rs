@@ -199,7 +199,7 @@ fn clones_share() -> Outcome {
 }
 
 fn burst() -> Outcome {
-    // What is sent while nobody reads waits, as far as buffers go; order is kept on loopback.
+    // Datagrams wait for the reader, as far as buffers go; order is kept on loopback.
     let (a, _) = bound()?;
     let (b, to) = bound()?;
     for n in 0..16u8 {
@@ -213,7 +213,7 @@ fn burst() -> Outcome {
     Ok(())
 }
 
-/// What was sent arrives, though the socket that sent it is gone before anybody looks.
+/// Datagrams arrive, though the socket that sent them is closed before the first read.
 fn closed_after_sending() -> Outcome {
     let (b, to) = bound()?;
     let mut buffer = [0; 100];
@@ -221,7 +221,7 @@ fn closed_after_sending() -> Outcome {
         let a = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         a.send_to(&[number], to)?;
         drop(a);
-        // One at a time, so that there is always room: and nothing else wakes who waits.
+        // One at a time, so that there is always room, and nothing else wakes the waiting thread.
         if number % 2 == 1 {
             for expected in [number - 1, number] {
                 let (n, _) = b.recv_from(&mut buffer)?;
