@@ -172,7 +172,7 @@ impl Destination {
                 if offer.receiver != self.me =>
             {
                 self.give_up(
-                    "the offer was made to another receiver, as one that was recorded".into(),
+                    "the offer was made to another receiver, so it is a replay".into(),
                     true,
                 )
             }

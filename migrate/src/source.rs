@@ -92,8 +92,8 @@ impl State {
             Self::Stopping => "stopping the guest",
             Self::Finishing | Self::AwaitReady => "sending the last pages and the state",
             Self::Committed | Self::Unknown => "waiting for the VM to run there",
-            Self::Following | Self::Rejoining => "sending the memory that follows",
-            Self::Settling => "waiting for the guest to be at its speed there",
+            Self::Following | Self::Rejoining => "sending post-copy memory",
+            Self::Settling => "waiting for the guest to reach full speed there",
             Self::Ended => "done",
         }
     }

@@ -33,7 +33,7 @@ fn lacks(lab: &Lab, destination: &Process, what: &str) {
 /// Now nothing is missing.
 #[track_caller]
 fn moves(lab: &mut Lab, destination: Process) {
-    lab.moves("the VM is there", &[], destination);
+    lab.moves("nothing is missing", &[], destination);
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_move_without_an_available_tap_fails() {
 
 #[test]
 fn a_move_to_a_tap_that_would_cut_off_clients_fails() {
-    let Some(mut lab) = Lab::new("destinations whose TAP is no good", "kv", SIZE, &[], STORE)
+    let Some(mut lab) = Lab::new("destinations with an unsuitable TAP", "kv", SIZE, &[], STORE)
     else {
         return;
     };

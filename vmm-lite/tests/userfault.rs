@@ -251,7 +251,7 @@ fn present_pages_are_left_unchanged() {
     let Some(userfault) = open(&ram) else { return };
     userfault.register(0..ram.pages(), Watch::MissingAndWrites).unwrap();
     assert_eq!(userfault.copy(299, &[[1; PAGE]; 4]).unwrap(), 3);
-    assert_eq!(userfault.zero(300, 6).unwrap(), 2, "four are there");
+    assert_eq!(userfault.zero(300, 6).unwrap(), 2, "four are present");
     assert_eq!(userfault.copy_protected(310, &[[2; PAGE]; 2]).unwrap(), 2);
     let first = |page| {
         let mut content = [0; PAGE];

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         .map_err(|e| format!("cannot listen on port {port}: {e}"))
         .and_then(|server| {
             println!("http: listening on http://{}", server.address());
-            server.run().map_err(|e| format!("cannot go on: {e}"))
+            server.run().map_err(|e| format!("cannot continue: {e}"))
         });
     match served {
         Ok(never) => match never {},

@@ -127,7 +127,7 @@ struct Seen {
 impl Seen {
     fn look(&mut self, actions: Vec<Action>, machine: &Destination, ledger: &mut Ledger) {
         for action in actions {
-            assert!(!self.ended, "it goes on after its end: {action:?}");
+            assert!(!self.ended, "it continues after its end: {action:?}");
             match &action {
                 Action::Send(message) => {
                     round_trip(message, PAGES);

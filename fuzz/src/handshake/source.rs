@@ -145,7 +145,7 @@ impl Seen {
 
     fn look(&mut self, actions: Vec<Action>) {
         for action in actions {
-            assert!(!self.ended, "it goes on after its end: {action:?}");
+            assert!(!self.ended, "it continues after its end: {action:?}");
             match &action {
                 Action::Send(message) => {
                     round_trip(message, PAGES);

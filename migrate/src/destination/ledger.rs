@@ -93,7 +93,7 @@ mod tests {
         assert!(ledger.begin([1; 16], ANNE));
         assert!(ledger.may_ask(&[1; 16], &ANNE));
         assert!(!ledger.may_ask(&[1; 16], &BOB) && !ledger.may_ask(&[1; 16], &None));
-        assert!(ledger.may_ask(&[9; 16], &BOB), "nobody's");
+        assert!(ledger.may_ask(&[9; 16], &BOB), "a move that no peer began");
     }
 
     #[test]

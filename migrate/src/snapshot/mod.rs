@@ -45,7 +45,7 @@ pub enum Error {
     )]
     Major(u16),
     /// Truncated, or with trailing data.
-    #[error("the snapshot is not whole: it has {has} bytes and should have {should}")]
+    #[error("the snapshot is incomplete: it has {has} bytes and should have {should}")]
     Size {
         /// Bytes that the file has.
         has: u64,

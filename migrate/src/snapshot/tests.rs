@@ -89,7 +89,7 @@ fn a_whole_file_has_no_zero_marks_and_no_places_past_its_end() {
     index.set(5, Content::Data { slot: 0, checksum: 0 });
     assert!(matches!(opened(&build(&index)), Err(Error::Broken(_))));
     index.set(600, Content::Zero);
-    assert_eq!(index.get(600), Content::Absent, "a page that is not there");
+    assert_eq!(index.get(600), Content::Absent, "a page outside the memory");
 }
 
 /// Otherwise a small file could take as long to read as the largest memory.

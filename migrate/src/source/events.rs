@@ -234,7 +234,7 @@ pub enum Failure {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The destination cancelled.
-    #[error("the destination gave the move up: {0}")]
+    #[error("the destination cancelled the move: {0}")]
     Aborted(String),
     /// The link broke.
     #[error("the connection to the destination broke while {during}: {why}")]
@@ -262,7 +262,7 @@ pub enum Failure {
     #[error(
         "the blackout is expected to take {predicted:?}, and it may take {most:?}: allow more with \
          --max-blackout{}",
-        if *follow { "" } else { ", or let memory follow with --mode auto (the destination must be \
+        if *follow { "" } else { ", or allow post-copy with --mode auto (the destination must be \
             able to: see `vmm-lite receive --help`)" }
     )]
     DoesNotFit {
@@ -275,7 +275,7 @@ pub enum Failure {
     },
     /// Post-copy is required, and the destination does not support it.
     #[error(
-        "the destination cannot take memory that follows (userfaultfd is not to be had there): use \
+        "the destination does not support post-copy (it cannot use userfaultfd): use \
          --mode pre-copy"
     )]
     CannotFollow,
@@ -296,7 +296,7 @@ pub enum Failure {
     /// The commit was sent, the destination has not reported the outcome, and the operator let the
     /// VM run here.
     #[error(
-        "the destination did not say what became of the VM, and an operator vouched that \
+        "the destination did not report the outcome, and an operator vouched that \
          it runs nowhere else: it runs on here, as it was at the commit"
     )]
     Vouched,

@@ -161,7 +161,7 @@ fn a_host_that_could_not_report_the_outcome_is_not_asked_again_at_once() {
         at_once,
         "a link that broke says nothing of the host"
     );
-    assert_eq!(source.handle(lost(), seconds(1.3)), later, "nobody there");
+    assert_eq!(source.handle(lost(), seconds(1.3)), later, "no listener there");
     for said in [Message::Refuse(Refusal::Busy), Message::Outcome([1; 16], Outcome::Unknown)] {
         let ask = source.handle(Event::Reconnected, seconds(1.4));
         assert!(matches!(ask[..], [Action::Send(Message::Query(..))]), "{ask:?}");

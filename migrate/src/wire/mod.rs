@@ -42,6 +42,6 @@ pub enum WireError {
     #[error("a message arrived damaged (checksum)")]
     Checksum,
     /// The body does not fit its kind.
-    #[error("a message arrived that makes no sense: {0}")]
+    #[error("an invalid message arrived: {0}")]
     Body(&'static str),
 }

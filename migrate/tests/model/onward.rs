@@ -167,11 +167,14 @@ impl Model for Hops {
                         && !both.first.runs_at_receiver()
                 },
             ),
-            Property::sometimes("the wait is given up, and all memory comes", |_, both: &Both| {
-                both.asked == Asked::GivenUp
-                    && both.first.runs_at_receiver()
-                    && both.first.complete_at_receiver()
-            }),
+            Property::sometimes(
+                "the wait is cancelled, and all memory arrives",
+                |_, both: &Both| {
+                    both.asked == Asked::GivenUp
+                        && both.first.runs_at_receiver()
+                        && both.first.complete_at_receiver()
+                },
+            ),
             Property::sometimes(
                 "the first source ends after the second hop began",
                 |_, both: &Both| {

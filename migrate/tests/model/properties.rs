@@ -19,11 +19,11 @@ pub const FENCE: &str = "a commit that is out is fenced";
 /// The drivers' rules, and the memory.
 pub const WHOLE: &str = "no machine breaks a driver's rule, and memory arrives whole";
 /// No wait before the commit is unlimited.
-pub const DEADLINE: &str = "before the commit whoever waits has a deadline";
+pub const DEADLINE: &str = "before the commit every wait has a deadline";
 /// Post-copy pages.
 pub const KEPT: &str = "the source keeps memory that the receiver lacks";
 /// Answers.
-pub const ANSWERS: &str = "no move is said both to have run and never to have";
+pub const ANSWERS: &str = "no move is reported both to have run and never to have";
 
 /// All properties.
 pub fn all(model: &Moves) -> Vec<Property<Moves>> {

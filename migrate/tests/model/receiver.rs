@@ -285,7 +285,9 @@ impl World {
                     self.compare(model, &id);
                 }
                 Action::Deliver(_) => {}
-                Action::Supply(_) => self.broken = Some("the guest waits for a page that is there"),
+                Action::Supply(_) => {
+                    self.broken = Some("the guest waits for a page that is present")
+                }
                 Action::AwaitSource(_) => self.receiver_hangs_up(),
                 Action::Lost(_) => {
                     self.host().vm = false;
@@ -293,7 +295,7 @@ impl World {
                 }
                 Action::Discard(_) => {
                     if self.host().taken && self.host().vm {
-                        self.broken = Some("a VM that runs is thrown away");
+                        self.broken = Some("a VM that runs is discarded");
                     }
                     self.attempt().memory = None;
                 }

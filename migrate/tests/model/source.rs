@@ -271,7 +271,7 @@ impl World {
                 self.mover().connection = Some(self.connections.len() - 1);
                 Event::Reconnected
             }
-            (Action::Reconnect { .. }, _) => Event::LinkLost("nobody there".into()),
+            (Action::Reconnect { .. }, _) => Event::LinkLost("no listener there".into()),
             (_, Done::Badly) => return self.task_fails(model, Event::Failed("no".into())),
             (_, Done::Cancelled) => return self.task_fails(model, Event::Cancel("no".into())),
             (Action::StartLog, _) => {

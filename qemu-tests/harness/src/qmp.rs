@@ -180,7 +180,7 @@ impl Qmp {
                 Some(event) => event,
                 None => match read(&mut self.lines, deadline)? {
                     Some(Message::Event(event)) => event,
-                    Some(_) => return Err(unexpected("an answer that nobody asked for")),
+                    Some(_) => return Err(unexpected("an answer without a request")),
                     None => return Err(late(expected, timeout, &self.lines)),
                 },
             };

@@ -37,7 +37,7 @@ pub enum Error {
         output: String,
     },
     /// A program is not installed or not built.
-    #[error("{program} is not there ({hint})")]
+    #[error("{program} is missing ({hint})")]
     Missing {
         /// Its name.
         program: String,

@@ -120,7 +120,7 @@ pub fn mac(text: &str) -> Result<[u8; 6], String> {
     if mac[0] & 1 == 1 {
         return Err("that is a group's address; the lowest bit of the first byte must be 0".into());
     }
-    if mac == [0; 6] { Err("that is nobody's address".into()) } else { Ok(mac) }
+    if mac == [0; 6] { Err("no host has that address".into()) } else { Ok(mac) }
 }
 
 /// A variable like KEY=VALUE.

@@ -121,7 +121,7 @@ impl Watcher {
         };
         drop(asked);
         *lock(&self.caught) = Some(reason);
-        eprintln!("vmm-lite: calling it off; once more, and this leaves it to itself");
+        eprintln!("vmm-lite: cancelling; a second signal ends this verb at once");
         let (name, end) = (self.name.clone(), stream.try_clone());
         // On a thread of its own: the answer may come after the second signal.
         let asks = thread::Builder::new().name("cancel".into()).spawn(move || {

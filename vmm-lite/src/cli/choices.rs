@@ -25,13 +25,13 @@ pub fn clock() -> impl TypedValueParser<Value = GuestClock> {
         (
             "continue",
             GuestClock::Continue,
-            "From where it was: no timeout runs out and no tick comes due while the guest is in a \
+            "From where it was: no timeout and no tick is due while the guest is in a \
              file",
         ),
         (
             "jump",
             GuestClock::Jump,
-            "As if the guest had waited: all that has come due meanwhile is due when it runs",
+            "As if the guest had waited: everything due meanwhile is due when it runs",
         ),
     ])
 }
@@ -43,12 +43,12 @@ pub fn way() -> impl TypedValueParser<Value = Way> {
         (
             "rounds",
             Way::Rounds,
-            "In rounds while it runs, and what is left then while it is stopped, however much",
+            "In rounds while it runs, and all that is left then while it is stopped",
         ),
         (
             "copy-on-write",
             Way::CopyOnWrite,
-            "Pages are copied when the guest wants to write to them, and others meanwhile",
+            "Pages are copied before the guest writes to them, and others meanwhile",
         ),
     ])
 }
@@ -57,7 +57,7 @@ pub fn way() -> impl TypedValueParser<Value = Way> {
 pub fn seccomp() -> impl TypedValueParser<Value = Mode> {
     one_of([
         ("kill", Mode::Kill, "The kernel kills the process at once, with SIGSYS"),
-        ("trap", Mode::Trap, "As kill, after the call's name was printed"),
+        ("trap", Mode::Trap, "As kill, after printing the call's name"),
         ("log", Mode::Log, "The call is made, and the kernel's audit log has its number"),
         ("off", Mode::Off, "No filters"),
     ])
@@ -68,9 +68,7 @@ pub fn part() -> impl TypedValueParser<Value = Part> {
     let help = |part: Part| match part {
         Part::User => "A user of its own, where --user names none",
         Part::Files => "No file can be opened, and no TCP port be listened on (Landlock)",
-        Part::Network => {
-            "No network but the TAP device and what is listened on (network namespace)"
-        }
+        Part::Network => "No network except the TAP device and open listeners (network namespace)",
         Part::Cgroup => "Limits for memory, CPU time and threads (cgroup v2)",
     };
     let parts = [Part::User, Part::Files, Part::Network, Part::Cgroup];

@@ -192,7 +192,7 @@ fn start(orders: &Orders) -> Result<Started, Box<dyn std::error::Error>> {
 fn end_with(parent: u32) -> Result<(), Box<dyn std::error::Error>> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;
     if nix::unistd::getppid().as_raw().cast_unsigned() != parent {
-        return Err("the process that started this one is gone".into());
+        return Err("the process that started this one has ended".into());
     }
     Ok(())
 }

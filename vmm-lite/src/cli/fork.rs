@@ -231,7 +231,7 @@ impl Clones {
             let mut running: Running =
                 serde_json::from_str(&line).map_err(|_| format!("{name} ended before it ran"))?;
             if let Some(error) = running.error {
-                return Err(format!("{name} cannot run, so none was started: {error}").into());
+                return Err(format!("{name} cannot run, so no clone was started: {error}").into());
             }
             running.tap.clone_from(&place.tap);
             clones.running.push(running);

@@ -171,7 +171,7 @@ pub fn run(args: Args) -> super::Result {
         Verb::List { json } => list(&dir, json)?,
         Verb::Revoke { who } => {
             let gone = dir.change_trusted(|store| store.remove(&who))?;
-            eprintln!("vmm-lite: {} ({}) is trusted no longer", gone.name, gone.key);
+            eprintln!("vmm-lite: {} ({}) is no longer trusted", gone.name, gone.key);
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -193,7 +193,7 @@ fn trust(
     };
     let key: PublicKey = key.parse()?;
     if dir.load().is_ok_and(|me| me.public() == key) {
-        eprintln!("vmm-lite: warning: this is this host's own key; the other host's is wanted");
+        eprintln!("vmm-lite: warning: this is this host's own key; the other host's is needed");
     }
     let both = !send && !receive;
     let trusted = dir.change_trusted(|store| {

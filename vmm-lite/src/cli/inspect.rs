@@ -72,7 +72,7 @@ pub fn run(args: Args) -> super::Result {
         serde_json::Value::String(text) => text.escape_debug().to_string(),
         other => other.to_string(),
     };
-    println!("{}: a snapshot of {}, whole and undamaged", args.file.display(), text("name"));
+    println!("{}: a snapshot of {}, complete and undamaged", args.file.display(), text("name"));
     println!("id            {}", text("id"));
     if header.base.is_some() {
         println!("difference to {}", text("base"));

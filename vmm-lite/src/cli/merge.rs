@@ -40,7 +40,7 @@ pub fn run(args: Args) -> super::Result {
             json!({ "id": id, "bytes": header.file_size, "pages_saved": header.data_pages })
         );
     } else {
-        println!("{} is whole: {} pages", args.output.display(), header.data_pages);
+        println!("{} is complete: {} pages", args.output.display(), header.data_pages);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -229,7 +229,7 @@ fn gone(client: &mut Client) -> super::Result {
 }
 
 fn arrived(to: &Address, paused: bool) -> String {
-    if paused { format!("is at {to} now, paused as it was") } else { format!("runs at {to} now") }
+    if paused { format!("is at {to} now, still paused") } else { format!("runs at {to} now") }
 }
 
 fn secured(args: &Args) -> Result<Option<Secured>, Box<dyn std::error::Error>> {
@@ -326,7 +326,7 @@ fn table(args: &Args, r: &Report, paused: bool) -> String {
          {}\n\
          whole move           {}\n\
          sent                 {:>9} KiB in {} rounds, {} pages in the blackout\n\
-         left out             {:>9} KiB that the guest gave up; {} zero pages\n",
+         left out             {:>9} KiB by the guest's hints; {} zero pages\n",
         args.name,
         arrived(&args.to, paused),
         blackout(r),

@@ -170,7 +170,7 @@ pub fn run(args: Args) -> super::Result {
     let Some(vm) = wait(&arrivals, &signals)? else {
         return Ok(ExitCode::from(128 + libc::SIGTERM as u8));
     };
-    let claim = naming.take().ok_or("the VM that came has no name here")?;
+    let claim = naming.take().ok_or("the VM that arrived has no name here")?;
     let (name, paused) = (claim.name(), matches!(vm.phase(), VmPhase::Paused));
     eprintln!(
         "vmm-lite: {name} {} here now{}",
@@ -202,7 +202,7 @@ fn listen(at: &Address) -> Result<TcpListener, Box<dyn std::error::Error>> {
         let hint = match e.kind() {
             io::ErrorKind::AddrInUse => "another process listens there; choose another port",
             io::ErrorKind::AddrNotAvailable => "this host has no such address",
-            io::ErrorKind::PermissionDenied => "ports below 1024 are root's",
+            io::ErrorKind::PermissionDenied => "only root may use ports below 1024",
             _ => "the host does not allow it",
         };
         format!("cannot listen on {at}: {hint}: {e}").into()
@@ -253,7 +253,7 @@ impl Names for Naming {
             *claim = Some(self.dir.reserve(name)?);
         }
         let name = claim.as_ref().map(|claim| claim.name().to_owned());
-        name.ok_or_else(|| "the name went to a VM that came before".into())
+        name.ok_or_else(|| "an earlier VM has the name".into())
     }
 
     fn release(&self) {

@@ -110,7 +110,7 @@ pub fn run(args: Args) -> super::Result {
         let how = How { reason, clock, confinement, many: args.many };
         return super::fork::run_all(template, &places, how, &signals);
     }
-    let [place] = &places[..] else { return Err("one VM has one place".into()) };
+    let [place] = &places[..] else { return Err("one VM has one name and one TAP device".into()) };
     let console = Console::new(Some(io::stdout().as_fd().try_clone_to_owned()?));
     let memory = guest.manifest.identity.memory_size;
     let claim = name_of(&guest, &place.change)?;

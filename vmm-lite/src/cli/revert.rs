@@ -52,7 +52,7 @@ pub fn run(args: Args) -> super::Result {
         println!("{report}");
     } else {
         let ns = report["pause_ns"].as_f64().unwrap_or_default();
-        println!("{} is what it was; it stood for {:.1} ms", args.name, ns / 1e6);
+        println!("{} is reverted; it was paused for {:.1} ms", args.name, ns / 1e6);
     }
     Ok(ExitCode::SUCCESS)
 }

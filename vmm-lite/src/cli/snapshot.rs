@@ -122,10 +122,10 @@ pub(super) fn pause_table(report: &Value) -> String {
 
 fn table(args: &Args, report: &Value) -> String {
     let n = |key: &str| report[key].as_u64().unwrap_or_default();
-    let after = if args.stop { "stopped" } else { "goes on" };
+    let after = if args.stop { "stopped" } else { "keeps running" };
     format!(
         "{} is in {}, and {after}\n{}all of it            {:>9.1} ms\nfile                 {:>9} \
-         KiB: {} pages saved, {} zero, {} as in the base, {} that do not matter\n",
+         KiB: {} pages saved, {} zero, {} as in the base, {} hinted\n",
         args.name,
         args.file.display(),
         pause_table(report),

@@ -63,7 +63,7 @@ fn text(s: &Value) -> String {
         row("stalled", hang::stalled(n(&s["pid"]), stalled));
     }
     if let stalls @ 1.. = n(&s["stalls"]) {
-        row("stalls", format!("{stalls} time(s) a thread did not answer in time"));
+        row("stalls", format!("{stalls} time(s) that a thread did not answer in time"));
     }
     row(
         "memory",
@@ -99,7 +99,7 @@ fn text(s: &Value) -> String {
         ),
     );
     if let Some(rate) = s["dirty_rate"]["bytes_per_second"].as_u64() {
-        row("writes", format!("{} a second, when last looked at", bytes(rate)));
+        row("writes", format!("{} per second, as last measured", bytes(rate)));
     }
     let moves = ["moves_arrived", "moves_failed", "moves_cancelled"].map(|k| n(&s["history"][k]));
     if moves != [0; 3] {
@@ -114,9 +114,9 @@ fn text(s: &Value) -> String {
         );
     }
     if let Some(jail) = s["jail"].as_object() {
-        let user = jail["user"].as_u64().map_or("not its own".into(), |user| user.to_string());
-        let files = if jail["files"] == true { "none" } else { "as any" };
-        let network = if jail["network"] == true { "none" } else { "as any" };
+        let user = jail["user"].as_u64().map_or("shared".into(), |user| user.to_string());
+        let files = if jail["files"] == true { "none" } else { "unrestricted" };
+        let network = if jail["network"] == true { "none" } else { "unrestricted" };
         let cgroup = jail["cgroup"].as_str().unwrap_or("none");
         row("jail", format!("user {user}, files {files}, network {network}, cgroup {cgroup}"));
     }
@@ -145,10 +145,7 @@ fn throttled(row: &mut impl FnMut(&str, String), what: &str, of: &Value, key: &s
     let n = |name: &str| of[format!("{key}_{name}")].as_u64().unwrap_or(0);
     if let times @ 1.. = n("throttled") {
         let time = duration(n("throttled_ns") / 1_000_000);
-        row(
-            "throttled",
-            format!("{what}: {times} times, for {time} in all, to the rate that it may have"),
-        );
+        row("throttled", format!("{what}: {times} times, for {time} in total, by its rate limit"));
     }
 }
 

@@ -262,7 +262,7 @@ fn answer(vm: &Vm, request: &Request, reply: &mut Reply) -> Answer {
             if let Some(window) = request.milliseconds("dirty_rate_ms")?
                 && vm.sample_dirty_rate(window.clamp(WATCH_MIN, WATCH_MAX))?.is_none()
             {
-                return Err("the log of dirty pages is in use, by a move most likely".into());
+                return Err("the dirty log is in use, most likely by a move".into());
             }
             Ok(serde_json::to_value(vm.stats())?)
         }
@@ -303,7 +303,7 @@ fn console(vm: &Vm, reply: &mut Reply, ahead: &[u8]) -> io::Result<()> {
     let thread = std::thread::Builder::new().name(Thread::ConsoleIn.name().into());
     thread.stack_size(STACK).spawn(move || {
         if let Err(e) = confine::enter(Thread::ConsoleIn) {
-            tracing::error!("input from a console is not taken: {}", vmm::host::with_causes(&e));
+            tracing::error!("input from a console is not accepted: {}", vmm::host::with_causes(&e));
             return;
         }
         let mut buffer = [0; 1024];

@@ -212,7 +212,7 @@ fn serve(listener: &Listener, vm: &OnceLock<Vm>) {
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
             // Out of descriptors, most likely: open connections will end.
             Err(e) => {
-                tracing::debug!("a scraper could not be let in: {e}");
+                tracing::debug!("a scraper could not be accepted: {e}");
                 connections.clear();
             }
         }
@@ -240,7 +240,7 @@ fn answer(request: &[u8], vm: &OnceLock<Vm>) -> Vec<u8> {
             ("200 OK", text::CONTENT_TYPE, text::of(vm.get().map(Vm::stats).as_ref()))
         }
         (b"GET", _) => ("404 Not Found", "text/plain", "the metrics are at /metrics\n".into()),
-        _ => ("405 Method Not Allowed", "text/plain", "GET is all there is\n".into()),
+        _ => ("405 Method Not Allowed", "text/plain", "only GET is supported\n".into()),
     };
     let length = body.len();
     format!(

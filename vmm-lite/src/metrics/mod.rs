@@ -21,14 +21,14 @@ pub enum At {
 pub enum Error {
     /// Not a valid place.
     #[error(
-        "{0:?} is nowhere to serve metrics: write ADDRESS:PORT, such as 127.0.0.1:9100, or \
+        "{0:?} is not a place to serve metrics: write ADDRESS:PORT, such as 127.0.0.1:9100, or \
          unix:PATH"
     )]
     Form(String),
     /// One place for several VMs.
     #[error(
         "{0} is one place, and each of several VMs needs its own: write unix:PATH with %d in it, \
-         which stands for the VM's number"
+         for the VM's number"
     )]
     Shared(At),
     /// A place that cannot be listened on.

@@ -10,7 +10,12 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 #[must_use]
 pub fn of(stats: Option<&Stats>) -> String {
     let mut text = Text { out: String::with_capacity(8 << 10), vm: String::new() };
-    text.one("present", Kind::Gauge, "Whether a VM is here, or waited for.", stats.is_some() as u8);
+    text.one(
+        "present",
+        Kind::Gauge,
+        "1 if a VM is here, 0 while it is awaited.",
+        stats.is_some() as u8,
+    );
     if let Some(stats) = stats {
         text.vm = format!("vm=\"{}\"", escaped(&stats.name));
         all(&mut text, stats);
@@ -21,24 +26,24 @@ pub fn of(stats: Option<&Stats>) -> String {
 fn all(text: &mut Text, s: &Stats) {
     use Kind::{Counter, Gauge};
     let version = env!("CARGO_PKG_VERSION");
-    text.head("info", Gauge, "Of which vmm-lite the VM is, and how the network knows it.");
+    text.head("info", Gauge, "Version of vmm-lite, and the VM's addresses.");
     let (mac, ip) = s.net.as_ref().map_or(("", ""), |n| (&n.mac, n.ip.as_deref().unwrap_or("")));
     text.sample("info", &format!("version=\"{version}\",mac=\"{mac}\",ip=\"{ip}\""), 1);
-    text.head("state", Gauge, "What the VM does: 1 for the state it is in.");
+    text.head("state", Gauge, "State of the VM: 1 for the present one.");
     for state in ["running", "paused", "ended"] {
         text.sample("state", &format!("state=\"{state}\""), u8::from(s.state == state));
     }
     text.one(
         "uptime_seconds",
         Gauge,
-        "How long it has been in this process.",
+        "Time that it has been in this process.",
         seconds(s.uptime_ms * 1_000_000),
     );
     text.one("memory_bytes", Gauge, "Size of its memory.", s.memory_bytes);
     text.one(
         "memory_resident_bytes",
         Gauge,
-        "How much of that the host has given out.",
+        "Part of its memory that is resident.",
         s.memory_resident_bytes,
     );
     text.one(
@@ -47,8 +52,13 @@ fn all(text: &mut Text, s: &Stats) {
         "What its program has allocated, as the guest reports.",
         s.guest.heap_used,
     );
-    text.one("guest_heap_free_bytes", Gauge, "What it could still allocate.", s.guest.heap_free);
-    text.one("guest_threads", Gauge, "Its threads, by its own word.", s.guest.threads);
+    text.one(
+        "guest_heap_free_bytes",
+        Gauge,
+        "What its program could still allocate.",
+        s.guest.heap_free,
+    );
+    text.one("guest_threads", Gauge, "Its threads, as the guest reports.", s.guest.threads);
     text.one("guest_sockets", Gauge, "Its open sockets.", s.guest.sockets);
     text.one(
         "resumes_total",
@@ -56,7 +66,7 @@ fn all(text: &mut Text, s: &Stats) {
         "How often it was resumed in this process, including its start.",
         s.resumes,
     );
-    text.one("console_bytes_total", Counter, "What it printed in this process.", s.console_bytes);
+    text.one("console_bytes_total", Counter, "Bytes it printed in this process.", s.console_bytes);
     text.throttled("console", "what it prints", s.console_throttled, s.console_throttled_ns);
     text.one(
         "stalls_total",
@@ -72,13 +82,13 @@ fn all(text: &mut Text, s: &Stats) {
         text.one(
             "dirty_bytes_per_second",
             Gauge,
-            "How fast it wrote to pages when `stats --dirty-rate` last looked.",
+            "Rate of its writes to pages, as `stats --dirty-rate` last measured.",
             rate.bytes_per_second,
         );
         text.one(
             "dirty_sampled_timestamp_seconds",
             Gauge,
-            "When that was.",
+            "Time of that measurement.",
             seconds(rate.unix_ms * 1_000_000),
         );
     }
@@ -111,7 +121,7 @@ fn network(text: &mut Text, s: &Stats) {
         ("network_receive_dropped_total", "Packets that did not fit its buffers.", n.rx_dropped),
         ("network_transmit_packets_total", "Packets from the guest.", n.tx_packets),
         ("network_transmit_bytes_total", "Bytes from the guest.", n.tx_bytes),
-        ("network_transmit_dropped_total", "Packets that the host did not take.", n.tx_dropped),
+        ("network_transmit_dropped_total", "Packets that the host did not accept.", n.tx_dropped),
         (
             "network_transmit_spoofed_total",
             "Packets dropped because they came from addresses which are not the guest's.",

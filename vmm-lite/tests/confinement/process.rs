@@ -229,7 +229,7 @@ impl Confined {
         while tasks()
             .any(|task| fs::read_to_string(task.unwrap().path().join("comm")).is_ok_and(is))
         {
-            assert!(Instant::now() < deadline, "thread {} goes on", kind.name());
+            assert!(Instant::now() < deadline, "thread {} does not end", kind.name());
             std::thread::yield_now();
         }
     }

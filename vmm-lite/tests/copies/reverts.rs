@@ -61,7 +61,7 @@ fn a_revert_that_fails_half_way_leaves_a_paused_vm_unchanged() {
     let now = vm.hold().unwrap().capture().unwrap();
     let went = now.clock.mono_ns - state.clock.mono_ns;
     // The two clocks may differ by some parts in a million.
-    assert!(u128::from(went) <= begun.elapsed().as_nanos() * 101 / 100, "its clock went on once");
+    assert!(u128::from(went) <= begun.elapsed().as_nanos() * 101 / 100, "its clock advanced once");
     assert_eq!(VmState { clock: state.clock, ..now }, state);
     assert!(memory() == pages, "its memory is its own");
     let mut waits = |what: &str| panic!("it waits for {what}");

@@ -107,7 +107,7 @@ fn destination_freezes(mut attempt: Attempt<'_>) {
     attempt.freezes();
     // One that was queried already is queried again.
     let asked = attempt.source.output().matches(ASKS).count();
-    attempt.until("the source loses patience", |this| {
+    attempt.until("the source times out", |this| {
         this.moved().is_some() || this.source.output().matches(ASKS).count() > asked
     });
     let case = attempt.case;

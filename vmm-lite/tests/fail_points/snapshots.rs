@@ -101,7 +101,7 @@ fn a_snapshot_whose_writer_fails_changes_nothing() {
         let mut verb = lab.start(&args, &format!("{point}=kill"));
         verb.wait_for_line(point, TIMEOUT).unwrap();
         assert!(!verb.wait(TIMEOUT).unwrap().success());
-        assert!(lab.bytes() == before, "{point}: what was there is there no more");
+        assert!(lab.bytes() == before, "{point}: the earlier file has changed");
         client.hears(point);
         let left = lab.files();
         lab.snapshot();

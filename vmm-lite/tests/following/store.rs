@@ -38,7 +38,7 @@ fn version(key: usize, value: &str) -> Result<u64, String> {
     let version = text.get(7..15).and_then(|version| version.parse().ok());
     match version {
         Some(version) if value == self::value(key, version) => Ok(version),
-        _ => Err(format!("key {key}: {} bytes that nobody wrote: {text:?}", value.len())),
+        _ => Err(format!("key {key}: {} bytes that were never written: {text:?}", value.len())),
     }
 }
 

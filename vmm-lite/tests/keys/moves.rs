@@ -75,7 +75,7 @@ fn no_process_with_a_vm_has_a_key_before_during_and_after_moves() {
         migrate.output()
     };
     failed(&["--json"]);
-    lab.searched(&[&vm], "after a move to nobody");
+    lab.searched(&[&vm], "after a move without a listener");
     let there = lab.receive(None);
     lab.searched(&[&there], "a process that waits for a VM");
     let url = lab.vmms[1].url(7000);

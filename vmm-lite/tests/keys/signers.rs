@@ -104,7 +104,7 @@ fn a_signer_ends_with_what_it_signs_for() {
     let [a, b] = &vmms;
     let mut vm = dirtier(a, "");
     assert!(!migrate(a, b, &[]).wait(TIMEOUT).unwrap().success(), "there is no listener");
-    there_are(a, 0, "after a move to nobody");
+    there_are(a, 0, "after a move without a listener");
     for kill in [false, true] {
         let there = b.receive(7000, &[]).unwrap();
         let mut under_way = migrate(a, b, &["--mode", "pre-copy", "--bandwidth", "4MB"]);
@@ -145,7 +145,7 @@ fn a_signer_outlives_migrate_when_a_move_does() {
         gone.signal(signal).unwrap();
         if signal == Signal::SIGINT {
             // The first waits for the outcome, which never arrives.
-            gone.wait_for_line("calling it off", TIMEOUT).unwrap();
+            gone.wait_for_line("cancelling", TIMEOUT).unwrap();
             gone.signal(signal).unwrap();
         }
         assert!(!gone.wait(TIMEOUT).unwrap().success());

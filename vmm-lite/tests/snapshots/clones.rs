@@ -103,7 +103,7 @@ fn twenty_clones_from_a_vm_and_from_a_file() {
         let clones = report["clones"].as_array().unwrap();
         assert_eq!(clones.len(), 20);
         let again = lab.said(&verb);
-        assert!(again.contains("none was started"), "{again}");
+        assert!(again.contains("no clone was started"), "{again}");
         for n in 1..=20 {
             let name = format!("d-{n}");
             // It checks its memory page by page, and would have ended on an error.

@@ -39,7 +39,7 @@ fn damage_is_found_before_a_guest_uses_it() {
     // A truncated file, and a file of another kind.
     std::fs::copy(&file, &bad).unwrap();
     std::fs::File::options().write(true).open(&bad).unwrap().set_len(len - 1).unwrap();
-    assert!(lab.said(&["restore", &bad]).contains("not whole"));
+    assert!(lab.said(&["restore", &bad]).contains("incomplete"));
     let image = lab.image.to_str().unwrap();
     assert!(lab.said(&["restore", image]).contains("this is no snapshot of a VM"));
     assert!(lab.said(&["restore", &file, "--tap", "tap0"]).contains("has no network"));

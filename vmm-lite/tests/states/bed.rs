@@ -227,7 +227,7 @@ impl Bed {
 
     /// Checks that the VM runs at the source.
     pub fn runs_on(&self, scene: &mut Scene) {
-        self.is("it goes on", "runs", scene);
+        self.is("it keeps running", "runs", scene);
     }
 
     /// Waits until the operation ends, and checks the VM's final state.

@@ -52,7 +52,7 @@ impl Loop {
     fn quiet_for(&mut self, time: Duration) -> Outcome {
         self.poll.poll(&mut self.events, Some(time))?;
         let event = self.events.iter().next();
-        ensure!(event.is_none(), "an event that nobody waits for: {event:?}");
+        ensure!(event.is_none(), "an unexpected event: {event:?}");
         Ok(())
     }
 }

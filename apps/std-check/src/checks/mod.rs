@@ -59,7 +59,7 @@ mod tests {
     fn names_are_unique() {
         let mut seen = HashSet::new();
         for check in super::ALL.iter().copied().flatten() {
-            assert!(seen.insert(check.name), "{} is there twice", check.name);
+            assert!(seen.insert(check.name), "{} appears twice", check.name);
         }
     }
 }

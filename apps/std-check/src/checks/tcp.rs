@@ -218,7 +218,7 @@ fn backlog() -> Outcome {
 fn clones_share() -> Outcome {
     let (client, mut server) = pair()?;
     let mut twin = client.try_clone()?;
-    drop(client); // The connection lives on in the clone.
+    drop(client); // The clone keeps the connection open.
     twin.write_all(b"from the clone")?;
     let mut buffer = [0; 14];
     server.read_exact(&mut buffer)?;

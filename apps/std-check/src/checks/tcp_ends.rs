@@ -64,7 +64,7 @@ fn write_after_peer_closed() -> Outcome {
         if let Err(error) = client.write(b"anyone there?") {
             break error;
         }
-        ensure!(start.elapsed() < Duration::from_secs(60), "writes to a closed peer go on");
+        ensure!(start.elapsed() < Duration::from_secs(60), "writes to a closed peer continue");
         thread::sleep(Duration::from_millis(1));
     };
     ensure!(

@@ -34,7 +34,7 @@ fn has_fine_grain() -> Outcome {
                 break now - start;
             }
             reads += 1;
-            ensure!(reads < 100_000_000, "the clock stands still");
+            ensure!(reads < 100_000_000, "the clock does not advance");
         };
         best = best.min(step);
     }

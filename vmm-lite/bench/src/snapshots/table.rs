@@ -93,7 +93,7 @@ impl Snapshots {
         writeln!(
             t,
             "| many of one store | at a time | exec until all run, median / max | a second | the \
-             parent stands | private memory of an idle one, KiB |"
+             parent is stopped | private memory of an idle one, KiB |"
         )?;
         writeln!(t, "| --- | ---: | ---: | ---: | ---: | ---: |")?;
         for f in &self.forks {

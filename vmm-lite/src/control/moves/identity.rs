@@ -68,11 +68,11 @@ pub fn from_request(request: &Map<String, Value>, files: Vec<File>) -> Result<Tr
 
 fn brings(brought: &Value, files: Vec<File>) -> Result<Transport, Error> {
     let brought = Brought::deserialize(brought)
-        .map_err(|e| Error::Transport(format!("the identity makes no sense: {e}")))?;
+        .map_err(|e| Error::Transport(format!("the identity is invalid: {e}")))?;
     if brought.key.is_some() {
         return Err(Error::Transport(
-            "a private key does not come to a process that runs a guest: the socket of a process \
-             that signs does (see docs/control-socket.md, or use the `vmm-lite migrate` of this \
+            "a process that runs a guest accepts no private key, only the socket of a signer \
+             (see docs/control-socket.md, or use the `vmm-lite migrate` of this \
              version)"
                 .into(),
         ));
@@ -80,8 +80,7 @@ fn brings(brought: &Value, files: Vec<File>) -> Result<Transport, Error> {
     let [signer] = <[File; 1]>::try_from(files).map_err(|files| {
         let n = files.len();
         Error::Transport(format!(
-            "with an identity comes one descriptor, the socket of the process that signs, and not \
-             {n}"
+            "an identity needs one descriptor, the signer's socket, and not {n}"
         ))
     })?;
     let certificate = HostCertificate::from_pem(&brought.certificate)?;
@@ -160,7 +159,7 @@ mod tests {
         }
         asked["identity"]["key"] = json!(key);
         let said = from_request(&asked, socket()).unwrap_err().to_string();
-        assert!(said.contains("a private key does not come"), "{said}");
+        assert!(said.contains("accepts no private key"), "{said}");
         assert!(!said.contains(&key[40..60]), "nor is it repeated");
     }
 

@@ -11,7 +11,7 @@ pub struct Wrong(&'static str);
 
 impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} of the request makes no sense", self.0)
+        write!(f, "{:?} of the request is invalid", self.0)
     }
 }
 

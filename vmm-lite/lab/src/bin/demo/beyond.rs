@@ -49,7 +49,7 @@ pub fn show(vmms: &[Vmm; 2]) -> Result<()> {
 
     let listening = a.receive(PORT, &[])?;
     let refused = refused(b, &Vmm::stranger(b.host())?, &a.url(PORT))?;
-    println!("a host that nobody knows offers it to host a:\n    {refused}");
+    println!("an untrusted host offers it to host a:\n    {refused}");
     b.migrate("dirtier", &a.url(PORT))?;
     super::ended_well(&mut running)?;
     running = listening;
@@ -65,7 +65,7 @@ pub fn show(vmms: &[Vmm; 2]) -> Result<()> {
         .filter_map(|c| c["name"].as_str())
         .collect();
     println!(
-        "{} clones of it run, started in {}; it stood for {}",
+        "{} clones of it run, started in {}; it was stopped for {}",
         names.len(),
         human_ns(forked["started_ns"].as_u64().unwrap_or_default()),
         human_ns(forked["fork"]["pause_ns"].as_u64().unwrap_or_default()),
@@ -99,12 +99,12 @@ fn refused(host: &Vmm, stranger: &Vmm, to: &str) -> Result<String> {
         .map_err(|source| Error::Io { what: "run vmm-lite migrate".into(), source })?;
     let said = String::from_utf8_lossy(&out.stderr).trim().to_owned();
     if out.status.success() {
-        Err(wrong("a stranger's move", "it was made".into()))
+        Err(wrong("a move from an untrusted host", "it was made".into()))
     } else if said.contains(NOT_TRUSTED) {
         Ok(said)
     } else {
         // It failed for the wrong reason.
-        Err(wrong("a stranger's move", said))
+        Err(wrong("a move from an untrusted host", said))
     }
 }
 

@@ -221,7 +221,7 @@ fn verdict(seen: &Seen, load_lives: bool) -> Result<()> {
         return Err(wrong(format!("{} reconnects", seen.reconnects)));
     }
     if !load_lives {
-        return Err(wrong("redis-benchmark gave up during the moves".into()));
+        return Err(wrong("redis-benchmark ended during the moves".into()));
     }
     Ok(())
 }
