@@ -311,7 +311,7 @@ fn a_destination_that_dies_or_lies_leaves_the_vm_at_the_source() {
 
 #[test]
 fn a_listener_survives_unauthenticated_peers() {
-    let Some((site, vmms, image)) = lab("strangers", "dirtier") else { return };
+    let Some((site, vmms, image)) = lab("unauthenticated peers", "dirtier") else { return };
     let vm = dirtier(&vmms[0], &image);
     let destination = vmms[1].receive(7000, &[]).unwrap();
     let mut old = Message::Hello([1; 16]).encode();

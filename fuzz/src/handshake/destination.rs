@@ -1,8 +1,9 @@
 //! The destination, with an honest driver and an honest source that react to its actions.
 
 use super::{
-    Course, ID, ME, PAGES, arrives, offer,
-    said::{Said, settled},
+    Course, ID, ME, PAGES, arrives,
+    message::{ArbitraryMessage, settled},
+    offer,
 };
 use crate::wire::round_trip;
 use arbitrary::{Arbitrary, Unstructured};
@@ -18,7 +19,7 @@ const FOLLOW: Run = (60, 10);
 
 #[derive(Arbitrary, Debug)]
 enum At<'a> {
-    Said(Said<'a>),
+    Message(ArbitraryMessage<'a>),
     Pages(Vec<Run>),
     Prepared(bool, bool),
     Forgot(bool),
@@ -77,7 +78,7 @@ pub fn drive(input: &mut Unstructured<'_>) -> Course {
 
 fn event(what: &At<'_>, seen: &mut Seen, now: &mut Duration) -> Option<Event> {
     Some(match what {
-        At::Said(said) => Event::Message(said.arrives()?),
+        At::Message(message) => Event::Message(message.arrives()?),
         At::Pages(runs) => {
             // Drivers name pages that passed the wire's checks.
             let Message::Zero(runs) = arrives(&Message::Zero(runs.clone()))? else { return None };

@@ -5,11 +5,11 @@
 //! through the wire's encoding. One event means: the next event of a successful move. It is the
 //! last of its list, so that an input of all ones is such a move, whatever is added to the list.
 //!
-//! - `said`: arbitrary messages
+//! - `message`: arbitrary messages
 //! - `source`, `destination`: a state machine, its input, and the properties of its output
 
 mod destination;
-mod said;
+mod message;
 mod source;
 
 use arbitrary::Unstructured;

@@ -1,6 +1,6 @@
 //! The source, with an honest driver and an honest destination that react to its actions.
 
-use super::{Course, ID, ME, PAGES, offer, said::Said};
+use super::{Course, ID, ME, PAGES, message::ArbitraryMessage, offer};
 use crate::wire::round_trip;
 use arbitrary::{Arbitrary, Unstructured};
 use migrate::{
@@ -14,7 +14,7 @@ use std::{collections::VecDeque, time::Duration};
 
 #[derive(Arbitrary, Debug)]
 enum At<'a> {
-    Said(Said<'a>),
+    Message(ArbitraryMessage<'a>),
     LinkLost,
     Reconnected,
     Cancel,
@@ -69,7 +69,7 @@ pub fn drive(input: &mut Unstructured<'_>) -> Course {
 fn event(what: &At<'_>, seen: &mut Seen, now: &mut Duration) -> Option<Event> {
     let pages = |words: &Vec<u64>| Pages::from_words(words, PAGES);
     Some(match what {
-        At::Said(said) => Event::Message(said.arrives()?),
+        At::Message(message) => Event::Message(message.arrives()?),
         At::LinkLost => Event::LinkLost("gone".into()),
         At::Reconnected => Event::Reconnected,
         At::Cancel => Event::Cancel("no".into()),

@@ -46,7 +46,7 @@ impl Vmm {
     ///
     /// # Errors
     /// As [`on`](Self::on).
-    pub fn stranger(host: &Host) -> Result<Self> {
+    pub fn untrusted(host: &Host) -> Result<Self> {
         let this = Self { host: host.clone(), runtime: RuntimeDir::new()? };
         this.meet(&host.identities.lock().unwrap_or_else(PoisonError::into_inner), false)?;
         Ok(this)

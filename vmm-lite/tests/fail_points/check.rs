@@ -2,7 +2,7 @@
 //! everything that a client was told is true.
 
 use crate::{
-    lane::{Attempt, Lane},
+    fixture::{Attempt, Fixture},
     table::{
         Case,
         Side::{Destination, Source},
@@ -19,8 +19,8 @@ const GIVES_UP: [&str; 2] = ["did not arrive", "came to nothing"];
 const ASKS: &str = "asking tcp://";
 
 /// Runs one case.
-pub fn check(lane: &Lane, case: Case) {
-    let attempt = Attempt::begin(lane, case);
+pub fn check(fixture: &Fixture, case: Case) {
+    let attempt = Attempt::begin(fixture, case);
     match (case.action, case.row.side) {
         (Action::Kill, Source) => source_dies(attempt),
         (Action::Kill, Destination) => destination_dies(attempt),

@@ -4,11 +4,11 @@
 #![cfg(debug_assertions)]
 
 mod check;
-mod lane;
+mod fixture;
 mod snapshots;
 mod table;
 
-use lane::Lane;
+use fixture::Fixture;
 use std::{
     env,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -22,7 +22,7 @@ use table::{Case, ROWS, cases};
 use vmm::fail_point::POINTS;
 
 /// Concurrent moves. Most of the time each waits for a timeout.
-const LANES: usize = 4;
+const FIXTURES: usize = 4;
 /// Number of runs in random order; and the seed of that order, to repeat it.
 const RUNS: &str = "VMM_LITE_FAULT_RUNS";
 const SEED: &str = "VMM_LITE_FAULT_SEED";
@@ -33,11 +33,11 @@ fn run(test: &str, cases: &[Case]) {
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let failed = Mutex::new(None);
     std::thread::scope(|scope| {
-        for _ in 0..LANES.min(cases.len()) {
+        for _ in 0..FIXTURES.min(cases.len()) {
             scope.spawn(|| {
-                let Some(lane) = Lane::new(test) else { return };
+                let Some(fixture) = Fixture::new(test) else { return };
                 while let Some(&case) = cases.get(next.fetch_add(1, SeqCst)) {
-                    let checked = catch_unwind(AssertUnwindSafe(|| check::check(&lane, case)));
+                    let checked = catch_unwind(AssertUnwindSafe(|| check::check(&fixture, case)));
                     if let Err(panic) = checked {
                         next.store(cases.len(), SeqCst);
                         eprintln!("failed: {case}");

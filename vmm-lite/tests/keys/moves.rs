@@ -80,10 +80,10 @@ fn no_process_with_a_vm_has_a_key_before_during_and_after_moves() {
     lab.searched(&[&there], "a process that waits for a VM");
     let url = lab.vmms[1].url(7000);
     // The host at the address is expected: an untrusted host trusts both.
-    let stranger = Vmm::stranger(lab.vmms[0].host()).unwrap();
+    let untrusted = Vmm::untrusted(lab.vmms[0].host()).unwrap();
     let dir = IdentityDir::find(Some(lab.vmms[1].identity()));
     let keyed = format!("{url}#{}", dir.load().unwrap().public());
-    let mut refused = stranger.command(&["migrate", "d", &keyed, "--json"]).unwrap();
+    let mut refused = untrusted.command(&["migrate", "d", &keyed, "--json"]).unwrap();
     refused.env("XDG_RUNTIME_DIR", lab.vmms[0].identity().parent().unwrap());
     let mut refused = Process::start(refused).unwrap();
     assert!(!refused.wait(TIMEOUT).unwrap().success());

@@ -111,7 +111,7 @@ fn unauthenticated_peers_at_the_endpoint_do_no_harm() {
         return;
     }
     let address = free_port();
-    let vm = Served::at("strangers", &address.to_string());
+    let vm = Served::at("peers", &address.to_string());
     // More idle connections than are served, some with half a request.
     let mut idle: Vec<_> = (0..40).map(|_| TcpStream::connect(address).unwrap()).collect();
     for stream in &mut idle {

@@ -48,7 +48,7 @@ pub fn show(vmms: &[Vmm; 2]) -> Result<()> {
     is_whole(&running)?;
 
     let listening = a.receive(PORT, &[])?;
-    let refused = refused(b, &Vmm::stranger(b.host())?, &a.url(PORT))?;
+    let refused = refused(b, &Vmm::untrusted(b.host())?, &a.url(PORT))?;
     println!("an untrusted host offers it to host a:\n    {refused}");
     b.migrate("dirtier", &a.url(PORT))?;
     super::ended_well(&mut running)?;
@@ -89,11 +89,11 @@ fn is_whole(vm: &Process) -> Result<()> {
 }
 
 /// The error of `vmm-lite migrate` on an untrusted host that tries to move the VM of `host`.
-fn refused(host: &Vmm, stranger: &Vmm, to: &str) -> Result<String> {
+fn refused(host: &Vmm, untrusted: &Vmm, to: &str) -> Result<String> {
     // It accepts the destination's identity: it is the destination that refuses.
     let mut command: Command = host.command(&["migrate", "dirtier", to, "--trust-on-first-use"])?;
     let out = command
-        .env("VMM_LITE_IDENTITY", stranger.identity())
+        .env("VMM_LITE_IDENTITY", untrusted.identity())
         .stdin(Stdio::null())
         .output()
         .map_err(|source| Error::Io { what: "run vmm-lite migrate".into(), source })?;

@@ -10,7 +10,7 @@ use migrate::{
 };
 
 #[derive(Arbitrary, Debug)]
-pub enum Said<'a> {
+pub enum ArbitraryMessage<'a> {
     Hello(u8),
     Welcome(u8, u8),
     /// To this receiver or to another one.
@@ -43,7 +43,7 @@ pub enum Said<'a> {
     Raw(&'a [u8]),
 }
 
-impl Said<'_> {
+impl ArbitraryMessage<'_> {
     fn message(&self) -> Option<Message> {
         let id = |n: &u8| [*n; 16];
         Some(match self {

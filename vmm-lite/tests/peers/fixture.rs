@@ -20,24 +20,24 @@ use vmm_lite_lab::{
 
 pub const AT: &str = "10.9.0.2:7000";
 
-pub struct Place {
+pub struct Fixture {
     pub site: Site,
     pub vmms: [Vmm; 2],
     pub vm: Process,
 }
 
 /// A VM on the first host, ready to move.
-pub fn place(test: &str) -> Option<Place> {
+pub fn fixture(test: &str) -> Option<Fixture> {
     let site = Site::for_test(test)?;
     let vmms = Vmm::on_both(&site).unwrap();
     let image = image("dirtier").unwrap();
     let args = ["--name", "d", "--memory", "16M", "--", "--pages", "64"];
     let vm = vmms[0].run(&image, &args).unwrap();
     vm.wait_for_line("nonce", TIMEOUT).unwrap();
-    Some(Place { site, vmms, vm })
+    Some(Fixture { site, vmms, vm })
 }
 
-impl Place {
+impl Fixture {
     /// The listener still receives a VM from the host that it trusts.
     pub fn moves(&mut self, destination: &Process) {
         self.vmms[0].migrate("d", &self.vmms[1].url(7000)).unwrap();

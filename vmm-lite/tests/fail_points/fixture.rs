@@ -33,14 +33,14 @@ const PORT: u16 = 7000;
 const SHORT: &str = "2s";
 
 /// A fixture where moves take place one after the other.
-pub struct Lane {
+pub struct Fixture {
     site: Site,
     vmms: [Vmm; 2],
     store: PathBuf,
     memory: PathBuf,
 }
 
-impl Lane {
+impl Fixture {
     pub fn new(test: &str) -> Option<Self> {
         let site = Site::for_test(test)?;
         site.hosts[1].tap("tap1").unwrap();
@@ -115,7 +115,7 @@ impl Lane {
 
 /// A move with a failure in it.
 pub struct Attempt<'l> {
-    pub lane: &'l Lane,
+    pub fixture: &'l Fixture,
     pub case: Case,
     pub source: Process,
     pub destination: Process,
@@ -127,10 +127,10 @@ pub struct Attempt<'l> {
 
 impl<'l> Attempt<'l> {
     /// Begins it; returns after the failure.
-    pub fn begin(lane: &'l Lane, case: Case) -> Self {
-        let destination = lane.receive(&case, false, &case.choice(Destination));
-        let (source, client) = lane.run(&case);
-        let url = lane.url(false);
+    pub fn begin(fixture: &'l Fixture, case: Case) -> Self {
+        let destination = fixture.receive(&case, false, &case.choice(Destination));
+        let (source, client) = fixture.run(&case);
+        let url = fixture.url(false);
         let mut args = vec!["migrate", "d", &url, "--mode", case.mode()];
         args.extend(case.transport());
         if case.hybrid {
@@ -138,8 +138,8 @@ impl<'l> Attempt<'l> {
             // however busy the host is: these are left for post-copy.
             args.extend(["--bandwidth", "20MB"]);
         }
-        let migrate = Process::start(lane.vmms[0].command(&args).unwrap()).unwrap();
-        let this = Self { lane, case, source, destination, migrate, client, frozen: None };
+        let migrate = Process::start(fixture.vmms[0].command(&args).unwrap()).unwrap();
+        let this = Self { fixture, case, source, destination, migrate, client, frozen: None };
         let line = format!("fail point {}: {:?}", case.row.point, case.action);
         this.process(case.row.side).wait_for_line(&line, TIMEOUT).unwrap_or_else(|_| {
             panic!("{case}: no process reached it\n{}", this.said());
@@ -183,7 +183,7 @@ impl<'l> Attempt<'l> {
 
     /// Whether the VM runs on a side. A frozen process is not queried, as it does not answer.
     pub fn runs(&self, side: Side) -> bool {
-        self.frozen != Some(side) && self.lane.runs(side, "d")
+        self.frozen != Some(side) && self.fixture.runs(side, "d")
     }
 
     /// Waits until `so` is true, and checks that never two VMs run meanwhile.
@@ -237,7 +237,7 @@ impl<'l> Attempt<'l> {
 
     /// It does not run at the source, and no verb can make it.
     pub fn cannot_run_here(&mut self) {
-        let answer = self.lane.ask(Source, "d", "resume");
+        let answer = self.fixture.ask(Source, "d", "resume");
         let refused = answer.as_ref().is_some_and(|a| a.get("error").is_some());
         assert!(refused, "{}: {answer:?}\n{}", self.case, self.said());
         assert!(!self.runs(Source), "{}: it runs\n{}", self.case, self.said());
@@ -247,17 +247,17 @@ impl<'l> Attempt<'l> {
     /// runs.
     pub fn tries_again(&mut self) {
         if self.case.row.side == Destination && !self.destination.is_running() {
-            self.destination = self.lane.receive(&self.case, false, "");
+            self.destination = self.fixture.receive(&self.case, false, "");
         }
-        let url = self.lane.url(false);
+        let url = self.fixture.url(false);
         self.move_to(&url);
         self.has_moved();
     }
 
     /// Moves the VM to another process while the first destination is frozen.
     pub fn goes_elsewhere(&mut self) {
-        let elsewhere = self.lane.receive(&self.case, true, "");
-        let url = self.lane.url(true);
+        let elsewhere = self.fixture.receive(&self.case, true, "");
+        let url = self.fixture.url(true);
         self.move_to(&url);
         assert!(self.source.wait(TIMEOUT).unwrap().success(), "{}", self.said());
         self.client.hears("the VM is elsewhere");
@@ -265,7 +265,7 @@ impl<'l> Attempt<'l> {
         self.says(Destination, 1, &["did not arrive"]);
         assert!(!self.runs(Destination), "{}: two run\n{}", self.case, self.said());
         self.client.hears("the VM is elsewhere still");
-        assert!(self.lane.runs(Destination, "d2"), "{}: {}", self.case, elsewhere.output());
+        assert!(self.fixture.runs(Destination, "d2"), "{}: {}", self.case, elsewhere.output());
     }
 
     fn move_to(&mut self, url: &str) {
@@ -274,7 +274,7 @@ impl<'l> Attempt<'l> {
         let mut said = None;
         // A receiver that has not noticed the end of the last try reports that it is busy.
         self.until("the next try is heard", |this| {
-            said = this.lane.vmms[0].json(&args).err().map(|e| e.to_string());
+            said = this.fixture.vmms[0].json(&args).err().map(|e| e.to_string());
             said.as_ref().is_none_or(|said| !said.contains("receiving another VM"))
         });
         assert_eq!(said, None, "{}, tried again\n{}", self.case, self.said());

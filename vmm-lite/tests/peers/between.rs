@@ -1,6 +1,6 @@
 //! An attacker between two hosts, who records their traffic or breaks their link.
 
-use crate::place::{Place, connect, ended, place};
+use crate::fixture::{Fixture, connect, ended, fixture};
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
@@ -9,8 +9,8 @@ use std::{
 use vmm_lite_lab::{accept::accept, process::Process, vmm::TIMEOUT};
 
 /// Listens on port 7005 of the second host, where the relays of these tests are.
-fn relay_listener(place: &Place) -> TcpListener {
-    place.site.hosts[1].ns.enter(|| TcpListener::bind("10.9.0.2:7005").unwrap()).unwrap()
+fn relay_listener(fixture: &Fixture) -> TcpListener {
+    fixture.site.hosts[1].ns.enter(|| TcpListener::bind("10.9.0.2:7005").unwrap()).unwrap()
 }
 
 /// Forwards bytes until one side closes, and returns them.
@@ -29,11 +29,11 @@ fn hand_on(mut from: TcpStream, mut to: TcpStream) -> Vec<u8> {
 /// Without encryption an attacker on the path can record a move, but cannot use the recording.
 #[test]
 fn a_move_that_was_recorded_runs_nowhere_else() {
-    let Some(place) = place("a recorded move") else { return };
-    let destination = place.vmms[1].receive(7000, &["--plaintext"]).unwrap();
-    let listener = relay_listener(&place);
+    let Some(fixture) = fixture("a recorded move") else { return };
+    let destination = fixture.vmms[1].receive(7000, &["--plaintext"]).unwrap();
+    let listener = relay_listener(&fixture);
     let recorder = thread::spawn({
-        let host = place.site.hosts[1].clone();
+        let host = fixture.site.hosts[1].clone();
         move || {
             let from = accept(&listener).unwrap();
             let to = connect(&host);
@@ -44,20 +44,20 @@ fn a_move_that_was_recorded_runs_nowhere_else() {
             recorded
         }
     });
-    let url = place.vmms[1].url(7005);
-    place.vmms[0].json(&["migrate", "d", &url, "--plaintext", "--json"]).unwrap();
+    let url = fixture.vmms[1].url(7005);
+    fixture.vmms[0].json(&["migrate", "d", &url, "--plaintext", "--json"]).unwrap();
     destination.wait_for_line("passes=", TIMEOUT).unwrap();
     let recorded = recorder.join().unwrap();
     assert!(recorded.len() > 64 * 4096, "pages and all");
-    let other = place.vmms[1].receive(7001, &["--plaintext", "--name", "again"]).unwrap();
+    let other = fixture.vmms[1].receive(7001, &["--plaintext", "--name", "again"]).unwrap();
     let mut stream =
-        place.site.hosts[0].ns.enter(|| TcpStream::connect("10.9.0.2:7001").unwrap()).unwrap();
+        fixture.site.hosts[0].ns.enter(|| TcpStream::connect("10.9.0.2:7001").unwrap()).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     // It may close before it has read everything.
     let _ = stream.write_all(&recorded);
     assert!(ended(&mut stream));
     other.wait_for_line("made to another receiver", TIMEOUT).unwrap();
-    let runs = place.vmms[1].json(&["ps", "--json"]).unwrap();
+    let runs = fixture.vmms[1].json(&["ps", "--json"]).unwrap();
     let names: Vec<_> = runs.as_array().unwrap().iter().map(|vm| vm["name"].clone()).collect();
     assert_eq!(names, ["d"]);
 }
@@ -68,14 +68,14 @@ fn a_move_that_was_recorded_runs_nowhere_else() {
 #[cfg(debug_assertions)]
 fn a_source_that_lost_the_link_at_the_commit_asks_over_tls() {
     use vmm::fail_point::CHOICE;
-    let Some(mut place) = place("a late question") else { return };
-    let there = &place.vmms[1];
+    let Some(mut fixture) = fixture("a late question") else { return };
+    let there = &fixture.vmms[1];
     let mut receive = there.command(&["receive", "--listen", &there.url(7000)]).unwrap();
     receive.env(CHOICE, "destination.running=cut");
     let destination = Process::start(receive).unwrap();
     destination.wait_for_line("listening", TIMEOUT).unwrap();
-    let listener = relay_listener(&place);
-    let host = place.site.hosts[1].clone();
+    let listener = relay_listener(&fixture);
+    let host = fixture.site.hosts[1].clone();
     let relay = thread::spawn(move || {
         // The move, and the query; the answer to the query comes back.
         let [_, asked] = [(); 2].map(|()| {
@@ -88,9 +88,9 @@ fn a_source_that_lost_the_link_at_the_commit_asks_over_tls() {
         });
         asked
     });
-    place.vmms[0].migrate("d", &place.vmms[1].url(7005)).unwrap();
-    assert!(place.vm.wait(TIMEOUT).unwrap().success(), "{}", place.vm.output());
-    assert!(place.vm.output().contains("asking tcp://10.9.0.2:7005"), "{}", place.vm.output());
+    fixture.vmms[0].migrate("d", &fixture.vmms[1].url(7005)).unwrap();
+    assert!(fixture.vm.wait(TIMEOUT).unwrap().success(), "{}", fixture.vm.output());
+    assert!(fixture.vm.output().contains("asking tcp://10.9.0.2:7005"), "{}", fixture.vm.output());
     let asked = relay.join().unwrap();
     assert_eq!(asked[0], 22, "a handshake comes first");
     assert!(!asked.windows(4).any(|four| four == b"VMLM"), "nothing is said in the clear");
