@@ -251,7 +251,7 @@ found! {
     a_destination_that_answers_before_it_has_ended_the_attempt_is_found: AnswersTooSoon, TCP => ONE;
     an_answer_too_soon_contradicts_itself: AnswersTooSoon, TCP => ANSWERS;
     a_process_that_answers_for_another_is_found: AnswersForAnother, TCP => WORD;
-    memory_let_go_too_soon_is_found: LetsGoTooSoon, FOLLOW => KEPT;
+    memory_dropped_too_soon_is_found: LetsGoTooSoon, FOLLOW => KEPT;
     an_answer_that_forgets_what_is_missing_is_found: SaysThatItRanWhileItLacks, FOLLOW => KEPT;
     a_source_that_takes_any_outcome_is_found: TakesAnyOutcome, Bounds { harsh: Harsh { losses: 0,
         ..HARSH.harsh }, ..HARSH } => ONE;
