@@ -1,6 +1,6 @@
 //! Support for several tests.
 //!
-//! - [`guest`]: hand-written guests, a few instructions in an ELF file
+//! - [`guest`](mod@crate::guest): hand-written guests, a few instructions in an ELF file
 //! - [`counting`], [`greeting`]: two of them that several tests run
 //! - [`net`]: a network namespace of a test's own, and the driver's side of the network device
 //! - [`client`]: a client of a VM that notices lost data; [`hosts`]: a VM with it on two hosts

@@ -1,6 +1,6 @@
 //! Copies a VM as it is at one instant.
 //!
-//! A running VM is copied in [rounds](super::rounds), as in a move, and is stopped while the last
+//! A running VM is copied in [rounds], as in a move, and is stopped while the last
 //! pages are copied. One that writes faster than that is [copied on write](super::cow), where the
 //! host lets this process serve page faults. A VM that is paused, or stays paused afterwards, is
 //! copied directly.

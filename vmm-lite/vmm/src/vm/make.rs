@@ -17,8 +17,8 @@ use crate::{
 use std::sync::Arc;
 
 impl Vm {
-    /// Makes a VM and loads `image` into it. It does not run before it is [resumed](super::Paused::resume)
-    /// with [`ResumeReason::Boot`](super::ResumeReason::Boot).
+    /// Makes a VM and loads `image` into it. It does not run before it is
+    /// [resumed](super::Paused::resume) with [`ResumeReason::Boot`](super::ResumeReason::Boot).
     ///
     /// # Errors
     /// [`Error`]; nothing is left behind.
@@ -53,8 +53,8 @@ impl Vm {
     }
 
     /// Makes a VM for a guest that will arrive: memory, vCPU and TAP exist, and it never runs
-    /// before a state was [applied](super::Paused::apply) and it was [resumed](super::Paused::resume). The memory
-    /// is zero.
+    /// before a state was [applied](super::Paused::apply) and it was
+    /// [resumed](super::Paused::resume). The memory is zero.
     ///
     /// # Errors
     /// [`Error`]; nothing is left behind.
