@@ -160,7 +160,7 @@ impl Destination {
             }
             (_, Event::Tick) => match self.deadline {
                 Some(at) if now >= at => self.give_up("the source fell silent".into(), true),
-                _ => Vec::new(),
+                Some(_) | None => Vec::new(),
             },
             (_, Event::Message(Message::Abort(why))) => self.give_up(why, false),
             (State::Greeting, Event::Message(Message::Hello(id))) => {
@@ -258,7 +258,17 @@ impl Destination {
             (_, Event::Pages(_)) => self.give_up("pages came at the wrong time".into(), true),
             // An answer to an action that a failure has overtaken, or an event that concerns only a
             // VM that runs.
-            _ => Vec::new(),
+            (
+                _,
+                Event::Prepared(_)
+                | Event::Forgot(Ok(()))
+                | Event::Applied(_)
+                | Event::Runs(_)
+                | Event::Settled(_)
+                | Event::Fault(_)
+                | Event::Rejoined
+                | Event::VmEnded,
+            ) => Vec::new(),
         }
     }
 
@@ -355,7 +365,14 @@ impl Destination {
             Event::Tick if self.deadline.is_some_and(|at| now >= at) => {
                 self.await_source("the source fell silent".into())
             }
-            _ => Vec::new(),
+            // What a source sends late or twice, and answers to actions from before the commit.
+            Event::Message(_)
+            | Event::Pages(_)
+            | Event::Prepared(_)
+            | Event::Forgot(_)
+            | Event::Applied(_)
+            | Event::Asked
+            | Event::Tick => Vec::new(),
         }
     }
 

@@ -73,9 +73,24 @@ impl Source {
             (_, Event::LinkLost(_) | Event::Message(_)) => self.ask_again(now),
             (_, Event::Tick) => match self.deadline {
                 Some(at) if now >= at => self.ask_again(now),
-                _ => Vec::new(),
+                Some(_) | None => Vec::new(),
             },
-            _ => Vec::new(),
+            // Nothing calls the move off any more, and what was asked for before the commit is
+            // of no use.
+            (
+                _,
+                Event::Reconnected
+                | Event::Vouched
+                | Event::Cancel(_)
+                | Event::Failed(_)
+                | Event::Sent(_)
+                | Event::Held
+                | Event::Reclaimed(_)
+                | Event::LeftOut(_)
+                | Event::Peeked { .. }
+                | Event::Dirty { .. }
+                | Event::Stopped(_),
+            ) => Vec::new(),
         }
     }
 
@@ -136,7 +151,17 @@ impl Source {
                 Vec::new()
             }
             Event::LinkLost(_) | Event::Tick | Event::Message(_) => self.ask_again(now),
-            _ => Vec::new(),
+            Event::Reconnected
+            | Event::Vouched
+            | Event::Abandoned
+            | Event::Cancel(_)
+            | Event::Failed(_)
+            | Event::Held
+            | Event::Reclaimed(_)
+            | Event::LeftOut(_)
+            | Event::Peeked { .. }
+            | Event::Dirty { .. }
+            | Event::Stopped(_) => Vec::new(),
         }
     }
 

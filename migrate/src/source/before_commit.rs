@@ -108,8 +108,20 @@ impl Source {
                 let got = format!("{:?}", got.kind());
                 self.fail(Failure::Unexpected { got, during: state.doing() }, true)
             }
-            // An answer to an action that a failure has overtaken.
-            _ => Vec::new(),
+            // An answer to an action that a failure has overtaken, or an event that only concerns a
+            // move whose commit was sent.
+            (
+                _,
+                Event::Sent(_)
+                | Event::Held
+                | Event::LeftOut(_)
+                | Event::Peeked { .. }
+                | Event::Dirty { .. }
+                | Event::Stopped(_)
+                | Event::Reconnected
+                | Event::Vouched
+                | Event::Abandoned,
+            ) => Vec::new(),
         }
     }
 
@@ -122,7 +134,7 @@ impl Source {
         }
         match self.deadline {
             Some(at) if now >= at => self.fail(Failure::Silent { during }, true),
-            _ => Vec::new(),
+            Some(_) | None => Vec::new(),
         }
     }
 
@@ -134,7 +146,7 @@ impl Source {
                 actions.extend(self.stop());
                 actions
             }
-            _ => {
+            Mode::Auto | Mode::PreCopy | Mode::Hybrid => {
                 let mut actions = vec![Action::StartLog];
                 actions.extend(self.next_round(now));
                 actions

@@ -32,7 +32,20 @@ impl Source {
             }
             Event::Message(_) | Event::LinkLost(_) => self.moved(),
             Event::Tick if self.deadline.is_none_or(|at| now >= at) => self.moved(),
-            _ => Vec::new(),
+            Event::Tick
+            | Event::Reconnected
+            | Event::Vouched
+            | Event::Abandoned
+            | Event::Cancel(_)
+            | Event::Failed(_)
+            | Event::Sent(_)
+            | Event::Held
+            | Event::Reclaimed(_)
+            | Event::LeftOut(_)
+            | Event::Peeked { .. }
+            | Event::Dirty { .. }
+            | Event::Stopped(_)
+            | Event::Progress => Vec::new(),
         }
     }
 }
