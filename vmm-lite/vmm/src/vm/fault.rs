@@ -70,7 +70,7 @@ mod tests {
         let named = |f: &&(u64, u64, String)| f.2.ends_with("a_function_of_its_own") && f.1 > 8;
         let (start, size, name) = symbols.functions.iter().find(named).expect("the function");
         assert!(
-            name.starts_with("vmm_lite::vm::fault::tests::"),
+            name.starts_with(concat!(module_path!(), "::")),
             "demangled, without its hash: {name}"
         );
         assert_eq!(symbols.name(start + 5), Some(format!("{name}+0x5")));
