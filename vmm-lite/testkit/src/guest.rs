@@ -54,7 +54,10 @@ macro_rules! guest {
 macro_rules! control {
     ($($field:tt)+) => {
         ($crate::vmm_lite_interface::layout::CONTROL_PAGE as usize
-            + core::mem::offset_of!($crate::vmm_lite_interface::control::ControlPage, $($field)+)) as u32
+            + core::mem::offset_of!(
+                $crate::vmm_lite_interface::control::ControlPage,
+                $($field)+
+            )) as u32
     };
 }
 

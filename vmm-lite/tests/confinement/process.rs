@@ -12,40 +12,11 @@ use std::{
     time::Instant,
 };
 use testkit::{
-    control, guest,
+    greeting::greets_and_obeys,
     guest::{Elf, TempFile},
 };
 use vmm::host::confine::Thread;
-use vmm_lite_interface::{
-    doorbell::{Doorbell, PORT},
-    layout::{CONSOLE_IN, CONSOLE_OUT},
-};
 use vmm_lite_lab::vmm::TIMEOUT;
-
-guest!(
-    says_hi_and_waits,
-    "mov dword ptr [{ring}], 0x0a216968", // "hi!\n"
-    "mov dword ptr [{head}], 4",
-    "mov edx, {port}",
-    "2: mov eax, {bits}",
-    "out dx, eax",
-    // Exit with the first byte typed as the code.
-    "cmp dword ptr [{in_head}], 0",
-    "je 2b",
-    "movzx eax, byte ptr [{in_ring}]",
-    "mov [{code}], eax",
-    "mov eax, {exit}",
-    "out dx, eax",
-    "hlt",
-    ring = const CONSOLE_OUT as u32,
-    head = const control!(console_out.head),
-    in_ring = const CONSOLE_IN as u32,
-    in_head = const control!(console_in.head),
-    code = const control!(exit_code),
-    port = const PORT as u32,
-    bits = const Doorbell::CONSOLE.0 | Doorbell::WAIT.0,
-    exit = const Doorbell::EXIT.0,
-);
 
 /// A process with every kind of thread that it can have.
 pub struct Confined {
@@ -60,7 +31,7 @@ pub struct Confined {
 
 /// The guest's image.
 pub fn image() -> TempFile {
-    Elf::of(says_hi_and_waits()).file()
+    Elf::of(greets_and_obeys()).file()
 }
 
 /// How a VM is started.

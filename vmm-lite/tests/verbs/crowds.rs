@@ -1,6 +1,6 @@
 //! Clients of the control socket: many, idle, or gone.
 
-use super::{Host, kvm, says_hi_and_waits, text};
+use super::{Host, greets_and_obeys, kvm, text};
 use std::{
     fs::{self, DirEntry},
     io::{BufRead, BufReader, Write},
@@ -43,7 +43,7 @@ fn verbs_are_served_whatever_other_clients_do() {
         ("answers not taken", &b"{\"verb\":\"metrics\"}\n".repeat(500)),
     ];
     for (what, bytes) in crowds {
-        let mut vm = host.start(says_hi_and_waits());
+        let mut vm = host.start(greets_and_obeys());
         let crowd: Vec<_> = (0..CROWD)
             .map(|_| {
                 let stream = UnixStream::connect(&socket).unwrap();
@@ -68,7 +68,7 @@ fn too_many_long_requests_are_refused_with_the_reason() {
     }
     let host = Host::new("consoles");
     let socket = host.dir.join("vmm-lite/kv.sock");
-    let _vm = host.start(says_hi_and_waits());
+    let _vm = host.start(greets_and_obeys());
     let lines: Vec<_> = (0..CROWD)
         .map(|_| {
             let mut lines = BufReader::new(client(&socket, b"{\"verb\":\"console\"}\n"));

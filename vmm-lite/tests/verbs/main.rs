@@ -14,13 +14,12 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 use testkit::{
-    control, guest,
+    control,
+    greeting::greets_and_obeys,
+    guest,
     guest::{Elf, kvm},
 };
-use vmm_lite_interface::{
-    doorbell::{Doorbell, PORT},
-    layout::{CONSOLE_IN, CONSOLE_OUT},
-};
+use vmm_lite_interface::doorbell::{Doorbell, PORT};
 
 /// A runtime directory for one test, and the program run in it.
 struct Host {
@@ -96,48 +95,13 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-guest!(
-    says_hi_and_waits,
-    "mov dword ptr [{ring}], 0x0a216968", // "hi!\n"
-    "mov dword ptr [{head}], 4",
-    "mov edx, {port}",
-    "2: mov eax, {bits}",
-    "out dx, eax",
-    // Quiesce on request.
-    "mov eax, [{request}]",
-    "cmp eax, [{answer}]",
-    "je 3f",
-    "mov [{answer}], eax",
-    "mov eax, {quiesced}",
-    "out dx, eax",
-    // Exit with the first byte typed as the code.
-    "3: cmp dword ptr [{in_head}], 0",
-    "je 2b",
-    "movzx eax, byte ptr [{in_ring}]",
-    "mov [{code}], eax",
-    "mov eax, {exit}",
-    "out dx, eax",
-    "hlt",
-    ring = const CONSOLE_OUT as u32,
-    head = const control!(console_out.head),
-    in_ring = const CONSOLE_IN as u32,
-    in_head = const control!(console_in.head),
-    request = const control!(quiesce_request),
-    answer = const control!(quiesce_answer),
-    code = const control!(exit_code),
-    port = const PORT as u32,
-    bits = const Doorbell::CONSOLE.0 | Doorbell::WAIT.0,
-    quiesced = const Doorbell::QUIESCED.0,
-    exit = const Doorbell::EXIT.0,
-);
-
 #[test]
 fn the_verbs_work_on_a_vm_that_runs() {
     if !kvm() {
         return;
     }
     let host = Host::new("verbs");
-    let image = Elf::of(says_hi_and_waits()).file();
+    let image = Elf::of(greets_and_obeys()).file();
     let image = image.path().to_str().unwrap();
     let mut vm = Running(
         host.command(&["run", image, "--name", "kv", "--memory", "2M"])
@@ -196,7 +160,7 @@ fn a_vm_is_stopped_by_verb_and_by_signal() {
         return;
     }
     let host = Host::new("stop");
-    let image = Elf::of(says_hi_and_waits()).file();
+    let image = Elf::of(greets_and_obeys()).file();
     let start = |name| {
         let mut command = host.command(&["run", image.path().to_str().unwrap(), "--name", name]);
         let mut vm =
@@ -236,7 +200,7 @@ fn the_control_socket_survives_invalid_requests() {
         return;
     }
     let host = Host::new("socket");
-    let image = Elf::of(says_hi_and_waits()).file();
+    let image = Elf::of(greets_and_obeys()).file();
     let mut command = host.command(&["run", image.path().to_str().unwrap(), "--name", "kv"]);
     let mut vm = Running(command.stdout(Stdio::piped()).spawn().unwrap());
     assert_eq!(vm.first_line(), "hi!\n");
@@ -322,7 +286,7 @@ fn standard_input_ends() {
         return;
     }
     let host = Host::new("stdin");
-    let image = Elf::of(says_hi_and_waits()).file();
+    let image = Elf::of(greets_and_obeys()).file();
     let mut vm = Running(
         host.command(&["run", image.path().to_str().unwrap(), "--name", "kv"])
             .stdin(Stdio::piped())

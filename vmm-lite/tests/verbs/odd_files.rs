@@ -1,6 +1,6 @@
 //! Paths that refer to something other than a regular file.
 
-use super::{Elf, Host, Running, exits_at_once, kvm, says_hi_and_waits, text};
+use super::{Elf, Host, Running, exits_at_once, greets_and_obeys, kvm, text};
 use std::{
     fs,
     os::unix::{
@@ -44,7 +44,7 @@ fn every_verb_refuses_at_once_a_path_that_is_no_regular_file() {
     std::os::unix::fs::symlink(at("fifo"), at("link")).unwrap();
     std::os::unix::fs::symlink("/dev/null", at("device")).unwrap();
     drop(UnixListener::bind(at("socket")).unwrap());
-    let _vm = host.start(says_hi_and_waits());
+    let _vm = host.start(greets_and_obeys());
     let good = at("good.snap");
     assert!(at_once(&host, &["snapshot", "kv", &good]).status.success());
     for name in ["fifo", "link", "device", "socket"] {
@@ -80,7 +80,7 @@ fn a_fifo_named_like_a_left_over_file_does_not_hold_up_a_snapshot() {
         return;
     }
     let host = Host::new("left-over");
-    let _vm = host.start(says_hi_and_waits());
+    let _vm = host.start(greets_and_obeys());
     let path = host.dir.join("kv.snap");
     let snapshot = || at_once(&host, &["snapshot", "kv", path.to_str().unwrap()]);
     assert!(snapshot().status.success());
@@ -137,7 +137,7 @@ fn identities_and_names_do_not_wait_for_fifos() {
     mkfifo(&sockets.join("kv.lock"));
     assert!(!run().status.success());
     // It does not block the others.
-    let image = Elf::of(says_hi_and_waits()).file();
+    let image = Elf::of(greets_and_obeys()).file();
     let mut command = host.command(&["run", image.path().to_str().unwrap(), "--name", "other"]);
     let mut other = Running(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
     assert_eq!(other.first_line(), "hi!\n");

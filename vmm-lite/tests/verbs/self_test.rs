@@ -2,7 +2,7 @@
 //! tested for, as that costs its start half a millisecond.
 #![cfg(debug_assertions)]
 
-use crate::{Host, Running, kvm, odd_files::ends, says_hi_and_waits, text};
+use crate::{Host, Running, greets_and_obeys, kvm, odd_files::ends, text};
 use std::process::Stdio;
 use testkit::guest::Elf;
 use vmm::fail_point::CHOICE;
@@ -13,7 +13,7 @@ fn every_verb_that_takes_on_a_vm_refuses_where_the_self_test_of_kvm_fails() {
         return;
     }
     let host = Host::new("self-test");
-    let image = Elf::of(says_hi_and_waits()).file();
+    let image = Elf::of(greets_and_obeys()).file();
     let (image, file) = (image.path().to_str().unwrap(), host.dir.join("vm.snap"));
     let file = file.to_str().unwrap();
     let mut vm = Running(
