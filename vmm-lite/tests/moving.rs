@@ -98,11 +98,14 @@ fn moved(source: &Vm, quiesce: Option<Duration>, reason: ResumeReason) -> Vm {
     assert_eq!(paused.quiescent(), quiesce.is_some());
     let state = paused.capture().unwrap();
     copy(&source.dirty_log().peek().unwrap(), source, &destination);
-    let bytes = postcard::to_stdvec(&state).unwrap();
-    let state: VmState = postcard::from_bytes(&bytes).unwrap();
+    let state = VmState::decode(&state.encode()).unwrap();
     prepared.apply(&state, Duration::from_millis(1)).unwrap();
-    let there = prepared.capture().unwrap().vcpu;
-    assert_eq!(meaning(&there), meaning(&state.vcpu), "the applied state is the VM's state");
+    let there = prepared.capture().unwrap();
+    assert_eq!(
+        meaning(&there.vcpus[0]),
+        meaning(&state.vcpus[0]),
+        "the applied state is the VM's state"
+    );
     let late = paused.packets_in_transit().unwrap().read().unwrap().is_none();
     paused.moved().unwrap();
     assert!(late, "no network, no in-transit packets");
@@ -151,7 +154,7 @@ fn a_state_captured_early_is_the_final_one() {
         assert!(paused.quiescent());
         let state = paused.capture().unwrap();
         paused.resume_here().unwrap();
-        state.vcpu
+        state.vcpus.into_iter().next().unwrap()
     };
     let states: Vec<_> = (0..5).map(stood).collect();
     assert!(states.windows(2).all(|s| s[0].regs.rbx < s[1].regs.rbx), "the guest ran on");
@@ -214,8 +217,8 @@ fn a_failed_move_changes_nothing() {
         counted_past(&vm, word(&vm, COUNTER) + 2);
         let mut paused = if quiesce { vm.quiesce(TIMEOUT) } else { vm.pause() }.unwrap();
         let first = paused.capture().unwrap();
-        let again = paused.capture().unwrap().vcpu;
-        assert_eq!(meaning(&again), meaning(&first.vcpu), "capturing changes nothing");
+        let again = paused.capture().unwrap();
+        assert_eq!(meaning(&again.vcpus[0]), meaning(&first.vcpus[0]), "capturing changes nothing");
         let last = vm.dirty_log().peek().unwrap();
         assert_eq!(last, vm.dirty_log().peek().unwrap(), "nor does peeking at the dirty log");
         assert!(last.contains(COUNTER as usize / PAGE) && last.contains(OTHER as usize / PAGE));
@@ -372,16 +375,16 @@ fn a_state_that_is_wrong_is_refused() {
         assert!(matches!(error, Error::Apply(_)), "{what}: {error}");
     };
     refuse("doorbell", &|s| s.unserved = 1 << 31);
-    refuse("control registers", &|s| s.vcpu.sregs.cr0 = 1 << 31);
-    refuse("control registers", &|s| s.vcpu.sregs.cr4 = u64::MAX);
-    refuse("an MSR of the host's", &|s| s.vcpu.msrs[0].index = 0x10);
-    refuse("an MSR twice", &|s| s.vcpu.msrs[1] = s.vcpu.msrs[0]);
-    refuse("state components", &|s| s.vcpu.xcrs.xcrs[0].value = 1 << 18 | 3);
-    refuse("too many XCRs", &|s| s.vcpu.xcrs.nr_xcrs = 999);
-    refuse("too much FPU state", &|s| s.vcpu.xsave = vec![1; 5000]);
+    refuse("control registers", &|s| s.vcpus[0].sregs.cr0 = 1 << 31);
+    refuse("control registers", &|s| s.vcpus[0].sregs.cr4 = u64::MAX);
+    refuse("an MSR of the host's", &|s| s.vcpus[0].msrs[0].index = 0x10);
+    refuse("an MSR twice", &|s| s.vcpus[0].msrs[1] = s.vcpus[0].msrs[0]);
+    refuse("state components", &|s| s.vcpus[0].xcrs.xcrs[0].value = 1 << 18 | 3);
+    refuse("too many XCRs", &|s| s.vcpus[0].xcrs.nr_xcrs = 999);
+    refuse("too much FPU state", &|s| s.vcpus[0].xsave = vec![1; 5000]);
     refuse("FPU state of components that are off", &|s| {
-        s.vcpu.xsave.resize(520, 0);
-        s.vcpu.xsave[512..520].fill(0xff);
+        s.vcpus[0].xsave.resize(520, 0);
+        s.vcpus[0].xsave[512..520].fill(0xff);
     });
 }
 

@@ -46,7 +46,7 @@ fn snapshots_of_older_versions_load() {
             (guest.manifest.identity.name.as_str(), guest.manifest.identity.memory_size),
             ("counts", 2 << 20)
         );
-        assert!(guest.state.vcpu.regs.rip > 0x10_0000 && guest.state.clock.mono_ns > 0);
+        assert!(guest.state.vcpus[0].regs.rip > 0x10_0000 && guest.state.clock.mono_ns > 0);
         if !kvm() {
             continue;
         }

@@ -58,4 +58,5 @@ pub mod kvm;
 pub mod memory;
 pub mod migration;
 pub mod snapshot;
+mod vcpu;
 pub mod vm;

@@ -10,8 +10,11 @@ pub mod console;
 pub mod link;
 pub mod net;
 pub mod rate;
+mod set;
 pub mod tap;
 pub mod throttle;
+
+pub use set::Devices;
 
 /// A rule that the guest broke. The guest ends because of it.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]

@@ -21,7 +21,7 @@ pub use alarm::Alarm;
 pub use dirty_log::{DirtyLog, Watch};
 pub use fault_cost::FaultCost;
 pub use host::Host;
-pub use kick::Kick;
+pub use kick::{ImmediateExit, Kick};
 pub use page_faults::{Faults, PageFaults};
 pub use self_test::SelfTest;
 pub use state::{InvariantVcpuState, VcpuState};

@@ -40,6 +40,12 @@ pub struct Faults {
 }
 
 impl Faults {
+    /// The counts of two vCPUs of a VM, which share its tables.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self { count: self.count + other.count, pages: self.pages.max(other.pages) }
+    }
+
     /// The increase since `before`.
     #[must_use]
     pub fn since(self, before: Self) -> Self {

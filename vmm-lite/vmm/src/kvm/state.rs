@@ -7,6 +7,7 @@ use kvm_bindings::{
     kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 use serde::{Deserialize, Serialize};
+use vcpu_control::Guest;
 
 /// Registers that `KVM_RUN` can return and accept by itself.
 pub(super) const SYNC_ALL: u32 = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
@@ -99,7 +100,7 @@ impl Vcpu {
     /// guest.
     pub(super) fn settle(&mut self, doing: &'static str) -> Result<(), Error> {
         self.give();
-        self.kick_handle().exit_at_once();
+        self.kick_handle().guest().exit_at_once(true);
         let ran = self.fd.run().map(|_| ());
         interrupted(ran, doing)
     }

@@ -1,7 +1,7 @@
 //! The vCPU: entering the guest, and why it exited.
 
 use super::{
-    Error, InvariantVcpuState, Kick, PageFaults, VcpuState, cpu, entry, failed,
+    Error, ImmediateExit, InvariantVcpuState, Kick, PageFaults, VcpuState, cpu, entry, failed,
     state::{self, SYNC_ALL},
 };
 use crate::host::this_thread;
@@ -116,7 +116,7 @@ impl Vcpu {
         use_host_tsc(&fd);
         // SAFETY: the page stays mapped as long as `fd`, which this vCPU owns; users of the handle
         // hold the vCPU too (see `vm::Shared`).
-        let kick = Arc::new(unsafe { Kick::new(fd.get_kvm_run()) });
+        let kick = Arc::new(Kick::new(unsafe { ImmediateExit::new(fd.get_kvm_run()) }));
         let msrs = state::MSRS.iter().copied().filter(|m| msrs.contains(m)).collect();
         let page_faults = PageFaults::of(&fd, &vm)
             .inspect_err(|e| tracing::info!("page faults are not counted: {e}"))

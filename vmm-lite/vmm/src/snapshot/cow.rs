@@ -210,7 +210,7 @@ impl Cow<'_> {
             self.userfault.protect(0..pages, true)?;
             self.settle();
         }
-        let urgent = (Urgent::this(Side::Source), vm.urgent_vcpu(Side::Source));
+        let urgent = (Urgent::this(Side::Source), vm.urgent_vcpus(Side::Source));
         let mut paused = vm.quiesce(QUIESCE)?;
         let captured = (|| {
             let page_hints = paused.page_hints();

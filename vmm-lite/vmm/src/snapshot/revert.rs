@@ -63,7 +63,9 @@ pub fn revert(
     let other = Arc::new(GuestRam::new(there_size(&guest))?);
     load::memory(&snapshot, &other)?;
     let (mut vcpu, _log, _) = vm.host().create(&other).map_err(crate::vm::Error::from)?;
-    vcpu.apply(&guest.state.vcpu).map_err(crate::vm::Error::from)?;
+    for state in &guest.state.vcpus {
+        vcpu.apply(state).map_err(crate::vm::Error::from)?;
+    }
 
     let mut paused = vm.pause()?;
     let (requested, _) = paused.times();

@@ -108,7 +108,7 @@ fn contents(vm: &Vm, pages: impl Iterator<Item = usize>) -> Result<Vec<Page>, Er
 
 /// Stops the VM, copies what is left and captures its state, and resumes it.
 fn pause(vm: &Vm, late: PageSet, sink: &mut dyn Sink) -> Result<Copied, Error> {
-    let urgent = (Urgent::this(Side::Source), vm.urgent_vcpu(Side::Source));
+    let urgent = (Urgent::this(Side::Source), vm.urgent_vcpus(Side::Source));
     let mut paused = vm.quiesce(QUIESCE)?;
     // Its thread continues as soon as this is done.
     vm.prewake();

@@ -2,7 +2,8 @@
 
 use super::Error;
 use crate::{
-    kvm::cpu::Features,
+    devices::{clock::ClockState, console::ConsoleState, net::NetState},
+    kvm::{VcpuState, cpu::Features},
     vm::{
         Histogram, History, Identity, Vm, VmState,
         codec::{self, CodecError, Payload, Sections},
@@ -70,9 +71,9 @@ impl SavedVm {
         };
         let state = match state {
             // Each version's additions are at the end.
-            [1, old @ ..] => longer(old, &History::default())?,
-            [2, old @ ..] => longer(old, &Histogram::default())?,
-            [OLD_STATE, old @ ..] => whole(old, "state")?,
+            [1, old @ ..] => longer(old, &History::default())?.into(),
+            [2, old @ ..] => longer(old, &Histogram::default())?.into(),
+            [OLD_STATE, old @ ..] => whole::<OldState>(old, "state")?.into(),
             _ => VmState::decode(state)?,
         };
         Ok(Self { manifest, state })
@@ -104,9 +105,28 @@ impl SavedVm {
 }
 
 /// A state of an older version, with what it lacks added at the end.
-fn longer(old: &[u8], lacks: &impl Serialize) -> Result<VmState, Error> {
+fn longer(old: &[u8], lacks: &impl Serialize) -> Result<OldState, Error> {
     let bytes = postcard::to_extend(lacks, old.to_vec());
     whole(&bytes.map_err(|_| CodecError::Garbled("state"))?, "state")
+}
+
+/// A state in a file from before v0.2.0.
+#[derive(Deserialize)]
+struct OldState {
+    vcpu: VcpuState,
+    net: Option<NetState>,
+    console: ConsoleState,
+    clock: ClockState,
+    unserved: u32,
+    quiesce_number: u32,
+    history: History,
+}
+
+impl From<OldState> for VmState {
+    fn from(old: OldState) -> Self {
+        let OldState { vcpu, net, console, clock, unserved, quiesce_number, history } = old;
+        Self { vcpus: vec![vcpu], net, console, clock, unserved, quiesce_number, history }
+    }
 }
 
 fn whole<T: DeserializeOwned>(bytes: &[u8], name: &'static str) -> Result<T, Error> {

@@ -2,10 +2,14 @@
 
 use super::{Vm, paused::LINK_TIMEOUT};
 use crate::{
-    devices::{arp, link},
+    devices::{arp, link, tap::Tap},
     host::confine::{self, Thread},
 };
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 /// The thread is built for this filter.
 const STACK: usize = 128 << 10;
@@ -14,6 +18,35 @@ const STACK: usize = 128 << 10;
 const TIMES: u32 = 3;
 const BETWEEN: Duration = Duration::from_millis(100);
 
+/// Sends in the guest's name.
+#[derive(Debug)]
+pub(super) struct Announcer {
+    tap: Option<Tap>,
+    /// The VM may run elsewhere: it must not run here (rule R1), and nothing is sent in its name.
+    /// Locked while something is sent.
+    fenced: Mutex<bool>,
+}
+
+impl Announcer {
+    pub fn new(tap: Option<Tap>) -> Self {
+        Self { tap, fenced: Mutex::new(false) }
+    }
+
+    /// The network's TAP device, if there is one.
+    pub fn tap(&self) -> Option<&Tap> {
+        self.tap.as_ref()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.fenced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps it from sending, or permits it again. What is being sent is sent first.
+    pub fn fence(&self, fenced: bool) {
+        *self.lock() = fenced;
+    }
+}
+
 impl Vm {
     /// Announces to the network that this guest is here now; unless it may run elsewhere, where the
     /// network would not find it any more.
@@ -21,10 +54,11 @@ impl Vm {
     /// # Errors
     /// The TAP's error.
     pub fn announce(&self) -> io::Result<()> {
-        let (Some(net), Some(tap)) = (&self.shared.identity.net, &self.shared.announcer) else {
+        let announcer = &self.shared.announcer;
+        let (Some(net), Some(tap)) = (&self.shared.identity.net, &announcer.tap) else {
             return Ok(());
         };
-        let fenced = self.shared.lock_fenced();
+        let fenced = announcer.lock();
         if *fenced {
             return Ok(());
         }
@@ -44,7 +78,7 @@ impl Vm {
     /// Like [`announce`](Self::announce), as soon as the TAP carries packets, which may take a
     /// while after it is opened. On a thread of its own.
     pub fn announce_when_up(&self) {
-        let Some(tap) = &self.shared.announcer else { return };
+        let Some(tap) = &self.shared.announcer.tap else { return };
         let (vm, tap) = (self.clone(), tap.try_clone());
         let announce = move || {
             if let Err(e) = confine::enter(Thread::Announce) {

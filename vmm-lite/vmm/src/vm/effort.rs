@@ -7,11 +7,11 @@ use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 /// The counts since the VM was made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Effort {
-    /// CPU time of the vCPU thread, in the guest and outside of it.
+    /// CPU time of the vCPU threads, in the guest and outside of it.
     pub ran: Duration,
     /// Pages that KVM's second-level tables lacked.
     pub faults: Faults,
-    /// Whether it is idle at this moment.
+    /// Whether all vCPUs are idle at this moment.
     pub idle: bool,
 }
 
@@ -20,8 +20,13 @@ impl Vm {
     /// Costs the guest nothing.
     #[must_use]
     pub fn effort(&self) -> Option<Effort> {
-        let faults = self.shared.page_faults.as_ref()?.read().ok()?;
-        let ran = cpu_time::of(self.shared.thread.load(SeqCst)).ok()?;
-        Some(Effort { ran, faults, idle: self.shared.is_waiting() })
+        let vcpus = &self.shared.vcpus;
+        let idle = (0..vcpus.control.vcpus()).all(|member| vcpus.control.is_waiting(member));
+        let none = Effort { idle, ..Effort::default() };
+        vcpus.threads.iter().try_fold(none, |sum, thread| {
+            let faults = thread.page_faults.as_ref()?.read().ok()?;
+            let ran = cpu_time::of(thread.id.load(SeqCst)).ok()?;
+            Some(Effort { ran: sum.ran + ran, faults: sum.faults.with(faults), ..sum })
+        })
     }
 }

@@ -37,7 +37,7 @@ impl Vm {
     /// # Errors
     /// [`LinkError`].
     pub fn check_link(&self, mtu: Option<u16>) -> Result<(), LinkError> {
-        let Some(device) = &self.shared.announcer else { return Ok(()) };
+        let Some(device) = self.shared.announcer.tap() else { return Ok(()) };
         let (tap, up) = device.mtu_and_up()?;
         if !up {
             return Err(LinkError::Down(device.name().into()));

@@ -1,18 +1,21 @@
 //! Makes a VM: for an image, or for a guest that will arrive.
 
 use super::{
-    Config, Error, Identity, NetIdentity, Owner, Resources, Vm, health, machine::Machine,
-    shared::Shared, thread,
+    Config, Error, Identity, NetIdentity, Owner, Resources, Vm, announce::Announcer,
+    decisions::Decisions, record::Record, shared::Shared,
 };
 use crate::{
     boot::{self, Image},
     devices::{
+        Devices,
         console::Console,
         net::{Net, Own},
         tap::Tap,
     },
+    host::watchdog,
     kvm::Host,
     memory::{self, GuestRam},
+    vcpu::{self, Vcpus},
 };
 use std::sync::Arc;
 
@@ -48,7 +51,7 @@ impl Vm {
             net: net.map(|n| NetIdentity { mac: n.mac, ip: config.parameters.ip }),
         };
         let vm = Self::make(resources.host(), identity, ram, tap, console)?;
-        vm.shared.lock_machine().set_entry(image.entry())?;
+        vm.shared.vcpus.control.lock_member(0).vcpu.set_entry(image.entry())?;
         Ok(vm)
     }
 
@@ -100,7 +103,9 @@ impl Vm {
         tap: Option<Tap>,
         console: Console,
     ) -> Result<Self, Error> {
-        let thread = thread::start()?;
+        let failed = |doing| move |source| Error::Host { doing, source };
+        // Before the VM exists: that takes as long as making it.
+        let thread = vcpu::start().map_err(failed("start the vCPU's thread"))?;
         let (vcpu, log, cpuid) = host.create(&ram)?;
         let net = match (&identity.net, tap) {
             (Some(net), Some(tap)) => {
@@ -110,12 +115,27 @@ impl Vm {
             }
             _ => None,
         };
-        let announcer = net.as_ref().map(|n| n.tap().try_clone()).transpose()?;
-        let machine = Machine::new(vcpu, net, ram.clone())?;
-        let shared = Arc::new(Shared::new(identity, ram, log, cpuid, machine, console, announcer)?);
-        let thread = Some(thread.take(&shared));
-        health::watch(&shared);
-        let owner = Owner { shared: Arc::clone(&shared), thread };
+        let announcer = Announcer::new(net.as_ref().map(|n| n.tap().try_clone()).transpose()?);
+        let (net_counters, forwarded) =
+            (net.as_ref().map(Net::counters), net.as_ref().map(Net::forwarded));
+        let devices = Devices::new(net, vcpu.tsc_hz()?, &ram);
+        let event = failed("make an event descriptor");
+        let vcpus = Vcpus::new(vec![vcpu], devices, ram, console).map_err(event)?;
+        let shared = Arc::new(Shared {
+            identity,
+            log,
+            cpuid,
+            vcpus: Arc::new(vcpus),
+            decisions: Decisions::new().map_err(event)?,
+            record: Record::default(),
+            announcer,
+            net_counters,
+            forwarded,
+        });
+        let threads = vec![thread.take(&shared.vcpus, 0)];
+        let watched = Arc::downgrade(&shared.vcpus);
+        watchdog::watch(watched);
+        let owner = Owner { shared: Arc::clone(&shared), threads };
         Ok(Self { shared, _owner: Arc::new(owner), host: host.clone() })
     }
 }

@@ -30,38 +30,35 @@ mod call_off;
 pub mod codec;
 mod complete;
 mod config;
+mod decisions;
 mod effort;
-mod end;
 mod error;
 mod fault;
 mod forwarded;
-mod health;
 mod history;
 mod identity;
 mod link;
-mod machine;
 mod make;
 mod observer;
 mod operation;
 mod operator;
-mod output;
 mod pause;
 mod paused;
 mod reclaim;
+mod record;
 mod resources;
+mod resume;
 mod shared;
+mod slow;
 mod state;
 mod stats;
-mod steering;
-mod thread;
-mod wait;
 
+pub use crate::vcpu::{End, GuestFault, InvariantState, StopReason};
 pub use address::Address;
 pub use call_off::{CallOff, CalledOff};
 pub use complete::{Incomplete, Waiting};
 pub use config::{Config, NetConfig, mac_for};
 pub use effort::Effort;
-pub use end::{End, GuestFault, StopReason};
 pub use error::Error;
 pub use fault::Symbols;
 pub use forwarded::ForwardedPackets;
@@ -71,33 +68,35 @@ pub use link::LinkError;
 pub use observer::{Observer, Unobserved};
 pub use operation::{InProgress, NotCancelled, Operation};
 pub use operator::Stopped;
-pub use paused::{Paused, Resume};
+pub use paused::Paused;
 pub use reclaim::Reclaimed;
 pub use resources::Resources;
-pub use state::{ApplyError, InvariantState, VmState};
+pub use resume::Resume;
+pub use slow::Slow;
+pub use state::{ApplyError, VmState};
 pub use stats::{DirtyRate, ExitCounts, NetStats, Stats, mac_text};
-pub use steering::Slow;
 pub use vmm_lite_interface::control::ResumeReason;
 
 use crate::{
     devices::console::Console,
     kvm::{DirtyLog, Host, cpu::Features},
     memory::GuestRam,
+    vcpu::Phase,
 };
-use machine::Machine;
 use shared::Shared;
 use std::{
     net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+    sync::{Arc, atomic::AtomicBool},
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
-use steering::Phase;
+
+/// How long a vCPU that is to end may take to leave the guest before what it may wait for is ended.
+/// It takes tens of microseconds unless it waits for that.
+const LET_GO: Duration = Duration::from_millis(100);
 
 /// A virtual machine. Cloning makes another handle for the same VM; dropping the last handle stops
-/// it, and returns once its memory, its TAP device and its thread are gone.
+/// it, and returns once its memory, its TAP device and its threads are gone.
 #[derive(Clone, Debug)]
 pub struct Vm {
     shared: Arc<Shared>,
@@ -109,14 +108,14 @@ pub struct Vm {
 #[derive(Debug)]
 struct Owner {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.shared.stop(End::Stopped(StopReason::Stop));
+        self.shared.vcpus.control.end(Arc::new(End::Stopped(StopReason::Stop)));
         // The next VM may need the same TAP device.
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             // A thread that panicked has printed its message.
             let _ = thread.join();
         }
@@ -145,7 +144,7 @@ impl Vm {
     /// The guest's memory. Reading pages is always allowed; writing only while the VM is paused.
     #[must_use]
     pub fn ram(&self) -> &Arc<GuestRam> {
-        &self.shared.ram
+        &self.shared.vcpus.ram
     }
 
     /// The log of pages that change.
@@ -157,23 +156,23 @@ impl Vm {
     /// The console.
     #[must_use]
     pub fn console(&self) -> &Console {
-        &self.shared.console
+        self.shared.vcpus.console()
     }
 
     /// Passes console input to the guest, and waits while it accepts none.
     pub fn console_input(&self, bytes: &[u8]) {
-        self.shared.console.feed(bytes, || self.shared.nudge());
+        self.console().feed(bytes, || self.shared.vcpus.control.nudge());
     }
 
     /// As [`console_input`](Self::console_input), for a client that may disconnect: see
     /// [`Console::feed_unless`].
     pub fn console_input_unless(&self, bytes: &[u8], gone: &AtomicBool) {
-        self.shared.console.feed_unless(bytes, gone, || self.shared.nudge());
+        self.console().feed_unless(bytes, gone, || self.shared.vcpus.control.nudge());
     }
 
     /// Ends the console input.
     pub fn console_eof(&self) {
-        self.shared.console.end_input(|| self.shared.nudge());
+        self.console().end_input(|| self.shared.vcpus.control.nudge());
     }
 
     /// Sets the destination, for messages from the commit on.
@@ -193,7 +192,11 @@ impl Vm {
 
     /// Ends the VM as soon as the vCPU can be stopped. The guest is not asked.
     pub fn stop(&self, reason: StopReason) {
-        self.shared.stop(End::Stopped(reason));
+        self.end(End::Stopped(reason));
+    }
+
+    fn end(&self, end: End) {
+        self.shared.vcpus.control.end(Arc::new(end));
     }
 
     /// Ends the VM because the host failed. The vCPU thread may be blocked by something that
@@ -204,26 +207,33 @@ impl Vm {
         error: impl std::error::Error + Send + Sync + 'static,
         let_go: impl FnOnce(),
     ) {
-        self.shared.fail(Arc::new(End::Vmm(Arc::new(error))), let_go);
+        let why = Arc::new(End::Vmm(Arc::new(error)));
+        // Most often the vCPU is out of the guest before that. Where it waits for what `let_go`
+        // ends, a signal is pending, with which KVM does not enter the guest.
+        self.shared.vcpus.control.fail(why, Instant::now() + LET_GO, let_go);
     }
 
     /// Whether it is requested to end.
     #[must_use]
     pub fn stop_wanted(&self) -> bool {
-        self.shared.stopping.load(SeqCst)
+        self.shared.vcpus.control.end_wanted()
     }
 
     /// Waits for the end.
     #[must_use]
     pub fn wait_end(&self) -> Arc<End> {
-        self.shared.wait_end()
+        let ended = |phase: &Phase, _| match phase {
+            Phase::Ended(end) => Some(Arc::clone(end)),
+            Phase::Running | Phase::Paused { .. } => None,
+        };
+        self.shared.vcpus.control.wait_until(None, ended).expect("there is no deadline")
     }
 
     /// A descriptor that becomes readable once the VM has ended, for threads that also wait for
     /// other events.
     #[must_use]
     pub fn end_fd(&self) -> i32 {
-        self.shared.end_fd()
+        self.shared.vcpus.control.platform().end_fd()
     }
 
     /// The VM's statistics so far.
@@ -237,7 +247,7 @@ impl Vm {
     pub fn deliver_forwarded(&self, frame: Vec<u8>) -> bool {
         let taken = self.shared.forwarded.as_ref().is_some_and(|forwarded| forwarded.push(frame));
         if taken {
-            self.shared.nudge();
+            self.shared.vcpus.control.nudge();
         }
         taken
     }

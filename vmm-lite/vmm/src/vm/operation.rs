@@ -61,22 +61,22 @@ impl InProgress {
     /// # Errors
     /// [`Error::Busy`] if there is one.
     pub(super) fn begin(shared: &Arc<Shared>, what: Operation) -> Result<Self, Error> {
-        let mut control = shared.lock_control();
-        let operations = &mut control.operations;
+        let mut decided = shared.decisions.lock();
+        let operations = &mut decided.operations;
         if let Some(current) = operations.current {
             return Err(Error::Busy(Some(current.what)));
         }
         operations.number += 1;
         operations.current = Some(Current { what, number: operations.number, cancelled: false });
         // A request to cancel an earlier one does not apply to this one.
-        let _ = shared.cancel.read();
-        drop(control);
+        let _ = shared.decisions.cancel.read();
+        drop(decided);
         Ok(Self(Arc::clone(shared)))
     }
 
     /// Reports that it was cancelled, which [`cancel`](super::Vm::cancel) waits for.
     pub fn cancelled(&self) {
-        if let Some(current) = &mut self.0.lock_control().operations.current {
+        if let Some(current) = &mut self.0.decisions.lock().operations.current {
             current.cancelled = true;
         }
     }
@@ -84,10 +84,10 @@ impl InProgress {
 
 impl Drop for InProgress {
     fn drop(&mut self) {
-        let mut control = self.0.lock_control();
-        control.operations.last = control.operations.current.take();
-        drop(control);
-        self.0.changed.notify_all();
+        let mut decided = self.0.decisions.lock();
+        decided.operations.last = decided.operations.current.take();
+        drop(decided);
+        self.0.vcpus.control.changed();
     }
 }
 
@@ -108,23 +108,24 @@ pub enum NotCancelled {
 impl Shared {
     /// Cancels the operation in progress, and waits for its outcome.
     pub(super) fn cancel(&self, slow: &mut Slow<'_>) -> Result<(), NotCancelled> {
-        let mut control = self.lock_control();
-        let current = control.operations.current.ok_or(NotCancelled::Nothing)?;
+        let current = self.decisions.lock().operations.current.ok_or(NotCancelled::Nothing)?;
         // A counter that is full is readable too.
-        let _ = self.cancel.write(1);
-        loop {
-            if control.committed() {
-                return Err(NotCancelled::Committed);
+        let _ = self.decisions.cancel.write(1);
+        slow.wait(&self.vcpus.control, "it to stop what it is doing", |_, _| {
+            let decided = self.decisions.lock();
+            if decided.committed() {
+                return Some(Err(NotCancelled::Committed));
             }
-            if control.operations.current.is_none_or(|now| now.number != current.number) {
-                let ended = control.operations.last.filter(|last| last.number == current.number);
-                return match ended {
-                    Some(Current { cancelled: true, .. }) => Ok(()),
-                    _ => Err(NotCancelled::Over),
-                };
+            let Operations { current: now, last, .. } = decided.operations;
+            if now.is_some_and(|now| now.number == current.number) {
+                return None;
             }
-            control = self.wait_slowly(control, slow, "it to stop what it is doing");
-        }
+            let ended = last.filter(|last| last.number == current.number);
+            Some(match ended {
+                Some(Current { cancelled: true, .. }) => Ok(()),
+                _ => Err(NotCancelled::Over),
+            })
+        })
     }
 }
 
@@ -148,6 +149,6 @@ impl Vm {
     /// A descriptor that becomes readable when the operation in progress is to be cancelled.
     #[must_use]
     pub fn cancel_fd(&self) -> i32 {
-        self.shared.cancel.as_raw_fd()
+        self.shared.decisions.cancel.as_raw_fd()
     }
 }

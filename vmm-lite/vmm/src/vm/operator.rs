@@ -1,15 +1,13 @@
 //! An operator's requests on a VM: to pause, resume and end it. They hold whatever operation is in
 //! progress: an operation that ends leaves a paused VM paused, and a move carries the pause along.
 
-use super::{
-    End, Error, StopReason, Vm, VmPhase,
-    steering::{OtherGuard, Slow},
-};
+use super::{End, Error, Slow, StopReason, Vm, VmPhase};
 use std::{
     os::fd::AsRawFd,
     sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
 };
+use vcpu_control::OtherHolder;
 
 /// A VM that an operator paused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,7 +32,7 @@ impl Vm {
         let requested = Instant::now();
         self.shared.hold(true)?;
         loop {
-            match self.stop_vcpu(quiesce, OtherGuard::Report) {
+            match self.stop_vcpu(quiesce, OtherHolder::Report) {
                 Ok(paused) => {
                     let (_, stopped) = paused.times();
                     let quiescent = paused.quiescent();
@@ -86,7 +84,7 @@ impl Vm {
         if !force {
             self.shared.may_end()?;
         }
-        self.shared.stop(End::Stopped(reason));
+        self.end(End::Stopped(reason));
         Ok(())
     }
 
@@ -111,17 +109,17 @@ impl Vm {
     /// Whether it was ever resumed by operator override.
     #[must_use]
     pub fn was_vouched_for(&self) -> bool {
-        self.shared.was_vouched_for.load(SeqCst)
+        self.shared.record.was_vouched_for.load(SeqCst)
     }
 
     /// Records that it was.
     pub fn note_vouched_for(&self) {
-        self.shared.was_vouched_for.store(true, SeqCst);
+        self.shared.record.was_vouched_for.store(true, SeqCst);
     }
 
     /// A descriptor that becomes readable once an operator [vouches](Self::vouch) for the VM.
     #[must_use]
     pub fn vouched_fd(&self) -> i32 {
-        self.shared.vouched.as_raw_fd()
+        self.shared.decisions.vouched.as_raw_fd()
     }
 }

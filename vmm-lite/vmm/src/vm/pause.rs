@@ -1,14 +1,12 @@
 //! Stops the vCPU, for an operation or for good.
 
-use super::{
-    Error, InvariantState, Paused, Vm, VmPhase,
-    steering::{OtherGuard, Waited},
-};
+use super::{Error, InvariantState, Paused, Vm, VmPhase};
 use crate::host::urgent::{Side, Urgent};
 use std::{
     sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
 };
+use vcpu_control::{NotHeld, OtherHolder, Waited};
 
 impl Vm {
     /// Stops the vCPU as soon as possible, wherever the guest is: at once if it waits, else within
@@ -17,7 +15,7 @@ impl Vm {
     /// # Errors
     /// [`Error::Ended`].
     pub fn pause(&self) -> Result<Paused<'_>, Error> {
-        self.stop_vcpu(None, OtherGuard::Wait)
+        self.stop_vcpu(None, OtherHolder::Wait)
     }
 
     /// Asks the guest to quiesce, and stops the vCPU when it has answered or `timeout` is over,
@@ -26,39 +24,42 @@ impl Vm {
     /// # Errors
     /// [`Error::Ended`].
     pub fn quiesce(&self, timeout: Duration) -> Result<Paused<'_>, Error> {
-        self.stop_vcpu(Some(timeout), OtherGuard::Wait)
+        self.stop_vcpu(Some(timeout), OtherHolder::Wait)
     }
 
     pub(super) fn stop_vcpu(
         &self,
         quiesce: Option<Duration>,
-        other: OtherGuard,
+        other: OtherHolder,
     ) -> Result<Paused<'_>, Error> {
         let requested = Instant::now();
-        let asked = quiesce.filter(|_| matches!(self.phase(), VmPhase::Running));
+        let vcpus = &self.shared.vcpus;
+        let control = &vcpus.control;
+        let asked = quiesce.filter(|_| control.phase().is_running());
         let Some(timeout) = asked else {
-            if let Some(machine) = self.shared.take_waiting() {
-                return Ok(Paused::new(self, machine, requested));
+            if let Some(held) = control.take_waiting() {
+                return Ok(Paused::new(self, held, requested));
             }
-            let _wanted = self.shared.want_pause();
-            let machine = self.shared.wait_stopped(None, other)?.machine();
-            return Ok(Paused::new(self, machine.ok_or_else(|| self.shared.busy())?, requested));
+            let _want = control.want_pause();
+            let held = control.wait_stopped(None, other).map_err(Error::Ended)?.held();
+            return Ok(Paused::new(self, held.ok_or_else(|| self.shared.busy())?, requested));
         };
-        let wanted = self.shared.want_quiesce();
-        self.shared.request_quiesce(timeout);
-        self.shared.nudge();
+        let want = control.want_quiesce();
+        vcpus.request_quiesce(timeout);
+        control.nudge();
         fail_point!("vm.quiescing");
-        let mut waited = self.shared.wait_stopped(Some(requested + timeout), other)?;
-        if let Waited::Runs = waited {
-            let _wanted = self.shared.want_pause();
-            waited = self.shared.wait_stopped(None, other)?;
+        let mut waited =
+            control.wait_stopped(Some(requested + timeout), other).map_err(Error::Ended)?;
+        if let Waited::Running = waited {
+            let _want = control.want_pause();
+            waited = control.wait_stopped(None, other).map_err(Error::Ended)?;
         }
-        drop(wanted);
-        let machine = waited.machine().ok_or_else(|| self.shared.busy())?;
-        let paused = Paused::new(self, machine, requested);
+        drop(want);
+        let held = waited.held().ok_or_else(|| self.shared.busy())?;
+        let paused = Paused::new(self, held, requested);
         let (requested, stopped) = paused.times();
         let took = stopped.saturating_duration_since(requested);
-        self.shared.lock_history().quiesced(took, paused.quiescent());
+        self.shared.record.history().quiesced(took, paused.quiescent());
         Ok(paused)
     }
 
@@ -78,24 +79,21 @@ impl Vm {
         let paused = self.pause()?;
         let (requested, stopped) = paused.times();
         let took = stopped.saturating_duration_since(requested);
-        self.shared.lock_history().quiesced(took, true);
+        self.shared.record.history().quiesced(took, true);
         Ok(paused)
     }
 
     /// Announces that the VM is about to be stopped for a capture, or is not after all: the vCPU
     /// thread then prepares the capture whenever the guest waits.
     pub fn stop_is_near(&self, near: bool) {
-        self.shared.stop_near.store(near, SeqCst);
-        if near {
-            self.shared.nudge();
-        }
+        self.shared.vcpus.control.set_stop_near(near);
     }
 
     /// The guest's invariant state, as of the last time that it [returned
     /// memory](Self::request_reclaim).
     #[must_use]
     pub fn invariant(&self) -> Option<InvariantState> {
-        self.shared.invariant()
+        self.shared.vcpus.requests.invariant()
     }
 
     /// Takes hold of a VM that is paused already, such as one just prepared.
@@ -104,26 +102,31 @@ impl Vm {
     /// [`Error::Ended`], or [`Error::Busy`] if it runs or another thread holds it.
     pub fn hold(&self) -> Result<Paused<'_>, Error> {
         let requested = Instant::now();
-        Ok(Paused::new(self, self.shared.take_hold()?, requested))
+        let held = self.shared.vcpus.control.take_hold().map_err(|not| match not {
+            NotHeld::Ended(end) => Error::Ended(end),
+            NotHeld::Busy => self.shared.busy(),
+        })?;
+        Ok(Paused::new(self, held, requested))
     }
 
-    /// Gives the vCPU thread [real-time priority](Urgent). Not for long while a guest runs that
+    /// Gives the vCPU threads [real-time priority](Urgent). Not for long while a guest runs that
     /// does not wait: no other thread would get this CPU.
     #[must_use]
-    pub fn urgent_vcpu(&self, side: Side) -> Urgent {
-        Urgent::other(self.shared.thread.load(SeqCst), side)
+    pub fn urgent_vcpus(&self, side: Side) -> Vec<Urgent> {
+        let threads = self.shared.vcpus.threads.iter();
+        threads.map(|thread| Urgent::other(thread.id.load(SeqCst), side)).collect()
     }
 
     /// Announces that the paused VM is about to be resumed, so that its thread is awake by then: a
     /// wake-up takes longer than most of the work between the two.
     pub fn prewake(&self) {
-        self.shared.prewake();
+        self.shared.vcpus.control.prewake();
     }
 
     /// When the vCPU last entered the guest after a resume, taken right before `KVM_RUN`. Waits for
     /// it at most `timeout`.
     #[must_use]
     pub fn entered(&self, timeout: Duration) -> Option<Instant> {
-        self.shared.wait_entered(timeout)
+        self.shared.vcpus.wait_entered(timeout)
     }
 }

@@ -1,21 +1,22 @@
 //! Holding a VM that does not run.
 
-use super::{
-    Address, End, Error, ForwardedPackets, InvariantState, ResumeReason, Vm, VmState,
-    machine::{Fresh, Machine},
-    steering::Phase,
-};
+use super::{Address, ApplyError, End, Error, ForwardedPackets, InvariantState, Vm, VmState};
 use crate::{
-    devices::{link, throttle::Rates},
+    devices::{Devices, link, net::Net, throttle::Rates},
     kvm::touch::{RUNS, Run},
     memory::PageSet,
+    vcpu::{Phase, Runner},
 };
 use kvm_bindings::kvm_sregs;
 use std::{
-    sync::MutexGuard,
+    sync::{Arc, MutexGuard},
     time::{Duration, Instant},
 };
-use vmm_lite_interface::layout::{CONTROL_PAGE, PAGE_SIZE};
+use vcpu_control::{Held, NotHeld};
+use vmm_lite_interface::{
+    doorbell::Doorbell,
+    layout::{CONTROL_PAGE, PAGE_SIZE},
+};
 
 /// The timeout for a TAP to carry packets; the kernel needs up to a second.
 pub(super) const LINK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -24,33 +25,35 @@ pub(super) const LINK_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct Paused<'vm> {
     vm: &'vm Vm,
-    machine: MutexGuard<'vm, Machine>,
+    devices: MutexGuard<'vm, Devices>,
+    vcpus: Held<'vm, Runner>,
     requested: Instant,
     /// The VM was resumed through this guard.
-    runs: bool,
-}
-
-/// How a VM is resumed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Resume {
-    /// Why it runs, as reported to the guest.
-    pub reason: ResumeReason,
-    /// How much the guest's clock advanced while it did not run, as reported to the guest. (The
-    /// clock itself is advanced by [`Paused::apply`].)
-    pub away: Duration,
+    pub(super) runs: bool,
 }
 
 impl Drop for Paused<'_> {
     fn drop(&mut self) {
         if !self.runs {
-            self.vm.shared.let_go();
+            self.vm.shared.vcpus.control.release();
         }
     }
 }
 
 impl<'vm> Paused<'vm> {
-    pub(super) fn new(vm: &'vm Vm, machine: MutexGuard<'vm, Machine>, requested: Instant) -> Self {
-        Self { vm, machine, requested, runs: false }
+    /// The guard of a VM whose vCPUs are held, which were requested to stop at `requested`.
+    pub(super) fn new(vm: &'vm Vm, vcpus: Held<'vm, Runner>, requested: Instant) -> Self {
+        Self { vm, devices: vm.shared.vcpus.lock_devices(), vcpus, requested, runs: false }
+    }
+
+    /// The devices and the vCPUs.
+    pub(super) fn parts(&mut self) -> (&mut Devices, impl Iterator<Item = &mut Runner>) {
+        (&mut self.devices, self.vcpus.iter_mut().map(|vcpu| &mut **vcpu))
+    }
+
+    /// The vCPU that runs first, and the only one so far.
+    fn first(&mut self) -> (&mut Devices, &mut Runner) {
+        (&mut self.devices, &mut self.vcpus[0])
     }
 
     /// The VM.
@@ -95,7 +98,7 @@ impl<'vm> Paused<'vm> {
     /// write.
     #[must_use]
     pub fn queue_pages(&self) -> Vec<usize> {
-        self.machine.net.iter().flat_map(|net| net.capture().pages().collect::<Vec<_>>()).collect()
+        self.devices.net.iter().flat_map(|net| net.capture().pages().collect::<Vec<_>>()).collect()
     }
 
     /// Everything but the memory. May be called repeatedly; the VM stays unchanged.
@@ -103,7 +106,17 @@ impl<'vm> Paused<'vm> {
     /// # Errors
     /// [`Error::Kvm`].
     pub fn capture(&mut self) -> Result<VmState, Error> {
-        Ok(self.machine.capture(&self.vm.shared)?)
+        let shared = &self.vm.shared;
+        let vcpus = self.vcpus.iter_mut().map(|runner| runner.vcpu.capture());
+        Ok(VmState {
+            vcpus: vcpus.collect::<Result<_, _>>()?,
+            net: self.devices.net.as_ref().map(Net::capture),
+            console: self.devices.rings.capture(),
+            clock: self.devices.clock.capture(),
+            unserved: self.vcpus.iter().fold(0, |all, runner| all | runner.unserved.0),
+            quiesce_number: shared.vcpus.requests.quiesce_number(),
+            history: *shared.record.history(),
+        })
     }
 
     /// Applies the invariant state, before the rest of the state has arrived.
@@ -111,7 +124,8 @@ impl<'vm> Paused<'vm> {
     /// # Errors
     /// [`Error::Kvm`]; the state itself may still be applied.
     pub fn apply_invariant(&mut self, invariant: &InvariantState) -> Result<(), Error> {
-        Ok(self.machine.apply_invariant(invariant)?)
+        let (devices, runner) = self.first();
+        Ok(runner.apply_invariant(devices, invariant)?)
     }
 
     /// Has the guest's pages [touched](crate::kvm::Vcpu::touch). For a VM whose state is applied
@@ -125,7 +139,7 @@ impl<'vm> Paused<'vm> {
         routine: u64,
         runs: &[Run; RUNS],
     ) -> Result<(), Error> {
-        Ok(self.machine.vcpu.touch(system, routine, runs)?)
+        Ok(self.first().1.vcpu.touch(system, routine, runs)?)
     }
 
     /// Applies a captured state, `away` after its capture. The memory has been written before.
@@ -133,7 +147,32 @@ impl<'vm> Paused<'vm> {
     /// # Errors
     /// [`Error::Apply`]. The VM must be dropped then.
     pub fn apply(&mut self, state: &VmState, away: Duration) -> Result<(), Error> {
-        Ok(self.machine.apply(state, away, &self.vm.shared)?)
+        Ok(self.try_apply(state, away)?)
+    }
+
+    fn try_apply(&mut self, state: &VmState, away: Duration) -> Result<(), ApplyError> {
+        if state.unserved & !Doorbell::ALL.0 != 0 {
+            return Err(ApplyError::Doorbell(state.unserved));
+        }
+        if state.vcpus.len() != self.vcpus.len() {
+            return Err(ApplyError::Vcpus { state: state.vcpus.len(), vm: self.vcpus.len() });
+        }
+        let shared = &self.vm.shared;
+        match (&mut self.devices.net, &state.net) {
+            (Some(net), Some(state)) => net.apply(state, &shared.vcpus.ram)?,
+            (None, None) => {}
+            _ => return Err(ApplyError::Network),
+        }
+        fail_point!("vm.half-applied", else return Err(ApplyError::Network));
+        for (runner, state) in self.vcpus.iter_mut().zip(&state.vcpus) {
+            runner.vcpu.apply(state)?;
+        }
+        self.devices.rings.apply(state.console);
+        self.devices.clock.apply(state.clock, away);
+        self.first().1.unserved = Doorbell(state.unserved);
+        shared.vcpus.requests.set_quiesce_number(state.quiesce_number);
+        *shared.record.history() = state.history;
+        Ok(())
     }
 
     /// Runs through the paths that are slow the first time, so that the guest does not wait for
@@ -143,11 +182,14 @@ impl<'vm> Paused<'vm> {
     /// # Errors
     /// The host's error.
     pub fn warm_up(&mut self) -> Result<Duration, Error> {
-        let state = self.machine.vcpu.capture()?;
-        let began = Instant::now();
-        self.machine.vcpu.apply(&state)?;
-        let apply = began.elapsed();
-        if let Some(net) = &self.machine.net {
+        let mut apply = Duration::ZERO;
+        for runner in &mut self.vcpus {
+            let state = runner.vcpu.capture()?;
+            let began = Instant::now();
+            runner.vcpu.apply(&state)?;
+            apply += began.elapsed();
+        }
+        if let Some(net) = &self.devices.net {
             let running = link::wait_running(net.tap(), LINK_TIMEOUT);
             let failed = |source| Error::Host { doing: "ask about the TAP device", source };
             if !running.map_err(failed)? {
@@ -163,18 +205,18 @@ impl<'vm> Paused<'vm> {
 
     /// Permits the guest to send packets from addresses that are not its own.
     pub fn allow_spoofing(&mut self) {
-        if let Some(net) = &mut self.machine.net {
+        if let Some(net) = &mut self.devices.net {
             net.restrict_to(None);
         }
     }
 
     /// Limits its network and its console to these rates from now on.
     pub fn limit(&mut self, rates: &Rates) {
-        if let Some(net) = &mut self.machine.net {
+        if let Some(net) = &mut self.devices.net {
             net.limit(rates.net);
         }
-        self.machine.rings.limit(rates.console);
-        *self.vm.shared.lock_rates() = *rates;
+        self.devices.rings.limit(rates.console);
+        *self.vm.shared.record.rates() = *rates;
     }
 
     /// Gives the guest these network addresses from now on.
@@ -185,7 +227,7 @@ impl<'vm> Paused<'vm> {
     }
 
     /// How long it has been stopped.
-    fn stopped_for(&self) -> Duration {
+    pub(super) fn stopped_for(&self) -> Duration {
         match self.vm.shared.phase() {
             Phase::Paused { since, .. } => since.elapsed(),
             _ => Duration::ZERO,
@@ -204,7 +246,7 @@ impl<'vm> Paused<'vm> {
     /// before the commit of a move until the destination has reported that it never ran it there
     /// (rule R2).
     pub fn fence(&self, fenced: bool) {
-        *self.vm.shared.lock_fenced() = fenced;
+        self.vm.shared.announcer.fence(fenced);
         self.vm.shared.fenced(fenced);
     }
 
@@ -222,49 +264,13 @@ impl<'vm> Paused<'vm> {
         self.vm.shared.keep(kept);
     }
 
-    /// Lets the VM run, unless the operator wants it paused: then it stays so, and the guest gets
-    /// the reason when it runs.
-    ///
-    /// # Errors
-    /// [`Error::Ended`] if it was stopped meanwhile, [`Error::HandedOver`]; or the host's error if
-    /// it provides no random numbers.
-    pub fn resume(mut self, how: Resume) -> Result<(), Error> {
-        self.vm.shared.may_end()?;
-        use ResumeReason::{Boot, Forked, Migrated, Restored, Resumed, Reverted};
-        let reason = match (how.reason, self.machine.untold.take()) {
-            (Resumed, Some(untold)) => untold,
-            (Resumed, None) if self.vm.shared.stays_paused() => return Ok(()),
-            (reason, _) => reason,
-        };
-        let new_generation = matches!(reason, Boot | Restored | Forked | Reverted);
-        // The operation that paused it may have copied its memory: a snapshot, a template of
-        // clones, a failed move. A successful move leaves no other copy.
-        let may_be_copied = reason != Migrated;
-        let fresh = may_be_copied.then(|| Fresh::draw(new_generation)).transpose()?;
-        self.machine.before_resume(reason, how.away, fresh.as_ref());
-        self.runs = self.vm.shared.run()?;
-        if !self.runs {
-            self.machine.untold = Some(reason).filter(|reason| *reason != Resumed);
-        }
-        Ok(())
-    }
-
-    /// Resumes a VM that was paused here and did not leave, unless the operator wants it paused.
-    ///
-    /// # Errors
-    /// [`Error::Ended`].
-    pub fn resume_here(self) -> Result<(), Error> {
-        let away = self.stopped_for();
-        self.resume(Resume { reason: ResumeReason::Resumed, away })
-    }
-
     /// Reads the packets that still arrive here, to forward them to the host where the VM runs now
     /// (rule R5).
     ///
     /// # Errors
     /// TAP errors.
     pub fn packets_in_transit(&self) -> Result<ForwardedPackets, Error> {
-        let tap = self.machine.net.as_ref().map(|net| net.tap().try_clone()).transpose()?;
+        let tap = self.devices.net.as_ref().map(|net| net.tap().try_clone()).transpose()?;
         Ok(ForwardedPackets::new(tap))
     }
 
@@ -273,6 +279,10 @@ impl<'vm> Paused<'vm> {
     /// # Errors
     /// [`Error::Ended`] if it was stopped meanwhile.
     pub fn moved(self) -> Result<(), Error> {
-        self.vm.shared.end_paused(End::Moved)
+        let shared = &self.vm.shared;
+        shared.vcpus.control.end_paused(Arc::new(End::Moved)).map_err(|not| match not {
+            NotHeld::Ended(end) => Error::Ended(end),
+            NotHeld::Busy => shared.busy(),
+        })
     }
 }

@@ -15,13 +15,13 @@ impl Vm {
     /// Asks the guest to return memory that it does not use, in time for
     /// [`page_hints`](Self::page_hints). The guest continues to run.
     pub fn request_reclaim(&self) {
-        self.shared.request_reclaim();
+        self.shared.vcpus.request_reclaim();
     }
 
     /// Waits until the guest has answered [`request_reclaim`](Self::request_reclaim), at most
     /// `timeout`. `None`: it has not answered.
     pub fn wait_reclaimed(&self, timeout: Duration) -> Option<Reclaimed> {
-        self.shared.wait_reclaimed(Instant::now() + timeout).map(Reclaimed)
+        self.shared.vcpus.wait_reclaimed(Instant::now() + timeout).map(Reclaimed)
     }
 
     /// Pages that have lost their content: they matter again only when they change. For a running
@@ -31,7 +31,11 @@ impl Vm {
     #[must_use]
     pub fn lost_content(&self, since: Reclaimed) -> PageSet {
         let pages = self.page_hints();
-        if self.shared.quiesce_number() == since.0 { pages } else { PageSet::none(pages.limit()) }
+        if self.shared.vcpus.requests.quiesce_number() == since.0 {
+            pages
+        } else {
+            PageSet::none(pages.limit())
+        }
     }
 
     /// The pages whose content does not matter now. While the guest runs this can change at any

@@ -10,17 +10,15 @@ use crate::{
         console::ConsoleState,
         net::{NetState, StateError},
     },
-    kvm::{self, InvariantVcpuState, VcpuState},
+    kvm::{self, VcpuState},
 };
-use kvm_bindings::kvm_sregs;
-use serde::{Deserialize, Serialize};
 
 /// What moves besides the memory. The VM's manifest is in [`Identity`](super::Identity), which is
-/// sent first. (Serialized as a whole only in old files; see [`encode`](Self::encode).)
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+/// sent first.
+#[derive(Clone, PartialEq, Debug)]
 pub struct VmState {
-    /// The vCPU.
-    pub vcpu: VcpuState,
+    /// The vCPUs.
+    pub vcpus: Vec<VcpuState>,
     /// The network device, if there is one.
     pub net: Option<NetState>,
     /// The console.
@@ -40,7 +38,9 @@ impl VmState {
     #[must_use]
     pub fn sections(&self) -> Sections {
         let mut sections = Sections::default();
-        sections.push(Section::Vcpu, &self.vcpu);
+        for vcpu in &self.vcpus {
+            sections.push(Section::Vcpu, vcpu);
+        }
         sections.push(Section::Requests, &(self.unserved, self.quiesce_number));
         sections.push(Section::Clock, &self.clock);
         sections.push(Section::Console, &self.console);
@@ -59,7 +59,7 @@ impl VmState {
         sections.check()?;
         let (unserved, quiesce_number) = sections.one(Section::Requests)?;
         Ok(Self {
-            vcpu: sections.one(Section::Vcpu)?,
+            vcpus: sections.all(Section::Vcpu)?,
             net: sections.at_most_one(Section::Net)?,
             console: sections.one(Section::Console)?,
             clock: sections.one(Section::Clock)?,
@@ -84,20 +84,6 @@ impl VmState {
     }
 }
 
-/// The invariant state, fixed once the guest has begun to run its program, and known before the
-/// guest is stopped.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct InvariantState {
-    /// The vCPU's part.
-    pub vcpu: InvariantVcpuState,
-    /// The system registers at CPL 3, for what is done on the guest's behalf before it runs. Those
-    /// of the state take precedence.
-    pub system: kvm_sregs,
-    /// Offloads that the network driver accepts, if there is a network device. These may change,
-    /// which the state then reports.
-    pub offload: Option<u32>,
-}
-
 /// Why a state was not applied. The VM must be dropped then.
 #[derive(thiserror::Error, Debug)]
 pub enum ApplyError {
@@ -107,6 +93,14 @@ pub enum ApplyError {
     /// The network device's error.
     #[error(transparent)]
     Net(#[from] StateError),
+    /// Another number of vCPUs.
+    #[error("the state has {state} vCPUs, and the VM {vm}")]
+    Vcpus {
+        /// Those of the state.
+        state: usize,
+        /// Those of the VM.
+        vm: usize,
+    },
     /// Only one of state and VM has a network device.
     #[error("the state and the machine do not agree on whether there is a network device")]
     Network,
@@ -122,14 +116,14 @@ mod tests {
 
     fn state() -> VmState {
         VmState {
-            vcpu: VcpuState {
+            vcpus: vec![VcpuState {
                 regs: Default::default(),
                 sregs: Default::default(),
                 events: Default::default(),
                 xcrs: Default::default(),
                 xsave: vec![1; 600],
                 msrs: Vec::new(),
-            },
+            }],
             net: None,
             console: ConsoleState { out_tail: 1, in_head: 2 },
             clock: ClockState { mono_ns: 3, wall_offset_ns: 4 },

@@ -1,6 +1,6 @@
 //! The statistics of a VM.
 
-use super::{Error, History, MoveOutcome, Operation, Vm, shared::Shared, steering::Phase};
+use super::{Error, History, MoveOutcome, Operation, Vm, shared::Shared};
 use crate::{
     devices::throttle::Rates,
     host::{
@@ -8,16 +8,14 @@ use crate::{
         poll::wait_readable,
         watchdog::{self, Stalled},
     },
+    vcpu::Phase,
 };
 use migrate::brownout::Brownout;
 use serde::Serialize;
 use std::{
-    sync::{
-        PoisonError,
-        atomic::{
-            AtomicU64,
-            Ordering::{Relaxed, SeqCst},
-        },
+    sync::atomic::{
+        AtomicU64,
+        Ordering::{Relaxed, SeqCst},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -81,26 +79,6 @@ pub struct DirtyRate {
     pub bytes_per_second: u64,
     /// The time of the measurement, in milliseconds after 1970.
     pub unix_ms: u64,
-}
-
-/// Counters of the guest's exits, by kind.
-#[derive(Debug, Default)]
-pub(super) struct Exits {
-    pub doorbell: AtomicU64,
-    pub wait: AtomicU64,
-    pub slept: AtomicU64,
-    pub net: AtomicU64,
-    pub console: AtomicU64,
-    pub mmio: AtomicU64,
-    pub kicked: AtomicU64,
-    pub quiesced: AtomicU64,
-}
-
-impl Exits {
-    pub(super) fn count(counter: &AtomicU64) {
-        // Only the vCPU thread writes, so no read-modify-write is needed.
-        counter.store(counter.load(Relaxed) + 1, Relaxed);
-    }
 }
 
 /// Exits of the guest.
@@ -174,7 +152,8 @@ impl Stats {
     pub(super) fn of(shared: &Shared) -> Self {
         let n = |a: &AtomicU64| a.load(Relaxed);
         let (operation, handed_to) = shared.doing();
-        let (exits, guest) = (&shared.exits, &shared.ram.control_page().stats);
+        let (vcpus, console) = (&shared.vcpus, shared.vcpus.console());
+        let (exits, guest) = (&vcpus.exits, &vcpus.ram.control_page().stats);
         Self {
             name: shared.identity.name.clone(),
             pid: std::process::id(),
@@ -185,16 +164,16 @@ impl Stats {
             },
             operation,
             handed_to,
-            vouched_for: shared.was_vouched_for.load(SeqCst),
-            uptime_ms: shared.made.elapsed().as_millis() as u64,
-            memory_bytes: shared.ram.size(),
-            memory_resident_bytes: shared.ram.resident().unwrap_or(0),
-            resumes: n(&shared.resumes),
-            console_bytes: shared.console.printed(),
-            console_throttled: shared.console.held.times(),
-            console_throttled_ns: shared.console.held.ns(),
+            vouched_for: shared.record.was_vouched_for.load(SeqCst),
+            uptime_ms: vcpus.entered.made.elapsed().as_millis() as u64,
+            memory_bytes: vcpus.ram.size(),
+            memory_resident_bytes: vcpus.ram.resident().unwrap_or(0),
+            resumes: n(&vcpus.resumes),
+            console_bytes: console.printed(),
+            console_throttled: console.held.times(),
+            console_throttled_ns: console.held.ns(),
             jail: jail::jailed().cloned(),
-            rates: *shared.lock_rates(),
+            rates: *shared.record.rates(),
             exits: ExitCounts {
                 doorbell: n(&exits.doorbell),
                 wait: n(&exits.wait),
@@ -231,15 +210,12 @@ impl Stats {
             },
             stalls: watchdog::stalls(),
             stalled: watchdog::stalled(),
-            history: *shared.lock_history(),
-            dirty_rate: {
-                let rate = shared.dirty_rate.lock().unwrap_or_else(PoisonError::into_inner);
-                rate.map(|(pages, when)| DirtyRate {
-                    pages_per_second: pages,
-                    bytes_per_second: pages.saturating_mul(PAGE_SIZE),
-                    unix_ms: when.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_millis() as u64),
-                })
-            },
+            history: *shared.record.history(),
+            dirty_rate: shared.record.dirty_rate().map(|(pages, when)| DirtyRate {
+                pages_per_second: pages,
+                bytes_per_second: pages.saturating_mul(PAGE_SIZE),
+                unix_ms: when.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_millis() as u64),
+            }),
         }
     }
 }
@@ -247,12 +223,12 @@ impl Stats {
 impl Vm {
     /// Records how a move ended, in the VM's [`History`].
     pub fn note_move(&self, outcome: MoveOutcome) {
-        self.shared.lock_history().moved(outcome);
+        self.shared.record.history().moved(outcome);
     }
 
     /// Records how long the guest was slower after a move.
     pub fn note_brownout(&self, brownout: Brownout) {
-        self.shared.lock_history().settled(brownout);
+        self.shared.record.history().settled(brownout);
     }
 
     /// How many pages the guest writes per second, measured for `window`; `None` when an operation
@@ -268,8 +244,7 @@ impl Vm {
         let _ = wait_readable(self.end_fd(), window);
         let Some(pages) = watch.pages()? else { return Ok(None) };
         let rate = (pages as f64 / began.elapsed().as_secs_f64()) as u64;
-        *self.shared.dirty_rate.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some((rate, SystemTime::now()));
+        *self.shared.record.dirty_rate() = Some((rate, SystemTime::now()));
         Ok(Some(rate))
     }
 }

@@ -3,7 +3,7 @@
 //! A thread that others wait for [attends](attend). It states what it works on ([`owe`]), and that
 //! it waits ([`waits`]) around calls that may legitimately block for long. Each of these is a store
 //! to an atomic. The vCPU thread states nothing: the watchdog derives what it owes from its
-//! steering ([`Watched`]). A guest that computes forever owes nothing; a vCPU that was asked to
+//! control ([`Watched`]). A guest that computes forever owes nothing; a vCPU that was asked to
 //! stop and does not leave the guest does.
 //!
 //! One thread looks, five times per limit and only while something is owed. A thread that owes

@@ -44,7 +44,7 @@ pub(super) struct Prepared {
     /// The priority of the move's thread, until the source knows that the VM runs.
     urgent: Option<Urgent>,
     /// The priority of the vCPU thread, until it has entered the guest.
-    urgent_vcpu: Option<Urgent>,
+    urgent_vcpus: Option<Vec<Urgent>>,
     /// The watch for post-copy pages; `None` where the host does not support that, and when all
     /// have arrived.
     pub missing: Option<Missing>,
@@ -106,14 +106,14 @@ impl Prepared {
         fail_point!("destination.prepared",
             else return Err(Refusal::Prepare(crate::fail_point::injected().to_string())));
         let now = Instant::now();
-        let (urgent, urgent_vcpu) = (None, None);
+        let (urgent, urgent_vcpus) = (None, None);
         let pages = vm.ram().pages();
         let settling = Settling::of(&vm, offering.fault_cost);
         let this = Self {
             vm,
             name,
             urgent,
-            urgent_vcpu,
+            urgent_vcpus,
             missing,
             settling,
             received_pages: RefCell::new(ReceivedPages::none(pages)),
@@ -215,7 +215,7 @@ impl Prepared {
     fn hurry(&mut self) {
         // The priority of an urgent thread is not set again.
         self.urgent.get_or_insert_with(|| Urgent::this(Side::Destination));
-        self.urgent_vcpu.get_or_insert_with(|| self.vm.urgent_vcpu(Side::Destination));
+        self.urgent_vcpus.get_or_insert_with(|| self.vm.urgent_vcpus(Side::Destination));
     }
 
     /// A message was sent to the source. If the source is in a hurry, the state is its next
@@ -310,7 +310,7 @@ impl Prepared {
             eprintln!("vmm-lite: the VM arrived and cannot run: {}", crate::host::with_causes(&e));
         }
         let entered = self.vm.entered(ENTRY);
-        self.urgent_vcpu = None;
+        self.urgent_vcpus = None;
         fail_point!("destination.running");
         if let Err(e) = self.vm.announce() {
             tracing::warn!("the VM was not announced to the network: {e}");

@@ -53,7 +53,7 @@ pub(super) struct Driver<'vm> {
     /// The priority of this thread, from right before the last round to the end.
     urgent: Urgent,
     /// The priority of the vCPU thread, from the stop to the end.
-    urgent_vcpu: Urgent,
+    urgent_vcpus: Vec<Urgent>,
     forwarder: Option<Forwarder>,
     pub(super) packer: Packer,
     /// The state that is sent with the commit.
@@ -109,7 +109,7 @@ impl<'vm> Driver<'vm> {
             connection: Some(connection),
             paused: None,
             urgent: Urgent::default(),
-            urgent_vcpu: Urgent::default(),
+            urgent_vcpus: Vec::new(),
             forwarder: None,
             packer: Packer::new(),
             held: Vec::new(),

@@ -122,7 +122,7 @@ impl Driver<'_> {
     }
 
     fn stop(&mut self, timeout: Duration) {
-        self.urgent_vcpu = self.vm.urgent_vcpu(Side::Source);
+        self.urgent_vcpus = self.vm.urgent_vcpus(Side::Source);
         let paused = match self.vm.stop_for_move(timeout) {
             Ok(paused) => paused,
             Err(e) => return self.failed(&e),
@@ -152,7 +152,7 @@ impl Driver<'_> {
         if let Err(e) = self.vm.dirty_log().stop() {
             tracing::warn!("{}", crate::host::with_causes(&e));
         }
-        (self.urgent, self.urgent_vcpu) = Default::default();
+        (self.urgent, self.urgent_vcpus) = Default::default();
         let Some(paused) = self.paused.take() else { return };
         paused.fence(false);
         fail_point!("source.resuming");

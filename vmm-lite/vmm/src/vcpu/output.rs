@@ -1,14 +1,14 @@
 //! The VM's output while its guest waits, and at its end.
 
-use super::{machine::Machine, shared::Shared, wait};
-use crate::devices::{Violation, console::Drained, throttle::NetRate};
+use super::{Vcpus, wait};
+use crate::devices::{Devices, Violation, console::Drained, throttle::NetRate};
 use std::time::Duration;
 
-impl Machine {
+impl Devices {
     /// Prints the content of the ring. If some is left, returns whether the guest waits for it, and
     /// for how long.
-    pub(super) fn print(&mut self, shared: &Shared) -> Result<Option<Option<Duration>>, Violation> {
-        Ok(match self.rings.drain(&self.ram, &shared.console)? {
+    pub(super) fn print(&mut self, vcpus: &Vcpus) -> Result<Option<Option<Duration>>, Violation> {
+        Ok(match self.rings.drain(&vcpus.ram, vcpus.console())? {
             Drained::All => None,
             Drained::Blocked => Some(None),
             Drained::Held(wait) => Some(Some(wait)),
@@ -18,23 +18,23 @@ impl Machine {
     /// Sends what the program of an ended guest had queued, if its queues are valid; an error there
     /// matters less than how the guest ended. At most a full ring is sent, whatever the rate, as
     /// nothing can wait any more.
-    pub(super) fn send_rest(&mut self) {
+    pub(super) fn send_rest(&mut self, vcpus: &Vcpus) {
         let Some(net) = &mut self.net else { return };
         net.limit(NetRate::default());
-        if let Err(violation) = net.flush(&self.ram) {
+        if let Err(violation) = net.flush(&vcpus.ram) {
             tracing::debug!("a guest that has ended leaves its queues broken: {violation}");
         }
     }
 
     /// Prints what is left in the ring of an ended guest, as far as a reader accepts it, whatever
     /// the rate.
-    pub(super) fn flush(&mut self, shared: &Shared) {
+    pub(super) fn flush(&mut self, vcpus: &Vcpus, member: usize) {
         self.rings.limit(None);
-        while let Ok(Some(held)) = self.print(shared) {
-            if shared.pause_wanted() {
+        while let Ok(Some(held)) = self.print(vcpus) {
+            if vcpus.control.pause_wanted() {
                 return;
             }
-            wait::for_output(shared, held);
+            wait::for_output(vcpus, member, held);
         }
     }
 }

@@ -1,26 +1,26 @@
 //! Waits, on the vCPU thread, for events that concern the guest.
 
-use super::{
-    machine::Machine,
-    shared::{Exits, Shared},
-};
-use crate::devices::Violation;
+use super::{Exits, Runner, Vcpus};
+use crate::devices::{Devices, Violation};
 use std::{ptr, time::Duration};
 
 /// Serves the network and the console of a waiting guest. `None` if something reached it, its
 /// deadline is over, or it has to check a request.
 pub(super) fn for_something(
-    machine: &mut Machine,
-    shared: &Shared,
+    runner: &mut Runner,
+    devices: &mut Devices,
+    vcpus: &Vcpus,
+    member: usize,
     deadline: u64,
 ) -> Result<Option<WaitFor>, Violation> {
+    let control = &vcpus.control;
     // Announced before the last check of everything that a nudge can be about.
-    shared.set_waiting(true);
-    let wait_for = settle(machine, shared, deadline);
+    control.set_waiting(member, true);
+    let wait_for = settle(runner, devices, vcpus, deadline);
     match wait_for {
-        Ok(Some(_)) if shared.stop_is_near() => machine.capture_early(),
+        Ok(Some(_)) if control.stop_is_near() => runner.capture_early(),
         Ok(Some(_)) => {}
-        _ => shared.set_waiting(false),
+        Ok(None) | Err(_) => control.set_waiting(member, false),
     }
     wait_for
 }
@@ -40,13 +40,14 @@ pub(super) struct WaitFor {
 
 /// Does the pending work; `None` if that concerns the guest.
 fn settle(
-    machine: &mut Machine,
-    shared: &Shared,
+    runner: &mut Runner,
+    devices: &mut Devices,
+    vcpus: &Vcpus,
     deadline: u64,
 ) -> Result<Option<WaitFor>, Violation> {
     let (mut tap, mut refill, mut stuck) = (None, None, false);
-    if let Some(net) = &mut machine.net {
-        let moved = net.pass(&machine.ram)?;
+    if let Some(net) = &mut devices.net {
+        let moved = net.pass(&vcpus.ram)?;
         if moved.received > 0 || moved.more {
             return Ok(None);
         }
@@ -59,15 +60,16 @@ fn settle(
         let room = if moved.blocked { libc::POLLOUT } else { 0 };
         tap = Some((net.tap().fd(), packets | room)).filter(|(_, events)| *events != 0);
     }
-    if machine.rings.fill(&machine.ram, &shared.console)? {
+    if devices.rings.fill(&vcpus.ram, vcpus.console())? {
         return Ok(None);
     }
-    if shared.pause_wanted() || shared.quiesce_wanted() || shared.look_wanted() {
+    let control = &vcpus.control;
+    if control.pause_wanted() || control.quiesce_wanted() || control.look_wanted() {
         return Ok(None);
     }
     let refill = refill.map(nanoseconds);
-    let timeout = match machine.clock.until(deadline) {
-        Some(0) if stuck && !std::mem::replace(&mut machine.stuck, true) => {
+    let timeout = match devices.clock.until(deadline) {
+        Some(0) if stuck && !std::mem::replace(&mut runner.stuck, true) => {
             Some(nanoseconds(LOOK_AGAIN))
         }
         Some(0) => return Ok(None),
@@ -82,39 +84,41 @@ fn nanoseconds(time: Duration) -> u64 {
 
 impl WaitFor {
     /// Waits. The caller must not hold the VM.
-    pub(super) fn wait(&self, shared: &Shared) {
-        Exits::count(&shared.exits.slept);
+    pub(super) fn wait(&self, vcpus: &Vcpus, member: usize) {
+        Exits::count(&vcpus.exits.slept);
+        let wake = vcpus.control.wake(member);
         let entry = |fd, events| libc::pollfd { fd, events, revents: 0 };
         // `poll` ignores a negative descriptor.
         let (tap, events) = self.tap.unwrap_or((-1, 0));
-        let mut fds = [entry(shared.wake_fd(), libc::POLLIN), entry(tap, events)];
+        let mut fds = [entry(wake.fd(), libc::POLLIN), entry(tap, events)];
         poll(&mut fds, self.timeout);
-        shared.set_waiting(false);
+        vcpus.control.set_waiting(member, false);
         if fds[0].revents != 0 {
-            shared.clear_wake();
+            wake.clear();
         }
     }
 }
 
 /// Waits until standard output accepts more, or the wait of a `held` guest is over, or a nudge
 /// arrives.
-pub(super) fn for_output(shared: &Shared, held: Option<Duration>) {
-    let output = match (held, shared.console.blocked_on()) {
+pub(super) fn for_output(vcpus: &Vcpus, member: usize, held: Option<Duration>) {
+    let (control, wake) = (&vcpus.control, vcpus.control.wake(member));
+    let output = match (held, vcpus.console().blocked_on()) {
         // `poll` ignores a negative descriptor.
         (Some(_), _) => -1,
         (None, Some(output)) => output,
         (None, None) => return,
     };
-    shared.set_waiting(true);
-    if !shared.pause_wanted() {
+    control.set_waiting(member, true);
+    if !control.pause_wanted() {
         let entry = |fd, events| libc::pollfd { fd, events, revents: 0 };
-        let mut fds = [entry(shared.wake_fd(), libc::POLLIN), entry(output, libc::POLLOUT)];
+        let mut fds = [entry(wake.fd(), libc::POLLIN), entry(output, libc::POLLOUT)];
         poll(&mut fds, held.map(nanoseconds));
         if fds[0].revents != 0 {
-            shared.clear_wake();
+            wake.clear();
         }
     }
-    shared.set_waiting(false);
+    control.set_waiting(member, false);
 }
 
 /// `ppoll`; after every outcome (a signal included) the caller checks again.

@@ -1,0 +1,109 @@
+//! The vCPUs of a VM: each with its thread, which runs the guest and serves the devices at every
+//! exit.
+//!
+//! - `control`: how other threads stop, start and hold them; the protocol is the crate
+//!   `vcpu_control`
+//! - `thread`: a vCPU's thread
+//! - `run`: the loop that runs the guest and handles its exits
+//! - `serve`: what the guest asks for with the doorbell
+//! - `wait`, `output`: waits for the guest's events; what it prints and sends
+//! - `invariant`: the state that no longer changes, noted before a move
+//! - `requests`: requests to the guest in its control page
+//! - `entered`: when the guest was first entered after a resume
+//! - `exits`: counters
+//! - `health`: what a vCPU thread owes, for the watchdog
+//! - `end`: how the guest's run ended
+//!
+//! Lock order: the vCPUs' locks in their order, then the devices', then that of the control's
+//! state. `invariant` is held alone.
+
+mod control;
+mod end;
+mod entered;
+mod exits;
+mod health;
+mod invariant;
+mod output;
+mod requests;
+mod run;
+mod serve;
+mod thread;
+mod wait;
+
+pub(crate) use control::{Control, Phase};
+pub use end::{End, GuestFault, StopReason};
+pub(crate) use exits::Exits;
+pub use invariant::InvariantState;
+pub(crate) use run::Runner;
+pub(crate) use thread::start;
+
+use crate::{
+    devices::{Devices, console::Console},
+    kvm::{PageFaults, Vcpu},
+    memory::GuestRam,
+};
+use control::Surroundings;
+use entered::Entered;
+use requests::Requests;
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI32, AtomicU64},
+    },
+};
+
+/// The vCPUs of a VM, and what their threads share with others.
+#[derive(Debug)]
+pub(crate) struct Vcpus {
+    pub control: Control,
+    /// For the thread of a vCPU that stands at an exit, or a thread that holds all of them.
+    devices: Mutex<Devices>,
+    pub ram: Arc<GuestRam>,
+    pub exits: Exits,
+    pub requests: Requests,
+    pub entered: Entered,
+    pub resumes: AtomicU64,
+    pub threads: Box<[ThreadOf]>,
+}
+
+/// The thread of a vCPU.
+#[derive(Debug)]
+pub(crate) struct ThreadOf {
+    /// Its id, once it has started.
+    pub id: AtomicI32,
+    /// The vCPU's page faults, where KVM counts them.
+    pub page_faults: Option<Arc<PageFaults>>,
+}
+
+impl Vcpus {
+    /// vCPUs that are paused.
+    pub fn new(
+        vcpus: Vec<Vcpu>,
+        devices: Devices,
+        ram: Arc<GuestRam>,
+        console: Console,
+    ) -> io::Result<Self> {
+        let thread =
+            |vcpu: &Vcpu| ThreadOf { id: AtomicI32::new(0), page_faults: vcpu.page_faults() };
+        let threads = vcpus.iter().map(thread).collect();
+        Ok(Self {
+            control: control::of(vcpus.into_iter().map(Runner::new), Surroundings::new(console)?)?,
+            devices: Mutex::new(devices),
+            ram,
+            exits: Exits::default(),
+            requests: Requests::default(),
+            entered: Entered::default(),
+            resumes: AtomicU64::new(0),
+            threads,
+        })
+    }
+
+    pub fn console(&self) -> &Console {
+        &self.control.platform().console
+    }
+
+    pub fn lock_devices(&self) -> MutexGuard<'_, Devices> {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,82 @@
+//! Requests to the guest, which reads them in its control page, and its answers.
+
+use super::{InvariantState, Vcpus};
+use crate::devices::clock;
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+use vmm_lite_interface::layout::{CONTROL_PAGE, PAGE_SIZE};
+
+/// What was requested and answered last.
+#[derive(Debug, Default)]
+pub(crate) struct Requests {
+    /// Number of the last quiesce request.
+    quiesce: AtomicU32,
+    /// The invariant state that the vCPU thread last found.
+    invariant: Mutex<Option<InvariantState>>,
+}
+
+impl Requests {
+    /// Number of the last quiesce request.
+    pub fn quiesce_number(&self) -> u32 {
+        self.quiesce.load(SeqCst)
+    }
+
+    pub fn set_quiesce_number(&self, number: u32) {
+        self.quiesce.store(number, SeqCst);
+    }
+
+    /// The invariant state as of the last answer to a reclaim request.
+    pub fn invariant(&self) -> Option<InvariantState> {
+        self.invariant.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_invariant(&self, invariant: Option<InvariantState>) {
+        *self.invariant.lock().unwrap_or_else(PoisonError::into_inner) = invariant;
+    }
+}
+
+impl Vcpus {
+    /// Writes a new quiesce request to the control page.
+    pub fn request_quiesce(&self, timeout: Duration) {
+        let control = self.ram.control_page();
+        let answered = control.quiesce_answer.load(SeqCst);
+        // A number that differs from every earlier request and from the last answer.
+        let mut number = self.requests.quiesce_number().wrapping_add(1);
+        if number == answered {
+            number = number.wrapping_add(1);
+        }
+        self.requests.set_quiesce_number(number);
+        let hz = control.clock.tsc_hz.load(SeqCst);
+        let ticks = u128::from(hz) * timeout.as_nanos() / 1_000_000_000;
+        let deadline = clock::tsc().saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX));
+        control.quiesce_deadline_tsc.store(deadline, SeqCst);
+        control.quiesce_request.store(number, SeqCst);
+        self.ram.mark(CONTROL_PAGE, PAGE_SIZE as usize);
+    }
+
+    /// Asks the guest to return memory that it does not use.
+    pub fn request_reclaim(&self) {
+        let control = self.ram.control_page();
+        let number = control.reclaim_answer.load(SeqCst).wrapping_add(1);
+        control.reclaim_request.store(number, SeqCst);
+        self.ram.mark(CONTROL_PAGE, PAGE_SIZE as usize);
+        self.control.want_look();
+    }
+
+    /// Waits until the guest has answered [`request_reclaim`](Self::request_reclaim), does not run,
+    /// or `deadline`. If it has answered, returns the number of the quiesce request before.
+    pub fn wait_reclaimed(&self, deadline: Instant) -> Option<u32> {
+        let page = self.ram.control_page();
+        let number = self.requests.quiesce_number();
+        let answered = || page.reclaim_answer.load(SeqCst) == page.reclaim_request.load(SeqCst);
+        self.control.wait_until(Some(deadline), |phase, _| {
+            (!phase.is_running() || answered()).then_some(())
+        });
+        answered().then_some(number)
+    }
+}

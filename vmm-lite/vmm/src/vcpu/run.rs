@@ -1,0 +1,163 @@
+//! The loop that runs a vCPU and handles its exits.
+
+use super::{
+    End, Exits, Vcpus,
+    wait::{self, WaitFor},
+};
+use crate::{
+    devices::{Devices, Violation, net::Net},
+    kvm::{self, Exit, Vcpu},
+};
+use vmm_lite_interface::{
+    doorbell::{self, Doorbell},
+    layout::NET_MMIO,
+};
+
+/// Size of the network device's register window.
+const NET_WINDOW: u64 = 0x200;
+
+/// Why [`Runner::run`] returned.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The guest waits, for this. A thread that takes hold of the VM meanwhile finds it stopped.
+    Waits(WaitFor),
+    /// A pause was requested, or the guest is quiescent on request.
+    Paused { quiescent: bool },
+    /// It will not run again.
+    Ended(End),
+    /// KVM failed.
+    Failed(kvm::Error),
+}
+
+/// The result of serving a doorbell.
+pub(super) enum Served {
+    /// Continue the guest.
+    All,
+    /// Stop here; the unserved bits are served after the resume.
+    Stop(Stop),
+}
+
+/// A vCPU and where its guest is. While a thread has its lock, it does not run.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    pub vcpu: Vcpu,
+    /// Doorbell bits that the guest rang and that are not served yet.
+    pub unserved: Doorbell,
+    /// The guest waits, at most until this time by its clock.
+    pub(super) wait: Option<u64>,
+    /// It was made to wait although it asked to be woken at once, as it cannot send. This happens
+    /// at most once in each wait.
+    pub(super) stuck: bool,
+    /// Whether the first entry after the last resume is noted.
+    entry_noted: bool,
+}
+
+impl Runner {
+    pub(super) fn new(vcpu: Vcpu) -> Self {
+        let unserved = Doorbell::default();
+        Self { vcpu, unserved, wait: None, stuck: false, entry_noted: false }
+    }
+
+    /// It is about to run again.
+    pub fn before_resume(&mut self) {
+        // The guest checks by itself what it waited for.
+        self.wait = None;
+        self.entry_noted = false;
+    }
+
+    /// Runs the guest until it has to stop, or waits. On the vCPU's thread.
+    pub(super) fn run(&mut self, vcpus: &Vcpus, member: usize) -> Stop {
+        let thread = crate::host::this_thread();
+        let kick = vcpus.control.kick(member);
+        loop {
+            let mut devices = vcpus.lock_devices();
+            match self.serve(&mut devices, vcpus, member) {
+                Ok(Served::All) => {}
+                Ok(Served::Stop(stop)) => return stop,
+                Err(violation) => return broke(&violation, &mut devices, vcpus, member),
+            }
+            if let Some(deadline) = self.wait {
+                match wait::for_something(self, &mut devices, vcpus, member, deadline) {
+                    Ok(Some(wait_for)) => return Stop::Waits(wait_for),
+                    Ok(None) => self.wait = None,
+                    Err(violation) => return broke(&violation, &mut devices, vcpus, member),
+                }
+            }
+            drop(devices);
+            let near = vcpus.control.stop_is_near();
+            self.vcpu.hand_over_registers(near);
+            if !kick.enter(thread, || vcpus.control.pause_wanted()) {
+                if near {
+                    self.capture_early();
+                }
+                return Stop::Paused { quiescent: false };
+            }
+            if !self.entry_noted {
+                vcpus.note_entry();
+                self.entry_noted = true;
+            }
+            let exit = self.vcpu.run();
+            kick.leave();
+            let handled = match exit {
+                Ok(exit) => self.handle(exit, vcpus),
+                Err(e) => return Stop::Failed(e),
+            };
+            if let Err(violation) = handled {
+                return broke(&violation, &mut vcpus.lock_devices(), vcpus, member);
+            }
+        }
+    }
+
+    fn handle(&mut self, exit: Exit, vcpus: &Vcpus) -> Result<(), Violation> {
+        match exit {
+            Exit::PortWrite { port: doorbell::PORT, size: 4, value } => {
+                Exits::count(&vcpus.exits.doorbell);
+                if value & !Doorbell::ALL.0 != 0 {
+                    return Err(Violation::Doorbell(value));
+                }
+                self.unserved = Doorbell(value);
+                Ok(())
+            }
+            Exit::PortWrite { port: doorbell::PORT, size, .. } => {
+                Err(Violation::DoorbellSize(size))
+            }
+            Exit::PortWrite { port, .. } | Exit::PortRead { port } => Err(Violation::Port(port)),
+            Exit::MmioRead { address, len } => {
+                Exits::count(&vcpus.exits.mmio);
+                let mut data = [0; 8];
+                let mut devices = vcpus.lock_devices();
+                let (net, offset) = net_at(&mut devices, address)?;
+                net.read(offset, &mut data[..len])?;
+                self.vcpu.answer_read(&data[..len]);
+                Ok(())
+            }
+            Exit::MmioWrite { address, data, len } => {
+                Exits::count(&vcpus.exits.mmio);
+                let mut devices = vcpus.lock_devices();
+                let (net, offset) = net_at(&mut devices, address)?;
+                net.write(offset, &data[..len], &vcpus.ram)
+            }
+            Exit::Kicked => {
+                Exits::count(&vcpus.exits.kicked);
+                Ok(())
+            }
+            Exit::Halted => Err(Violation::Halted),
+            Exit::TripleFault => Err(Violation::TripleFault),
+            Exit::Cannot { what, rip } => Err(Violation::CannotRun { what, rip }),
+        }
+    }
+}
+
+/// The network device, if `address` is in its registers.
+fn net_at(devices: &mut Devices, address: u64) -> Result<(&mut Net, u64), Violation> {
+    let offset = address.wrapping_sub(NET_MMIO);
+    match &mut devices.net {
+        Some(net) if offset < NET_WINDOW => Ok((net, offset)),
+        _ => Err(Violation::Address(address)),
+    }
+}
+
+fn broke(violation: &Violation, devices: &mut Devices, vcpus: &Vcpus, member: usize) -> Stop {
+    devices.flush(vcpus, member);
+    Stop::Ended(End::Broke(violation.clone()))
+}
