@@ -11,10 +11,12 @@ use testkit::net::{Driver, MAC, QUEUE, Wire, buffer, frame, is_ours, namespace, 
 use vmm::{
     devices::{
         Violation,
-        arp::announcements,
         console::Console,
-        net::Own,
-        tap::{self, Tap},
+        net::{
+            Own,
+            arp::announcements,
+            tap::{self, Tap},
+        },
     },
     vm::{Identity, NetIdentity, Vm},
 };
@@ -110,13 +112,13 @@ fn state_moves_to_another_device() {
 
     let before = destination.net.capture();
     let mut wrong = state.clone();
-    wrong.queues[0].used_ring = 1 << 40;
+    wrong.transport.queues[0].used_ring = 1 << 40;
     assert!(destination.net.apply(&wrong, &destination.ram).is_err());
     let mut wrong = state.clone();
-    wrong.driver_features |= 1 << 63;
+    wrong.transport.driver_features |= 1 << 63;
     assert!(destination.net.apply(&wrong, &destination.ram).is_err());
     let mut wrong = state.clone();
-    wrong.queues[1].size = 3;
+    wrong.transport.queues[1].size = 3;
     assert!(destination.net.apply(&wrong, &destination.ram).is_err());
     assert_eq!(destination.net.capture(), before, "nothing is partly applied");
 }
@@ -130,7 +132,7 @@ fn broken(driver: &mut Driver, q: u64, set_up: impl Fn(&Driver)) -> String {
     set_up(driver);
     driver.offer(q, 0);
     match driver.pass() {
-        Err(Violation::Queue { queue, what }) => format!("{queue}: {what}"),
+        Err(Violation::Queue { queue, what, .. }) => format!("{queue}: {what}"),
         other => panic!("{other:?}"),
     }
 }

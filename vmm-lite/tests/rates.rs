@@ -71,7 +71,7 @@ fn packets_over_the_rate_stay_in_the_guests_queue() {
     assert_eq!(driver.used(1).0, 1);
     assert_eq!(driver.net.counters().tx_held.times(), 1, "one wait, however often it is polled");
     // They belong to the queue, and move with it.
-    assert_eq!(driver.net.capture().queues[1].next_avail, 1);
+    assert_eq!(driver.net.capture().transport.queues[1].next_avail, 1);
     driver.net.limit(NetRate::default());
     assert_eq!(driver.pass().unwrap().sent, 2);
     for n in 0..3 {

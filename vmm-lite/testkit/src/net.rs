@@ -10,9 +10,7 @@ use std::{
 use vmm::{
     devices::{
         Violation,
-        link::wait_running,
-        net::{Moved, Net},
-        tap::Tap,
+        net::{Moved, Net, link::wait_running, tap::Tap},
     },
     memory::GuestRam,
 };

@@ -1,17 +1,16 @@
-//! The guest's devices: the control page with its clock and console, and the network device.
+//! The guest's devices: the control page with its clock and console, and the network device, which
+//! is one for the [`virtio`] transport.
 //!
 //! The vCPU thread serves all of them when the guest rings the doorbell. It checks what the guest
 //! writes before it uses it; a guest that breaks a rule ends with a [`Violation`] that names it,
 //! and the VMM reports it.
 
-pub mod arp;
 pub mod clock;
 pub mod console;
-pub mod link;
 pub mod net;
 pub mod rate;
-pub mod tap;
 pub mod throttle;
+pub mod virtio;
 
 /// A rule that the guest broke. The guest ends because of it.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
@@ -50,13 +49,20 @@ pub enum Violation {
         /// The difference of its counters.
         bytes: u32,
     },
-    /// The driver used a register of the network device wrongly.
-    #[error("the guest used the network device wrongly: {0}")]
-    NetRegister(String),
-    /// An invalid queue of the network device.
-    #[error("the guest's network {queue} queue is broken: {what}")]
+    /// The driver used a register of a device wrongly.
+    #[error("the guest used the {device} device wrongly: {what}")]
+    Register {
+        /// The device's name.
+        device: &'static str,
+        /// What the driver did.
+        what: String,
+    },
+    /// An invalid queue of a device.
+    #[error("the guest's {device} {queue} queue is broken: {what}")]
     Queue {
-        /// `receive` or `transmit`.
+        /// The device's name.
+        device: &'static str,
+        /// The queue's name, such as `receive`.
         queue: &'static str,
         /// What is wrong with it.
         what: String,

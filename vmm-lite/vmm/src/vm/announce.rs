@@ -2,7 +2,7 @@
 
 use super::{Vm, paused::LINK_TIMEOUT};
 use crate::{
-    devices::{arp, link},
+    devices::net::{arp, link},
     host::confine::{self, Thread},
 };
 use std::{io, time::Duration};

@@ -1,7 +1,7 @@
 //! Whether a VM's TAP device suits a guest that will arrive.
 
 use super::Vm;
-use crate::devices::{net::MtuTooSmall, tap};
+use crate::devices::net::{MtuTooSmall, tap};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Why it does not.

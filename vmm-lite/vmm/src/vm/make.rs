@@ -8,8 +8,7 @@ use crate::{
     boot::{self, Image},
     devices::{
         console::Console,
-        net::{Net, Own},
-        tap::Tap,
+        net::{Net, Own, tap::Tap},
     },
     kvm::Host,
     memory::{self, GuestRam},

@@ -6,7 +6,7 @@ use super::{
     steering::Phase,
 };
 use crate::{
-    devices::{link, throttle::Rates},
+    devices::{net::link, throttle::Rates},
     kvm::touch::{RUNS, Run},
     memory::PageSet,
 };
@@ -95,7 +95,11 @@ impl<'vm> Paused<'vm> {
     /// write.
     #[must_use]
     pub fn queue_pages(&self) -> Vec<usize> {
-        self.machine.net.iter().flat_map(|net| net.capture().pages().collect::<Vec<_>>()).collect()
+        self.machine
+            .net
+            .iter()
+            .flat_map(|net| net.capture().transport.pages().collect::<Vec<_>>())
+            .collect()
     }
 
     /// Everything but the memory. May be called repeatedly; the VM stays unchanged.

@@ -5,7 +5,7 @@
 //! of a guest.
 
 use super::Error;
-use crate::{devices::tap::Tap, kvm::Host, memory::keep_userfault};
+use crate::{devices::net::tap::Tap, kvm::Host, memory::keep_userfault};
 
 /// KVM and a TAP device.
 #[derive(Debug)]

@@ -12,8 +12,7 @@ use super::{
 use crate::{
     devices::{
         console::Console,
-        net::{Counters as NetCounters, Forwarded},
-        tap::Tap,
+        net::{Counters as NetCounters, Forwarded, tap::Tap},
         throttle::Rates,
     },
     kvm::{DirtyLog, Kick, PageFaults},

@@ -1,120 +1,39 @@
-//! The network device: virtio-net over virtio-mmio, served at the doorbell.
+//! The network device: virtio-net on a TAP device, served at the doorbell.
 //!
-//! It sends no interrupts and needs no notifications: the doorbell says when to look at the queues,
-//! and the used rings tell drivers not to notify. [`registers`] is the driver's view, [`queues`]
-//! moves the packets, [`state`] is what is captured.
+//! - [`config`]: the features offered, the configuration space, offloads
+//! - [`packets`]: what is sent and received
+//! - [`sources`]: which packets of the guest are dropped because of their source address
+//! - [`forwarded`]: packets that the source of a move forwards
+//! - [`state`]: what is captured
+//! - [`tap`], [`link`], [`arp`]: the host's end, and how the network learns where the guest is
 
-mod queues;
-mod registers;
+pub mod arp;
+mod config;
+mod counters;
+mod forwarded;
+pub mod link;
+mod packets;
 mod sources;
 mod state;
+pub mod tap;
+#[cfg(test)]
+mod tests;
 
-pub use queues::Moved;
+pub use counters::Counters;
+pub use forwarded::Forwarded;
+pub use packets::Moved;
 pub use sources::Own;
-pub use state::{MtuTooSmall, NetState};
+pub use state::{MtuTooSmall, NetState, StateError};
 
 use super::{
-    Violation, tap,
-    tap::Tap,
-    throttle::{HeldBack, NetRate, Throttle},
+    Violation,
+    throttle::{NetRate, Throttle},
+    virtio::{self, Buffers, Change, Transport},
 };
 use crate::memory::GuestRam;
-use queues::Buffers;
-use registers::Registers;
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
-    },
-};
-
-/// Limit in bytes for forwarded packets that a guest has not accepted: what a peer sends is bounded
-/// (rule R4).
-const LATE_MAX: usize = 4 << 20;
-
-/// Traffic of a device since it was made.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Packets to the guest.
-    pub rx_packets: AtomicU64,
-    /// Their bytes, without our headers.
-    pub rx_bytes: AtomicU64,
-    /// Packets to the guest that did not fit its buffers.
-    pub rx_dropped: AtomicU64,
-    /// Packets from the guest.
-    pub tx_packets: AtomicU64,
-    /// Their bytes.
-    pub tx_bytes: AtomicU64,
-    /// Packets from the guest that the host did not accept.
-    pub tx_dropped: AtomicU64,
-    /// Packets from the guest with a source address that is not its own.
-    pub tx_spoofed: AtomicU64,
-    /// Packets to the guest that the rate limit delayed.
-    pub rx_held: HeldBack,
-    /// Packets from the guest that the rate limit delayed.
-    pub tx_held: HeldBack,
-    /// The MTU that the guest was given.
-    pub mtu: AtomicU16,
-    /// Whether the guest may send from any address.
-    pub may_spoof: AtomicBool,
-}
-
-impl Counters {
-    fn add(packets: &AtomicU64, bytes: &AtomicU64, n: usize) {
-        packets.fetch_add(1, Relaxed);
-        bytes.fetch_add(n.saturating_sub(tap::VNET_HEADER) as u64, Relaxed);
-    }
-}
-
-/// Packets that reached the source's TAP and were forwarded; another thread adds them.
-#[derive(Debug, Default)]
-pub struct Forwarded {
-    frames: Mutex<Frames>,
-    some: AtomicBool,
-}
-
-#[derive(Debug, Default)]
-struct Frames {
-    queue: VecDeque<Vec<u8>>,
-    bytes: usize,
-}
-
-impl Forwarded {
-    fn frames(&self) -> MutexGuard<'_, Frames> {
-        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Adds a frame with its virtio-net header. `false` if there are too many already, or it is not
-    /// a frame.
-    pub fn push(&self, frame: Vec<u8>) -> bool {
-        let mut frames = self.frames();
-        if frames.bytes + frame.len() > LATE_MAX || frame.len() <= tap::VNET_HEADER {
-            return false;
-        }
-        frames.bytes += frame.len();
-        frames.queue.push_back(frame);
-        self.some.store(true, SeqCst);
-        true
-    }
-
-    fn pop(&self) -> Option<Vec<u8>> {
-        if !self.any() {
-            return None;
-        }
-        let mut frames = self.frames();
-        let frame = frames.queue.pop_front();
-        frames.bytes -= frame.as_ref().map_or(0, Vec::len);
-        self.some.store(!frames.queue.is_empty(), SeqCst);
-        frame
-    }
-
-    /// Whether there are any.
-    #[must_use]
-    pub fn any(&self) -> bool {
-        self.some.load(SeqCst)
-    }
-}
+use config::{MODEL, TRANSMIT};
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+use tap::Tap;
 
 /// The device of one guest.
 #[derive(Debug)]
@@ -128,7 +47,9 @@ pub struct Net {
     own: Option<Own>,
     /// Rate limits of what it receives and what it sends.
     throttles: [Throttle; 2],
-    registers: Registers,
+    mac: [u8; 6],
+    mtu: u16,
+    transport: Transport<2>,
     buffers: Buffers,
     counters: Arc<Counters>,
     forwarded: Arc<Forwarded>,
@@ -154,16 +75,16 @@ impl Net {
         let (counters, forwarded): (Arc<Counters>, _) = Default::default();
         counters.mtu.store(mtu, Relaxed);
         counters.may_spoof.store(true, Relaxed);
-        let registers = Registers::new(mac, mtu);
-        let (buffers, throttles) = (Buffers::default(), Default::default());
         Self {
             tap,
             offload: None,
             tap_mtu: mtu,
             own: None,
-            throttles,
-            registers,
-            buffers,
+            throttles: Default::default(),
+            mac,
+            mtu,
+            transport: Transport::new(&MODEL),
+            buffers: Buffers::default(),
             counters,
             forwarded,
         }
@@ -204,7 +125,7 @@ impl Net {
     /// # Errors
     /// A [`Violation`].
     pub fn read(&self, offset: u64, data: &mut [u8]) -> Result<(), Violation> {
-        self.registers.read(offset, data)
+        self.transport.read(offset, data, &config::space(self.mac, self.mtu))
     }
 
     /// The driver writes a register.
@@ -212,16 +133,24 @@ impl Net {
     /// # Errors
     /// A [`Violation`].
     pub fn write(&mut self, offset: u64, data: &[u8], ram: &GuestRam) -> Result<(), Violation> {
-        if self.registers.write(offset, data, ram)? {
-            self.tell_offload(self.registers.offload());
+        match self.transport.write(offset, data, ram)? {
+            Change::None => {}
+            Change::Status => self.tell_offload(self.offload()),
+            Change::Reset => self.reset(),
         }
         Ok(())
+    }
+
+    /// Puts it into the state that it had when it was made, but for the guest's address and MTU.
+    pub fn reset(&mut self) {
+        self.transport.reset();
+        self.tell_offload(self.offload());
     }
 
     /// The offloads that the driver accepts.
     #[must_use]
     pub fn offload(&self) -> u32 {
-        self.registers.offload()
+        config::offload(&self.transport)
     }
 
     /// Sets the offloads on the TAP that the driver accepts, or will accept.
@@ -241,15 +170,15 @@ impl Net {
     /// # Errors
     /// A [`Violation`].
     pub fn pass(&mut self, ram: &GuestRam) -> Result<Moved, Violation> {
-        let Self { tap, own, throttles, registers, buffers, counters, forwarded, .. } = self;
+        let room = config::frame_max(self.offload(), self.mtu);
+        let Self { tap, own, throttles, transport, buffers, counters, forwarded, .. } = self;
         let [receiving, sending] = throttles;
-        let room = registers::frame_max(registers.offload(), registers.mtu());
-        let Some([receive, transmit]) = registers.live_queues() else {
+        let Some([receive, transmit]) = transport.live_queues() else {
             return Ok(Moved::default());
         };
-        let sent = queues::send(transmit, ram, tap, *own, sending, buffers, counters)?;
+        let sent = packets::send(transmit, ram, tap, *own, sending, buffers, counters)?;
         let received =
-            queues::receive(receive, ram, tap, receiving, buffers, counters, forwarded, room)?;
+            packets::receive(receive, ram, tap, receiving, buffers, counters, forwarded, room)?;
         Ok(Moved {
             sent: sent.sent,
             blocked: sent.blocked,
@@ -265,40 +194,37 @@ impl Net {
     /// # Errors
     /// A [`Violation`].
     pub fn flush(&mut self, ram: &GuestRam) -> Result<(), Violation> {
-        let Self { tap, own, throttles: [_, sending], registers, buffers, counters, .. } = self;
-        let Some([_, transmit]) = registers.live_queues() else { return Ok(()) };
+        let Self { tap, own, throttles: [_, sending], transport, buffers, counters, .. } = self;
+        let Some([_, transmit]) = transport.live_queues() else { return Ok(()) };
         // Only a queue that changes while it is served never empties, and a stopped guest does not
         // change it.
-        for _ in 0..=usize::from(registers::QUEUE_MAX) / queues::BATCH {
-            if !queues::send(transmit, ram, tap, *own, sending, buffers, counters)?.more {
+        for _ in 0..=usize::from(virtio::QUEUE_MAX) / packets::BATCH {
+            if !packets::send(transmit, ram, tap, *own, sending, buffers, counters)?.more {
                 return Ok(());
             }
         }
-        let what = "it has more packets than room for them".into();
-        Err(Violation::Queue { queue: "transmit", what })
+        Err(MODEL.broken(TRANSMIT, "it has more packets than room for them".into()))
     }
 
-    /// The state to capture. The queues are settled: nothing that was taken off a ring is
-    /// unfinished.
+    /// The state to capture.
     #[must_use]
     pub fn capture(&self) -> NetState {
-        self.registers.capture()
+        NetState { mac: self.mac, mtu: self.mtu, transport: self.transport.capture() }
     }
 
     /// Continues from a captured state.
     ///
     /// # Errors
-    /// The state's error; nothing has changed then.
-    pub fn apply(&mut self, state: &NetState, ram: &GuestRam) -> Result<(), state::Error> {
+    /// [`StateError`]; nothing has changed then.
+    pub fn apply(&mut self, state: &NetState, ram: &GuestRam) -> Result<(), StateError> {
         if state.mtu > self.tap_mtu {
             let device = self.tap.name().to_owned();
             return Err(MtuTooSmall { guest: state.mtu, tap: self.tap_mtu, device }.into());
         }
-        self.registers.apply(state, ram)?;
+        self.transport.apply(&state.transport, ram)?;
+        (self.mac, self.mtu) = (state.mac, state.mtu);
         self.counters.mtu.store(state.mtu, Relaxed);
-        self.tell_offload(self.registers.offload());
+        self.tell_offload(self.offload());
         Ok(())
     }
 }
-
-pub use state::Error as StateError;

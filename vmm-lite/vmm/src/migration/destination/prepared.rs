@@ -251,7 +251,7 @@ impl Prepared {
             Handover::from_bytes(state).map_err(|e| e.to_string())?;
         if let (Some(missing), Some(net)) = (self.watched(), &state.net) {
             // This thread will read these pages, and it is the one that would receive them.
-            for page in net.pages().filter(|page| *page < self.vm.ram().pages()) {
+            for page in net.transport.pages().filter(|page| *page < self.vm.ram().pages()) {
                 if lacking.contains(page) {
                     return Err("the network queues did not arrive with the state".into());
                 }

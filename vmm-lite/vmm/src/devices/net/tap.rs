@@ -255,9 +255,9 @@ impl Tap {
     /// # Errors
     /// The kernel's error.
     pub fn read(&self, to: &mut [u8]) -> io::Result<Option<usize>> {
-        let mut iov = [libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() }];
+        let iov = [libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() }];
         // SAFETY: the buffer is ours and has the vector's length.
-        unsafe { self.read_into(&mut iov) }
+        unsafe { self.read_into(&iov) }
     }
 
     /// Writes one frame with its header. `false` when the device accepts none for now.
@@ -293,7 +293,7 @@ impl Tap {
     ///
     /// # Safety
     /// The buffers are valid for writing.
-    pub(crate) unsafe fn read_into(&self, iov: &mut [libc::iovec]) -> io::Result<Option<usize>> {
+    pub(crate) unsafe fn read_into(&self, iov: &[libc::iovec]) -> io::Result<Option<usize>> {
         loop {
             // SAFETY: the caller guarantees the buffers; the result is checked.
             let n = unsafe { libc::readv(self.fd(), iov.as_ptr(), iov.len() as libc::c_int) };
