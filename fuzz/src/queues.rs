@@ -141,7 +141,7 @@ impl<'r> Host<'r> {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let (device, wire) =
             socketpair(AddressFamily::Unix, SockType::Datagram, None, flags).expect("sockets");
-        let net = Net::with_mtu(Tap::over(device), [2, 0, 0, 0, 0, 1], MTU);
+        let net = Net::new(Tap::over(device), [2, 0, 0, 0, 0, 1], MTU);
         Self { ram, net, wire, passes: 0, over: false }
     }
 

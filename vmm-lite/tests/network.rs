@@ -97,10 +97,10 @@ fn state_moves_to_another_device() {
     source.offer(1, 0);
     source.pass().unwrap();
     let state = source.net.capture();
-    let Driver { ram, net } = source;
+    let Driver { ram, net, tap } = source;
     let mut destination = {
         let _opened_once = no_fork();
-        drop(net);
+        drop((net, tap));
         Driver::new("vmmt1")
     };
     destination.ram = ram;

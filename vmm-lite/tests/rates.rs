@@ -87,7 +87,7 @@ fn packets_over_the_rate_stay_in_the_tap() {
     let wire = Wire::on("vmmr1");
     let mut driver = Driver::new("vmmr1");
     driver.go().unwrap();
-    driver.net.tap().drain();
+    driver.tap.drain();
     driver.net.limit(one_packet());
     for n in 0..4 {
         driver.descriptor(0, n, buffer(0, n), 1600, FOR_DEVICE_TO_WRITE, 0);

@@ -101,15 +101,17 @@ impl Vm {
     ) -> Result<Self, Error> {
         let thread = thread::start()?;
         let (vcpu, log, cpuid) = host.create(&ram)?;
-        let net = match (&identity.net, tap) {
-            (Some(net), Some(tap)) => {
-                let mut device = Net::new(tap, net.mac)?;
-                device.restrict_to(Some(Own::new(net.mac, net.ip.map(|ip| ip.address))));
-                Some(device)
+        let (mut net, mut announcer) = (None, None);
+        if let (Some(identity), Some(tap)) = (&identity.net, tap) {
+            let (mtu, up) = tap.mtu_and_up()?;
+            if !up {
+                let name = tap.name();
+                tracing::warn!("TAP device {name} is down; set it up with `ip link set {name} up`");
             }
-            _ => None,
-        };
-        let announcer = net.as_ref().map(|n| n.tap().try_clone()).transpose()?;
+            let mut device = Net::new(tap.try_clone()?, identity.mac, mtu);
+            device.restrict_to(Some(Own::new(identity.mac, identity.ip.map(|ip| ip.address))));
+            (net, announcer) = (Some(device), Some(tap));
+        }
         let machine = Machine::new(vcpu, net, ram.clone())?;
         let shared = Arc::new(Shared::new(identity, ram, log, cpuid, machine, console, announcer)?);
         let thread = Some(thread.take(&shared));

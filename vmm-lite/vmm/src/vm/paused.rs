@@ -6,7 +6,10 @@ use super::{
     steering::Phase,
 };
 use crate::{
-    devices::{net::link, throttle::Rates},
+    devices::{
+        net::{link, tap::Tap},
+        throttle::Rates,
+    },
     kvm::touch::{RUNS, Run},
     memory::PageSet,
 };
@@ -151,11 +154,11 @@ impl<'vm> Paused<'vm> {
         let began = Instant::now();
         self.machine.vcpu.apply(&state)?;
         let apply = began.elapsed();
-        if let Some(net) = &self.machine.net {
-            let running = link::wait_running(net.tap(), LINK_TIMEOUT);
+        if let Some(tap) = &self.vm.shared.announcer {
+            let running = link::wait_running(tap, LINK_TIMEOUT);
             let failed = |source| Error::Host { doing: "ask about the TAP device", source };
             if !running.map_err(failed)? {
-                let name = net.tap().name();
+                let name = tap.name();
                 tracing::warn!(
                     "TAP device {name} does not come up; packets to the guest are lost until it \
                      does"
@@ -268,7 +271,7 @@ impl<'vm> Paused<'vm> {
     /// # Errors
     /// TAP errors.
     pub fn packets_in_transit(&self) -> Result<ForwardedPackets, Error> {
-        let tap = self.machine.net.as_ref().map(|net| net.tap().try_clone()).transpose()?;
+        let tap = self.vm.shared.announcer.as_ref().map(Tap::try_clone).transpose()?;
         Ok(ForwardedPackets::new(tap))
     }
 

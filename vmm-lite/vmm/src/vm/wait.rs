@@ -57,7 +57,7 @@ fn settle(
         refill = [moved.send_wait, moved.receive_wait].into_iter().flatten().min();
         stuck = moved.blocked || moved.send_wait.is_some();
         let room = if moved.blocked { libc::POLLOUT } else { 0 };
-        tap = Some((net.tap().fd(), packets | room)).filter(|(_, events)| *events != 0);
+        tap = Some((net.fd(), packets | room)).filter(|(_, events)| *events != 0);
     }
     if machine.rings.fill(&machine.ram, &shared.console)? {
         return Ok(None);

@@ -1,7 +1,7 @@
 //! What a network device tells its driver, and what follows from the features that the driver
 //! accepts.
 
-use super::tap::{TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, VNET_HEADER};
+use super::backend::{TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, VNET_HEADER};
 use crate::devices::virtio::{Model, Transport};
 use virtio_bindings::{
     virtio_config::VIRTIO_F_VERSION_1,

@@ -1,6 +1,6 @@
 //! What a network device counts.
 
-use super::tap::VNET_HEADER;
+use super::backend::VNET_HEADER;
 use crate::devices::throttle::HeldBack;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
 

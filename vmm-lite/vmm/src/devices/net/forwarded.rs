@@ -1,6 +1,6 @@
 //! Packets that the source of a move forwards, until the guest accepts them.
 
-use super::tap::VNET_HEADER;
+use super::backend::VNET_HEADER;
 use std::{
     collections::VecDeque,
     sync::{

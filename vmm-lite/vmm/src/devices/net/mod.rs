@@ -1,13 +1,15 @@
-//! The network device: virtio-net on a TAP device, served at the doorbell.
+//! The network device: virtio-net, served at the doorbell.
 //!
 //! - [`config`]: the features offered, the configuration space, offloads
 //! - [`packets`]: what is sent and received
+//! - [`backend`]: the seam to the wire, behind which packets can be held back and observed
 //! - [`sources`]: which packets of the guest are dropped because of their source address
 //! - [`forwarded`]: packets that the source of a move forwards
 //! - [`state`]: what is captured
 //! - [`tap`], [`link`], [`arp`]: the host's end, and how the network learns where the guest is
 
 pub mod arp;
+pub mod backend;
 mod config;
 mod counters;
 mod forwarded;
@@ -31,18 +33,21 @@ use super::{
     virtio::{self, Buffers, Change, Transport},
 };
 use crate::memory::GuestRam;
+use backend::Backend;
 use config::{MODEL, TRANSMIT};
-use std::sync::{Arc, atomic::Ordering::Relaxed};
-use tap::Tap;
+use std::{
+    os::fd::RawFd,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 /// The device of one guest.
 #[derive(Debug)]
 pub struct Net {
-    tap: Tap,
-    /// The offloads that were last set on the TAP.
+    backend: Box<dyn Backend>,
+    /// The offloads that were last set on the back end.
     offload: Option<u32>,
-    /// The TAP's own MTU, which that of an arriving guest may not exceed.
-    tap_mtu: u16,
+    /// The back end's own MTU, which that of an arriving guest may not exceed.
+    backend_mtu: u16,
     /// The source addresses that packets of the guest must have.
     own: Option<Own>,
     /// Rate limits of what it receives and what it sends.
@@ -56,29 +61,17 @@ pub struct Net {
 }
 
 impl Net {
-    /// A device with the address `mac` on `tap`, as after a reset.
-    ///
-    /// # Errors
-    /// The TAP's error.
-    pub fn new(tap: Tap, mac: [u8; 6]) -> Result<Self, tap::Error> {
-        let (mtu, up) = tap.mtu_and_up()?;
-        if !up {
-            let name = tap.name();
-            tracing::warn!("TAP device {name} is down; set it up with `ip link set {name} up`");
-        }
-        Ok(Self::with_mtu(tap, mac, mtu))
-    }
-
-    /// The same on a device without an MTU to query, such as one [over a socket](Tap::over).
+    /// A device with the address `mac` on `backend`, as after a reset. The packets there are as long
+    /// as `mtu` permits.
     #[must_use]
-    pub fn with_mtu(tap: Tap, mac: [u8; 6], mtu: u16) -> Self {
+    pub fn new(backend: impl Backend + 'static, mac: [u8; 6], mtu: u16) -> Self {
         let (counters, forwarded): (Arc<Counters>, _) = Default::default();
         counters.mtu.store(mtu, Relaxed);
         counters.may_spoof.store(true, Relaxed);
         Self {
-            tap,
+            backend: Box::new(backend),
             offload: None,
-            tap_mtu: mtu,
+            backend_mtu: mtu,
             own: None,
             throttles: Default::default(),
             mac,
@@ -114,10 +107,10 @@ impl Net {
         Arc::clone(&self.forwarded)
     }
 
-    /// The TAP device.
+    /// The descriptor of its back end, to be polled.
     #[must_use]
-    pub fn tap(&self) -> &Tap {
-        &self.tap
+    pub fn fd(&self) -> RawFd {
+        self.backend.fd()
     }
 
     /// The driver reads a register.
@@ -153,13 +146,13 @@ impl Net {
         config::offload(&self.transport)
     }
 
-    /// Sets the offloads on the TAP that the driver accepts, or will accept.
+    /// Sets the offloads on the back end that the driver accepts, or will accept.
     pub fn tell_offload(&mut self, offload: u32) {
         // The call waits for all processes that configure networks.
         if self.offload.replace(offload) == Some(offload) {
             return;
         }
-        if let Err(e) = self.tap.set_offload(offload) {
+        if let Err(e) = self.backend.set_offload(offload) {
             // The guest then gets packets at a higher cost, and none that it cannot accept.
             tracing::warn!("offloads stay off: {e}");
         }
@@ -171,14 +164,23 @@ impl Net {
     /// A [`Violation`].
     pub fn pass(&mut self, ram: &GuestRam) -> Result<Moved, Violation> {
         let room = config::frame_max(self.offload(), self.mtu);
-        let Self { tap, own, throttles, transport, buffers, counters, forwarded, .. } = self;
+        let Self { backend, own, throttles, transport, buffers, counters, forwarded, .. } = self;
         let [receiving, sending] = throttles;
         let Some([receive, transmit]) = transport.live_queues() else {
             return Ok(Moved::default());
         };
-        let sent = packets::send(transmit, ram, tap, *own, sending, buffers, counters)?;
-        let received =
-            packets::receive(receive, ram, tap, receiving, buffers, counters, forwarded, room)?;
+        let sent =
+            packets::send(transmit, ram, backend.as_mut(), *own, sending, buffers, counters)?;
+        let received = packets::receive(
+            receive,
+            ram,
+            backend.as_mut(),
+            receiving,
+            buffers,
+            counters,
+            forwarded,
+            room,
+        )?;
         Ok(Moved {
             sent: sent.sent,
             blocked: sent.blocked,
@@ -194,12 +196,14 @@ impl Net {
     /// # Errors
     /// A [`Violation`].
     pub fn flush(&mut self, ram: &GuestRam) -> Result<(), Violation> {
-        let Self { tap, own, throttles: [_, sending], transport, buffers, counters, .. } = self;
+        let Self { backend, own, throttles: [_, sending], transport, buffers, counters, .. } = self;
         let Some([_, transmit]) = transport.live_queues() else { return Ok(()) };
         // Only a queue that changes while it is served never empties, and a stopped guest does not
         // change it.
         for _ in 0..=usize::from(virtio::QUEUE_MAX) / packets::BATCH {
-            if !packets::send(transmit, ram, tap, *own, sending, buffers, counters)?.more {
+            if !packets::send(transmit, ram, backend.as_mut(), *own, sending, buffers, counters)?
+                .more
+            {
                 return Ok(());
             }
         }
@@ -217,9 +221,9 @@ impl Net {
     /// # Errors
     /// [`StateError`]; nothing has changed then.
     pub fn apply(&mut self, state: &NetState, ram: &GuestRam) -> Result<(), StateError> {
-        if state.mtu > self.tap_mtu {
-            let device = self.tap.name().to_owned();
-            return Err(MtuTooSmall { guest: state.mtu, tap: self.tap_mtu, device }.into());
+        if state.mtu > self.backend_mtu {
+            let device = self.backend.name().to_owned();
+            return Err(MtuTooSmall { guest: state.mtu, tap: self.backend_mtu, device }.into());
         }
         self.transport.apply(&state.transport, ram)?;
         (self.mac, self.mtu) = (state.mac, state.mtu);

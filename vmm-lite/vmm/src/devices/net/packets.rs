@@ -1,11 +1,11 @@
-//! Moves packets between the queues and the TAP, directly between guest memory and the kernel,
-//! without allocating.
+//! Moves packets between the queues and the back end, which gets their places in guest memory:
+//! nothing is copied or allocated here.
 
 use super::{
     Counters, Forwarded, Own, Violation,
+    backend::{Backend, VNET_HEADER},
     config::{MODEL, RECEIVE, TRANSMIT},
     sources::LOOKED_AT,
-    tap::{Tap, VNET_HEADER},
 };
 use crate::{
     devices::{
@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Offset of `num_buffers` in the virtio-net header. The TAP does not set it, and the standard
+/// Offset of `num_buffers` in the virtio-net header. A TAP does not set it, and the standard
 /// requires it to be 1.
 const NUM_BUFFERS: usize = 10;
 /// Upper limit of packets moved in one pass in each direction, so that neither starves the other
@@ -37,7 +37,7 @@ pub struct Moved {
     pub no_buffers: bool,
     /// Packets may still be waiting in either direction.
     pub more: bool,
-    /// The TAP accepts no more packets for now, and there are some.
+    /// The back end accepts no more packets for now, and there are some.
     pub blocked: bool,
     /// The guest exceeds its send rate, and the next packet has to wait this long.
     pub send_wait: Option<Duration>,
@@ -49,7 +49,7 @@ pub struct Moved {
 pub(super) fn send(
     queue: &mut Queue,
     ram: &GuestRam,
-    tap: &Tap,
+    backend: &mut dyn Backend,
     own: Option<Own>,
     throttle: &mut Throttle,
     buffers: &mut Buffers,
@@ -78,8 +78,7 @@ pub(super) fn send(
             moved.sent += 1;
             continue;
         }
-        // SAFETY: the buffers were just checked to lie in guest memory, which `ram` keeps mapped.
-        match unsafe { tap.write_from(packet.iovecs()) } {
+        match backend.send(packet) {
             Ok(true) => Counters::add(&counters.tx_packets, &counters.tx_bytes, len),
             Ok(false) => {
                 put_back(queue);
@@ -101,13 +100,13 @@ pub(super) fn send(
     Ok(moved)
 }
 
-/// Fills the guest's buffers: first with forwarded packets, then with what the TAP has, as the
+/// Fills the guest's buffers: first with forwarded packets, then with what the back end has, as the
 /// guest's rate permits.
 #[allow(clippy::too_many_arguments, reason = "the parts of one device, borrowed apart")]
 pub(super) fn receive(
     queue: &mut Queue,
     ram: &GuestRam,
-    tap: &Tap,
+    backend: &mut dyn Backend,
     throttle: &mut Throttle,
     buffers: &mut Buffers,
     counters: &Counters,
@@ -133,24 +132,19 @@ pub(super) fn receive(
             Some(len) => len,
             None if !throttle.admits(now) => {
                 put_back(queue);
-                if tap.has_frame() {
+                if backend.has_packet() {
                     moved.receive_wait = Some(throttle.hold(now, &counters.rx_held));
                 }
                 return Ok(moved);
             }
-            // SAFETY: the buffers were just checked to lie in guest memory, which `ram` keeps
-            // mapped.
-            None => match unsafe { tap.read_into(buffer.iovecs()) } {
-                Ok(Some(len)) => {
-                    buffer.mark(len.min(capacity));
-                    len
-                }
+            None => match backend.receive(buffer) {
+                Ok(Some(len)) => len,
                 Ok(None) => {
                     put_back(queue);
                     return Ok(moved);
                 }
                 Err(e) => {
-                    tracing::debug!("the TAP device cannot be read: {e}");
+                    tracing::debug!("{} cannot be read: {e}", backend.name());
                     put_back(queue);
                     return Ok(moved);
                 }

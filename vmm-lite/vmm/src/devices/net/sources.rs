@@ -5,7 +5,7 @@
 //! that speaks other protocols the bridge's own (spanning tree, VLAN tags, IPv6 router
 //! advertisements).
 
-use super::tap::VNET_HEADER;
+use super::backend::VNET_HEADER;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// How many bytes of a packet are inspected, its virtio-net header included: up to the end of ARP's
