@@ -19,7 +19,10 @@ use nix::{
 };
 use vm_memory::{GuestAddress, GuestMemoryBackend, bitmap::Bitmap};
 use vmm::{
-    devices::net::{Net, NetState, tap::Tap},
+    devices::{
+        device::Device,
+        net::{Net, NetState, tap::Tap},
+    },
     memory::{GuestRam, PAGE},
 };
 use vmm_lite_interface::layout::{IMAGE_BASE, PAGE_SIZE};

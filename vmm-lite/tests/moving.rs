@@ -98,8 +98,8 @@ fn moved(source: &Vm, quiesce: Option<Duration>, reason: ResumeReason) -> Vm {
     assert_eq!(paused.quiescent(), quiesce.is_some());
     let state = paused.capture().unwrap();
     copy(&source.dirty_log().peek().unwrap(), source, &destination);
-    let bytes = postcard::to_stdvec(&state).unwrap();
-    let state: VmState = postcard::from_bytes(&bytes).unwrap();
+    let bytes = state.encode();
+    let state = VmState::decode(&bytes).unwrap();
     prepared.apply(&state, Duration::from_millis(1)).unwrap();
     let there = prepared.capture().unwrap().vcpu;
     assert_eq!(meaning(&there), meaning(&state.vcpu), "the applied state is the VM's state");

@@ -12,6 +12,7 @@ use vmm::{
     devices::{
         Violation,
         console::Console,
+        device::Device,
         net::{
             Own,
             arp::announcements,
@@ -233,7 +234,7 @@ fn a_vm_that_may_be_elsewhere_is_not_announced_here() {
         name: "a".into(),
         memory_size: 2 << 20,
         interface_version: INTERFACE_VERSION,
-        net: Some(NetIdentity { mac: MAC, ip: Some(ip) }),
+        nets: vec![NetIdentity { mac: MAC, ip: Some(ip) }],
     };
     let vm = Vm::prepare(identity, Some("vmmt4"), Console::new(None)).unwrap();
     assert!(!vm.may_spoof(), "spoofing is off by default");

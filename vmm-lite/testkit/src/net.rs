@@ -10,6 +10,7 @@ use std::{
 use vmm::{
     devices::{
         Violation,
+        device::Device,
         net::{Moved, Net, link::wait_running, tap::Tap},
     },
     memory::GuestRam,

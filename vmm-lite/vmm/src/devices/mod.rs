@@ -1,14 +1,25 @@
-//! The guest's devices: the control page with its clock and console, and the network device, which
-//! is one for the [`virtio`] transport.
+//! The guest's devices: console and clock, which the control page has, and those with registers.
+//!
+//! - [`bus`], [`device`], [`state`]: the devices with registers, whatever kind they are of
+//! - [`virtio`]: what all kinds of virtio devices have in common
+//! - [`net`]: the network device, and the host's end of its wire
+//! - [`console`], [`clock`]: the control page's
+//! - [`rate`], [`throttle`]: rate limits
+//!
+//! A new kind of device gets a folder with a [`Device`](device::Device), a variant of
+//! [`DeviceState`](state::DeviceState), and a section kind in the VM's [codec](crate::vm::codec).
 //!
 //! The vCPU thread serves all of them when the guest rings the doorbell. It checks what the guest
 //! writes before it uses it; a guest that breaks a rule ends with a [`Violation`] that names it,
 //! and the VMM reports it.
 
+pub mod bus;
 pub mod clock;
 pub mod console;
+pub mod device;
 pub mod net;
 pub mod rate;
+pub mod state;
 pub mod throttle;
 pub mod virtio;
 

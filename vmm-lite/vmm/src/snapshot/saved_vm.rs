@@ -2,7 +2,8 @@
 
 use super::Error;
 use crate::{
-    kvm::cpu::Features,
+    devices::{clock::ClockState, console::ConsoleState, net::NetState, state::DeviceState},
+    kvm::{VcpuState, cpu::Features},
     vm::{
         Histogram, History, Identity, Vm, VmState,
         codec::{self, CodecError, Payload, Sections},
@@ -16,6 +17,26 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// brownouts in it.
 const OLD_IDENTITY: u8 = 1;
 const OLD_STATE: u8 = 3;
+
+/// A state as those files have it.
+#[derive(Deserialize)]
+struct OldState {
+    vcpu: VcpuState,
+    net: Option<NetState>,
+    console: ConsoleState,
+    clock: ClockState,
+    unserved: u32,
+    quiesce_number: u32,
+    history: History,
+}
+
+impl From<OldState> for VmState {
+    fn from(old: OldState) -> Self {
+        let OldState { vcpu, net, console, clock, unserved, quiesce_number, history } = old;
+        let devices = net.map(DeviceState::Net).into_iter().collect();
+        Self { vcpu, devices, console, clock, unserved, quiesce_number, history }
+    }
+}
 
 /// A VM without its memory.
 #[derive(Clone, PartialEq, Debug)]
@@ -72,7 +93,7 @@ impl SavedVm {
             // Each version's additions are at the end.
             [1, old @ ..] => longer(old, &History::default())?,
             [2, old @ ..] => longer(old, &Histogram::default())?,
-            [OLD_STATE, old @ ..] => whole(old, "state")?,
+            [OLD_STATE, old @ ..] => whole::<OldState>(old, "state")?.into(),
             _ => VmState::decode(state)?,
         };
         Ok(Self { manifest, state })
@@ -106,7 +127,7 @@ impl SavedVm {
 /// A state of an older version, with what it lacks added at the end.
 fn longer(old: &[u8], lacks: &impl Serialize) -> Result<VmState, Error> {
     let bytes = postcard::to_extend(lacks, old.to_vec());
-    whole(&bytes.map_err(|_| CodecError::Garbled("state"))?, "state")
+    Ok(whole::<OldState>(&bytes.map_err(|_| CodecError::Garbled("state"))?, "state")?.into())
 }
 
 fn whole<T: DeserializeOwned>(bytes: &[u8], name: &'static str) -> Result<T, Error> {

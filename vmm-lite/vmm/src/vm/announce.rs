@@ -21,15 +21,14 @@ impl Vm {
     /// # Errors
     /// The TAP's error.
     pub fn announce(&self) -> io::Result<()> {
-        let (Some(net), Some(tap)) = (&self.shared.identity.net, &self.shared.announcer) else {
-            return Ok(());
-        };
         let fenced = self.shared.lock_fenced();
         if *fenced {
             return Ok(());
         }
-        for frame in arp::announcements(net.mac, net.ip.map(|ip| ip.address)) {
-            tap.write(&frame)?;
+        for (net, port) in self.shared.identity.nets.iter().zip(&self.shared.nets) {
+            for frame in arp::announcements(net.mac, net.ip.map(|ip| ip.address)) {
+                port.tap.write(&frame)?;
+            }
         }
         Ok(())
     }
@@ -41,11 +40,14 @@ impl Vm {
         unsafe { libc::poll(&raw mut poll, 1, time.as_millis() as i32) > 0 }
     }
 
-    /// Like [`announce`](Self::announce), as soon as the TAP carries packets, which may take a
-    /// while after it is opened. On a thread of its own.
+    /// Like [`announce`](Self::announce), as soon as its TAP devices carry packets, which may take
+    /// a while after they are opened. On a thread of its own.
     pub fn announce_when_up(&self) {
-        let Some(tap) = &self.shared.announcer else { return };
-        let (vm, tap) = (self.clone(), tap.try_clone());
+        if self.shared.nets.is_empty() {
+            return;
+        }
+        let taps: Result<Vec<_>, _> = self.shared.nets.iter().map(|n| n.tap.try_clone()).collect();
+        let vm = self.clone();
         let announce = move || {
             if let Err(e) = confine::enter(Thread::Announce) {
                 tracing::error!(
@@ -54,8 +56,10 @@ impl Vm {
                 );
                 return;
             }
-            let told = tap.map_err(io::Error::other).and_then(|tap| {
-                link::wait_running(&tap, LINK_TIMEOUT)?;
+            let told = taps.map_err(io::Error::other).and_then(|taps| {
+                for tap in &taps {
+                    link::wait_running(tap, LINK_TIMEOUT)?;
+                }
                 vm.announce()?;
                 (1..TIMES)
                     .try_for_each(|_| if vm.ends_within(BETWEEN) { Ok(()) } else { vm.announce() })

@@ -6,12 +6,7 @@ use super::{
     wait::{self, WaitFor},
 };
 use crate::{
-    devices::{
-        Violation,
-        clock::Clock,
-        console::Rings,
-        net::{Counters, Forwarded, Net},
-    },
+    devices::{Violation, bus::Bus, clock::Clock, console::Rings, device::RestoreError, net::Net},
     host::random,
     kvm::{self, Exit, Kick, PageFaults, Vcpu},
     memory::GuestRam,
@@ -24,11 +19,8 @@ use vmm_lite_interface::{
     INTERFACE_VERSION,
     control::{self, ResumeReason},
     doorbell::{self, Doorbell},
-    layout::{CONTROL_PAGE, NET_MMIO, PAGE_SIZE},
+    layout::{CONTROL_PAGE, PAGE_SIZE},
 };
-
-/// Size of the network device's register window.
-const NET_WINDOW: u64 = 0x200;
 
 /// Why [`Machine::run`] returned.
 #[derive(Debug)]
@@ -55,7 +47,7 @@ pub(super) enum Served {
 #[derive(Debug)]
 pub(super) struct Machine {
     pub(super) vcpu: Vcpu,
-    pub(super) net: Option<Net>,
+    pub(super) bus: Bus,
     pub(super) rings: Rings,
     pub(super) clock: Clock,
     pub(super) ram: Arc<GuestRam>,
@@ -74,7 +66,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn new(vcpu: Vcpu, net: Option<Net>, ram: Arc<GuestRam>) -> Result<Self, Error> {
+    pub(super) fn new(vcpu: Vcpu, bus: Bus, ram: Arc<GuestRam>) -> Result<Self, Error> {
         let clock = Clock::start(vcpu.tsc_hz()?);
         let control = ram.control_page();
         control.magic.store(control::MAGIC, SeqCst);
@@ -84,7 +76,7 @@ impl Machine {
         let kick = vcpu.kick_handle();
         Ok(Self {
             vcpu,
-            net,
+            bus,
             rings: Rings::default(),
             clock,
             ram,
@@ -109,14 +101,6 @@ impl Machine {
         self.vcpu.page_faults()
     }
 
-    pub(super) fn net_counters(&self) -> Option<Arc<Counters>> {
-        self.net.as_ref().map(Net::counters)
-    }
-
-    pub(super) fn forwarded(&self) -> Option<Arc<Forwarded>> {
-        self.net.as_ref().map(Net::forwarded)
-    }
-
     /// Writes what the guest needs to know when it runs (again).
     pub(super) fn before_resume(
         &mut self,
@@ -132,7 +116,7 @@ impl Machine {
         if reason != ResumeReason::Boot {
             control.resume_count.fetch_add(1, SeqCst);
         }
-        control.net_mmio.store(if self.net.is_some() { NET_MMIO } else { 0 }, SeqCst);
+        control.net_mmio.store(self.bus.window_of::<Net>().unwrap_or(0), SeqCst);
         control.memory_size.store(self.ram.size(), SeqCst);
         if let Some(fresh) = fresh {
             let generation = fresh.generation.iter().flatten();
@@ -201,17 +185,14 @@ impl Machine {
             Exit::PortWrite { port, .. } | Exit::PortRead { port } => Err(Violation::Port(port)),
             Exit::MmioRead { address, len } => {
                 Exits::count(&shared.exits.mmio);
-                let (net, offset) = self.net_at(address)?;
                 let mut data = [0; 8];
-                net.read(offset, &mut data[..len])?;
+                self.bus.read(address, &mut data[..len])?;
                 self.vcpu.answer_read(&data[..len]);
                 Ok(())
             }
             Exit::MmioWrite { address, data, len } => {
                 Exits::count(&shared.exits.mmio);
-                let ram = Arc::clone(&self.ram);
-                let (net, offset) = self.net_at(address)?;
-                net.write(offset, &data[..len], &ram)
+                self.bus.write(address, &data[..len], &self.ram)
             }
             Exit::Kicked => {
                 Exits::count(&shared.exits.kicked);
@@ -220,15 +201,6 @@ impl Machine {
             Exit::Halted => Err(Violation::Halted),
             Exit::TripleFault => Err(Violation::TripleFault),
             Exit::Cannot { what, rip } => Err(Violation::CannotRun { what, rip }),
-        }
-    }
-
-    /// The network device, if `address` is in its registers.
-    fn net_at(&mut self, address: u64) -> Result<(&mut Net, u64), Violation> {
-        let offset = address.wrapping_sub(NET_MMIO);
-        match &mut self.net {
-            Some(net) if offset < NET_WINDOW => Ok((net, offset)),
-            _ => Err(Violation::Address(address)),
         }
     }
 
@@ -252,8 +224,8 @@ impl Machine {
         if self.rang(Doorbell::NET) {
             Exits::count(&shared.exits.net);
             if !self.rang(Doorbell::WAIT) && !self.rang(Doorbell::QUIESCED) {
-                if let Some(net) = &mut self.net {
-                    net.pass(&self.ram)?;
+                for device in self.bus.devices_mut() {
+                    device.serve(&self.ram)?;
                 }
                 self.rings.fill(&self.ram, &shared.console)?;
             }
@@ -272,9 +244,7 @@ impl Machine {
         if self.rang(Doorbell::QUIESCED) {
             Exits::count(&shared.exits.quiesced);
             self.done(Doorbell::QUIESCED);
-            if let Some(net) = &mut self.net {
-                net.flush(&self.ram)?;
-            }
+            self.bus.devices_mut().try_for_each(|device| device.flush(&self.ram))?;
             let answer = self.ram.control_page().quiesce_answer.load(SeqCst);
             // An answer that comes too late, after a kick and a resume, is ignored.
             if shared.quiesce_wanted() && answer == shared.quiesce_number() {
@@ -326,7 +296,7 @@ impl Machine {
     pub(super) fn capture(&mut self, shared: &Shared) -> Result<VmState, kvm::Error> {
         Ok(VmState {
             vcpu: self.vcpu.capture()?,
-            net: self.net.as_ref().map(Net::capture),
+            devices: self.bus.save(),
             console: self.rings.capture(),
             clock: self.clock.capture(),
             unserved: self.unserved.0,
@@ -337,14 +307,14 @@ impl Machine {
 
     fn note_invariant(&mut self) -> Result<InvariantState, kvm::Error> {
         let vcpu = self.vcpu.note_invariant()?.clone();
-        let offload = self.net.as_ref().map(Net::offload);
-        Ok(InvariantState { vcpu, system: self.vcpu.system()?, offload })
+        let offloads = self.bus.of_kind().map(Net::offload).collect();
+        Ok(InvariantState { vcpu, system: self.vcpu.system()?, offloads })
     }
 
     /// Applies the invariant state, as far as this host accepts it: the complete state repeats it.
     pub(super) fn apply_invariant(&mut self, invariant: &InvariantState) -> Result<(), kvm::Error> {
-        if let (Some(net), Some(offload)) = (&mut self.net, invariant.offload) {
-            net.tell_offload(offload);
+        for (net, offload) in self.bus.of_kind_mut::<Net>().zip(&invariant.offloads) {
+            net.tell_offload(*offload);
         }
         self.vcpu.apply_invariant(&invariant.vcpu)
     }
@@ -358,12 +328,8 @@ impl Machine {
         if state.unserved & !Doorbell::ALL.0 != 0 {
             return Err(ApplyError::Doorbell(state.unserved));
         }
-        match (&mut self.net, &state.net) {
-            (Some(net), Some(state)) => net.apply(state, &self.ram)?,
-            (None, None) => {}
-            _ => return Err(ApplyError::Network),
-        }
-        fail_point!("vm.half-applied", else return Err(ApplyError::Network));
+        self.bus.restore(&state.devices, &self.ram)?;
+        fail_point!("vm.half-applied", else return Err(RestoreError::Devices.into()));
         self.vcpu.apply(&state.vcpu)?;
         self.rings.apply(state.console);
         self.clock.apply(state.clock, away);

@@ -1,15 +1,12 @@
 //! Makes a VM: for an image, or for a guest that will arrive.
 
 use super::{
-    Config, Error, Identity, NetIdentity, Owner, Resources, Vm, health, machine::Machine,
-    shared::Shared, thread,
+    Config, Error, Identity, NetConfig, NetIdentity, Owner, Resources, Vm, health,
+    machine::Machine, network, shared::Shared, thread,
 };
 use crate::{
     boot::{self, Image},
-    devices::{
-        console::Console,
-        net::{Net, Own, tap::Tap},
-    },
+    devices::{bus::Bus, console::Console, net::tap::Tap},
     kvm::Host,
     memory::{self, GuestRam},
 };
@@ -22,11 +19,11 @@ impl Vm {
     /// # Errors
     /// [`Error`]; nothing is left behind.
     pub fn boot(config: &Config, image: &Image, console: Console) -> Result<Self, Error> {
-        let tap = config.net.as_ref().map(|net| net.tap.as_str());
-        Self::boot_with(&Resources::open(tap)?, config, image, console)
+        let taps = config.nets.iter().map(|net| net.tap.as_str());
+        Self::boot_with(&Resources::open(taps)?, config, image, console)
     }
 
-    /// As [`boot`](Self::boot), with resources opened before; the VM takes the TAP device.
+    /// As [`boot`](Self::boot), with resources opened before; the VM takes the TAP devices.
     ///
     /// # Errors
     /// As [`boot`](Self::boot).
@@ -36,17 +33,17 @@ impl Vm {
         image: &Image,
         console: Console,
     ) -> Result<Self, Error> {
-        let net = config.net.as_ref();
-        let tap = resources.tap()?;
+        let taps = resources.taps()?;
         let ram = Arc::new(GuestRam::new(config.memory)?);
         boot::load(image, &config.parameters, &ram)?;
+        let net = |net: &NetConfig| NetIdentity { mac: net.mac, ip: config.parameters.ip };
         let identity = Identity {
             name: config.parameters.name.clone(),
             memory_size: config.memory,
             interface_version: image.interface_version(),
-            net: net.map(|n| NetIdentity { mac: n.mac, ip: config.parameters.ip }),
+            nets: config.nets.iter().map(net).collect(),
         };
-        let vm = Self::make(resources.host(), identity, ram, tap, console)?;
+        let vm = Self::make(resources.host(), identity, ram, taps, console)?;
         vm.shared.lock_machine().set_entry(image.entry())?;
         Ok(vm)
     }
@@ -58,7 +55,7 @@ impl Vm {
     /// # Errors
     /// [`Error`]; nothing is left behind.
     pub fn prepare(identity: Identity, tap: Option<&str>, console: Console) -> Result<Self, Error> {
-        Self::prepare_with(&Resources::with_tap_later(tap)?, identity, console, None)
+        Self::prepare_with(&Resources::with_taps_later(tap)?, identity, console, None)
     }
 
     /// Like [`prepare`](Self::prepare), with resources opened before, and optionally its memory,
@@ -72,16 +69,16 @@ impl Vm {
         console: Console,
         ram: Option<GuestRam>,
     ) -> Result<Self, Error> {
-        match (&identity.net, resources.has_tap()) {
-            (Some(_), false) => {
+        match (identity.nets.is_empty(), resources.has_tap()) {
+            (false, false) => {
                 return Err(Error::Network(
                     "the VM has a network: name a TAP device for it with --tap",
                 ));
             }
-            (None, true) => tracing::info!("the VM has no network: the TAP device stays unused"),
+            (true, true) => tracing::info!("the VM has no network: the TAP device stays unused"),
             _ => {}
         }
-        let tap = if identity.net.is_some() { resources.tap()? } else { None };
+        let taps = if identity.nets.is_empty() { Vec::new() } else { resources.taps()? };
         let ram = Arc::new(match ram {
             Some(ram) => ram,
             None => GuestRam::new(identity.memory_size)?,
@@ -89,31 +86,22 @@ impl Vm {
         if ram.size() != identity.memory_size {
             return Err(memory::Error::Size(ram.size()).into());
         }
-        Self::make(resources.host(), identity, ram, tap, console)
+        Self::make(resources.host(), identity, ram, taps, console)
     }
 
     fn make(
         host: &Host,
         identity: Identity,
         ram: Arc<GuestRam>,
-        tap: Option<Tap>,
+        taps: Vec<Tap>,
         console: Console,
     ) -> Result<Self, Error> {
         let thread = thread::start()?;
         let (vcpu, log, cpuid) = host.create(&ram)?;
-        let (mut net, mut announcer) = (None, None);
-        if let (Some(identity), Some(tap)) = (&identity.net, tap) {
-            let (mtu, up) = tap.mtu_and_up()?;
-            if !up {
-                let name = tap.name();
-                tracing::warn!("TAP device {name} is down; set it up with `ip link set {name} up`");
-            }
-            let mut device = Net::new(tap.try_clone()?, identity.mac, mtu);
-            device.restrict_to(Some(Own::new(identity.mac, identity.ip.map(|ip| ip.address))));
-            (net, announcer) = (Some(device), Some(tap));
-        }
-        let machine = Machine::new(vcpu, net, ram.clone())?;
-        let shared = Arc::new(Shared::new(identity, ram, log, cpuid, machine, console, announcer)?);
+        let mut bus = Bus::default();
+        let nets = network::attach(&identity.nets, taps, &mut bus)?;
+        let machine = Machine::new(vcpu, bus, ram.clone())?;
+        let shared = Arc::new(Shared::new(identity, ram, log, cpuid, machine, console, nets)?);
         let thread = Some(thread.take(&shared));
         health::watch(&shared);
         let owner = Owner { shared: Arc::clone(&shared), thread };

@@ -1,7 +1,7 @@
 //! The VM's output while its guest waits, and at its end.
 
 use super::{machine::Machine, shared::Shared, wait};
-use crate::devices::{Violation, console::Drained, throttle::NetRate};
+use crate::devices::{Violation, console::Drained, throttle::Rates};
 use std::time::Duration;
 
 impl Machine {
@@ -19,10 +19,11 @@ impl Machine {
     /// matters less than how the guest ended. At most a full ring is sent, whatever the rate, as
     /// nothing can wait any more.
     pub(super) fn send_rest(&mut self) {
-        let Some(net) = &mut self.net else { return };
-        net.limit(NetRate::default());
-        if let Err(violation) = net.flush(&self.ram) {
-            tracing::debug!("a guest that has ended leaves its queues broken: {violation}");
+        for device in self.bus.devices_mut() {
+            device.limit(&Rates::default());
+            if let Err(violation) = device.flush(&self.ram) {
+                tracing::debug!("a guest that has ended leaves its queues broken: {violation}");
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     devices::{
-        net::{link, tap::Tap},
+        net::{Net, link},
         throttle::Rates,
     },
     kvm::touch::{RUNS, Run},
@@ -94,15 +94,11 @@ impl<'vm> Paused<'vm> {
         ram.page_hints_near(ram.control_page(), pages)
     }
 
-    /// The pages of the tables of the network queues, which both the VMM and the guest read and
+    /// The pages of the tables of the devices' queues, which both the VMM and the guest read and
     /// write.
     #[must_use]
     pub fn queue_pages(&self) -> Vec<usize> {
-        self.machine
-            .net
-            .iter()
-            .flat_map(|net| net.capture().transport.pages().collect::<Vec<_>>())
-            .collect()
+        self.machine.bus.pages_in_use()
     }
 
     /// Everything but the memory. May be called repeatedly; the VM stays unchanged.
@@ -154,7 +150,7 @@ impl<'vm> Paused<'vm> {
         let began = Instant::now();
         self.machine.vcpu.apply(&state)?;
         let apply = began.elapsed();
-        if let Some(tap) = &self.vm.shared.announcer {
+        for tap in self.vm.shared.nets.iter().map(|net| &net.tap) {
             let running = link::wait_running(tap, LINK_TIMEOUT);
             let failed = |source| Error::Host { doing: "ask about the TAP device", source };
             if !running.map_err(failed)? {
@@ -170,16 +166,12 @@ impl<'vm> Paused<'vm> {
 
     /// Permits the guest to send packets from addresses that are not its own.
     pub fn allow_spoofing(&mut self) {
-        if let Some(net) = &mut self.machine.net {
-            net.restrict_to(None);
-        }
+        self.machine.bus.of_kind_mut().for_each(|net: &mut Net| net.restrict_to(None));
     }
 
-    /// Limits its network and its console to these rates from now on.
+    /// Limits its devices and its console to these rates from now on.
     pub fn limit(&mut self, rates: &Rates) {
-        if let Some(net) = &mut self.machine.net {
-            net.limit(rates.net);
-        }
+        self.machine.bus.devices_mut().for_each(|device| device.limit(rates));
         self.machine.rings.limit(rates.console);
         *self.vm.shared.lock_rates() = *rates;
     }
@@ -271,7 +263,7 @@ impl<'vm> Paused<'vm> {
     /// # Errors
     /// TAP errors.
     pub fn packets_in_transit(&self) -> Result<ForwardedPackets, Error> {
-        let tap = self.vm.shared.announcer.as_ref().map(Tap::try_clone).transpose()?;
+        let tap = self.vm.shared.nets.first().map(|net| net.tap.try_clone()).transpose()?;
         Ok(ForwardedPackets::new(tap))
     }
 

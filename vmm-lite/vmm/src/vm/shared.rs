@@ -7,14 +7,11 @@
 pub(super) use super::stats::Exits;
 use super::{
     Error, History, Identity, InvariantState, Machine,
+    network::NetPort,
     steering::{Control, Phase},
 };
 use crate::{
-    devices::{
-        console::Console,
-        net::{Counters as NetCounters, Forwarded, tap::Tap},
-        throttle::Rates,
-    },
+    devices::{console::Console, throttle::Rates},
     kvm::{DirtyLog, Kick, PageFaults},
     memory::GuestRam,
 };
@@ -37,10 +34,9 @@ pub(super) struct Shared {
     pub cpuid: CpuId,
     pub console: Console,
     pub exits: Exits,
-    pub net_counters: Option<Arc<NetCounters>>,
-    pub forwarded: Option<Arc<Forwarded>>,
+    /// Its network devices, in the order of the networks in its manifest.
+    pub nets: Vec<NetPort>,
     pub page_faults: Option<Arc<PageFaults>>,
-    pub announcer: Option<Tap>,
     pub made: Instant,
     /// Pages per second that the guest wrote in the last measurement, and the time of that.
     pub dirty_rate: Mutex<Option<(u64, SystemTime)>>,
@@ -106,7 +102,7 @@ impl Shared {
         cpuid: CpuId,
         machine: Machine,
         console: Console,
-        announcer: Option<Tap>,
+        nets: Vec<NetPort>,
     ) -> Result<Self, Error> {
         let event = || {
             EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)
@@ -121,10 +117,8 @@ impl Shared {
             cpuid,
             console,
             exits: Exits::default(),
-            net_counters: machine.net_counters(),
-            forwarded: machine.forwarded(),
+            nets,
             page_faults: machine.page_faults(),
-            announcer,
             made: now,
             dirty_rate: Mutex::default(),
             history: Mutex::default(),

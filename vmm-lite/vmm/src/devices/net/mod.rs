@@ -1,17 +1,19 @@
 //! The network device: virtio-net, served at the doorbell.
 //!
-//! - [`config`]: the features offered, the configuration space, offloads
-//! - [`packets`]: what is sent and received
-//! - [`backend`]: the seam to the wire, behind which packets can be held back and observed
-//! - [`sources`]: which packets of the guest are dropped because of their source address
-//! - [`forwarded`]: packets that the source of a move forwards
-//! - [`state`]: what is captured
-//! - [`tap`], [`link`], [`arp`]: the host's end, and how the network learns where the guest is
+//! - `device`: what any device on the bus does
+//! - `config`: the features offered, the configuration space, offloads
+//! - `packets`: what is sent and received
+//! - `backend`: the seam to the wire, behind which packets can be held back and observed
+//! - `sources`: which packets of the guest are dropped because of their source address
+//! - `forwarded`: packets that the source of a move forwards
+//! - `state`: what is captured
+//! - `tap`, `link`, `arp`: the host's end, and how the network learns where the guest is
 
 pub mod arp;
 pub mod backend;
 mod config;
 mod counters;
+mod device;
 mod forwarded;
 pub mod link;
 mod packets;
@@ -29,16 +31,13 @@ pub use state::{MtuTooSmall, NetState, StateError};
 
 use super::{
     Violation,
-    throttle::{NetRate, Throttle},
-    virtio::{self, Buffers, Change, Transport},
+    throttle::Throttle,
+    virtio::{Buffers, Transport},
 };
 use crate::memory::GuestRam;
 use backend::Backend;
-use config::{MODEL, TRANSMIT};
-use std::{
-    os::fd::RawFd,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+use config::MODEL;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 /// The device of one guest.
 #[derive(Debug)]
@@ -61,8 +60,8 @@ pub struct Net {
 }
 
 impl Net {
-    /// A device with the address `mac` on `backend`, as after a reset. The packets there are as long
-    /// as `mtu` permits.
+    /// A device with the address `mac` on `backend`, as after a reset. The packets there are as
+    /// long as `mtu` permits.
     #[must_use]
     pub fn new(backend: impl Backend + 'static, mac: [u8; 6], mtu: u16) -> Self {
         let (counters, forwarded): (Arc<Counters>, _) = Default::default();
@@ -90,11 +89,6 @@ impl Net {
         self.counters.may_spoof.store(own.is_none(), Relaxed);
     }
 
-    /// Limits the rate of packets from now on, each direction by itself.
-    pub fn limit(&mut self, rate: NetRate) {
-        self.throttles = [rate, rate].map(Throttle::new);
-    }
-
     /// Its counters.
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {
@@ -105,39 +99,6 @@ impl Net {
     #[must_use]
     pub fn forwarded(&self) -> Arc<Forwarded> {
         Arc::clone(&self.forwarded)
-    }
-
-    /// The descriptor of its back end, to be polled.
-    #[must_use]
-    pub fn fd(&self) -> RawFd {
-        self.backend.fd()
-    }
-
-    /// The driver reads a register.
-    ///
-    /// # Errors
-    /// A [`Violation`].
-    pub fn read(&self, offset: u64, data: &mut [u8]) -> Result<(), Violation> {
-        self.transport.read(offset, data, &config::space(self.mac, self.mtu))
-    }
-
-    /// The driver writes a register.
-    ///
-    /// # Errors
-    /// A [`Violation`].
-    pub fn write(&mut self, offset: u64, data: &[u8], ram: &GuestRam) -> Result<(), Violation> {
-        match self.transport.write(offset, data, ram)? {
-            Change::None => {}
-            Change::Status => self.tell_offload(self.offload()),
-            Change::Reset => self.reset(),
-        }
-        Ok(())
-    }
-
-    /// Puts it into the state that it had when it was made, but for the guest's address and MTU.
-    pub fn reset(&mut self) {
-        self.transport.reset();
-        self.tell_offload(self.offload());
     }
 
     /// The offloads that the driver accepts.
@@ -188,26 +149,6 @@ impl Net {
             more: sent.more || received.more,
             ..received
         })
-    }
-
-    /// Sends what the guest queued as its rate permits, and delivers nothing: for a guest that has
-    /// just hinted its receive buffers as not needed.
-    ///
-    /// # Errors
-    /// A [`Violation`].
-    pub fn flush(&mut self, ram: &GuestRam) -> Result<(), Violation> {
-        let Self { backend, own, throttles: [_, sending], transport, buffers, counters, .. } = self;
-        let Some([_, transmit]) = transport.live_queues() else { return Ok(()) };
-        // Only a queue that changes while it is served never empties, and a stopped guest does not
-        // change it.
-        for _ in 0..=usize::from(virtio::QUEUE_MAX) / packets::BATCH {
-            if !packets::send(transmit, ram, backend.as_mut(), *own, sending, buffers, counters)?
-                .more
-            {
-                return Ok(());
-            }
-        }
-        Err(MODEL.broken(TRANSMIT, "it has more packets than room for them".into()))
     }
 
     /// The state to capture.

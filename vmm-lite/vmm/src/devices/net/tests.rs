@@ -1,7 +1,10 @@
 //! The device on one end of a socket pair.
 
 use super::{tap::Tap, *};
-use crate::devices::virtio::{Parts, QueueState, QueueT, TransportState};
+use crate::devices::{
+    device::Device,
+    virtio::{Parts, QueueState, QueueT, TransportState},
+};
 use std::{
     io,
     os::{fd::RawFd, unix::net::UnixDatagram},
