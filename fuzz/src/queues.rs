@@ -20,8 +20,8 @@ use nix::{
 use vm_memory::{GuestAddress, GuestMemoryBackend, bitmap::Bitmap};
 use vmm::{
     devices::{
-        net::{Net, NetState},
-        tap::Tap,
+        device::Device,
+        net::{Net, NetState, tap::Tap},
     },
     memory::{GuestRam, PAGE},
 };
@@ -144,7 +144,7 @@ impl<'r> Host<'r> {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let (device, wire) =
             socketpair(AddressFamily::Unix, SockType::Datagram, None, flags).expect("sockets");
-        let net = Net::with_mtu(Tap::over(device), [2, 0, 0, 0, 0, 1], MTU);
+        let net = Net::new(Tap::over(device), [2, 0, 0, 0, 0, 1], MTU);
         Self { ram, net, wire, passes: 0, over: false }
     }
 
@@ -173,7 +173,7 @@ impl<'r> Host<'r> {
             }
             Step::Available { transmit, head } => {
                 let [_, ring, _] = self.queue(transmit);
-                let size = self.net.capture().queues[usize::from(transmit)].size.max(1);
+                let size = self.net.capture().transport.queues[usize::from(transmit)].size.max(1);
                 let mut index = [0; 2];
                 if self.ram.read(ring.wrapping_add(2), &mut index).is_ok() {
                     let index = u16::from_le_bytes(index);
@@ -207,7 +207,7 @@ impl<'r> Host<'r> {
 
     /// Where the driver assumes its queue.
     fn queue(&self, transmit: bool) -> [u64; 3] {
-        let queue = self.net.capture().queues[usize::from(transmit)];
+        let queue = self.net.capture().transport.queues[usize::from(transmit)];
         [queue.desc_table, queue.avail_ring, queue.used_ring]
     }
 
@@ -243,9 +243,10 @@ impl<'r> Host<'r> {
     fn apply(&mut self, state: &State) {
         let before = self.net.capture();
         let mut claimed: NetState = before.clone();
-        (claimed.mtu, claimed.status) = (state.mtu, state.status.into());
-        claimed.driver_features = state.driver_features & 0x1_ffff_ffff;
-        for (n, queue) in claimed.queues.iter_mut().enumerate() {
+        claimed.mtu = state.mtu;
+        claimed.transport.status = state.status.into();
+        claimed.transport.driver_features = state.driver_features & 0x1_ffff_ffff;
+        for (n, queue) in claimed.transport.queues.iter_mut().enumerate() {
             (queue.size, queue.ready) = (state.size[n], state.ready[n]);
             (queue.next_avail, queue.next_used) = (state.next[2 * n], state.next[2 * n + 1]);
             let [table, available, used] = [0, 1, 2].map(|r| u64::from(state.rings[3 * n + r]));

@@ -89,7 +89,7 @@ fn vm(memory: u64) -> Vm {
     let file = Elf::of(writes()).file();
     let image = Image::open(file.path()).unwrap();
     let parameters = Parameters { name: "test".into(), ..Default::default() };
-    Vm::boot(&Config { memory, net: None, parameters }, &image, Console::new(None)).unwrap()
+    Vm::boot(&Config { memory, nets: vec![], parameters }, &image, Console::new(None)).unwrap()
 }
 
 /// Waits until the guest has written to both of its pages once more.

@@ -63,7 +63,7 @@ fn dirtier() -> Vm {
     let image = Image::open(&image("dirtier").unwrap()).unwrap();
     let args = ["--pages", "64", "--quiet"].map(Into::into).to_vec();
     let parameters = Parameters { name: "dirtier".into(), args, ..Default::default() };
-    let config = Config { memory: MEMORY, net: None, parameters };
+    let config = Config { memory: MEMORY, nets: vec![], parameters };
     let vm = Vm::boot(&config, &image, Console::new(None)).unwrap();
     let how = Resume { reason: ResumeReason::Boot, away: Duration::ZERO };
     vm.hold().unwrap().resume(how).unwrap();

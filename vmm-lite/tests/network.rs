@@ -11,10 +11,13 @@ use testkit::net::{Driver, MAC, QUEUE, Wire, buffer, frame, is_ours, namespace, 
 use vmm::{
     devices::{
         Violation,
-        arp::announcements,
         console::Console,
-        net::Own,
-        tap::{self, Tap},
+        device::Device,
+        net::{
+            Own,
+            arp::announcements,
+            tap::{self, Tap},
+        },
     },
     vm::{Identity, NetIdentity, Vm},
 };
@@ -95,10 +98,10 @@ fn state_moves_to_another_device() {
     source.offer(1, 0);
     source.pass().unwrap();
     let state = source.net.capture();
-    let Driver { ram, net } = source;
+    let Driver { ram, net, tap } = source;
     let mut destination = {
         let _opened_once = no_fork();
-        drop(net);
+        drop((net, tap));
         Driver::new("vmmt1")
     };
     destination.ram = ram;
@@ -110,13 +113,13 @@ fn state_moves_to_another_device() {
 
     let before = destination.net.capture();
     let mut wrong = state.clone();
-    wrong.queues[0].used_ring = 1 << 40;
+    wrong.transport.queues[0].used_ring = 1 << 40;
     assert!(destination.net.apply(&wrong, &destination.ram).is_err());
     let mut wrong = state.clone();
-    wrong.driver_features |= 1 << 63;
+    wrong.transport.driver_features |= 1 << 63;
     assert!(destination.net.apply(&wrong, &destination.ram).is_err());
     let mut wrong = state.clone();
-    wrong.queues[1].size = 3;
+    wrong.transport.queues[1].size = 3;
     assert!(destination.net.apply(&wrong, &destination.ram).is_err());
     assert_eq!(destination.net.capture(), before, "nothing is partly applied");
 }
@@ -130,7 +133,7 @@ fn broken(driver: &mut Driver, q: u64, set_up: impl Fn(&Driver)) -> String {
     set_up(driver);
     driver.offer(q, 0);
     match driver.pass() {
-        Err(Violation::Queue { queue, what }) => format!("{queue}: {what}"),
+        Err(Violation::Queue { queue, what, .. }) => format!("{queue}: {what}"),
         other => panic!("{other:?}"),
     }
 }
@@ -231,7 +234,7 @@ fn a_vm_that_may_be_elsewhere_is_not_announced_here() {
         name: "a".into(),
         memory_size: 2 << 20,
         interface_version: INTERFACE_VERSION,
-        net: Some(NetIdentity { mac: MAC, ip: Some(ip) }),
+        nets: vec![NetIdentity { mac: MAC, ip: Some(ip) }],
     };
     let vm = Vm::prepare(identity, Some("vmmt4"), Console::new(None)).unwrap();
     assert!(!vm.may_spoof(), "spoofing is off by default");

@@ -18,6 +18,7 @@ use testkit::{
     guest::{kvm, printed, start, vm},
 };
 use vmm::devices::{
+    device::Device,
     rate::Rate,
     throttle::{NetRate, Rates},
 };
@@ -42,8 +43,8 @@ fn rate(per_second: u64, burst: u64) -> Option<Rate> {
 }
 
 /// One packet at once, and the next after a second: no pass has more than one.
-fn one_packet() -> NetRate {
-    NetRate { bytes: None, packets: rate(1, 1) }
+fn one_packet() -> Rates {
+    Rates { net: NetRate { bytes: None, packets: rate(1, 1) }, console: None }
 }
 
 #[test]
@@ -54,7 +55,7 @@ fn packets_over_the_rate_stay_in_the_guests_queue() {
     let wire = Wire::on("vmmr0");
     let mut driver = Driver::new("vmmr0");
     driver.go().unwrap();
-    driver.net.limit(one_packet());
+    driver.net.limit(&one_packet());
     for n in 0..3 {
         let packet = [&[0; 12][..], &frame(n as u8, 60)].concat();
         driver.ram.write(buffer(1, n), &packet).unwrap();
@@ -71,8 +72,8 @@ fn packets_over_the_rate_stay_in_the_guests_queue() {
     assert_eq!(driver.used(1).0, 1);
     assert_eq!(driver.net.counters().tx_held.times(), 1, "one wait, however often it is polled");
     // They belong to the queue, and move with it.
-    assert_eq!(driver.net.capture().queues[1].next_avail, 1);
-    driver.net.limit(NetRate::default());
+    assert_eq!(driver.net.capture().transport.queues[1].next_avail, 1);
+    driver.net.limit(&Rates::default());
     assert_eq!(driver.pass().unwrap().sent, 2);
     for n in 0..3 {
         assert_eq!(wire.expect(is_ours), frame(n, 60), "in their order");
@@ -87,8 +88,8 @@ fn packets_over_the_rate_stay_in_the_tap() {
     let wire = Wire::on("vmmr1");
     let mut driver = Driver::new("vmmr1");
     driver.go().unwrap();
-    driver.net.tap().drain();
-    driver.net.limit(one_packet());
+    driver.tap.drain();
+    driver.net.limit(&one_packet());
     for n in 0..4 {
         driver.descriptor(0, n, buffer(0, n), 1600, FOR_DEVICE_TO_WRITE, 0);
         driver.offer(0, n);
@@ -111,7 +112,7 @@ fn packets_over_the_rate_stay_in_the_tap() {
     }
     assert_eq!(driver.pass().unwrap().received.min(2), 2);
     assert!(driver.net.counters().rx_held.times() >= 1);
-    driver.net.limit(NetRate::default());
+    driver.net.limit(&Rates::default());
     let deadline = Instant::now() + TIMEOUT;
     while driver.used(0).0 < 4 {
         driver.pass().unwrap();

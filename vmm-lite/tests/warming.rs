@@ -22,7 +22,7 @@ const CUT: Duration = Duration::from_millis(50);
 fn dirtier() -> Vm {
     let image = Image::open(&image("dirtier").unwrap()).unwrap();
     let parameters = Parameters { name: "test".into(), ..Default::default() };
-    let config = Config { memory: 16 << 20, net: None, parameters };
+    let config = Config { memory: 16 << 20, nets: vec![], parameters };
     let vm = Vm::boot(&config, &image, Console::new(None)).unwrap();
     start(&vm);
     let end = Instant::now() + TIMEOUT;

@@ -33,7 +33,7 @@ impl Named {
     pub fn of(state: &NetState, memory: &[u8]) -> Self {
         let mut named = Self::default();
         let mut read = Vec::new();
-        for (n, queue) in state.queues.iter().enumerate() {
+        for (n, queue) in state.transport.queues.iter().enumerate() {
             let size = u64::from(queue.size);
             let rings = [(queue.desc_table, 16 * size), (queue.avail_ring, 6 + 2 * size)];
             read.extend(rings.map(|(at, len)| range(at, len)));

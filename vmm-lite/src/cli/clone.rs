@@ -95,7 +95,7 @@ impl Ready {
     /// If it does not run, or the reader is gone.
     pub fn tell(&mut self, vm: &Vm, name: &str) -> Result<(), Box<dyn std::error::Error>> {
         let entered = vm.entered(ENTRY).ok_or("the VM does not run")?;
-        let net = vm.identity().net.as_ref();
+        let net = vm.identity().nets.first();
         let ago = Instant::now().saturating_duration_since(entered);
         let running = Running {
             name: name.into(),

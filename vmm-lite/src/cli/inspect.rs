@@ -57,8 +57,8 @@ pub fn run(args: Args) -> super::Result {
         "pages_zero": header.notes.map(|n| n.pages_zero),
         "pages_dont_care": header.notes.map(|n| n.pages_dont_care),
         "interface_version": identity.interface_version,
-        "mac": identity.net.as_ref().map(|n| vmm::vm::mac_text(n.mac)),
-        "ip": identity.net.as_ref().and_then(|n| n.ip).map(|ip| ip.to_string()),
+        "mac": identity.nets.first().map(|n| vmm::vm::mac_text(n.mac)),
+        "ip": identity.nets.first().and_then(|n| n.ip).map(|ip| ip.to_string()),
         "uptime_ns": guest.state.clock.mono_ns,
         "missing_features": missing,
     });

@@ -72,14 +72,14 @@ impl Network {
     pub fn places(&self, of: &Identity, wanted: Wanted<'_>) -> Result<Vec<Place>, String> {
         let (first, count) = wanted.numbers.unwrap_or((0, 1));
         let alone = wanted.numbers.is_none() && !wanted.beside;
-        if of.net.is_none() {
+        if of.nets.is_empty() {
             let none = self.tap.is_empty() && self.ip.is_none() && self.mac.is_none();
             if !none {
                 return Err("the VM has no network: leave the network options out".into());
             }
         }
-        let taps = if of.net.is_some() { self.taps(first, count)? } else { Vec::new() };
-        let had = of.net.as_ref().and_then(|net| net.ip);
+        let taps = if of.nets.is_empty() { Vec::new() } else { self.taps(first, count)? };
+        let had = of.nets.first().and_then(|net| net.ip);
         if had.is_some() && self.ip.is_none() && !self.keep_ip && !alone {
             return Err(format!(
                 "give the copies addresses with --ip, as {} is the VM's; or --keep-ip, for \
@@ -94,7 +94,7 @@ impl Network {
                     None => wanted.name.to_owned(),
                 };
                 let ip = self.ip.map(|ip| after(ip, n)).transpose()?;
-                let mac = match (&of.net, self.mac) {
+                let mac = match (of.nets.first(), self.mac) {
                     (None, _) => None,
                     (Some(_), Some(mac)) => Some(mac_after(mac, n)?),
                     (Some(net), None) if alone && ip.is_none() && name == of.name => Some(net.mac),
@@ -116,7 +116,7 @@ impl Network {
     /// # Errors
     /// A message for the user.
     pub fn check_neighbours(&self, of: &Identity, places: &[Place]) -> Result<(), String> {
-        let had = of.net.as_ref().and_then(|net| net.ip);
+        let had = of.nets.first().and_then(|net| net.ip);
         let ip = |place: &Place| Some(place.change.ip.or(had)?.address);
         let addresses: Vec<_> = places.iter().filter_map(ip).collect();
         let own = places.first().and_then(|place| place.change.name.as_deref()).unwrap_or(&of.name);
@@ -197,7 +197,7 @@ mod tests {
             name: "kv".into(),
             memory_size: 16 << 20,
             interface_version: 2,
-            net: ip.map(|ip| NetIdentity { mac: MAC, ip: ip.parse().ok() }),
+            nets: ip.map(|ip| NetIdentity { mac: MAC, ip: ip.parse().ok() }).into_iter().collect(),
         }
     }
 

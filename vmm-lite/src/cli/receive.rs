@@ -118,7 +118,7 @@ pub fn run(args: Args) -> super::Result {
     let resources = if confinement.opens_nothing() {
         Resources::open(tap)?
     } else {
-        Resources::with_tap_later(tap)?
+        Resources::with_taps_later(tap)?
     };
     // Before a source can hand its VM over to a host that cannot run it.
     resources.host().self_test()?;

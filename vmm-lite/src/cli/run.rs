@@ -129,7 +129,7 @@ fn config(args: Args, name: &str) -> Config {
     let mac = args.mac.unwrap_or_else(|| mac_for(name, &ip));
     Config {
         memory: args.memory,
-        net: args.tap.map(|tap| NetConfig { tap, mac }),
+        nets: args.tap.map(|tap| NetConfig { tap, mac }).into_iter().collect(),
         parameters: Parameters {
             name: name.into(),
             ip: args.ip,

@@ -65,7 +65,7 @@ pub fn vm(memory: u64) -> Vm {
     let file = Elf::of(counts_together()).file();
     let image = Image::open(file.path()).unwrap();
     let parameters = Parameters { name: "counts".into(), ..Default::default() };
-    let config = Config { memory, net: None, parameters };
+    let config = Config { memory, nets: vec![], parameters };
     let vm = Vm::boot(&config, &image, Console::new(None)).unwrap();
     guest::start(&vm);
     vm

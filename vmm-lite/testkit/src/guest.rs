@@ -192,7 +192,7 @@ pub fn vm_printing_to(code: &[u8], console: Console) -> Vm {
     let file = Elf::of(code).file();
     let image = Image::open(file.path()).unwrap();
     let parameters = Parameters { name: "test".into(), ..Default::default() };
-    let config = Config { memory: 2 << 20, net: None, parameters };
+    let config = Config { memory: 2 << 20, nets: vec![], parameters };
     Vm::boot(&config, &image, console).unwrap()
 }
 

@@ -10,9 +10,8 @@ use std::{
 use vmm::{
     devices::{
         Violation,
-        link::wait_running,
-        net::{Moved, Net},
-        tap::Tap,
+        device::Device,
+        net::{Moved, Net, link::wait_running, tap::Tap},
     },
     memory::GuestRam,
 };
@@ -136,6 +135,8 @@ pub const QUEUE: u16 = 8;
 pub struct Driver {
     pub ram: GuestRam,
     pub net: Net,
+    /// The device that it is on.
+    pub tap: Tap,
 }
 
 /// The addresses of the parts of queue `q`.
@@ -150,12 +151,11 @@ pub fn buffer(q: u64, n: u16) -> u64 {
 
 impl Driver {
     pub fn new(tap: &str) -> Self {
-        let net = Net::new(Tap::open(tap).unwrap(), MAC).unwrap();
-        assert!(
-            wait_running(net.tap(), Duration::from_secs(60)).unwrap(),
-            "{tap} does not come up"
-        );
-        Self { ram: GuestRam::new(4 << 20).unwrap(), net }
+        let device = Tap::open(tap).unwrap();
+        let (mtu, _) = device.mtu_and_up().unwrap();
+        assert!(wait_running(&device, Duration::from_secs(60)).unwrap(), "{tap} does not come up");
+        let net = Net::new(device.try_clone().unwrap(), MAC, mtu);
+        Self { ram: GuestRam::new(4 << 20).unwrap(), net, tap: device }
     }
 
     pub fn write(&mut self, register: u64, value: u32) -> Result<(), Violation> {
@@ -236,7 +236,7 @@ impl Driver {
 
     /// Waits until the TAP has a packet; a sent packet may take a while to get there.
     pub fn wait_for_packet(&self) {
-        let mut poll = libc::pollfd { fd: self.net.tap().fd(), events: libc::POLLIN, revents: 0 };
+        let mut poll = libc::pollfd { fd: self.tap.fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: the pointer is to one valid entry.
         assert!(unsafe { libc::poll(&raw mut poll, 1, 60_000) } > 0, "no packet came");
     }

@@ -1,18 +1,28 @@
-//! The guest's devices: the control page with its clock and console, and the network device.
+//! The guest's devices: console and clock, which the control page has, and those with registers.
+//!
+//! - [`bus`], [`device`], [`state`]: the devices with registers, whatever kind they are of
+//! - [`virtio`]: what all kinds of virtio devices have in common
+//! - [`net`]: the network device, and the host's end of its wire
+//! - [`console`], [`clock`]: the control page's
+//! - [`rate`], [`throttle`]: rate limits
+//!
+//! A new kind of device gets a folder with a [`Device`](device::Device), a variant of
+//! [`DeviceState`](state::DeviceState), and a section kind in the VM's [codec](crate::vm::codec).
 //!
 //! The vCPU thread serves all of them when the guest rings the doorbell. It checks what the guest
 //! writes before it uses it; a guest that breaks a rule ends with a [`Violation`] that names it,
 //! and the VMM reports it.
 
-pub mod arp;
+pub mod bus;
 pub mod clock;
 pub mod console;
-pub mod link;
+pub mod device;
 pub mod net;
 pub mod rate;
 mod set;
-pub mod tap;
+pub mod state;
 pub mod throttle;
+pub mod virtio;
 
 pub use set::Devices;
 
@@ -53,13 +63,20 @@ pub enum Violation {
         /// The difference of its counters.
         bytes: u32,
     },
-    /// The driver used a register of the network device wrongly.
-    #[error("the guest used the network device wrongly: {0}")]
-    NetRegister(String),
-    /// An invalid queue of the network device.
-    #[error("the guest's network {queue} queue is broken: {what}")]
+    /// The driver used a register of a device wrongly.
+    #[error("the guest used the {device} device wrongly: {what}")]
+    Register {
+        /// The device's name.
+        device: &'static str,
+        /// What the driver did.
+        what: String,
+    },
+    /// An invalid queue of a device.
+    #[error("the guest's {device} {queue} queue is broken: {what}")]
     Queue {
-        /// `receive` or `transmit`.
+        /// The device's name.
+        device: &'static str,
+        /// The queue's name, such as `receive`.
         queue: &'static str,
         /// What is wrong with it.
         what: String,

@@ -1,6 +1,6 @@
 //! The devices of one VM.
 
-use super::{clock::Clock, console::Rings, net::Net};
+use super::{bus::Bus, clock::Clock, console::Rings};
 use crate::memory::GuestRam;
 use std::sync::atomic::Ordering::SeqCst;
 use vmm_lite_interface::{
@@ -11,7 +11,8 @@ use vmm_lite_interface::{
 /// The devices of a VM, behind one lock: the thread that has it serves them.
 #[derive(Debug)]
 pub struct Devices {
-    pub(crate) net: Option<Net>,
+    /// Those with registers.
+    pub(crate) bus: Bus,
     pub(crate) rings: Rings,
     pub(crate) clock: Clock,
 }
@@ -20,12 +21,12 @@ impl Devices {
     /// The devices of a VM whose CPU counts `tsc_hz` ticks a second. Writes to the control page
     /// what the guest finds there at its start.
     #[must_use]
-    pub fn new(net: Option<Net>, tsc_hz: u64, ram: &GuestRam) -> Self {
+    pub fn new(bus: Bus, tsc_hz: u64, ram: &GuestRam) -> Self {
         let control = ram.control_page();
         control.magic.store(control::MAGIC, SeqCst);
         control.version.store(INTERFACE_VERSION, SeqCst);
         control.wake_deadline_ns.store(u64::MAX, SeqCst);
         ram.mark(CONTROL_PAGE, PAGE_SIZE as usize);
-        Self { net, rings: Rings::default(), clock: Clock::start(tsc_hz) }
+        Self { bus, rings: Rings::default(), clock: Clock::start(tsc_hz) }
     }
 }

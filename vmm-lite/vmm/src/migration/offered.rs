@@ -74,8 +74,12 @@ mod tests {
             Ok(features) => features,
             Err(e) => return vmm_lite_lab::skipped("offers of other versions", e),
         };
-        let identity =
-            Identity { name: "kv".into(), memory_size: 16 << 20, interface_version: 2, net: None };
+        let identity = Identity {
+            name: "kv".into(),
+            memory_size: 16 << 20,
+            interface_version: 2,
+            nets: vec![],
+        };
         let needs = Needs { mtu: Some(9000), spoofs: true };
         let handover_version = Payload::Handover.version();
         let offered = Offered { identity, features, needs, handover_version };

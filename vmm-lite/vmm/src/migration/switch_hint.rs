@@ -60,7 +60,7 @@ mod tests {
         let mut pages = Pages::none(1 << 24);
         (1 << 23..1 << 24).step_by(2).for_each(|page| pages.insert(page));
         let vcpu = InvariantVcpuState::default();
-        let invariant = InvariantState { vcpu, system: Default::default(), offload: Some(7) };
+        let invariant = InvariantState { vcpu, system: Default::default(), offloads: vec![7] };
         let switch_hint = SwitchHint::new(invariant, &pages);
         let bytes = switch_hint.to_bytes();
         assert!(bytes.len() as u32 <= Kind::SwitchHint.most() - 512);

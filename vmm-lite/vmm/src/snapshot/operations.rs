@@ -210,7 +210,7 @@ pub fn fork(
     let mut alive = progress(vm, observer);
     let copied = copy::copy(vm, complete, false, Way::Auto, &mut sink, &mut alive);
     let copied = note_cancelled(&copying, copied)?;
-    if !copied.quiescent && manifest.identity.net.is_some() {
+    if !copied.quiescent && !manifest.identity.nets.is_empty() {
         // It may be sending a packet, and its clones would send that in the name of the original.
         return Err(Error::NotReady);
     }

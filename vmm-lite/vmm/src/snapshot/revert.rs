@@ -50,13 +50,13 @@ pub fn revert(
     if here.memory_size != there.memory_size {
         return Err(Error::Differs("the size of its memory"));
     }
-    if here.net.is_some() != there.net.is_some() {
-        return Err(Error::Differs("whether it has a network"));
+    if here.nets.len() != there.nets.len() {
+        return Err(Error::Differs("how many networks it has"));
     }
     let change = start::Change {
-        mac: here.net.as_ref().map(|net| net.mac),
+        mac: here.nets.first().map(|net| net.mac),
         // Where it is the same the guest keeps its connections.
-        ip: here.net.as_ref().and_then(|net| net.ip).filter(|_| here.net != there.net),
+        ip: here.nets.first().and_then(|net| net.ip).filter(|_| here.nets != there.nets),
         ..start::Change::default()
     };
     let address = start::change(&mut guest, &change)?;

@@ -2,7 +2,7 @@
 
 use super::Error;
 use crate::{
-    devices::{clock::ClockState, console::ConsoleState, net::NetState},
+    devices::{clock::ClockState, console::ConsoleState, net::NetState, state::DeviceState},
     kvm::{VcpuState, cpu::Features},
     vm::{
         Histogram, History, Identity, Vm, VmState,
@@ -17,6 +17,26 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// brownouts in it.
 const OLD_IDENTITY: u8 = 1;
 const OLD_STATE: u8 = 3;
+
+/// A state as those files have it.
+#[derive(Deserialize)]
+struct OldState {
+    vcpu: VcpuState,
+    net: Option<NetState>,
+    console: ConsoleState,
+    clock: ClockState,
+    unserved: u32,
+    quiesce_number: u32,
+    history: History,
+}
+
+impl From<OldState> for VmState {
+    fn from(old: OldState) -> Self {
+        let OldState { vcpu, net, console, clock, unserved, quiesce_number, history } = old;
+        let devices = net.map(DeviceState::Net).into_iter().collect();
+        Self { vcpus: vec![vcpu], devices, console, clock, unserved, quiesce_number, history }
+    }
+}
 
 /// A VM without its memory.
 #[derive(Clone, PartialEq, Debug)]
@@ -71,8 +91,8 @@ impl SavedVm {
         };
         let state = match state {
             // Each version's additions are at the end.
-            [1, old @ ..] => longer(old, &History::default())?.into(),
-            [2, old @ ..] => longer(old, &Histogram::default())?.into(),
+            [1, old @ ..] => longer(old, &History::default())?,
+            [2, old @ ..] => longer(old, &Histogram::default())?,
             [OLD_STATE, old @ ..] => whole::<OldState>(old, "state")?.into(),
             _ => VmState::decode(state)?,
         };
@@ -105,28 +125,9 @@ impl SavedVm {
 }
 
 /// A state of an older version, with what it lacks added at the end.
-fn longer(old: &[u8], lacks: &impl Serialize) -> Result<OldState, Error> {
+fn longer(old: &[u8], lacks: &impl Serialize) -> Result<VmState, Error> {
     let bytes = postcard::to_extend(lacks, old.to_vec());
-    whole(&bytes.map_err(|_| CodecError::Garbled("state"))?, "state")
-}
-
-/// A state in a file from before v0.2.0.
-#[derive(Deserialize)]
-struct OldState {
-    vcpu: VcpuState,
-    net: Option<NetState>,
-    console: ConsoleState,
-    clock: ClockState,
-    unserved: u32,
-    quiesce_number: u32,
-    history: History,
-}
-
-impl From<OldState> for VmState {
-    fn from(old: OldState) -> Self {
-        let OldState { vcpu, net, console, clock, unserved, quiesce_number, history } = old;
-        Self { vcpus: vec![vcpu], net, console, clock, unserved, quiesce_number, history }
-    }
+    Ok(whole::<OldState>(&bytes.map_err(|_| CodecError::Garbled("state"))?, "state")?.into())
 }
 
 fn whole<T: DeserializeOwned>(bytes: &[u8], name: &'static str) -> Result<T, Error> {

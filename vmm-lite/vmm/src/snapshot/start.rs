@@ -91,7 +91,8 @@ impl Opened {
     }
 }
 
-/// Applies `change` to `guest`. Returns what the guest must be told about it.
+/// Applies `change` to `guest`, its addresses to its first network. Returns what the guest must be
+/// told about it.
 ///
 /// # Errors
 /// [`Error::Options`].
@@ -108,7 +109,7 @@ pub fn change(guest: &mut SavedVm, change: &Change) -> Result<Address, Error> {
     if let Some(name) = &change.name {
         identity.name.clone_from(name);
     }
-    let (Some(net), Some(device)) = (&mut identity.net, &mut state.net) else {
+    let (Some(net), Some(device)) = (identity.nets.first_mut(), state.nets_mut().next()) else {
         let none = Change { name: change.name.clone(), ..Change::default() };
         if *change != none {
             return Err(Error::Options("the VM has no network, so it can have no address".into()));

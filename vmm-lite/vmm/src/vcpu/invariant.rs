@@ -17,9 +17,9 @@ pub struct InvariantState {
     /// The system registers at CPL 3, for what is done on the guest's behalf before it runs. Those
     /// of the state take precedence.
     pub system: kvm_sregs,
-    /// Offloads that the network driver accepts, if there is a network device. These may change,
-    /// which the state then reports.
-    pub offload: Option<u32>,
+    /// For each network device, the offloads that its driver accepts. These may change, which the
+    /// state then reports.
+    pub offloads: Vec<u32>,
 }
 
 impl Runner {
@@ -29,8 +29,8 @@ impl Runner {
         devices: &Devices,
     ) -> Result<InvariantState, kvm::Error> {
         let vcpu = self.vcpu.note_invariant()?.clone();
-        let offload = devices.net.as_ref().map(Net::offload);
-        Ok(InvariantState { vcpu, system: self.vcpu.system()?, offload })
+        let offloads = devices.bus.of_kind().map(Net::offload).collect();
+        Ok(InvariantState { vcpu, system: self.vcpu.system()?, offloads })
     }
 
     /// Applies the invariant state, as far as this host accepts it: the complete state repeats it.
@@ -39,8 +39,8 @@ impl Runner {
         devices: &mut Devices,
         invariant: &InvariantState,
     ) -> Result<(), kvm::Error> {
-        if let (Some(net), Some(offload)) = (&mut devices.net, invariant.offload) {
-            net.tell_offload(offload);
+        for (net, offload) in devices.bus.of_kind_mut::<Net>().zip(&invariant.offloads) {
+            net.tell_offload(*offload);
         }
         self.vcpu.apply_invariant(&invariant.vcpu)
     }

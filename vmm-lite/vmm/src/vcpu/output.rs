@@ -1,7 +1,7 @@
 //! The VM's output while its guest waits, and at its end.
 
 use super::{Vcpus, wait};
-use crate::devices::{Devices, Violation, console::Drained, throttle::NetRate};
+use crate::devices::{Devices, Violation, console::Drained, throttle::Rates};
 use std::time::Duration;
 
 impl Devices {
@@ -19,10 +19,11 @@ impl Devices {
     /// matters less than how the guest ended. At most a full ring is sent, whatever the rate, as
     /// nothing can wait any more.
     pub(super) fn send_rest(&mut self, vcpus: &Vcpus) {
-        let Some(net) = &mut self.net else { return };
-        net.limit(NetRate::default());
-        if let Err(violation) = net.flush(&vcpus.ram) {
-            tracing::debug!("a guest that has ended leaves its queues broken: {violation}");
+        for device in self.bus.devices_mut() {
+            device.limit(&Rates::default());
+            if let Err(violation) = device.flush(&vcpus.ram) {
+                tracing::debug!("a guest that has ended leaves its queues broken: {violation}");
+            }
         }
     }
 

@@ -5,16 +5,10 @@ use super::{
     wait::{self, WaitFor},
 };
 use crate::{
-    devices::{Devices, Violation, net::Net},
+    devices::{Devices, Violation},
     kvm::{self, Exit, Vcpu},
 };
-use vmm_lite_interface::{
-    doorbell::{self, Doorbell},
-    layout::NET_MMIO,
-};
-
-/// Size of the network device's register window.
-const NET_WINDOW: u64 = 0x200;
+use vmm_lite_interface::doorbell::{self, Doorbell};
 
 /// Why [`Runner::run`] returned.
 #[derive(Debug)]
@@ -125,17 +119,13 @@ impl Runner {
             Exit::MmioRead { address, len } => {
                 Exits::count(&vcpus.exits.mmio);
                 let mut data = [0; 8];
-                let mut devices = vcpus.lock_devices();
-                let (net, offset) = net_at(&mut devices, address)?;
-                net.read(offset, &mut data[..len])?;
+                vcpus.lock_devices().bus.read(address, &mut data[..len])?;
                 self.vcpu.answer_read(&data[..len]);
                 Ok(())
             }
             Exit::MmioWrite { address, data, len } => {
                 Exits::count(&vcpus.exits.mmio);
-                let mut devices = vcpus.lock_devices();
-                let (net, offset) = net_at(&mut devices, address)?;
-                net.write(offset, &data[..len], &vcpus.ram)
+                vcpus.lock_devices().bus.write(address, &data[..len], &vcpus.ram)
             }
             Exit::Kicked => {
                 Exits::count(&vcpus.exits.kicked);
@@ -145,15 +135,6 @@ impl Runner {
             Exit::TripleFault => Err(Violation::TripleFault),
             Exit::Cannot { what, rip } => Err(Violation::CannotRun { what, rip }),
         }
-    }
-}
-
-/// The network device, if `address` is in its registers.
-fn net_at(devices: &mut Devices, address: u64) -> Result<(&mut Net, u64), Violation> {
-    let offset = address.wrapping_sub(NET_MMIO);
-    match &mut devices.net {
-        Some(net) if offset < NET_WINDOW => Ok((net, offset)),
-        _ => Err(Violation::Address(address)),
     }
 }
 

@@ -36,8 +36,8 @@ impl Runner {
         if self.rang(Doorbell::NET) {
             Exits::count(&exits.net);
             if !self.rang(Doorbell::WAIT) && !self.rang(Doorbell::QUIESCED) {
-                if let Some(net) = &mut devices.net {
-                    net.pass(&vcpus.ram)?;
+                for device in devices.bus.devices_mut() {
+                    device.serve(&vcpus.ram)?;
                 }
                 devices.rings.fill(&vcpus.ram, vcpus.console())?;
             }
@@ -56,9 +56,7 @@ impl Runner {
         if self.rang(Doorbell::QUIESCED) {
             Exits::count(&exits.quiesced);
             self.done(Doorbell::QUIESCED);
-            if let Some(net) = &mut devices.net {
-                net.flush(&vcpus.ram)?;
-            }
+            devices.bus.devices_mut().try_for_each(|device| device.flush(&vcpus.ram))?;
             let answer = vcpus.ram.control_page().quiesce_answer.load(SeqCst);
             // An answer that comes too late, after a kick and a resume, is ignored.
             if control.quiesce_wanted() && answer == vcpus.requests.quiesce_number() {

@@ -1,10 +1,10 @@
 //! Waits, on the vCPU thread, for events that concern the guest.
 
 use super::{Exits, Runner, Vcpus};
-use crate::devices::{Devices, Violation};
-use std::{ptr, time::Duration};
+use crate::devices::{Devices, Violation, bus::DEVICES_MAX};
+use std::{os::fd::RawFd, ptr, time::Duration};
 
-/// Serves the network and the console of a waiting guest. `None` if something reached it, its
+/// Serves the devices and the console of a waiting guest. `None` if something reached it, its
 /// deadline is over, or it has to check a request.
 pub(super) fn for_something(
     runner: &mut Runner,
@@ -29,11 +29,14 @@ pub(super) fn for_something(
 /// not emptied. It asks to be woken at once, and could do nothing.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
+/// `poll` ignores a negative descriptor.
+const NOTHING: (RawFd, i16) = (-1, 0);
+
 /// The events to wait for when there is no work.
 #[derive(Debug)]
 pub(super) struct WaitFor {
-    /// The TAP, and what to poll it for.
-    tap: Option<(i32, i16)>,
+    /// What to poll for the devices: descriptors, or -1, and events.
+    devices: [(RawFd, i16); DEVICES_MAX],
     /// Nanoseconds, or no limit.
     timeout: Option<u64>,
 }
@@ -45,20 +48,15 @@ fn settle(
     vcpus: &Vcpus,
     deadline: u64,
 ) -> Result<Option<WaitFor>, Violation> {
-    let (mut tap, mut refill, mut stuck) = (None, None, false);
-    if let Some(net) = &mut devices.net {
-        let moved = net.pass(&vcpus.ram)?;
-        if moved.received > 0 || moved.more {
+    let (mut polled, mut again_in, mut stuck) = ([NOTHING; DEVICES_MAX], None, false);
+    for (device, poll) in devices.bus.devices_mut().zip(&mut polled) {
+        let service = device.serve(&vcpus.ram)?;
+        if service.progress {
             return Ok(None);
         }
-        // Without a buffer for it, a packet does not wake the guest: the guest must first provide
-        // one. Nor does a packet that exceeds the guest's rate.
-        let packets =
-            if moved.no_buffers || moved.receive_wait.is_some() { 0 } else { libc::POLLIN };
-        refill = [moved.send_wait, moved.receive_wait].into_iter().flatten().min();
-        stuck = moved.blocked || moved.send_wait.is_some();
-        let room = if moved.blocked { libc::POLLOUT } else { 0 };
-        tap = Some((net.tap().fd(), packets | room)).filter(|(_, events)| *events != 0);
+        *poll = service.poll.unwrap_or(NOTHING);
+        again_in = [again_in, service.again_in].into_iter().flatten().min();
+        stuck |= service.stuck;
     }
     if devices.rings.fill(&vcpus.ram, vcpus.console())? {
         return Ok(None);
@@ -67,7 +65,7 @@ fn settle(
     if control.pause_wanted() || control.quiesce_wanted() || control.look_wanted() {
         return Ok(None);
     }
-    let refill = refill.map(nanoseconds);
+    let again_in = again_in.map(nanoseconds);
     let timeout = match devices.clock.until(deadline) {
         Some(0) if stuck && !std::mem::replace(&mut runner.stuck, true) => {
             Some(nanoseconds(LOOK_AGAIN))
@@ -75,7 +73,7 @@ fn settle(
         Some(0) => return Ok(None),
         timeout => timeout,
     };
-    Ok(Some(WaitFor { tap, timeout: [timeout, refill].into_iter().flatten().min() }))
+    Ok(Some(WaitFor { devices: polled, timeout: [timeout, again_in].into_iter().flatten().min() }))
 }
 
 fn nanoseconds(time: Duration) -> u64 {
@@ -88,9 +86,11 @@ impl WaitFor {
         Exits::count(&vcpus.exits.slept);
         let wake = vcpus.control.wake(member);
         let entry = |fd, events| libc::pollfd { fd, events, revents: 0 };
-        // `poll` ignores a negative descriptor.
-        let (tap, events) = self.tap.unwrap_or((-1, 0));
-        let mut fds = [entry(wake.fd(), libc::POLLIN), entry(tap, events)];
+        let mut fds = [entry(-1, 0); 1 + DEVICES_MAX];
+        fds[0] = entry(wake.fd(), libc::POLLIN);
+        for (to, (fd, events)) in fds[1..].iter_mut().zip(self.devices) {
+            *to = entry(fd, events);
+        }
         poll(&mut fds, self.timeout);
         vcpus.control.set_waiting(member, false);
         if fds[0].revents != 0 {

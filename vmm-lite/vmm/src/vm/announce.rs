@@ -2,7 +2,7 @@
 
 use super::{Vm, paused::LINK_TIMEOUT};
 use crate::{
-    devices::{arp, link, tap::Tap},
+    devices::net::{arp, link},
     host::confine::{self, Thread},
 };
 use std::{
@@ -18,31 +18,22 @@ const STACK: usize = 128 << 10;
 const TIMES: u32 = 3;
 const BETWEEN: Duration = Duration::from_millis(100);
 
-/// Sends in the guest's name.
-#[derive(Debug)]
-pub(super) struct Announcer {
-    tap: Option<Tap>,
+/// Whether anything may be sent in the guest's name.
+#[derive(Debug, Default)]
+pub(super) struct Fence {
     /// The VM may run elsewhere: it must not run here (rule R1), and nothing is sent in its name.
     /// Locked while something is sent.
     fenced: Mutex<bool>,
 }
 
-impl Announcer {
-    pub fn new(tap: Option<Tap>) -> Self {
-        Self { tap, fenced: Mutex::new(false) }
-    }
-
-    /// The network's TAP device, if there is one.
-    pub fn tap(&self) -> Option<&Tap> {
-        self.tap.as_ref()
-    }
-
+impl Fence {
     fn lock(&self) -> MutexGuard<'_, bool> {
         self.fenced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps it from sending, or permits it again. What is being sent is sent first.
-    pub fn fence(&self, fenced: bool) {
+    /// Keeps announcements from being sent, or permits them again. What is being sent is sent
+    /// first.
+    pub fn set(&self, fenced: bool) {
         *self.lock() = fenced;
     }
 }
@@ -54,16 +45,14 @@ impl Vm {
     /// # Errors
     /// The TAP's error.
     pub fn announce(&self) -> io::Result<()> {
-        let announcer = &self.shared.announcer;
-        let (Some(net), Some(tap)) = (&self.shared.identity.net, &announcer.tap) else {
-            return Ok(());
-        };
-        let fenced = announcer.lock();
+        let fenced = self.shared.fence.lock();
         if *fenced {
             return Ok(());
         }
-        for frame in arp::announcements(net.mac, net.ip.map(|ip| ip.address)) {
-            tap.write(&frame)?;
+        for (net, port) in self.shared.identity.nets.iter().zip(&self.shared.nets) {
+            for frame in arp::announcements(net.mac, net.ip.map(|ip| ip.address)) {
+                port.tap.write(&frame)?;
+            }
         }
         Ok(())
     }
@@ -75,11 +64,14 @@ impl Vm {
         unsafe { libc::poll(&raw mut poll, 1, time.as_millis() as i32) > 0 }
     }
 
-    /// Like [`announce`](Self::announce), as soon as the TAP carries packets, which may take a
-    /// while after it is opened. On a thread of its own.
+    /// Like [`announce`](Self::announce), as soon as its TAP devices carry packets, which may take
+    /// a while after they are opened. On a thread of its own.
     pub fn announce_when_up(&self) {
-        let Some(tap) = &self.shared.announcer.tap else { return };
-        let (vm, tap) = (self.clone(), tap.try_clone());
+        if self.shared.nets.is_empty() {
+            return;
+        }
+        let taps: Result<Vec<_>, _> = self.shared.nets.iter().map(|n| n.tap.try_clone()).collect();
+        let vm = self.clone();
         let announce = move || {
             if let Err(e) = confine::enter(Thread::Announce) {
                 tracing::error!(
@@ -88,8 +80,10 @@ impl Vm {
                 );
                 return;
             }
-            let told = tap.map_err(io::Error::other).and_then(|tap| {
-                link::wait_running(&tap, LINK_TIMEOUT)?;
+            let told = taps.map_err(io::Error::other).and_then(|taps| {
+                for tap in &taps {
+                    link::wait_running(tap, LINK_TIMEOUT)?;
+                }
                 vm.announce()?;
                 (1..TIMES)
                     .try_for_each(|_| if vm.ends_within(BETWEEN) { Ok(()) } else { vm.announce() })

@@ -7,13 +7,13 @@ use crate::boot::Parameters;
 pub struct Config {
     /// Size of its memory in bytes.
     pub memory: u64,
-    /// Its network, if it has one.
-    pub net: Option<NetConfig>,
+    /// Its networks.
+    pub nets: Vec<NetConfig>,
     /// The guest's parameters, its name included.
     pub parameters: Parameters,
 }
 
-/// The network of a VM.
+/// A network of a VM.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NetConfig {
     /// Name of the TAP device.

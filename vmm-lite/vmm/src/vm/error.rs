@@ -1,7 +1,7 @@
 //! Why a VM could not be made or used.
 
 use super::{ApplyError, End, Operation};
-use crate::{boot, devices::tap, kvm, memory};
+use crate::{boot, devices::net::tap, kvm, memory};
 use std::{io, sync::Arc};
 
 /// Why a VM could not be made or used.

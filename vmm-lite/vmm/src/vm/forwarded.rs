@@ -1,6 +1,6 @@
 //! Packets that reach the source after the guest has left.
 
-use crate::devices::tap::{Tap, VNET_HEADER};
+use crate::devices::net::{backend::VNET_HEADER, tap::Tap};
 use std::{io, os::fd::RawFd};
 
 /// The largest frame that a TAP delivers, with its header.

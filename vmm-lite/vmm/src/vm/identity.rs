@@ -12,15 +12,44 @@ pub struct Identity {
     pub memory_size: u64,
     /// The version of the interface its image was built for.
     pub interface_version: u32,
-    /// Its network, if it has one.
-    pub net: Option<NetIdentity>,
+    /// Its networks, in the order of their devices.
+    pub nets: Vec<NetIdentity>,
 }
 
-/// Its network addresses.
+/// The addresses of a VM in a network.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct NetIdentity {
     /// Its Ethernet address.
     pub mac: [u8; 6],
     /// Its address, if one was assigned.
     pub ip: Option<Cidr>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As it was while a VM had at most one network.
+    #[derive(Serialize)]
+    struct OldIdentity {
+        name: String,
+        memory_size: u64,
+        interface_version: u32,
+        net: Option<NetIdentity>,
+    }
+
+    #[test]
+    fn a_list_of_at_most_one_network_has_the_bytes_of_an_option() {
+        let with_ip = NetIdentity { mac: [2; 6], ip: "10.0.0.2/24".parse().ok() };
+        let without = NetIdentity { mac: [6; 6], ip: None };
+        for net in [None, Some(without), Some(with_ip)] {
+            let (name, memory_size, interface_version) = ("kv".to_owned(), 16 << 20, 2);
+            let nets = net.clone().into_iter().collect();
+            let new = Identity { name: name.clone(), memory_size, interface_version, nets };
+            let old = OldIdentity { name, memory_size, interface_version, net };
+            let bytes = postcard::to_stdvec(&old).unwrap();
+            assert_eq!(postcard::to_stdvec(&new).unwrap(), bytes);
+            assert_eq!(postcard::from_bytes(&bytes), Ok(new));
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Whether a VM's TAP device suits a guest that will arrive.
 
 use super::Vm;
-use crate::devices::{net::MtuTooSmall, tap};
+use crate::devices::net::{MtuTooSmall, tap};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Why it does not.
@@ -19,32 +19,33 @@ pub enum LinkError {
 }
 
 impl Vm {
-    /// The MTU that the guest was given; `None` without a network.
+    /// The longest MTU that the guest was given; `None` without a network.
     #[must_use]
     pub fn mtu(&self) -> Option<u16> {
-        self.shared.net_counters.as_ref().map(|counters| counters.mtu.load(Relaxed))
+        self.shared.nets.iter().map(|net| net.counters.mtu.load(Relaxed)).max()
     }
 
     /// Whether the guest may send packets from addresses that are not its own.
     #[must_use]
     pub fn may_spoof(&self) -> bool {
-        self.shared.net_counters.as_ref().is_some_and(|counters| counters.may_spoof.load(Relaxed))
+        self.shared.nets.iter().any(|net| net.counters.may_spoof.load(Relaxed))
     }
 
-    /// Whether a guest that was given `mtu` elsewhere loses nothing by using this VM's TAP device.
+    /// Whether a guest that was given `mtu` elsewhere loses nothing by using this VM's TAP devices.
     /// An unknown MTU is accepted.
     ///
     /// # Errors
     /// [`LinkError`].
     pub fn check_link(&self, mtu: Option<u16>) -> Result<(), LinkError> {
-        let Some(device) = self.shared.announcer.tap() else { return Ok(()) };
-        let (tap, up) = device.mtu_and_up()?;
-        if !up {
-            return Err(LinkError::Down(device.name().into()));
+        for device in self.shared.nets.iter().map(|net| &net.tap) {
+            let (tap, up) = device.mtu_and_up()?;
+            if !up {
+                return Err(LinkError::Down(device.name().into()));
+            }
+            if let Some(guest) = mtu.filter(|guest| *guest > tap) {
+                return Err(MtuTooSmall { guest, tap, device: device.name().into() }.into());
+            }
         }
-        match mtu.filter(|guest| *guest > tap) {
-            Some(guest) => Err(MtuTooSmall { guest, tap, device: device.name().into() }.into()),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }

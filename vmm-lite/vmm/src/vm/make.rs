@@ -1,17 +1,12 @@
 //! Makes a VM: for an image, or for a guest that will arrive.
 
 use super::{
-    Config, Error, Identity, NetIdentity, Owner, Resources, Vm, announce::Announcer,
-    decisions::Decisions, record::Record, shared::Shared,
+    Config, Error, Identity, NetConfig, NetIdentity, Owner, Resources, Vm, announce::Fence,
+    decisions::Decisions, network, record::Record, shared::Shared,
 };
 use crate::{
     boot::{self, Image},
-    devices::{
-        Devices,
-        console::Console,
-        net::{Net, Own},
-        tap::Tap,
-    },
+    devices::{Devices, bus::Bus, console::Console, net::tap::Tap},
     host::watchdog,
     kvm::Host,
     memory::{self, GuestRam},
@@ -26,11 +21,11 @@ impl Vm {
     /// # Errors
     /// [`Error`]; nothing is left behind.
     pub fn boot(config: &Config, image: &Image, console: Console) -> Result<Self, Error> {
-        let tap = config.net.as_ref().map(|net| net.tap.as_str());
-        Self::boot_with(&Resources::open(tap)?, config, image, console)
+        let taps = config.nets.iter().map(|net| net.tap.as_str());
+        Self::boot_with(&Resources::open(taps)?, config, image, console)
     }
 
-    /// As [`boot`](Self::boot), with resources opened before; the VM takes the TAP device.
+    /// As [`boot`](Self::boot), with resources opened before; the VM takes the TAP devices.
     ///
     /// # Errors
     /// As [`boot`](Self::boot).
@@ -40,17 +35,17 @@ impl Vm {
         image: &Image,
         console: Console,
     ) -> Result<Self, Error> {
-        let net = config.net.as_ref();
-        let tap = resources.tap()?;
+        let taps = resources.taps()?;
         let ram = Arc::new(GuestRam::new(config.memory)?);
         boot::load(image, &config.parameters, &ram)?;
+        let net = |net: &NetConfig| NetIdentity { mac: net.mac, ip: config.parameters.ip };
         let identity = Identity {
             name: config.parameters.name.clone(),
             memory_size: config.memory,
             interface_version: image.interface_version(),
-            net: net.map(|n| NetIdentity { mac: n.mac, ip: config.parameters.ip }),
+            nets: config.nets.iter().map(net).collect(),
         };
-        let vm = Self::make(resources.host(), identity, ram, tap, console)?;
+        let vm = Self::make(resources.host(), identity, ram, taps, console)?;
         vm.shared.vcpus.control.lock_member(0).vcpu.set_entry(image.entry())?;
         Ok(vm)
     }
@@ -62,7 +57,7 @@ impl Vm {
     /// # Errors
     /// [`Error`]; nothing is left behind.
     pub fn prepare(identity: Identity, tap: Option<&str>, console: Console) -> Result<Self, Error> {
-        Self::prepare_with(&Resources::with_tap_later(tap)?, identity, console, None)
+        Self::prepare_with(&Resources::with_taps_later(tap)?, identity, console, None)
     }
 
     /// Like [`prepare`](Self::prepare), with resources opened before, and optionally its memory,
@@ -76,16 +71,16 @@ impl Vm {
         console: Console,
         ram: Option<GuestRam>,
     ) -> Result<Self, Error> {
-        match (&identity.net, resources.has_tap()) {
-            (Some(_), false) => {
+        match (identity.nets.is_empty(), resources.has_tap()) {
+            (false, false) => {
                 return Err(Error::Network(
                     "the VM has a network: name a TAP device for it with --tap",
                 ));
             }
-            (None, true) => tracing::info!("the VM has no network: the TAP device stays unused"),
+            (true, true) => tracing::info!("the VM has no network: the TAP device stays unused"),
             _ => {}
         }
-        let tap = if identity.net.is_some() { resources.tap()? } else { None };
+        let taps = if identity.nets.is_empty() { Vec::new() } else { resources.taps()? };
         let ram = Arc::new(match ram {
             Some(ram) => ram,
             None => GuestRam::new(identity.memory_size)?,
@@ -93,32 +88,23 @@ impl Vm {
         if ram.size() != identity.memory_size {
             return Err(memory::Error::Size(ram.size()).into());
         }
-        Self::make(resources.host(), identity, ram, tap, console)
+        Self::make(resources.host(), identity, ram, taps, console)
     }
 
     fn make(
         host: &Host,
         identity: Identity,
         ram: Arc<GuestRam>,
-        tap: Option<Tap>,
+        taps: Vec<Tap>,
         console: Console,
     ) -> Result<Self, Error> {
         let failed = |doing| move |source| Error::Host { doing, source };
         // Before the VM exists: that takes as long as making it.
         let thread = vcpu::start().map_err(failed("start the vCPU's thread"))?;
         let (vcpu, log, cpuid) = host.create(&ram)?;
-        let net = match (&identity.net, tap) {
-            (Some(net), Some(tap)) => {
-                let mut device = Net::new(tap, net.mac)?;
-                device.restrict_to(Some(Own::new(net.mac, net.ip.map(|ip| ip.address))));
-                Some(device)
-            }
-            _ => None,
-        };
-        let announcer = Announcer::new(net.as_ref().map(|n| n.tap().try_clone()).transpose()?);
-        let (net_counters, forwarded) =
-            (net.as_ref().map(Net::counters), net.as_ref().map(Net::forwarded));
-        let devices = Devices::new(net, vcpu.tsc_hz()?, &ram);
+        let mut bus = Bus::default();
+        let nets = network::attach(&identity.nets, taps, &mut bus)?;
+        let devices = Devices::new(bus, vcpu.tsc_hz()?, &ram);
         let event = failed("make an event descriptor");
         let vcpus = Vcpus::new(vec![vcpu], devices, ram, console).map_err(event)?;
         let shared = Arc::new(Shared {
@@ -128,9 +114,8 @@ impl Vm {
             vcpus: Arc::new(vcpus),
             decisions: Decisions::new().map_err(event)?,
             record: Record::default(),
-            announcer,
-            net_counters,
-            forwarded,
+            fence: Fence::default(),
+            nets,
         });
         let threads = vec![thread.take(&shared.vcpus, 0)];
         let watched = Arc::downgrade(&shared.vcpus);

@@ -39,6 +39,7 @@ mod history;
 mod identity;
 mod link;
 mod make;
+mod network;
 mod observer;
 mod operation;
 mod operator;
@@ -243,9 +244,9 @@ impl Vm {
     }
 
     /// Delivers a packet (with its virtio-net header) that the source forwarded. `false` when it
-    /// had to be dropped.
+    /// had to be dropped. It is for the first network: the protocol's message names none.
     pub fn deliver_forwarded(&self, frame: Vec<u8>) -> bool {
-        let taken = self.shared.forwarded.as_ref().is_some_and(|forwarded| forwarded.push(frame));
+        let taken = self.shared.nets.first().is_some_and(|net| net.forwarded.push(frame));
         if taken {
             self.shared.vcpus.control.nudge();
         }
@@ -255,7 +256,7 @@ impl Vm {
     /// The address under which the network knows the guest, if one was assigned.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
-        self.shared.identity.net.as_ref()?.ip.map(|ip| ip.address)
+        self.shared.identity.nets.first()?.ip.map(|ip| ip.address)
     }
 }
 /// A VM's phase; see [`Vm::phase`].

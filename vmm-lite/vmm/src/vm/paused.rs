@@ -2,7 +2,12 @@
 
 use super::{Address, ApplyError, End, Error, ForwardedPackets, InvariantState, Vm, VmState};
 use crate::{
-    devices::{Devices, link, net::Net, throttle::Rates},
+    devices::{
+        Devices,
+        device::RestoreError,
+        net::{Net, link},
+        throttle::Rates,
+    },
     kvm::touch::{RUNS, Run},
     memory::PageSet,
     vcpu::{Phase, Runner},
@@ -94,11 +99,11 @@ impl<'vm> Paused<'vm> {
         ram.page_hints_near(ram.control_page(), pages)
     }
 
-    /// The pages of the tables of the network queues, which both the VMM and the guest read and
+    /// The pages of the tables of the devices' queues, which both the VMM and the guest read and
     /// write.
     #[must_use]
     pub fn queue_pages(&self) -> Vec<usize> {
-        self.devices.net.iter().flat_map(|net| net.capture().pages().collect::<Vec<_>>()).collect()
+        self.devices.bus.pages_in_use()
     }
 
     /// Everything but the memory. May be called repeatedly; the VM stays unchanged.
@@ -110,7 +115,7 @@ impl<'vm> Paused<'vm> {
         let vcpus = self.vcpus.iter_mut().map(|runner| runner.vcpu.capture());
         Ok(VmState {
             vcpus: vcpus.collect::<Result<_, _>>()?,
-            net: self.devices.net.as_ref().map(Net::capture),
+            devices: self.devices.bus.save(),
             console: self.devices.rings.capture(),
             clock: self.devices.clock.capture(),
             unserved: self.vcpus.iter().fold(0, |all, runner| all | runner.unserved.0),
@@ -158,12 +163,8 @@ impl<'vm> Paused<'vm> {
             return Err(ApplyError::Vcpus { state: state.vcpus.len(), vm: self.vcpus.len() });
         }
         let shared = &self.vm.shared;
-        match (&mut self.devices.net, &state.net) {
-            (Some(net), Some(state)) => net.apply(state, &shared.vcpus.ram)?,
-            (None, None) => {}
-            _ => return Err(ApplyError::Network),
-        }
-        fail_point!("vm.half-applied", else return Err(ApplyError::Network));
+        self.devices.bus.restore(&state.devices, &shared.vcpus.ram)?;
+        fail_point!("vm.half-applied", else return Err(RestoreError::Devices.into()));
         for (runner, state) in self.vcpus.iter_mut().zip(&state.vcpus) {
             runner.vcpu.apply(state)?;
         }
@@ -189,11 +190,11 @@ impl<'vm> Paused<'vm> {
             runner.vcpu.apply(&state)?;
             apply += began.elapsed();
         }
-        if let Some(net) = &self.devices.net {
-            let running = link::wait_running(net.tap(), LINK_TIMEOUT);
+        for tap in self.vm.shared.nets.iter().map(|net| &net.tap) {
+            let running = link::wait_running(tap, LINK_TIMEOUT);
             let failed = |source| Error::Host { doing: "ask about the TAP device", source };
             if !running.map_err(failed)? {
-                let name = net.tap().name();
+                let name = tap.name();
                 tracing::warn!(
                     "TAP device {name} does not come up; packets to the guest are lost until it \
                      does"
@@ -205,16 +206,12 @@ impl<'vm> Paused<'vm> {
 
     /// Permits the guest to send packets from addresses that are not its own.
     pub fn allow_spoofing(&mut self) {
-        if let Some(net) = &mut self.devices.net {
-            net.restrict_to(None);
-        }
+        self.devices.bus.of_kind_mut().for_each(|net: &mut Net| net.restrict_to(None));
     }
 
-    /// Limits its network and its console to these rates from now on.
+    /// Limits its devices and its console to these rates from now on.
     pub fn limit(&mut self, rates: &Rates) {
-        if let Some(net) = &mut self.devices.net {
-            net.limit(rates.net);
-        }
+        self.devices.bus.devices_mut().for_each(|device| device.limit(rates));
         self.devices.rings.limit(rates.console);
         *self.vm.shared.record.rates() = *rates;
     }
@@ -246,7 +243,7 @@ impl<'vm> Paused<'vm> {
     /// before the commit of a move until the destination has reported that it never ran it there
     /// (rule R2).
     pub fn fence(&self, fenced: bool) {
-        self.vm.shared.announcer.fence(fenced);
+        self.vm.shared.fence.set(fenced);
         self.vm.shared.fenced(fenced);
     }
 
@@ -270,7 +267,7 @@ impl<'vm> Paused<'vm> {
     /// # Errors
     /// TAP errors.
     pub fn packets_in_transit(&self) -> Result<ForwardedPackets, Error> {
-        let tap = self.devices.net.as_ref().map(|net| net.tap().try_clone()).transpose()?;
+        let tap = self.vm.shared.nets.first().map(|net| net.tap.try_clone()).transpose()?;
         Ok(ForwardedPackets::new(tap))
     }
 

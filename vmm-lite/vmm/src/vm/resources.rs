@@ -1,17 +1,17 @@
-//! The host's resources of a VM that need privileges: KVM, the TAP device, and faults of its
+//! The host's resources of a VM that need privileges: KVM, its TAP devices, and faults of its
 //! memory.
 //!
 //! They are opened first, so that a process can give up the privileges before it handles any input
 //! of a guest.
 
 use super::Error;
-use crate::{devices::tap::Tap, kvm::Host, memory::keep_userfault};
+use crate::{devices::net::tap::Tap, kvm::Host, memory::keep_userfault};
 
-/// KVM and a TAP device.
+/// KVM and TAP devices.
 #[derive(Debug)]
 pub struct Resources {
     pub(super) host: Host,
-    tap: Option<TapDevice>,
+    taps: Vec<TapDevice>,
 }
 
 #[derive(Debug)]
@@ -21,32 +21,33 @@ enum TapDevice {
 }
 
 impl Resources {
-    /// Opens KVM, and the TAP device `tap`. The device stays open while the process waits for a VM.
+    /// Opens KVM, and the TAP devices `taps`. They stay open while the process waits for a VM.
     ///
     /// # Errors
     /// What is missing, and how the user can fix it.
-    pub fn open(tap: Option<&str>) -> Result<Self, Error> {
-        Self::on(Host::open()?, tap)
+    pub fn open<'t>(taps: impl IntoIterator<Item = &'t str>) -> Result<Self, Error> {
+        Self::on(Host::open()?, taps)
     }
 
     /// Like [`open`](Self::open), with an opened KVM.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn on(host: Host, tap: Option<&str>) -> Result<Self, Error> {
+    pub fn on<'t>(host: Host, taps: impl IntoIterator<Item = &'t str>) -> Result<Self, Error> {
         keep_userfault();
-        let tap = tap.map(|name| Ok::<_, Error>(TapDevice::Open(Tap::open(name)?))).transpose()?;
-        Ok(Self { host, tap })
+        let open = |name| Ok::<_, Error>(TapDevice::Open(Tap::open(name)?));
+        Ok(Self { host, taps: taps.into_iter().map(open).collect::<Result<_, _>>()? })
     }
 
-    /// Opens KVM. The TAP device is opened with each VM, which may have to wait for it.
+    /// Opens KVM. The TAP devices are opened with each VM, which may have to wait for them.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn with_tap_later(tap: Option<&str>) -> Result<Self, Error> {
+    pub fn with_taps_later<'t>(taps: impl IntoIterator<Item = &'t str>) -> Result<Self, Error> {
         let host = Host::open()?;
         keep_userfault();
-        Ok(Self { host, tap: tap.map(|name| TapDevice::Named(name.into())) })
+        let named = |name: &str| TapDevice::Named(name.into());
+        Ok(Self { host, taps: taps.into_iter().map(named).collect() })
     }
 
     /// KVM.
@@ -58,20 +59,20 @@ impl Resources {
     /// Whether there is a TAP device.
     #[must_use]
     pub fn has_tap(&self) -> bool {
-        self.tap.is_some()
+        !self.taps.is_empty()
     }
 
-    /// The TAP device for a VM.
-    pub(super) fn tap(&self) -> Result<Option<Tap>, Error> {
-        Ok(match &self.tap {
-            None => None,
-            Some(TapDevice::Named(name)) => Some(Tap::open(name)?),
-            Some(TapDevice::Open(tap)) => {
+    /// The TAP devices for a VM.
+    pub(super) fn taps(&self) -> Result<Vec<Tap>, Error> {
+        let for_vm = |device: &TapDevice| match device {
+            TapDevice::Named(name) => Tap::open(name),
+            TapDevice::Open(tap) => {
                 let tap = tap.try_clone()?;
                 // Packets that arrived before there was a VM are discarded.
                 tap.drain();
-                Some(tap)
+                Ok(tap)
             }
-        })
+        };
+        Ok(self.taps.iter().map(for_vm).collect::<Result<_, _>>()?)
     }
 }

@@ -1,7 +1,7 @@
 //! What is written for the guest before it runs (again), and the resume itself.
 
 use super::{Error, Paused, ResumeReason};
-use crate::{host::random, vcpu::Runner};
+use crate::{devices::net::Net, host::random, vcpu::Runner};
 use std::{
     sync::{
         Arc,
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 use vcpu_control::NotResumed;
-use vmm_lite_interface::layout::{CONTROL_PAGE, NET_MMIO, PAGE_SIZE};
+use vmm_lite_interface::layout::{CONTROL_PAGE, PAGE_SIZE};
 
 /// How a VM is resumed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,7 +84,7 @@ impl Paused<'_> {
         if reason != ResumeReason::Boot {
             control.resume_count.fetch_add(1, SeqCst);
         }
-        control.net_mmio.store(if devices.net.is_some() { NET_MMIO } else { 0 }, SeqCst);
+        control.net_mmio.store(devices.bus.window_of::<Net>().unwrap_or(0), SeqCst);
         control.memory_size.store(ram.size(), SeqCst);
         if let Some(fresh) = fresh {
             let generation = fresh.generation.iter().flatten();

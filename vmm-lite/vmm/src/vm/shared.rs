@@ -1,11 +1,12 @@
 //! What the threads of one VM share: a few types, each with its own locks.
 //!
 //! Lock order: the vCPUs' and the devices' locks (see [`Vcpus`]), then that of the vCPU control's
-//! state, then [`Decisions`]. [`Announcer`]'s and [`Record`]'s are held alone or innermost.
+//! state, then [`Decisions`]. [`Fence`]'s and [`Record`]'s are held alone or innermost.
 
-use super::{Error, Identity, announce::Announcer, decisions::Decisions, record::Record};
+use super::{
+    Error, Identity, announce::Fence, decisions::Decisions, network::NetPort, record::Record,
+};
 use crate::{
-    devices::net::{Counters as NetCounters, Forwarded},
     kvm::DirtyLog,
     vcpu::{Phase, Vcpus},
 };
@@ -20,9 +21,9 @@ pub(super) struct Shared {
     pub vcpus: Arc<Vcpus>,
     pub decisions: Decisions,
     pub record: Record,
-    pub announcer: Announcer,
-    pub net_counters: Option<Arc<NetCounters>>,
-    pub forwarded: Option<Arc<Forwarded>>,
+    pub fence: Fence,
+    /// Its network devices, in the order of the networks in its manifest.
+    pub nets: Vec<NetPort>,
 }
 
 impl fmt::Debug for Shared {

@@ -6,9 +6,8 @@ use super::{
 };
 use crate::{
     devices::{
-        clock::ClockState,
-        console::ConsoleState,
-        net::{NetState, StateError},
+        clock::ClockState, console::ConsoleState, device::RestoreError, net::NetState,
+        state::DeviceState,
     },
     kvm::{self, VcpuState},
 };
@@ -19,8 +18,8 @@ use crate::{
 pub struct VmState {
     /// The vCPUs.
     pub vcpus: Vec<VcpuState>,
-    /// The network device, if there is one.
-    pub net: Option<NetState>,
+    /// The devices on the bus, in their order there.
+    pub devices: Vec<DeviceState>,
     /// The console.
     pub console: ConsoleState,
     /// The clock.
@@ -44,8 +43,10 @@ impl VmState {
         sections.push(Section::Requests, &(self.unserved, self.quiesce_number));
         sections.push(Section::Clock, &self.clock);
         sections.push(Section::Console, &self.console);
-        if let Some(net) = &self.net {
-            sections.push(Section::Net, net);
+        for device in &self.devices {
+            match device {
+                DeviceState::Net(net) => sections.push(Section::Net, net),
+            }
         }
         sections.push(Section::History, &self.history);
         sections
@@ -60,12 +61,19 @@ impl VmState {
         let (unserved, quiesce_number) = sections.one(Section::Requests)?;
         Ok(Self {
             vcpus: sections.all(Section::Vcpu)?,
-            net: sections.at_most_one(Section::Net)?,
+            devices: sections.all(Section::Net)?.into_iter().map(DeviceState::Net).collect(),
             console: sections.one(Section::Console)?,
             clock: sections.one(Section::Clock)?,
             unserved,
             quiesce_number,
             history: sections.one(Section::History)?,
+        })
+    }
+
+    /// The states of its network devices, to be changed.
+    pub fn nets_mut(&mut self) -> impl Iterator<Item = &mut NetState> {
+        self.devices.iter_mut().map(|device| match device {
+            DeviceState::Net(net) => net,
         })
     }
 
@@ -90,9 +98,9 @@ pub enum ApplyError {
     /// The vCPU's error.
     #[error(transparent)]
     Vcpu(#[from] kvm::Error),
-    /// The network device's error.
+    /// The error of a device on the bus.
     #[error(transparent)]
-    Net(#[from] StateError),
+    Device(#[from] RestoreError),
     /// Another number of vCPUs.
     #[error("the state has {state} vCPUs, and the VM {vm}")]
     Vcpus {
@@ -101,9 +109,6 @@ pub enum ApplyError {
         /// Those of the VM.
         vm: usize,
     },
-    /// Only one of state and VM has a network device.
-    #[error("the state and the machine do not agree on whether there is a network device")]
-    Network,
     /// Doorbell bits that have no meaning.
     #[error("the state has doorbell bits {0:#x}, which mean nothing")]
     Doorbell(u32),
@@ -112,7 +117,29 @@ pub enum ApplyError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devices::virtio::{QueueState, TransportState};
     use proptest::prelude::*;
+
+    fn net(mtu: u16) -> DeviceState {
+        let queue = QueueState {
+            size: 256,
+            ready: true,
+            next_avail: 7,
+            next_used: 7,
+            desc_table: 0x1000,
+            avail_ring: 0x2000,
+            used_ring: 0x3000,
+        };
+        let transport = TransportState {
+            features_sel: 1,
+            driver_features_sel: 1,
+            driver_features: 1 << 32,
+            queue_sel: 1,
+            status: 15,
+            queues: [queue; 2],
+        };
+        DeviceState::Net(NetState { mac: [2; 6], mtu, transport })
+    }
 
     fn state() -> VmState {
         VmState {
@@ -124,7 +151,7 @@ mod tests {
                 xsave: vec![1; 600],
                 msrs: Vec::new(),
             }],
-            net: None,
+            devices: vec![net(1500)],
             console: ConsoleState { out_tail: 1, in_head: 2 },
             clock: ClockState { mono_ns: 3, wall_offset_ns: 4 },
             unserved: 5,
@@ -139,6 +166,23 @@ mod tests {
         assert_eq!(VmState::decode(&bytes).unwrap(), state());
         for len in 0..bytes.len() {
             assert!(VmState::decode(&bytes[..len]).is_err(), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn devices_keep_their_order_and_there_may_be_none() {
+        for devices in [vec![], vec![net(1500), net(9000)]] {
+            let state = VmState { devices, ..state() };
+            assert_eq!(VmState::decode(&state.encode()).unwrap(), state);
+        }
+    }
+
+    #[test]
+    fn offloads_of_at_most_one_device_have_the_bytes_of_an_option() {
+        for offload in [None, Some(0), Some(7)] {
+            let list: Vec<u32> = offload.into_iter().collect();
+            let bytes = postcard::to_stdvec(&offload);
+            assert_eq!(postcard::to_stdvec(&list), bytes);
         }
     }
 

@@ -184,7 +184,8 @@ impl Stats {
                 mmio: n(&exits.mmio),
                 kicked: n(&exits.kicked),
             },
-            net: shared.net_counters.as_ref().zip(shared.identity.net.as_ref()).map(|(c, id)| {
+            net: shared.nets.first().zip(shared.identity.nets.first()).map(|(port, id)| {
+                let c = &port.counters;
                 NetStats {
                     mac: mac_text(id.mac),
                     ip: id.ip.map(|ip| ip.to_string()),

@@ -5,7 +5,7 @@
 //! that speaks other protocols the bridge's own (spanning tree, VLAN tags, IPv6 router
 //! advertisements).
 
-use crate::devices::tap::VNET_HEADER;
+use super::backend::VNET_HEADER;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// How many bytes of a packet are inspected, its virtio-net header included: up to the end of ARP's
@@ -68,7 +68,7 @@ fn parts(frame: &[u8]) -> Option<([u8; 6], [u8; 2], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::devices::arp::announcements;
+    use crate::devices::net::arp::announcements;
     use proptest::prelude::*;
 
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];

@@ -9,7 +9,7 @@ use super::{
     warm::{ReceivedPages, warm},
 };
 use crate::{
-    devices::console::Console,
+    devices::{console::Console, state::DeviceState},
     host::urgent::{Side, Urgent},
     memory::{PAGE, Tables},
     migration::{handover::Handover, offered::Offered, switch_hint::SwitchHint},
@@ -70,7 +70,7 @@ impl Prepared {
         let offered = Offered::from_bytes(&offer.identity)
             .map_err(|e| Refusal::Prepare(format!("{e}: run the same vmm-lite on both hosts")))?;
         let Offered { mut identity, features, needs, .. } = offered;
-        if identity.memory_size != offer.memory_size || identity.net.is_some() != offer.network {
+        if identity.memory_size != offer.memory_size || identity.nets.is_empty() == offer.network {
             return Err(Refusal::Prepare("the offer contradicts itself".into()));
         }
         let here = offering.resources.host().features().map_err(|e| cannot(&e))?;
@@ -249,9 +249,10 @@ impl Prepared {
         }
         let Handover { state, paused, vouched_for } =
             Handover::from_bytes(state).map_err(|e| e.to_string())?;
-        if let (Some(missing), Some(net)) = (self.watched(), &state.net) {
+        if let Some(missing) = self.watched() {
             // This thread will read these pages, and it is the one that would receive them.
-            for page in net.pages().filter(|page| *page < self.vm.ram().pages()) {
+            let pages = state.devices.iter().flat_map(DeviceState::pages_in_use);
+            for page in pages.filter(|page| *page < self.vm.ram().pages()) {
                 if lacking.contains(page) {
                     return Err("the network queues did not arrive with the state".into());
                 }

@@ -92,7 +92,7 @@ impl<'vm> Driver<'vm> {
             name: identity.name.clone(),
             memory_size: identity.memory_size,
             interface_version: identity.interface_version,
-            network: identity.net.is_some(),
+            network: !identity.nets.is_empty(),
             identity: Offered::of(vm).to_bytes(),
         };
         let (source, actions) = Source::begin(draw()?, offer, options.settings(), asked.elapsed());

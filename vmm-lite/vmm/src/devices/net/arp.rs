@@ -1,6 +1,6 @@
 //! Announces the guest's location to the network (rule R5), without waiting for the guest.
 
-use super::tap::VNET_HEADER;
+use super::backend::VNET_HEADER;
 use std::net::{IpAddr, Ipv4Addr};
 
 const ETHERTYPE_ARP: u16 = 0x0806;

@@ -1,6 +1,8 @@
 //! TAP devices: the host's end of a guest's network.
 
-use super::link;
+mod packets;
+
+use super::{backend::VNET_HEADER, link};
 use std::{
     ffi::CString,
     fs::{File, OpenOptions},
@@ -12,9 +14,6 @@ use std::{
     sync::Arc,
 };
 
-/// Size of the virtio-net header that precedes each frame on the descriptor.
-pub const VNET_HEADER: usize = 12;
-
 const TUN: &str = "/dev/net/tun";
 
 // From linux/if_tun.h and linux/sockios.h.
@@ -24,13 +23,6 @@ const TUNSETVNETHDRSZ: libc::c_ulong = 0x4004_54d8;
 const IFF_TAP: i16 = 0x0002;
 const IFF_NO_PI: i16 = 0x1000;
 const IFF_VNET_HDR: i16 = 0x4000;
-
-/// Packets to the guest may come without their checksum filled in.
-pub const TUN_F_CSUM: u32 = 0x01;
-/// TCP segments over IPv4 to the guest may be larger than the MTU.
-pub const TUN_F_TSO4: u32 = 0x02;
-/// TCP segments over IPv6 to the guest may be larger than the MTU.
-pub const TUN_F_TSO6: u32 = 0x04;
 
 /// Why a TAP device could not be used.
 #[derive(thiserror::Error, Debug)]
@@ -248,86 +240,6 @@ impl Tap {
         let file = self.file.try_clone();
         let file = file.map_err(|source| self.failed("get another handle on", source))?;
         Ok(Self { file, name: self.name.clone(), network: self.network.clone() })
-    }
-
-    /// Reads one frame with its header; `None` when none is waiting.
-    ///
-    /// # Errors
-    /// The kernel's error.
-    pub fn read(&self, to: &mut [u8]) -> io::Result<Option<usize>> {
-        let mut iov = [libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() }];
-        // SAFETY: the buffer is ours and has the vector's length.
-        unsafe { self.read_into(&mut iov) }
-    }
-
-    /// Writes one frame with its header. `false` when the device accepts none for now.
-    ///
-    /// # Errors
-    /// The kernel's error.
-    pub fn write(&self, frame: &[u8]) -> io::Result<bool> {
-        let iov =
-            [libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() }];
-        // SAFETY: the buffer has the vector's length.
-        unsafe { self.write_from(&iov) }
-    }
-
-    /// Whether a frame waits to be read.
-    #[must_use]
-    pub fn has_frame(&self) -> bool {
-        let mut poll = libc::pollfd { fd: self.fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one valid entry; a call that fails leaves it without events.
-        unsafe { libc::poll(&raw mut poll, 1, 0) > 0 && poll.revents & libc::POLLIN != 0 }
-    }
-
-    /// Discards the frames that wait to be read.
-    pub fn drain(&self) {
-        // A frame that does not fit is truncated, which discards it all the same.
-        let mut frame = [0; 64];
-        while matches!(self.read(&mut frame), Ok(Some(_))) {}
-    }
-
-    /// Reads one frame into the buffers of `iov`.
-    ///
-    /// # Errors
-    /// The kernel's error.
-    ///
-    /// # Safety
-    /// The buffers are valid for writing.
-    pub(crate) unsafe fn read_into(&self, iov: &mut [libc::iovec]) -> io::Result<Option<usize>> {
-        loop {
-            // SAFETY: the caller guarantees the buffers; the result is checked.
-            let n = unsafe { libc::readv(self.fd(), iov.as_ptr(), iov.len() as libc::c_int) };
-            if n >= 0 {
-                return Ok(Some(n as usize));
-            }
-            match io::Error::last_os_error() {
-                e if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                e if e.kind() == io::ErrorKind::Interrupted => {}
-                e => return Err(e),
-            }
-        }
-    }
-
-    /// Writes the buffers of `iov` as one frame.
-    ///
-    /// # Errors
-    /// The kernel's error.
-    ///
-    /// # Safety
-    /// The buffers are valid for reading.
-    pub(crate) unsafe fn write_from(&self, iov: &[libc::iovec]) -> io::Result<bool> {
-        loop {
-            // SAFETY: the caller guarantees the buffers; the result is checked.
-            let n = unsafe { libc::writev(self.fd(), iov.as_ptr(), iov.len() as libc::c_int) };
-            if n >= 0 {
-                return Ok(true);
-            }
-            match io::Error::last_os_error() {
-                e if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                e if e.kind() == io::ErrorKind::Interrupted => {}
-                e => return Err(e),
-            }
-        }
     }
 }
 
