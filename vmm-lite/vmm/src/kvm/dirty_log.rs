@@ -14,7 +14,7 @@ use kvm_bindings::{
     kvm_userspace_memory_region,
 };
 use kvm_ioctls::VmFd;
-use migrate::pages::GROUP;
+use migrate::page_set::GROUP;
 use std::{
     io,
     ops::Range,

@@ -17,7 +17,7 @@ mod userfault;
 pub use error::Error;
 pub use marks::Marks;
 /// A set of pages of a VM.
-pub use migrate::pages::Pages as PageSet;
+pub use migrate::page_set::PageSet;
 pub use presence::{Absent, Arriving, Complete, Supply};
 pub use tables::Tables;
 pub use userfault::{Error as UserfaultError, Fault, Userfault, Watch, keep as keep_userfault};

@@ -21,7 +21,7 @@ use crate::{
 use migrate::{
     Peer, ReceiverId,
     offer::Offer,
-    pages::Pages,
+    page_set::PageSet,
     source::{Action, Event, Source},
     wire::Message,
 };
@@ -67,7 +67,7 @@ pub(super) struct Driver<'vm> {
     /// Pages of the guest's page tables.
     tables: Vec<usize>,
     /// The changes, as last read.
-    written: Pages,
+    written: PageSet,
     pub(super) pace: Pace,
     watcher: Watcher,
     pub(super) pages: usize,
@@ -117,7 +117,7 @@ impl<'vm> Driver<'vm> {
             asked_since_vouched: false,
             reclaimed: None,
             tables: Vec::new(),
-            written: Pages::none(0),
+            written: PageSet::none(0),
             pace: Pace::new(options.bandwidth),
             watcher: Watcher::default(),
             pages: vm.ram().pages(),

@@ -8,23 +8,23 @@ use crate::{
     kvm,
     vm::{Paused, Vm},
 };
-use migrate::pages::Pages;
+use migrate::page_set::PageSet;
 
 /// The result.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Looked {
     /// Pages that changed since the log was last taken.
-    pub dirty: Pages,
+    pub dirty: PageSet,
     /// Pages whose content does not matter: all of those that are left to be sent, and possibly
     /// others.
-    pub page_hints: Pages,
+    pub page_hints: PageSet,
 }
 
 /// Reads the changes of `vm`, which is `paused`. `unsent` changed before and was not sent since.
 ///
 /// # Errors
 /// [`kvm::Error`]; nothing is lost then.
-pub fn look(vm: &Vm, paused: &Paused<'_>, unsent: &Pages) -> Result<Looked, kvm::Error> {
+pub fn look(vm: &Vm, paused: &Paused<'_>, unsent: &PageSet) -> Result<Looked, kvm::Error> {
     let dirty = vm.dirty_log().peek()?;
     let mut left = unsent.clone();
     left.add(&dirty);

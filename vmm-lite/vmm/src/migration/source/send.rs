@@ -13,7 +13,7 @@ use crate::{
 };
 use migrate::{
     MoveId,
-    pages::Pages,
+    page_set::PageSet,
     source::Event,
     wire::{Message, RUNS_PER_MESSAGE, Run},
 };
@@ -24,7 +24,12 @@ const LOOK: Duration = Duration::from_millis(100);
 
 impl Driver<'_> {
     /// Sends a round while the guest runs. Between pieces either side can cancel it.
-    pub(super) fn send_round(&mut self, round: u32, mut pages: Pages, observer: &dyn MoveObserver) {
+    pub(super) fn send_round(
+        &mut self,
+        round: u32,
+        mut pages: PageSet,
+        observer: &dyn MoveObserver,
+    ) {
         let first = round == 0;
         if first && !self.keep_touched(&mut pages) {
             return;
@@ -64,7 +69,7 @@ impl Driver<'_> {
     }
 
     /// Announces the pages that post-copy will send.
-    pub(super) fn announce(&mut self, round: u32, pages: &Pages) {
+    pub(super) fn announce(&mut self, round: u32, pages: &PageSet) {
         self.name(pages);
         self.packer.message(&Message::RoundEnd(round));
         self.sent();
@@ -75,8 +80,8 @@ impl Driver<'_> {
     /// cancelled, as a round can.
     pub(super) fn send_last(
         &mut self,
-        mut pages: Pages,
-        follow: &Pages,
+        mut pages: PageSet,
+        follow: &PageSet,
         hold: bool,
         observer: &dyn MoveObserver,
     ) {
@@ -136,7 +141,7 @@ impl Driver<'_> {
     }
 
     /// Sends post-copy pages.
-    pub(super) fn send_following(&mut self, pages: &Pages) {
+    pub(super) fn send_following(&mut self, pages: &PageSet) {
         pages.iter().for_each(|number| self.packer.page(self.vm.ram(), number, false));
         self.packer.finish();
         self.sent();
@@ -144,7 +149,7 @@ impl Driver<'_> {
     }
 
     /// An untouched page is zero at both ends.
-    fn keep_touched(&mut self, pages: &mut Pages) -> bool {
+    fn keep_touched(&mut self, pages: &mut PageSet) -> bool {
         match self.complete.touched() {
             Ok(touched) => {
                 pages.keep(&touched);
@@ -157,7 +162,7 @@ impl Driver<'_> {
         }
     }
 
-    fn name(&mut self, pages: &Pages) {
+    fn name(&mut self, pages: &PageSet) {
         let runs: Vec<Run> = pages.runs().collect();
         for runs in runs.chunks(RUNS_PER_MESSAGE) {
             self.packer.message(&Message::Follow(runs.to_vec()));

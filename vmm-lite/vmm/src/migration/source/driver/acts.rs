@@ -25,7 +25,7 @@ use crate::{
     vm::CallOff,
 };
 use migrate::{
-    pages::Pages,
+    page_set::PageSet,
     source::{Action, Ended, Event, Stopped},
     wire::Message,
 };
@@ -111,7 +111,7 @@ impl Driver<'_> {
     }
 
     /// The changes are known.
-    fn looked(&mut self, dirty: Result<Pages, kvm::Error>, event: fn(Pages, Pages) -> Event) {
+    fn looked(&mut self, dirty: Result<PageSet, kvm::Error>, event: fn(PageSet, PageSet) -> Event) {
         match dirty {
             Ok(dirty) => {
                 self.written = dirty.clone();
