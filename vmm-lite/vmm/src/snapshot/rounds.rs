@@ -15,7 +15,7 @@ use crate::{
         patient::give_way,
         urgent::{Side, Urgent},
     },
-    kvm::DirtyLog,
+    kvm::{DirtyLog, DirtyView},
     memory::{Complete, PageSet},
     vm::Vm,
 };
@@ -36,34 +36,29 @@ pub(super) fn copy(
     alive: &mut Alive<'_>,
 ) -> Result<Option<Copied>, Error> {
     give_way();
-    vm.dirty_log().start_full().map_err(crate::vm::Error::from)?;
-    let copied = (|| {
-        let Some(late) = rounds(vm, complete, to_the_end, sink, alive)? else { return Ok(None) };
-        vm.stop_is_near(true);
-        pause(vm, late, sink).map(Some)
-    })();
+    let log = vm.dirty_log().start_full().map_err(crate::vm::Error::from)?;
+    let Some(late) = rounds(vm, &log, complete, to_the_end, sink, alive)? else { return Ok(None) };
+    vm.stop_is_near(true);
+    let copied = pause(vm, &log, late, sink);
     vm.stop_is_near(false);
-    if let Err(e) = vm.dirty_log().stop() {
-        tracing::warn!("{}", crate::host::with_causes(&e));
-    }
-    copied
+    copied.map(Some)
 }
 
 /// Copies until little is left; returns the pages that did not matter at the beginning, which may
 /// matter at the end.
 fn rounds(
     vm: &Vm,
+    log: &DirtyView<'_>,
     complete: Complete<'_>,
     to_the_end: bool,
     sink: &mut dyn Sink,
     alive: &mut Alive<'_>,
 ) -> Result<Option<PageSet>, Error> {
-    let log = vm.dirty_log();
     let mut late = copy::touched(complete)?;
     let mut left = late.clone();
     left.take_out(&vm.page_hints());
     late.take_out(&left);
-    first(vm, &left, sink, alive)?;
+    first(vm, log, &left, sink, alive)?;
     for _ in 0..ROUNDS {
         // Only a peek: a page that is taken costs the guest a fault when it writes to it again.
         let dirty = log.peek().map_err(crate::vm::Error::from)?.len();
@@ -82,6 +77,7 @@ fn rounds(
 /// The first round: every page is cleared from the log, and those in `pages` are copied.
 fn first(
     vm: &Vm,
+    log: &DirtyView<'_>,
     pages: &PageSet,
     sink: &mut dyn Sink,
     alive: &mut Alive<'_>,
@@ -91,7 +87,7 @@ fn first(
         (0..all).step_by(DirtyLog::PIECE).map(|first| first..(first + DirtyLog::PIECE).min(all))
     {
         let end = piece.end;
-        vm.dirty_log().leave_out(piece.clone()).map_err(crate::vm::Error::from)?;
+        log.leave_out(piece.clone()).map_err(crate::vm::Error::from)?;
         let some = contents(vm, piece.filter(|page| pages.contains(*page)))?;
         sink.pages(&some)?;
         // The position, not how much was copied.
@@ -107,14 +103,19 @@ fn contents(vm: &Vm, pages: impl Iterator<Item = usize>) -> Result<Vec<Page>, Er
 }
 
 /// Stops the VM, copies what is left and captures its state, and resumes it.
-fn pause(vm: &Vm, late: PageSet, sink: &mut dyn Sink) -> Result<Copied, Error> {
+fn pause(
+    vm: &Vm,
+    log: &DirtyView<'_>,
+    late: PageSet,
+    sink: &mut dyn Sink,
+) -> Result<Copied, Error> {
     let urgent = (Urgent::this(Side::Source), vm.urgent_vcpu(Side::Source));
     let mut paused = vm.quiesce(QUIESCE)?;
     // Its thread continues as soon as this is done.
     vm.prewake();
     let page_hints = paused.page_hints();
     let captured = (|| {
-        let mut left = vm.dirty_log().peek().map_err(crate::vm::Error::from)?;
+        let mut left = log.peek().map_err(crate::vm::Error::from)?;
         left.add(&late);
         let left_out = copy::take_out(&mut left, &page_hints);
         let last = contents(vm, left.iter())?;

@@ -5,8 +5,8 @@
 //! see [`DirtyLog`](crate::kvm::DirtyLog).
 
 use crate::{
-    kvm,
-    vm::{Paused, Vm},
+    kvm::{self, DirtyView},
+    vm::Paused,
 };
 use migrate::page_set::PageSet;
 
@@ -20,12 +20,17 @@ pub struct Looked {
     pub page_hints: PageSet,
 }
 
-/// Reads the changes of `vm`, which is `paused`. `unsent` changed before and was not sent since.
+/// Reads the changes of a `paused` VM, whose `log` it is. `unsent` changed before and was not sent
+/// since.
 ///
 /// # Errors
 /// [`kvm::Error`]; nothing is lost then.
-pub fn look(vm: &Vm, paused: &Paused<'_>, unsent: &PageSet) -> Result<Looked, kvm::Error> {
-    let dirty = vm.dirty_log().peek()?;
+pub fn look(
+    log: &DirtyView<'_>,
+    paused: &Paused<'_>,
+    unsent: &PageSet,
+) -> Result<Looked, kvm::Error> {
+    let dirty = log.peek()?;
     let mut left = unsent.clone();
     left.add(&dirty);
     Ok(Looked { page_hints: paused.page_hints_near(&left), dirty })

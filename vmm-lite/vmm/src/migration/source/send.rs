@@ -42,8 +42,10 @@ impl Driver<'_> {
             while logged <= number && logged < all {
                 let piece = logged..(logged + DirtyLog::PIECE).min(all);
                 logged = piece.end;
-                if let Err(e) = self.vm.dirty_log().leave_out(piece) {
-                    return self.failed(&e);
+                match self.log.as_ref().map(|log| log.leave_out(piece)) {
+                    Some(Ok(())) => {}
+                    Some(Err(e)) => return self.failed(&e),
+                    None => return,
                 }
             }
             if number == all {

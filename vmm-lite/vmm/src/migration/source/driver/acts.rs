@@ -14,7 +14,7 @@ use crate::{
         poll::{Watch, wait_any, wait_readable},
         urgent::{Side, Urgent},
     },
-    kvm,
+    kvm::{self, DirtyView},
     memory::Tables,
     migration::{
         Error,
@@ -44,8 +44,9 @@ impl Driver<'_> {
                 }
             }
             Action::StartLog => {
-                if let Err(e) = self.vm.dirty_log().start_full() {
-                    return self.failed(&e);
+                match self.vm.dirty_log().start_full() {
+                    Ok(log) => self.log = Some(log),
+                    Err(e) => return self.failed(&e),
                 }
                 fail_point!("source.logging", else self.failed(&crate::fail_point::injected()));
             }
@@ -58,11 +59,11 @@ impl Driver<'_> {
                 fail_point!("source.announced");
             }
             Action::PeekDirty => {
-                let dirty = self.vm.dirty_log().peek();
+                let Some(dirty) = self.log.as_ref().map(DirtyView::peek) else { return };
                 self.looked(dirty, |dirty, page_hints| Event::Peeked { dirty, page_hints });
             }
             Action::TakeDirty => {
-                let dirty = self.vm.dirty_log().take();
+                let Some(dirty) = self.log.as_ref().map(DirtyView::take) else { return };
                 self.looked(dirty, |dirty, page_hints| Event::Dirty { dirty, page_hints });
             }
             Action::SwitchHint => {
@@ -128,30 +129,31 @@ impl Driver<'_> {
             Err(e) => return self.failed(&e),
         };
         let (requested, stopped) = paused.times();
-        let looked = look(self.vm, &paused, self.source.unsent());
+        let looked = self.log.as_ref().map(|log| look(log, &paused, self.source.unsent()));
         let mut needed = paused.queue_pages();
         needed.append(&mut self.tables);
         let quiescent = paused.quiescent();
         self.paused = Some(paused);
         fail_point!("source.stopped", else return self.failed(&crate::fail_point::injected()));
         match looked {
-            Ok(Looked { dirty, page_hints }) => self.events.push_back(Event::Stopped(Stopped {
-                requested: requested.saturating_duration_since(self.epoch),
-                stopped: stopped.saturating_duration_since(self.epoch),
-                quiescent,
-                dirty,
-                page_hints,
-                needed,
-            })),
-            Err(e) => self.failed(&e),
+            Some(Ok(Looked { dirty, page_hints })) => {
+                self.events.push_back(Event::Stopped(Stopped {
+                    requested: requested.saturating_duration_since(self.epoch),
+                    stopped: stopped.saturating_duration_since(self.epoch),
+                    quiescent,
+                    dirty,
+                    page_hints,
+                    needed,
+                }))
+            }
+            Some(Err(e)) => self.failed(&e),
+            None => {}
         }
     }
 
     fn run_here(&mut self) {
         self.vm.stop_is_near(false);
-        if let Err(e) = self.vm.dirty_log().stop() {
-            tracing::warn!("{}", crate::host::with_causes(&e));
-        }
+        self.log = None;
         (self.urgent, self.urgent_vcpu) = Default::default();
         let Some(paused) = self.paused.take() else { return };
         paused.fence(false);
