@@ -3,8 +3,13 @@
 //! destination (rule R2).
 
 use std::time::{Duration, Instant};
+use testkit::{
+    guest,
+    guest::{Elf, start},
+};
 use vmm::{
     boot::{Image, Parameters},
+    capture::changes::Changes,
     devices::console::Console,
     kvm::DirtyView,
     memory::{PAGE, PageSet},
@@ -188,5 +193,50 @@ fn each_of_several_users_of_the_log_sees_every_change() {
         assert_eq!(vm.dirty_log().users(), 0);
         paused.resume_here().unwrap();
     }
+    vm.stop(StopReason::Stop);
+}
+
+/// The guest writes to `LATE`, untouched so far, once the VMM has set `GO`.
+const GO: u64 = 0x18_0000;
+const DONE: u64 = 0x19_0000;
+const LATE: u64 = 0xf0_0000;
+
+guest!(
+    touches_late,
+    "2: cmp dword ptr [{go}], 0",
+    "je 2b",
+    "mov dword ptr [{late}], 1",
+    "mov dword ptr [{done}], 1",
+    "jmp 2b",
+    go = const GO as u32,
+    late = const LATE as u32,
+    done = const DONE as u32,
+);
+
+#[test]
+fn a_page_first_touched_during_the_first_pass_has_changed() {
+    if let Err(e) = privilege::kvm() {
+        return skipped("pages touched during the first pass", e);
+    }
+    let file = Elf::of(touches_late()).file();
+    let image = Image::open(file.path()).unwrap();
+    let parameters = Parameters { name: "test".into(), ..Default::default() };
+    let config = Config { memory: MEMORY, net: None, parameters };
+    let vm = Vm::boot(&config, &image, Console::new(None)).unwrap();
+    start(&vm);
+    let mut changes = Changes::start(&vm, vm.ram().complete().unwrap()).unwrap();
+    let late = LATE as usize / PAGE;
+    assert!(!changes.touched().unwrap().contains(late));
+    // Its piece is still in the log, and untouched pages are not read.
+    let first = changes.next_piece().unwrap().unwrap();
+    assert!(first.end < late);
+    vm.ram().write(GO, &[1]).unwrap();
+    let (mut done, begun) = ([0], Instant::now());
+    while done == [0] {
+        vm.ram().read(DONE, &mut done).unwrap();
+        assert!(begun.elapsed() < TIMEOUT, "the guest does not run");
+    }
+    while changes.next_piece().unwrap().is_some() {}
+    assert!(changes.peek().unwrap().contains(late), "it is in use, and was not read");
     vm.stop(StopReason::Stop);
 }

@@ -5,8 +5,8 @@ mod acts;
 
 use super::{STALLED, forwarder::Forwarder, options::Options, pace::Pace, send_pages::Packer};
 use crate::{
+    capture::changes::Changes,
     host::{poll::Watch, urgent::Urgent},
-    kvm::DirtyView,
     memory::Complete,
     migration::{
         Error,
@@ -46,9 +46,9 @@ pub(super) struct Driver<'vm> {
     peer: Peer,
     epoch: Instant,
     pub(super) source: Source,
-    /// The changes of its memory, from before the first round to the end. If logging cannot be
-    /// started, that is an event, and what needs the log does nothing.
-    pub(super) log: Option<DirtyView<'vm>>,
+    /// The changes of its memory, from before the first round to the end. If they cannot be logged
+    /// that is an event, and what needs them does nothing.
+    pub(super) changes: Option<Changes<'vm>>,
     pub(super) events: VecDeque<Event>,
     actions: VecDeque<Action>,
     pub(super) connection: Option<Connection>,
@@ -108,7 +108,7 @@ impl<'vm> Driver<'vm> {
             peer: connection.peer(),
             epoch: asked,
             source,
-            log: None,
+            changes: None,
             events: VecDeque::new(),
             actions: actions.into(),
             connection: Some(connection),

@@ -1,20 +1,18 @@
 //! Carries out the actions of the source's state machine.
 
 use super::{
-    super::{
-        STALLED,
-        forwarder::Forwarder,
-        last_look::{Looked, look},
-        left_out::held_by,
-    },
+    super::{STALLED, forwarder::Forwarder, left_out::held_by},
     Driver,
 };
 use crate::{
+    capture::{
+        self,
+        changes::{Changes, Looked},
+    },
     host::{
         poll::{Watch, wait_any, wait_readable},
         urgent::{Side, Urgent},
     },
-    kvm::{self, DirtyView},
     memory::Tables,
     migration::{
         Error,
@@ -44,26 +42,26 @@ impl Driver<'_> {
                 }
             }
             Action::StartLog => {
-                match self.vm.dirty_log().start_full() {
-                    Ok(log) => self.log = Some(log),
+                match Changes::start(self.vm, self.complete) {
+                    Ok(changes) => self.changes = Some(changes),
                     Err(e) => return self.failed(&e),
                 }
                 fail_point!("source.logging", else self.failed(&crate::fail_point::injected()));
             }
             Action::SendPages { round, pages } => {
                 self.tell(observer);
-                self.send_round(round, pages, observer);
+                self.send_round(round, &pages, observer);
             }
             Action::Announce { round, pages } => {
                 self.announce(round, &pages);
                 fail_point!("source.announced");
             }
             Action::PeekDirty => {
-                let Some(dirty) = self.log.as_ref().map(DirtyView::peek) else { return };
+                let Some(dirty) = self.changes.as_ref().map(Changes::peek) else { return };
                 self.looked(dirty, |dirty, page_hints| Event::Peeked { dirty, page_hints });
             }
             Action::TakeDirty => {
-                let Some(dirty) = self.log.as_ref().map(DirtyView::take) else { return };
+                let Some(dirty) = self.changes.as_ref().map(Changes::take) else { return };
                 self.looked(dirty, |dirty, page_hints| Event::Dirty { dirty, page_hints });
             }
             Action::SwitchHint => {
@@ -112,7 +110,11 @@ impl Driver<'_> {
     }
 
     /// The changes are known.
-    fn looked(&mut self, dirty: Result<PageSet, kvm::Error>, event: fn(PageSet, PageSet) -> Event) {
+    fn looked(
+        &mut self,
+        dirty: Result<PageSet, capture::Error>,
+        event: fn(PageSet, PageSet) -> Event,
+    ) {
         match dirty {
             Ok(dirty) => {
                 self.written = dirty.clone();
@@ -129,7 +131,8 @@ impl Driver<'_> {
             Err(e) => return self.failed(&e),
         };
         let (requested, stopped) = paused.times();
-        let looked = self.log.as_ref().map(|log| look(log, &paused, self.source.unsent()));
+        let unsent = self.source.unsent();
+        let looked = self.changes.as_ref().map(|changes| changes.last(&paused, unsent));
         let mut needed = paused.queue_pages();
         needed.append(&mut self.tables);
         let quiescent = paused.quiescent();
@@ -153,7 +156,7 @@ impl Driver<'_> {
 
     fn run_here(&mut self) {
         self.vm.stop_is_near(false);
-        self.log = None;
+        self.changes = None;
         (self.urgent, self.urgent_vcpu) = Default::default();
         let Some(paused) = self.paused.take() else { return };
         paused.fence(false);

@@ -6,25 +6,26 @@
 //! delays it for milliseconds although it is not stopped.
 
 use super::{
-    Error,
+    Error, Page, Sink,
+    changes::Changes,
     copy::{self, Alive, Copied, Mode, QUIESCE},
-    sink::{Page, Sink},
 };
 use crate::{
     host::{
         patient::give_way,
         urgent::{Side, Urgent},
     },
-    kvm::{DirtyLog, DirtyView},
     memory::{Complete, PageSet},
     vm::Vm,
 };
-use std::time::Instant;
+use migrate::precopy::{Few, Policy, Rounds, Verdict};
+use std::time::{Duration, Instant};
 
-/// Most rounds.
-const ROUNDS: u32 = 8;
-/// At most this many pages are left for the pause: a tenth of a millisecond.
-const FEW: usize = 256;
+/// The pages left for the pause take a tenth of a millisecond. A guest that writes more than half
+/// of what was copied meanwhile is copied on write instead, and that is found out early: the copy
+/// is to be of the time when it was asked for.
+const POLICY: Policy =
+    Policy { few: Few::Pages(256), rounds_max: 8, converging_percent: 50, judge_first: true };
 
 /// Copies `vm`, which continues to run. `None`: it writes faster than it is copied, and not
 /// `to_the_end`, in which case the pages that are left then are copied while it is stopped.
@@ -36,62 +37,54 @@ pub(super) fn copy(
     alive: &mut Alive<'_>,
 ) -> Result<Option<Copied>, Error> {
     give_way();
-    let log = vm.dirty_log().start_full().map_err(crate::vm::Error::from)?;
-    let Some(late) = rounds(vm, &log, complete, to_the_end, sink, alive)? else { return Ok(None) };
+    let mut changes = Changes::start(vm, complete)?;
+    let Some(rounds) = rounds(vm, &mut changes, to_the_end, sink, alive)? else { return Ok(None) };
     vm.stop_is_near(true);
-    let copied = pause(vm, &log, late, sink);
+    let copied = pause(vm, &changes, rounds, sink);
     vm.stop_is_near(false);
     copied.map(Some)
 }
 
-/// Copies until little is left; returns the pages that did not matter at the beginning, which may
-/// matter at the end.
+/// Copies until little is left.
 fn rounds(
     vm: &Vm,
-    log: &DirtyView<'_>,
-    complete: Complete<'_>,
+    changes: &mut Changes<'_>,
     to_the_end: bool,
     sink: &mut dyn Sink,
     alive: &mut Alive<'_>,
-) -> Result<Option<PageSet>, Error> {
-    let mut late = copy::touched(complete)?;
-    let mut left = late.clone();
-    left.take_out(&vm.page_hints());
-    late.take_out(&left);
-    first(vm, log, &left, sink, alive)?;
-    for _ in 0..ROUNDS {
+) -> Result<Option<Rounds>, Error> {
+    let mut rounds = Rounds::new(changes.touched()?, POLICY);
+    let pages = rounds.next(&vm.page_hints());
+    first(vm, changes, &pages, sink, alive)?;
+    loop {
+        rounds.sent();
         // Only a peek: a page that is taken costs the guest a fault when it writes to it again.
-        let dirty = log.peek().map_err(crate::vm::Error::from)?.len();
-        if dirty <= FEW {
-            return Ok(Some(late));
+        let dirty = changes.peek()?.len();
+        match rounds.verdict(dirty, Duration::ZERO) {
+            Verdict::Fits => return Ok(Some(rounds)),
+            Verdict::Stuck => return Ok(to_the_end.then_some(rounds)),
+            Verdict::Another => {}
         }
-        if dirty > left.len() / 2 {
-            break;
-        }
-        left = log.take().map_err(crate::vm::Error::from)?;
-        copy::write(vm, &left, sink, alive)?;
+        rounds.changed(&changes.take()?);
+        let pages = rounds.next(&vm.page_hints());
+        copy::write(vm, &pages, sink, alive)?;
     }
-    Ok(to_the_end.then_some(late))
 }
 
-/// The first round: every page is cleared from the log, and those in `pages` are copied.
+/// The first round.
 fn first(
     vm: &Vm,
-    log: &DirtyView<'_>,
+    changes: &mut Changes<'_>,
     pages: &PageSet,
     sink: &mut dyn Sink,
     alive: &mut Alive<'_>,
 ) -> Result<(), Error> {
-    let all = vm.ram().pages();
-    for piece in
-        (0..all).step_by(DirtyLog::PIECE).map(|first| first..(first + DirtyLog::PIECE).min(all))
-    {
-        let end = piece.end;
-        log.leave_out(piece.clone()).map_err(crate::vm::Error::from)?;
-        let some = contents(vm, piece.filter(|page| pages.contains(*page)))?;
-        sink.pages(&some)?;
+    let mut pages = pages.iter().peekable();
+    while let Some(piece) = changes.next_piece()? {
+        let some = contents(vm, std::iter::from_fn(|| pages.next_if(|page| *page < piece.end)))?;
+        sink.pages(&some).map_err(Error::Sink)?;
         // The position, not how much was copied.
-        if end.is_multiple_of(4096) && !alive(end) {
+        if piece.end.is_multiple_of(4096) && !alive(piece.end) {
             return Err(Error::Cancelled);
         }
     }
@@ -105,8 +98,8 @@ fn contents(vm: &Vm, pages: impl Iterator<Item = usize>) -> Result<Vec<Page>, Er
 /// Stops the VM, copies what is left and captures its state, and resumes it.
 fn pause(
     vm: &Vm,
-    log: &DirtyView<'_>,
-    late: PageSet,
+    changes: &Changes<'_>,
+    mut rounds: Rounds,
     sink: &mut dyn Sink,
 ) -> Result<Copied, Error> {
     let urgent = (Urgent::this(Side::Source), vm.urgent_vcpu(Side::Source));
@@ -115,15 +108,13 @@ fn pause(
     vm.prewake();
     let page_hints = paused.page_hints();
     let captured = (|| {
-        let mut left = log.peek().map_err(crate::vm::Error::from)?;
-        left.add(&late);
-        let left_out = copy::take_out(&mut left, &page_hints);
-        let last = contents(vm, left.iter())?;
+        let dirty = changes.peek()?;
+        let last = contents(vm, rounds.last(&dirty, &page_hints).iter())?;
         let memory = Instant::now();
-        Ok::<_, Error>((paused.capture()?, last, left_out, memory))
+        Ok::<_, Error>((paused.capture()?, last, memory))
     })();
     let quiescent = paused.quiescent();
-    let (state, last, left_out, memory) = match captured {
+    let (state, last, memory) = match captured {
         Ok(captured) => captured,
         Err(e) => {
             paused.resume_here()?;
@@ -132,7 +123,7 @@ fn pause(
     };
     let phases = copy::resume(paused, memory)?;
     drop(urgent);
-    sink.pages(&last)?;
-    let (mode, phases) = (Mode::Rounds, Some(phases));
+    sink.pages(&last).map_err(Error::Sink)?;
+    let (mode, phases, left_out) = (Mode::Rounds, Some(phases), rounds.left().len());
     Ok(Copied { state, page_hints, left_out, quiescent, mode, phases, faults: 0 })
 }
