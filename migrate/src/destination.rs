@@ -33,7 +33,7 @@ use std::time::Duration;
 use crate::{
     MoveId, PAGE, ReceiverId,
     brownout::Settled,
-    pages::Pages,
+    page_set::PageSet,
     wire::{Arrival, Message, Outcome},
 };
 use bounds::Said;
@@ -113,7 +113,7 @@ impl Destination {
 
     /// Pages that are missing: the driver puts these in place, and writes all others.
     #[must_use]
-    pub fn lacking(&self) -> &Pages {
+    pub fn lacking(&self) -> &PageSet {
         self.lacking.pages()
     }
 

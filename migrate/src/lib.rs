@@ -9,9 +9,8 @@
 //! - [`offer`]: what the source tells of the VM before it sends any of it, and why a destination
 //!   may refuse
 //! - [`source`], [`destination`]: the two state machines
-//! - [`rounds`]: which pages are sent when
-//! - [`predict`]: what the switch will cost
-//! - [`pages`]: sets of pages
+//! - [`precopy`]: which pages are copied when, when rounds end, and what the switch will cost
+//! - [`page_set`]: sets of pages
 //! - [`report`]: what a move cost, by phase
 //! - [`brownout`]: how long the guest is slower after it
 //! - [`snapshot`]: the file format of a saved VM
@@ -20,10 +19,9 @@
 pub mod brownout;
 pub mod destination;
 pub mod offer;
-pub mod pages;
-pub mod predict;
+pub mod page_set;
+pub mod precopy;
 pub mod report;
-pub mod rounds;
 pub mod snapshot;
 pub mod source;
 pub mod wire;

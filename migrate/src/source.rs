@@ -21,7 +21,7 @@
 //!
 //! - [`events`]: events and actions
 //! - `before_commit`: from the greeting to the commit
-//! - `deciding`: when to switch
+//! - `deciding`: carries out what [`precopy`](crate::precopy) decides after each round
 //! - `after_commit`: what differs once the commit is sent
 //! - `following`: post-copy pages
 //! - `settling`: the wait for the destination's report on the guest's speed
@@ -41,10 +41,9 @@ use crate::{
     MoveId, PAGE, ReceiverId,
     brownout::Settled,
     offer::Offer,
-    pages::Pages,
-    predict::Measured,
+    page_set::PageSet,
+    precopy::{Measured, Rounds},
     report::{Moments, Phases, Report},
-    rounds::Rounds,
     wire::{Arrival, Message, Started},
 };
 use following::Following;
@@ -112,12 +111,12 @@ pub struct Source {
     /// Whether the destination supports post-copy.
     can_follow: bool,
     /// Pages that the source has announced as post-copy pages.
-    announced: Option<Pages>,
+    announced: Option<PageSet>,
     following: Option<Following>,
     /// Whether the destination has reported that it runs the VM.
     ran: bool,
     /// Pages that the destination has reported missing on a new connection so far.
-    lacks: Pages,
+    lacks: PageSet,
     began: Duration,
     asked: Duration,
     deadline: Option<Duration>,
@@ -125,7 +124,7 @@ pub struct Source {
     last: Sent,
     moments: Moments,
     numbers: Numbers,
-    page_hints: Pages,
+    page_hints: PageSet,
     said_hint: bool,
     /// Rounds since then.
     rounds_since_hint: u32,
@@ -164,20 +163,20 @@ impl Source {
             offer: Box::new(offer),
             settings,
             state: State::Greeting,
-            rounds: Rounds::new(pages, settings.policy),
+            rounds: Rounds::new(PageSet::all(pages), settings.policy),
             measured: Measured::new(settings.quiesce_expected),
             can_follow: false,
             announced: None,
             following: None,
             ran: false,
-            lacks: Pages::none(pages),
+            lacks: PageSet::none(pages),
             began: now,
             asked: now,
             deadline: Some(now + settings.answer),
             last: Sent::default(),
             moments: Moments::default(),
             numbers: Numbers::default(),
-            page_hints: Pages::none(pages),
+            page_hints: PageSet::none(pages),
             said_hint: false,
             rounds_since_hint: 0,
         };
@@ -268,14 +267,14 @@ impl Source {
     /// out](Event::LeftOut): for these, and for those changed since, the driver has to find out
     /// whether the guest [hints](Stopped::page_hints) them.
     #[must_use]
-    pub fn unsent(&self) -> &Pages {
+    pub fn unsent(&self) -> &PageSet {
         self.rounds.left()
     }
 
     /// Pages that were not sent because of the guest's page hints. Valid for a successful move:
     /// before that the guest may withdraw its hints.
     #[must_use]
-    pub fn left_out(&self) -> Pages {
+    pub fn left_out(&self) -> PageSet {
         let mut pages = self.rounds.unsent();
         if let Some(announced) = &self.announced {
             // These were sent, as they were announced.

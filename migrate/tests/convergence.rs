@@ -7,8 +7,8 @@
 use migrate::{
     ReceiverId,
     offer::Offer,
-    pages::Pages,
-    rounds::{Policy, ROUNDS_MAX},
+    page_set::PageSet,
+    precopy::{Few, Policy, ROUNDS_MAX},
     source::{Action, Event, Mode, Sent, Settings, Source, Stopped},
     wire::{Accepted, Message},
 };
@@ -52,7 +52,7 @@ const WARM: u64 = 6_000_000;
 
 struct Guest {
     next: usize,
-    dirty: Pages,
+    dirty: PageSet,
 }
 
 impl Guest {
@@ -75,7 +75,7 @@ fn moved(hosts: Hosts, settings: Settings) -> Moved {
     };
     let mut now = 0;
     let ns = Duration::from_nanos;
-    let mut guest = Guest { next: 0, dirty: Pages::none(PAGES) };
+    let mut guest = Guest { next: 0, dirty: PageSet::none(PAGES) };
     let (mut source, _) = Source::begin([1; 16], offer, settings, ns(now));
     let welcome = Event::Message(Message::Welcome([1; 16], [2; 16]));
     now += hosts.trip;
@@ -109,12 +109,12 @@ fn moved(hosts: Hosts, settings: Settings) -> Moved {
                     events.push((Event::Message(Message::RoundDone(round)), took));
                 }
                 Action::PeekDirty => {
-                    let (dirty, page_hints) = (guest.dirty.clone(), Pages::none(PAGES));
+                    let (dirty, page_hints) = (guest.dirty.clone(), PageSet::none(PAGES));
                     events.push((Event::Peeked { dirty, page_hints }, 10_000));
                 }
                 Action::TakeDirty => {
-                    let dirty = std::mem::replace(&mut guest.dirty, Pages::none(PAGES));
-                    events.push((Event::Dirty { dirty, page_hints: Pages::none(PAGES) }, 10_000));
+                    let dirty = std::mem::replace(&mut guest.dirty, PageSet::none(PAGES));
+                    events.push((Event::Dirty { dirty, page_hints: PageSet::none(PAGES) }, 10_000));
                 }
                 Action::Stop { .. } => {
                     guest.run(QUIESCE.1, hosts);
@@ -124,7 +124,7 @@ fn moved(hosts: Hosts, settings: Settings) -> Moved {
                             stopped: ns(now + QUIESCE.0),
                             quiescent: true,
                             dirty: guest.dirty.clone(),
-                            page_hints: Pages::none(PAGES),
+                            page_hints: PageSet::none(PAGES),
                             needed: Vec::new(),
                         }),
                         0,
@@ -214,7 +214,11 @@ proptest! {
         mode in prop::sample::select(vec![Mode::Auto, Mode::PreCopy, Mode::Hybrid]),
         last_round in 0..1000_u64,
     ) {
-        let policy = Policy { last_round: Duration::from_nanos(last_round), rounds_max };
+        let policy = Policy {
+            few: Few::Time(Duration::from_nanos(last_round)),
+            rounds_max,
+            ..Policy::default()
+        };
         let settings = Settings { urgent_rounds, policy, mode, ..Settings::default() };
         let moved = moved(Hosts { write, page, trip, last: 100 }, settings);
         prop_assert!(moved.ended <= ROUNDS_MAX, "{moved:?}");

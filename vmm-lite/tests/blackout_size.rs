@@ -24,9 +24,9 @@ use testkit::{
 };
 use vmm::{
     boot::{Image, Parameters},
+    capture::changes::Changes,
     devices::console::Console,
     memory::{PAGE, words_looked_at},
-    migration::source::last_look::look,
     vm::{Config, Vm},
 };
 use vmm_lite_interface::doorbell::PORT;
@@ -134,6 +134,7 @@ fn blackout(memory: u64, mode: Mode) -> Work {
     let settings = Settings { mode, max_blackout: TIMEOUT, ..Settings::default() };
     let (mut source, _) = Source::begin([1; 16], offer, settings, now);
     let mut actions = source.handle(Event::Message(Message::Welcome([1; 16], [2; 16])), now);
+    let mut changes = None;
     let mut paused = None;
     let mut reclaimed = None;
     let mut began = (0, 0);
@@ -150,10 +151,15 @@ fn blackout(memory: u64, mode: Mode) -> Work {
                     let accepted = Accepted { follow: true, apply_ns: 1000 };
                     events.push(Event::Message(Message::Accept(accepted)));
                 }
-                Action::StartLog => vm.dirty_log().start_full().unwrap(),
+                Action::StartLog => {
+                    let complete = vm.ram().complete().unwrap();
+                    changes = Some(Changes::start(&vm, complete).unwrap());
+                }
                 Action::SendPages { round, .. } => {
                     if round == 0 {
-                        vm.dirty_log().leave_out(0..pages).unwrap();
+                        let changes = changes.as_mut().unwrap();
+                        changes.touched().unwrap();
+                        while changes.next_piece().unwrap().is_some() {}
                     }
                     if let Some(reclaimed) = reclaimed.filter(|_| round == 0) {
                         events.push(Event::LeftOut(vm.lost_content(reclaimed)));
@@ -166,18 +172,21 @@ fn blackout(memory: u64, mode: Mode) -> Work {
                     events.push(Event::Message(Message::RoundDone(round)));
                 }
                 Action::PeekDirty => {
-                    let (dirty, page_hints) = (vm.dirty_log().peek().unwrap(), vm.page_hints());
+                    let dirty = changes.as_ref().unwrap().peek().unwrap();
+                    let page_hints = vm.page_hints();
                     events.push(Event::Peeked { dirty, page_hints });
                 }
                 Action::TakeDirty => {
-                    let (dirty, page_hints) = (vm.dirty_log().take().unwrap(), vm.page_hints());
+                    let dirty = changes.as_ref().unwrap().take().unwrap();
+                    let page_hints = vm.page_hints();
                     written_again(&vm);
                     events.push(Event::Dirty { dirty, page_hints });
                 }
                 Action::Stop { timeout } => {
                     let stopped = vm.stop_for_move(timeout).unwrap();
                     began = done();
-                    let looked = look(&vm, &stopped, source.unsent()).unwrap();
+                    let looked = changes.as_ref().unwrap().last(&stopped, source.unsent());
+                    let looked = looked.unwrap();
                     let (needed, quiescent) = (stopped.queue_pages(), stopped.quiescent());
                     let (dirty, page_hints) = (looked.dirty, looked.page_hints);
                     let (requested, stopped_at) = (now, now);

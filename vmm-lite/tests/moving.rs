@@ -87,17 +87,17 @@ fn moved(source: &Vm, quiesce: Option<Duration>, reason: ResumeReason) -> Vm {
     let destination = Vm::prepare(identity, None, Console::new(None)).unwrap();
     let mut prepared = destination.hold().unwrap();
     prepared.warm_up().unwrap();
-    source.dirty_log().start_full().unwrap();
-    source.dirty_log().leave_out(0..source.ram().pages()).unwrap();
+    let log = source.dirty_log().start_full().unwrap();
+    log.leave_out(0..source.ram().pages()).unwrap();
     copy(&source.ram().complete().unwrap().touched().unwrap(), source, &destination);
-    copy(&source.dirty_log().take().unwrap(), source, &destination);
+    copy(&log.take().unwrap(), source, &destination);
     let mut paused = match quiesce {
         Some(timeout) => source.quiesce(timeout).unwrap(),
         None => source.pause().unwrap(),
     };
     assert_eq!(paused.quiescent(), quiesce.is_some());
     let state = paused.capture().unwrap();
-    copy(&source.dirty_log().peek().unwrap(), source, &destination);
+    copy(&log.peek().unwrap(), source, &destination);
     let state = VmState::decode(&state.encode()).unwrap();
     prepared.apply(&state, Duration::from_millis(1)).unwrap();
     let there = prepared.capture().unwrap();
@@ -211,22 +211,22 @@ fn a_failed_move_changes_nothing() {
     let vm = vm(counts());
     start(&vm);
     counted_past(&vm, 10);
-    vm.dirty_log().start_full().unwrap();
-    vm.dirty_log().take().unwrap();
+    let log = vm.dirty_log().start_full().unwrap();
+    log.take().unwrap();
     for quiesce in [true, false, true] {
         counted_past(&vm, word(&vm, COUNTER) + 2);
         let mut paused = if quiesce { vm.quiesce(TIMEOUT) } else { vm.pause() }.unwrap();
         let first = paused.capture().unwrap();
         let again = paused.capture().unwrap();
         assert_eq!(meaning(&again.vcpus[0]), meaning(&first.vcpus[0]), "capturing changes nothing");
-        let last = vm.dirty_log().peek().unwrap();
-        assert_eq!(last, vm.dirty_log().peek().unwrap(), "nor does peeking at the dirty log");
+        let last = log.peek().unwrap();
+        assert_eq!(last, log.peek().unwrap(), "nor does peeking at the dirty log");
         assert!(last.contains(COUNTER as usize / PAGE) && last.contains(OTHER as usize / PAGE));
         let count = word(&vm, COUNTER);
         paused.resume_here().unwrap();
         counted_past(&vm, count);
         // The next try finds every page that the failed one did not transfer.
-        let next = vm.dirty_log().take().unwrap();
+        let next = log.take().unwrap();
         assert!(last.iter().all(|page| next.contains(page)));
     }
     vm.stop(StopReason::Stop);
@@ -240,28 +240,28 @@ fn dirty_pages_are_those_written() {
     let vm = vm(counts());
     start(&vm);
     counted_past(&vm, 10);
-    vm.dirty_log().start_full().unwrap();
-    vm.dirty_log().take().unwrap();
+    let log = vm.dirty_log().start_full().unwrap();
+    log.take().unwrap();
     counted_past(&vm, word(&vm, COUNTER) + 10);
     let paused = vm.pause().unwrap();
-    let dirty = vm.dirty_log().take().unwrap();
+    let dirty = log.take().unwrap();
     assert_eq!(
         dirty.iter().collect::<Vec<_>>(),
         [COUNTER as usize / PAGE, OTHER as usize / PAGE],
         "the two pages that the guest writes, and none of the VMM's"
     );
-    assert!(vm.dirty_log().take().unwrap().is_empty());
+    assert!(log.take().unwrap().is_empty());
     // The VMM's writes are in it too: the control page with each resume.
     paused.resume_here().unwrap();
     counted_past(&vm, word(&vm, COUNTER) + 10);
     let _paused = vm.pause().unwrap();
-    let dirty = vm.dirty_log().take().unwrap();
+    let dirty = log.take().unwrap();
     assert_eq!(
         dirty.iter().collect::<Vec<_>>(),
         [4, COUNTER as usize / PAGE, OTHER as usize / PAGE]
     );
-    vm.dirty_log().put_back(&dirty);
-    assert_eq!(vm.dirty_log().take().unwrap(), dirty);
+    log.put_back(&dirty);
+    assert_eq!(log.take().unwrap(), dirty);
 }
 
 guest!(

@@ -6,7 +6,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use migrate::{
     ReceiverId,
     brownout::{Brownout, Settled},
-    pages::Pages,
+    page_set::PageSet,
     source::{Action, Ended, Event, Mode, Sent, Settings, Source, Stopped},
     wire::{Accepted, Arrival, Message, Outcome, Started},
 };
@@ -67,7 +67,7 @@ pub fn drive(input: &mut Unstructured<'_>) -> Course {
 }
 
 fn event(what: &At<'_>, seen: &mut Seen, now: &mut Duration) -> Option<Event> {
-    let pages = |words: &Vec<u64>| Pages::from_words(words, PAGES);
+    let pages = |words: &Vec<u64>| PageSet::from_words(words, PAGES);
     Some(match what {
         At::Message(message) => Event::Message(message.arrives()?),
         At::LinkLost => Event::LinkLost("gone".into()),
@@ -122,7 +122,7 @@ struct Seen {
     /// Whether the state is sent with the commit.
     holds: bool,
     /// The pages that the destination lacks, and how many it has put in place.
-    lacks: Pages,
+    lacks: PageSet,
     filled: u64,
     course: Course,
 }
@@ -137,7 +137,7 @@ impl Seen {
             word: false,
             next: VecDeque::new(),
             holds: false,
-            lacks: Pages::none(PAGES),
+            lacks: PageSet::none(PAGES),
             filled: 0,
             course: Course::default(),
         }
@@ -182,8 +182,8 @@ impl Seen {
 
     /// The driver carries out the action, and the destination answers.
     fn answer(&mut self, action: &Action) {
-        let none = || Pages::none(PAGES);
-        let sent = |pages: &Pages| {
+        let none = || PageSet::none(PAGES);
+        let sent = |pages: &PageSet| {
             let full = pages.len() as u64;
             Event::Sent(Sent { bytes: full << 12, full, ..Sent::default() })
         };
@@ -215,7 +215,7 @@ impl Seen {
                 requested: Duration::from_nanos(1),
                 stopped: Duration::from_nanos(2),
                 quiescent: true,
-                dirty: Pages::all(PAGES),
+                dirty: PageSet::all(PAGES),
                 page_hints: none(),
                 needed: Vec::new(),
             })),

@@ -3,7 +3,7 @@
 
 use std::hash::{Hash, Hasher};
 
-use crate::rounds::ROUNDS_MAX;
+use crate::precopy::ROUNDS_MAX;
 
 /// How often each page may be named in a round: with its content, as zero, or as a post-copy page.
 /// A correct source names it once; a few bytes can cause as much work here as the memory is large.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     brownout::Settled,
     offer::{Offer, Refusal},
-    pages::Pages,
+    page_set::PageSet,
     wire::{Accepted, Message, Run, Started},
 };
 
@@ -75,7 +75,7 @@ pub enum Action {
     /// return on a new connection.
     AwaitSource(String),
     /// The source did not return: the VM is lost, because these pages are missing.
-    Lost(Pages),
+    Lost(PageSet),
     /// Discard the prepared VM; it never runs.
     Discard(String),
     /// Nothing more will arrive on this connection.

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use crate::{
-    pages::Pages,
+    page_set::PageSet,
     wire::{Arrival, Message, RUNS_PER_MESSAGE, Run},
 };
 
 /// See the module.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Lacking {
-    pages: Pages,
+    pages: PageSet,
     count: usize,
     /// Pages that the guest waits for, each with the time at which the wait began.
     waiting: Vec<(usize, Duration)>,
@@ -23,7 +23,7 @@ impl Lacking {
     /// Nothing is missing, of the VM's `limit` pages.
     pub fn none(limit: usize) -> Self {
         Self {
-            pages: Pages::none(limit),
+            pages: PageSet::none(limit),
             count: 0,
             waiting: Vec::new(),
             filled: 0,
@@ -39,7 +39,7 @@ impl Lacking {
         self.count == 0
     }
 
-    pub fn pages(&self) -> &Pages {
+    pub fn pages(&self) -> &PageSet {
         &self.pages
     }
 

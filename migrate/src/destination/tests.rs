@@ -1,5 +1,5 @@
 use super::{bounds::NAMED_MOST, *};
-use crate::{offer::Offer, rounds::ROUNDS_MAX, wire::Accepted};
+use crate::{offer::Offer, precopy::ROUNDS_MAX, wire::Accepted};
 
 const ME: ReceiverId = [7; 16];
 const SECOND: Duration = Duration::from_secs(1);
@@ -34,8 +34,8 @@ fn lacking(lost: Option<Duration>) -> Destination {
     machine
 }
 
-fn missing() -> Pages {
-    let mut pages = Pages::none(8);
+fn missing() -> PageSet {
+    let mut pages = PageSet::none(8);
     pages.insert_runs(&[(2, 2)]);
     pages
 }
@@ -103,7 +103,7 @@ fn a_limit_to_the_wait_holds_and_counts_from_the_last_message() {
         let done = pass(&mut machine, 62 * SECOND);
         assert!(machine.runs() && !done.iter().any(|(_, a)| matches!(a, Action::Lost(_))));
         let done = pass(&mut machine, 1000 * SECOND);
-        let mut pages = Pages::none(8);
+        let mut pages = PageSet::none(8);
         pages.insert(3);
         assert_eq!(done, [Action::Lost(pages), Action::End].map(|a| (63 * SECOND, a)));
     }

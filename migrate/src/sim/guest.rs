@@ -1,6 +1,6 @@
 //! A guest that writes pages all the time, some of which do not matter.
 
-use crate::{PAGE, pages::Pages};
+use crate::{PAGE, page_set::PageSet};
 
 /// Pages of the guest.
 pub const PAGES: usize = 96;
@@ -13,7 +13,7 @@ pub struct Guest {
     /// Contents.
     pub memory: Vec<u64>,
     /// Changed since the log was last taken.
-    pub dirty: Pages,
+    pub dirty: PageSet,
     random: u64,
     /// Whether it writes.
     writes: bool,
@@ -22,7 +22,7 @@ pub struct Guest {
 impl Guest {
     /// A guest that has this memory and only reads it.
     pub fn idle(memory: Vec<u64>) -> Self {
-        Self { memory, dirty: Pages::none(PAGES), random: 1, writes: false }
+        Self { memory, dirty: PageSet::none(PAGES), random: 1, writes: false }
     }
 
     /// A guest that writes differently for each seed.
@@ -54,20 +54,20 @@ impl Guest {
     }
 
     /// Pages hinted now.
-    pub fn page_hints(&self) -> Pages {
-        let mut set = Pages::none(PAGES);
+    pub fn page_hints(&self) -> PageSet {
+        let mut set = PageSet::none(PAGES);
         DONT_CARE.for_each(|n| set.insert(n));
         set
     }
 
     /// Peeks at the log.
-    pub fn dirty(&self) -> Pages {
+    pub fn dirty(&self) -> PageSet {
         self.dirty.clone()
     }
 
     /// Takes the log.
-    pub fn take_dirty(&mut self) -> Pages {
-        std::mem::replace(&mut self.dirty, Pages::none(PAGES))
+    pub fn take_dirty(&mut self) -> PageSet {
+        std::mem::replace(&mut self.dirty, PageSet::none(PAGES))
     }
 
     /// A page's bytes.

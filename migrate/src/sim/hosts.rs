@@ -13,8 +13,8 @@ use crate::{
     MoveId, PAGE, ReceiverId,
     destination::{self, Destination, Ledger},
     offer::Offer,
+    precopy::{Few, Policy},
     report::Report,
-    rounds::Policy,
     source::{self, Ended, Mode, Settings, Source},
 };
 use at_destination::fresh;
@@ -70,7 +70,7 @@ impl World {
     pub fn new(guest: Guest, mode: Mode, together: bool, cuts: &[Cut]) -> Self {
         let now = Duration::ZERO;
         // Rounds that never look short enough, so that some pages are left for post-copy.
-        let policy = Policy { last_round: Duration::ZERO, rounds_max: 3 };
+        let policy = Policy { few: Few::Time(Duration::ZERO), rounds_max: 3, ..Policy::default() };
         let follows = matches!(mode, Mode::Auto | Mode::Hybrid);
         let max_blackout = if follows { Duration::ZERO } else { Duration::from_secs(1) };
         let settings = Settings {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Action, Ended, Event, Failure, Source, State, following::Following};
 use crate::{
-    pages::Pages,
+    page_set::PageSet,
     wire::{Message, Outcome},
 };
 
@@ -51,7 +51,7 @@ impl Source {
                     self.lacks.insert_runs(&runs);
                     return Vec::new();
                 }
-                let none = Pages::none(self.lacks.limit());
+                let none = PageSet::none(self.lacks.limit());
                 let lacks = std::mem::replace(&mut self.lacks, none);
                 if let Some(following) = &mut self.following {
                     following.begin_again(lacks);
@@ -184,7 +184,7 @@ impl Source {
     }
 
     fn ask_again(&mut self, now: Duration) -> Vec<Action> {
-        self.lacks = Pages::none(self.lacks.limit());
+        self.lacks = PageSet::none(self.lacks.limit());
         let wait = self.state == State::Unknown;
         self.to(State::Unknown, Some(now + self.settings.answer));
         vec![Action::Reconnect { wait }]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Action, Event, Failure, Mode, Source, State, Stopped, following::Following};
-use crate::{pages::Pages, report::Moments, wire::Message};
+use crate::{page_set::PageSet, report::Moments, wire::Message};
 
 impl Source {
     pub(super) fn before_commit(&mut self, event: Event, now: Duration) -> Vec<Action> {
@@ -74,11 +74,11 @@ impl Source {
                 self.peeked(&dirty, page_hints, now)
             }
             (State::Looking, Event::Dirty { dirty, page_hints }) => {
-                let more = self
-                    .rounds
-                    .changed(&dirty, self.measured.time_for(dirty.len()).unwrap_or_default());
+                let time = self.measured.time_for(dirty.len()).unwrap_or_default();
+                let verdict = self.rounds.verdict(dirty.len(), time);
+                self.rounds.changed(&dirty);
                 self.page_hints = page_hints;
-                self.decide(more, now)
+                self.decide(verdict, now)
             }
             (State::Announcing, Event::Sent(sent)) => {
                 self.count(sent);
@@ -173,7 +173,7 @@ impl Source {
         self.numbers.quiescent = guest.quiescent;
         self.to(State::Finishing, None);
         let mut pages = self.rounds.last(&guest.dirty, &guest.page_hints);
-        let mut follow = Pages::none(pages.limit());
+        let mut follow = PageSet::none(pages.limit());
         if let Some(announced) = &self.announced {
             let mut now = self.rounds.hottest(&pages, self.room_for_hot());
             let needed = guest.needed.iter().copied().chain(0..self.settings.first_that_follows);

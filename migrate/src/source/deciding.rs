@@ -1,25 +1,31 @@
-//! Decides after each round: another round, the urgent rounds, or the stop.
+//! Carries out what [`precopy`](crate::precopy) decides after each round: another round, an urgent
+//! round, or the switch.
 
 use super::{Action, Failure, Mode, Source, State};
-use crate::pages::Pages;
+use crate::{
+    page_set::PageSet,
+    precopy::{Budget, Standing, Step, Switch, Verdict},
+};
 use std::time::Duration;
-
-/// The urgent rounds may begin with this many pages left, however long these are predicted to take:
-/// only the urgent rounds measure that.
-const URGENT_MOST: usize = 512;
-/// This few pages may be sent with the commit however slow the link is.
-const FEW: usize = 64;
-/// Most pages sent in the blackout when post-copy follows: those that the guest touches at once.
-const HOT_MAX: usize = 128;
-/// Urgent rounds continue after those of the settings, up to this number, …
-const URGENT_ROUNDS_MAX: u32 = 16;
-/// … until no more than this many pages are left.
-const NEXT_TO_NOTHING: usize = 32;
 
 impl Source {
     /// Whether there are urgent rounds before the switch.
     pub(super) fn hurries(&self) -> bool {
         self.settings.urgent_rounds > 0 && self.settings.mode != Mode::Hybrid
+    }
+
+    fn switch(&self) -> Switch {
+        Switch {
+            budget: self.budget(),
+            strict: self.settings.strict,
+            more_rounds: self.settings.mode != Mode::Hybrid,
+            urgent_rounds: self.settings.urgent_rounds,
+            follow: self.can_follow && matches!(self.settings.mode, Mode::Auto | Mode::Hybrid),
+        }
+    }
+
+    fn budget(&self) -> Budget {
+        Budget { max_blackout: self.settings.max_blackout, together: self.settings.together }
     }
 
     pub(super) fn take_dirty(&mut self) -> Vec<Action> {
@@ -28,21 +34,18 @@ impl Source {
     }
 
     /// The pages left may be few enough for the urgent rounds. Then these take the dirty log, and
-    /// not a round before: each page taken costs the guest a fault on its next write, and the guest
-    /// may write to all of them at once.
+    /// not a round before.
     pub(super) fn peeked(
         &mut self,
-        dirty: &Pages,
-        page_hints: Pages,
+        dirty: &PageSet,
+        page_hints: PageSet,
         now: Duration,
     ) -> Vec<Action> {
         let mut left = self.rounds.left().clone();
         left.add(dirty);
         left.take_out(&page_hints);
-        let soon = 2 * self.settings.max_blackout;
-        let soon = self.measured.time_for(left.len()).is_some_and(|time| time <= soon);
         self.numbers.predicted = self.expected(left.len());
-        if left.len() > URGENT_MOST || !soon || !self.rounds.may_go_on() {
+        if !self.switch().begins(&self.measured, left.len(), self.rounds.may_go_on()) {
             return self.take_dirty();
         }
         self.page_hints = page_hints;
@@ -59,38 +62,33 @@ impl Source {
         actions
     }
 
-    /// A round is over: starts another, or the switch. `more`: another would leave less.
-    pub(super) fn decide(&mut self, more: bool, now: Duration) -> Vec<Action> {
-        let follow = self.can_follow && matches!(self.settings.mode, Mode::Auto | Mode::Hybrid);
-        let most = self.settings.max_blackout;
+    /// A round is over, with the policy's `verdict`: starts another, or the switch.
+    pub(super) fn decide(&mut self, verdict: Verdict, now: Duration) -> Vec<Action> {
         let mut left = self.rounds.left().clone();
         left.take_out(&self.page_hints);
-        let all_in = self.expected(left.len());
-        self.numbers.predicted = all_in;
-        let may = self.rounds.may_go_on();
-        if more && may && self.rounds_since_hint == 0 && self.settings.mode != Mode::Hybrid {
-            return self.next_round(now);
-        }
-        if self.settings.mode != Mode::Hybrid {
-            let near = self.rounds_since_hint > 0 || all_in <= most || left.len() <= URGENT_MOST;
-            let due = near && self.rounds_since_hint < self.settings.urgent_rounds;
-            if may && (due || self.leaves_less(left.len())) {
-                return self.urgent_round(now);
+        self.numbers.predicted = self.expected(left.len());
+        let standing = Standing {
+            left: left.len(),
+            verdict,
+            sent: (self.last.full + self.last.zero) as usize,
+            urgent: self.rounds_since_hint,
+            may_go_on: self.rounds.may_go_on(),
+        };
+        let switch = self.switch();
+        match switch.next(&self.measured, &standing) {
+            Step::Round => self.next_round(now),
+            Step::UrgentRound => self.urgent_round(now),
+            Step::Stop => self.stop(),
+            Step::Announce => self.announce(left, now),
+            Step::Fail(predicted) => {
+                let (most, follow) = (self.settings.max_blackout, switch.follow);
+                self.fail(Failure::DoesNotFit { predicted, most, follow }, true)
             }
-            // The last pages may take longer than the rounds did. With post-copy that need not make
-            // the blackout longer than allowed.
-            if all_in <= if follow { most * 3 / 4 } else { most } {
-                return self.stop();
-            }
         }
-        // The part that post-copy cannot shorten.
-        let least = if follow { self.expected(0) } else { all_in };
-        if self.settings.strict && least > most {
-            return self.fail(Failure::DoesNotFit { predicted: least, most, follow }, true);
-        }
-        if !follow {
-            return self.stop();
-        }
+    }
+
+    /// Announces what is left as post-copy pages, without those that the guest touches at once.
+    fn announce(&mut self, left: PageSet, now: Duration) -> Vec<Action> {
         let hot = self.rounds.hottest(&left, self.room_for_hot());
         let mut pages = left;
         pages.take_out(&hot);
@@ -104,32 +102,18 @@ impl Source {
         self.switch_hint().into_iter().chain([announce]).collect()
     }
 
-    /// Whether one more urgent round leaves less than the `left` pages of now, as the last one did.
-    /// The number of rounds until next to nothing is left depends on how fast the guest writes and
-    /// how fast pages are transferred, so no fixed number fits every CPU.
-    fn leaves_less(&self, left: usize) -> bool {
-        let sent = (self.last.full + self.last.zero) as usize;
-        (1..URGENT_ROUNDS_MAX).contains(&self.rounds_since_hint)
-            && left > NEXT_TO_NOTHING
-            && left.saturating_mul(16) <= sent.saturating_mul(15)
-    }
-
-    /// The predicted blackout with this many pages in it.
+    /// See [`Budget::expected`].
     pub(super) fn expected(&self, pages: usize) -> Duration {
-        self.measured.blackout(pages, self.goes_together(pages))
+        self.budget().expected(&self.measured, pages)
     }
 
-    /// Whether so few pages are left that the commit is sent together with them and the state.
+    /// See [`Budget::goes_together`].
     pub(super) fn goes_together(&self, pages: usize) -> bool {
-        let most = self.settings.max_blackout;
-        let soon = || self.measured.time_for(pages).is_some_and(|time| time <= most);
-        self.settings.together && (pages <= FEW || soon())
+        self.budget().goes_together(&self.measured, pages)
     }
 
-    /// How many pages to send in the blackout before post-copy: half of what would fit, as more
-    /// will have changed by then.
+    /// See [`Budget::room_for_hot`].
     pub(super) fn room_for_hot(&self) -> usize {
-        let room = self.measured.pages_within(self.settings.max_blackout, self.settings.together);
-        (room / 2).min(HOT_MAX)
+        self.budget().room_for_hot(&self.measured)
     }
 }

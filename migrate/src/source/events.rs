@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{MoveId, offer::Refusal, pages::Pages, rounds::Policy, wire::Message};
+use crate::{MoveId, offer::Refusal, page_set::PageSet, precopy::Policy, wire::Message};
 
 /// How memory is transferred.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -95,23 +95,23 @@ pub enum Event {
     /// [`Action::SendLast`] is done, and the driver holds the state.
     Held,
     /// Reclaimed pages, whose content does not matter; before anything is sent.
-    Reclaimed(Pages),
+    Reclaimed(PageSet),
     /// Pages that lost their content before the first round was sent, and whose changes have been
     /// logged since before that was read: they need not be sent unless they change.
-    LeftOut(Pages),
+    LeftOut(PageSet),
     /// The result of [`Action::PeekDirty`].
     Peeked {
         /// Changed since the log was last taken.
-        dirty: Pages,
+        dirty: PageSet,
         /// Pages hinted now.
-        page_hints: Pages,
+        page_hints: PageSet,
     },
     /// The result of [`Action::TakeDirty`].
     Dirty {
         /// Changed since the log was last taken.
-        dirty: Pages,
+        dirty: PageSet,
         /// Pages hinted now.
-        page_hints: Pages,
+        page_hints: PageSet,
     },
     /// [`Action::Stop`] is done: the guest is stopped.
     Stopped(Stopped),
@@ -145,9 +145,9 @@ pub struct Stopped {
     /// Whether the guest quiesced.
     pub quiescent: bool,
     /// Changed since the log was last taken.
-    pub dirty: Pages,
+    pub dirty: PageSet,
     /// Hinted pages: those that are dirty or [unsent](super::Source::unsent), and maybe others.
-    pub page_hints: Pages,
+    pub page_hints: PageSet,
     /// Pages that the destination's VMM itself needs before the guest runs, beside those below
     /// [`Settings::first_that_follows`]: they may not be post-copied.
     pub needed: Vec<usize>,
@@ -165,14 +165,14 @@ pub enum Action {
         /// Number of the round.
         round: u32,
         /// The pages.
-        pages: Pages,
+        pages: PageSet,
     },
     /// Announce these pages as post-copy pages, then `RoundEnd` with this number.
     Announce {
         /// Number of the round.
         round: u32,
         /// The pages.
-        pages: Pages,
+        pages: PageSet,
     },
     /// Peek at the dirty log: the pages stay in it.
     PeekDirty,
@@ -192,9 +192,9 @@ pub enum Action {
     /// first.
     SendLast {
         /// The pages.
-        pages: Pages,
+        pages: PageSet,
         /// Post-copy pages that were not announced yet.
-        follow: Pages,
+        follow: PageSet,
         /// Whether the state may go with the commit: [`Event::Held`] rather than [`Event::Sent`].
         hold: bool,
     },
@@ -208,7 +208,7 @@ pub enum Action {
     /// The VM runs at the destination: forward in-transit packets from now on.
     HandOn,
     /// After the commit: send these pages.
-    SendFollowing(Pages),
+    SendFollowing(PageSet),
     /// Connect to the destination again.
     Reconnect {
         /// Not at once: a host that answers there, if any, could not report the outcome just now.

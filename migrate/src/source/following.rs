@@ -1,6 +1,6 @@
 //! Post-copy pages: which are left, in which order they are sent, and how many may be in transit.
 
-use crate::{pages::Pages, wire::Run};
+use crate::{page_set::PageSet, wire::Run};
 
 /// Pages that may be in transit without having been put in place: a page that the guest waits for
 /// queues behind them.
@@ -12,7 +12,7 @@ const AT_ONCE: usize = 16;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Following {
     /// Not sent yet.
-    left: Pages,
+    left: PageSet,
     /// Where the next pages are taken from: behind the pages that the guest requested last.
     cursor: usize,
     /// Sent and put in place, on this connection.
@@ -21,18 +21,18 @@ pub(super) struct Following {
 }
 
 impl Following {
-    pub fn new(left: Pages) -> Self {
+    pub fn new(left: PageSet) -> Self {
         Self { left, cursor: 0, sent: 0, filled: 0 }
     }
 
     /// The destination reports, on a new connection, that it lacks these pages.
-    pub fn begin_again(&mut self, lacks: Pages) {
+    pub fn begin_again(&mut self, lacks: PageSet) {
         *self = Self { cursor: self.cursor, ..Self::new(lacks) };
     }
 
     /// The requested pages that have not been sent.
-    pub fn wanted(&mut self, runs: &[Run]) -> Pages {
-        let mut now = Pages::none(self.left.limit());
+    pub fn wanted(&mut self, runs: &[Run]) -> PageSet {
+        let mut now = PageSet::none(self.left.limit());
         now.insert_runs(runs);
         now.keep(&self.left);
         self.left.take_out(&now);
@@ -43,11 +43,11 @@ impl Following {
     }
 
     /// The pages to send next, if any may be sent.
-    pub fn next(&mut self) -> Option<Pages> {
+    pub fn next(&mut self) -> Option<PageSet> {
         if self.sent.saturating_sub(self.filled) >= WINDOW {
             return None;
         }
-        let mut now = Pages::none(self.left.limit());
+        let mut now = PageSet::none(self.left.limit());
         for _ in 0..AT_ONCE {
             let Some(page) = self.left.next_from(self.cursor).or_else(|| self.left.next_from(0))
             else {
@@ -75,8 +75,8 @@ impl Following {
 mod tests {
     use super::*;
 
-    fn set(range: std::ops::Range<usize>) -> Pages {
-        let mut pages = Pages::none(1000);
+    fn set(range: std::ops::Range<usize>) -> PageSet {
+        let mut pages = PageSet::none(1000);
         range.for_each(|n| pages.insert(n));
         pages
     }

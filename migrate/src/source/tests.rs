@@ -74,7 +74,7 @@ fn committed(written: &[Run]) -> Source {
     let settings = Settings { mode: Mode::Hybrid, ..Settings::default() };
     let (mut source, _) = Source::begin([1; 16], offer(8), settings, seconds(0.0));
     let message = Event::Message;
-    let none = || Pages::none(8);
+    let none = || PageSet::none(8);
     let mut dirty = none();
     dirty.insert_runs(written);
     let stopped = Stopped {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use migrate::{
     MoveId, ReceiverId,
     destination::{self, Ledger},
-    pages::Pages,
+    page_set::PageSet,
     source::{Action, Ended, Event, Failure, Source},
     wire::{Message, Outcome},
 };
@@ -91,7 +91,7 @@ impl Mutation {
         });
         for action in &mut actions {
             if let (Self::LosesADirtyPage, Action::SendLast { pages, .. }) = (self, action) {
-                let mut first = Pages::none(PAGES);
+                let mut first = PageSet::none(PAGES);
                 first.insert(0);
                 pages.take_out(&first);
             }

@@ -6,8 +6,8 @@ use std::{collections::VecDeque, time::Duration};
 use migrate::{
     PAGE, ReceiverId,
     offer::Offer,
-    pages::Pages,
-    rounds::Policy,
+    page_set::PageSet,
+    precopy::{Few, Policy},
     source::{Action, Ended, Event, Sent, Settings, Source, Stopped},
     wire::Message,
 };
@@ -82,13 +82,13 @@ impl Origin {
         self.dirty[page] = true;
     }
 
-    fn changed(&self) -> Pages {
-        let mut pages = Pages::none(PAGES);
+    fn changed(&self) -> PageSet {
+        let mut pages = PageSet::none(PAGES);
         (0..PAGES).filter(|n| self.dirty[*n]).for_each(|n| pages.insert(n));
         pages
     }
 
-    fn content(&self, pages: &Pages) -> Packet {
+    fn content(&self, pages: &PageSet) -> Packet {
         Packet::Pages(std::array::from_fn(|n| pages.contains(n).then_some(self.memory[n])))
     }
 }
@@ -99,7 +99,7 @@ impl Origin {
 #[allow(clippy::needless_update, reason = "what they get beside is as it comes")]
 fn settings(bounds: &Bounds) -> Settings {
     const NONE: Duration = Duration::ZERO;
-    let policy = Policy { last_round: NONE, rounds_max: 2, ..Policy::default() };
+    let policy = Policy { few: Few::Time(NONE), rounds_max: 2, ..Policy::default() };
     let (quiesce, quiesce_expected, answer, prepare) = (NONE, NONE, NONE, NONE);
     let usual = Settings::default();
     Settings {
@@ -127,8 +127,8 @@ fn offer() -> Offer {
     }
 }
 
-fn only_last_page() -> Pages {
-    let mut pages = Pages::none(PAGES);
+fn only_last_page() -> PageSet {
+    let mut pages = PageSet::none(PAGES);
     pages.insert(PAGES - 1);
     pages
 }
@@ -342,7 +342,7 @@ impl World {
         })
     }
 
-    fn source_pushes(&mut self, pages: &Pages) {
+    fn source_pushes(&mut self, pages: &PageSet) {
         let content = self.origin().content(pages);
         if let (false, Some(at)) = (pages.is_empty(), self.mover().connection) {
             self.connections[at].to_receiver.push(content);
@@ -350,11 +350,11 @@ impl World {
     }
 }
 
-fn sent(pages: &Pages) -> Event {
+fn sent(pages: &PageSet) -> Event {
     let full = pages.len() as u64;
     Event::Sent(Sent { bytes: full * PAGE as u64, full, ..Sent::default() })
 }
 
-fn page_hints(done: Done) -> Pages {
-    if done == Done::WellWithoutLastPage { only_last_page() } else { Pages::none(PAGES) }
+fn page_hints(done: Done) -> PageSet {
+    if done == Done::WellWithoutLastPage { only_last_page() } else { PageSet::none(PAGES) }
 }

@@ -1,7 +1,7 @@
 //! The whole model: the source's process, the receiving process, the connections between them, and
 //! the history that an observer remembers.
 
-use migrate::{MoveId, pages::Pages, source::Mode, wire::Message};
+use migrate::{MoveId, page_set::PageSet, source::Mode, wire::Message};
 
 use super::{
     link::{Connection, Memory, PAGES, Packet, Way},
@@ -188,7 +188,7 @@ impl World {
     }
 
     /// Whether `there`, except for missing pages, is the memory of attempt `number`'s guest.
-    pub fn whole(&self, number: usize, there: &Memory, lacking: &Pages) -> bool {
+    pub fn whole(&self, number: usize, there: &Memory, lacking: &PageSet) -> bool {
         let Some(stopped) = &self.tries[number].stopped else { return false };
         let right = |n: usize| stopped[n].is_none_or(|was| was == there[n]);
         (0..PAGES).all(|n| lacking.contains(n) || right(n))

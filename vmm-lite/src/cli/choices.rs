@@ -2,8 +2,9 @@
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use vmm::{
+    capture::Way,
     host::confine::{Mode, jail::Part},
-    snapshot::{GuestClock, copy::Way},
+    snapshot::GuestClock,
 };
 
 /// A word, its value, and its help text.

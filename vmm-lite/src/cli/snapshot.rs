@@ -7,7 +7,10 @@ use super::{
 use crate::control::server::catch_signals;
 use serde_json::{Value, json};
 use std::{io::IsTerminal, os::fd::AsFd, path::PathBuf, process::ExitCode};
-use vmm::snapshot::{copy::Way, load, new_file::NewFile};
+use vmm::{
+    capture::Way,
+    snapshot::{load, new_file::NewFile},
+};
 
 const EXAMPLES: &str = "\
 The VM is paused for about as long as in a move, and keeps running. The file appears under its \

@@ -6,10 +6,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{fs::File, io, os::fd::RawFd, time::Duration};
 use vmm::{
+    capture::Way,
     migration::progress,
     snapshot::{
         Error, GuestClock,
-        copy::Way,
         operations::{self, Options, Progress},
     },
     vm::{Observer, Vm},

@@ -15,22 +15,21 @@ use std::{
 use testkit::counting::{TIMEOUT, counted, counts_on, vm};
 use testkit::guest::kvm;
 use vmm::{
+    capture::{self, Copied, Mode, Sink},
     devices::console::Console,
     kvm::Host,
     memory::{Complete, GuestRam, PAGE, Supply, Userfault},
     snapshot::{
-        Error, GuestClock,
-        copy::{self, Copied, Mode},
-        load, revert,
+        Error, GuestClock, load, revert,
         saved_vm::{SavedVm, VmManifest},
-        sink::{FileSink, Sink},
+        sink::FileSink,
         start,
     },
     vm::{Address, CallOff, End, Incomplete, Resume, ResumeReason, Slow, Vm, VmPhase, VmState},
 };
 use vmm_lite_interface::{INTERFACE_VERSION, control::ControlPage};
 
-type Way = fn(&Vm, &mut dyn Sink) -> Result<Copied, Error>;
+type Way = fn(&Vm, &mut dyn Sink) -> Result<Copied, capture::Error>;
 
 /// A snapshot of `vm` in a file without a name.
 fn snapshot(vm: &Vm, base: Option<File>, way: Way) -> (File, Copied) {
@@ -52,7 +51,7 @@ fn with_state(vm: &Vm, change: impl FnOnce(&mut VmState)) -> File {
     change(&mut guest.state);
     let changed = tempfile::tempfile().unwrap();
     let mut sink = FileSink::new(changed.try_clone().unwrap(), vm.ram().pages(), None).unwrap();
-    reader.each(|page, _, content| sink.pages(&[(page as usize, *content)])).unwrap();
+    reader.each(|page, _, content| sink.page(page as usize, content)).unwrap();
     sink.finish([8; 16], &guest, &copied.page_hints, Notes::default()).unwrap();
     changed
 }
@@ -78,11 +77,11 @@ fn whole(vm: &Vm) -> Complete<'_> {
 }
 
 const AS_IT_GOES: Way =
-    |vm, sink| copy::copy(vm, whole(vm), false, copy::Way::Auto, sink, &mut |_| true);
+    |vm, sink| capture::copy(vm, whole(vm), false, capture::Way::Auto, sink, &mut |_| true);
 const ROUNDS: Way =
-    |vm, sink| copy::copy(vm, whole(vm), false, copy::Way::Rounds, sink, &mut |_| true);
+    |vm, sink| capture::copy(vm, whole(vm), false, capture::Way::Rounds, sink, &mut |_| true);
 const ON_WRITE: Way = |vm, sink| match Userfault::open(vm.ram()) {
-    Ok(_) => copy::copy(vm, whole(vm), false, copy::Way::CopyOnWrite, sink, &mut |_| true),
+    Ok(_) => capture::copy(vm, whole(vm), false, capture::Way::CopyOnWrite, sink, &mut |_| true),
     // If the host forbids it, the test of page faults reports that.
     Err(_) => ROUNDS(vm, sink),
 };

@@ -37,7 +37,7 @@ fn every_way_of_copying_copies_one_instant() {
     counts_on(&vm);
     // And a VM that must stay paused afterwards.
     let (file, _) = snapshot(&vm, None, |vm, sink| {
-        copy::copy(vm, whole(vm), true, copy::Way::Auto, sink, &mut |_| true)
+        capture::copy(vm, whole(vm), true, capture::Way::Auto, sink, &mut |_| true)
     });
     assert_eq!(run(file), 5);
     assert!(matches!(vm.phase(), VmPhase::Paused), "{:?}", vm.phase());
@@ -78,21 +78,24 @@ fn a_cancelled_copy_leaves_the_vm_unchanged() {
     }
     struct Full;
     impl Sink for Full {
-        fn pages(&mut self, _: &[vmm::snapshot::sink::Page]) -> Result<(), Error> {
-            Err(Error::Write(std::io::ErrorKind::StorageFull.into()))
+        fn pages(&mut self, _: &[capture::Page]) -> std::io::Result<()> {
+            Err(std::io::ErrorKind::StorageFull.into())
         }
     }
     let vm = vm(2 << 20);
     let mut wanted = |_| true;
     for _ in 0..3 {
         for (stay, way) in [
-            (false, copy::Way::Auto),
-            (true, copy::Way::Auto),
-            (false, copy::Way::Rounds),
-            (false, copy::Way::CopyOnWrite),
+            (false, capture::Way::Auto),
+            (true, capture::Way::Auto),
+            (false, capture::Way::Rounds),
+            (false, capture::Way::CopyOnWrite),
         ] {
-            let copied = copy::copy(&vm, whole(&vm), stay, way, &mut Full, &mut wanted);
-            assert!(matches!(copied, Err(Error::Write(_) | Error::Userfault(_))), "{copied:?}");
+            let copied = capture::copy(&vm, whole(&vm), stay, way, &mut Full, &mut wanted);
+            assert!(
+                matches!(copied, Err(capture::Error::Sink(_) | capture::Error::Userfault(_))),
+                "{copied:?}"
+            );
             counts_on(&vm);
         }
     }

@@ -5,6 +5,7 @@
 //! - [`snapshot`]: snapshots, restoring, clones, driven by the `migrate` crate's file format
 //! - [`migration`]: moving a VM, driven by the `migrate` crate's state machines
 //! - [`identity`]: this host's identity, and the hosts that it trusts
+//! - [`capture`]: what changes in a VM's memory, and copies of a running VM
 //! - [`vm`]: a virtual machine as a whole: the object that all other modules use
 //! - [`boot`]: an image from its file into guest memory
 //! - [`devices`]: control page, network device, TAP
@@ -49,6 +50,7 @@ macro_rules! fail_point {
 pub mod say;
 
 pub mod boot;
+pub mod capture;
 pub mod devices;
 #[cfg(debug_assertions)]
 pub mod fail_point;

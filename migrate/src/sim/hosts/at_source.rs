@@ -2,7 +2,7 @@
 
 use super::{NEEDED, STEP, To, World};
 use crate::{
-    pages::Pages,
+    page_set::PageSet,
     source::{self, Action, Event},
     wire::Message,
 };
@@ -115,7 +115,7 @@ impl World {
         self.source_event(Event::Sent(source::Sent { bytes, full, zero, ..Default::default() }));
     }
 
-    fn send_pages(&mut self, pages: &Pages) -> (u64, u64) {
+    fn send_pages(&mut self, pages: &PageSet) -> (u64, u64) {
         let (mut full, mut zero) = (0, 0);
         for page in pages.iter() {
             if self.guest.memory[page] == 0 {

@@ -18,7 +18,7 @@ mod user_mode;
 mod vcpu;
 
 pub use alarm::Alarm;
-pub use dirty_log::{DirtyLog, Watch};
+pub use dirty_log::{DirtyLog, DirtyView};
 pub use fault_cost::FaultCost;
 pub use host::Host;
 pub use kick::{ImmediateExit, Kick};

@@ -5,7 +5,7 @@
 //! millisecond.
 
 use super::PAGE;
-use migrate::pages::{GROUP, Pages};
+use migrate::page_set::{GROUP, PageSet};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use vm_memory::bitmap::{Bitmap, RefSlice, WithBitmapSlice};
 
@@ -51,18 +51,18 @@ impl Marks {
 
     /// The marked pages. The marks stay.
     #[must_use]
-    pub fn look(&self) -> Pages {
+    pub fn look(&self) -> PageSet {
         self.gather(|word| word.load(SeqCst))
     }
 
     /// The marked pages. The marks are cleared.
     #[must_use]
-    pub fn take(&self) -> Pages {
+    pub fn take(&self) -> PageSet {
         self.gather(|word| word.swap(0, SeqCst))
     }
 
-    fn gather(&self, read: impl Fn(&AtomicU64) -> u64) -> Pages {
-        let mut pages = Pages::none(self.pages);
+    fn gather(&self, read: impl Fn(&AtomicU64) -> u64) -> PageSet {
+        let mut pages = PageSet::none(self.pages);
         super::looked_at(self.summary.len());
         for (n, summary) in self.summary.iter().enumerate() {
             if summary.load(SeqCst) == 0 {

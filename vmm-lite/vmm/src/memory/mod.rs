@@ -17,7 +17,7 @@ mod userfault;
 pub use error::Error;
 pub use marks::Marks;
 /// A set of pages of a VM.
-pub use migrate::pages::Pages as PageSet;
+pub use migrate::page_set::PageSet;
 pub use presence::{Absent, Arriving, Complete, Supply};
 pub use tables::Tables;
 pub use userfault::{Error as UserfaultError, Fault, Userfault, Watch, keep as keep_userfault};
@@ -236,13 +236,6 @@ impl GuestRam {
         self.marks().take()
     }
 
-    /// Sets the marks of taken pages again.
-    pub(crate) fn put_marks_back(&self, pages: &PageSet) {
-        for page in pages.iter() {
-            self.marks().set(page);
-        }
-    }
-
     /// Notes that a guest is about to run: its writes leave no marks.
     pub(crate) fn let_guest_write(&self) {
         self.forgot.store(true, Relaxed);
@@ -335,8 +328,6 @@ mod tests {
         let set = ram.take_marks();
         assert_eq!(set.iter().collect::<Vec<_>>(), [4, 5, 9, 20]);
         assert!(ram.look_at_marks().is_empty() && ram.take_marks().is_empty());
-        ram.put_marks_back(&set);
-        assert_eq!(ram.take_marks(), set);
     }
 
     #[test]

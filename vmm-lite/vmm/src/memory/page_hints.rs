@@ -1,7 +1,7 @@
 //! The guest's page hints: a bitmap of pages whose content does not matter.
 
 use super::{GuestRam, PageSet, looked_at};
-use migrate::pages::GROUP;
+use migrate::page_set::GROUP;
 use std::{array, sync::atomic::Ordering::Acquire};
 use vm_memory::Bytes;
 use vmm_lite_interface::{

@@ -7,7 +7,7 @@ use crate::{
         codec::{self, Payload},
     },
 };
-use migrate::{pages::Pages, wire::Run};
+use migrate::wire::Run;
 use serde::{Deserialize, Serialize};
 
 /// Most runs of pages: with numbers of maximum length the message reaches its maximum length.
@@ -24,7 +24,7 @@ pub struct SwitchHint {
 
 impl SwitchHint {
     /// With as many of the pages as fit.
-    pub fn new(invariant: InvariantState, written: &Pages) -> Self {
+    pub fn new(invariant: InvariantState, written: &PageSet) -> Self {
         Self { invariant, written: written.runs().take(RUNS_MAX).collect() }
     }
 
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn it_fits_its_message_and_leaves_out_invalid_pages() {
-        let mut pages = Pages::none(1 << 24);
+        let mut pages = PageSet::none(1 << 24);
         (1 << 23..1 << 24).step_by(2).for_each(|page| pages.insert(page));
         let vcpu = InvariantVcpuState::default();
         let invariant = InvariantState { vcpu, system: Default::default(), offloads: vec![7] };

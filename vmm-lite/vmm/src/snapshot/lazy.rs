@@ -8,12 +8,12 @@
 //! While pages are missing the memory is not [complete](crate::memory::Complete): operations that
 //! copy or move the VM wait for the last page.
 
-use super::{
-    Error,
-    pace::{self, Pace},
-    sink::Input,
-};
+use super::{Error, sink::Input};
 use crate::{
+    capture::{
+        pace::{self, Pace},
+        touched,
+    },
     host::confine::{self, Thread},
     host::watchdog::{self, Doing},
     memory::{Arriving, Fault, GuestRam, PAGE, Supply, Userfault, Watch},
@@ -32,7 +32,7 @@ pub fn begin(vm: &Vm, snapshot: Reader<Input>) -> Result<(), Error> {
     let ram = vm.ram();
     let fresh = ram.complete().ok_or(Error::Loading)?;
     let userfault = Userfault::open(ram)?;
-    let touched = super::copy::touched(fresh)?;
+    let touched = touched(fresh)?;
     let arriving = ram.expect(Supply::Snapshot, ram.pages());
     let arriving = arriving.map_err(super::host("make an event descriptor"))?;
     let mut loader = Loader {

@@ -3,7 +3,7 @@
 use super::{
     Error, load,
     saved_vm::SavedVm,
-    sink::{FileSink, Sink, draw_id},
+    sink::{FileSink, draw_id},
 };
 use crate::memory::PageSet;
 use migrate::snapshot::{Content, GROUP, Header};
@@ -30,7 +30,6 @@ pub fn merge(base: File, difference: File, output: File) -> Result<Header, Error
     for group in 0..base.groups() {
         let (old, new) = (base.block(group)?, difference.block(group)?);
         let first = group as u64 * GROUP;
-        let mut some = Vec::new();
         for page in first..(first + GROUP).min(pages) {
             let mut content = [0; migrate::PAGE];
             match (old.content(page), new.content(page)) {
@@ -40,9 +39,8 @@ pub fn merge(base: File, difference: File, output: File) -> Result<Header, Error
                 (_, now @ Content::Data { .. }) => difference.page(page, now, &mut content)?,
                 _ => continue,
             }
-            some.push((page as usize, content));
+            sink.page(page as usize, &content)?;
         }
-        sink.pages(&some)?;
     }
     // The parts that the merged snapshot does not use must be valid too: they may be the only sign
     // that the file is damaged.

@@ -1,13 +1,10 @@
 //! Snapshots to a file, restoring from one, clones of a running VM, and reverting a VM.
 //!
-//! - [`copy`]: copies a running VM, as it is at one instant, into a [`sink`]; the VM is stopped for
-//!   no longer than a move's blackout
-//! - `rounds`, `cow`: the two ways to do that
-//! - [`sink`]: where the copy is written: a snapshot file, or a template that clones share
+//! - [`sink`]: where the [copy](crate::capture) of a running VM is written: a snapshot file, or a
+//!   template that clones share
 //! - [`saved_vm`]: a VM's manifest and state, as parts of a file
 //! - [`new_file`]: files that appear under their name whole or not at all
 //! - [`load`], [`lazy`]: memory from a file, before the guest runs or while it does
-//! - `pace`: how much background work a thread does before it checks whether the guest waits for it
 //! - [`start`]: a VM from a copy, possibly with another identity
 //! - `clock`: how the clock of such a VM continues
 //! - [`clones`]: many of them, each in a process of its own
@@ -20,23 +17,19 @@
 
 mod clock;
 pub mod clones;
-pub mod copy;
-mod cow;
 pub mod lazy;
 pub mod load;
 pub mod merge;
 pub mod new_file;
 pub mod operations;
-mod pace;
 pub mod revert;
-mod rounds;
 pub mod saved_vm;
 pub mod sink;
 pub mod start;
 
 pub use clock::GuestClock;
 
-use crate::{host::confine, memory, vm};
+use crate::{capture, host::confine, memory, vm};
 use std::io;
 
 /// Why no snapshot was taken, or nothing was made from one.
@@ -54,6 +47,9 @@ pub enum Error {
     /// The error of serving its page faults.
     #[error(transparent)]
     Userfault(#[from] memory::UserfaultError),
+    /// A running VM could not be copied.
+    #[error(transparent)]
+    Copy(#[from] capture::Error),
     /// Writing failed, for example because the disk is full.
     #[error("the copy cannot be written")]
     Write(#[source] io::Error),
@@ -71,9 +67,6 @@ pub enum Error {
     /// Memory that it needs is missing, and does not arrive in time.
     #[error(transparent)]
     Incomplete(#[from] vm::Incomplete),
-    /// It was cancelled, or its client disconnected.
-    #[error("it was cancelled, or its client disconnected")]
-    Cancelled,
     /// Its memory is incomplete and being loaded already.
     #[error("the VM's memory is being loaded already")]
     Loading,

@@ -2,13 +2,12 @@
 //! only once all of the VM's memory is present.
 
 use super::{
-    Error, GuestClock,
-    copy::{self, Copied, Mode, Phases, Way},
-    load, revert,
+    Error, GuestClock, load, revert,
     saved_vm::{SavedVm, VmManifest},
     sink::{FileSink, TemplateSink, draw_id},
 };
 use crate::{
+    capture::{self, Copied, Mode, Phases, Way},
     memory::Complete,
     vm::{CallOff, InProgress, Incomplete, Observer, Operation, Vm, VmPhase, Waiting},
 };
@@ -116,7 +115,10 @@ fn progress<'a, 'o>(
 }
 
 fn note_cancelled<T>(operation: &InProgress, done: Result<T, Error>) -> Result<T, Error> {
-    if let Err(Error::Cancelled | Error::Incomplete(Incomplete::Cancelled(_))) = done {
+    if let Err(
+        Error::Copy(capture::Error::Cancelled) | Error::Incomplete(Incomplete::Cancelled(_)),
+    ) = done
+    {
         operation.cancelled();
     }
     done
@@ -161,8 +163,8 @@ pub fn snapshot(
     let complete = note_cancelled(&copying, complete(vm, timeout, begun, observer))?;
     let ran = matches!(vm.phase(), VmPhase::Running);
     let mut sink = FileSink::new(file, vm.ram().pages(), base)?;
-    let copied = copy::copy(vm, complete, stay, way, &mut sink, &mut progress(vm, observer));
-    let copied = note_cancelled(&copying, copied)?;
+    let copied = capture::copy(vm, complete, stay, way, &mut sink, &mut progress(vm, observer));
+    let copied = note_cancelled(&copying, copied.map_err(Error::from))?;
     let guest = SavedVm { manifest, state: copied.state.clone() };
     let clock = guest.state.clock;
     let notes = Notes {
@@ -175,7 +177,7 @@ pub fn snapshot(
     let (header, counts) = match finished {
         Ok(finished) => finished,
         Err(e) => {
-            copy::undo_stay(vm, stay)?;
+            capture::undo_stay(vm, stay)?;
             return Err(e);
         }
     };
@@ -208,8 +210,8 @@ pub fn fork(
     let complete = note_cancelled(&copying, complete(vm, timeout, begun, observer))?;
     let mut sink = TemplateSink::new(memory, vm.ram().pages())?;
     let mut alive = progress(vm, observer);
-    let copied = copy::copy(vm, complete, false, Way::Auto, &mut sink, &mut alive);
-    let copied = note_cancelled(&copying, copied)?;
+    let copied = capture::copy(vm, complete, false, Way::Auto, &mut sink, &mut alive);
+    let copied = note_cancelled(&copying, copied.map_err(Error::from))?;
     if !copied.quiescent && !manifest.identity.nets.is_empty() {
         // It may be sending a packet, and its clones would send that in the name of the original.
         return Err(Error::NotReady);

@@ -5,8 +5,9 @@
 //! If the state is refused even so, the exchange is undone: the VM is unchanged, and continues
 //! unless it is paused.
 
-use super::{Error, GuestClock, copy::touched, load, start};
+use super::{Error, GuestClock, load, start};
 use crate::{
+    capture::touched,
     memory::{Complete, GuestRam, PAGE, PageSet},
     vm::{Address, Paused, Resume, ResumeReason, Vm, VmState},
 };

@@ -1,24 +1,15 @@
 //! Where the copy of a VM's memory is written.
 
 use super::{Error, saved_vm::SavedVm};
-use crate::memory::{PAGE, PageSet, is_zero};
+use crate::{
+    capture::{Page, Sink},
+    memory::{PAGE, PageSet, is_zero},
+};
 use migrate::snapshot::{
     Base, Block, Bytes, Content, GROUP, HEADER_SIZE, Header, IndexBuilder, Notes, Reader,
     SnapshotId, finish,
 };
 use std::{fs::File, io, os::unix::fs::FileExt};
-
-/// A page with its number.
-pub type Page = (usize, [u8; PAGE]);
-
-/// Receives pages in any order. A page that is written again replaces its earlier content.
-pub trait Sink: Send {
-    /// Writes some pages.
-    ///
-    /// # Errors
-    /// When they cannot be written.
-    fn pages(&mut self, pages: &[Page]) -> Result<(), Error>;
-}
 
 /// A file as the source of a snapshot.
 #[derive(Debug)]
@@ -98,7 +89,11 @@ impl FileSink {
         self.counts
     }
 
-    fn page(&mut self, page: usize, content: &[u8; PAGE]) -> Result<(), Error> {
+    /// Writes a page.
+    ///
+    /// # Errors
+    /// When it cannot be written, or the base is damaged.
+    pub fn page(&mut self, page: usize, content: &[u8; PAGE]) -> Result<(), Error> {
         let number = page as u64;
         self.came.insert(page);
         let checksum = crc32fast::hash(content);
@@ -188,8 +183,12 @@ impl FileSink {
 }
 
 impl Sink for FileSink {
-    fn pages(&mut self, pages: &[Page]) -> Result<(), Error> {
-        pages.iter().try_for_each(|(page, content)| self.page(*page, content))
+    fn pages(&mut self, pages: &[Page]) -> io::Result<()> {
+        let written = pages.iter().try_for_each(|(page, content)| self.page(*page, content));
+        written.map_err(|e| match e {
+            Error::Write(e) => e,
+            e => io::Error::other(e),
+        })
     }
 }
 
@@ -217,11 +216,11 @@ impl TemplateSink {
 }
 
 impl Sink for TemplateSink {
-    fn pages(&mut self, pages: &[Page]) -> Result<(), Error> {
+    fn pages(&mut self, pages: &[Page]) -> io::Result<()> {
         for (page, content) in pages {
             // Only a page that was written before can have another content.
-            if !is_zero(content) || self.saved > 0 && self.is_there(*page)? {
-                self.file.write_all_at(content, (page * PAGE) as u64).map_err(Error::Write)?;
+            if !is_zero(content) || self.saved > 0 && self.is_there(*page) {
+                self.file.write_all_at(content, (page * PAGE) as u64)?;
                 self.saved += 1;
             }
         }
@@ -230,11 +229,11 @@ impl Sink for TemplateSink {
 }
 
 impl TemplateSink {
-    fn is_there(&self, page: usize) -> Result<bool, Error> {
+    fn is_there(&self, page: usize) -> bool {
         use std::os::fd::AsRawFd;
         let at = (page * PAGE) as libc::off_t;
         // SAFETY: moves a file position that nothing else uses; the result is checked.
-        Ok(unsafe { libc::lseek(self.file.as_raw_fd(), at, libc::SEEK_DATA) } == at)
+        unsafe { libc::lseek(self.file.as_raw_fd(), at, libc::SEEK_DATA) == at }
     }
 }
 

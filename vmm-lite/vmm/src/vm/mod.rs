@@ -15,7 +15,7 @@
 //!                            Ended             Ended                          Ended
 //! ```
 //!
-//! On the source of a move: start and take of [`Vm::dirty_log`] while it runs, [`Vm::quiesce`],
+//! On the source of a move: a view of [`Vm::dirty_log`] while it runs, [`Vm::quiesce`],
 //! then [`Paused::capture`], and in the end either [`Paused::resume`] with
 //! [`ResumeReason::Resumed`] or, after the commit, [`Paused::moved`], whose [`ForwardedPackets`]
 //! forwards what still reaches the source's TAP. On the destination: [`Vm::prepare`],

@@ -64,6 +64,8 @@ pub struct Stats {
     pub history: History,
     /// Its write rate in the last measurement.
     pub dirty_rate: Option<DirtyRate>,
+    /// How many operations and measurements have its writes logged now, which slows them down.
+    pub dirty_log_users: u64,
     /// How often a thread of this process did not answer in time.
     pub stalls: u64,
     /// The threads that do not answer now.
@@ -209,6 +211,7 @@ impl Stats {
                 heap_free: n(&guest.heap_free),
                 sockets: n(&guest.sockets),
             },
+            dirty_log_users: shared.log.users() as u64,
             stalls: watchdog::stalls(),
             stalled: watchdog::stalled(),
             history: *shared.record.history(),
@@ -232,21 +235,20 @@ impl Vm {
         self.shared.record.history().settled(brownout);
     }
 
-    /// How many pages the guest writes per second, measured for `window`; `None` when an operation
-    /// that needs the dirty log for itself began meanwhile. Measuring makes the first write to each
-    /// page slower.
+    /// How many pages change per second, by the guest's writes and the VMM's for it, measured for
+    /// `window`. Measuring makes the first write to each page slower.
     ///
     /// # Errors
     /// KVM's error.
-    pub fn sample_dirty_rate(&self, window: Duration) -> Result<Option<u64>, Error> {
+    pub fn sample_dirty_rate(&self, window: Duration) -> Result<u64, Error> {
         let began = Instant::now();
-        let Some(watch) = self.shared.log.watch()? else { return Ok(None) };
+        let view = self.shared.log.start_empty()?;
         // The VM's own end ends the wait early.
         let _ = wait_readable(self.end_fd(), window);
-        let Some(pages) = watch.pages()? else { return Ok(None) };
+        let pages = view.peek()?.len();
         let rate = (pages as f64 / began.elapsed().as_secs_f64()) as u64;
         *self.shared.record.dirty_rate() = Some((rate, SystemTime::now()));
-        Ok(Some(rate))
+        Ok(rate)
     }
 }
 

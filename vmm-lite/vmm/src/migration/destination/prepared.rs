@@ -18,7 +18,7 @@ use crate::{
 use migrate::{
     brownout::Settled,
     offer::{Capabilities, Offer, Refusal, judge},
-    pages::Pages,
+    page_set::PageSet,
     wire::{Accepted, Message, PageFrame, Run, Started},
 };
 use std::{
@@ -169,7 +169,7 @@ impl Prepared {
     pub fn fill<'a>(
         &self,
         pages: impl Iterator<Item = (usize, &'a [u8; PAGE])>,
-        lacking: &Pages,
+        lacking: &PageSet,
     ) -> Result<(), String> {
         let Some(missing) = self.watched() else { return Ok(()) };
         for (number, page) in pages.filter(|(number, _)| lacking.contains(*number)) {
@@ -181,7 +181,7 @@ impl Prepared {
     }
 
     /// Makes pages zero while the guest runs: only those that are missing.
-    pub fn fill_zero(&self, runs: &[Run], lacking: &Pages) -> Result<(), String> {
+    pub fn fill_zero(&self, runs: &[Run], lacking: &PageSet) -> Result<(), String> {
         let Some(missing) = self.watched() else { return Ok(()) };
         for number in runs.iter().flat_map(|&(first, count)| first..first + count) {
             if lacking.contains(number as usize) {
@@ -232,7 +232,7 @@ impl Prepared {
     }
 
     /// Applies a state that arrived at `came`.
-    pub fn apply(&mut self, state: &[u8], came: Instant, lacking: &Pages) -> Result<(), String> {
+    pub fn apply(&mut self, state: &[u8], came: Instant, lacking: &PageSet) -> Result<(), String> {
         self.hurry();
         // Again, if the source took long to stop the guest.
         self.vm.prewake();
@@ -356,7 +356,7 @@ impl Prepared {
     }
 
     /// The pages did not arrive: the VM ends because it lacks them.
-    pub fn lost(&mut self, lacking: &Pages) {
+    pub fn lost(&mut self, lacking: &PageSet) {
         say_which(lacking);
         let error = Lost { pages: lacking.len() };
         // First the guest must not run on, then the waiting threads are released.

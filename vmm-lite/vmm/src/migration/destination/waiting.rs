@@ -1,7 +1,7 @@
 //! Messages about a VM with missing memory: how long post-copy took, and how the VM waits for a
 //! source that is unreachable.
 
-use migrate::{pages::Pages, wire::Arrival};
+use migrate::{page_set::PageSet, wire::Arrival};
 use std::time::{Duration, Instant};
 
 /// When the wait is first reported; from then on whenever it has doubled.
@@ -22,7 +22,7 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// The wait begins: prints that, and all pages that the VM lacks.
-    pub fn begin(why: &str, lacking: &Pages, limit: Option<Duration>) -> Self {
+    pub fn begin(why: &str, lacking: &PageSet, limit: Option<Duration>) -> Self {
         let lacks = lacking.len();
         let end = match limit {
             Some(limit) => format!("for {limit:?} (--lost-after), and is lost after that"),
@@ -51,7 +51,7 @@ impl Waiting {
 }
 
 /// Prints the missing pages.
-pub(super) fn say_which(lacking: &Pages) {
+pub(super) fn say_which(lacking: &PageSet) {
     for line in lines(lacking) {
         eprintln!("vmm-lite: missing (guest-physical page numbers): {line}");
     }
@@ -71,7 +71,7 @@ pub(super) fn say_whole(took: Duration, arrival: &Arrival) {
 }
 
 /// The pages as text: every one of them, in lines of ranges.
-fn lines(pages: &Pages) -> Vec<String> {
+fn lines(pages: &PageSet) -> Vec<String> {
     let rows: Vec<String> = pages
         .runs()
         .map(|(first, count)| match count {
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn every_page_is_named_on_lines_that_are_not_too_long() {
-        let mut pages = Pages::none(1 << 20);
+        let mut pages = PageSet::none(1 << 20);
         pages.insert_runs(&[(0x10, 1), (0x20, 3)]);
         assert_eq!(lines(&pages), ["0x10 0x20-0x22"]);
         pages.insert_runs(&(0..1000).map(|n| (0x1000 + 2 * n, 1)).collect::<Vec<_>>());

@@ -5,6 +5,7 @@ mod acts;
 
 use super::{STALLED, forwarder::Forwarder, options::Options, pace::Pace, send_pages::Packer};
 use crate::{
+    capture::changes::Changes,
     host::{poll::Watch, urgent::Urgent},
     memory::Complete,
     migration::{
@@ -21,7 +22,7 @@ use crate::{
 use migrate::{
     Peer, ReceiverId,
     offer::Offer,
-    pages::Pages,
+    page_set::PageSet,
     source::{Action, Event, Source},
     wire::Message,
 };
@@ -45,6 +46,9 @@ pub(super) struct Driver<'vm> {
     peer: Peer,
     epoch: Instant,
     pub(super) source: Source,
+    /// The changes of its memory, from before the first round to the end. If they cannot be logged
+    /// that is an event, and what needs them does nothing.
+    pub(super) changes: Option<Changes<'vm>>,
     pub(super) events: VecDeque<Event>,
     actions: VecDeque<Action>,
     pub(super) connection: Option<Connection>,
@@ -67,7 +71,7 @@ pub(super) struct Driver<'vm> {
     /// Pages of the guest's page tables.
     tables: Vec<usize>,
     /// The changes, as last read.
-    written: Pages,
+    written: PageSet,
     pub(super) pace: Pace,
     watcher: Watcher,
     pub(super) pages: usize,
@@ -104,6 +108,7 @@ impl<'vm> Driver<'vm> {
             peer: connection.peer(),
             epoch: asked,
             source,
+            changes: None,
             events: VecDeque::new(),
             actions: actions.into(),
             connection: Some(connection),
@@ -117,7 +122,7 @@ impl<'vm> Driver<'vm> {
             asked_since_vouched: false,
             reclaimed: None,
             tables: Vec::new(),
-            written: Pages::none(0),
+            written: PageSet::none(0),
             pace: Pace::new(options.bandwidth),
             watcher: Watcher::default(),
             pages: vm.ram().pages(),

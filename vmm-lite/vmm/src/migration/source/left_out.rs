@@ -1,11 +1,11 @@
 //! Pages that were not sent because of the guest's page hints.
 
 use crate::memory::{Complete, PAGE, is_zero};
-use migrate::pages::Pages;
+use migrate::page_set::PageSet;
 
 /// Bytes of those of `pages` that are not zero: of a stopped VM that nothing waits for any more, as
 /// it reads all of them.
-pub(super) fn held_by(memory: Complete<'_>, pages: &Pages) -> Option<u64> {
+pub(super) fn held_by(memory: Complete<'_>, pages: &PageSet) -> Option<u64> {
     let mut held = pages.clone();
     match memory.touched() {
         Ok(touched) => held.keep(&touched),

@@ -4,12 +4,10 @@
 //! - `driver`: a move in progress
 //! - `send`: memory, in pieces between which the move can be cancelled
 //! - `send_pages`, `pace`, `forwarder`: pages into messages; the rate limit; forwarded packets
-//! - [`last_look`]: the last changes of a stopped guest's memory
 //! - `left_out`: pages that were not sent
 
 mod driver;
 mod forwarder;
-pub mod last_look;
 mod left_out;
 pub mod options;
 mod pace;

@@ -2,8 +2,8 @@
 
 use super::driver::Driver;
 use crate::{
+    capture,
     host::poll::Watch,
-    kvm::DirtyLog,
     migration::{
         connection::{Connection, LinkError},
         handover::Handover,
@@ -13,7 +13,7 @@ use crate::{
 };
 use migrate::{
     MoveId,
-    pages::Pages,
+    page_set::PageSet,
     source::Event,
     wire::{Message, RUNS_PER_MESSAGE, Run},
 };
@@ -24,35 +24,15 @@ const LOOK: Duration = Duration::from_millis(100);
 
 impl Driver<'_> {
     /// Sends a round while the guest runs. Between pieces either side can cancel it.
-    pub(super) fn send_round(&mut self, round: u32, mut pages: Pages, observer: &dyn MoveObserver) {
+    pub(super) fn send_round(&mut self, round: u32, pages: &PageSet, observer: &dyn MoveObserver) {
         let first = round == 0;
-        if first && !self.keep_touched(&mut pages) {
+        let sent = if first {
+            self.send_first(pages, observer)
+        } else {
+            pages.iter().all(|number| self.send_page(number, false, observer))
+        };
+        if !sent {
             return;
-        }
-        let all = self.vm.ram().pages();
-        // For later rounds all pages were cleared from the log.
-        let mut logged = if first { 0 } else { all };
-        // Past the last page: that is never sent, and everything is cleared before it.
-        for number in pages.iter().chain([all]) {
-            while logged <= number && logged < all {
-                let piece = logged..(logged + DirtyLog::PIECE).min(all);
-                logged = piece.end;
-                if let Err(e) = self.vm.dirty_log().leave_out(piece) {
-                    return self.failed(&e);
-                }
-            }
-            if number == all {
-                break;
-            }
-            self.packer.page(self.vm.ram(), number, first);
-            if self.packer.is_full() {
-                let Some(bytes) = self.flush() else { return };
-                fail_point!("source.in-round");
-                let pause = self.pace.sent(bytes, Instant::now());
-                if self.called_off(pause, observer) {
-                    return;
-                }
-            }
         }
         self.packer.message(&Message::RoundEnd(round));
         if let Some(reclaimed) = self.reclaimed.filter(|_| first) {
@@ -63,8 +43,52 @@ impl Driver<'_> {
         self.sent();
     }
 
+    /// Sends the pages of the first round. `false`: it failed or was cancelled.
+    fn send_first(&mut self, pages: &PageSet, observer: &dyn MoveObserver) -> bool {
+        let Some(changes) = &mut self.changes else { return false };
+        let mut touched = match changes.touched() {
+            Ok(touched) => touched,
+            Err(e) => {
+                self.failed(&e);
+                return false;
+            }
+        };
+        // An untouched page is zero at both ends.
+        touched.keep(pages);
+        let mut numbers = touched.iter().peekable();
+        loop {
+            let Some(changes) = &mut self.changes else { return false };
+            match changes.next_piece() {
+                Ok(Some(piece)) => {
+                    while let Some(number) = numbers.next_if(|number| *number < piece.end) {
+                        if !self.send_page(number, true, observer) {
+                            return false;
+                        }
+                    }
+                }
+                Ok(None) => return true,
+                Err(e) => {
+                    self.failed(&e);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Sends a page of a round, at the rate that is allowed. `false`: it failed or was cancelled.
+    fn send_page(&mut self, number: usize, fresh: bool, observer: &dyn MoveObserver) -> bool {
+        self.packer.page(self.vm.ram(), number, fresh);
+        if !self.packer.is_full() {
+            return true;
+        }
+        let Some(bytes) = self.flush() else { return false };
+        fail_point!("source.in-round");
+        let pause = self.pace.sent(bytes, Instant::now());
+        !self.called_off(pause, observer)
+    }
+
     /// Announces the pages that post-copy will send.
-    pub(super) fn announce(&mut self, round: u32, pages: &Pages) {
+    pub(super) fn announce(&mut self, round: u32, pages: &PageSet) {
         self.name(pages);
         self.packer.message(&Message::RoundEnd(round));
         self.sent();
@@ -75,14 +99,18 @@ impl Driver<'_> {
     /// cancelled, as a round can.
     pub(super) fn send_last(
         &mut self,
-        mut pages: Pages,
-        follow: &Pages,
+        mut pages: PageSet,
+        follow: &PageSet,
         hold: bool,
         observer: &dyn MoveObserver,
     ) {
         let fresh = self.source.rounds() == 0;
-        if fresh && !self.keep_touched(&mut pages) {
-            return;
+        if fresh {
+            // An untouched page is zero at both ends.
+            match capture::touched(self.complete) {
+                Ok(touched) => pages.keep(&touched),
+                Err(e) => return self.failed(&e),
+            }
         }
         let Some(paused) = &mut self.paused else { return };
         let state = match paused.capture() {
@@ -136,28 +164,14 @@ impl Driver<'_> {
     }
 
     /// Sends post-copy pages.
-    pub(super) fn send_following(&mut self, pages: &Pages) {
+    pub(super) fn send_following(&mut self, pages: &PageSet) {
         pages.iter().for_each(|number| self.packer.page(self.vm.ram(), number, false));
         self.packer.finish();
         self.sent();
         fail_point!("source.following");
     }
 
-    /// An untouched page is zero at both ends.
-    fn keep_touched(&mut self, pages: &mut Pages) -> bool {
-        match self.complete.touched() {
-            Ok(touched) => {
-                pages.keep(&touched);
-                true
-            }
-            Err(e) => {
-                self.failed(&e);
-                false
-            }
-        }
-    }
-
-    fn name(&mut self, pages: &Pages) {
+    fn name(&mut self, pages: &PageSet) {
         let runs: Vec<Run> = pages.runs().collect();
         for runs in runs.chunks(RUNS_PER_MESSAGE) {
             self.packer.message(&Message::Follow(runs.to_vec()));

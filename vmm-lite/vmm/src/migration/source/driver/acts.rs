@@ -1,20 +1,18 @@
 //! Carries out the actions of the source's state machine.
 
 use super::{
-    super::{
-        STALLED,
-        forwarder::Forwarder,
-        last_look::{Looked, look},
-        left_out::held_by,
-    },
+    super::{STALLED, forwarder::Forwarder, left_out::held_by},
     Driver,
 };
 use crate::{
+    capture::{
+        self,
+        changes::{Changes, Looked},
+    },
     host::{
         poll::{Watch, wait_any, wait_readable},
         urgent::{Side, Urgent},
     },
-    kvm,
     memory::Tables,
     migration::{
         Error,
@@ -25,7 +23,7 @@ use crate::{
     vm::CallOff,
 };
 use migrate::{
-    pages::Pages,
+    page_set::PageSet,
     source::{Action, Ended, Event, Stopped},
     wire::Message,
 };
@@ -44,25 +42,26 @@ impl Driver<'_> {
                 }
             }
             Action::StartLog => {
-                if let Err(e) = self.vm.dirty_log().start_full() {
-                    return self.failed(&e);
+                match Changes::start(self.vm, self.complete) {
+                    Ok(changes) => self.changes = Some(changes),
+                    Err(e) => return self.failed(&e),
                 }
                 fail_point!("source.logging", else self.failed(&crate::fail_point::injected()));
             }
             Action::SendPages { round, pages } => {
                 self.tell(observer);
-                self.send_round(round, pages, observer);
+                self.send_round(round, &pages, observer);
             }
             Action::Announce { round, pages } => {
                 self.announce(round, &pages);
                 fail_point!("source.announced");
             }
             Action::PeekDirty => {
-                let dirty = self.vm.dirty_log().peek();
+                let Some(dirty) = self.changes.as_ref().map(Changes::peek) else { return };
                 self.looked(dirty, |dirty, page_hints| Event::Peeked { dirty, page_hints });
             }
             Action::TakeDirty => {
-                let dirty = self.vm.dirty_log().take();
+                let Some(dirty) = self.changes.as_ref().map(Changes::take) else { return };
                 self.looked(dirty, |dirty, page_hints| Event::Dirty { dirty, page_hints });
             }
             Action::SwitchHint => {
@@ -111,7 +110,11 @@ impl Driver<'_> {
     }
 
     /// The changes are known.
-    fn looked(&mut self, dirty: Result<Pages, kvm::Error>, event: fn(Pages, Pages) -> Event) {
+    fn looked(
+        &mut self,
+        dirty: Result<PageSet, capture::Error>,
+        event: fn(PageSet, PageSet) -> Event,
+    ) {
         match dirty {
             Ok(dirty) => {
                 self.written = dirty.clone();
@@ -128,30 +131,32 @@ impl Driver<'_> {
             Err(e) => return self.failed(&e),
         };
         let (requested, stopped) = paused.times();
-        let looked = look(self.vm, &paused, self.source.unsent());
+        let unsent = self.source.unsent();
+        let looked = self.changes.as_ref().map(|changes| changes.last(&paused, unsent));
         let mut needed = paused.queue_pages();
         needed.append(&mut self.tables);
         let quiescent = paused.quiescent();
         self.paused = Some(paused);
         fail_point!("source.stopped", else return self.failed(&crate::fail_point::injected()));
         match looked {
-            Ok(Looked { dirty, page_hints }) => self.events.push_back(Event::Stopped(Stopped {
-                requested: requested.saturating_duration_since(self.epoch),
-                stopped: stopped.saturating_duration_since(self.epoch),
-                quiescent,
-                dirty,
-                page_hints,
-                needed,
-            })),
-            Err(e) => self.failed(&e),
+            Some(Ok(Looked { dirty, page_hints })) => {
+                self.events.push_back(Event::Stopped(Stopped {
+                    requested: requested.saturating_duration_since(self.epoch),
+                    stopped: stopped.saturating_duration_since(self.epoch),
+                    quiescent,
+                    dirty,
+                    page_hints,
+                    needed,
+                }))
+            }
+            Some(Err(e)) => self.failed(&e),
+            None => {}
         }
     }
 
     fn run_here(&mut self) {
         self.vm.stop_is_near(false);
-        if let Err(e) = self.vm.dirty_log().stop() {
-            tracing::warn!("{}", crate::host::with_causes(&e));
-        }
+        self.changes = None;
         (self.urgent, self.urgent_vcpus) = Default::default();
         let Some(paused) = self.paused.take() else { return };
         paused.fence(false);

@@ -1,23 +1,20 @@
 //! Copies a VM as it is at one instant.
 //!
-//! A running VM is copied in [rounds], as in a move, and is stopped while the last
-//! pages are copied. One that writes faster than that is [copied on write](super::cow), where the
-//! host lets this process serve page faults. A VM that is paused, or stays paused afterwards, is
-//! copied directly.
+//! A running VM is copied in [rounds], as in a move, and is stopped while the last pages are
+//! copied. One that writes faster than that is [copied on write](super::cow), where the host lets
+//! this process serve page faults. A VM that is paused, or stays paused afterwards, is copied
+//! directly.
 
-use super::{
-    Error, cow, rounds,
-    sink::{Page, Sink},
-};
+use super::{Error, Page, Sink, cow, host, rounds};
 use crate::{
     memory::{Complete, GuestRam, PAGE, PageSet, Userfault, UserfaultError},
-    vm::{Paused, Vm, VmPhase, VmState},
+    vm::{self, Paused, Vm, VmPhase, VmState},
 };
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
 /// How long the guest may take to quiesce.
-pub const QUIESCE: Duration = Duration::from_millis(50);
+pub(super) const QUIESCE: Duration = Duration::from_millis(50);
 /// How long to wait for the vCPU to enter the guest, before the time of that is left out.
 const ENTRY: Duration = Duration::from_secs(1);
 
@@ -112,7 +109,7 @@ pub fn copy(
         return Err(Error::Cancelled);
     }
     match vm.phase() {
-        VmPhase::Ended(end) => Err(crate::vm::Error::Ended(end).into()),
+        VmPhase::Ended(end) => Err(vm::Error::Ended(end).into()),
         VmPhase::Running if !stay => running(vm, complete, way, sink, alive),
         VmPhase::Running | VmPhase::Paused => {
             let paused = vm.quiesce(QUIESCE)?;
@@ -129,7 +126,7 @@ pub fn copy(
 }
 
 /// A failed copy does not keep the VM paused; the operator's own pause still holds.
-pub(super) fn undo_stay(vm: &Vm, stay: bool) -> Result<(), Error> {
+pub(crate) fn undo_stay(vm: &Vm, stay: bool) -> Result<(), Error> {
     if stay {
         let paused = vm.pause()?;
         paused.keep(false);
@@ -208,8 +205,8 @@ pub(super) fn resume(paused: Paused<'_>, memory: Instant) -> Result<Phases, Erro
     })
 }
 
-pub(super) fn touched(memory: Complete<'_>) -> Result<PageSet, Error> {
-    memory.touched().map_err(super::host("find out which memory the guest uses"))
+pub(crate) fn touched(memory: Complete<'_>) -> Result<PageSet, Error> {
+    memory.touched().map_err(host("find out which memory the guest uses"))
 }
 
 /// Removes pages that do not matter from a set; returns how many those were.
@@ -231,14 +228,14 @@ pub(super) fn write(
     for (n, page) in pages.iter().enumerate() {
         some.push((page, content(vm.ram(), page)?));
         if some.len() == RUN {
-            sink.pages(&some)?;
+            sink.pages(&some).map_err(Error::Sink)?;
             some.clear();
             if n % 4096 < RUN && !alive(n) {
                 return Err(Error::Cancelled);
             }
         }
     }
-    sink.pages(&some)
+    sink.pages(&some).map_err(Error::Sink)
 }
 
 pub(super) fn content(ram: &GuestRam, page: usize) -> Result<[u8; PAGE], Error> {

@@ -2,12 +2,12 @@
 
 use super::{AHEAD, AHEAD_MAX, Cow, SETTLE_MAX, SETTLED, Stage};
 use crate::{
+    capture::{Error, Page, copy, host, pace::Pace},
     host::{
         urgent::{Side, Urgent},
         watchdog,
     },
     memory::{Fault, PageSet},
-    snapshot::{Error, copy, host, pace::Pace, sink::Page},
 };
 use std::{
     ops::Range,

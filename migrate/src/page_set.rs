@@ -14,7 +14,7 @@ pub const GROUP: usize = WORDS * 64;
 
 /// A set of page numbers below a limit.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Pages {
+pub struct PageSet {
     /// Groups that hold a page, in ascending order of their numbers.
     groups: Vec<Group>,
     limit: usize,
@@ -66,7 +66,7 @@ fn groups_from(groups: &[Group], number: usize) -> &[Group] {
     }
 }
 
-impl Pages {
+impl PageSet {
     /// The empty set of pages below `limit`.
     #[must_use]
     pub const fn none(limit: usize) -> Self {
@@ -310,10 +310,10 @@ mod tests {
         ) {
             let set = |v: &[u16]| v.iter().map(|n| *n as usize).filter(|n|
                 *n < limit).collect::<BTreeSet<_>>();
-            let pages = |v: &[u16]| { let mut p = Pages::none(limit); v.iter().for_each(|n|
+            let pages = |v: &[u16]| { let mut p = PageSet::none(limit); v.iter().for_each(|n|
                 p.insert(*n as usize)); p };
             let (sa, sb) = (set(&a), set(&b));
-            let list = |p: &Pages| p.iter().collect::<Vec<_>>();
+            let list = |p: &PageSet| p.iter().collect::<Vec<_>>();
             prop_assert_eq!(list(&pages(&a)), sa.iter().copied().collect::<Vec<_>>());
             let mut sum = pages(&a); sum.add(&pages(&b));
             prop_assert_eq!(list(&sum), sa.union(&sb).copied().collect::<Vec<_>>());
@@ -321,7 +321,7 @@ mod tests {
             prop_assert_eq!(list(&rest), sa.difference(&sb).copied().collect::<Vec<_>>());
             let mut both = pages(&a); both.keep(&pages(&b));
             prop_assert_eq!(list(&both), sa.intersection(&sb).copied().collect::<Vec<_>>());
-            let mut runs = Pages::none(limit);
+            let mut runs = PageSet::none(limit);
             runs.insert_runs(&pages(&a).runs().collect::<Vec<_>>());
             prop_assert_eq!(&runs, &pages(&a));
             let ends = pages(&a).runs().collect::<Vec<_>>();
@@ -333,7 +333,7 @@ mod tests {
             let mut fewer = pages(&a);
             for n in &sb { prop_assert_eq!(fewer.remove(*n), sa.contains(n)); }
             prop_assert_eq!(list(&fewer), sa.difference(&sb).copied().collect::<Vec<_>>());
-            prop_assert_eq!(Pages::all(limit).len(), limit);
+            prop_assert_eq!(PageSet::all(limit).len(), limit);
             prop_assert_eq!(pages(&a).len(), sa.len());
             // A set has one representation, whatever operations made it.
             sum.take_out(&pages(&b));
@@ -342,8 +342,8 @@ mod tests {
             prop_assert_eq!(&fewer, &pages(&a));
             let mut words = vec![0_u64; limit / 64 + 3];
             sa.iter().for_each(|n| words[n / 64] |= 1 << (n % 64));
-            prop_assert_eq!(&Pages::from_words(&words, limit), &pages(&a));
-            let mut groups = Pages::none(limit);
+            prop_assert_eq!(&PageSet::from_words(&words, limit), &pages(&a));
+            let mut groups = PageSet::none(limit);
             words.resize(words.len().next_multiple_of(WORDS), 0);
             for (number, words) in words.as_chunks().0.iter().enumerate().rev() {
                 groups.insert_group(number, *words);
@@ -357,16 +357,16 @@ mod tests {
     fn bits_past_the_limit_never_show() {
         for limit in [0, 1, 70, 511, 512, 600] {
             let full = vec![u64::MAX; 20];
-            assert_eq!(Pages::from_words(&full, limit), Pages::all(limit));
-            let mut longer = Pages::none(limit);
-            longer.add(&Pages::all(5000));
-            assert_eq!(longer, Pages::all(limit));
-            let mut group = Pages::none(limit);
+            assert_eq!(PageSet::from_words(&full, limit), PageSet::all(limit));
+            let mut longer = PageSet::none(limit);
+            longer.add(&PageSet::all(5000));
+            assert_eq!(longer, PageSet::all(limit));
+            let mut group = PageSet::none(limit);
             (0..3).for_each(|n| group.insert_group(n, [u64::MAX; WORDS]));
-            assert_eq!(group, Pages::all(limit));
-            let mut set = Pages::none(limit);
+            assert_eq!(group, PageSet::all(limit));
+            let mut set = PageSet::none(limit);
             set.insert(limit);
-            assert!(set.is_empty() && !set.contains(limit) && !Pages::all(limit).contains(limit));
+            assert!(set.is_empty() && !set.contains(limit) && !PageSet::all(limit).contains(limit));
         }
     }
 
@@ -375,12 +375,12 @@ mod tests {
     fn a_few_pages_cost_the_same_in_every_vm() {
         let pages = [3, 700, 4000];
         let cost = |limit: usize| {
-            let (mut some, mut more) = (Pages::none(limit), Pages::none(limit));
+            let (mut some, mut more) = (PageSet::none(limit), PageSet::none(limit));
             pages.iter().for_each(|page| some.insert(*page));
             more.insert(90);
             some.add(&more);
-            some.take_out(&Pages::all(limit));
-            more.keep(&Pages::all(limit));
+            some.take_out(&PageSet::all(limit));
+            more.keep(&PageSet::all(limit));
             more.add(&some);
             (some.groups.capacity(), more.groups.capacity(), more.groups.len())
         };

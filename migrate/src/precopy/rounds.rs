@@ -1,25 +1,9 @@
-//! Which pages are sent when, and when rounds end.
+//! Which pages each round copies, and which are left.
 
 use std::{collections::VecDeque, time::Duration};
 
-use crate::pages::Pages;
-
-/// When rounds end.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Policy {
-    /// Rounds end as soon as the pages left take no longer than this on the wire …
-    pub last_round: Duration,
-    /// … or after this many.
-    pub rounds_max: u32,
-}
-
-impl Default for Policy {
-    /// A twentieth of a millisecond for the last pages: the rest of the blackout is state and round
-    /// trips.
-    fn default() -> Self {
-        Self { last_round: Duration::from_micros(50), rounds_max: 12 }
-    }
-}
+use super::{Policy, Verdict};
+use crate::page_set::PageSet;
 
 /// Most rounds of a move, including the one that names the post-copy pages. A source sends no more,
 /// for whatever reason, and a destination accepts no more: what a peer does is bounded (rule R4).
@@ -33,44 +17,41 @@ const REMEMBERED: usize = 4;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Rounds {
     policy: Policy,
-    left: Pages,
+    left: PageSet,
     /// Neither sent nor left: see [`leave_out`](Self::leave_out).
-    out: Pages,
+    out: PageSet,
     done: u32,
     /// Sets of changed pages, the latest first.
-    changed: VecDeque<Pages>,
-    /// Number of pages that changed during the round before.
-    last_dirty: usize,
+    changed: VecDeque<PageSet>,
+    /// Number of pages that changed during the round before, if it is known.
+    before: Option<usize>,
 }
 
 impl Rounds {
-    /// All pages are left to send.
+    /// These pages are left to send.
     #[must_use]
-    pub fn new(pages: usize, policy: Policy) -> Self {
-        Self {
-            policy,
-            left: Pages::all(pages),
-            out: Pages::none(pages),
-            done: 0,
-            changed: VecDeque::new(),
-            last_dirty: usize::MAX,
-        }
+    pub fn new(left: PageSet, policy: Policy) -> Self {
+        let out = PageSet::none(left.limit());
+        Self { policy, left, out, done: 0, changed: VecDeque::new(), before: None }
     }
 
     /// The pages of the next round. Hinted pages are not sent now but stay left, as they may matter
     /// later.
     #[must_use]
-    pub fn next(&mut self, page_hints: &Pages) -> Pages {
+    pub fn next(&mut self, page_hints: &PageSet) -> PageSet {
         let mut now = self.left.clone();
         now.take_out(page_hints);
         self.left.keep(page_hints);
         self.out.take_out(&now);
+        if self.policy.judge_first {
+            self.before.get_or_insert(now.len());
+        }
         now
     }
 
     /// Leaves out pages that lost their content before they were sent: they matter again only when
     /// they change, and are not looked at before.
-    pub fn leave_out(&mut self, pages: &Pages) {
+    pub fn leave_out(&mut self, pages: &PageSet) {
         let mut out = self.left.clone();
         out.keep(pages);
         self.left.take_out(&out);
@@ -79,7 +60,7 @@ impl Rounds {
 
     /// Pages that were never sent, or not since they changed.
     #[must_use]
-    pub fn unsent(&self) -> Pages {
+    pub fn unsent(&self) -> PageSet {
         let mut pages = self.left.clone();
         pages.add(&self.out);
         pages
@@ -90,31 +71,32 @@ impl Rounds {
         self.done += 1;
     }
 
-    /// Records the pages that changed since the last call, which take `time` on the wire. Returns
-    /// whether another round is of any use.
+    /// Whether another round is of any use when `dirty` pages, which take `time` to copy, changed
+    /// during the last one.
     #[must_use]
-    pub fn changed(&mut self, dirty: &Pages, time: Duration) -> bool {
+    pub fn verdict(&self, dirty: usize, time: Duration) -> Verdict {
+        self.policy.verdict(dirty, time, self.before, self.done)
+    }
+
+    /// Records the pages that changed since the last call.
+    pub fn changed(&mut self, dirty: &PageSet) {
         self.left.add(dirty);
         self.changed.truncate(REMEMBERED - 1);
         self.changed.push_front(dirty.clone());
-        let dirty = dirty.len();
-        // A round that did not shrink the rest by a fifth will not converge.
-        let stuck = dirty.saturating_mul(5) > self.last_dirty.saturating_mul(4);
-        self.last_dirty = dirty;
-        !stuck && self.done < self.policy.rounds_max && time > self.policy.last_round
+        self.before = Some(dirty.len());
     }
 
     /// Pages left to send: they changed since they were sent, or were neither sent nor [left
     /// out](Self::leave_out).
     #[must_use]
-    pub fn left(&self) -> &Pages {
+    pub fn left(&self) -> &PageSet {
         &self.left
     }
 
     /// The last pages: those left and those changed until the stop, without those that the stopped
     /// guest hints, which stay [left](Self::left) for good.
     #[must_use]
-    pub fn last(&mut self, dirty: &Pages, page_hints: &Pages) -> Pages {
+    pub fn last(&mut self, dirty: &PageSet, page_hints: &PageSet) -> PageSet {
         self.left.add(dirty);
         self.next(page_hints)
     }
@@ -122,8 +104,8 @@ impl Rounds {
     /// At most `most` of `pages`: those that changed most often of late, which the guest will touch
     /// first.
     #[must_use]
-    pub fn hottest(&self, pages: &Pages, most: usize) -> Pages {
-        let mut hot = Pages::none(pages.limit());
+    pub fn hottest(&self, pages: &PageSet, most: usize) -> PageSet {
+        let mut hot = PageSet::none(pages.limit());
         let mut room = most;
         for often in (1..=self.changed.len()).rev() {
             // Pages in all of the `often` latest sets.
@@ -158,8 +140,8 @@ mod tests {
 
     const LIMIT: usize = 100;
 
-    fn set(v: &[usize]) -> Pages {
-        let mut p = Pages::none(LIMIT);
+    fn set(v: &[usize]) -> PageSet {
+        let mut p = PageSet::none(LIMIT);
         v.iter().for_each(|n| p.insert(*n));
         p
     }
@@ -173,7 +155,7 @@ mod tests {
                 prop::collection::vec(0..LIMIT, 0..40)), 1..10),
             lost in prop::collection::vec(0..LIMIT, 0..40),
         ) {
-            let mut rounds = Rounds::new(LIMIT, Policy::default());
+            let mut rounds = Rounds::new(PageSet::all(LIMIT), Policy::default());
             let mut version = [1_u32; LIMIT];
             let mut there = [0_u32; LIMIT];
             let (last, running) = steps.split_last().unwrap();
@@ -190,7 +172,7 @@ mod tests {
                 }
                 rounds.sent();
                 dirty.iter().for_each(|n| version[*n] += 1);
-                let _ = rounds.changed(&set(dirty), Duration::ZERO);
+                rounds.changed(&set(dirty));
             }
             last.0.iter().for_each(|n| version[*n] += 1);
             let page_hints = set(&last.1);
@@ -204,29 +186,33 @@ mod tests {
     }
 
     #[test]
-    fn rounds_end_when_the_rest_fits_or_does_not_shrink() {
-        let ms = Duration::from_millis;
-        let mut rounds = Rounds::new(LIMIT, Policy::default());
-        let _ = rounds.next(&Pages::none(LIMIT));
-        rounds.sent();
+    fn each_round_is_compared_to_the_one_before() {
         let many: Vec<usize> = (0..50).collect();
-        assert!(rounds.changed(&set(&many), ms(50)), "50 ms of pages are too long");
-        let _ = rounds.next(&Pages::none(LIMIT));
-        rounds.sent();
-        assert!(!rounds.changed(&set(&many), ms(50)), "as many again: it will not shrink");
-        assert!(
-            !rounds.changed(&set(&[1]), Duration::from_micros(1)),
-            "what is left takes no time"
-        );
+        let none = PageSet::none(LIMIT);
+        let time = Duration::from_secs(1);
+        for (judge_first, first) in [(false, Verdict::Another), (true, Verdict::Stuck)] {
+            let policy = Policy { judge_first, ..Policy::default() };
+            let mut rounds = Rounds::new(set(&many), policy);
+            let _ = rounds.next(&none);
+            rounds.sent();
+            assert_eq!(rounds.verdict(50, time), first, "as many as it copied");
+            rounds.changed(&set(&many));
+            let _ = rounds.next(&none);
+            rounds.sent();
+            assert_eq!(rounds.verdict(50, time), Verdict::Stuck, "as many again");
+            assert_eq!(rounds.verdict(40, time), Verdict::Another);
+            rounds.changed(&set(&many[..40]));
+            assert_eq!(rounds.verdict(40, time), Verdict::Stuck);
+        }
     }
 
     #[test]
     fn the_hottest_are_those_that_always_change() {
-        let mut rounds = Rounds::new(LIMIT, Policy::default());
+        let mut rounds = Rounds::new(PageSet::all(LIMIT), Policy::default());
         for dirty in [&[1, 2, 3, 4][..], &[3, 4, 5], &[4, 5, 6]] {
-            let _ = rounds.changed(&set(dirty), Duration::ZERO);
+            rounds.changed(&set(dirty));
         }
-        let all = Pages::all(LIMIT);
+        let all = PageSet::all(LIMIT);
         let hottest = |most| rounds.hottest(&all, most).iter().collect::<Vec<_>>();
         assert_eq!(hottest(1), [4]);
         assert_eq!(hottest(2), [4, 5]);

@@ -10,6 +10,10 @@ const STATE: u64 = 4096;
 const RUN: Duration = Duration::from_micros(40);
 /// Rounds shorter than this measure latency rather than bandwidth, in bytes.
 const SHORT: u64 = 64 << 10;
+/// This few pages may be sent with the commit however slow the link is.
+const FEW: usize = 64;
+/// Most pages sent in the blackout when post-copy follows: those that the guest touches at once.
+const HOT_MAX: usize = 128;
 
 /// What has been measured so far.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -86,6 +90,38 @@ impl Measured {
             took => usize::try_from(left * u128::from(self.bytes) / took / PAGE as u128)
                 .unwrap_or(usize::MAX),
         }
+    }
+}
+
+/// The blackout that a move may have.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Budget {
+    /// The longest allowed.
+    pub max_blackout: Duration,
+    /// Whether the commit may be sent together with the state when little is left to send.
+    pub together: bool,
+}
+
+impl Budget {
+    /// The predicted blackout with this many pages in it.
+    #[must_use]
+    pub fn expected(&self, measured: &Measured, pages: usize) -> Duration {
+        measured.blackout(pages, self.goes_together(measured, pages))
+    }
+
+    /// Whether so few pages are left that the commit is sent together with them and the state.
+    #[must_use]
+    pub fn goes_together(&self, measured: &Measured, pages: usize) -> bool {
+        let soon = || measured.time_for(pages).is_some_and(|time| time <= self.max_blackout);
+        self.together && (pages <= FEW || soon())
+    }
+
+    /// How many pages to send in the blackout before post-copy: half of what would fit, as more
+    /// will have changed by then.
+    #[must_use]
+    pub fn room_for_hot(&self, measured: &Measured) -> usize {
+        let room = measured.pages_within(self.max_blackout, self.together);
+        (room / 2).min(HOT_MAX)
     }
 }
 

@@ -21,9 +21,8 @@
 mod copier;
 
 use super::{
-    Error,
+    Error, Page, Sink,
     copy::{self, Alive, Copied, Mode, QUIESCE},
-    sink::{Page, Sink},
 };
 use crate::{
     host::{
@@ -305,7 +304,7 @@ impl Cow<'_> {
         let mut result = Ok(());
         while let Ok(pages) = watchdog::waits(|| from.recv()) {
             if result.is_ok() {
-                result = sink.pages(&pages);
+                result = sink.pages(&pages).map_err(Error::Sink);
                 if result.is_err() {
                     self.failed.store(true, SeqCst);
                 }
