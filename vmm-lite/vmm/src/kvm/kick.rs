@@ -1,5 +1,6 @@
-//! Gets a thread out of `KVM_RUN`: `immediate_exit` ends a call about to begin, a signal one that has
-//! begun. The protocol that makes one of the two take effect is [`vcpu_control::Kick`].
+//! Gets a thread out of `KVM_RUN`: `immediate_exit` ends a call that is about to begin, a signal
+//! one that has begun. The protocol that makes one of the two take effect is
+//! [`vcpu_control::Kick`].
 
 use kvm_bindings::kvm_run;
 use std::{

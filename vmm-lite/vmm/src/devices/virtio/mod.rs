@@ -1,5 +1,5 @@
-//! virtio over virtio-mmio, for any kind of device: registers, feature negotiation, queues, buffers,
-//! and the state of these.
+//! virtio over virtio-mmio, for any kind of device: registers, feature negotiation, queues,
+//! buffers, and the state of these.
 //!
 //! A device sends no interrupts and needs no notifications: the doorbell says when to look at the
 //! queues, and the used rings tell drivers not to notify. [`Transport`] is the driver's view,
