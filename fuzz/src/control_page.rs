@@ -12,7 +12,7 @@ use vmm::{
         clock::{Clock, ClockState},
         console::{Console, ConsoleState, Drained, HISTORY, Rings},
     },
-    memory::{GuestRam, PAGE},
+    memory::{PAGE, Writable},
     vm::{End, GuestFault},
 };
 use vmm_lite_interface::{
@@ -46,7 +46,7 @@ pub fn check(data: &[u8]) {
     with_ram(|ram| drive(data, ram));
 }
 
-fn drive(data: &[u8], ram: &GuestRam) {
+fn drive(data: &[u8], ram: Writable<'_>) {
     let mut input = Unstructured::new(data);
     let console = Console::new(None);
     let mut machine = Machine {
@@ -66,7 +66,7 @@ fn drive(data: &[u8], ram: &GuestRam) {
 }
 
 struct Machine<'r> {
-    ram: &'r GuestRam,
+    ram: Writable<'r>,
     console: Console,
     rings: Rings,
     clock: Clock,

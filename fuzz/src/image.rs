@@ -18,7 +18,7 @@ use object::{
 };
 use vmm::{
     boot::{Image, Parameters, load},
-    memory::{GuestRam, PAGE},
+    memory::{PAGE, Writable},
     vm::Symbols,
 };
 use vmm_lite_interface::{
@@ -60,7 +60,7 @@ fn memfd(data: &[u8]) -> File {
 }
 
 /// Compares memory with the program headers, read independently of the loader.
-fn loaded(data: &[u8], ram: &GuestRam) {
+fn loaded(data: &[u8], ram: Writable<'_>) {
     let header = FileHeader64::<LittleEndian>::parse(data).expect("it was verified");
     let segments = header.program_headers(LittleEndian, data).expect("they were verified");
     let mut expected = vec![0; MEMORY as usize];

@@ -2,14 +2,15 @@
 
 use std::cell::RefCell;
 
-use vmm::memory::GuestRam;
+use vmm::memory::{GuestRam, Writable};
 use vmm_lite_interface::layout::IMAGE_BASE;
 
 /// Size of the guest's memory, in bytes: the minimum.
 pub const MEMORY: u64 = 2 * IMAGE_BASE;
 
 thread_local! {
-    static RAM: GuestRam = GuestRam::new(MEMORY).expect("memory for a small guest");
+    static RAM: RefCell<GuestRam> =
+        RefCell::new(GuestRam::new(MEMORY).expect("memory for a small guest"));
 }
 
 thread_local! {
@@ -17,8 +18,9 @@ thread_local! {
 }
 
 /// Calls `f` with zeroed memory.
-pub fn with_ram(f: impl FnOnce(&GuestRam)) {
-    RAM.with(|ram| {
+pub fn with_ram(f: impl FnOnce(Writable<'_>)) {
+    RAM.with_borrow_mut(|ram| {
+        let ram = ram.writable();
         ram.write(0, &[0; MEMORY as usize]).expect("all of it");
         f(ram);
     });

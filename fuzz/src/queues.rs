@@ -23,7 +23,7 @@ use vmm::{
         device::Device,
         net::{Net, NetState, tap::Tap},
     },
-    memory::{GuestRam, PAGE},
+    memory::{PAGE, Writable},
 };
 use vmm_lite_interface::layout::{IMAGE_BASE, PAGE_SIZE};
 
@@ -116,7 +116,7 @@ pub fn check(data: &[u8]) {
     with_ram(|ram| drive(data, ram));
 }
 
-fn drive(data: &[u8], ram: &GuestRam) {
+fn drive(data: &[u8], ram: Writable<'_>) {
     let mut input = Unstructured::new(data);
     let mut host = Host::new(ram);
     for _ in 0..STEPS {
@@ -131,7 +131,7 @@ fn drive(data: &[u8], ram: &GuestRam) {
 }
 
 struct Host<'r> {
-    ram: &'r GuestRam,
+    ram: Writable<'r>,
     net: Net,
     wire: OwnedFd,
     passes: usize,
@@ -140,7 +140,7 @@ struct Host<'r> {
 }
 
 impl<'r> Host<'r> {
-    fn new(ram: &'r GuestRam) -> Self {
+    fn new(ram: Writable<'r>) -> Self {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let (device, wire) =
             socketpair(AddressFamily::Unix, SockType::Datagram, None, flags).expect("sockets");

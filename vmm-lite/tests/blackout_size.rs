@@ -113,7 +113,7 @@ fn blackout(memory: u64, mode: Mode) -> Work {
     // The guest hints all that it does not use, as its kernel would.
     let mut hints = vec![0; pages / 8];
     hints[0x80_0000 / PAGE / 8..].fill(0xff);
-    vm.ram().write(HINTS, &hints).unwrap();
+    vm.unstarted_memory().unwrap().write(HINTS, &hints).unwrap();
     let control = vm.ram().control_page();
     control.page_hints.store(HINTS, SeqCst);
     control.page_hints_len.store(hints.len() as u64, SeqCst);

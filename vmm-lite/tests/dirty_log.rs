@@ -230,7 +230,9 @@ fn a_page_first_touched_during_the_first_pass_has_changed() {
     // Its piece is still in the log, and untouched pages are not read.
     let first = changes.next_piece().unwrap().unwrap();
     assert!(first.end < late);
-    vm.ram().write(GO, &[1]).unwrap();
+    let paused = vm.pause().unwrap();
+    paused.memory().write(GO, &[1]).unwrap();
+    paused.resume_here().unwrap();
     let (mut done, begun) = ([0], Instant::now());
     while done == [0] {
         vm.ram().read(DONE, &mut done).unwrap();

@@ -116,14 +116,14 @@ fn an_entry_outside_of_the_image_is_refused() {
 fn too_little_memory_is_refused_with_the_amount_needed() {
     let elf = Elf { memory_size: Some(20 << 20), min_free_kib: 512, ..Elf::of(&CODE) };
     let image = open(&elf.bytes()).unwrap();
-    let ram = GuestRam::new(16 << 20).unwrap();
-    let error = boot::load(&image, &Parameters::default(), &ram).unwrap_err().to_string();
+    let mut ram = GuestRam::new(16 << 20).unwrap();
+    let error = boot::load(&image, &Parameters::default(), ram.writable()).unwrap_err().to_string();
     assert!(
         error.contains("needs at least 22 MiB of memory to start, and was given 16 MiB"),
         "{error}"
     );
-    let ram = GuestRam::new(image.memory_needed()).unwrap();
-    boot::load(&image, &Parameters::default(), &ram).unwrap();
+    let mut ram = GuestRam::new(image.memory_needed()).unwrap();
+    boot::load(&image, &Parameters::default(), ram.writable()).unwrap();
 }
 
 #[test]
@@ -137,8 +137,8 @@ fn false_headers_do_no_harm() {
             if let Ok(image) = open(&bytes)
                 && image.memory_needed() <= 64 << 20
             {
-                let ram = GuestRam::new(image.memory_needed()).unwrap();
-                boot::load(&image, &Parameters::default(), &ram).unwrap();
+                let mut ram = GuestRam::new(image.memory_needed()).unwrap();
+                boot::load(&image, &Parameters::default(), ram.writable()).unwrap();
             }
         }
     }

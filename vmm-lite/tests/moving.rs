@@ -74,10 +74,11 @@ fn counted_past(vm: &Vm, from: u32) -> u32 {
 }
 
 fn copy(pages: &PageSet, from: &Vm, to: &Vm) {
+    let memory = to.unstarted_memory().unwrap();
     let mut content = [0; PAGE];
     for page in pages.iter() {
         from.ram().read_page(page, &mut content).unwrap();
-        to.ram().write_page(page, &content).unwrap();
+        memory.write_page(page, &content).unwrap();
     }
 }
 

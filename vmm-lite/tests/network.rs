@@ -40,8 +40,8 @@ fn packets_go_both_ways() {
 
     // Sends a frame in two parts, of which the second has no header.
     let out = frame(0xaa, 100);
-    driver.ram.write(buffer(1, 0) + HEADER as u64, &out[..50]).unwrap();
-    driver.ram.write(buffer(1, 1), &out[50..]).unwrap();
+    driver.ram.writable().write(buffer(1, 0) + HEADER as u64, &out[..50]).unwrap();
+    driver.ram.writable().write(buffer(1, 1), &out[50..]).unwrap();
     driver.descriptor(1, 0, buffer(1, 0), 62, NEXT, 1);
     driver.descriptor(1, 1, buffer(1, 1), 50, 0, 0);
     driver.offer(1, 0);
@@ -94,7 +94,7 @@ fn state_moves_to_another_device() {
     let mut source = Driver::new("vmmt1");
     source.go().unwrap();
     source.descriptor(1, 0, buffer(1, 0), 80, 0, 0);
-    source.ram.write(buffer(1, 0) + HEADER as u64, &frame(1, 68)).unwrap();
+    source.ram.writable().write(buffer(1, 0) + HEADER as u64, &frame(1, 68)).unwrap();
     source.offer(1, 0);
     source.pass().unwrap();
     let state = source.net.capture();
@@ -105,7 +105,7 @@ fn state_moves_to_another_device() {
         Driver::new("vmmt1")
     };
     destination.ram = ram;
-    destination.net.apply(&state, &destination.ram).unwrap();
+    destination.net.apply(&state, destination.ram.writable()).unwrap();
     assert_eq!(destination.net.capture(), state);
     destination.offer(1, 0);
     assert_eq!(destination.pass().unwrap().sent, 1, "neither again nor not at all");
@@ -114,21 +114,21 @@ fn state_moves_to_another_device() {
     let before = destination.net.capture();
     let mut wrong = state.clone();
     wrong.transport.queues[0].used_ring = 1 << 40;
-    assert!(destination.net.apply(&wrong, &destination.ram).is_err());
+    assert!(destination.net.apply(&wrong, destination.ram.writable()).is_err());
     let mut wrong = state.clone();
     wrong.transport.driver_features |= 1 << 63;
-    assert!(destination.net.apply(&wrong, &destination.ram).is_err());
+    assert!(destination.net.apply(&wrong, destination.ram.writable()).is_err());
     let mut wrong = state.clone();
     wrong.transport.queues[1].size = 3;
-    assert!(destination.net.apply(&wrong, &destination.ram).is_err());
+    assert!(destination.net.apply(&wrong, destination.ram.writable()).is_err());
     assert_eq!(destination.net.capture(), before, "nothing is partly applied");
 }
 
 /// The error for a queue that `set_up` made, after descriptor 0 of it is offered.
-fn broken(driver: &mut Driver, q: u64, set_up: impl Fn(&Driver)) -> String {
+fn broken(driver: &mut Driver, q: u64, set_up: impl Fn(&mut Driver)) -> String {
     // A device after reset, as for each new driver.
     driver.write(0x70, 0).unwrap();
-    driver.ram.write(0x10_0000, &vec![0; 0x6000]).unwrap();
+    driver.ram.writable().write(0x10_0000, &vec![0; 0x6000]).unwrap();
     driver.go().unwrap();
     set_up(driver);
     driver.offer(q, 0);
@@ -144,7 +144,7 @@ fn a_driver_that_breaks_a_rule_is_named() {
         return;
     }
     let driver = &mut Driver::new("vmmt2");
-    type Case = (u64, &'static str, fn(&Driver));
+    type Case = (u64, &'static str, fn(&mut Driver));
     let cases: [Case; 9] = [
         (1, "outside of memory", |d| d.descriptor(1, 0, 1 << 40, 100, 0, 0)),
         (1, "outside of memory", |d| d.descriptor(1, 0, buffer(1, 0), u32::MAX, 0, 0)),
@@ -167,11 +167,13 @@ fn a_driver_that_breaks_a_rule_is_named() {
         let what = broken(driver, q, set_up);
         assert!(what.contains(expected), "{what}");
     }
-    let what = broken(driver, 1, |d| d.ram.write(ring(1).1 + 2, &999_u16.to_le_bytes()).unwrap());
+    let what = broken(driver, 1, |d| {
+        d.ram.writable().write(ring(1).1 + 2, &999_u16.to_le_bytes()).unwrap()
+    });
     assert!(what.starts_with("transmit: "), "{what}");
     let what = broken(driver, 1, |d| {
-        d.ram.write(ring(1).1 + 2, &1_u16.to_le_bytes()).unwrap();
-        d.ram.write(ring(1).1 + 4, &77_u16.to_le_bytes()).unwrap();
+        d.ram.writable().write(ring(1).1 + 2, &1_u16.to_le_bytes()).unwrap();
+        d.ram.writable().write(ring(1).1 + 4, &77_u16.to_le_bytes()).unwrap();
     });
     assert!(what.starts_with("transmit: "), "{what}");
 }
@@ -184,7 +186,7 @@ fn registers_refuse_invalid_accesses() {
     let driver = &mut Driver::new("vmmt3");
     let violation = |r: Result<(), Violation>| r.unwrap_err().to_string();
     let net = &mut driver.net;
-    let ram = &driver.ram;
+    let ram = driver.ram.writable();
     assert!(violation(net.write(0x70, &[1], ram)).contains("1 bytes"));
     assert!(violation(net.write(0x70, &[1; 8], ram)).contains("8 bytes"));
     assert!(violation(net.write(0x00, &[1; 4], ram)).contains("cannot be written"));
@@ -264,7 +266,7 @@ fn packets_from_addresses_of_others_are_dropped_and_counted() {
     let mut send = |own: Option<Own>, packet: &[u8], split: u64| {
         driver.net.restrict_to(own);
         let len = packet.len() as u64;
-        driver.ram.write(buffer(1, 0), packet).unwrap();
+        driver.ram.writable().write(buffer(1, 0), packet).unwrap();
         // In two parts, split at every position.
         driver.descriptor(1, 0, buffer(1, 0), split as u32, NEXT, 1);
         driver.descriptor(1, 1, buffer(1, 0) + split, (len - split) as u32, 0, 0);
@@ -341,15 +343,15 @@ proptest! {
         DRIVER.with_borrow_mut(|driver| {
             let Some(driver) = driver else { return };
             driver.write(0x70, 0).unwrap();
-            driver.ram.write(0x10_0000, &vec![0; 0x6000]).unwrap();
+            driver.ram.writable().write(0x10_0000, &vec![0; 0x6000]).unwrap();
             driver.go().unwrap();
             for (n, &(address, len, flags, next)) in descriptors.iter().enumerate() {
                 driver.descriptor(q, n as u16, address, len, flags, next);
             }
             for (n, head) in heads.iter().take(QUEUE.into()).enumerate() {
-                driver.ram.write(ring(q).1 + 4 + n as u64 * 2, &head.to_le_bytes()).unwrap();
+                driver.ram.writable().write(ring(q).1 + 4 + n as u64 * 2, &head.to_le_bytes()).unwrap();
             }
-            driver.ram.write(ring(q).1 + 2, &index.to_le_bytes()).unwrap();
+            driver.ram.writable().write(ring(q).1 + 2, &index.to_le_bytes()).unwrap();
             let _ = driver.pass();
         });
         prop_assert!(started.elapsed() < Duration::from_secs(60));

@@ -58,7 +58,7 @@ fn packets_over_the_rate_stay_in_the_guests_queue() {
     driver.net.limit(&one_packet());
     for n in 0..3 {
         let packet = [&[0; 12][..], &frame(n as u8, 60)].concat();
-        driver.ram.write(buffer(1, n), &packet).unwrap();
+        driver.ram.writable().write(buffer(1, n), &packet).unwrap();
         driver.descriptor(1, n, buffer(1, n), packet.len() as u32, 0, 0);
         driver.offer(1, n);
     }
@@ -68,7 +68,7 @@ fn packets_over_the_rate_stay_in_the_guests_queue() {
     assert!(wait > Duration::ZERO && wait <= Duration::from_secs(1), "{wait:?}");
     assert!(!moved.more && !moved.blocked, "no poll is due before that");
     // Nor for a guest that reports to be quiescent.
-    driver.net.flush(&driver.ram).unwrap();
+    driver.net.flush(driver.ram.writable()).unwrap();
     assert_eq!(driver.used(1).0, 1);
     assert_eq!(driver.net.counters().tx_held.times(), 1, "one wait, however often it is polled");
     // They belong to the queue, and move with it.

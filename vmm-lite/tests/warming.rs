@@ -55,7 +55,7 @@ fn a_routine_that_does_not_end_is_stopped() {
         runs[0] = (routine / PAGE as u64 * PAGE as u64, 1);
         let right = held.touch(&invariant.system, routine, &runs);
         // A jump to itself.
-        toucher.ram().write(routine, &[0xeb, 0xfe]).unwrap();
+        held.memory().write(routine, &[0xeb, 0xfe]).unwrap();
         let wrong = held.touch(&invariant.system, routine, &runs);
         tell.send((right.map_err(|e| e.to_string()), wrong.map_err(|e| e.to_string()))).unwrap();
     });

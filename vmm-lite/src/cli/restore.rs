@@ -123,7 +123,8 @@ pub fn run(args: Args) -> super::Result {
     if args.lazy {
         lazy::begin(&vm, snapshot)?;
     } else {
-        load::memory(&snapshot, vm.ram())?;
+        let memory = vm.unstarted_memory().ok_or(vmm::snapshot::Error::Ran)?;
+        load::memory(&snapshot, memory)?;
         drop(snapshot);
     }
     test.passed()?;

@@ -159,7 +159,7 @@ impl Driver {
     }
 
     pub fn write(&mut self, register: u64, value: u32) -> Result<(), Violation> {
-        self.net.write(register, &value.to_le_bytes(), &self.ram)
+        self.net.write(register, &value.to_le_bytes(), self.ram.writable())
     }
 
     pub fn read(&self, register: u64) -> u32 {
@@ -202,12 +202,12 @@ impl Driver {
         self.write(0x70, 15)
     }
 
-    pub fn descriptor(&self, q: u64, n: u16, address: u64, len: u32, flags: u16, next: u16) {
+    pub fn descriptor(&mut self, q: u64, n: u16, address: u64, len: u32, flags: u16, next: u16) {
         let mut bytes = address.to_le_bytes().to_vec();
         bytes.extend(len.to_le_bytes());
         bytes.extend(flags.to_le_bytes());
         bytes.extend(next.to_le_bytes());
-        self.ram.write(ring(q).0 + u64::from(n) * 16, &bytes).unwrap();
+        self.ram.writable().write(ring(q).0 + u64::from(n) * 16, &bytes).unwrap();
     }
 
     pub fn half(&self, address: u64) -> u16 {
@@ -217,11 +217,14 @@ impl Driver {
     }
 
     /// Makes descriptor `head` available.
-    pub fn offer(&self, q: u64, head: u16) {
+    pub fn offer(&mut self, q: u64, head: u16) {
         let avail = ring(q).1;
         let index = self.half(avail + 2);
-        self.ram.write(avail + 4 + u64::from(index % QUEUE) * 2, &head.to_le_bytes()).unwrap();
-        self.ram.write(avail + 2, &index.wrapping_add(1).to_le_bytes()).unwrap();
+        self.ram
+            .writable()
+            .write(avail + 4 + u64::from(index % QUEUE) * 2, &head.to_le_bytes())
+            .unwrap();
+        self.ram.writable().write(avail + 2, &index.wrapping_add(1).to_le_bytes()).unwrap();
     }
 
     /// How many entries the device has used, and the length of the last.
@@ -242,6 +245,6 @@ impl Driver {
     }
 
     pub fn pass(&mut self) -> Result<Moved, Violation> {
-        self.net.pass(&self.ram)
+        self.net.pass(self.ram.writable())
     }
 }

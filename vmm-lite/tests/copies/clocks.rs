@@ -28,7 +28,7 @@ fn a_vm_is_told_why_it_runs_and_what_time_it_is() {
         let reader = load::open(file.try_clone().unwrap()).unwrap();
         let guest = load::guest(&reader).unwrap();
         let other = Vm::prepare(guest.manifest.identity.clone(), None, Console::new(None)).unwrap();
-        load::memory(&reader, other.ram()).unwrap();
+        load::memory(&reader, other.unstarted_memory().unwrap()).unwrap();
         let mut held = other.hold().unwrap();
         let away = guest.age();
         held.apply(&guest.state, away).unwrap();
@@ -76,7 +76,7 @@ fn a_vm_that_is_paused_before_it_runs_is_told_why_it_runs_once_it_does() {
     let mut guest = load::guest(&reader).unwrap();
     let address = start::change(&mut guest, &start::Change::default()).unwrap();
     let other = Vm::prepare(guest.manifest.identity.clone(), None, Console::new(None)).unwrap();
-    load::memory(&reader, other.ram()).unwrap();
+    load::memory(&reader, other.unstarted_memory().unwrap()).unwrap();
     let (held, clock) = (other.hold().unwrap(), GuestClock::Continue);
     held.hold_for_operator().unwrap();
     start::run(held, &guest, &address, ResumeReason::Restored, clock).unwrap();
@@ -108,8 +108,8 @@ fn the_original_of_a_copy_draws_new_random_numbers_and_keeps_its_generation() {
         let (file, _) = snapshot(&vm, None, way);
         assert_eq!(of(&control.generation), generation, "it is no copy");
         let reader = load::open(file).unwrap();
-        let copy = GuestRam::new(vm.ram().size()).unwrap();
-        load::memory(&reader, &copy).unwrap();
+        let mut copy = GuestRam::new(vm.ram().size()).unwrap();
+        load::memory(&reader, copy.writable()).unwrap();
         let kept = copy.control_page();
         assert_eq!(of(&kept.generation), generation);
         let (kept, now) = (of(&kept.entropy), of(&control.entropy));
@@ -156,7 +156,7 @@ fn a_day_in_a_file_passes_for_the_guest_if_requested() {
         let reader = load::open(old.try_clone().unwrap()).unwrap();
         let guest = load::guest(&reader).unwrap();
         let other = Vm::prepare(guest.manifest.identity.clone(), None, Console::new(None)).unwrap();
-        load::memory(&reader, other.ram()).unwrap();
+        load::memory(&reader, other.unstarted_memory().unwrap()).unwrap();
         let held = other.hold().unwrap();
         start::run(held, &guest, &Address::default(), ResumeReason::Restored, clock).unwrap();
         check(other.ram().control_page(), clock);

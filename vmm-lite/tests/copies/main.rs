@@ -62,7 +62,7 @@ fn run(file: File) -> i32 {
     let mut guest = load::guest(&snapshot).unwrap();
     let address = start::change(&mut guest, &start::Change::default()).unwrap();
     let vm = Vm::prepare(guest.manifest.identity.clone(), None, Console::new(None)).unwrap();
-    load::memory(&snapshot, vm.ram()).unwrap();
+    load::memory(&snapshot, vm.unstarted_memory().unwrap()).unwrap();
     let (held, clock) = (vm.hold().unwrap(), GuestClock::Continue);
     start::run(held, &guest, &address, ResumeReason::Restored, clock).unwrap();
     match &*vm.wait_end() {

@@ -53,7 +53,7 @@ fn memory_that_is_protected_before_the_pause_is_copied_as_it_is_in_it() {
     let vm = vm(64 << 20);
     // More pages than are protected in the pause itself.
     for page in 4000..vm.ram().pages() {
-        vm.ram().write_page(page, &[page as u8 | 1; PAGE]).unwrap();
+        vm.unstarted_memory().unwrap().write_page(page, &[page as u8 | 1; PAGE]).unwrap();
     }
     for _ in 0..3 {
         counts_on(&vm);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use vm_memory::ReadVolatile;
-use vmm::memory::GuestRam;
+use vmm::memory::{GuestRam, Writable};
 use vmm_lite_lab::{Error, Result, site::Site};
 
 use super::{
@@ -46,9 +46,9 @@ impl<'s> PlainCopy<'s> {
     pub fn time(&mut self, transport: Transport, into: Memory) -> Result<u64> {
         let (mut writes, reads) = self.connect()?;
         let from = &self.from[..];
-        let to = memory(from.len() as u64, into)?;
+        let mut to = memory(from.len() as u64, into)?;
         let ns = thread::scope(|scope| {
-            let read = scope.spawn(|| read(reads, transport, &to));
+            let read = scope.spawn(|| read(reads, transport, to.writable()));
             let wrote = write(&mut writes, transport, from);
             // A waiting reader learns that nothing more comes.
             let wrote = wrote.inspect_err(|_| drop(writes.shutdown(std::net::Shutdown::Both)));
@@ -85,9 +85,12 @@ fn memory(size: u64, into: Memory) -> Result<GuestRam> {
         what: "memory to copy into".into(),
         said: e.to_string(),
     };
-    let ram = GuestRam::new(size).map_err(failed)?;
+    let mut ram = GuestRam::new(size).map_err(failed)?;
     if into == Memory::Touched {
-        (0..ram.pages()).try_for_each(|page| ram.write_page(page, &[1; 4096])).map_err(failed)?;
+        let memory = ram.writable();
+        (0..memory.pages())
+            .try_for_each(|page| memory.write_page(page, &[1; 4096]))
+            .map_err(failed)?;
     }
     Ok(ram)
 }
@@ -108,7 +111,7 @@ fn write(stream: &mut TcpStream, transport: Transport, from: &[u8]) -> io::Resul
     Ok(began.elapsed().as_nanos() as u64)
 }
 
-fn read(mut stream: TcpStream, transport: Transport, to: &GuestRam) -> io::Result<()> {
+fn read(mut stream: TcpStream, transport: Transport, to: Writable<'_>) -> io::Result<()> {
     let tls = match transport {
         Transport::Tls => Some(Reader::new(&mut stream)?),
         Transport::Plaintext => None,

@@ -1,6 +1,6 @@
 //! Images: the checks before anything of one reaches a guest.
 
-use crate::memory::{self, GuestRam, PAGE};
+use crate::memory::{self, PAGE, Writable};
 use linux_loader::loader::{KernelLoader, elf::Elf};
 use object::{
     LittleEndian,
@@ -177,7 +177,7 @@ impl Image {
     }
 
     /// Copies its segments into `ram`, which is zero.
-    pub(super) fn load(&self, ram: &GuestRam) -> Result<(), Error> {
+    pub(super) fn load(&self, ram: Writable<'_>) -> Result<(), Error> {
         let (needed, given) = (self.memory_needed(), ram.size());
         if given < needed {
             return Err(Error::Memory { path: self.path.clone(), needed, given });

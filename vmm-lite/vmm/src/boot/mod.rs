@@ -7,7 +7,7 @@ mod pvh;
 pub use image::{Error as ImageError, Image};
 pub use parameters::{Cidr, Error as ParametersError, Parameters};
 
-use crate::memory::GuestRam;
+use crate::memory::Writable;
 
 /// Why an image could not be put into a guest's memory.
 #[derive(thiserror::Error, Debug)]
@@ -24,7 +24,7 @@ pub enum Error {
 ///
 /// # Errors
 /// [`Error`].
-pub fn load(image: &Image, parameters: &Parameters, ram: &GuestRam) -> Result<(), Error> {
+pub fn load(image: &Image, parameters: &Parameters, ram: Writable<'_>) -> Result<(), Error> {
     let cmdline = parameters.cmdline()?;
     image.load(ram)?;
     pvh::write(&cmdline, ram);

@@ -1,6 +1,6 @@
 //! The structures in memory that the PVH boot protocol requires.
 
-use crate::memory::GuestRam;
+use crate::memory::Writable;
 use linux_loader::loader::elf::start_info::{
     hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info,
 };
@@ -37,7 +37,7 @@ unsafe impl ByteValued for Module {}
 unsafe impl ByteValued for MapEntry {}
 
 /// Writes start info, module list, memory map and command line.
-pub(super) fn write(cmdline: &str, ram: &GuestRam) {
+pub(super) fn write(cmdline: &str, ram: Writable<'_>) {
     let entry =
         |addr, size, type_| MapEntry(hvm_memmap_table_entry { addr, size, type_, reserved: 0 });
     let map =

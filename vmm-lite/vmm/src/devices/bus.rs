@@ -10,7 +10,7 @@ use super::{
     state::DeviceState,
     virtio::WINDOW,
 };
-use crate::memory::GuestRam;
+use crate::memory::Writable;
 use std::any::Any;
 
 /// Most devices of a VM.
@@ -83,7 +83,7 @@ impl Bus {
     ///
     /// # Errors
     /// A [`Violation`], also if there is no device.
-    pub fn write(&mut self, address: u64, data: &[u8], ram: &GuestRam) -> Result<(), Violation> {
+    pub fn write(&mut self, address: u64, data: &[u8], ram: Writable<'_>) -> Result<(), Violation> {
         let (device, offset) = self.at(address)?;
         device.write(offset, data, ram)
     }
@@ -109,7 +109,11 @@ impl Bus {
     ///
     /// # Errors
     /// [`RestoreError`]; devices before the refused one have changed then.
-    pub fn restore(&mut self, states: &[DeviceState], ram: &GuestRam) -> Result<(), RestoreError> {
+    pub fn restore(
+        &mut self,
+        states: &[DeviceState],
+        ram: Writable<'_>,
+    ) -> Result<(), RestoreError> {
         if states.len() != self.slots.len() {
             return Err(RestoreError::Devices);
         }
@@ -127,6 +131,7 @@ impl Bus {
 mod tests {
     use super::*;
     use crate::devices::net::{Net, tap::Tap};
+    use crate::memory::GuestRam;
     use std::os::unix::net::UnixDatagram;
 
     const FIRST: u64 = 0xf000_0000;
@@ -154,12 +159,15 @@ mod tests {
     fn each_device_is_found_in_its_window() {
         let (mut bus, ram) = (two(), GuestRam::new(2 << 20).unwrap());
         assert_eq!((mac(&mut bus, FIRST), mac(&mut bus, SECOND)), (Ok(2), Ok(6)));
-        bus.write(SECOND + 0x70, &[1, 0, 0, 0], &ram).unwrap();
+        bus.write(SECOND + 0x70, &[1, 0, 0, 0], ram.writable_while_stopped()).unwrap();
         let status = bus.of_kind::<Net>().map(|net| net.capture().transport.status);
         assert_eq!(status.collect::<Vec<_>>(), [0, 1]);
         for outside in [0, FIRST - 1, SECOND + WINDOW] {
             assert_eq!(bus.read(outside, &mut [0]), Err(Violation::Address(outside)));
-            assert_eq!(bus.write(outside, &[0], &ram), Err(Violation::Address(outside)));
+            assert_eq!(
+                bus.write(outside, &[0], ram.writable_while_stopped()),
+                Err(Violation::Address(outside))
+            );
         }
     }
 
@@ -172,14 +180,17 @@ mod tests {
     #[test]
     fn devices_continue_from_their_own_states_and_only_from_as_many() {
         let (mut source, ram) = (two(), GuestRam::new(2 << 20).unwrap());
-        source.write(SECOND + 0x70, &[3, 0, 0, 0], &ram).unwrap();
+        source.write(SECOND + 0x70, &[3, 0, 0, 0], ram.writable_while_stopped()).unwrap();
         let states = source.save();
         let mut destination = two();
         for few in [&states[..0], &states[..1]] {
-            assert_eq!(destination.restore(few, &ram), Err(RestoreError::Devices));
+            assert_eq!(
+                destination.restore(few, ram.writable_while_stopped()),
+                Err(RestoreError::Devices)
+            );
         }
         assert_ne!(destination.save(), states);
-        destination.restore(&states, &ram).unwrap();
+        destination.restore(&states, ram.writable_while_stopped()).unwrap();
         assert_eq!(destination.save(), states);
         destination.devices_mut().for_each(Device::reset);
         assert_eq!(destination.save(), two().save());

@@ -1,7 +1,7 @@
 //! What the VMM does with a device on the bus, whatever kind it is of.
 
 use super::{Violation, net, state::DeviceState, throttle::Rates};
-use crate::memory::GuestRam;
+use crate::memory::Writable;
 use std::{any::Any, fmt, os::fd::RawFd, time::Duration};
 
 /// A device on the [`Bus`](super::bus::Bus). All is called on the vCPU thread, or on a thread that
@@ -20,21 +20,21 @@ pub trait Device: Any + fmt::Debug + Send {
     ///
     /// # Errors
     /// A [`Violation`].
-    fn write(&mut self, offset: u64, data: &[u8], ram: &GuestRam) -> Result<(), Violation>;
+    fn write(&mut self, offset: u64, data: &[u8], ram: Writable<'_>) -> Result<(), Violation>;
 
     /// At the doorbell, and while the guest waits: takes what the guest has queued, and gives it
     /// what there is for it.
     ///
     /// # Errors
     /// A [`Violation`].
-    fn serve(&mut self, ram: &GuestRam) -> Result<Service, Violation>;
+    fn serve(&mut self, ram: Writable<'_>) -> Result<Service, Violation>;
 
     /// Takes what the guest has queued as its rate permits, and gives it nothing: for a guest that
     /// has just hinted its buffers as not needed.
     ///
     /// # Errors
     /// A [`Violation`].
-    fn flush(&mut self, ram: &GuestRam) -> Result<(), Violation>;
+    fn flush(&mut self, ram: Writable<'_>) -> Result<(), Violation>;
 
     /// Limits it, from now on, to those of these rates that concern it.
     fn limit(&mut self, rates: &Rates);
@@ -46,7 +46,7 @@ pub trait Device: Any + fmt::Debug + Send {
     ///
     /// # Errors
     /// [`RestoreError`]; nothing has changed then.
-    fn restore(&mut self, state: &DeviceState, ram: &GuestRam) -> Result<(), RestoreError>;
+    fn restore(&mut self, state: &DeviceState, ram: Writable<'_>) -> Result<(), RestoreError>;
 
     /// Forgets what its driver has done, which begins anew.
     fn reset(&mut self);

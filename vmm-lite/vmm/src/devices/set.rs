@@ -1,7 +1,7 @@
 //! The devices of one VM.
 
 use super::{bus::Bus, clock::Clock, console::Rings};
-use crate::memory::GuestRam;
+use crate::memory::Writable;
 use std::sync::atomic::Ordering::SeqCst;
 use vmm_lite_interface::{
     INTERFACE_VERSION, control,
@@ -21,7 +21,7 @@ impl Devices {
     /// The devices of a VM whose CPU counts `tsc_hz` ticks a second. Writes to the control page
     /// what the guest finds there at its start.
     #[must_use]
-    pub fn new(bus: Bus, tsc_hz: u64, ram: &GuestRam) -> Self {
+    pub fn new(bus: Bus, tsc_hz: u64, ram: Writable<'_>) -> Self {
         let control = ram.control_page();
         control.magic.store(control::MAGIC, SeqCst);
         control.version.store(INTERFACE_VERSION, SeqCst);

@@ -10,7 +10,7 @@ use super::{Error, Exit, Faults, Host, Vcpu, failed, user_mode};
 use crate::host::this_thread;
 use crate::{
     host::cpu_time,
-    memory::{GuestRam, PAGE},
+    memory::{GuestRam, PAGE, Writable},
 };
 use kvm_bindings::kvm_regs;
 use std::{arch::global_asm, sync::Arc, time::Duration};
@@ -94,8 +94,9 @@ impl Host {
     /// # Errors
     /// [`Error::Lacks`] where KVM does not count such faults; the errors of making a VM.
     pub fn fault_cost(&self) -> Result<FaultCost, Error> {
-        let ram = Arc::new(GuestRam::new(MEMORY)?);
-        fill(&ram)?;
+        let mut ram = GuestRam::new(MEMORY)?;
+        fill(ram.writable())?;
+        let ram = Arc::new(ram);
         let (mut vcpu, ..) = self.create(&ram)?;
         let lacks = || Error::Lacks("a count of page faults in its statistics");
         let counts = vcpu.page_faults().ok_or_else(lacks)?;
@@ -130,7 +131,7 @@ fn solve((a, one): (f64, Faults), (b, other): (f64, Faults)) -> Option<FaultCost
 }
 
 /// Writes tables, TSS and code, and a value to each page, so that the host allocates it.
-fn fill(ram: &GuestRam) -> Result<(), Error> {
+fn fill(ram: Writable<'_>) -> Result<(), Error> {
     // Present, writable, user (CPL 3), dirty.
     const ENTRY: u64 = 0x47;
     const ACCESSED: u64 = 0x20;

@@ -7,7 +7,7 @@
 //! handed it over.
 
 use super::{Error, Exit, Host, failed, user_mode};
-use crate::memory::{GuestRam, PAGE};
+use crate::memory::{GuestRam, PAGE, Writable};
 use kvm_bindings::kvm_regs;
 use std::{arch::global_asm, sync::Arc, thread};
 use vmm_lite_interface::doorbell::PORT;
@@ -85,8 +85,9 @@ impl Host {
     pub fn self_test(&self) -> Result<(), Error> {
         fail_point!("kvm.self-test", else return Err(Error::SelfTest { step: "code at CPL \
             3", came_to: "an injected failure".into() }));
-        let ram = Arc::new(GuestRam::new(MEMORY)?);
-        fill(&ram)?;
+        let mut ram = GuestRam::new(MEMORY)?;
+        fill(ram.writable())?;
+        let ram = Arc::new(ram);
         let (mut vcpu, ..) = self.create(&ram)?;
         let sregs = vcpu.fd.get_sregs().map_err(failed("read the system registers"))?;
         let sregs = user_mode::sregs(sregs, ROOT, TSS, TSS_SIZE + PORT_MAP);
@@ -115,7 +116,7 @@ fn expect(step: &'static str, exit: Exit, value: u32) -> Result<(), Error> {
 }
 
 /// Writes tables, TSS and code.
-fn fill(ram: &GuestRam) -> Result<(), Error> {
+fn fill(ram: Writable<'_>) -> Result<(), Error> {
     // Present, writable, for CPL 3, accessed, dirty.
     const ENTRY: u64 = 0x67;
     for table in [ROOT, 0x2000, 0x3000] {

@@ -5,7 +5,6 @@
 //! [`DirtyLog`](crate::kvm::DirtyLog) can add it to KVM's log: a page that only the VMM wrote is
 //! sent too.
 
-mod arrival;
 mod error;
 mod marks;
 mod page_hints;
@@ -13,6 +12,7 @@ mod presence;
 mod resident;
 mod tables;
 mod userfault;
+mod writable;
 
 pub use error::Error;
 pub use marks::Marks;
@@ -21,6 +21,7 @@ pub use migrate::page_set::PageSet;
 pub use presence::{Absent, Arriving, Complete, Supply};
 pub use tables::Tables;
 pub use userfault::{Error as UserfaultError, Fault, Userfault, Watch, keep as keep_userfault};
+pub use writable::Writable;
 
 use std::{
     fs::File,
@@ -136,12 +137,6 @@ impl GuestRam {
         (self.size / PAGE_SIZE) as usize
     }
 
-    /// The `vm-memory` object, for rust-vmm's crates.
-    #[must_use]
-    pub fn mmap(&self) -> &Mmap {
-        &self.mmap
-    }
-
     /// Where RAM begins in this process.
     #[must_use]
     pub fn host_address(&self) -> *mut u8 {
@@ -159,7 +154,7 @@ impl GuestRam {
     ///
     /// # Errors
     /// [`Error::Outside`].
-    pub fn slice(&self, address: u64, len: usize) -> Result<Slice<'_>, Error> {
+    fn window(&self, address: u64, len: usize) -> Result<Slice<'_>, Error> {
         self.mmap
             .get_slice(GuestAddress(address), len)
             .map_err(|_| Error::Outside { address, len: len as u64 })
@@ -174,17 +169,6 @@ impl GuestRam {
         self.mmap.read_slice(to, GuestAddress(address)).map_err(|_| Error::Outside { address, len })
     }
 
-    /// Copies into guest memory.
-    ///
-    /// # Errors
-    /// [`Error::Outside`].
-    pub fn write(&self, address: u64, from: &[u8]) -> Result<(), Error> {
-        let len = from.len() as u64;
-        self.mmap
-            .write_slice(from, GuestAddress(address))
-            .map_err(|_| Error::Outside { address, len })
-    }
-
     /// Copies page number `page` out. While the vCPU runs the copy may be torn; the dirty log then
     /// reports the page again.
     ///
@@ -192,30 +176,6 @@ impl GuestRam {
     /// [`Error::Outside`].
     pub fn read_page(&self, page: usize, to: &mut [u8; PAGE]) -> Result<(), Error> {
         self.read(page_address(page), to)
-    }
-
-    /// Overwrites page number `page`.
-    ///
-    /// # Errors
-    /// [`Error::Outside`].
-    pub fn write_page(&self, page: usize, from: &[u8; PAGE]) -> Result<(), Error> {
-        self.write(page_address(page), from)
-    }
-
-    /// Makes page number `page` zero. Untouched memory stays untouched.
-    ///
-    /// # Errors
-    /// [`Error::Outside`].
-    pub fn zero_page(&self, page: usize) -> Result<(), Error> {
-        if !self.forgot.load(Relaxed) && !self.marks().has(page) && page < self.pages() {
-            return Ok(());
-        }
-        let mut content = [0; PAGE];
-        self.read_page(page, &mut content)?;
-        if !is_zero(&content) {
-            self.write_page(page, &[0; PAGE])?;
-        }
-        Ok(())
     }
 
     /// Marks `len` bytes at `address` that the VMM wrote without `vm-memory`. Call it **after** the
@@ -255,6 +215,15 @@ impl GuestRam {
         // aligned; it has only atomics, for which any bit pattern is valid and which the guest may
         // change at any time. The mapping lives as long as `self`.
         unsafe { &*self.host.add(CONTROL_PAGE as usize).cast::<ControlPage>() }
+    }
+
+    /// Makes pages resident by one call, where writing to them would take a page fault for each.
+    fn make_resident(&self, first: usize, count: usize) {
+        debug_assert!(first + count <= self.pages());
+        let (at, len) = (first * PAGE, count * PAGE);
+        // SAFETY: advice on pages that lie inside the mapping; it changes no content. Whatever the
+        // call returns (the host may not support this advice), the writes bring the pages.
+        unsafe { libc::madvise(self.host.add(at).cast(), len, libc::MADV_POPULATE_WRITE) };
     }
 
     fn marks(&self) -> &Marks {
@@ -321,8 +290,8 @@ mod tests {
     fn writes_of_the_vmm_are_marked() {
         let ram = GuestRam::new(4 * MIB).unwrap();
         ram.forget_marks();
-        ram.write(5 * PAGE_SIZE - 1, &[1, 2]).unwrap();
-        ram.slice(9 * PAGE_SIZE, 8).unwrap().copy_from(&[7u8; 8]);
+        ram.writable_while_stopped().write(5 * PAGE_SIZE - 1, &[1, 2]).unwrap();
+        ram.writable_while_stopped().slice(9 * PAGE_SIZE, 8).unwrap().copy_from(&[7u8; 8]);
         ram.mark(20 * PAGE_SIZE, 1);
         assert_eq!(ram.look_at_marks().iter().collect::<Vec<_>>(), [4, 5, 9, 20]);
         let set = ram.take_marks();
@@ -333,9 +302,12 @@ mod tests {
     #[test]
     fn accesses_outside_of_memory_are_refused() {
         let ram = GuestRam::new(2 * MIB).unwrap();
-        assert!(matches!(ram.write(2 * MIB - 1, &[0; 2]), Err(Error::Outside { .. })));
+        assert!(matches!(
+            ram.writable_while_stopped().write(2 * MIB - 1, &[0; 2]),
+            Err(Error::Outside { .. })
+        ));
         assert!(matches!(ram.read(u64::MAX, &mut [0; 2]), Err(Error::Outside { .. })));
-        assert!(ram.slice(2 * MIB - 8, 9).is_err());
+        assert!(ram.writable_while_stopped().slice(2 * MIB - 8, 9).is_err());
         assert!(ram.read_page(512, &mut [0; PAGE]).is_err());
         assert!(ram.read_page(511, &mut [0; PAGE]).is_ok());
     }
@@ -347,9 +319,9 @@ mod tests {
         let copy = || GuestRam::copy_of(template.try_clone().unwrap()).unwrap();
         let (one, other) = (copy(), copy());
         assert_eq!(one.touched().unwrap().iter().collect::<Vec<_>>(), [10]);
-        one.write_page(10, &[6; PAGE]).unwrap();
-        one.write_page(700, &[7; PAGE]).unwrap();
-        one.zero_page(10).unwrap();
+        one.writable_while_stopped().write_page(10, &[6; PAGE]).unwrap();
+        one.writable_while_stopped().write_page(700, &[7; PAGE]).unwrap();
+        one.writable_while_stopped().zero_page(10).unwrap();
         let first = |ram: &GuestRam, page| {
             let mut content = [0; PAGE];
             ram.read_page(page, &mut content).unwrap();

@@ -33,7 +33,7 @@ impl GuestRam {
         if address == 0 || !address.is_multiple_of(PAGE_SIZE) || len == 0 || len > most {
             return set;
         }
-        let Ok(bitmap) = self.slice(address, len as usize) else { return set };
+        let Ok(bitmap) = self.window(address, len as usize) else { return set };
         for group in groups {
             let mut bytes = [0; GROUP / 8];
             // The bitmap may end within a group, or before it.
@@ -60,7 +60,7 @@ mod tests {
     fn of(address: u64, len: u64) -> Vec<usize> {
         let ram = GuestRam::new(4 << 20).unwrap();
         let control = ram.control_page();
-        let _ = ram.write(address, &vec![0xff; len.min(4096) as usize]);
+        let _ = ram.writable_while_stopped().write(address, &vec![0xff; len.min(4096) as usize]);
         control.page_hints.store(address, Release);
         control.page_hints_len.store(len, Release);
         ram.page_hints(control).iter().collect()
@@ -82,7 +82,7 @@ mod tests {
         // The bitmap ends within a group.
         let bits: Vec<u8> =
             (0..1001_u32).map(|n| (n.wrapping_mul(0x9e37_79b1) >> 24) as u8).collect();
-        ram.write(0x20_0000, &bits).unwrap();
+        ram.writable_while_stopped().write(0x20_0000, &bits).unwrap();
         control.page_hints.store(0x20_0000, Release);
         control.page_hints_len.store(bits.len() as u64, Release);
         let whole = ram.page_hints(control);

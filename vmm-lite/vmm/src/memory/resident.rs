@@ -94,21 +94,21 @@ mod tests {
     fn untouched_memory_stays_so() {
         let ram = GuestRam::new(64 << 20).unwrap();
         assert!(ram.touched().unwrap().is_empty());
-        (0..ram.pages()).for_each(|page| ram.zero_page(page).unwrap());
+        (0..ram.pages()).for_each(|page| ram.writable_while_stopped().zero_page(page).unwrap());
         assert_eq!(ram.resident().unwrap(), 0);
-        ram.write_page(7, &[1; PAGE]).unwrap();
-        ram.write_page(ram.pages() - 1, &[1; PAGE]).unwrap();
+        ram.writable_while_stopped().write_page(7, &[1; PAGE]).unwrap();
+        ram.writable_while_stopped().write_page(ram.pages() - 1, &[1; PAGE]).unwrap();
         assert_eq!(ram.touched().unwrap().iter().collect::<Vec<_>>(), [7, ram.pages() - 1]);
-        ram.zero_page(7).unwrap();
+        ram.writable_while_stopped().zero_page(7).unwrap();
         let mut page = [1; PAGE];
         ram.read_page(7, &mut page).unwrap();
         assert!(is_zero(&page));
         // Which pages were written is not known then, so all are read.
-        ram.write_page(8, &[1; PAGE]).unwrap();
+        ram.writable_while_stopped().write_page(8, &[1; PAGE]).unwrap();
         ram.forget_marks();
-        ram.zero_page(8).unwrap();
+        ram.writable_while_stopped().zero_page(8).unwrap();
         ram.read_page(8, &mut page).unwrap();
         assert!(is_zero(&page));
-        assert!(ram.zero_page(ram.pages()).is_err());
+        assert!(ram.writable_while_stopped().zero_page(ram.pages()).is_err());
     }
 }

@@ -104,7 +104,9 @@ mod tests {
     fn ram() -> GuestRam {
         let ram = GuestRam::new(4 << 20).unwrap();
         let entry = |page: u64, n: u64, value: u64| {
-            ram.write(page * PAGE as u64 + n * 8, &value.to_le_bytes()).unwrap();
+            ram.writable_while_stopped()
+                .write(page * PAGE as u64 + n * 8, &value.to_le_bytes())
+                .unwrap();
         };
         let at = |page: u64| page * PAGE as u64;
         entry(256, 0, at(257) | ALL);
@@ -139,9 +141,11 @@ mod tests {
         let mut tables = Tables::new(256 * PAGE as u64);
         assert!(tables.is_itself(&ram, 0));
         assert!(tables.unchanged(&ram));
-        ram.write(259 * PAGE as u64, &(ALL | ACCESSED_DIRTY).to_le_bytes()).unwrap();
+        ram.writable_while_stopped()
+            .write(259 * PAGE as u64, &(ALL | ACCESSED_DIRTY).to_le_bytes())
+            .unwrap();
         assert!(tables.unchanged(&ram));
-        ram.write(259 * PAGE as u64 + 80, &PRESENT.to_le_bytes()).unwrap();
+        ram.writable_while_stopped().write(259 * PAGE as u64 + 80, &PRESENT.to_le_bytes()).unwrap();
         assert!(!tables.unchanged(&ram));
     }
 }

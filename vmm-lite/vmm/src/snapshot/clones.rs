@@ -117,7 +117,8 @@ impl Memory {
     ) -> Result<Vm, Error> {
         let vm = opened.machine(console, Some(self.ram))?;
         // What the VMM wrote there when it made the VM is not the guest's.
-        vm.ram().write_page(CONTROL, &self.control)?;
+        let memory = vm.unstarted_memory().ok_or(Error::Ran)?;
+        memory.write_page(CONTROL, &self.control)?;
         opened.run(&vm, reason, clock)?;
         Ok(vm)
     }

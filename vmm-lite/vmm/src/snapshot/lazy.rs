@@ -31,6 +31,7 @@ use std::{os::fd::AsRawFd, thread};
 pub fn begin(vm: &Vm, snapshot: Reader<Input>) -> Result<(), Error> {
     let ram = vm.ram();
     let fresh = ram.complete().ok_or(Error::Loading)?;
+    let memory = vm.unstarted_memory().ok_or(Error::Ran)?;
     let userfault = Userfault::open(ram)?;
     let touched = touched(fresh)?;
     let arriving = ram.expect(Supply::Snapshot, ram.pages());
@@ -48,7 +49,7 @@ pub fn begin(vm: &Vm, snapshot: Reader<Input>) -> Result<(), Error> {
     for page in touched.iter() {
         let content = loader.content(page)?;
         loader.read(page, content, 1)?;
-        ram.write_page(page, &loader.room[0])?;
+        memory.write_page(page, &loader.room[0])?;
     }
     loader.userfault.register(0..ram.pages(), Watch::Missing)?;
     let vm = vm.clone();

@@ -2,7 +2,7 @@
 
 use super::{Error, saved_vm::SavedVm, sink::Input};
 use crate::{
-    memory::{GuestRam, PAGE},
+    memory::{PAGE, Writable},
     vm::codec::CodecError,
 };
 use migrate::snapshot::Reader;
@@ -36,7 +36,7 @@ pub fn guest(snapshot: &Reader<Input>) -> Result<SavedVm, Error> {
 ///
 /// # Errors
 /// [`Error::Format`]: the memory must not be used then.
-pub fn memory(snapshot: &Reader<Input>, ram: &GuestRam) -> Result<(), Error> {
+pub fn memory(snapshot: &Reader<Input>, ram: Writable<'_>) -> Result<(), Error> {
     snapshot.each(|page, _, content| Ok::<_, Error>(ram.write_page(page as usize, content)?))
 }
 

@@ -70,6 +70,9 @@ pub enum Error {
     /// Its memory is incomplete and being loaded already.
     #[error("the VM's memory is being loaded already")]
     Loading,
+    /// A VM that was to be loaded runs already.
+    #[error("the VM has run already")]
+    Ran,
     /// A part that only the VMM interprets is invalid for this one.
     #[error("{0}: the snapshot is damaged, or newer than this vmm-lite")]
     Codec(#[from] vm::codec::CodecError),

@@ -8,7 +8,7 @@
 use super::{Error, GuestClock, load, start};
 use crate::{
     capture::touched,
-    memory::{Complete, GuestRam, PAGE, PageSet},
+    memory::{Complete, GuestRam, PAGE, PageSet, Writable},
     vm::{Address, Paused, Resume, ResumeReason, Vm, VmState},
 };
 use serde::Serialize;
@@ -61,8 +61,9 @@ pub fn revert(
         ..start::Change::default()
     };
     let address = start::change(&mut guest, &change)?;
-    let other = Arc::new(GuestRam::new(there_size(&guest))?);
-    load::memory(&snapshot, &other)?;
+    let mut other = GuestRam::new(there_size(&guest))?;
+    load::memory(&snapshot, other.writable())?;
+    let other = Arc::new(other);
     let (mut vcpu, _log, _) = vm.host().create(&other).map_err(crate::vm::Error::from)?;
     for state in &guest.state.vcpus {
         vcpu.apply(state).map_err(crate::vm::Error::from)?;
@@ -122,11 +123,10 @@ impl Before {
         away: Duration,
         address: &Address,
     ) -> Result<usize, Error> {
-        let here = complete.ram();
         let mut pages = touched(complete)?;
         let there = self.other.complete().expect("it was loaded whole, and nothing is missing");
         pages.add(&touched(there)?);
-        let count = exchange(here, &self.other, &pages)?;
+        let count = exchange(paused.memory(), self.other.writable_while_stopped(), &pages)?;
         self.exchanged = Some(pages);
         fail_point!("revert.exchanged", else return Err(crate::vm::Error::Host { doing: "go \
             on", source: crate::fail_point::injected() }.into()));
@@ -142,7 +142,7 @@ impl Before {
         let vm = paused.vm().clone();
         let back = (|| {
             if let Some(pages) = &self.exchanged {
-                exchange(vm.ram(), &self.other, pages)?;
+                exchange(paused.memory(), self.other.writable_while_stopped(), pages)?;
             }
             // Its clock continued.
             Ok::<_, Error>(paused.apply(&self.state, self.captured.elapsed())?)
@@ -162,7 +162,7 @@ impl Before {
 
 /// Exchanges the content of pages of two memories of the same size; returns how many differed.
 /// Doing it again undoes it.
-fn exchange(here: &GuestRam, there: &GuestRam, pages: &PageSet) -> Result<usize, Error> {
+fn exchange(here: Writable<'_>, there: Writable<'_>, pages: &PageSet) -> Result<usize, Error> {
     let mut count = 0;
     let (mut mine, mut theirs) = ([0; PAGE], [0; PAGE]);
     for page in pages.iter() {

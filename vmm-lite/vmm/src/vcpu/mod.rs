@@ -40,7 +40,7 @@ pub(crate) use thread::start;
 use crate::{
     devices::{Devices, console::Console},
     kvm::{PageFaults, Vcpu},
-    memory::GuestRam,
+    memory::{GuestRam, Writable},
 };
 use control::Surroundings;
 use entered::Entered;
@@ -101,6 +101,12 @@ impl Vcpus {
 
     pub fn console(&self) -> &Console {
         &self.control.platform().console
+    }
+
+    /// The right to write to memory, for a device that the vCPU thread serves at an exit of its
+    /// guest.
+    fn memory_at_exit(&self) -> Writable<'_> {
+        self.ram.writable_while_stopped()
     }
 
     pub fn lock_devices(&self) -> MutexGuard<'_, Devices> {

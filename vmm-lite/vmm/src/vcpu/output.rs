@@ -8,7 +8,7 @@ impl Devices {
     /// Prints the content of the ring. If some is left, returns whether the guest waits for it, and
     /// for how long.
     pub(super) fn print(&mut self, vcpus: &Vcpus) -> Result<Option<Option<Duration>>, Violation> {
-        Ok(match self.rings.drain(&vcpus.ram, vcpus.console())? {
+        Ok(match self.rings.drain(vcpus.memory_at_exit(), vcpus.console())? {
             Drained::All => None,
             Drained::Blocked => Some(None),
             Drained::Held(wait) => Some(Some(wait)),
@@ -21,7 +21,7 @@ impl Devices {
     pub(super) fn send_rest(&mut self, vcpus: &Vcpus) {
         for device in self.bus.devices_mut() {
             device.limit(&Rates::default());
-            if let Err(violation) = device.flush(&vcpus.ram) {
+            if let Err(violation) = device.flush(vcpus.memory_at_exit()) {
                 tracing::debug!("a guest that has ended leaves its queues broken: {violation}");
             }
         }

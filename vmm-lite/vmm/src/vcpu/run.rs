@@ -125,7 +125,7 @@ impl Runner {
             }
             Exit::MmioWrite { address, data, len } => {
                 Exits::count(&vcpus.exits.mmio);
-                vcpus.lock_devices().bus.write(address, &data[..len], &vcpus.ram)
+                vcpus.lock_devices().bus.write(address, &data[..len], vcpus.memory_at_exit())
             }
             Exit::Kicked => {
                 Exits::count(&vcpus.exits.kicked);

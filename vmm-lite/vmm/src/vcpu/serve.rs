@@ -37,9 +37,9 @@ impl Runner {
             Exits::count(&exits.net);
             if !self.rang(Doorbell::WAIT) && !self.rang(Doorbell::QUIESCED) {
                 for device in devices.bus.devices_mut() {
-                    device.serve(&vcpus.ram)?;
+                    device.serve(vcpus.memory_at_exit())?;
                 }
-                devices.rings.fill(&vcpus.ram, vcpus.console())?;
+                devices.rings.fill(vcpus.memory_at_exit(), vcpus.console())?;
             }
             self.done(Doorbell::NET);
         }
@@ -56,7 +56,10 @@ impl Runner {
         if self.rang(Doorbell::QUIESCED) {
             Exits::count(&exits.quiesced);
             self.done(Doorbell::QUIESCED);
-            devices.bus.devices_mut().try_for_each(|device| device.flush(&vcpus.ram))?;
+            devices
+                .bus
+                .devices_mut()
+                .try_for_each(|device| device.flush(vcpus.memory_at_exit()))?;
             let answer = vcpus.ram.control_page().quiesce_answer.load(SeqCst);
             // An answer that comes too late, after a kick and a resume, is ignored.
             if control.quiesce_wanted() && answer == vcpus.requests.quiesce_number() {

@@ -50,7 +50,7 @@ fn settle(
 ) -> Result<Option<WaitFor>, Violation> {
     let (mut polled, mut again_in, mut stuck) = ([NOTHING; DEVICES_MAX], None, false);
     for (device, poll) in devices.bus.devices_mut().zip(&mut polled) {
-        let service = device.serve(&vcpus.ram)?;
+        let service = device.serve(vcpus.memory_at_exit())?;
         if service.progress {
             return Ok(None);
         }
@@ -58,7 +58,7 @@ fn settle(
         again_in = [again_in, service.again_in].into_iter().flatten().min();
         stuck |= service.stuck;
     }
-    if devices.rings.fill(&vcpus.ram, vcpus.console())? {
+    if devices.rings.fill(vcpus.memory_at_exit(), vcpus.console())? {
         return Ok(None);
     }
     let control = &vcpus.control;

@@ -36,8 +36,9 @@ impl Vm {
         console: Console,
     ) -> Result<Self, Error> {
         let taps = resources.taps()?;
-        let ram = Arc::new(GuestRam::new(config.memory)?);
-        boot::load(image, &config.parameters, &ram)?;
+        let mut ram = GuestRam::new(config.memory)?;
+        boot::load(image, &config.parameters, ram.writable())?;
+        let ram = Arc::new(ram);
         let net = |net: &NetConfig| NetIdentity { mac: net.mac, ip: config.parameters.ip };
         let identity = Identity {
             name: config.parameters.name.clone(),
@@ -104,7 +105,7 @@ impl Vm {
         let (vcpu, log, cpuid) = host.create(&ram)?;
         let mut bus = Bus::default();
         let nets = network::attach(&identity.nets, taps, &mut bus)?;
-        let devices = Devices::new(bus, vcpu.tsc_hz()?, &ram);
+        let devices = Devices::new(bus, vcpu.tsc_hz()?, ram.writable_while_stopped());
         let event = failed("make an event descriptor");
         let vcpus = Vcpus::new(vec![vcpu], devices, ram, console).map_err(event)?;
         let shared = Arc::new(Shared {

@@ -81,13 +81,16 @@ pub use vmm_lite_interface::control::ResumeReason;
 use crate::{
     devices::console::Console,
     kvm::{DirtyLog, Host, cpu::Features},
-    memory::GuestRam,
+    memory::{GuestRam, Writable},
     vcpu::Phase,
 };
 use shared::Shared;
 use std::{
     net::IpAddr,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -142,10 +145,17 @@ impl Vm {
         Features::of_this_host(&self.shared.cpuid)
     }
 
-    /// The guest's memory. Reading pages is always allowed; writing only while the VM is paused.
+    /// The guest's memory, for reading.
     #[must_use]
     pub fn ram(&self) -> &Arc<GuestRam> {
         &self.shared.vcpus.ram
+    }
+
+    /// The right to write to the memory of a VM that has never run here. `None` if it has.
+    #[must_use]
+    pub fn unstarted_memory(&self) -> Option<Writable<'_>> {
+        let vcpus = &self.shared.vcpus;
+        (vcpus.resumes.load(SeqCst) == 0).then(|| vcpus.ram.writable_while_stopped())
     }
 
     /// The log of pages that change.

@@ -9,7 +9,7 @@ use crate::{
         throttle::Rates,
     },
     kvm::touch::{RUNS, Run},
-    memory::PageSet,
+    memory::{PageSet, Writable},
     vcpu::{Phase, Runner},
 };
 use kvm_bindings::kvm_sregs;
@@ -65,6 +65,12 @@ impl<'vm> Paused<'vm> {
     #[must_use]
     pub fn vm(&self) -> &'vm Vm {
         self.vm
+    }
+
+    /// The right to write to its memory.
+    #[must_use]
+    pub fn memory(&self) -> Writable<'_> {
+        self.vm.shared.vcpus.ram.writable_while_stopped()
     }
 
     /// Whether the guest itself reported that it is ready for this.
@@ -163,7 +169,7 @@ impl<'vm> Paused<'vm> {
             return Err(ApplyError::Vcpus { state: state.vcpus.len(), vm: self.vcpus.len() });
         }
         let shared = &self.vm.shared;
-        self.devices.bus.restore(&state.devices, &shared.vcpus.ram)?;
+        self.devices.bus.restore(&state.devices, shared.vcpus.ram.writable_while_stopped())?;
         fail_point!("vm.half-applied", else return Err(RestoreError::Devices.into()));
         for (runner, state) in self.vcpus.iter_mut().zip(&state.vcpus) {
             runner.vcpu.apply(state)?;

@@ -3,10 +3,7 @@
 use super::{Error, Paused, ResumeReason};
 use crate::{devices::net::Net, host::random, vcpu::Runner};
 use std::{
-    sync::{
-        Arc,
-        atomic::Ordering::{Relaxed, SeqCst},
-    },
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::Duration,
 };
 use vcpu_control::NotResumed;
@@ -49,13 +46,17 @@ impl Paused<'_> {
         self.before_resume(reason, how.away, fresh.as_ref());
         let vcpus = &shared.vcpus;
         vcpus.entered.forget();
-        let stays_paused = || shared.decisions.lock().stays_paused();
+        let stays_paused = || {
+            let stays = shared.decisions.lock().stays_paused();
+            // Counted before it can run: see `Vm::unstarted_memory`.
+            vcpus.resumes.fetch_add((!stays).into(), SeqCst);
+            stays
+        };
         let runs = vcpus.control.run(stays_paused).map_err(|not| match not {
             NotResumed::Ended(end) => Error::Ended(end),
             NotResumed::Runs => shared.busy(),
         })?;
         if runs {
-            vcpus.resumes.fetch_add(1, Relaxed);
             self.runs = true;
         } else {
             shared.decisions.lock().untold = Some(reason).filter(|reason| *reason != Resumed);

@@ -7,7 +7,7 @@ use crate::{
         rate::Rate,
         throttle::{NetRate, Throttle},
     },
-    memory::GuestRam,
+    memory::Writable,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -66,7 +66,7 @@ impl Rings {
     ///
     /// # Errors
     /// A ring that claims to hold more than its size.
-    pub fn drain(&mut self, ram: &GuestRam, console: &Console) -> Result<Drained, Violation> {
+    pub fn drain(&mut self, ram: Writable<'_>, console: &Console) -> Result<Drained, Violation> {
         let ring = &ram.control_page().console_out;
         let bytes = ring.head.load(Acquire).wrapping_sub(self.state.out_tail);
         if bytes == 0 {
@@ -105,7 +105,7 @@ impl Rings {
     ///
     /// # Errors
     /// A ring that claims to hold more than its size.
-    pub fn fill(&mut self, ram: &GuestRam, console: &Console) -> Result<bool, Violation> {
+    pub fn fill(&mut self, ram: Writable<'_>, console: &Console) -> Result<bool, Violation> {
         if !console.has_input.load(SeqCst) {
             return Ok(false);
         }
@@ -145,13 +145,14 @@ fn for_each_part(at: u32, len: usize, size: u32, mut f: impl FnMut(u64, std::ops
     }
 }
 
-fn mark_control(ram: &GuestRam) {
+fn mark_control(ram: Writable<'_>) {
     ram.mark(CONTROL_PAGE, PAGE_SIZE as usize);
 }
 
 #[cfg(test)]
 mod tests {
     use super::{super::INPUT, *};
+    use crate::memory::GuestRam;
     use std::{
         io::{self, Read},
         time::Duration,
@@ -159,7 +160,7 @@ mod tests {
 
     const NOW: Duration = Duration::ZERO;
 
-    fn guest_prints(ram: &GuestRam, bytes: &[u8]) {
+    fn guest_prints(ram: Writable<'_>, bytes: &[u8]) {
         let ring = &ram.control_page().console_out;
         let head = ring.head.load(Acquire);
         for (i, b) in bytes.iter().enumerate() {
@@ -176,8 +177,8 @@ mod tests {
         let mut all = Vec::new();
         for round in 0..9_u8 {
             let line = vec![round; 3000];
-            guest_prints(&ram, &line);
-            assert_eq!(rings.drain(&ram, &console), Ok(Drained::All));
+            guest_prints(ram.writable_while_stopped(), &line);
+            assert_eq!(rings.drain(ram.writable_while_stopped(), &console), Ok(Drained::All));
             all.extend(line);
         }
         assert_eq!(console.read(0, NOW).unwrap().bytes, all);
@@ -189,10 +190,13 @@ mod tests {
         let (mut rings, console) = (Rings::default(), Console::new(None));
         ram.control_page().console_out.head.store(CONSOLE_OUT_SIZE + 1, Release);
         let lie = Violation::ConsoleRing { ring: "output", bytes: CONSOLE_OUT_SIZE + 1 };
-        assert_eq!(rings.drain(&ram, &console), Err(lie));
+        assert_eq!(rings.drain(ram.writable_while_stopped(), &console), Err(lie));
         ram.control_page().console_in.tail.store(1, Release);
         console.feed(b"x", || {});
-        assert!(matches!(rings.fill(&ram, &console), Err(Violation::ConsoleRing { .. })));
+        assert!(matches!(
+            rings.fill(ram.writable_while_stopped(), &console),
+            Err(Violation::ConsoleRing { .. })
+        ));
     }
 
     #[test]
@@ -202,9 +206,9 @@ mod tests {
         let (mut rings, console) = (Rings::default(), Console::new(Some(writer.into())));
         let mut sent = 0;
         loop {
-            guest_prints(&ram, &[7; 8192]);
+            guest_prints(ram.writable_while_stopped(), &[7; 8192]);
             sent += 8192;
-            if rings.drain(&ram, &console) == Ok(Drained::Blocked) {
+            if rings.drain(ram.writable_while_stopped(), &console) == Ok(Drained::Blocked) {
                 break;
             }
         }
@@ -213,7 +217,7 @@ mod tests {
         let mut buffer = [0; 65536];
         while got < sent {
             got += reader.read(&mut buffer).unwrap();
-            rings.drain(&ram, &console).unwrap();
+            rings.drain(ram.writable_while_stopped(), &console).unwrap();
         }
         assert_eq!(got, sent);
     }
@@ -223,14 +227,22 @@ mod tests {
         let ram = GuestRam::new(2 << 20).unwrap();
         let (mut rings, console) = (Rings::default(), Console::new(None));
         console.feed(&[1; INPUT], || {});
-        assert_eq!(rings.fill(&ram, &console), Ok(true));
+        assert_eq!(rings.fill(ram.writable_while_stopped(), &console), Ok(true));
         console.feed(b"later", || {});
-        assert_eq!(rings.fill(&ram, &console), Ok(false), "the ring is full");
+        assert_eq!(
+            rings.fill(ram.writable_while_stopped(), &console),
+            Ok(false),
+            "the ring is full"
+        );
         console.end_input(|| {});
         let control = ram.control_page();
         control.console_in.tail.store(control.console_in.head.load(Acquire), Release);
-        assert_eq!(rings.fill(&ram, &console), Ok(true));
+        assert_eq!(rings.fill(ram.writable_while_stopped(), &console), Ok(true));
         assert_eq!(control.console_in_eof.load(Acquire), 1, "after the last byte");
-        assert_eq!(rings.fill(&ram, &console), Ok(false), "the end is reported once");
+        assert_eq!(
+            rings.fill(ram.writable_while_stopped(), &console),
+            Ok(false),
+            "the end is reported once"
+        );
     }
 }

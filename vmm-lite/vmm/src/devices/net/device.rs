@@ -13,7 +13,7 @@ use crate::{
         throttle::{Rates, Throttle},
         virtio::{Change, QUEUE_MAX},
     },
-    memory::GuestRam,
+    memory::Writable,
 };
 
 impl Device for Net {
@@ -25,7 +25,7 @@ impl Device for Net {
         self.transport.read(offset, data, &config::space(self.mac, self.mtu))
     }
 
-    fn write(&mut self, offset: u64, data: &[u8], ram: &GuestRam) -> Result<(), Violation> {
+    fn write(&mut self, offset: u64, data: &[u8], ram: Writable<'_>) -> Result<(), Violation> {
         match self.transport.write(offset, data, ram)? {
             Change::None => {}
             Change::Status => self.tell_offload(self.offload()),
@@ -34,7 +34,7 @@ impl Device for Net {
         Ok(())
     }
 
-    fn serve(&mut self, ram: &GuestRam) -> Result<Service, Violation> {
+    fn serve(&mut self, ram: Writable<'_>) -> Result<Service, Violation> {
         let moved = self.pass(ram)?;
         // Without a buffer for it, a packet does not wake the guest: the guest must first provide
         // one. Nor does a packet that exceeds the guest's rate.
@@ -49,7 +49,7 @@ impl Device for Net {
         })
     }
 
-    fn flush(&mut self, ram: &GuestRam) -> Result<(), Violation> {
+    fn flush(&mut self, ram: Writable<'_>) -> Result<(), Violation> {
         let Self { backend, own, throttles: [_, sending], transport, buffers, counters, .. } = self;
         let Some([_, transmit]) = transport.live_queues() else { return Ok(()) };
         // Only a queue that changes while it is served never empties, and a stopped guest does not
@@ -72,7 +72,7 @@ impl Device for Net {
         DeviceState::Net(self.capture())
     }
 
-    fn restore(&mut self, state: &DeviceState, ram: &GuestRam) -> Result<(), RestoreError> {
+    fn restore(&mut self, state: &DeviceState, ram: Writable<'_>) -> Result<(), RestoreError> {
         match state {
             DeviceState::Net(state) => Ok(self.apply(state, ram)?),
         }

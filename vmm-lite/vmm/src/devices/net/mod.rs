@@ -34,7 +34,7 @@ use super::{
     throttle::Throttle,
     virtio::{Buffers, Transport},
 };
-use crate::memory::GuestRam;
+use crate::memory::Writable;
 use backend::Backend;
 use config::MODEL;
 use std::sync::{Arc, atomic::Ordering::Relaxed};
@@ -123,7 +123,7 @@ impl Net {
     ///
     /// # Errors
     /// A [`Violation`].
-    pub fn pass(&mut self, ram: &GuestRam) -> Result<Moved, Violation> {
+    pub fn pass(&mut self, ram: Writable<'_>) -> Result<Moved, Violation> {
         let room = config::frame_max(self.offload(), self.mtu);
         let Self { backend, own, throttles, transport, buffers, counters, forwarded, .. } = self;
         let [receiving, sending] = throttles;
@@ -161,7 +161,7 @@ impl Net {
     ///
     /// # Errors
     /// [`StateError`]; nothing has changed then.
-    pub fn apply(&mut self, state: &NetState, ram: &GuestRam) -> Result<(), StateError> {
+    pub fn apply(&mut self, state: &NetState, ram: Writable<'_>) -> Result<(), StateError> {
         if state.mtu > self.backend_mtu {
             let device = self.backend.name().to_owned();
             return Err(MtuTooSmall { guest: state.mtu, tap: self.backend_mtu, device }.into());

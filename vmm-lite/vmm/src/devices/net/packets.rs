@@ -12,7 +12,7 @@ use crate::{
         throttle::Throttle,
         virtio::{Buffers, Parts, Queue, done, next, put_back},
     },
-    memory::GuestRam,
+    memory::Writable,
 };
 use std::{
     sync::atomic::Ordering::Relaxed,
@@ -48,7 +48,7 @@ pub struct Moved {
 /// Sends what the guest has queued, as its rate permits.
 pub(super) fn send(
     queue: &mut Queue,
-    ram: &GuestRam,
+    ram: Writable<'_>,
     backend: &mut dyn Backend,
     own: Option<Own>,
     throttle: &mut Throttle,
@@ -105,7 +105,7 @@ pub(super) fn send(
 #[allow(clippy::too_many_arguments, reason = "the parts of one device, borrowed apart")]
 pub(super) fn receive(
     queue: &mut Queue,
-    ram: &GuestRam,
+    ram: Writable<'_>,
     backend: &mut dyn Backend,
     throttle: &mut Throttle,
     buffers: &mut Buffers,

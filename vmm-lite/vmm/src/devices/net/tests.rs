@@ -5,6 +5,7 @@ use crate::devices::{
     device::Device,
     virtio::{Parts, QueueState, QueueT, TransportState},
 };
+use crate::memory::{GuestRam, Writable};
 use std::{
     io,
     os::{fd::RawFd, unix::net::UnixDatagram},
@@ -52,9 +53,9 @@ fn longer_packets_than_the_devices_are_refused() {
     let before = net.capture();
     let device = "none".into();
     let refused = StateError::Mtu(MtuTooSmall { guest: 1500, tap: 1499, device });
-    assert_eq!(net.apply(&state(1500), &ram), Err(refused));
+    assert_eq!(net.apply(&state(1500), ram.writable_while_stopped()), Err(refused));
     assert_eq!(net.capture(), before, "nothing has changed");
-    net.apply(&state(1499), &ram).unwrap();
+    net.apply(&state(1499), ram.writable_while_stopped()).unwrap();
 }
 
 /// As in a refused state, or after a bug of ours.
@@ -64,16 +65,16 @@ fn a_transmit_queue_that_never_empties_is_a_violation() {
     let mut net = device(1500);
     net.restrict_to(Some(Own::new([2; 6], None)));
     let live = state(1500);
-    net.apply(&live, &ram).unwrap();
+    net.apply(&live, ram.writable_while_stopped()).unwrap();
     let [_, transmit] = net.transport.live_queues().unwrap();
     let queue = live.transport.queues[1];
     // What is returned counts as offered anew.
     transmit.set_next_used(queue.next_used + 1);
     transmit.set_used_ring_address(Some(queue.avail_ring as u32), None);
-    ram.write(queue.desc_table + 8, &64_u32.to_le_bytes()).unwrap();
-    ram.write(queue.desc_table, &0x12_0000_u64.to_le_bytes()).unwrap();
-    ram.write(queue.avail_ring + 2, &8_u16.to_le_bytes()).unwrap();
-    let flushed = at_once(move || net.flush(&ram));
+    ram.writable_while_stopped().write(queue.desc_table + 8, &64_u32.to_le_bytes()).unwrap();
+    ram.writable_while_stopped().write(queue.desc_table, &0x12_0000_u64.to_le_bytes()).unwrap();
+    ram.writable_while_stopped().write(queue.avail_ring + 2, &8_u16.to_le_bytes()).unwrap();
+    let flushed = at_once(move || net.flush(ram.writable_while_stopped()));
     assert!(matches!(flushed, Err(Violation::Queue { queue: "transmit", .. })), "{flushed:?}");
 }
 
@@ -127,7 +128,7 @@ impl Backend for HoldsAndMirrors {
 }
 
 /// Puts a descriptor of the buffer at `at` into queue `queue`, and offers it.
-fn offer(ram: &GuestRam, queue: QueueState, at: u64, len: u32, for_writing: bool) {
+fn offer(ram: Writable<'_>, queue: QueueState, at: u64, len: u32, for_writing: bool) {
     ram.write(queue.desc_table, &at.to_le_bytes()).unwrap();
     ram.write(queue.desc_table + 8, &len.to_le_bytes()).unwrap();
     ram.write(queue.desc_table + 12, &[u8::from(for_writing) * 2, 0, 0, 0]).unwrap();
@@ -150,14 +151,18 @@ fn a_back_end_can_hold_back_what_is_sent_and_mirror_what_is_received() {
     for queue in &mut live.transport.queues {
         (queue.next_avail, queue.next_used) = (0, 0);
     }
-    net.apply(&live, &ram).unwrap();
+    net.apply(&live, ram.writable_while_stopped()).unwrap();
     let [receive, transmit] = live.transport.queues;
     let (into, from) = (0x12_0000, 0x13_0000);
 
     let packet: Vec<u8> = (0..80).collect();
-    ram.write(from, &packet).unwrap();
-    offer(&ram, transmit, from, 80, false);
-    assert_eq!(net.pass(&ram).unwrap().sent, 1, "the guest has its buffer back");
+    ram.writable_while_stopped().write(from, &packet).unwrap();
+    offer(ram.writable_while_stopped(), transmit, from, 80, false);
+    assert_eq!(
+        net.pass(ram.writable_while_stopped()).unwrap().sent,
+        1,
+        "the guest has its buffer back"
+    );
     let mut arrived = [0; 2000];
     assert!(wire.recv(&mut arrived).is_err(), "nothing has left");
     let held = shared.lock().unwrap().sent.pop().unwrap();
@@ -166,8 +171,8 @@ fn a_back_end_can_hold_back_what_is_sent_and_mirror_what_is_received() {
     assert_eq!(arrived[..packet.len()], packet);
 
     wire.send(&[7; 100]).unwrap();
-    offer(&ram, receive, into, 1600, true);
-    assert_eq!(net.pass(&ram).unwrap().received, 1);
+    offer(ram.writable_while_stopped(), receive, into, 1600, true);
+    assert_eq!(net.pass(ram.writable_while_stopped()).unwrap().received, 1);
     let mut got = [0; 100];
     ram.read(into, &mut got).unwrap();
     assert_eq!(got[12..], [7; 88], "what follows the header");

@@ -1,7 +1,7 @@
 //! Where in guest memory the buffers of a chain of descriptors are.
 
 use super::QUEUE_MAX;
-use crate::memory::{GuestRam, Mmap};
+use crate::memory::{Mmap, Writable};
 use virtio_queue::DescriptorChain;
 
 /// Room for the parts of one chain: their place for the kernel, and for the guest. It is reused for
@@ -24,7 +24,7 @@ impl Buffers {
     pub fn gather<'b>(
         &'b mut self,
         mut chain: DescriptorChain<&Mmap>,
-        ram: &'b GuestRam,
+        ram: Writable<'b>,
         for_writing: bool,
     ) -> Result<Parts<'b>, String> {
         self.iov.clear();
@@ -62,7 +62,7 @@ impl Buffers {
 /// The buffers of one chain, which were checked to lie in guest memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts<'b> {
-    ram: &'b GuestRam,
+    ram: Writable<'b>,
     iov: &'b [libc::iovec],
     guest: &'b [(u64, usize)],
     size: usize,

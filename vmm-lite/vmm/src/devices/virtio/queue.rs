@@ -1,6 +1,6 @@
 //! Takes chains of descriptors off a queue, and returns them.
 
-use crate::memory::{GuestRam, Mmap};
+use crate::memory::{Mmap, Writable};
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 
 /// Takes the next chain that the driver has made available, if there is one.
@@ -9,7 +9,7 @@ use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 /// What is wrong with the queue.
 pub fn next<'m>(
     queue: &mut Queue,
-    ram: &'m GuestRam,
+    ram: Writable<'m>,
 ) -> Result<Option<DescriptorChain<&'m Mmap>>, String> {
     Ok(queue.iter(ram.mmap()).map_err(|e| e.to_string())?.next())
 }
@@ -23,6 +23,6 @@ pub fn put_back(queue: &mut Queue) {
 ///
 /// # Errors
 /// What is wrong with the queue.
-pub fn done(queue: &mut Queue, ram: &GuestRam, head: u16, len: usize) -> Result<(), String> {
+pub fn done(queue: &mut Queue, ram: Writable<'_>, head: u16, len: usize) -> Result<(), String> {
     queue.add_used(ram.mmap(), head, len as u32).map_err(|e| e.to_string())
 }

@@ -1,7 +1,7 @@
 //! The state of a transport and its queues, as it is captured, and what is required of one.
 
 use super::QUEUE_MAX;
-use crate::memory::GuestRam;
+use crate::memory::Writable;
 use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_FEATURES_OK;
 use virtio_queue::{Queue, QueueT};
@@ -84,7 +84,7 @@ impl From<virtio_queue::QueueState> for QueueState {
 
 impl QueueState {
     /// The queue, if it can be number `n` of one of our guests.
-    fn check(&self, n: usize, ram: &GuestRam) -> Result<Queue, TransportError> {
+    fn check(&self, n: usize, ram: Writable<'_>) -> Result<Queue, TransportError> {
         if self.next_avail != self.next_used {
             return Err(TransportError::Indices(n, self.next_avail, self.next_used));
         }
@@ -136,7 +136,7 @@ impl<const N: usize> TransportState<N> {
     pub(super) fn check(
         &self,
         features: u64,
-        ram: &GuestRam,
+        ram: Writable<'_>,
     ) -> Result<[Queue; N], TransportError> {
         // A rejected choice of the driver is rejected here too, and the guest finds out.
         let agreed = self.status & VIRTIO_CONFIG_S_FEATURES_OK != 0;
@@ -154,6 +154,7 @@ impl<const N: usize> TransportState<N> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::GuestRam;
     use proptest::prelude::*;
 
     const FEATURES: u64 = 1 << 32;
@@ -184,11 +185,11 @@ mod tests {
     #[test]
     fn buffers_in_flight_and_tables_that_overlap_are_refused() {
         let ram = GuestRam::new(4 << 20).unwrap();
-        state().check(FEATURES, &ram).unwrap();
+        state().check(FEATURES, ram.writable_while_stopped()).unwrap();
         let refused = |change: fn(&mut TransportState<2>)| {
             let mut state = state();
             change(&mut state);
-            state.check(FEATURES, &ram).map(drop).unwrap_err()
+            state.check(FEATURES, ram.writable_while_stopped()).map(drop).unwrap_err()
         };
         use TransportError::{Features, Indices, Overlap, Queue};
         assert_eq!(refused(|s| s.queues[1].next_avail = 9), Indices(1, 9, 7));
@@ -216,7 +217,7 @@ mod tests {
                 (q.desc_table, q.avail_ring, q.used_ring) = (desc, avail, used);
                 (q.next_avail, q.next_used) = (indices[2 * n], indices[2 * n + 1]);
             }
-            if state.check(FEATURES, &ram).is_ok() {
+            if state.check(FEATURES, ram.writable_while_stopped()).is_ok() {
                 let mut bytes = std::collections::HashSet::new();
                 for (at, len) in state.tables() {
                     prop_assert!((at..at + len).all(|byte| bytes.insert(byte)));

@@ -1,7 +1,7 @@
 //! The registers of a device: virtio-mmio version 2.
 
 use super::{Model, QUEUE_MAX, TransportError, TransportState, Violation};
-use crate::memory::GuestRam;
+use crate::memory::Writable;
 use virtio_bindings::{
     virtio_config::{
         VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_FEATURES_OK,
@@ -127,7 +127,12 @@ impl<const N: usize> Transport<N> {
     ///
     /// # Errors
     /// A [`Violation`].
-    pub fn write(&mut self, offset: u64, data: &[u8], ram: &GuestRam) -> Result<Change, Violation> {
+    pub fn write(
+        &mut self,
+        offset: u64,
+        data: &[u8],
+        ram: Writable<'_>,
+    ) -> Result<Change, Violation> {
         if offset >= CONFIG {
             let what = "a write to its configuration, which is read-only".into();
             return Err(self.model.wrong(what));
@@ -218,7 +223,7 @@ impl<const N: usize> Transport<N> {
         Ok(())
     }
 
-    fn set_ready(&mut self, value: u32, ram: &GuestRam) -> Result<(), Violation> {
+    fn set_ready(&mut self, value: u32, ram: Writable<'_>) -> Result<(), Violation> {
         let model = self.model;
         let (queue, n) = self.selected()?;
         if value & 1 == 0 {
@@ -260,7 +265,7 @@ impl<const N: usize> Transport<N> {
     pub fn apply(
         &mut self,
         state: &TransportState<N>,
-        ram: &GuestRam,
+        ram: Writable<'_>,
     ) -> Result<(), TransportError> {
         let queues = state.check(self.model.features, ram)?;
         *self = Self {

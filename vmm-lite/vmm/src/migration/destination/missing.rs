@@ -1,7 +1,8 @@
 //! Guest memory with missing pages: a thread that touches one waits until it has arrived.
 
 use crate::memory::{
-    Arriving, Fault, GuestRam, PAGE, Supply, Userfault, UserfaultError as Error, Watch, is_zero,
+    Arriving, Fault, GuestRam, PAGE, Supply, Userfault, UserfaultError as Error, Watch, Writable,
+    is_zero,
 };
 use migrate::wire::Run;
 use std::{
@@ -73,21 +74,26 @@ impl Missing {
         Ok(())
     }
 
-    /// Writes a page, missing or not. Before the guest runs.
-    pub fn write(&self, number: usize, page: &[u8; PAGE]) -> Result<(), String> {
+    /// Writes a page, missing or not, of a guest that has not run.
+    pub fn write(
+        &self,
+        memory: Writable<'_>,
+        number: usize,
+        page: &[u8; PAGE],
+    ) -> Result<(), String> {
         if number >= FIRST && self.put(number, page)? {
             return Ok(());
         }
-        self.userfault.ram().write_page(number, page).map_err(|e| e.to_string())
+        memory.write_page(number, page).map_err(|e| e.to_string())
     }
 
-    /// Makes pages zero, missing or not. Before the guest runs.
-    pub fn clear(&self, first: usize, count: usize) -> Result<(), String> {
+    /// Makes pages zero, missing or not, of a guest that has not run.
+    pub fn clear(&self, memory: Writable<'_>, first: usize, count: usize) -> Result<(), String> {
         for number in first..first + count {
             if number >= FIRST && self.zero(number, 1)? {
                 continue;
             }
-            self.userfault.ram().zero_page(number).map_err(|e| e.to_string())?;
+            memory.zero_page(number).map_err(|e| e.to_string())?;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     devices::{console::Console, state::DeviceState},
     host::urgent::{Side, Urgent},
-    memory::{PAGE, Tables},
+    memory::{PAGE, Tables, Writable},
     migration::{handover::Handover, offered::Offered, switch_hint::SwitchHint},
     vm::{MoveOutcome, Resume, ResumeReason, Vm, VmPhase},
 };
@@ -128,20 +128,24 @@ impl Prepared {
         self.missing.as_ref().filter(|missing| missing.watching())
     }
 
+    fn unstarted(&self) -> Result<Writable<'_>, String> {
+        self.vm.unstarted_memory().ok_or_else(|| "the guest has run already".into())
+    }
+
     /// Receives pages before the guest runs.
     pub fn write(&self, frame: &PageFrame<'_>) -> Result<(), String> {
-        let ram = self.vm.ram();
+        let memory = self.unstarted()?;
         {
             let mut came = self.received_pages.borrow_mut();
             frame.iter().for_each(|(number, _)| came.page(number));
         }
         match self.watched() {
             Some(missing) => {
-                frame.iter().try_for_each(|(number, page)| missing.write(number, page))
+                frame.iter().try_for_each(|(number, page)| missing.write(memory, number, page))
             }
             None => frame
                 .runs()
-                .try_for_each(|(first, pages)| ram.write_pages(first, pages))
+                .try_for_each(|(first, pages)| memory.write_pages(first, pages))
                 .map_err(|e| e.to_string()),
         }?;
         fail_point!("destination.in-round",
@@ -151,14 +155,14 @@ impl Prepared {
 
     /// Makes pages zero before the guest runs.
     pub fn clear(&self, runs: &[Run]) -> Result<(), String> {
-        let ram = self.vm.ram();
+        let memory = self.unstarted()?;
         for &(first, count) in runs {
             // The decoder has checked that the run lies inside the memory.
             let (first, count) = (first as usize, count as usize);
             match self.watched() {
-                Some(missing) => missing.clear(first, count)?,
+                Some(missing) => missing.clear(memory, first, count)?,
                 None => (first..first + count)
-                    .try_for_each(|number| ram.zero_page(number))
+                    .try_for_each(|number| memory.zero_page(number))
                     .map_err(|e| e.to_string())?,
             }
         }
