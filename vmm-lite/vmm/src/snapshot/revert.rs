@@ -10,7 +10,6 @@ use crate::{
     memory::{Complete, GuestRam, PAGE, PageSet},
     vm::{Address, Paused, Resume, ResumeReason, Vm, VmState},
 };
-use serde::Serialize;
 use std::{
     fs::File,
     sync::Arc,
@@ -21,7 +20,7 @@ use std::{
 const ENTRY: Duration = Duration::from_secs(1);
 
 /// What it cost, in ns.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Report {
     /// How long no instruction of the guest ran, from the request to pause.
     pub pause_ns: u64,

@@ -75,7 +75,7 @@ pub use paused::{Paused, Resume};
 pub use reclaim::Reclaimed;
 pub use resources::Resources;
 pub use state::{ApplyError, InvariantState, VmState};
-pub use stats::{DirtyRate, ExitCounts, NetStats, Stats, mac_text};
+pub use stats::{DirtyRate, ExitCounts, GuestStats, NetStats, Stats, mac_text};
 pub use steering::Slow;
 pub use vmm_lite_interface::control::ResumeReason;
 
