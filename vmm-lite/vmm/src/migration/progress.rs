@@ -127,7 +127,21 @@ impl Watcher {
                     predicted_blackout_ns: 0,
                 });
             }
-            _ => {}
+            Happened::Peeked { .. }
+            | Happened::Dirty { .. }
+            | Happened::Message(_)
+            | Happened::LinkLost(_)
+            | Happened::Reconnected
+            | Happened::Vouched
+            | Happened::Abandoned
+            | Happened::Cancel(_)
+            | Happened::Failed(_)
+            | Happened::Held
+            | Happened::Reclaimed(_)
+            | Happened::LeftOut(_)
+            | Happened::Stopped(_)
+            | Happened::Progress
+            | Happened::Tick => {}
         }
     }
 
