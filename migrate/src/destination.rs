@@ -14,10 +14,12 @@
 //!
 //! - [`events`]: what goes in and comes out
 //! - `bounds`: how much a source may send
+//! - `error`: why a VM is given up
 //! - `lacking`: pages that are missing
 //! - `ledger`: the outcomes of moves
 
 mod bounds;
+mod error;
 pub mod events;
 mod lacking;
 mod ledger;
@@ -25,6 +27,8 @@ mod running;
 #[cfg(test)]
 mod tests;
 
+pub use bounds::Excess;
+pub use error::{Away, GivenUp};
 pub use events::{Action, Event, PREPARING, Timeouts};
 pub use ledger::Ledger;
 
@@ -155,15 +159,13 @@ impl Destination {
         match (self.state, event) {
             (State::Ended, _) => Vec::new(),
             (State::Running, event) => self.running(event, now),
-            (_, Event::LinkLost(why)) => self.give_up(why, false),
-            (_, Event::Asked) => {
-                self.give_up("the source asked for the outcome before it committed".into(), false)
-            }
+            (_, Event::LinkLost(why)) => self.give_up(Away::Link(why), false),
+            (_, Event::Asked) => self.give_up(GivenUp::Asked, false),
             (_, Event::Tick) => match self.deadline {
-                Some(at) if now >= at => self.give_up("the source fell silent".into(), true),
+                Some(at) if now >= at => self.give_up(Away::Silent, true),
                 Some(_) | None => Vec::new(),
             },
-            (_, Event::Message(Message::Abort(why))) => self.give_up(why, false),
+            (_, Event::Message(Message::Abort(why))) => self.give_up(GivenUp::Aborted(why), false),
             (State::Greeting, Event::Message(Message::Hello(id))) => {
                 self.id = Some(id);
                 self.state = State::Waiting;
@@ -172,10 +174,7 @@ impl Destination {
             (State::Waiting, Event::Message(Message::Offer(offer)))
                 if offer.receiver != self.me =>
             {
-                self.give_up(
-                    "the offer was made to another receiver, so it is a replay".into(),
-                    true,
-                )
+                self.give_up(GivenUp::Replayed, true)
             }
             (State::Waiting, Event::Message(Message::Offer(offer))) => {
                 self.state = State::Preparing;
@@ -193,8 +192,8 @@ impl Destination {
             }
             (State::Preparing, Event::Prepared(Err(why))) => {
                 self.state = State::Ended;
-                let reason = why.to_string();
-                vec![Action::Send(Message::Refuse(why)), Action::Discard(reason), Action::End]
+                let discard = Action::Discard(GivenUp::Refused(why.clone()));
+                vec![Action::Send(Message::Refuse(why)), discard, Action::End]
             }
             (State::Receiving, Event::Pages(runs) | Event::Message(Message::Zero(runs))) => {
                 self.lacking.came(&runs);
@@ -211,7 +210,7 @@ impl Destination {
                 }
             }
             (State::Receiving, Event::Forgot(Ok(()))) => Vec::new(),
-            (_, Event::Forgot(Err(why))) => self.give_up(why, true),
+            (_, Event::Forgot(Err(why))) => self.give_up(GivenUp::Here(why), true),
             (State::Receiving, Event::Message(Message::RoundEnd(n))) => match self.said.round() {
                 Ok(()) => vec![Action::Send(Message::RoundDone(n))],
                 Err(why) => self.give_up(why, true),
@@ -240,23 +239,24 @@ impl Destination {
             (State::Committing, Event::Applied(Err(why))) => {
                 self.state = State::Ended;
                 let never = self.id.map(|id| Action::Send(Message::Outcome(id, Outcome::Never)));
-                never.into_iter().chain([Action::Discard(why), Action::End]).collect()
+                never
+                    .into_iter()
+                    .chain([Action::Discard(GivenUp::Here(why)), Action::End])
+                    .collect()
             }
             (State::Applying, Event::Applied(Ok(()))) => {
                 self.state = State::Ready;
                 self.deadline = Some(now + self.timeout.silence);
                 vec![Action::Send(Message::Ready)]
             }
-            (State::Applying, Event::Applied(Err(why))) => self.give_up(why, true),
+            (State::Applying, Event::Applied(Err(why))) => self.give_up(GivenUp::Here(why), true),
             (State::Ready, Event::Message(Message::Commit(id, state)))
                 if self.id == Some(id) && state.is_empty() =>
             {
                 self.run(now)
             }
-            (_, Event::Message(got)) => {
-                self.give_up(format!("{:?} came at the wrong time", got.kind()), true)
-            }
-            (_, Event::Pages(_)) => self.give_up("pages came at the wrong time".into(), true),
+            (_, Event::Message(got)) => self.give_up(GivenUp::Unexpected(got.kind()), true),
+            (_, Event::Pages(_)) => self.give_up(GivenUp::UnexpectedPages, true),
             // An answer to an action that a failure has overtaken, or an event that concerns only a
             // VM that runs.
             (
@@ -295,11 +295,12 @@ impl Destination {
         vec![Action::End]
     }
 
-    fn give_up(&mut self, why: String, tell: bool) -> Vec<Action> {
+    fn give_up(&mut self, why: impl Into<GivenUp>, tell: bool) -> Vec<Action> {
+        let why = why.into();
         self.state = State::Ended;
         let mut actions = Vec::new();
         if tell {
-            actions.push(Action::Send(Message::Abort(why.clone())));
+            actions.push(Action::Send(Message::Abort(why.to_string())));
         }
         actions.extend([Action::Discard(why), Action::End]);
         actions

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::wire::Started;
 
 /// The phases of the blackout, in order, in ns. They add up to the blackout.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Phases {
     /// From the request to pause until the vCPU was stopped.
     pub quiesce_ns: u64,
@@ -28,7 +26,7 @@ pub struct Phases {
 /// A successful move. A value that only the destination knows is `None` if the connection broke
 /// before the source received it; the counts that belong to [`brownout_ns`](Self::brownout_ns) are
 /// then zero.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Report {
     /// From the request to pause to the first instruction at the destination. See
     /// [`Phases::commit_and_run_ns`] for the direction of its error. `None` if the destination's

@@ -9,6 +9,17 @@ use crate::precopy::ROUNDS_MAX;
 /// A correct source names it once; a few bytes can cause as much work here as the memory is large.
 pub(super) const NAMED_MOST: u64 = 2;
 
+/// What a source sends too much of.
+#[derive(thiserror::Error, Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Excess {
+    /// Pages.
+    #[error("the source named more pages in a round than there are")]
+    Pages,
+    /// Rounds.
+    #[error("the source made more than {ROUNDS_MAX} rounds")]
+    Rounds,
+}
+
 /// What the source has sent before the commit.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Said {
@@ -24,22 +35,22 @@ pub(super) struct Said {
 
 impl Said {
     /// Counts these pages, of a VM that has `all`.
-    pub(super) fn named(&mut self, runs: &[(u64, u64)], all: usize) -> Result<(), String> {
+    pub(super) fn named(&mut self, runs: &[(u64, u64)], all: usize) -> Result<(), Excess> {
         let count = runs.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
         self.pages = self.pages.saturating_add(count.max(1));
         if self.pages <= NAMED_MOST * all as u64 {
             return Ok(());
         }
-        Err("the source named more pages in a round than there are".into())
+        Err(Excess::Pages)
     }
 
     /// Counts the end of a round.
-    pub(super) fn round(&mut self) -> Result<(), String> {
+    pub(super) fn round(&mut self) -> Result<(), Excess> {
         (self.rounds, self.pages) = (self.rounds + 1, 0);
         if self.rounds <= ROUNDS_MAX {
             return Ok(());
         }
-        Err(format!("the source made more than {ROUNDS_MAX} rounds"))
+        Err(Excess::Rounds)
     }
 
     /// Records the switch-over hint; `false` if it was sent before.

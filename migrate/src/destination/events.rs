@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::{Away, GivenUp};
 use crate::{
     brownout::Settled,
     offer::{Offer, Refusal},
@@ -20,9 +21,9 @@ pub enum Event {
     Pages(Vec<Run>),
     /// The result of [`Action::Prepare`].
     Prepared(Result<Accepted, Refusal>),
-    /// The result of [`Action::Forget`].
+    /// The result of [`Action::Forget`]; the error as text, as the source gets it.
     Forgot(Result<(), String>),
-    /// The result of [`Action::Apply`].
+    /// The result of [`Action::Apply`]; the error as text, as the source gets it.
     Applied(Result<(), String>),
     /// The vCPU is right before the guest's first instruction, after [`Action::Run`].
     Runs(Started),
@@ -73,11 +74,11 @@ pub enum Action {
     Complete,
     /// The link is lost, or silent for too long, while pages are missing: wait for the source to
     /// return on a new connection.
-    AwaitSource(String),
+    AwaitSource(Away),
     /// The source did not return: the VM is lost, because these pages are missing.
     Lost(PageSet),
     /// Discard the prepared VM; it never runs.
-    Discard(String),
+    Discard(GivenUp),
     /// Nothing more will arrive on this connection.
     End,
 }

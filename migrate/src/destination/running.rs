@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Destination, Event};
+use super::{Action, Away, Destination, Event};
 use crate::wire::{Message, Outcome};
 
 impl Destination {
@@ -45,7 +45,7 @@ impl Destination {
                 actions.extend(self.end_if_over());
                 actions
             }
-            Event::LinkLost(why) => self.await_source(why),
+            Event::LinkLost(why) => self.await_source(Away::Link(why)),
             Event::Rejoined => {
                 self.linked = true;
                 if !self.lacking.is_empty() {
@@ -76,7 +76,7 @@ impl Destination {
                 actions
             }
             Event::Tick if self.deadline.is_some_and(|at| now >= at) => {
-                self.await_source("the source fell silent".into())
+                self.await_source(Away::Silent)
             }
             // What a source sends late or twice, and answers to actions from before the commit.
             Event::Message(_)
@@ -91,7 +91,7 @@ impl Destination {
 
     /// The link has failed while pages are missing. The only deadline left is the end of the wait,
     /// if it is limited.
-    fn await_source(&mut self, why: String) -> Vec<Action> {
+    fn await_source(&mut self, why: Away) -> Vec<Action> {
         self.linked = false;
         self.deadline = None;
         vec![Action::AwaitSource(why)]

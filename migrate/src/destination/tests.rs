@@ -69,7 +69,7 @@ fn a_source_that_is_cut_off_is_awaited_without_limit() {
         let mut machine = lacking(None);
         if said {
             let actions = machine.handle(Event::LinkLost("cut".into()), SECOND);
-            assert_eq!(actions, [Action::AwaitSource("cut".into())]);
+            assert_eq!(actions, [Action::AwaitSource(Away::Link("cut".into()))]);
         }
         let year = 365 * 24 * 3600 * SECOND;
         let done = pass(&mut machine, year);

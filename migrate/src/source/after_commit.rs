@@ -3,17 +3,66 @@
 
 use std::time::Duration;
 
-use super::{Action, Ended, Event, Failure, Source, State, following::Following};
+use super::{Action, Ended, Event, Failure, Sent, Source, State, following::Following};
 use crate::{
     page_set::PageSet,
     wire::{Message, Outcome},
 };
 
+/// What matters once the commit is sent.
+pub(super) enum Later {
+    /// See [`Event::Message`].
+    Message(Message),
+    /// See [`Event::LinkLost`].
+    LinkLost,
+    /// See [`Event::Reconnected`].
+    Reconnected,
+    /// See [`Event::Vouched`].
+    Vouched,
+    /// See [`Event::Abandoned`].
+    Abandoned,
+    /// See [`Event::Sent`].
+    Sent(Sent),
+    /// See [`Event::Progress`].
+    Progress,
+    /// See [`Event::Tick`].
+    Tick,
+}
+
+impl Later {
+    /// `None`: nothing calls the move off any more, and what was asked for before the commit is of
+    /// no use.
+    fn of(event: Event) -> Option<Self> {
+        Some(match event {
+            Event::Message(message) => Self::Message(message),
+            Event::LinkLost(_) => Self::LinkLost,
+            Event::Reconnected => Self::Reconnected,
+            Event::Vouched => Self::Vouched,
+            Event::Abandoned => Self::Abandoned,
+            Event::Sent(sent) => Self::Sent(sent),
+            Event::Progress => Self::Progress,
+            Event::Tick => Self::Tick,
+            Event::Cancel(_)
+            | Event::Failed(_)
+            | Event::Held
+            | Event::Reclaimed(_)
+            | Event::LeftOut(_)
+            | Event::Peeked { .. }
+            | Event::Dirty { .. }
+            | Event::Stopped(_) => return None,
+        })
+    }
+}
+
 impl Source {
     /// The point of no return has passed: only the destination's word lets the VM run here again.
     pub(super) fn after_commit(&mut self, event: Event, now: Duration) -> Vec<Action> {
+        let Some(event) = Later::of(event) else { return Vec::new() };
         match (self.state, event) {
-            (State::Committed, Event::Message(Message::Running(started))) => {
+            (_, Later::Abandoned) => self.fall_back(Failure::Abandoned, false),
+            (State::Following, event) => self.following(event, now),
+            (State::Settling, event) => self.settling(event, now),
+            (State::Committed, Later::Message(Message::Running(started))) => {
                 self.moments.running = Some(now);
                 self.numbers.started = started;
                 self.ran = true;
@@ -25,27 +74,21 @@ impl Source {
                 });
                 actions
             }
-            (State::Committed, Event::Sent(sent)) => {
+            (State::Committed, Later::Sent(sent)) => {
                 self.count(sent);
                 self.numbers.last = sent.full;
                 self.moments.sent = now;
                 Vec::new()
             }
-            (State::Following, event) if !matches!(event, Event::Abandoned) => {
-                self.following(event, now)
-            }
-            (State::Committed, Event::Message(Message::Outcome(id, outcome)))
+            (State::Committed, Later::Message(Message::Outcome(id, outcome)))
                 if id == self.id && outcome == Outcome::Never =>
             {
                 self.outcome(outcome, now)
             }
-            (State::Settling, event) if !matches!(event, Event::Abandoned) => {
-                self.settling(event, now)
-            }
-            (State::Unknown, Event::Message(Message::Outcome(id, outcome))) if id == self.id => {
+            (State::Unknown, Later::Message(Message::Outcome(id, outcome))) if id == self.id => {
                 self.outcome(outcome, now)
             }
-            (State::Rejoining, Event::Message(Message::Lacks(runs))) => {
+            (State::Rejoining, Later::Message(Message::Lacks(runs))) => {
                 self.deadline = Some(now + self.settings.answer);
                 if !runs.is_empty() {
                     self.lacks.insert_runs(&runs);
@@ -58,39 +101,20 @@ impl Source {
                 }
                 self.follow(now)
             }
-            (State::Unknown, Event::Reconnected) => {
+            (State::Unknown, Later::Reconnected) => {
                 self.deadline = Some(now + self.settings.answer);
                 vec![Action::Send(Message::Query(self.id, self.receiver))]
             }
-            (_, Event::Progress) => {
+            (_, Later::Progress) => {
                 self.deadline = Some(now + self.settings.answer);
                 Vec::new()
             }
             // Not while the destination can report the outcome itself.
-            (State::Unknown, Event::Vouched) => self.fall_back(Failure::Vouched, true),
-            (_, Event::Abandoned) => self.fall_back(Failure::Abandoned, false),
+            (State::Unknown, Later::Vouched) => self.fall_back(Failure::Vouched, true),
             // Silence, a broken link, or nonsense: ask again on a new connection.
-            (_, Event::LinkLost(_) | Event::Message(_)) => self.ask_again(now),
-            (_, Event::Tick) => match self.deadline {
-                Some(at) if now >= at => self.ask_again(now),
-                Some(_) | None => Vec::new(),
-            },
-            // Nothing calls the move off any more, and what was asked for before the commit is
-            // of no use.
-            (
-                _,
-                Event::Reconnected
-                | Event::Vouched
-                | Event::Cancel(_)
-                | Event::Failed(_)
-                | Event::Sent(_)
-                | Event::Held
-                | Event::Reclaimed(_)
-                | Event::LeftOut(_)
-                | Event::Peeked { .. }
-                | Event::Dirty { .. }
-                | Event::Stopped(_),
-            ) => Vec::new(),
+            (_, Later::LinkLost | Later::Message(_)) => self.ask_again(now),
+            (_, Later::Tick) if self.deadline.is_some_and(|at| now >= at) => self.ask_again(now),
+            (_, Later::Reconnected | Later::Vouched | Later::Sent(_) | Later::Tick) => Vec::new(),
         }
     }
 
@@ -119,49 +143,39 @@ impl Source {
         }
     }
 
-    fn following(&mut self, event: Event, now: Duration) -> Vec<Action> {
+    fn following(&mut self, event: Later, now: Duration) -> Vec<Action> {
         let Some(following) = &mut self.following else { return self.ask_again(now) };
         match event {
-            Event::Message(Message::Want(runs)) => {
+            Later::Message(Message::Want(runs)) => {
                 let wanted = following.wanted(&runs);
                 self.deadline = Some(now + self.settings.answer);
                 if wanted.is_empty() { Vec::new() } else { vec![Action::SendFollowing(wanted)] }
             }
-            Event::Message(Message::Filled(pages)) => {
+            Later::Message(Message::Filled(pages)) => {
                 following.filled(pages);
                 self.follow(now)
             }
-            Event::Sent(sent) => {
+            Later::Sent(sent) => {
                 following.sent(sent.full + sent.zero);
                 self.count(sent);
                 self.follow(now)
             }
-            Event::Message(Message::Whole(arrival)) => {
+            Later::Message(Message::Whole(arrival)) => {
                 self.numbers.arrival = Some(arrival);
                 self.whole(now)
             }
-            Event::Message(Message::Settled(settled)) => {
+            Later::Message(Message::Settled(settled)) => {
                 self.numbers.settled = Some(settled);
                 self.deadline = Some(now + self.settings.answer);
                 Vec::new()
             }
-            Event::Tick if self.deadline.is_none_or(|at| now < at) => Vec::new(),
-            Event::Progress => {
+            Later::Tick if self.deadline.is_none_or(|at| now < at) => Vec::new(),
+            Later::Progress => {
                 self.deadline = Some(now + self.settings.answer);
                 Vec::new()
             }
-            Event::LinkLost(_) | Event::Tick | Event::Message(_) => self.ask_again(now),
-            Event::Reconnected
-            | Event::Vouched
-            | Event::Abandoned
-            | Event::Cancel(_)
-            | Event::Failed(_)
-            | Event::Held
-            | Event::Reclaimed(_)
-            | Event::LeftOut(_)
-            | Event::Peeked { .. }
-            | Event::Dirty { .. }
-            | Event::Stopped(_) => Vec::new(),
+            Later::LinkLost | Later::Tick | Later::Message(_) => self.ask_again(now),
+            Later::Reconnected | Later::Vouched | Later::Abandoned => Vec::new(),
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Event, Source, State};
+use super::{Action, Source, State, after_commit::Later};
 use crate::{
     brownout::{Brownout, Settled, TIMEOUT},
     report::Report,
@@ -24,28 +24,20 @@ impl Source {
         Vec::new()
     }
 
-    pub(super) fn settling(&mut self, event: Event, now: Duration) -> Vec<Action> {
+    pub(super) fn settling(&mut self, event: Later, now: Duration) -> Vec<Action> {
         match event {
-            Event::Message(Message::Settled(settled)) => {
+            Later::Message(Message::Settled(settled)) => {
                 self.numbers.settled = Some(settled);
                 self.moved()
             }
-            Event::Message(_) | Event::LinkLost(_) => self.moved(),
-            Event::Tick if self.deadline.is_none_or(|at| now >= at) => self.moved(),
-            Event::Tick
-            | Event::Reconnected
-            | Event::Vouched
-            | Event::Abandoned
-            | Event::Cancel(_)
-            | Event::Failed(_)
-            | Event::Sent(_)
-            | Event::Held
-            | Event::Reclaimed(_)
-            | Event::LeftOut(_)
-            | Event::Peeked { .. }
-            | Event::Dirty { .. }
-            | Event::Stopped(_)
-            | Event::Progress => Vec::new(),
+            Later::Message(_) | Later::LinkLost => self.moved(),
+            Later::Tick if self.deadline.is_none_or(|at| now >= at) => self.moved(),
+            Later::Tick
+            | Later::Reconnected
+            | Later::Vouched
+            | Later::Abandoned
+            | Later::Sent(_)
+            | Later::Progress => Vec::new(),
         }
     }
 }

@@ -1,7 +1,12 @@
 //! The client's side of the control socket.
 
-use super::{Error, RuntimeDir, TIMEOUT, descriptors, dir, silence};
-use serde_json::{Value, json};
+use super::{
+    Error, Progress, Request, RuntimeDir, TIMEOUT,
+    answer::{Done, Line},
+    descriptors, dir, silence,
+    verb::{Stop, Verb},
+};
+use serde::de::DeserializeOwned;
 use std::{
     io::{self, BufRead, BufReader, Write},
     os::{fd::BorrowedFd, unix::net::UnixStream},
@@ -19,19 +24,12 @@ const RETRY: Duration = Duration::from_millis(10);
 /// How long the process of a VM that has ended may take to exit, on a very busy host.
 const GONE: Duration = Duration::from_secs(60);
 
-/// Reports what a VM waits for.
-fn tell(waits: fn(&str), progress: &Value) {
-    if let Some(what) = progress["waiting_for"].as_str() {
-        waits(what);
-    }
-}
-
 /// A connection to a VM.
 #[derive(Debug)]
 pub struct Client {
     name: String,
     lines: BufReader<UnixStream>,
-    /// Called with what the VM waits for, if that takes too long.
+    /// Gets what the VM waits for, if that takes too long.
     waits: fn(&str),
 }
 
@@ -88,14 +86,12 @@ impl Client {
         move |source| Error::Socket { doing, name, source }
     }
 
-    /// Sends a verb without arguments and returns its answer. What the VM waits for, if that takes
-    /// too long, is printed on standard error.
+    /// Sends a request and returns its answer.
     ///
     /// # Errors
     /// [`Error::Refused`] with the VM's own text, and the connection's errors.
-    pub fn call(&mut self, verb: &str) -> Result<Value, Error> {
-        let waits = self.waits;
-        self.request(&json!({ "verb": verb }), |progress| tell(waits, &progress))
+    pub fn call<V: Verb>(&mut self, verb: V) -> Result<V::Answer, Error> {
+        self.call_with(verb, &[], |_| {})
     }
 
     /// Stops the VM and returns its answer when its process has exited. A VM that ends before it
@@ -104,11 +100,9 @@ impl Client {
     ///
     /// # Errors
     /// As [`call`](Self::call).
-    pub fn stop(&mut self, force: bool) -> Result<Value, Error> {
-        let request = json!({ "verb": "stop", "force": force });
-        let waits = self.waits;
-        let answer = match self.request(&request, |progress| tell(waits, &progress)) {
-            Err(Error::Closed(_)) => return Ok(json!({})),
+    pub fn stop(&mut self, force: bool) -> Result<Done, Error> {
+        let answer = match self.call(Stop { force }) {
+            Err(Error::Closed(_)) => return Ok(Done {}),
             other => other?,
         };
         self.wait_gone()?;
@@ -141,32 +135,21 @@ impl Client {
         }
     }
 
-    /// Sends a request and returns its answer; `progress` gets the lines before it.
+    /// Like [`call`](Self::call), passing open files along; `progress` gets the lines before the
+    /// answer.
     ///
     /// # Errors
     /// As [`call`](Self::call).
-    pub fn request(
+    pub fn call_with<V: Verb>(
         &mut self,
-        request: &Value,
-        progress: impl FnMut(Value),
-    ) -> Result<Value, Error> {
-        self.request_with(request, &[], progress)
-    }
-
-    /// Like [`request`](Self::request), passing open files along.
-    ///
-    /// # Errors
-    /// As [`call`](Self::call).
-    pub fn request_with(
-        &mut self,
-        request: &Value,
+        verb: V,
         files: &[BorrowedFd<'_>],
-        mut progress: impl FnMut(Value),
-    ) -> Result<Value, Error> {
+        mut progress: impl FnMut(Progress),
+    ) -> Result<V::Answer, Error> {
+        let request = verb.into();
         let mut tries = 0;
         loop {
-            let sent = self.send_line(request, files);
-            let first = match sent {
+            let first = match self.send_line(&request, files) {
                 Ok(()) => self.line()?,
                 // The VM may have sent the reason before it closed the connection.
                 Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
@@ -174,7 +157,8 @@ impl Client {
                 }
                 Err(e) => return Err(self.failed("write to")(e)),
             };
-            if first["retry"] != true || tries == TRIES {
+            let again = matches!(&first, Line::Error(failure) if failure.retry);
+            if !again || tries == TRIES {
                 return self.answer_from(Some(first), &mut progress);
             }
             // The VM had too many clients, and has not acted on this request.
@@ -189,8 +173,8 @@ impl Client {
     ///
     /// # Errors
     /// The connection's error.
-    pub fn send(&mut self, request: &Value, files: &[BorrowedFd<'_>]) -> Result<(), Error> {
-        self.send_line(request, files).map_err(self.failed("write to"))
+    pub fn send(&mut self, verb: impl Verb, files: &[BorrowedFd<'_>]) -> Result<(), Error> {
+        self.send_line(&verb.into(), files).map_err(self.failed("write to"))
     }
 
     /// Reads the answer to the request that was [sent](Self::send); `progress` gets the lines
@@ -198,34 +182,36 @@ impl Client {
     ///
     /// # Errors
     /// As [`call`](Self::call).
-    pub fn answer(&mut self, mut progress: impl FnMut(Value)) -> Result<Value, Error> {
+    pub fn answer<V: Verb>(
+        &mut self,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<V::Answer, Error> {
         self.answer_from(None, &mut progress)
     }
 
-    fn answer_from(
+    fn answer_from<A: DeserializeOwned>(
         &mut self,
-        mut first: Option<Value>,
-        progress: &mut dyn FnMut(Value),
-    ) -> Result<Value, Error> {
+        mut first: Option<Line<A>>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<A, Error> {
         loop {
-            let mut answer = match first.take() {
+            let line = match first.take() {
                 Some(first) => first,
                 None => self.line()?,
             };
-            if let Some(step) = answer.get_mut("progress") {
-                progress(step.take());
-            } else if let Some(ok) = answer.get_mut("ok") {
-                return Ok(ok.take());
-            } else if let Some(error) = answer.get("error").and_then(Value::as_str) {
-                return Err(Error::Refused(error.to_owned()));
-            } else {
-                return Err(self.protocol(format!("{answer}")));
+            match line {
+                Line::Progress { progress: Progress::WaitingFor { waiting_for } } => {
+                    (self.waits)(&waiting_for);
+                }
+                Line::Progress { progress: step } => progress(step),
+                Line::Ok { ok } => return Ok(ok),
+                Line::Error(failure) => return Err(Error::Refused(failure)),
             }
         }
     }
 
-    fn send_line(&self, request: &Value, files: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let line = format!("{request}\n");
+    fn send_line(&self, request: &Request, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let line = serde_json::to_string(request)? + "\n";
         let sent = descriptors::send(self.stream(), line.as_bytes(), files)?;
         self.stream().write_all(&line.as_bytes()[sent..])
     }
@@ -244,7 +230,7 @@ impl Client {
         Ok(())
     }
 
-    fn line(&mut self) -> Result<Value, Error> {
+    fn line<A: DeserializeOwned>(&mut self) -> Result<Line<A>, Error> {
         use std::io::Read;
         if self.lines.buffer().is_empty() && matches!(self.stream().read_timeout(), Ok(None)) {
             silence::wait(self.stream(), &mut |what| (self.waits)(what));
@@ -256,11 +242,8 @@ impl Client {
         if !line.ends_with(b"\n") && (line.len() as u64) < ANSWER_MAX {
             return Err(Error::Closed(self.name.clone()));
         }
-        serde_json::from_slice(&line).map_err(|e| self.protocol(e.to_string()))
-    }
-
-    fn protocol(&self, what: String) -> Error {
-        Error::Protocol { name: self.name.clone(), what }
+        serde_json::from_slice(&line)
+            .map_err(|source| Error::Protocol { name: self.name.clone(), source })
     }
 
     /// Releases the connection for the data after a raw answer: what was read ahead, and the

@@ -1,28 +1,28 @@
 //! Where in the kernel a thread of another process waits. For verbs: a process with a VM may not
 //! open files of `/proc`.
 
-use serde_json::Value;
+use crate::stats::Stalled;
 use std::fs;
 
 /// A stalled thread as `stats` reports it, in words, and where it is in the kernel.
 #[must_use]
-pub fn stalled(pid: u64, stalled: &Value) -> String {
-    let (name, doing) = (stalled["thread"].as_str(), stalled["doing"].as_str());
-    let (name, doing) = (name.unwrap_or_default(), doing.unwrap_or_default());
-    let tid = stalled["tid"].as_u64().unwrap_or(0);
-    let seconds = stalled["for_ms"].as_u64().unwrap_or(0) as f64 / 1e3;
-    let kernel = of(pid, tid, name).map_or_else(String::new, |at| format!(" ({at})"));
-    format!("thread {name} ({tid}), which has not answered for {seconds:.1} s: it {doing}{kernel}")
+pub fn stalled(pid: u32, stalled: &Stalled) -> String {
+    let Stalled { thread, tid, doing, for_ms } = stalled;
+    let seconds = *for_ms as f64 / 1e3;
+    let kernel = of(pid, *tid, thread).map_or_else(String::new, |at| format!(" ({at})"));
+    format!(
+        "thread {thread} ({tid}), which has not answered for {seconds:.1} s: it {doing}{kernel}"
+    )
 }
 
 /// What thread `tid` of process `pid` waits for in the kernel, in words, as far as this user may
 /// know. `None` if there is no such thread of that name.
 #[must_use]
-pub fn of(pid: u64, tid: u64, name: &str) -> Option<String> {
+pub fn of(pid: u32, tid: i32, name: &str) -> Option<String> {
     let read = |file| fs::read_to_string(format!("/proc/{pid}/task/{tid}/{file}"));
     let comm = read("comm").ok()?;
     // The main thread has the program's name. Another PID namespace has other numbers.
-    if comm.trim_end() != name && pid != tid {
+    if comm.trim_end() != name && pid.cast_signed() != tid {
         return None;
     }
     let mut text = format!("state {}", state_in(&read("status").ok()?)?);
@@ -61,7 +61,7 @@ mod tests {
             let _ = gone.recv();
         };
         let thread = std::thread::Builder::new().name("sleeps".into()).spawn(sleeps).unwrap();
-        let (pid, tid) = (u64::from(std::process::id()), told.recv().unwrap() as u64);
+        let (pid, tid) = (std::process::id(), told.recv().unwrap());
         while !of(pid, tid, "sleeps").unwrap().contains("state S (sleeping)") {
             std::thread::yield_now();
         }

@@ -1,25 +1,42 @@
 //! The control API: how other processes communicate with a running VM.
 //!
 //! One socket per VM, in a directory that only its user may access; requests and answers are lines
-//! of JSON. See `docs/control-socket.md`.
+//! of JSON. See `docs/control-socket.md`; its schema is `docs/control-socket.schema.json`. Members
+//! are only ever added: a missing new one has a default, an unknown one is ignored.
 //!
 //! - [`client`]: the side of verbs and other programs
-//! - [`request`]: requests as the socket receives them
+//! - [`request`]: requests as the socket receives them; [`verb`]: the verbs' arguments
+//! - [`answer`]: answers and errors; [`progress`]: what precedes them
+//! - [`stats`], [`moves`], [`copies`]: the larger answers
 //! - [`dir`]: the directory of the sockets, and the names in it
 //! - [`descriptors`]: open files that are sent with requests
 //! - [`hang`]: where in the kernel a thread of another process waits; `silence`: what a silent VM
 //!   waits for
 
+pub mod answer;
 pub mod client;
+pub mod copies;
 pub mod descriptors;
 pub mod dir;
 pub mod hang;
+pub mod moves;
+pub mod progress;
 pub mod request;
+#[cfg(test)]
+mod schema;
 mod silence;
+pub mod stats;
+pub mod verb;
 
+pub use answer::{ErrorKind, Failure, Line, Response};
 pub use client::Client;
+pub use copies::{ForkReport, RevertReport, SnapshotReport};
 pub use dir::{Claim, RuntimeDir};
+pub use moves::MoveReport;
+pub use progress::{Event, Progress};
 pub use request::Request;
+pub use stats::Stats;
+pub use verb::Verb;
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -85,14 +102,20 @@ pub enum Error {
         time: std::time::Duration,
     },
     /// The VM refused the request.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{}", .0.error)]
+    Refused(Failure),
     /// The VM's answer violates the protocol.
-    #[error("{name} answers in a way this vmm-lite does not understand: {what}")]
+    #[error("{name} answers in a way this vmm-lite does not understand")]
     Protocol {
         /// The VM.
         name: String,
         /// What is wrong.
-        what: String,
+        source: serde_json::Error,
     },
+}
+
+/// A duration as the API has it, in ns.
+#[must_use]
+pub fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

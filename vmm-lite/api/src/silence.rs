@@ -3,12 +3,11 @@
 //! The query uses another connection, so that it does not matter which of the VM's threads hangs,
 //! or that the whole process does not run.
 
-use crate::hang;
+use crate::{Request, Stats, answer::Line, hang, verb};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{getsockopt, sockopt::PeerCredentials},
 };
-use serde_json::Value;
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
     os::{fd::AsFd, unix::net::UnixStream},
@@ -48,11 +47,9 @@ fn readable(stream: &UnixStream) -> io::Result<bool> {
 fn matter(stream: &UnixStream) -> Option<(String, String)> {
     match stats(stream) {
         Ok(Some(stats)) => {
-            let stalled = stats["stalled"].as_array()?;
-            let first = stalled.first()?;
-            let pid = stats["pid"].as_u64().unwrap_or(0);
-            let words: Vec<_> = stalled.iter().map(|one| hang::stalled(pid, one)).collect();
-            Some((format!("{}", first["tid"]), words.join("; and ")))
+            let first = stats.stalled.first()?;
+            let words = stats.stalled.iter().map(|one| hang::stalled(stats.pid, one));
+            Some((first.tid.to_string(), words.collect::<Vec<_>>().join("; and ")))
         }
         // It answers with something else, such as that it has too many clients: so it is
         // responsive.
@@ -72,13 +69,16 @@ fn matter(stream: &UnixStream) -> Option<(String, String)> {
 }
 
 /// Requests the VM's statistics, on a new connection; `None` if it refuses.
-fn stats(stream: &UnixStream) -> io::Result<Option<Value>> {
+fn stats(stream: &UnixStream) -> io::Result<Option<Stats>> {
     let mut other = UnixStream::connect_addr(&stream.peer_addr()?)?;
     other.set_read_timeout(Some(QUIET))?;
     other.set_write_timeout(Some(QUIET))?;
-    other.write_all(b"{\"verb\":\"stats\"}\n")?;
+    let request = serde_json::to_string(&Request::from(verb::Stats::default()))?;
+    other.write_all((request + "\n").as_bytes())?;
     let mut line = Vec::new();
     BufReader::new(other.take(ANSWER_MAX)).read_until(b'\n', &mut line)?;
-    let mut answer: Value = serde_json::from_slice(&line)?;
-    Ok(answer.get_mut("ok").map(Value::take))
+    Ok(match serde_json::from_slice(&line)? {
+        Line::Ok { ok } => Some(ok),
+        Line::Progress { .. } | Line::Error(_) => None,
+    })
 }

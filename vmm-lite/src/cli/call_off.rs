@@ -4,7 +4,7 @@
 
 use super::exit;
 use crate::control::server::Signals;
-use api::{Client, Error};
+use api::{Client, Error, verb::Cancel};
 use std::{
     io,
     net::Shutdown,
@@ -125,7 +125,7 @@ impl Watcher {
         let (name, end) = (self.name.clone(), stream.try_clone());
         // On a thread of its own: the answer may come after the second signal.
         let asks = thread::Builder::new().name("cancel".into()).spawn(move || {
-            if let Err(e) = super::connect(&name).and_then(|mut client| client.call("cancel")) {
+            if let Err(e) = super::connect(&name).and_then(|mut client| client.call(Cancel {})) {
                 eprintln!("vmm-lite: {}", vmm::host::with_causes(&e));
                 if let (Error::Refused(_), Ok(end)) = (e, end) {
                     // The operation may not have begun yet: it does not begin if no client waits

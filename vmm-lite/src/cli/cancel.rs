@@ -1,5 +1,6 @@
 //! `vmm-lite cancel`.
 
+use api::verb::Cancel;
 use std::process::ExitCode;
 
 /// Cancel the move of a VM
@@ -20,9 +21,9 @@ pub struct Args {
 /// # Errors
 /// If there is no such VM, or it is not being moved.
 pub fn run(args: Args) -> super::Result {
-    let answer = super::connect(&args.name)?.call("cancel")?;
+    let answer = super::connect(&args.name)?.call(Cancel {})?;
     if args.json {
-        println!("{answer}");
+        super::print_json(&answer)?;
     }
     Ok(ExitCode::SUCCESS)
 }

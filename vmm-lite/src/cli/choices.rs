@@ -1,54 +1,63 @@
 //! Options with a fixed set of values.
 
+use api::verb::{CopyMode, MoveMode};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use vmm::{
-    capture::Way,
-    host::confine::{Mode, jail::Part},
-    snapshot::GuestClock,
-};
+use vmm::host::confine::{Mode, jail::Part};
 
-/// A word, its value, and its help text.
+/// A word, its value, and its help text, if any.
 type Choice<T> = (&'static str, T, &'static str);
 
 fn one_of<T: Copy + Send + Sync + 'static, const N: usize>(
     choices: [Choice<T>; N],
 ) -> impl TypedValueParser<Value = T> {
-    let value = |(word, _, help): Choice<T>| PossibleValue::new(word).help(help);
+    let value = |(word, _, help): Choice<T>| match help {
+        "" => PossibleValue::new(word),
+        help => PossibleValue::new(word).help(help),
+    };
     PossibleValuesParser::new(choices.map(value)).map(move |chosen| {
         let known = choices.into_iter().find(|(word, ..)| *word == chosen);
         known.map(|(_, value, _)| value).expect("one of the possible values")
     })
 }
 
-/// `--clock`.
-pub fn clock() -> impl TypedValueParser<Value = GuestClock> {
+/// `--clock`: the values for its two ways.
+pub fn clock<T: Copy + Send + Sync + 'static>(
+    goes_on: T,
+    jump: T,
+) -> impl TypedValueParser<Value = T> {
     one_of([
         (
             "continue",
-            GuestClock::Continue,
+            goes_on,
             "From where it was: no timeout and no tick is due while the guest is in a \
              file",
         ),
-        (
-            "jump",
-            GuestClock::Jump,
-            "As if the guest had waited: everything due meanwhile is due when it runs",
-        ),
+        ("jump", jump, "As if the guest had waited: everything due meanwhile is due when it runs"),
+    ])
+}
+
+/// `--mode` of `migrate`, which explains them at its end.
+pub fn move_mode() -> impl TypedValueParser<Value = MoveMode> {
+    one_of([
+        ("auto", MoveMode::Auto, ""),
+        ("pre-copy", MoveMode::PreCopy, ""),
+        ("hybrid", MoveMode::Hybrid, ""),
+        ("stop-and-copy", MoveMode::StopAndCopy, ""),
     ])
 }
 
 /// `--mode` of `snapshot`.
-pub fn way() -> impl TypedValueParser<Value = Way> {
+pub fn copy_mode() -> impl TypedValueParser<Value = CopyMode> {
     one_of([
-        ("auto", Way::Auto, "In rounds, or on write if the guest writes faster than that"),
+        ("auto", CopyMode::Auto, "In rounds, or on write if the guest writes faster than that"),
         (
             "rounds",
-            Way::Rounds,
+            CopyMode::Rounds,
             "In rounds while it runs, and all that is left then while it is stopped",
         ),
         (
             "copy-on-write",
-            Way::CopyOnWrite,
+            CopyMode::CopyOnWrite,
             "Pages are copied before the guest writes to them, and others meanwhile",
         ),
     ])

@@ -1,5 +1,6 @@
 //! `vmm-lite console`.
 
+use api::verb::Console;
 use serde_json::json;
 use std::{
     io::{self, Read, Write},
@@ -29,7 +30,7 @@ pub struct Args {
 /// If there is no such VM, or the connection fails.
 pub fn run(args: Args) -> super::Result {
     let mut client = super::connect(&args.name)?;
-    client.call("console")?;
+    client.call(Console {})?;
     let (ahead, mut output) = client.into_raw();
     let mut input = output.try_clone()?;
     std::thread::spawn(move || {

@@ -11,12 +11,13 @@ use crate::{
     control::server::{self, Signals},
     metrics::{self, At},
 };
+use api::{ForkReport, verb};
 use nix::{
     fcntl::OFlag,
     sys::signal::{Signal, kill},
     unistd::{Pid, pipe2},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read},
@@ -135,10 +136,9 @@ pub fn run(args: Args) -> super::Result {
     let template = Template::new()?;
     let files = [template.memory().as_fd(), template.seed().as_fd()];
     let watch = super::snapshot::watch(args.many.json);
-    let mut request = json!({ "verb": "fork" });
-    args.wait.to_request(&mut request);
+    let request = verb::Fork { timeout_ns: args.wait.timeout_ns() };
     call_off.asked(&client)?;
-    let report = match client.request_with(&request, &files, watch) {
+    let report = match client.call_with(request, &files, watch) {
         Err(e) => return call_off.failed(e),
         Ok(report) => report,
     };
@@ -241,7 +241,7 @@ impl Clones {
     }
 
     /// Reports that they run, and waits for them to end, unless they are detached.
-    fn go_on(mut self, fork: Option<&Value>, many: &Many, signals: &Signals) -> super::Result {
+    fn go_on(mut self, fork: Option<&ForkReport>, many: &Many, signals: &Signals) -> super::Result {
         if many.json {
             let all = json!({ "clones": self.running, "started_ns": self.took_ns, "fork": fork });
             println!("{all}");

@@ -2,10 +2,12 @@
 
 use super::{arguments, call_off::CallOff, identity, waiting::Teller};
 use crate::control::{moves, server::catch_signals};
-use api::Client;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use migrate::{report::Report, source::Mode};
-use serde_json::{Value, json};
+use api::{
+    Client, Event, MoveReport, Progress,
+    moves::MoveCost,
+    progress::Round,
+    verb::{self, Migrate, MoveMode},
+};
 use std::{
     io::{self, IsTerminal},
     net::SocketAddr,
@@ -23,8 +25,6 @@ use vmm::{
         address::Address,
         connector::Connector,
         credentials::{self, PLAINTEXT_WARNING},
-        progress::Progress,
-        source::options::{MODES, Options},
     },
 };
 
@@ -63,8 +63,8 @@ pub struct Args {
     #[arg(value_name = "tcp://HOST:PORT[#KEY]")]
     to: Address,
     /// How memory is transferred
-    #[arg(long, default_value = "auto", value_parser = modes())]
-    mode: Mode,
+    #[arg(long, default_value = "auto", value_parser = super::choices::move_mode())]
+    mode: MoveMode,
     /// Fail the move if the expected blackout is longer [default: aim at 1ms, and move in any case]
     #[arg(long, value_name = "TIME", value_parser = arguments::duration)]
     max_blackout: Option<Duration>,
@@ -91,7 +91,7 @@ struct Secured {
     signing: Signing,
     expected: Expected,
     /// The member `identity` of the request.
-    member: Value,
+    member: verb::Identity,
 }
 
 impl Secured {
@@ -103,7 +103,7 @@ impl Secured {
         let expected = expected(&trusted, args.to.host_port(), key, args.trust_on_first_use)?;
         let signing = signer.finish()?;
         credentials::check(&signing.certificate)?;
-        let member = moves::identity::to_request(&signing.certificate, &trusted, &expected.keys)?;
+        let member = moves::identity::to_request(&signing.certificate, &trusted, &expected.keys);
         Ok(Self { dir, signing, expected, member })
     }
 }
@@ -135,20 +135,11 @@ fn moved(args: Args) -> super::Result {
     let call_off = CallOff::on(signals, &args.name, early)?;
     let mut client = super::connect(&args.name)?;
     let addresses = args.to.look_up()?;
-    let mut request =
-        json!({ "verb": "migrate", "to": args.to.to_string(), "addresses": addresses });
-    match &mut secured {
-        Some(secured) => request["identity"] = secured.member.take(),
-        None => request["plaintext"] = true.into(),
-    }
-    let Args { mode, max_blackout, bandwidth, timeout, .. } = args;
-    let options = Options { mode, max_blackout, bandwidth, timeout };
-    moves::options::to_request(options, &mut request);
     let live = !json && std::io::stderr().is_terminal();
     let mut teller = Teller::default();
     let progress = |progress| {
         if json {
-            println!("{progress}");
+            print_event(&progress);
         } else if !teller.tell(&progress) && live {
             show(progress);
         }
@@ -156,17 +147,25 @@ fn moved(args: Args) -> super::Result {
     call_off.asked(&client)?;
     let connector = connects(&mut client, connector, &addresses)?;
     let handed: Vec<_> = connector.iter().map(Connector::socket).collect();
-    if !handed.is_empty() {
-        request["connector"] = true.into();
-    }
+    let request = Migrate {
+        to: args.to.to_string(),
+        addresses: Some(addresses),
+        mode: args.mode,
+        max_blackout_ns: args.max_blackout.map(api::nanoseconds),
+        bandwidth: args.bandwidth,
+        timeout_ns: args.timeout.map(api::nanoseconds),
+        identity: secured.as_mut().map(|secured| std::mem::take(&mut secured.member)),
+        plaintext: secured.is_none(),
+        connector: connector.is_some(),
+    };
     let answer = match secured {
-        None => client.request_with(&request, &handed, progress),
+        None => client.call_with(request, &handed, progress),
         Some(Secured { dir, signing, expected, .. }) => {
             let Signing { socket, leash, .. } = signing;
             // Only the VM's process now has the socket: the signer ends when that closes it.
-            let sent = client.send(&request, &[&[socket.as_fd()][..], &handed].concat());
+            let sent = client.send(request, &[&[socket.as_fd()][..], &handed].concat());
             drop((socket, connector));
-            let answer = sent.and_then(|()| client.answer(progress));
+            let answer = sent.and_then(|()| client.answer::<Migrate>(progress));
             // Without an answer the move may continue, and its source may have to authenticate
             // again.
             if matches!(answer, Ok(_) | Err(api::Error::Refused(_))) {
@@ -192,14 +191,13 @@ fn moved(args: Args) -> super::Result {
         eprint!("\r\x1b[K");
     }
     if json {
-        println!("{answer}");
+        super::print_json(&answer)?;
         return gone(&mut client);
     }
-    let paused = answer["paused"] == true;
-    match serde_json::from_value::<Report>(answer) {
-        Ok(report) => print!("{}", table(&args, &report, paused)),
+    match &answer.cost {
+        Some(cost) => print!("{}", table(&args, cost, answer.paused)),
         // It moved, and the connection was lost at the commit: there are no times.
-        Err(_) => println!("{} {}", args.name, arrived(&args.to, paused)),
+        None => println!("{} {}", args.name, arrived(&args.to, answer.paused)),
     }
     gone(&mut client)
 }
@@ -211,8 +209,8 @@ fn connects(
     addresses: &[SocketAddr],
 ) -> Result<Option<Connector>, Box<dyn std::error::Error>> {
     // Once this is answered the VM has admitted this client, and the next request is sent once.
-    let stats = client.call("stats")?;
-    if stats["jail"]["network"] != true {
+    let stats = client.call(verb::Stats::default())?;
+    if !stats.jail.is_some_and(|jail| jail.network) {
         return Ok(None);
     }
     connector.allow(addresses)?;
@@ -245,12 +243,16 @@ fn secured(args: &Args) -> Result<Option<Secured>, Box<dyn std::error::Error>> {
 
 /// Reports the last event of a failed move.
 fn failed(why: &dyn std::error::Error) {
-    println!("{}", json!(Progress::Failed { error: vmm::host::with_causes(why) }));
+    print_event(&Event::Failed { error: vmm::host::with_causes(why) });
+}
+
+fn print_event(event: &impl serde::Serialize) {
+    super::print_json(event).expect("events can be written");
 }
 
 /// Expects the host that received the VM at its address from now on.
-fn bind(dir: &IdentityDir, to: &Address, answer: &Value) -> Result<(), vmm::identity::Error> {
-    let key: PublicKey = answer["destination_key"].as_str().unwrap_or_default().parse()?;
+fn bind(dir: &IdentityDir, to: &Address, answer: &MoveReport) -> Result<(), vmm::identity::Error> {
+    let key: PublicKey = answer.destination_key.as_deref().unwrap_or_default().parse()?;
     let (host, port) = to.host_port();
     let name = dir.change_trusted(|store| {
         store.bind(&key, Location::of(host, port)).map(|host| host.name.clone())
@@ -259,26 +261,22 @@ fn bind(dir: &IdentityDir, to: &Address, answer: &Value) -> Result<(), vmm::iden
     Ok(())
 }
 
-fn modes() -> impl TypedValueParser<Value = Mode> {
-    PossibleValuesParser::new(MODES.map(|(name, _)| name)).map(|name| {
-        let known = MODES.into_iter().find(|(known, _)| *known == name);
-        known.map(|(_, mode)| mode).expect("one of the possible values")
-    })
-}
-
-fn show(progress: Value) {
-    match serde_json::from_value(progress) {
-        Ok(Progress::Phase { doing, .. }) => eprint!("\r\x1b[K{doing}"),
-        Ok(Progress::Round { round, bytes_sent, dirty_pages, .. }) => eprint!(
+fn show(progress: Progress) {
+    match progress {
+        Progress::Event(Event::Phase { doing, .. }) => eprint!("\r\x1b[K{doing}"),
+        Progress::Event(Event::Round(Round { round, bytes_sent, dirty_pages, .. })) => eprint!(
             "\r\x1b[Kround {round}: {} KiB sent, {dirty_pages} pages written meanwhile",
             bytes_sent / 1024
         ),
+        Progress::Event(Event::Waiting { .. } | Event::Failed { .. })
+        | Progress::Pages(_)
+        | Progress::WaitingFor { .. }
         // A newer VM may report more.
-        _ => {}
+        | Progress::Other(_) => {}
     }
 }
 
-fn brownout(r: &Report) -> String {
+fn brownout(r: &MoveCost) -> String {
     let us = |ns: u64| format!("{:.1} µs", ns as f64 / 1e3);
     let Some(ns) = r.brownout_ns else {
         return "brownout               not known (see docs/metrics.md)".into();
@@ -298,7 +296,7 @@ fn us(ns: u64) -> String {
 }
 
 /// The blackout and its phases.
-fn blackout(r: &Report) -> String {
+fn blackout(r: &MoveCost) -> String {
     let (Some(ns), Some(p)) = (r.blackout_ns, &r.phases) else {
         return "blackout               not known: the connection broke before the destination said \
             when the VM ran".into();
@@ -318,7 +316,7 @@ fn blackout(r: &Report) -> String {
     )
 }
 
-fn table(args: &Args, r: &Report, paused: bool) -> String {
+fn table(args: &Args, r: &MoveCost, paused: bool) -> String {
     let kib = |bytes: Option<u64>| bytes.map_or("?".into(), |bytes| (bytes / 1024).to_string());
     let mut table = format!(
         "{} {}\n\

@@ -147,11 +147,10 @@ fn connect(name: &str) -> std::result::Result<Client, api::Error> {
     Ok(Client::connect(name)?.telling(|what| eprintln!("vmm-lite: waiting for {what}")))
 }
 
-/// Prints what a VM waits for, if that is its progress.
-fn show_wait(progress: serde_json::Value) {
-    if let Some(what) = progress["waiting_for"].as_str() {
-        eprintln!("vmm-lite: waiting for {what}");
-    }
+/// Prints a value as one line of JSON.
+fn print_json(value: &impl serde::Serialize) -> serde_json::Result<()> {
+    println!("{}", serde_json::to_string(value)?);
+    Ok(())
 }
 
 /// Logs go to standard error. A filter costs a millisecond of the cold start, so a run that did not

@@ -1,6 +1,6 @@
 //! Addresses that running VMs of this user already have.
 
-use api::{Client, RuntimeDir};
+use api::{Client, RuntimeDir, verb::Stats};
 use std::{
     net::IpAddr,
     time::{Duration, Instant},
@@ -31,8 +31,8 @@ pub fn find(own: &str, addresses: &[IpAddr]) -> Option<Neighbour> {
     names.take_while(|_| Instant::now() < until).find_map(|name| {
         let mut client = Client::connect_in(&dir, &name).ok()?;
         client.set_timeout(TIMEOUT).ok()?;
-        let stats = client.call("stats").ok()?;
-        let ip = stats["net"]["ip"].as_str()?.split('/').next()?.parse().ok()?;
+        let stats = client.call(Stats::default()).ok()?;
+        let ip = stats.net?.ip?.split('/').next()?.parse().ok()?;
         addresses.contains(&ip).then_some(Neighbour { name, ip })
     })
 }

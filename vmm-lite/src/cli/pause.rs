@@ -1,6 +1,6 @@
 //! `vmm-lite pause`.
 
-use serde_json::{Value, json};
+use api::verb::Pause;
 use std::process::ExitCode;
 
 /// Pause a VM
@@ -27,13 +27,9 @@ pub struct Args {
 /// # Errors
 /// If there is no such VM, or it refuses.
 pub fn run(args: Args) -> super::Result {
-    let mut request = json!({ "verb": "pause" });
-    if let Some(ms) = args.quiesce {
-        request["quiesce_ms"] = Value::from(ms);
-    }
-    let answer = super::connect(&args.name)?.request(&request, super::show_wait)?;
+    let answer = super::connect(&args.name)?.call(Pause { quiesce_ms: args.quiesce })?;
     if args.json {
-        println!("{answer}");
+        super::print_json(&answer)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,8 @@
 //! `vmm-lite ps`.
 
-use api::{Client, Error, RuntimeDir};
-use serde_json::{Value, json};
+use super::stats::{bytes, duration, state};
+use api::{Client, Error, RuntimeDir, Stats, verb};
+use serde_json::json;
 use std::{process::ExitCode, time::Duration};
 
 /// A VM that takes longer to answer is listed as not answering.
@@ -24,48 +25,46 @@ pub struct Args {
 /// If the runtime directory cannot be read.
 pub fn run(args: Args) -> super::Result {
     let dir = RuntimeDir::open()?;
-    let stats: Vec<Value> = dir.names()?.iter().filter_map(|name| ask(&dir, name)).collect();
+    let names = dir.names()?;
+    let listed: Vec<_> =
+        names.iter().filter_map(|name| Some((name, ask(&dir, name)?.ok()))).collect();
     if args.json {
-        println!("{}", Value::from(stats));
+        let object = |(name, stats): &(&String, Option<Stats>)| match stats {
+            Some(stats) => json!(stats),
+            None => json!({ "name": name, "state": "no answer" }),
+        };
+        super::print_json(&listed.iter().map(object).collect::<Vec<_>>())?;
     } else {
         println!("{:<20} {:>8} {:<12} {:>9} {:>9}  IP", "NAME", "PID", "STATE", "UPTIME", "MEMORY");
-        stats.iter().for_each(|vm| println!("{}", line(vm)));
+        listed.iter().for_each(|(name, stats)| println!("{}", line(name, stats.as_ref())));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// A VM's stats; `None` if its process still waits for a VM.
-fn ask(dir: &RuntimeDir, name: &str) -> Option<Value> {
+fn ask(dir: &RuntimeDir, name: &str) -> Option<Result<Stats, Error>> {
     let answer = Client::connect_in(dir, name).and_then(|mut client| {
         client.set_timeout(TIMEOUT)?;
-        client.call("stats")
+        client.call(verb::Stats::default())
     });
     match answer {
-        Ok(stats) => Some(stats),
         // The name is claimed, and its process does not listen yet.
         Err(Error::NoVm(_)) => None,
-        Err(e) => {
-            tracing::info!("{name} does not answer: {e}");
-            Some(json!({ "name": name, "state": "no answer" }))
-        }
+        answer => Some(answer.inspect_err(|e| tracing::info!("{name} does not answer: {e}"))),
     }
 }
 
-/// The VM's state, with precedence for *hangs* and *handed over*.
-fn state(vm: &Value) -> &str {
-    match &vm["stalled"] {
-        Value::Array(stalled) if !stalled.is_empty() => "stalled",
-        _ if vm["handed_to"].is_string() => "handed over",
-        _ => vm["state"].as_str().unwrap_or("-"),
-    }
-}
-
-fn line(vm: &Value) -> String {
-    let text = |key: &str| vm[key].as_str().unwrap_or("-").to_owned();
-    let number = |key: &str| vm[key].as_u64();
-    let pid = number("pid").map_or("-".into(), |n| n.to_string());
-    let uptime = number("uptime_ms").map_or("-".into(), super::stats::duration);
-    let memory = number("memory_bytes").map_or("-".into(), super::stats::bytes);
-    let ip = vm["net"]["ip"].as_str().unwrap_or("-");
-    format!("{:<20} {pid:>8} {:<12} {uptime:>9} {memory:>9}  {ip}", text("name"), state(vm))
+fn line(name: &str, stats: Option<&Stats>) -> String {
+    let Some(vm) = stats else {
+        return format!("{name:<20} {:>8} {:<12} {:>9} {:>9}  -", "-", "no answer", "-", "-");
+    };
+    // That it hangs or was handed over is more important.
+    let state = match vm {
+        Stats { stalled, .. } if !stalled.is_empty() => "stalled",
+        Stats { handed_to: Some(_), .. } => "handed over",
+        vm => state(vm.state),
+    };
+    let (uptime, memory) = (duration(vm.uptime_ms), bytes(vm.memory_bytes));
+    let ip = vm.net.as_ref().and_then(|net| net.ip.as_deref()).unwrap_or("-");
+    format!("{:<20} {:>8} {state:<12} {uptime:>9} {memory:>9}  {ip}", vm.name, vm.pid)
 }

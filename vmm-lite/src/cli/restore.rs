@@ -57,8 +57,8 @@ pub struct Args {
 
     /// How its monotonic clock (`Instant`) continues; the wall clock (`SystemTime`) is the host's,
     /// and neither goes back
-    #[arg(long, value_name = "HOW", value_parser = super::choices::clock(),
-        default_value = "continue")]
+    #[arg(long, value_name = "HOW", default_value = "continue",
+        value_parser = super::choices::clock(GuestClock::Continue, GuestClock::Jump))]
     clock: GuestClock,
 
     /// Start this many VMs

@@ -1,6 +1,6 @@
 //! `vmm-lite resume`.
 
-use serde_json::json;
+use api::verb::Resume;
 use std::process::ExitCode;
 
 /// Resume a paused VM
@@ -26,11 +26,9 @@ pub struct Args {
 /// # Errors
 /// If there is no such VM, or it refuses.
 pub fn run(args: Args) -> super::Result {
-    let answer = super::connect(&args.name)?.request(
-        &json!({ "verb": "resume", "runs_nowhere_else": args.runs_nowhere_else }),
-        super::show_wait,
-    )?;
-    if args.runs_nowhere_else {
+    let Args { runs_nowhere_else, .. } = args;
+    let answer = super::connect(&args.name)?.call(Resume { runs_nowhere_else })?;
+    if runs_nowhere_else {
         eprintln!(
             "vmm-lite: WARNING: {} runs here on your word that it runs nowhere else, as it was \
              when it was handed over",
@@ -38,7 +36,7 @@ pub fn run(args: Args) -> super::Result {
         );
     }
     if args.json {
-        println!("{answer}");
+        super::print_json(&answer)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,9 +1,9 @@
 //! `vmm-lite revert`.
 
 use super::waiting::{Teller, Wait};
-use serde_json::json;
+use api::verb::{Clock, Revert};
 use std::{os::fd::AsFd, path::PathBuf, process::ExitCode};
-use vmm::snapshot::{GuestClock, load};
+use vmm::snapshot::load;
 
 const EXAMPLES: &str = "\
 The VM becomes what it was, in its place: same process, name, TAP device and addresses. What it \
@@ -23,9 +23,9 @@ pub struct Args {
     file: PathBuf,
     /// How its monotonic clock (`Instant`) continues from the snapshot's; the wall clock
     /// (`SystemTime`) is the host's
-    #[arg(long, value_name = "HOW", value_parser = super::choices::clock(),
-        default_value = "continue")]
-    clock: GuestClock,
+    #[arg(long, value_name = "HOW", default_value = "continue",
+        value_parser = super::choices::clock(Clock::Continue, Clock::Jump))]
+    clock: Clock,
     #[command(flatten)]
     wait: Wait,
     /// Print the report as one JSON object; times in nanoseconds
@@ -42,17 +42,16 @@ pub fn run(args: Args) -> super::Result {
     let file =
         files::open(&args.file).map_err(|e| format!("cannot read {}: {e}", args.file.display()))?;
     load::open(file.try_clone()?)?;
-    let mut request = json!({ "verb": "revert", "clock": args.clock });
-    args.wait.to_request(&mut request);
+    let request = Revert { clock: args.clock, timeout_ns: args.wait.timeout_ns() };
     let mut teller = Teller::default();
-    let report = client.request_with(&request, &[file.as_fd()], |progress| {
+    let report = client.call_with(request, &[file.as_fd()], |progress| {
         teller.tell(&progress);
     })?;
     if args.json {
-        println!("{report}");
+        super::print_json(&report)?;
     } else {
-        let ns = report["pause_ns"].as_f64().unwrap_or_default();
-        println!("{} is reverted; it was paused for {:.1} ms", args.name, ns / 1e6);
+        let ms = report.pause_ns as f64 / 1e6;
+        println!("{} is reverted; it was paused for {ms:.1} ms", args.name);
     }
     Ok(ExitCode::SUCCESS)
 }

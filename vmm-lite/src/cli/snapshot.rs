@@ -5,12 +5,14 @@ use super::{
     waiting::{Teller, Wait},
 };
 use crate::control::server::catch_signals;
-use serde_json::{Value, json};
-use std::{io::IsTerminal, os::fd::AsFd, path::PathBuf, process::ExitCode};
-use vmm::{
-    capture::Way,
-    snapshot::{load, new_file::NewFile},
+use api::{
+    ForkReport, Progress, SnapshotReport,
+    copies::PausePhases,
+    progress::Pages,
+    verb::{CopyMode, Resume, Snapshot},
 };
+use std::{io::IsTerminal, os::fd::AsFd, path::PathBuf, process::ExitCode};
+use vmm::snapshot::{load, new_file::NewFile};
 
 const EXAMPLES: &str = "\
 The VM is paused for about as long as in a move, and keeps running. The file appears under its \
@@ -37,8 +39,9 @@ pub struct Args {
     #[arg(long, value_name = "BASE")]
     diff: Option<PathBuf>,
     /// How to copy a running VM
-    #[arg(long, value_name = "MODE", value_parser = super::choices::way(), default_value = "auto")]
-    mode: Way,
+    #[arg(long, value_name = "MODE", value_parser = super::choices::copy_mode(),
+        default_value = "auto")]
+    mode: CopyMode,
     /// Stop the VM once the file is complete
     #[arg(long)]
     stop: bool,
@@ -66,19 +69,19 @@ pub fn run(args: Args) -> super::Result {
         // Verify the base here, before the VM is disturbed.
         load::open(base.try_clone()?)?;
     }
-    let mut request = json!({ "verb": "snapshot", "stay_paused": args.stop, "mode": args.mode });
-    args.wait.to_request(&mut request);
+    let request =
+        Snapshot { stay_paused: args.stop, mode: args.mode, timeout_ns: args.wait.timeout_ns() };
     let files: Vec<_> = [Some(file.file()), base.as_ref()].into_iter().flatten().collect();
     let files: Vec<_> = files.iter().map(|f| f.as_fd()).collect();
     call_off.asked(&client)?;
-    let report = match client.request_with(&request, &files, watch(args.json)) {
+    let report = match client.call_with(request, &files, watch(args.json)) {
         Err(e) => return call_off.failed(e),
         report => report?,
     };
     drop(call_off);
     if let Err(e) = file.publish() {
-        if args.stop && report["ran"] == true {
-            client.call("resume")?;
+        if args.stop && report.ran {
+            client.call(Resume::default())?;
         }
         return Err(cannot(e).into());
     }
@@ -86,7 +89,7 @@ pub fn run(args: Args) -> super::Result {
         client.stop(false)?;
     }
     if args.json {
-        println!("{report}");
+        super::print_json(&report)?;
     } else {
         print!("{}", table(&args, &report));
     }
@@ -94,49 +97,48 @@ pub fn run(args: Args) -> super::Result {
 }
 
 /// Shows the progress of a copy to people.
-pub(super) fn watch(json: bool) -> impl FnMut(Value) {
+pub(super) fn watch(json: bool) -> impl FnMut(Progress) {
     let live = !json && std::io::stderr().is_terminal();
     let mut teller = Teller::default();
     move |progress| {
-        if !teller.tell(&progress) && live {
-            let number = |key: &str| progress[key].as_u64().unwrap_or_default();
-            let percent = number("pages") * 100 / number("of").max(1);
+        teller.tell(&progress);
+        if let (Progress::Pages(Pages { pages, of }), true) = (progress, live) {
+            let percent = pages * 100 / of.max(1);
             eprint!("\r\x1b[K{percent} %{}", if percent >= 100 { "\r\x1b[K" } else { "" });
         }
     }
 }
 
 /// The pause, by phase.
-pub(super) fn pause_table(report: &Value) -> String {
-    let us = |key: &str| format!("{:>9.1} µs", report["phases"][key].as_f64().unwrap_or(0.0) / 1e3);
-    match report["pause_ns"].as_f64() {
-        None => String::new(),
-        Some(ns) => format!(
-            "pause                {:>9.1} µs\n  quiesce            {}\n  memory             {}\n  \
-             state              {}\n  resume             {}\n",
-            ns / 1e3,
-            us("quiesce_ns"),
-            us("memory_ns"),
-            us("state_ns"),
-            us("resume_ns"),
-        ),
-    }
+pub(super) fn pause_table(report: &ForkReport) -> String {
+    let Some(ns) = report.pause_ns else { return String::new() };
+    let us = |ns: u64| format!("{:>9.1} µs", ns as f64 / 1e3);
+    let PausePhases { quiesce_ns, memory_ns, state_ns, resume_ns } =
+        report.phases.unwrap_or_default();
+    format!(
+        "pause                {}\n  quiesce            {}\n  memory             {}\n  \
+         state              {}\n  resume             {}\n",
+        us(ns),
+        us(quiesce_ns),
+        us(memory_ns),
+        us(state_ns),
+        us(resume_ns),
+    )
 }
 
-fn table(args: &Args, report: &Value) -> String {
-    let n = |key: &str| report[key].as_u64().unwrap_or_default();
+fn table(args: &Args, report: &SnapshotReport) -> String {
     let after = if args.stop { "stopped" } else { "keeps running" };
     format!(
         "{} is in {}, and {after}\n{}all of it            {:>9.1} ms\nfile                 {:>9} \
          KiB: {} pages saved, {} zero, {} as in the base, {} hinted\n",
         args.name,
         args.file.display(),
-        pause_table(report),
-        n("total_ns") as f64 / 1e6,
-        n("bytes") / 1024,
-        n("pages_saved"),
-        n("pages_zero"),
-        n("pages_same"),
-        n("pages_dont_care"),
+        pause_table(&report.copy),
+        report.copy.total_ns as f64 / 1e6,
+        report.bytes / 1024,
+        report.copy.pages_saved,
+        report.pages_zero,
+        report.pages_same,
+        report.copy.pages_dont_care,
     )
 }

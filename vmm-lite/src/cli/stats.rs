@@ -1,7 +1,10 @@
 //! `vmm-lite stats`.
 
-use api::hang;
-use serde_json::{Value, json};
+use api::{
+    Stats, hang,
+    stats::{Jail, State},
+    verb,
+};
 use std::process::ExitCode;
 
 /// Show a VM's figures
@@ -31,56 +34,55 @@ pub struct Args {
 /// If there is no such VM, or it does not answer.
 pub fn run(args: Args) -> super::Result {
     let mut client = super::connect(&args.name)?;
-    let mut request = json!({ "verb": "stats" });
-    if let Some(ms) = args.dirty_rate {
-        request["dirty_rate_ms"] = ms.into();
-    }
-    let stats = client.request(&request, |_| {})?;
+    let stats = client.call(verb::Stats { dirty_rate_ms: args.dirty_rate })?;
     if args.prometheus {
-        print!("{}", client.call("metrics")?["text"].as_str().unwrap_or_default());
+        print!("{}", client.call(verb::Metrics {})?.text);
     } else if args.json {
-        println!("{stats}");
+        super::print_json(&stats)?;
     } else {
         print!("{}", text(&stats));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(s: &Value) -> String {
-    let n = |v: &Value| v.as_u64().unwrap_or(0);
-    let str = |v: &Value| v.as_str().unwrap_or("-").to_owned();
-    let (exits, net, guest) = (&s["exits"], &s["net"], &s["guest"]);
+/// A VM's state for people.
+#[must_use]
+pub fn state(state: State) -> &'static str {
+    match state {
+        State::Running => "running",
+        State::Paused => "paused",
+        State::Ended => "ended",
+        State::Unknown => "-",
+    }
+}
+
+fn text(s: &Stats) -> String {
+    let (exits, guest) = (&s.exits, &s.guest);
     let mut text = format!(
         "{} (process {}): {}, for {}, {} time(s) resumed\n",
-        str(&s["name"]),
-        n(&s["pid"]),
-        str(&s["state"]),
-        duration(n(&s["uptime_ms"])),
-        n(&s["resumes"]).saturating_sub(1),
+        s.name,
+        s.pid,
+        state(s.state),
+        duration(s.uptime_ms),
+        s.resumes.saturating_sub(1),
     );
     let mut row = |what: &str, value: String| text += &format!("  {what:<10} {value}\n");
-    for stalled in s["stalled"].as_array().into_iter().flatten() {
-        row("stalled", hang::stalled(n(&s["pid"]), stalled));
+    for stalled in &s.stalled {
+        row("stalled", hang::stalled(s.pid, stalled));
     }
-    if let stalls @ 1.. = n(&s["stalls"]) {
+    if let stalls @ 1.. = s.stalls {
         row("stalls", format!("{stalls} time(s) that a thread did not answer in time"));
     }
-    row(
-        "memory",
-        format!(
-            "{} of {} resident",
-            bytes(n(&s["memory_resident_bytes"])),
-            bytes(n(&s["memory_bytes"]))
-        ),
-    );
+    let (resident, memory) = (bytes(s.memory_resident_bytes), bytes(s.memory_bytes));
+    row("memory", format!("{resident} of {memory} resident"));
     row(
         "guest",
         format!(
             "{} threads, {} sockets, heap {} used and {} free",
-            n(&guest["threads"]),
-            n(&guest["sockets"]),
-            bytes(n(&guest["heap_used"])),
-            bytes(n(&guest["heap_free"]))
+            guest.threads,
+            guest.sockets,
+            bytes(guest.heap_used),
+            bytes(guest.heap_free)
         ),
     );
     row(
@@ -88,23 +90,25 @@ fn text(s: &Value) -> String {
         format!(
             "{} doorbells ({} to wait, {} of them slept, {} network, {} console, {} quiesced), {} \
              device registers, {} kicks",
-            n(&exits["doorbell"]),
-            n(&exits["wait"]),
-            n(&exits["slept"]),
-            n(&exits["net"]),
-            n(&exits["console"]),
-            n(&exits["quiesced"]),
-            n(&exits["mmio"]),
-            n(&exits["kicked"])
+            exits.doorbell,
+            exits.wait,
+            exits.slept,
+            exits.net,
+            exits.console,
+            exits.quiesced,
+            exits.mmio,
+            exits.kicked
         ),
     );
-    if let Some(rate) = s["dirty_rate"]["bytes_per_second"].as_u64() {
-        row("writes", format!("{} per second, as last measured", bytes(rate)));
+    if let Some(rate) = s.dirty_rate {
+        let written = bytes(rate.bytes_per_second);
+        row("writes", format!("{written} per second, as last measured"));
     }
-    let moves = ["moves_arrived", "moves_failed", "moves_cancelled"].map(|k| n(&s["history"][k]));
-    if moves != [0; 3] {
-        let [arrived, failed, cancelled] = moves;
-        let blackout = n(&s["history"]["blackout"]["sum_ns"]) as f64 / 1e6 / arrived.max(1) as f64;
+    let history = &s.history;
+    let (arrived, failed) = (history.moves_arrived, history.moves_failed);
+    let cancelled = history.moves_cancelled;
+    if [arrived, failed, cancelled] != [0; 3] {
+        let blackout = history.blackout.sum_ns as f64 / 1e6 / arrived.max(1) as f64;
         row(
             "moves",
             format!(
@@ -113,38 +117,37 @@ fn text(s: &Value) -> String {
             ),
         );
     }
-    if let Some(jail) = s["jail"].as_object() {
-        let user = jail["user"].as_u64().map_or("shared".into(), |user| user.to_string());
-        let files = if jail["files"] == true { "none" } else { "unrestricted" };
-        let network = if jail["network"] == true { "none" } else { "unrestricted" };
-        let cgroup = jail["cgroup"].as_str().unwrap_or("none");
+    if let Some(Jail { user, files, network, cgroup }) = &s.jail {
+        let user = user.map_or("shared".into(), |user| user.to_string());
+        let none = |without: &bool| if *without { "none" } else { "unrestricted" };
+        let (files, network) = (none(files), none(network));
+        let cgroup = cgroup.as_deref().unwrap_or("none");
         row("jail", format!("user {user}, files {files}, network {network}, cgroup {cgroup}"));
     }
-    throttled(&mut row, "console", s, "console");
-    if net.is_null() {
-        row("network", "none".into());
-    } else {
-        row("network", format!("{} {}", str(&net["mac"]), str(&net["ip"])));
-        for (way, key) in [("in", "rx"), ("out", "tx")] {
-            let [packets, volume, dropped] =
-                ["packets", "bytes", "dropped"].map(|k| n(&net[format!("{key}_{k}")]));
+    throttled(&mut row, "console", s.console_throttled, s.console_throttled_ns);
+    if let Some(net) = &s.net {
+        row("network", format!("{} {}", net.mac, net.ip.as_deref().unwrap_or("-")));
+        for (way, packets, volume, dropped) in [
+            ("in", net.rx_packets, net.rx_bytes, net.rx_dropped),
+            ("out", net.tx_packets, net.tx_bytes, net.tx_dropped),
+        ] {
             row(way, format!("{packets} packets, {}, {dropped} dropped", bytes(volume)));
         }
-        for (way, key) in [("in", "rx"), ("out", "tx")] {
-            throttled(&mut row, way, net, key);
-        }
-        if let spoofed @ 1.. = n(&net["tx_spoofed"]) {
+        throttled(&mut row, "in", net.rx_throttled, net.rx_throttled_ns);
+        throttled(&mut row, "out", net.tx_throttled, net.tx_throttled_ns);
+        if let spoofed @ 1.. = net.tx_spoofed {
             row("spoofed", format!("{spoofed} packets dropped, from addresses not its own"));
         }
+    } else {
+        row("network", "none".into());
     }
     text
 }
 
 /// Adds a row on how often and how long something was throttled, if it was.
-fn throttled(row: &mut impl FnMut(&str, String), what: &str, of: &Value, key: &str) {
-    let n = |name: &str| of[format!("{key}_{name}")].as_u64().unwrap_or(0);
-    if let times @ 1.. = n("throttled") {
-        let time = duration(n("throttled_ns") / 1_000_000);
+fn throttled(row: &mut impl FnMut(&str, String), what: &str, times: u64, ns: u64) {
+    if times > 0 {
+        let time = duration(ns / 1_000_000);
         row("throttled", format!("{what}: {times} times, for {time} in total, by its rate limit"));
     }
 }
@@ -193,7 +196,8 @@ mod tests {
 
     #[test]
     fn a_vm_without_a_network_has_a_text_too() {
-        let stats = serde_json::json!({ "name": "kv", "pid": 7, "state": "running", "net": null });
+        let state = State::Running;
+        let stats = Stats { name: "kv".into(), pid: 7, state, ..Stats::default() };
         let text = text(&stats);
         assert!(
             text.starts_with("kv (process 7): running") && text.contains("network    none"),

@@ -26,7 +26,7 @@ pub struct Args {
 pub fn run(args: Args) -> super::Result {
     let answer = super::connect(&args.name)?.stop(args.force)?;
     if args.json {
-        println!("{answer}");
+        super::print_json(&answer)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,12 +1,11 @@
 //! Waiting for memory of a VM that has not arrived yet.
 
 use super::arguments;
-use serde_json::{Value, json};
+use api::{Event, Progress};
 use std::{
     io::IsTerminal,
     time::{Duration, Instant},
 };
-use vmm::migration::progress::Progress;
 
 /// How often the wait is reported if standard error is not a terminal.
 const SAY: Duration = Duration::from_secs(10);
@@ -21,11 +20,9 @@ pub struct Wait {
 }
 
 impl Wait {
-    /// Writes the timeout into a request.
-    pub fn to_request(self, request: &mut Value) {
-        if let Some(timeout) = self.timeout {
-            request["timeout_ns"] = json!(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
-        }
+    /// The timeout as a request has it, in ns.
+    pub fn timeout_ns(self) -> Option<u64> {
+        self.timeout.map(api::nanoseconds)
     }
 }
 
@@ -37,10 +34,8 @@ pub struct Teller {
 
 impl Teller {
     /// Reports the wait, if `progress` is one. Returns whether it is.
-    pub fn tell(&mut self, progress: &Value) -> bool {
-        let Ok(Progress::Waiting { doing, .. }) = serde_json::from_value(progress.clone()) else {
-            return false;
-        };
+    pub fn tell(&mut self, progress: &Progress) -> bool {
+        let Progress::Event(Event::Waiting { doing, .. }) = progress else { return false };
         if std::io::stderr().is_terminal() {
             eprint!("\r\x1b[K{doing}");
         } else if self.said.is_none_or(|said| said.elapsed() >= SAY) {

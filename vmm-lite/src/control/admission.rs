@@ -6,8 +6,7 @@
 //! refused beyond that, so that `stop`, `stats` (and so `ps`), `cancel`, `resume` and `metrics` are
 //! always served.
 
-use api::Request;
-use serde_json::{Value, json};
+use api::{ErrorKind, Failure, Line, Request, Response};
 use std::{
     os::{fd::AsRawFd, unix::net::UnixStream},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -64,24 +63,17 @@ pub(super) struct Session {
 pub(super) struct Serving<'s>(&'s Session);
 
 /// Why a request is not served.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Refusal {
     /// The client has been told, and its connection is closed.
     Evicted,
-    /// The connection stays open.
-    TooManyLong,
+    /// The client must still be told. The connection stays open.
+    TooManyLong(Failure),
 }
 
-/// The answer to a client that may retry on another connection, as nothing was done.
-fn again(why: &str) -> Value {
-    json!({ "error": why, "retry": true })
-}
-
-impl Refusal {
-    /// The answer that must still be sent.
-    pub fn answer(self) -> Option<Value> {
-        (self == Self::TooManyLong).then(|| json!({ "error": TOO_MANY_LONG }))
-    }
+/// The answer to a client, which may `retry` on another connection if nothing was done.
+fn too_many(why: &str, retry: bool) -> Failure {
+    Failure { error: why.into(), kind: ErrorKind::TooMany, retry }
 }
 
 impl Admission {
@@ -95,7 +87,7 @@ impl Admission {
         let own = stream.try_clone()?;
         let mut sessions = self.sessions();
         if sessions.open.len() >= SESSIONS_MAX && !sessions.evict() {
-            tell(&own, &again(FULL));
+            tell(&own, FULL);
             return Ok(None);
         }
         let id = sessions.next;
@@ -124,7 +116,7 @@ impl Sessions {
         let Some(at) = at else { return false };
         let evicted = self.open.swap_remove(at);
         if evicted.state == State::Idle {
-            tell(&evicted.stream, &again(EVICTED));
+            tell(&evicted.stream, EVICTED);
         }
         // Ends the wait of its thread.
         let _ = evicted.stream.shutdown(std::net::Shutdown::Both);
@@ -141,7 +133,7 @@ impl Session {
         let entry = sessions.open.iter_mut().find(|e| e.id == self.id);
         let entry = entry.ok_or(Refusal::Evicted)?;
         if state == State::Long && long >= LONG_MAX {
-            return Err(Refusal::TooManyLong);
+            return Err(Refusal::TooManyLong(too_many(TOO_MANY_LONG, false)));
         }
         (entry.state, entry.since) = (state, Instant::now());
         Ok(Serving(self))
@@ -165,10 +157,15 @@ impl Drop for Session {
 
 /// Whether a request is answered without waiting for anything.
 fn short(request: &Request) -> bool {
-    match request.verb() {
-        "metrics" | "resume" | "stop" | "cancel" => true,
-        "stats" => !request.members().contains_key("dirty_rate_ms"),
-        verb => !["console", "migrate", "pause", "snapshot", "fork", "revert"].contains(&verb),
+    match request {
+        Request::Metrics(_) | Request::Resume(_) | Request::Stop(_) | Request::Cancel(_) => true,
+        Request::Stats(stats) => stats.dirty_rate_ms.is_none(),
+        Request::Console(_)
+        | Request::Migrate(_)
+        | Request::Pause(_)
+        | Request::Snapshot(_)
+        | Request::Fork(_)
+        | Request::Revert(_) => false,
     }
 }
 
@@ -179,10 +176,11 @@ fn has_input(stream: &UnixStream) -> bool {
     unsafe { libc::poll(&raw mut poll, 1, 0) > 0 && poll.revents == libc::POLLIN }
 }
 
-/// Sends a line if the socket accepts it at once.
-fn tell(stream: &UnixStream, line: &Value) {
+/// Tells a client that it may retry, if the socket accepts that at once.
+fn tell(stream: &UnixStream, why: &str) {
     use nix::sys::socket::{MsgFlags, send};
-    let line = format!("{line}\n");
+    let line = Line::<Response>::Error(too_many(why, true));
+    let line = serde_json::to_string(&line).expect("texts can be written") + "\n";
     // A client that does not receive it sees its connection closed.
     let _ =
         send(stream.as_raw_fd(), line.as_bytes(), MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
@@ -191,11 +189,11 @@ fn tell(stream: &UnixStream, line: &Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::verb;
     use std::io::{Read, Write};
 
-    fn request(text: &str) -> Request {
-        Request::read(&mut format!("{text}\n").as_bytes()).unwrap().unwrap()
-    }
+    const STOP: Request = Request::Stop(verb::Stop { force: false });
+    const CONSOLE: Request = Request::Console(verb::Console {});
 
     fn admit(to: &Admission) -> (UnixStream, Option<Session>) {
         let (client, server) = UnixStream::pair().unwrap();
@@ -209,7 +207,7 @@ mod tests {
         let mut open: Vec<_> = (0..SESSIONS_MAX).map(|_| admit(&admission)).collect();
         // The oldest has an unread request, the next a request under way.
         open[0].0.write_all(b"{}\n").unwrap();
-        let serving = open[1].1.as_ref().unwrap().begin(&request("{}")).unwrap();
+        let serving = open[1].1.as_ref().unwrap().begin(&STOP).unwrap();
         let (_client, session) = admit(&admission);
         assert!(session.is_some());
         drop(serving);
@@ -217,7 +215,7 @@ mod tests {
         open[2].0.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         open[2].0.read_to_string(&mut told).expect("it is evicted");
         assert!(told.contains("\"retry\":true"), "{told}");
-        let begun = |n: usize| open[n].1.as_ref().unwrap().begin(&request("{}")).map(drop);
+        let begun = |n: usize| open[n].1.as_ref().unwrap().begin(&STOP).map(drop);
         assert_eq!((begun(0), begun(1), begun(2)), (Ok(()), Ok(()), Err(Refusal::Evicted)));
     }
 
@@ -225,15 +223,15 @@ mod tests {
     fn long_requests_leave_room_for_short_ones() {
         let admission = Admission::default();
         let open: Vec<_> = (0..SESSIONS_MAX).map(|_| admit(&admission)).collect();
-        let long = |n: usize| open[n].1.as_ref().unwrap().begin(&request(r#"{"verb":"console"}"#));
+        let long = |n: usize| open[n].1.as_ref().unwrap().begin(&CONSOLE);
         let mut serving: Vec<_> = (0..LONG_MAX).map(|n| long(n).unwrap()).collect();
-        assert_eq!(long(LONG_MAX).unwrap_err(), Refusal::TooManyLong);
+        assert!(matches!(long(LONG_MAX), Err(Refusal::TooManyLong(_))));
         for _ in 0..3 * SESSIONS_MAX {
             let (_client, session) = admit(&admission);
-            drop(session.unwrap().begin(&request(r#"{"verb":"stop"}"#)).unwrap());
+            drop(session.unwrap().begin(&STOP).unwrap());
         }
         serving.pop();
         let (_client, session) = admit(&admission);
-        drop(session.unwrap().begin(&request(r#"{"verb":"snapshot"}"#)).unwrap());
+        drop(session.unwrap().begin(&CONSOLE).unwrap());
     }
 }

@@ -3,12 +3,20 @@
 //! - [`server`]: accepts clients, and serves each on a thread of its own
 //! - `admission`: limits the number of clients
 //! - [`moves`], `copies`: the requests that move or copy the VM
+//! - `console`: the request that makes a connection the console
+//! - `stats`, `reports`: the figures and reports of the VMM library, as the API has them
+//! - `error`: why a request is answered with an error
 //! - `signals`: SIGINT, SIGTERM and SIGHUP of the process
 
 mod admission;
+mod console;
 mod copies;
+mod error;
 pub mod moves;
+mod reports;
 pub mod server;
 mod signals;
+mod stats;
 
+pub use error::Error;
 pub use server::Server;

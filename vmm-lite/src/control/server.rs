@@ -2,23 +2,24 @@
 
 pub use super::signals::{Signals, catch_signals};
 use super::{
-    admission::{Admission, Session},
-    copies, moves,
+    Error,
+    admission::{Admission, Refusal, Session},
+    console, copies, moves, stats,
 };
 use crate::metrics;
-use api::{Claim, Error, Request, TIMEOUT, descriptors::Incoming, request};
-use serde::Serialize;
-use serde_json::{Value, json};
+use api::{
+    Claim, ErrorKind, Failure, Line, Progress, Request, Response, TIMEOUT,
+    answer::{Done, Metrics, Paused},
+    descriptors::Incoming,
+    request,
+};
 use std::{
-    io::{self, BufReader, Read, Write},
+    io::{self, BufReader, Write},
     os::{
         fd::{AsRawFd, RawFd},
         unix::net::{UnixListener, UnixStream},
     },
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use vmm::{
@@ -27,14 +28,13 @@ use vmm::{
     vm::{End, Slow, StopReason, Vm},
 };
 
-/// How often a console reader checks whether its connection is still open.
-const CONSOLE_LOOK: Duration = Duration::from_millis(500);
 /// How long requests that are being answered may delay the end of the process.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Shortest time to measure a guest's dirty rate.
 const WATCH_MIN: Duration = Duration::from_millis(1);
 const WATCH_MAX: Duration = Duration::from_secs(10);
-const STACK: usize = 512 << 10;
+/// Stack of a thread that serves a client.
+pub(super) const STACK: usize = 512 << 10;
 
 /// Serves the control socket of a VM. Dropping it releases the name.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Answering {
 }
 
 /// The answer to a request.
-pub type Answer = Result<Value, Box<dyn std::error::Error>>;
+pub type Answer = Result<Response, Error>;
 
 impl Server {
     /// A server for the claimed name.
@@ -146,7 +146,9 @@ impl Server {
         thread.spawn(move || {
             let mut reply = Reply { stream };
             if let Err(e) = confine::enter(Thread::Control) {
-                reply.refuse(&vmm::host::with_causes(&e));
+                let (error, kind) = (vmm::host::with_causes(&e), ErrorKind::Failed);
+                // A client that does not receive it is gone.
+                let _ = reply.send(&Line::Error(Failure { error, kind, retry: false }));
                 return;
             }
             let _attends = watchdog::attend(Thread::Control.name());
@@ -161,7 +163,7 @@ impl Server {
 /// The reply channel to a client.
 #[derive(Debug)]
 pub struct Reply {
-    stream: UnixStream,
+    pub(super) stream: UnixStream,
 }
 
 impl Reply {
@@ -169,30 +171,33 @@ impl Reply {
     ///
     /// # Errors
     /// If the client is gone or does not read.
-    pub fn tell(&mut self, what: &impl Serialize) -> io::Result<()> {
-        self.send(&json!({ "progress": what }))
+    pub fn tell(&mut self, progress: Progress) -> io::Result<()> {
+        self.send(&Line::Progress { progress })
     }
 
     /// Sends the answer: `{"ok": …}` or `{"error": …}`.
-    pub fn answer(&mut self, answer: &Answer) {
-        let sent = match answer {
-            Ok(value) => self.send(&json!({ "ok": value })),
-            Err(e) => self.send(&json!({ "error": vmm::host::with_causes(&**e) })),
-        };
+    pub fn answer(&mut self, answer: Answer) {
         // A client that does not receive it is gone.
-        let _ = sent;
+        let _ = self.send(&match answer {
+            Ok(ok) => Line::Ok { ok },
+            Err(e) => Line::Error((&e).into()),
+        });
     }
 
-    fn send(&mut self, line: &Value) -> io::Result<()> {
-        let mut line = line.to_string();
-        line.push('\n');
+    pub(super) fn send(&mut self, line: &Line<Response>) -> io::Result<()> {
+        let mut line = serde_json::to_vec(line)?;
+        line.push(b'\n');
         // The client may take its time, up to the timeout.
-        watchdog::waits(|| self.stream.write_all(line.as_bytes()))
+        watchdog::waits(|| self.stream.write_all(&line))
     }
 
-    fn refuse(&mut self, why: &str) {
-        // A client that does not receive it is gone.
-        let _ = self.send(&json!({ "error": why }));
+    /// Tells the client what `wait` waits for, if that takes too long.
+    fn slowly<T>(&mut self, wait: impl FnOnce(&mut Slow<'_>) -> T) -> T {
+        let mut say = |what: &str| {
+            // A client that is gone does not receive it.
+            let _ = self.tell(Progress::WaitingFor { waiting_for: what.into() });
+        };
+        wait(&mut Slow::new(&mut say))
     }
 
     /// The descriptor; it hangs up when the client disconnects.
@@ -211,137 +216,107 @@ fn serve(vm: &Vm, reply: &mut Reply, answering: &Answering, session: &Session) -
             Ok(None) => return Ok(()),
             Err(request::Error::Io(e)) => return Err(e),
             Err(e) => {
-                reply.refuse(&e.to_string());
-                return Ok(());
+                // Descriptors that came with a refused request do not belong to the next one.
+                lines.get_mut().take_files();
+                let closes = e.closes();
+                reply.answer(Err(e.into()));
+                if closes {
+                    return Ok(());
+                }
+                continue;
             }
         };
         let _serving = match session.begin(&request) {
             Ok(serving) => serving,
-            Err(refusal) => match refusal.answer() {
-                Some(answer) => {
-                    // Descriptors that came with a refused request do not belong to the next one.
-                    lines.get_mut().take_files();
-                    reply.send(&answer)?;
-                    continue;
-                }
-                None => return Ok(()),
-            },
+            Err(Refusal::Evicted) => return Ok(()),
+            Err(Refusal::TooManyLong(failure)) => {
+                lines.get_mut().take_files();
+                reply.send(&Line::Error(failure))?;
+                continue;
+            }
         };
         // A console serves only its own client, and no other waits for it.
-        if request.verb() == "console" {
-            return console(vm, reply, lines.buffer());
+        if let Request::Console(_) = request {
+            return console::serve(vm, reply, lines.buffer());
         }
-        let _owes = watchdog::owe(Doing::verb(request.verb()));
+        let _owes = watchdog::owe(doing(&request));
         fail_point!("control.serving");
-        match request.verb() {
-            "migrate" => {
-                let files = lines.get_mut().take_files();
-                answering.during(|| moves::serve(vm, &request, files, reply));
+        answering.during(|| {
+            let answer = answer(vm, request, lines.get_mut(), reply);
+            if let Some(answer) = answer.transpose() {
+                reply.answer(answer);
             }
-            verb => answering.during(|| match copies::verb(verb) {
-                Some(serve) => {
-                    let files = lines.get_mut().take_files();
-                    let answer = serve(vm, &request, files, reply);
-                    reply.answer(&answer);
-                }
-                None => {
-                    let answer = answer(vm, &request, reply);
-                    reply.answer(&answer);
-                }
-            }),
-        }
+        });
     }
 }
 
-fn answer(vm: &Vm, request: &Request, reply: &mut Reply) -> Answer {
-    // A client that is gone does not receive it.
-    let mut say = |what: &str| drop(reply.tell(&json!({ "waiting_for": what })));
-    let slow = &mut Slow::new(&mut say);
-    match request.verb() {
-        "stats" => {
-            if let Some(window) = request.milliseconds("dirty_rate_ms")? {
+/// What a thread that serves a request does.
+fn doing(request: &Request) -> Doing {
+    match request {
+        Request::Stats(_) => Doing::Stats,
+        Request::Metrics(_) => Doing::Metrics,
+        Request::Pause(_) => Doing::Pause,
+        Request::Resume(_) => Doing::Resume,
+        Request::Stop(_) => Doing::Stop,
+        Request::Cancel(_) => Doing::Cancel,
+        Request::Console(_) => Doing::Request,
+        Request::Migrate(_) => Doing::Migrate,
+        Request::Snapshot(_) => Doing::Snapshot,
+        Request::Fork(_) => Doing::Fork,
+        Request::Revert(_) => Doing::Revert,
+    }
+}
+
+/// Serves a request. `None`: it has been answered.
+fn answer(
+    vm: &Vm,
+    request: Request,
+    incoming: &mut Incoming,
+    reply: &mut Reply,
+) -> Result<Option<Response>, Error> {
+    let milliseconds = |ms: Option<u64>| ms.map(Duration::from_millis);
+    Ok(Some(match request {
+        Request::Stats(verb) => {
+            if let Some(window) = milliseconds(verb.dirty_rate_ms) {
                 vm.sample_dirty_rate(window.clamp(WATCH_MIN, WATCH_MAX))?;
             }
-            Ok(serde_json::to_value(vm.stats())?)
+            Response::Stats(Box::new(stats::of(vm)))
         }
-        "metrics" => Ok(json!({ "text": metrics::text::of(Some(&vm.stats())) })),
-        "pause" => {
-            let stopped = vm.pause_for_operator(request.milliseconds("quiesce_ms")?, slow)?;
-            let took_ns = stopped.took.as_nanos() as u64;
-            Ok(json!({ "quiescent": stopped.quiescent, "took_ns": took_ns }))
+        Request::Metrics(_) => {
+            let text = metrics::text::of(Some(&vm.stats()));
+            Response::Metrics(Metrics { text })
         }
-        "resume" if request.flag("runs_nowhere_else") => {
-            vm.vouch(slow)?;
-            Ok(json!({}))
+        Request::Pause(verb) => {
+            let quiesce = milliseconds(verb.quiesce_ms);
+            let stopped = reply.slowly(|slow| vm.pause_for_operator(quiesce, slow))?;
+            let took_ns = api::nanoseconds(stopped.took);
+            Response::Paused(Paused { quiescent: stopped.quiescent, took_ns })
         }
-        "resume" => {
-            vm.resume_for_operator(slow)?;
-            Ok(json!({}))
+        Request::Resume(verb) => {
+            reply.slowly(|slow| match verb.runs_nowhere_else {
+                true => vm.vouch(slow),
+                false => vm.resume_for_operator(slow),
+            })?;
+            Response::Done(Done {})
         }
-        "stop" => {
-            vm.end_for_operator(StopReason::Stop, request.flag("force"))?;
-            Ok(json!({}))
+        Request::Stop(verb) => {
+            vm.end_for_operator(StopReason::Stop, verb.force)?;
+            Response::Done(Done {})
         }
-        "cancel" => {
-            vm.cancel(slow)?;
-            Ok(json!({}))
+        Request::Cancel(_) => {
+            reply.slowly(|slow| vm.cancel(slow))?;
+            Response::Done(Done {})
         }
-        other => Err(format!("{other:?} is no verb of this VM's control socket").into()),
-    }
-}
-
-/// Turns the connection into the console: raw bytes both ways. `ahead` came with the request.
-fn console(vm: &Vm, reply: &mut Reply, ahead: &[u8]) -> io::Result<()> {
-    reply.send(&json!({ "ok": { "raw": true } }))?;
-    let mut input = reply.stream.try_clone()?;
-    let feeder = vm.clone();
-    let gone = Arc::new(AtomicBool::new(false));
-    let left = Arc::clone(&gone);
-    let ahead = ahead.to_vec();
-    let thread = std::thread::Builder::new().name(Thread::ConsoleIn.name().into());
-    thread.stack_size(STACK).spawn(move || {
-        if let Err(e) = confine::enter(Thread::ConsoleIn) {
-            tracing::error!("input from a console is not accepted: {}", vmm::host::with_causes(&e));
-            return;
+        Request::Snapshot(verb) => copies::snapshot(vm, verb, incoming.take_files(), reply)?,
+        Request::Fork(verb) => copies::fork(vm, verb, incoming.take_files(), reply)?,
+        Request::Revert(verb) => copies::revert(vm, verb, incoming.take_files(), reply)?,
+        Request::Migrate(verb) => {
+            moves::serve(vm, &verb, incoming.take_files(), reply)?;
+            return Ok(None);
         }
-        let mut buffer = [0; 1024];
-        feeder.console_input_unless(&ahead, &left);
-        // The end of one client's input is not the end of the guest's.
-        while let Ok(n @ 1..) = input.read(&mut buffer) {
-            feeder.console_input_unless(&buffer[..n], &left);
-        }
-    })?;
-    let sent = print_console(vm, reply);
-    // Ends the input thread's read, and its wait for a guest that reads no input.
-    let _ = reply.stream.shutdown(std::net::Shutdown::Both);
-    gone.store(true, SeqCst);
-    vm.console().look_again();
-    sent
-}
-
-/// Sends the client what the guest prints, until the guest ends or the client is gone.
-fn print_console(vm: &Vm, reply: &mut Reply) -> io::Result<()> {
-    let mut from = 0;
-    loop {
-        let Some(piece) = vm.console().read(from, CONSOLE_LOOK) else { return Ok(()) };
-        if piece.missed > 0 && from > 0 {
-            write!(reply.stream, "\n[{} bytes missed]\n", piece.missed)?;
-        }
-        from = piece.next;
-        if piece.bytes.is_empty() && hung_up(&reply.stream) {
-            return Ok(());
-        }
-        reply.stream.write_all(&piece.bytes)?;
-    }
-}
-
-/// Whether the client has closed both directions; one that only ended its input still listens.
-fn hung_up(stream: &UnixStream) -> bool {
-    let mut poll = libc::pollfd { fd: stream.as_raw_fd(), events: 0, revents: 0 };
-    // SAFETY: the pointer is to one valid entry.
-    unsafe {
-        libc::poll(&raw mut poll, 1, 0) > 0 && poll.revents & (libc::POLLHUP | libc::POLLERR) != 0
-    }
+        // The caller has made the connection a console.
+        Request::Console(_) => return Ok(None),
+    }))
 }
 
 /// Serves the control socket and the signals that end a process, on the calling thread, until the
@@ -349,8 +324,12 @@ fn hung_up(stream: &UnixStream) -> bool {
 ///
 /// # Errors
 /// The host's error.
-pub fn serve_until_end(vm: &Vm, server: &Server, signals: &Signals) -> Result<Arc<End>, Error> {
-    let failed = |source| Error::Socket { doing: "serve", name: server.name().into(), source };
+pub fn serve_until_end(
+    vm: &Vm,
+    server: &Server,
+    signals: &Signals,
+) -> Result<Arc<End>, api::Error> {
+    let failed = |source| api::Error::Socket { doing: "serve", name: server.name().into(), source };
     server.listener().set_nonblocking(true).map_err(failed)?;
     let _attends = watchdog::attend(Thread::Main.name());
     loop {

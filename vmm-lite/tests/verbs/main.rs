@@ -217,7 +217,7 @@ fn the_control_socket_survives_invalid_requests() {
     assert!(ask(b"[]\n").contains("not an object in JSON"));
     assert!(ask(b"{\"verb\":\"fly\"}\n").contains("is no verb"));
     assert!(ask(b"{}\n").contains("is no verb"));
-    assert!(ask(b"{\"verb\":\"pause\",\"quiesce_ms\":\"x\"}\n").contains("not a number"));
+    assert!(ask(b"{\"verb\":\"pause\",\"quiesce_ms\":\"x\"}\n").contains("quiesce_ms"));
     let long = ask(&vec![b' '; 200_000]);
     assert!(long.contains("too long") || long.is_empty(), "{long}");
     assert!(ask(b"{\"verb\":\"stats\"}\n").starts_with("{\"ok\":{"));

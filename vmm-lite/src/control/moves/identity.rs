@@ -2,8 +2,7 @@
 //! identity in one move. The signer's socket comes with the request.
 
 use super::Error;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use api::verb::{Identity, Migrate};
 use std::{fs::File, os::fd::OwnedFd, sync::Arc};
 use vmm::{
     identity::{
@@ -16,47 +15,30 @@ use vmm::{
 /// Most keys that are named apart from the hosts that may receive.
 const EXPECTED_MAX: usize = 8;
 
-/// The identity as a request contains it. The signer's socket comes with the request.
-#[derive(Serialize, Deserialize)]
-struct Brought {
-    certificate: String,
-    /// The hosts that may receive VMs: key and name.
-    receivers: Vec<(String, String)>,
-    /// Of these, the keys that may answer; without it, any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    expected: Option<Vec<String>>,
-    /// Must be absent: no request may contain a key.
-    #[serde(default, skip_serializing)]
-    key: Option<Value>,
-}
-
 /// The member `identity` of a `migrate` request.
-///
-/// # Errors
-/// [`Error::Transport`].
+#[must_use]
 pub fn to_request(
     certificate: &HostCertificate,
     trusted: &TrustStore,
     expected: &[PublicKey],
-) -> Result<Value, Error> {
+) -> Identity {
     // The others are needed only for their names; a request has no room to name many keys twice.
     let few = expected.len() <= EXPECTED_MAX;
     let receivers = trusted.that_may(Role::Receive);
     let receivers = receivers.filter(|host| few || expected.contains(&host.key));
     let receivers = receivers.map(|host| (host.key.to_string(), host.name.clone())).collect();
     let expected = few.then(|| expected.iter().map(PublicKey::to_string).collect());
-    let brought = Brought { certificate: certificate.pem(), receivers, expected, key: None };
-    serde_json::to_value(brought).map_err(|e| Error::Transport(e.to_string()))
+    Identity { certificate: certificate.pem(), receivers, expected, key: None }
 }
 
 /// Reads how a `migrate` request wants the move secured. `files` came with it.
 ///
 /// # Errors
 /// [`Error::Transport`], [`Error::Identity`].
-pub fn from_request(request: &Map<String, Value>, files: Vec<File>) -> Result<Transport, Error> {
-    match (request.get("identity"), request.get("plaintext")) {
-        (Some(brought), None | Some(Value::Bool(false))) => brings(brought, files),
-        (None, Some(Value::Bool(true))) if files.is_empty() => {
+pub fn from_request(request: &Migrate, files: Vec<File>) -> Result<Transport, Error> {
+    match (&request.identity, request.plaintext) {
+        (Some(brought), false) => brings(brought, files),
+        (None, true) if files.is_empty() => {
             tracing::warn!("{PLAINTEXT_WARNING}");
             Ok(Transport::Plaintext)
         }
@@ -66,9 +48,7 @@ pub fn from_request(request: &Map<String, Value>, files: Vec<File>) -> Result<Tr
     }
 }
 
-fn brings(brought: &Value, files: Vec<File>) -> Result<Transport, Error> {
-    let brought = Brought::deserialize(brought)
-        .map_err(|e| Error::Transport(format!("the identity is invalid: {e}")))?;
+fn brings(brought: &Identity, files: Vec<File>) -> Result<Transport, Error> {
     if brought.key.is_some() {
         return Err(Error::Transport(
             "a process that runs a guest accepts no private key, only the socket of a signer \
@@ -85,12 +65,13 @@ fn brings(brought: &Value, files: Vec<File>) -> Result<Transport, Error> {
     })?;
     let certificate = HostCertificate::from_pem(&brought.certificate)?;
     let mut trusted = TrustStore::default();
-    for (key, name) in brought.receivers {
-        let (key, at) = (key.parse()?, Vec::new());
+    for (key, name) in &brought.receivers {
+        let (key, name, at) = (key.parse()?, name.clone(), Vec::new());
         trusted.add(Trusted { key, name, send: false, receive: true, at })?;
     }
     let expected = brought
         .expected
+        .as_ref()
         .map(|keys| keys.iter().map(|key| key.parse()).collect::<Result<Arc<[PublicKey]>, _>>());
     Ok(Transport::Tls(Credentials {
         certificate,
@@ -103,7 +84,7 @@ fn brings(brought: &Value, files: Vec<File>) -> Result<Transport, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use api::Request;
     use vmm::identity::IdentityDir;
 
     fn dir() -> (tempfile::TempDir, IdentityDir) {
@@ -117,10 +98,14 @@ mod tests {
         vec![File::from(OwnedFd::from(socket))]
     }
 
-    fn request(dir: &IdentityDir, expected: &[PublicKey]) -> Map<String, Value> {
+    fn request(dir: &IdentityDir, expected: &[PublicKey]) -> Migrate {
         let certificate = dir.load().unwrap().certificate().clone();
-        let identity = to_request(&certificate, &dir.trusted().unwrap(), expected).unwrap();
-        Map::from_iter([("identity".to_owned(), identity)])
+        let identity = to_request(&certificate, &dir.trusted().unwrap(), expected);
+        Migrate { identity: Some(identity), ..Migrate::default() }
+    }
+
+    fn line(request: &Migrate) -> String {
+        serde_json::to_string(&Request::from(request.clone())).unwrap()
     }
 
     #[test]
@@ -137,7 +122,7 @@ mod tests {
         dir.change_trusted(|store| store.add(host(1, "a", true, false))).unwrap();
         dir.change_trusted(|store| store.add(host(2, "b", true, true))).unwrap();
         let asked = request(&dir, &[PublicKey([2; 32])]);
-        let text = Value::from(asked.clone()).to_string();
+        let text = line(&asked);
         assert!(!text.contains("PRIVATE") && !text.contains("\"key\""), "{text}");
         let Transport::Tls(brought) = from_request(&asked, socket()).unwrap() else {
             panic!("plaintext")
@@ -151,14 +136,19 @@ mod tests {
     fn a_private_key_is_refused_and_so_is_an_identity_without_its_socket() {
         let (_top, dir) = dir();
         let (key, _) = dir.init(10).unwrap().pem();
-        let mut asked = request(&dir, &[]);
+        let asked = request(&dir, &[]);
         let two = socket().into_iter().chain(socket()).collect();
         for files in [Vec::new(), two] {
             let said = from_request(&asked, files).unwrap_err().to_string();
             assert!(said.contains("one descriptor"), "{said}");
         }
-        asked["identity"]["key"] = json!(key);
-        let said = from_request(&asked, socket()).unwrap_err().to_string();
+        let with_key =
+            line(&asked).replace("\"receivers\"", &format!("\"key\":{key:?},\"receivers\""));
+        let Some(Request::Migrate(with_key)) = Request::read(&mut with_key.as_bytes()).unwrap()
+        else {
+            panic!("{with_key}")
+        };
+        let said = from_request(&with_key, socket()).unwrap_err().to_string();
         assert!(said.contains("accepts no private key"), "{said}");
         assert!(!said.contains(&key[40..60]), "nor is it repeated");
     }
@@ -178,7 +168,7 @@ mod tests {
         let all: Vec<PublicKey> = dir.trusted().unwrap().hosts().iter().map(|h| h.key).collect();
         for expected in [&all[..1], &all[..EXPECTED_MAX], &all] {
             let asked = request(&dir, expected);
-            let size = Value::from(asked.clone()).to_string().len() + 1024;
+            let size = line(&asked).len() + 1024;
             assert!(size < api::REQUEST_MAX, "{size}");
             let Transport::Tls(brought) = from_request(&asked, socket()).unwrap() else {
                 panic!("plaintext")
@@ -193,14 +183,13 @@ mod tests {
 
     #[test]
     fn plaintext_is_asked_for_or_not_there() {
-        let plaintext = Map::from_iter([("plaintext".to_owned(), true.into())]);
+        let plaintext = Migrate { plaintext: true, ..Migrate::default() };
         assert!(matches!(from_request(&plaintext, Vec::new()), Ok(Transport::Plaintext)));
         from_request(&plaintext, socket()).unwrap_err();
         let (_top, dir) = dir();
         dir.init(10).unwrap();
-        let mut both = request(&dir, &[]);
-        both.insert("plaintext".into(), true.into());
-        for wrong in [both, Map::new(), Map::from_iter([("plaintext".to_owned(), false.into())])] {
+        let both = Migrate { plaintext: true, ..request(&dir, &[]) };
+        for wrong in [both, Migrate::default()] {
             assert!(matches!(from_request(&wrong, Vec::new()), Err(Error::Transport(_))));
         }
     }

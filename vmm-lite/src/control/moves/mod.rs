@@ -3,13 +3,11 @@
 pub mod identity;
 pub mod options;
 
-use super::server::Reply;
-use api::Request;
-use serde_json::Value;
+use super::{reports, server::Reply};
+use api::{Response, progress::Progress as Told, verb};
 use std::{fs::File, io, os::fd::RawFd};
 use vmm::{
     host::confine::jail::jailed,
-    identity::PublicKey,
     migration::{
         address::{Address, AddressError},
         connector::Dialer,
@@ -42,23 +40,26 @@ pub enum Error {
     Move(#[from] vmm::migration::Error),
 }
 
-/// Moves `vm` away, and returns the answer when the move is done or has failed.
-pub fn serve(vm: &Vm, request: &Request, mut files: Vec<File>, reply: &mut Reply) {
-    let members = request.members();
-    let moved = options::from_request(members).map_err(Error::from).and_then(|options| {
-        let dialer = dialer_in(request, &mut files)?;
-        let transport = identity::from_request(members, files)?;
-        let to = address_in(request)?.through(dialer);
-        Ok(source::migrate(vm, to, transport, options, reply)?)
-    });
-    if let Err(e) = moved {
-        reply.answer(&Err(Box::new(e)));
-    }
+/// Moves `vm` away. The observer answers the request when the VM has moved.
+///
+/// # Errors
+/// [`Error`]: the request has not been answered.
+pub fn serve(
+    vm: &Vm,
+    request: &verb::Migrate,
+    mut files: Vec<File>,
+    reply: &mut Reply,
+) -> Result<(), Error> {
+    let options = options::of(request)?;
+    let dialer = dialer_in(request, &mut files)?;
+    let transport = identity::from_request(request, files)?;
+    let to = address_in(request)?.through(dialer);
+    Ok(source::migrate(vm, to, transport, options, reply)?)
 }
 
 impl Observer<Progress> for Reply {
     fn progress(&mut self, progress: Progress) -> io::Result<()> {
-        self.tell(&progress)
+        self.tell(Told::Event(reports::event(progress)))
     }
 
     fn fd(&self) -> RawFd {
@@ -68,22 +69,14 @@ impl Observer<Progress> for Reply {
 
 impl MoveObserver for Reply {
     fn moved(&mut self, moved: Moved) {
-        let answer = || {
-            let Moved { to, peer, paused, report } = moved;
-            let mut value = serde_json::to_value(report)?;
-            value["to"] = to.to_string().into();
-            value["paused"] = paused.into();
-            value["destination_key"] = peer.map(|key| PublicKey(key).to_string()).into();
-            Ok(value)
-        };
-        self.answer(&answer());
+        self.answer(Ok(Response::Moved(Box::new(reports::moved(moved)))));
     }
 }
 
 /// The connector for a process that cannot connect: the last of the files that came with the
 /// request.
-fn dialer_in(request: &Request, files: &mut Vec<File>) -> Result<Option<Dialer>, Error> {
-    let dialer = if request.flag("connector") { files.pop().map(Dialer::new) } else { None };
+fn dialer_in(request: &verb::Migrate, files: &mut Vec<File>) -> Result<Option<Dialer>, Error> {
+    let dialer = if request.connector { files.pop().map(Dialer::new) } else { None };
     if dialer.is_none() && jailed().is_some_and(|jailed| jailed.network) {
         let why = "the VM is in a jail without a network, and nothing came with the request that \
             connects for it: \
@@ -94,11 +87,8 @@ fn dialer_in(request: &Request, files: &mut Vec<File>) -> Result<Option<Dialer>,
 }
 
 /// The destination in the request: `to`, and in `addresses` the addresses that it resolves to.
-fn address_in(request: &Request) -> Result<Address, Error> {
-    let to = request.text("to").unwrap_or_default();
-    let to: Address = to.parse()?;
-    let addresses = request.members().get("addresses").and_then(Value::as_array);
-    let Some(addresses) = addresses else { return Ok(to) };
-    let addresses = addresses.iter().filter_map(|a| a.as_str()?.parse().ok()).take(ADDRESSES_MAX);
-    Ok(to.found_at(addresses.collect()))
+fn address_in(request: &verb::Migrate) -> Result<Address, Error> {
+    let to: Address = request.to.parse()?;
+    let Some(addresses) = &request.addresses else { return Ok(to) };
+    Ok(to.found_at(addresses.iter().copied().take(ADDRESSES_MAX).collect()))
 }

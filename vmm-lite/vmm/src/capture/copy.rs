@@ -10,7 +10,6 @@ use crate::{
     memory::{Complete, GuestRam, PAGE, PageSet, Userfault, UserfaultError},
     vm::{self, Paused, Vm, VmPhase, VmState},
 };
-use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
 /// How long the guest may take to quiesce.
@@ -19,8 +18,7 @@ pub(super) const QUIESCE: Duration = Duration::from_millis(50);
 const ENTRY: Duration = Duration::from_secs(1);
 
 /// How a VM was copied.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
     /// It continued at once; pages were copied while it ran, those first that it wrote to.
     CopyOnWrite,
@@ -31,8 +29,7 @@ pub enum Mode {
 }
 
 /// How to copy a running VM.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Way {
     /// In rounds, or on write if the guest writes faster than that
     #[default]
@@ -44,7 +41,7 @@ pub enum Way {
 }
 
 /// The blackout by phase, in ns (rule R7). The phases add up to it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Phases {
     /// From the request to pause until the vCPU was stopped.
     pub quiesce_ns: u64,

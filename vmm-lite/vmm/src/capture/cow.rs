@@ -265,7 +265,7 @@ impl Cow<'_> {
                 bare.insert(control);
                 bare
             }
-            _ => {
+            Stage::Before { .. } | Stage::Copying { .. } | Stage::Over => {
                 self.userfault.protect(0..self.ram.pages(), true)?;
                 self.userfault.protect(control..control + 1, false)?;
                 let mut bare = PageSet::none(self.ram.pages());

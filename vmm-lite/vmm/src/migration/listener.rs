@@ -242,7 +242,7 @@ pub fn serve(
                         return admission.empty();
                     }
                 }
-                _ => {}
+                Stage::Open | Stage::Arrived => {}
             }
             match came.and_then(|_| listener.accept()) {
                 Ok((stream, address)) => {

@@ -9,12 +9,10 @@ use migrate::{
     report::Report,
     source::{Event as Happened, Sent, Source},
 };
-use serde::{Deserialize, Serialize};
 use std::{io, time::Duration};
 
 /// An event of a move. Variants are only ever added.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Progress {
     /// A new phase has begun.
     Phase {
@@ -56,11 +54,6 @@ pub enum Progress {
         at_ns: u64,
         /// How much is missing.
         bytes_missing: u64,
-    },
-    /// The move failed. The last event, in place of a report.
-    Failed {
-        /// Why, as text.
-        error: String,
     },
 }
 
@@ -134,7 +127,21 @@ impl Watcher {
                     predicted_blackout_ns: 0,
                 });
             }
-            _ => {}
+            Happened::Peeked { .. }
+            | Happened::Dirty { .. }
+            | Happened::Message(_)
+            | Happened::LinkLost(_)
+            | Happened::Reconnected
+            | Happened::Vouched
+            | Happened::Abandoned
+            | Happened::Cancel(_)
+            | Happened::Failed(_)
+            | Happened::Held
+            | Happened::Reclaimed(_)
+            | Happened::LeftOut(_)
+            | Happened::Stopped(_)
+            | Happened::Progress
+            | Happened::Tick => {}
         }
     }
 
@@ -163,19 +170,4 @@ impl Watcher {
 
 fn ns(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn events_are_flat_objects_that_name_their_kind() {
-        let event = Progress::Phase { doing: "greeting".into(), at_ns: 7 };
-        let json = serde_json::to_string(&event).unwrap();
-        assert_eq!(json, r#"{"event":"phase","doing":"greeting","at_ns":7}"#);
-        assert_eq!(serde_json::from_str::<Progress>(&json).unwrap(), event);
-        let failed = serde_json::to_value(Progress::Failed { error: "x".into() }).unwrap();
-        assert_eq!(failed, serde_json::json!({ "event": "failed", "error": "x" }));
-    }
 }

@@ -90,9 +90,6 @@ pub enum Error {
     /// The base has another memory size.
     #[error("the base is of a VM with another size of memory")]
     BaseSize,
-    /// An invalid way of copying.
-    #[error("the ways to copy a VM that runs are auto, rounds and copy-on-write")]
-    Mode,
     /// The difference has another base.
     #[error("this is not the snapshot that the difference was made to, or it has changed since")]
     WrongBase,

@@ -12,7 +12,6 @@ use crate::{
     vm::{CallOff, InProgress, Incomplete, Observer, Operation, Vm, VmPhase, Waiting},
 };
 use migrate::snapshot::Notes;
-use serde::Serialize;
 use std::{
     fs::File,
     io::Write,
@@ -53,19 +52,24 @@ pub struct Options {
 }
 
 /// The copy and its costs, times in ns.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Report {
-    mode: Mode,
-    quiescent: bool,
+    /// How it was copied.
+    pub mode: Mode,
+    /// Whether the guest was ready.
+    pub quiescent: bool,
     /// How long no instruction of the guest ran; `None` for a VM that was paused all the time.
-    pause_ns: Option<u64>,
-    phases: Option<Phases>,
-    total_ns: u64,
+    pub pause_ns: Option<u64>,
+    /// The pause by phase.
+    pub phases: Option<Phases>,
+    /// All of it.
+    pub total_ns: u64,
     /// How often the guest, or the VMM for it, had to wait for a page to be copied.
-    faults: u64,
-    pages_dont_care: usize,
+    pub faults: u64,
+    /// Pages left out as hinted.
+    pub pages_dont_care: usize,
     /// Pages written to the copy with their content.
-    pages_saved: u64,
+    pub pages_saved: u64,
 }
 
 impl Report {
@@ -84,22 +88,24 @@ impl Report {
 }
 
 /// A finished snapshot.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Saved {
-    #[serde(flatten)]
-    report: Report,
+    /// The copy and its costs.
+    pub report: Report,
     /// Whether the VM ran before.
-    ran: bool,
+    pub ran: bool,
     /// The file's id, in hexadecimal.
-    id: String,
+    pub id: String,
     /// Whether it is a difference to another file.
-    difference: bool,
-    /// Size of the file.
-    bytes: u64,
-    pages_zero: u64,
-    pages_same: u64,
+    pub difference: bool,
+    /// Size of the file, in bytes.
+    pub bytes: u64,
+    /// Pages that are zero.
+    pub pages_zero: u64,
+    /// Pages that are as in the base.
+    pub pages_same: u64,
     /// Whether the VM is paused now.
-    paused: bool,
+    pub paused: bool,
 }
 
 /// Reports the copy's progress; it ends when the observer disconnects or cancels.

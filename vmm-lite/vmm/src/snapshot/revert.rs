@@ -11,7 +11,6 @@ use crate::{
     memory::{Complete, GuestRam, PAGE, PageSet, Writable},
     vm::{Address, Paused, Resume, ResumeReason, Vm, VmState},
 };
-use serde::Serialize;
 use std::{
     fs::File,
     sync::Arc,
@@ -22,7 +21,7 @@ use std::{
 const ENTRY: Duration = Duration::from_secs(1);
 
 /// What it cost, in ns.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Report {
     /// How long no instruction of the guest ran, from the request to pause.
     pub pause_ns: u64,

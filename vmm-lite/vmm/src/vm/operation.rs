@@ -1,12 +1,10 @@
 //! The operation on a VM as a whole: one at a time.
 
 use super::{Error, Slow, Vm, shared::Shared};
-use serde::Serialize;
 use std::{fmt, os::fd::AsRawFd, sync::Arc};
 
 /// An operation that needs the whole VM for a while. There is one at a time.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Operation {
     /// It moves to another host.
     Move,

@@ -11,7 +11,6 @@ use crate::{
     vcpu::Phase,
 };
 use migrate::brownout::Brownout;
-use serde::Serialize;
 use std::{
     sync::atomic::{
         AtomicU64,
@@ -22,7 +21,7 @@ use std::{
 use vmm_lite_interface::layout::PAGE_SIZE;
 
 /// What a VM did since it was made in this process. Fields are only ever added.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Stats {
     /// Its name.
     pub name: String,
@@ -73,7 +72,7 @@ pub struct Stats {
 }
 
 /// How fast a guest wrote to its memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DirtyRate {
     /// Whole pages, however little of each changed; a page counts once per measurement.
     pub pages_per_second: u64,
@@ -84,7 +83,7 @@ pub struct DirtyRate {
 }
 
 /// Exits of the guest.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ExitCounts {
     /// The doorbell, for any reason.
     pub doorbell: u64,
@@ -105,7 +104,7 @@ pub struct ExitCounts {
 }
 
 /// What went through the network device.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NetStats {
     /// The guest's Ethernet address.
     pub mac: String,
@@ -138,7 +137,7 @@ pub struct NetStats {
 }
 
 /// The guest's own statement, unchecked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GuestStats {
     /// Threads that have not ended.
     pub threads: u64,

@@ -83,24 +83,6 @@ impl Doing {
         Self::Write,
     ];
 
-    /// Serving a verb of the control socket.
-    #[must_use]
-    pub fn verb(verb: &str) -> Self {
-        match verb {
-            "stats" => Self::Stats,
-            "metrics" => Self::Metrics,
-            "pause" => Self::Pause,
-            "resume" => Self::Resume,
-            "stop" => Self::Stop,
-            "cancel" => Self::Cancel,
-            "migrate" => Self::Migrate,
-            "snapshot" => Self::Snapshot,
-            "fork" => Self::Fork,
-            "revert" => Self::Revert,
-            _ => Self::Request,
-        }
-    }
-
     const fn text(self) -> &'static str {
         match self {
             Self::Nothing => "owes nothing",

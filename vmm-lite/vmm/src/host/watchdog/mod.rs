@@ -23,7 +23,6 @@ pub use duty::{Attends, Doing, Owes, attend, owe, waits};
 pub use thread::start;
 
 use duty::Slot;
-use serde::Serialize;
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
@@ -60,7 +59,7 @@ pub trait Watched: Send + Sync {
 }
 
 /// A thread that stalls.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Stalled {
     /// The thread's name.
     pub thread: &'static str,

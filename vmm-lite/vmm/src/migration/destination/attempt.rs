@@ -10,13 +10,13 @@ use super::{Receiver, SILENCE, prepared::Prepared, rejoin::Rejoin, waiting::Wait
 use crate::{
     host::poll::{Watch, wait_any},
     migration::{
-        connection::{Connection, Incoming, LinkError},
+        connection::{Connection, Incoming},
         timeout,
     },
 };
 use migrate::{
     MoveId,
-    destination::{Destination, Event, Timeouts},
+    destination::{Destination, Event, GivenUp, Timeouts},
     wire::Message,
 };
 use std::{
@@ -65,7 +65,7 @@ pub(super) struct Attempt<'r> {
     /// The source has sent its last message.
     heard: bool,
     /// Why it failed.
-    discarded: Option<String>,
+    discarded: Option<GivenUp>,
 }
 
 impl<'r> Attempt<'r> {
@@ -114,7 +114,7 @@ impl<'r> Attempt<'r> {
     }
 
     /// A VM that did not start, and why.
-    pub fn discard(self) -> (Option<Prepared>, Option<String>) {
+    pub fn discard(self) -> (Option<Prepared>, Option<GivenUp>) {
         (self.prepared, self.discarded)
     }
 
@@ -217,12 +217,14 @@ impl<'r> Attempt<'r> {
                 return;
             }
             Ok(Incoming::Message(message)) => {
-                let taken = match (&message, takes) {
-                    (Message::Zero(runs), Some(prepared)) if machine.runs() => {
+                let taken = if let (Message::Zero(runs), Some(prepared)) = (&message, takes) {
+                    if machine.runs() {
                         prepared.fill_zero(runs, lacking)
+                    } else {
+                        prepared.clear(runs)
                     }
-                    (Message::Zero(runs), Some(prepared)) => prepared.clear(runs),
-                    _ => Ok(()),
+                } else {
+                    Ok(())
                 };
                 (taken, Event::Message(message))
             }
@@ -231,14 +233,11 @@ impl<'r> Attempt<'r> {
         match taken {
             Ok(()) => self.events.push_back(event),
             // Pages that could not be written do not count as received.
-            Err(why) => {
-                self.connection = None;
-                self.events.push_back(Event::LinkLost(why));
-            }
+            Err(e) => self.lost(&e),
         }
     }
 
-    fn lost(&mut self, e: &LinkError) {
+    fn lost(&mut self, e: &dyn std::error::Error) {
         self.connection = None;
         self.events.push_back(Event::LinkLost(crate::host::with_causes(e)));
     }
@@ -248,7 +247,7 @@ impl<'r> Attempt<'r> {
         let Some(missing) = self.prepared.as_mut().and_then(|p| p.missing.as_mut()) else { return };
         match missing.waited_for() {
             Ok(pages) => self.events.extend(pages.into_iter().map(Event::Fault)),
-            Err(e) => tracing::error!("{e}"),
+            Err(e) => tracing::error!("{}", crate::host::with_causes(&e)),
         }
     }
 

@@ -1,8 +1,8 @@
 //! Guest memory with missing pages: a thread that touches one waits until it has arrived.
 
+use super::error::Error;
 use crate::memory::{
-    Arriving, Fault, GuestRam, PAGE, Supply, Userfault, UserfaultError as Error, Watch, Writable,
-    is_zero,
+    Arriving, Fault, GuestRam, PAGE, Supply, Userfault, UserfaultError, Watch, Writable, is_zero,
 };
 use migrate::wire::Run;
 use std::{
@@ -28,7 +28,7 @@ pub(super) struct Missing {
 
 impl Missing {
     /// Watching is possible, but not started yet.
-    pub fn able(ram: &Arc<GuestRam>, source: String) -> Result<Self, Error> {
+    pub fn able(ram: &Arc<GuestRam>, source: String) -> Result<Self, UserfaultError> {
         let userfault = Userfault::open(ram)?;
         Ok(Self { userfault, source, arriving: None, faults: Vec::new() })
     }
@@ -53,24 +53,22 @@ impl Missing {
     }
 
     /// Makes these pages missing.
-    pub fn forget(&mut self, runs: &[Run]) -> Result<(), String> {
+    pub fn forget(&mut self, runs: &[Run]) -> Result<(), Error> {
         if runs.iter().any(|&(first, _)| first < FIRST as u64) {
-            return Err("the source left out a page that this VMM needs".into());
+            return Err(Error::OwnPage);
         }
         let ram = self.userfault.ram();
         if self.arriving.is_none() {
             let supply = Supply::Source(self.source.clone());
             let arriving = ram.expect(supply, ram.pages());
-            self.arriving = Some(arriving.map_err(|e| format!("no event descriptor: {e}"))?);
-            let watch = self.userfault.register(FIRST..ram.pages(), Watch::Missing);
-            watch.map_err(|e| crate::host::with_causes(&e))?;
+            self.arriving = Some(arriving.map_err(Error::Event)?);
+            self.userfault.register(FIRST..ram.pages(), Watch::Missing)?;
         }
         for &(first, count) in runs {
-            ram.discard(first as usize, count as usize)
-                .map_err(|e| format!("cannot discard memory that will be sent again: {e}"))?;
+            ram.discard(first as usize, count as usize).map_err(Error::Discard)?;
         }
         fail_point!("destination.forgot",
-            else return Err(crate::fail_point::injected().to_string()));
+            else return Err(Error::Injected(crate::fail_point::injected())));
         Ok(())
     }
 
@@ -80,44 +78,42 @@ impl Missing {
         memory: Writable<'_>,
         number: usize,
         page: &[u8; PAGE],
-    ) -> Result<(), String> {
+    ) -> Result<(), Error> {
         if number >= FIRST && self.put(number, page)? {
             return Ok(());
         }
-        memory.write_page(number, page).map_err(|e| e.to_string())
+        Ok(memory.write_page(number, page)?)
     }
 
     /// Makes pages zero, missing or not, of a guest that has not run.
-    pub fn clear(&self, memory: Writable<'_>, first: usize, count: usize) -> Result<(), String> {
+    pub fn clear(&self, memory: Writable<'_>, first: usize, count: usize) -> Result<(), Error> {
         for number in first..first + count {
             if number >= FIRST && self.zero(number, 1)? {
                 continue;
             }
-            memory.zero_page(number).map_err(|e| e.to_string())?;
+            memory.zero_page(number)?;
         }
         Ok(())
     }
 
     /// Writes a page if it is missing, and wakes the threads that wait for it. Returns whether it
     /// was.
-    pub fn put(&self, number: usize, page: &[u8; PAGE]) -> Result<bool, String> {
+    pub fn put(&self, number: usize, page: &[u8; PAGE]) -> Result<bool, Error> {
         if is_zero(page) {
             return self.zero(number, 1);
         }
-        let put = self.userfault.copy(number, std::slice::from_ref(page));
-        put.map(|n| n == 1).map_err(|e| crate::host::with_causes(&e))
+        Ok(self.userfault.copy(number, std::slice::from_ref(page))? == 1)
     }
 
     /// Makes missing pages zero, and wakes the threads that wait for them. Returns whether all were
     /// missing.
-    pub fn zero(&self, first: usize, count: usize) -> Result<bool, String> {
-        let made = self.userfault.zero(first, count);
-        made.map(|n| n == count).map_err(|e| crate::host::with_causes(&e))
+    pub fn zero(&self, first: usize, count: usize) -> Result<bool, Error> {
+        Ok(self.userfault.zero(first, count)? == count)
     }
 
     /// The pages that threads have begun to wait for.
-    pub fn waited_for(&mut self) -> Result<Vec<usize>, String> {
-        self.userfault.read(&mut self.faults).map_err(|e| crate::host::with_causes(&e))?;
+    pub fn waited_for(&mut self) -> Result<Vec<usize>, Error> {
+        self.userfault.read(&mut self.faults)?;
         Ok(self.faults.drain(..).map(|fault| fault.page).collect())
     }
 

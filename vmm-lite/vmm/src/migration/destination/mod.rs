@@ -4,6 +4,7 @@
 //! - `prepared`: the VM that was made, and its changes; `preparing`: keeps the source informed
 //!   while it is made
 //! - `names`: the VM's name on this host
+//! - `error`: why this host cannot take a part of an arriving VM
 //! - `missing`: pages that block their reader until they arrive
 //! - `settling`: how the guest returns to full speed
 //! - `warm`: KVM's own tables filled in before the guest runs
@@ -12,6 +13,7 @@
 //! - `waiting`: messages about a VM that waits for its source
 
 mod attempt;
+mod error;
 mod missing;
 mod names;
 mod prepared;

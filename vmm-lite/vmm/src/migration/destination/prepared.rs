@@ -2,6 +2,7 @@
 
 use super::{
     Offering,
+    error::Error,
     missing::Missing,
     names::Reserved,
     settling::Settling,
@@ -13,7 +14,7 @@ use crate::{
     host::urgent::{Side, Urgent},
     memory::{PAGE, Tables, Writable},
     migration::{handover::Handover, offered::Offered, switch_hint::SwitchHint},
-    vm::{MoveOutcome, Resume, ResumeReason, Vm, VmPhase},
+    vm::{self, MoveOutcome, Resume, ResumeReason, Vm, VmPhase},
 };
 use migrate::{
     brownout::Settled,
@@ -51,7 +52,7 @@ pub(super) struct Prepared {
     /// The received pages.
     received_pages: RefCell<ReceivedPages>,
     /// The guest's tables from which KVM's were filled, or why that failed.
-    tables: Result<Option<Tables>, String>,
+    tables: Result<Option<Tables>, vm::Error>,
     /// When the state arrived, and when it was applied.
     came: Instant,
     applied: Instant,
@@ -128,12 +129,12 @@ impl Prepared {
         self.missing.as_ref().filter(|missing| missing.watching())
     }
 
-    fn unstarted(&self) -> Result<Writable<'_>, String> {
-        self.vm.unstarted_memory().ok_or_else(|| "the guest has run already".into())
+    fn unstarted(&self) -> Result<Writable<'_>, Error> {
+        self.vm.unstarted_memory().ok_or(Error::Ran)
     }
 
     /// Receives pages before the guest runs.
-    pub fn write(&self, frame: &PageFrame<'_>) -> Result<(), String> {
+    pub fn write(&self, frame: &PageFrame<'_>) -> Result<(), Error> {
         let memory = self.unstarted()?;
         {
             let mut came = self.received_pages.borrow_mut();
@@ -146,24 +147,22 @@ impl Prepared {
             None => frame
                 .runs()
                 .try_for_each(|(first, pages)| memory.write_pages(first, pages))
-                .map_err(|e| e.to_string()),
+                .map_err(Error::from),
         }?;
         fail_point!("destination.in-round",
-            else return Err(crate::fail_point::injected().to_string()));
+            else return Err(Error::Injected(crate::fail_point::injected())));
         Ok(())
     }
 
     /// Makes pages zero before the guest runs.
-    pub fn clear(&self, runs: &[Run]) -> Result<(), String> {
+    pub fn clear(&self, runs: &[Run]) -> Result<(), Error> {
         let memory = self.unstarted()?;
         for &(first, count) in runs {
             // The decoder has checked that the run lies inside the memory.
             let (first, count) = (first as usize, count as usize);
             match self.watched() {
                 Some(missing) => missing.clear(memory, first, count)?,
-                None => (first..first + count)
-                    .try_for_each(|number| memory.zero_page(number))
-                    .map_err(|e| e.to_string())?,
+                None => (first..first + count).try_for_each(|number| memory.zero_page(number))?,
             }
         }
         Ok(())
@@ -174,18 +173,18 @@ impl Prepared {
         &self,
         pages: impl Iterator<Item = (usize, &'a [u8; PAGE])>,
         lacking: &PageSet,
-    ) -> Result<(), String> {
+    ) -> Result<(), Error> {
         let Some(missing) = self.watched() else { return Ok(()) };
         for (number, page) in pages.filter(|(number, _)| lacking.contains(*number)) {
             missing.put(number, page)?;
         }
         fail_point!("destination.filling",
-            else return Err(crate::fail_point::injected().to_string()));
+            else return Err(Error::Injected(crate::fail_point::injected())));
         Ok(())
     }
 
     /// Makes pages zero while the guest runs: only those that are missing.
-    pub fn fill_zero(&self, runs: &[Run], lacking: &PageSet) -> Result<(), String> {
+    pub fn fill_zero(&self, runs: &[Run], lacking: &PageSet) -> Result<(), Error> {
         let Some(missing) = self.watched() else { return Ok(()) };
         for number in runs.iter().flat_map(|&(first, count)| first..first + count) {
             if lacking.contains(number as usize) {
@@ -211,8 +210,7 @@ impl Prepared {
             // The state may differ, which is judged when it arrives.
             tracing::debug!("{}", crate::host::with_causes(&e));
         }
-        self.tables = warm(&self.vm, &self.received_pages.borrow(), switch_hint)
-            .map_err(|e| crate::host::with_causes(&e));
+        self.tables = warm(&self.vm, &self.received_pages.borrow(), switch_hint);
         self.settling = self.settling.take().and_then(|settling| settling.again(&self.vm));
     }
 
@@ -236,39 +234,37 @@ impl Prepared {
     }
 
     /// Applies a state that arrived at `came`.
-    pub fn apply(&mut self, state: &[u8], came: Instant, lacking: &PageSet) -> Result<(), String> {
+    pub fn apply(&mut self, state: &[u8], came: Instant, lacking: &PageSet) -> Result<(), Error> {
         self.hurry();
         // Again, if the source took long to stop the guest.
         self.vm.prewake();
-        match &self.tables {
+        // Applied once: what happened in the warming is of no use later.
+        let tables = std::mem::replace(&mut self.tables, Ok(None)).map_err(Error::Warm)?;
+        match &tables {
             // This thread will read these pages, and it is the one that would receive them.
-            Ok(Some(tables)) if tables.pages().any(|page| lacking.contains(page)) => {
-                return Err("the guest's page tables did not arrive with the state".into());
+            Some(tables) if tables.pages().any(|page| lacking.contains(page)) => {
+                return Err(Error::NoTables);
             }
-            Ok(tables) if tables.as_ref().is_none_or(|t| t.unchanged(self.vm.ram())) => {}
-            Ok(_) => {
-                return Err("the guest's page tables changed right before the state arrived".into());
-            }
-            Err(why) => return Err(format!("the VM's memory could not be warmed: {why}")),
+            Some(tables) if !tables.unchanged(self.vm.ram()) => return Err(Error::TablesChanged),
+            Some(_) | None => {}
         }
-        let Handover { state, paused, vouched_for } =
-            Handover::from_bytes(state).map_err(|e| e.to_string())?;
+        let Handover { state, paused, vouched_for } = Handover::from_bytes(state)?;
         if let Some(missing) = self.watched() {
             // This thread will read these pages, and it is the one that would receive them.
             let pages = state.devices.iter().flat_map(DeviceState::pages_in_use);
             for page in pages.filter(|page| *page < self.vm.ram().pages()) {
                 if lacking.contains(page) {
-                    return Err("the network queues did not arrive with the state".into());
+                    return Err(Error::NoQueues);
                 }
                 missing.zero(page, 1)?;
             }
         }
         // The guest's clock continued from the capture: that long before the state arrived, as far
         // as this host can know.
-        let mut held = self.vm.hold().map_err(|e| crate::host::with_causes(&e))?;
-        held.apply(&state, came.elapsed()).map_err(|e| crate::host::with_causes(&e))?;
+        let mut held = self.vm.hold()?;
+        held.apply(&state, came.elapsed())?;
         if paused {
-            held.hold_for_operator().map_err(|e| crate::host::with_causes(&e))?;
+            held.hold_for_operator()?;
         }
         if vouched_for {
             self.vm.note_vouched_for();

@@ -216,7 +216,7 @@ impl<'vm> Driver<'vm> {
     fn ended(&self) -> String {
         match self.vm.phase() {
             VmPhase::Ended(end) => format!("{VM_ENDED}: {end}"),
-            _ => VM_ENDED.into(),
+            VmPhase::Running | VmPhase::Paused => VM_ENDED.into(),
         }
     }
 

@@ -17,14 +17,6 @@ pub struct Options {
     pub timeout: Option<Duration>,
 }
 
-/// The modes' names on the command line.
-pub const MODES: [(&str, Mode); 4] = [
-    ("auto", Mode::Auto),
-    ("pre-copy", Mode::PreCopy),
-    ("hybrid", Mode::Hybrid),
-    ("stop-and-copy", Mode::StopAndCopy),
-];
-
 impl Options {
     /// The options of the state machine.
     #[must_use]

@@ -287,7 +287,7 @@ impl Tls {
         self.to += read(&mut self.incoming[self.to..])?;
         match self.go_on(stream, inbox, &[])? {
             Next::Closed => Err(LinkError::Closed),
-            _ => Ok(()),
+            Next::Again | Next::Send | Next::More | Next::Ready => Ok(()),
         }
     }
 }

@@ -56,7 +56,7 @@ pub struct Jail {
 }
 
 /// What jails a process.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Jailed {
     /// The user, which no other process has.
     pub user: Option<u32>,

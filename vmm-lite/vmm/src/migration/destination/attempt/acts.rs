@@ -2,13 +2,14 @@
 
 use super::{
     super::{
+        error::Error,
         prepared::Prepared,
         preparing::while_telling,
         waiting::{Waiting, say_whole},
     },
     AWAKE, AWAKE_MOST, Attempt,
 };
-use crate::migration::connection::Connection;
+use crate::{host::with_causes, migration::connection::Connection};
 use migrate::{
     destination::{Action, Event},
     offer::{Offer, Refusal},
@@ -44,9 +45,9 @@ impl Attempt<'_> {
                 let missing = self.prepared.as_mut().and_then(|p| p.missing.as_mut());
                 let forgot = match missing {
                     Some(missing) => missing.forget(&runs),
-                    None => Err("this host does not support post-copy".into()),
+                    None => Err(Error::NoPostCopy),
                 };
-                self.events.push_back(Event::Forgot(forgot));
+                self.events.push_back(Event::Forgot(forgot.map_err(|e| with_causes(&e))));
             }
             Action::SwitchHint(invariant) => {
                 if let Some(prepared) = &mut self.prepared {
@@ -68,9 +69,9 @@ impl Attempt<'_> {
                 let lacking = self.machine.lacking();
                 let applied = match &mut self.prepared {
                     Some(prepared) => prepared.apply(&state, self.came, lacking),
-                    None => Err("no VM was prepared".into()),
+                    None => Err(Error::NotPrepared),
                 };
-                self.events.push_back(Event::Applied(applied));
+                self.events.push_back(Event::Applied(applied.map_err(|e| with_causes(&e))));
             }
             Action::Run => self.start(),
             Action::Deliver(frame) => {
@@ -84,7 +85,7 @@ impl Attempt<'_> {
                 if let Some(missing) = self.prepared.as_ref().and_then(|p| p.missing.as_ref())
                     && let Err(e) = missing.zero(page, 1)
                 {
-                    tracing::error!("{e}");
+                    tracing::error!("{}", with_causes(&e));
                 }
             }
             Action::Complete => {
@@ -96,6 +97,7 @@ impl Attempt<'_> {
                 fail_point!("destination.whole");
             }
             Action::AwaitSource(why) => {
+                let why = why.to_string();
                 self.connection = None;
                 // Other threads hold the stream too, and the source must learn that it has to
                 // reconnect.
