@@ -2,6 +2,10 @@
 
 use super::QUEUE_MAX;
 use crate::memory::{Mmap, Writable};
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+};
 use virtio_queue::DescriptorChain;
 
 /// Room for the parts of one chain: their place for the kernel, and for the guest. It is reused for
@@ -42,7 +46,7 @@ impl Buffers {
             }
             let part = ram.slice(address, len).map_err(|e| format!("a buffer: {e}"))?;
             if self.iov.len() == usize::from(QUEUE_MAX) {
-                return Err(format!("a packet of more than {QUEUE_MAX} parts"));
+                return Err(format!("a chain of more than {QUEUE_MAX} buffers"));
             }
             self.iov
                 .push(libc::iovec { iov_base: part.ptr_guard_mut().as_ptr().cast(), iov_len: len });
@@ -75,11 +79,39 @@ impl<'b> Parts<'b> {
         self.size
     }
 
-    /// Their places in this process, for a system call. Guest memory stays mapped there while this
-    /// borrow lasts. What a call writes is to be [marked](Self::mark).
-    #[must_use]
-    pub fn iovecs(&self) -> &'b [libc::iovec] {
-        self.iov
+    /// Writes them to `to` in one call, without a copy. Returns how many bytes were written; `None`
+    /// if none can be for now.
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn write_to(&self, to: BorrowedFd<'_>) -> io::Result<Option<usize>> {
+        retried(|| {
+            // SAFETY: `gather` has checked that they lie in guest memory, which `ram` keeps mapped.
+            unsafe { libc::writev(to.as_raw_fd(), self.iov.as_ptr(), self.count()) }
+        })
+    }
+
+    /// Reads from `from` into them in one call, without a copy, and marks what is written. Returns
+    /// how many bytes were read; `None` if there are none for now.
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn read_from(&self, from: BorrowedFd<'_>) -> io::Result<Option<usize>> {
+        let read = retried(|| {
+            // SAFETY: as in `write_to`. The guest does not run, and other threads access guest
+            // memory through raw pointers only.
+            unsafe { libc::readv(from.as_raw_fd(), self.iov.as_ptr(), self.count()) }
+        })?;
+        if let Some(len) = read {
+            // A TAP may return the length of a packet that did not fit.
+            self.mark(len.min(self.size));
+        }
+        Ok(read)
+    }
+
+    fn count(&self) -> libc::c_int {
+        // At most `QUEUE_MAX`.
+        self.iov.len() as libc::c_int
     }
 
     /// Writes `bytes` at `offset`, as far as there is room.
@@ -116,12 +148,26 @@ impl<'b> Parts<'b> {
         &to[..len]
     }
 
-    /// Logs the first `written` bytes as written, where a system call wrote them.
-    pub fn mark(&self, mut written: usize) {
+    /// Logs the first `written` bytes as written.
+    fn mark(&self, mut written: usize) {
         for &(address, len) in self.guest {
             let n = len.min(written);
             self.ram.mark(address, n);
             written -= n;
+        }
+    }
+}
+
+/// Makes a call again that a signal has interrupted; `None` if it would block.
+fn retried(call: impl Fn() -> libc::ssize_t) -> io::Result<Option<usize>> {
+    loop {
+        if let Ok(n) = usize::try_from(call()) {
+            return Ok(Some(n));
+        }
+        match io::Error::last_os_error() {
+            e if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            e if e.kind() == io::ErrorKind::Interrupted => {}
+            e => return Err(e),
         }
     }
 }

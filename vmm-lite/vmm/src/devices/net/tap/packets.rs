@@ -2,7 +2,11 @@
 
 use super::Tap;
 use crate::devices::{net::backend::Backend, virtio::Parts};
-use std::{io, os::fd::RawFd};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::{
+    io::{self, Read, Write},
+    os::fd::{AsFd, RawFd},
+};
 
 impl Tap {
     /// Reads one frame with its header; `None` when none is waiting.
@@ -10,9 +14,13 @@ impl Tap {
     /// # Errors
     /// The kernel's error.
     pub fn read(&self, to: &mut [u8]) -> io::Result<Option<usize>> {
-        let iov = [libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() }];
-        // SAFETY: the buffer is ours and has the vector's length.
-        unsafe { self.read_into(&iov) }
+        loop {
+            match (&self.file).read(to) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                read => return read.map(Some),
+            }
+        }
     }
 
     /// Writes one frame with its header. `false` when the device accepts none for now.
@@ -20,10 +28,14 @@ impl Tap {
     /// # Errors
     /// The kernel's error.
     pub fn write(&self, frame: &[u8]) -> io::Result<bool> {
-        let iov =
-            [libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() }];
-        // SAFETY: the buffer has the vector's length.
-        unsafe { self.write_from(&iov) }
+        loop {
+            match (&self.file).write(frame) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                // A packet is written whole.
+                written => return written.map(|_| true),
+            }
+        }
     }
 
     /// Discards the frames that wait to be read.
@@ -31,50 +43,6 @@ impl Tap {
         // A frame that does not fit is truncated, which discards it all the same.
         let mut frame = [0; 64];
         while matches!(self.read(&mut frame), Ok(Some(_))) {}
-    }
-
-    /// Reads one frame into the buffers of `iov`.
-    ///
-    /// # Errors
-    /// The kernel's error.
-    ///
-    /// # Safety
-    /// The buffers are valid for writing.
-    unsafe fn read_into(&self, iov: &[libc::iovec]) -> io::Result<Option<usize>> {
-        loop {
-            // SAFETY: the caller guarantees the buffers; the result is checked.
-            let n = unsafe { libc::readv(self.fd(), iov.as_ptr(), iov.len() as libc::c_int) };
-            if n >= 0 {
-                return Ok(Some(n as usize));
-            }
-            match io::Error::last_os_error() {
-                e if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                e if e.kind() == io::ErrorKind::Interrupted => {}
-                e => return Err(e),
-            }
-        }
-    }
-
-    /// Writes the buffers of `iov` as one frame.
-    ///
-    /// # Errors
-    /// The kernel's error.
-    ///
-    /// # Safety
-    /// The buffers are valid for reading.
-    unsafe fn write_from(&self, iov: &[libc::iovec]) -> io::Result<bool> {
-        loop {
-            // SAFETY: the caller guarantees the buffers; the result is checked.
-            let n = unsafe { libc::writev(self.fd(), iov.as_ptr(), iov.len() as libc::c_int) };
-            if n >= 0 {
-                return Ok(true);
-            }
-            match io::Error::last_os_error() {
-                e if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                e if e.kind() == io::ErrorKind::Interrupted => {}
-                e => return Err(e),
-            }
-        }
     }
 }
 
@@ -92,22 +60,16 @@ impl Backend for Tap {
     }
 
     fn send(&mut self, packet: Parts<'_>) -> io::Result<bool> {
-        // SAFETY: the parts lie in guest memory, which stays mapped while they are borrowed.
-        unsafe { self.write_from(packet.iovecs()) }
+        Ok(packet.write_to(self.file.as_fd())?.is_some())
     }
 
     fn has_packet(&self) -> bool {
-        let mut poll = libc::pollfd { fd: self.fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one valid entry; a call that fails leaves it without events.
-        unsafe { libc::poll(&raw mut poll, 1, 0) > 0 && poll.revents & libc::POLLIN != 0 }
+        let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO).is_ok()
+            && fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLIN))
     }
 
     fn receive(&mut self, buffer: Parts<'_>) -> io::Result<Option<usize>> {
-        // SAFETY: the parts lie in guest memory, which stays mapped while they are borrowed.
-        let received = unsafe { self.read_into(buffer.iovecs()) }?;
-        if let Some(len) = received {
-            buffer.mark(len.min(buffer.size()));
-        }
-        Ok(received)
+        buffer.read_from(self.file.as_fd())
     }
 }
