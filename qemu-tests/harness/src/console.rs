@@ -190,8 +190,8 @@ mod tests {
         let (mut guest, host) = UnixStream::pair().unwrap();
         let console = Console::new(host).unwrap();
         let writer = thread::spawn(move || {
-            guest.write_all(b"first\nsec").unwrap();
-            guest.write_all(b"ond\n").unwrap();
+            guest.write_all(b"first\nse").unwrap();
+            guest.write_all(b"cond\n").unwrap();
             guest
         });
         let seen = console.wait_for("second\n", Duration::from_secs(10)).unwrap();

@@ -70,7 +70,7 @@ fn both_ends_begin_with_numbers_of_ours_that_go_on_with_time() {
 }
 
 #[test]
-fn numbers_of_one_connection_tell_nothing_of_anothers() {
+fn numbers_of_one_connection_tell_nothing_of_another() {
     let mut sequence = Sequence::new(random, Epoch::default);
     let mut numbers = Vec::new();
     for host in 0..10 {

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_with_anothers_certificate_is_refused() {
+    fn a_key_with_the_certificate_of_another_is_refused() {
         let [one, other] = [(), ()].map(|()| HostIdentity::generate(10).unwrap().pem());
         let said = HostIdentity::from_pem(&one.0, &other.1).unwrap_err().to_string();
         assert!(said.contains("another key's"), "{said}");
