@@ -349,7 +349,8 @@ proptest! {
                 driver.descriptor(q, n as u16, address, len, flags, next);
             }
             for (n, head) in heads.iter().take(QUEUE.into()).enumerate() {
-                driver.ram.writable().write(ring(q).1 + 4 + n as u64 * 2, &head.to_le_bytes()).unwrap();
+                let entry = ring(q).1 + 4 + n as u64 * 2;
+                driver.ram.writable().write(entry, &head.to_le_bytes()).unwrap();
             }
             driver.ram.writable().write(ring(q).1 + 2, &index.to_le_bytes()).unwrap();
             let _ = driver.pass();

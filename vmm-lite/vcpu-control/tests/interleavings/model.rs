@@ -74,7 +74,7 @@ impl Wake for Eventfd {
     }
 }
 
-/// What a vCPU's lock protects. (`TryMutex` in the crate's `sync` panics where two threads have it.)
+/// What a vCPU's lock protects. (`TryMutex` in the crate's `sync` panics if two threads have it.)
 #[derive(Default)]
 pub struct Machine(Cell<u32>);
 

@@ -54,7 +54,7 @@ impl Views {
         self.views.is_empty()
     }
 
-    /// `id` took all that was in the log, `taken`, out of it. Returns its view, which is then empty.
+    /// `id` took all that was in the log, `taken`, out of it. Returns its view, now empty.
     pub fn took(&mut self, id: u64, mut taken: PageSet) -> PageSet {
         self.others(id).for_each(|view| view.pending.add(&taken));
         if let Some(view) = self.view(id) {
@@ -77,8 +77,9 @@ impl Views {
         self.views.iter_mut().for_each(|view| view.pending.add(pages));
     }
 
-    /// `id` left `range` out of its view. Those of the pages in `cleared` that are in the range were
-    /// taken out of the log for that; if there are no other users, `cleared` need not have them.
+    /// `id` left `range` out of its view. Those of the pages in `cleared` that are in the range
+    /// were taken out of the log for that; if there are no other users, `cleared` need not have
+    /// them.
     pub fn left_out(&mut self, id: u64, range: Range<usize>, mut cleared: PageSet) {
         let mut pages = PageSet::none(self.pages);
         pages.insert_runs(&[(range.start as u64, range.len() as u64)]);

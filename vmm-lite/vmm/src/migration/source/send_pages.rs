@@ -215,7 +215,8 @@ mod tests {
             let ram = GuestRam::new((PAGES * PAGE) as u64).unwrap();
             let content = |n: usize|
                 if n.is_multiple_of(zero_every) { 0 } else { (n % 255 + 1) as u8 };
-            (0..PAGES).for_each(|n| ram.writable_while_stopped().write_page(n, &[content(n); PAGE]).unwrap());
+            let memory = ram.writable_while_stopped();
+            (0..PAGES).for_each(|n| memory.write_page(n, &[content(n); PAGE]).unwrap());
             let (mut packer, mut bytes) = (Packer::new(), Vec::new());
             let mut take = |packer: &mut Packer| packer.flush(|more| {
                 bytes.extend_from_slice(more);
