@@ -98,8 +98,8 @@ impl<'b> Parts<'b> {
     /// The kernel's error.
     pub fn read_from(&self, from: BorrowedFd<'_>) -> io::Result<Option<usize>> {
         let read = retried(|| {
-            // SAFETY: as in `write_to`. The guest does not run, and other threads access guest
-            // memory through raw pointers only.
+            // SAFETY: as in `write_to`. The guest does not run, which `ram` is the proof of, and
+            // other threads access guest memory through raw pointers only.
             unsafe { libc::readv(from.as_raw_fd(), self.iov.as_ptr(), self.count()) }
         })?;
         if let Some(len) = read {
