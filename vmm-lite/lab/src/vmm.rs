@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
@@ -148,6 +149,14 @@ impl Vmm {
     /// # Errors
     /// If the verb fails or prints no JSON.
     pub fn json(&self, args: &[&str]) -> Result<Value> {
+        self.report(args)
+    }
+
+    /// Like [`json`](Self::json), with the type that the last line has in the `api` crate.
+    ///
+    /// # Errors
+    /// If the verb fails or prints something else.
+    pub fn report<T: DeserializeOwned>(&self, args: &[&str]) -> Result<T> {
         let out = run(&mut self.command(args)?)?;
         let last = out.lines().last().unwrap_or_default();
         serde_json::from_str(last).map_err(|e| Error::Protocol {

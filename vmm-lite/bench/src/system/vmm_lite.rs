@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use api::{MoveReport, SnapshotReport};
 use serde_json::Value;
 use vmm_lite_lab::{
     Error, Result,
@@ -15,7 +16,7 @@ use vmm_lite_lab::{
     vmm::{TIMEOUT, Vmm},
 };
 
-use super::{GUEST_IP, GUEST_MAC, Guest, Moved, PHASES, Restore, Saved, Started, System};
+use super::{GUEST_IP, GUEST_MAC, Guest, Moved, Restore, Saved, Started, System};
 
 const NAME: &str = "bench";
 const PORT: u16 = 7000;
@@ -52,12 +53,10 @@ impl VmmLite {
     }
 }
 
-/// A number in a report.
-pub fn figure(report: &Value, key: &str) -> Result<u64> {
-    report[key].as_u64().ok_or_else(|| Error::Protocol {
-        what: format!("no {key} in a report"),
-        said: report.to_string(),
-    })
+/// A figure that a report may lack.
+fn known<T>(figure: Option<T>, what: &str) -> Result<T> {
+    let missing = || Error::Protocol { what: format!("no {what} in a report"), said: what.into() };
+    figure.ok_or_else(missing)
 }
 
 impl System for VmmLite {
@@ -79,26 +78,35 @@ impl System for VmmLite {
     fn move_on(&mut self) -> Result<Moved> {
         let (from, to) = (self.at, 1 - self.at);
         let destination = self.vmms[to].receive(PORT, &["--tap", "tap0"])?;
-        let report = self.vmms[from].migrate(NAME, &self.vmms[to].url(PORT))?;
+        let migrate = ["migrate", NAME, &self.vmms[to].url(PORT), "--json"];
+        let report: MoveReport = self.vmms[from].report(&migrate)?;
         // The source ends by itself once no more packets for the guest arrive there.
         self.process().wait(TIMEOUT)?;
         self.process = Some(destination);
         self.at = to;
+        let cost = known(report.cost, "cost")?;
+        let phases = cost.phases.unwrap_or_default();
         Ok(Moved {
-            blackout_ns: figure(&report, "blackout_ns")?,
-            total_ns: figure(&report, "total_ns")?,
-            bytes_sent: figure(&report, "bytes_sent")?,
-            rounds: figure(&report, "rounds")?,
-            phases_ns: PHASES.map(|phase| report["phases"][phase].as_u64().unwrap_or_default()),
-            last_pages: figure(&report, "last_pages")?,
+            blackout_ns: known(cost.blackout_ns, "blackout_ns")?,
+            total_ns: cost.total_ns,
+            bytes_sent: cost.bytes_sent,
+            rounds: cost.rounds.into(),
+            phases_ns: [
+                phases.quiesce_ns,
+                phases.last_pages_and_state_ns,
+                phases.transfer_and_apply_ns,
+                phases.commit_and_run_ns,
+            ],
+            last_pages: cost.last_pages,
         })
     }
 
     fn save(&mut self, file: &Path, _: u64) -> Result<Saved> {
         let began = exec::monotonic();
-        let report = self.vmm().json(&["snapshot", NAME, &file.to_string_lossy(), "--json"])?;
+        let snapshot = ["snapshot", NAME, &*file.to_string_lossy(), "--json"];
+        let report: SnapshotReport = self.vmm().report(&snapshot)?;
         let total_ns = (exec::monotonic() - began).as_nanos() as u64;
-        Ok(Saved { pause_ns: figure(&report, "pause_ns")?, total_ns })
+        Ok(Saved { pause_ns: known(report.copy.pause_ns, "pause_ns")?, total_ns })
     }
 
     fn ways(&self) -> &'static [Restore] {

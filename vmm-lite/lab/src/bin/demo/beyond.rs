@@ -2,6 +2,7 @@
 
 use std::process::{Command, Stdio};
 
+use api::MoveReport;
 use serde_json::Value;
 use vmm_lite_lab::{
     Error, Result,
@@ -28,22 +29,23 @@ pub fn show(vmms: &[Vmm; 2]) -> Result<()> {
     is_whole(&running)?;
 
     let there = b.receive(PORT, &[])?;
-    let report = a.json(&["migrate", "dirtier", &b.url(PORT), "--mode", "hybrid", "--json"])?;
+    let migrate = ["migrate", "dirtier", &b.url(PORT), "--mode", "hybrid", "--json"];
+    let report: MoveReport = a.report(&migrate)?;
     super::ended_well(&mut running)?;
-    if report["pages_following"].as_u64().is_none_or(|pages| pages == 0) {
-        return Err(wrong("a move whose memory follows", report.to_string()));
-    }
+    let Some(cost) = report.cost.filter(|cost| cost.pages_following > 0) else {
+        return Err(wrong("a move whose memory follows", format!("{report:?}")));
+    };
     running = there;
-    let ns = |key: &str| human_ns(report[key].as_u64().unwrap_or_default());
+    let ns = |figure: Option<u64>| human_ns(figure.unwrap_or_default());
     println!(
         "it moved to host b   blackout {} (expected {}), {} pages followed within {}; the guest \
          waited for {}, {} at most",
-        ns("blackout_ns"),
-        ns("predicted_blackout_ns"),
-        report["pages_following"],
-        ns("following_ns"),
-        report["pages_waited_for"],
-        ns("worst_wait_ns"),
+        ns(cost.blackout_ns),
+        human_ns(cost.predicted_blackout_ns),
+        cost.pages_following,
+        human_ns(cost.following_ns),
+        cost.pages_waited_for.unwrap_or_default(),
+        ns(cost.worst_wait_ns),
     );
     is_whole(&running)?;
 

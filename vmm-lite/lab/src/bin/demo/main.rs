@@ -10,7 +10,7 @@ mod table;
 
 use std::{fs, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
-use serde_json::Value;
+use api::MoveReport;
 use vmm_lite_lab::{
     Error, Result,
     images::{image, workspace},
@@ -48,7 +48,7 @@ struct Move {
     /// Begin and end, in ns since the probe began.
     began_ns: u64,
     ended_ns: u64,
-    report: Value,
+    report: MoveReport,
 }
 
 struct Options {
@@ -130,19 +130,20 @@ fn demo(options: &Options) -> Result<()> {
         let (from, to) = (&vmms[n as usize % 2], &vmms[(n as usize + 1) % 2]);
         let destination = to.receive(MIGRATION_PORT, &["--tap", "tap0"])?;
         let began_ns = probe.began.elapsed().as_nanos() as u64;
-        let report = from.migrate("kv", &to.url(MIGRATION_PORT))?;
+        let migrate = ["migrate", "kv", &to.url(MIGRATION_PORT), "--json"];
+        let report: MoveReport = from.report(&migrate)?;
         let ended_ns = probe.began.elapsed().as_nanos() as u64;
         let mut source = std::mem::replace(&mut running, destination);
         ended_well(&mut source)?;
-        let blackout = report["blackout_ns"].as_u64().unwrap_or_default();
+        let cost = report.cost.unwrap_or_default();
         println!(
             "move {:>2}  {} → {}   blackout {:>8}   total {:>8}   {} KiB",
             n + 1,
             from.host().ns.name,
             to.host().ns.name,
-            human_ns(blackout),
-            human_ns(report["total_ns"].as_u64().unwrap_or_default()),
-            report["bytes_sent"].as_u64().unwrap_or_default() / 1024,
+            human_ns(cost.blackout_ns.unwrap_or_default()),
+            human_ns(cost.total_ns),
+            cost.bytes_sent / 1024,
         );
         moves.push(Move { began_ns, ended_ns, report });
         // The client's picture needs a gap between the marks.

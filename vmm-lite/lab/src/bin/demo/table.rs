@@ -6,6 +6,18 @@ use vmm_lite_lab::{
 };
 
 use crate::Move;
+use api::moves::{MoveCost, MovePhases};
+
+/// A phase of the blackout: its name, and how long it took, in ns.
+type Phase = (&'static str, fn(&MovePhases) -> u64);
+
+/// The phases, in order.
+const PHASES: [Phase; 4] = [
+    ("quiesce", |phases| phases.quiesce_ns),
+    ("last pages and state", |phases| phases.last_pages_and_state_ns),
+    ("transfer and apply", |phases| phases.transfer_and_apply_ns),
+    ("commit and run", |phases| phases.commit_and_run_ns),
+];
 
 /// Prints the blackout by phase, and the client's measurements.
 pub fn print(moves: &[Move], seen: &Seen, writes: u64, served: u64) {
@@ -25,14 +37,14 @@ pub fn print(moves: &[Move], seen: &Seen, writes: u64, served: u64) {
             human_ns(s.max)
         );
     };
-    let of = |key: &str| moves.iter().filter_map(|m| m.report[key].as_u64()).collect::<Vec<_>>();
-    row("blackout", &of("blackout_ns"));
-    for phase in phases(moves) {
-        let values: Vec<u64> =
-            moves.iter().filter_map(|m| m.report["phases"][&phase].as_u64()).collect();
-        row(&format!("  {}", phase.trim_end_matches("_ns").replace('_', " ")), &values);
+    let of = |figure: &dyn Fn(&MoveCost) -> Option<u64>| {
+        moves.iter().filter_map(|m| figure(m.report.cost.as_ref()?)).collect::<Vec<_>>()
+    };
+    row("blackout", &of(&|cost| cost.blackout_ns));
+    for (name, phase) in PHASES {
+        row(&format!("  {name}"), &of(&|cost| cost.phases.as_ref().map(phase)));
     }
-    row("whole move", &of("total_ns"));
+    row("whole move", &of(&|cost| Some(cost.total_ns)));
     let latencies: Vec<u64> = seen.samples.iter().map(|s| s.latency_ns).collect();
     row("client: all requests", &latencies);
     row("client: worst in each move", &worst_in_moves(moves, seen));
@@ -44,19 +56,6 @@ pub fn print(moves: &[Move], seen: &Seen, writes: u64, served: u64) {
         seen.reconnects,
         seen.retransmissions
     );
-}
-
-/// Names of the phases in order; any that is not known here comes last.
-fn phases(moves: &[Move]) -> Vec<String> {
-    const ORDER: [&str; 4] =
-        ["quiesce_ns", "last_pages_and_state_ns", "transfer_and_apply_ns", "commit_and_run_ns"];
-    let Some(first) = moves.first().and_then(|m| m.report["phases"].as_object()) else {
-        return Vec::new();
-    };
-    let mut names: Vec<String> =
-        first.iter().filter(|(_, v)| v.is_u64()).map(|(k, _)| k.clone()).collect();
-    names.sort_by_key(|name| ORDER.iter().position(|known| known == name).unwrap_or(ORDER.len()));
-    names
 }
 
 fn worst_in_moves(moves: &[Move], seen: &Seen) -> Vec<u64> {
