@@ -5,7 +5,10 @@ use testkit::{
     control, guest,
     guest::{kvm, printed, run, start, vm},
 };
-use vmm::{devices::Violation, vm::End};
+use vmm::{
+    devices::Violation,
+    vm::{End, RunState},
+};
 use vmm_lite_interface::{
     control::FaultKind,
     doorbell::{Doorbell, PORT},
@@ -42,7 +45,7 @@ fn a_guest_prints_and_exits() {
     assert!(matches!(*end, End::Exited(7)), "{end}");
     assert_eq!(printed(&vm), "hello\n");
     let stats = vm.stats();
-    assert_eq!((stats.exits.doorbell, stats.exits.console, stats.state), (1, 1, "ended"));
+    assert_eq!((stats.exits.doorbell, stats.exits.console, stats.state), (1, 1, RunState::Ended));
 }
 
 guest!(meaningless_bits, "mov edx, {port}", "mov eax, 0x88", "out dx, eax", "hlt",

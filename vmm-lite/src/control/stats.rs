@@ -42,10 +42,9 @@ pub fn of(vm: &vm::Vm) -> Stats {
         name,
         pid,
         state: match state {
-            "running" => State::Running,
-            "paused" => State::Paused,
-            "ended" => State::Ended,
-            _ => State::Unknown,
+            vm::RunState::Running => State::Running,
+            vm::RunState::Paused => State::Paused,
+            vm::RunState::Ended => State::Ended,
         },
         operation: operation.map(|operation| match operation {
             vm::Operation::Move => Operation::Move,

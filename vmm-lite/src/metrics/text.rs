@@ -1,7 +1,7 @@
 //! A VM's metrics in Prometheus' text format 0.0.4.
 
 use std::fmt::{Display, Write};
-use vmm::vm::{BOUNDS_NS, Histogram, Stats};
+use vmm::vm::{BOUNDS_NS, Histogram, RunState, Stats};
 
 /// The format's content type in HTTP.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -30,8 +30,10 @@ fn all(text: &mut Text, s: &Stats) {
     let (mac, ip) = s.net.as_ref().map_or(("", ""), |n| (&n.mac, n.ip.as_deref().unwrap_or("")));
     text.sample("info", &format!("version=\"{version}\",mac=\"{mac}\",ip=\"{ip}\""), 1);
     text.head("state", Gauge, "State of the VM: 1 for the present one.");
-    for state in ["running", "paused", "ended"] {
-        text.sample("state", &format!("state=\"{state}\""), u8::from(s.state == state));
+    for (state, name) in
+        [(RunState::Running, "running"), (RunState::Paused, "paused"), (RunState::Ended, "ended")]
+    {
+        text.sample("state", &format!("state=\"{name}\""), u8::from(s.state == state));
     }
     text.one(
         "uptime_seconds",

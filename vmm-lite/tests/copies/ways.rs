@@ -52,9 +52,11 @@ fn memory_that_is_protected_before_the_pause_is_copied_as_it_is_in_it() {
     }
     let vm = vm(64 << 20);
     // More pages than are protected in the pause itself.
+    let paused = vm.pause().unwrap();
     for page in 4000..vm.ram().pages() {
-        vm.unstarted_memory().unwrap().write_page(page, &[page as u8 | 1; PAGE]).unwrap();
+        paused.memory().write_page(page, &[page as u8 | 1; PAGE]).unwrap();
     }
+    paused.resume_here().unwrap();
     for _ in 0..3 {
         counts_on(&vm);
         let (file, _) = snapshot(&vm, None, ON_WRITE);

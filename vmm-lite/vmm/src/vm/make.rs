@@ -79,7 +79,7 @@ impl Vm {
                 ));
             }
             (true, true) => tracing::info!("the VM has no network: the TAP device stays unused"),
-            _ => {}
+            (false, true) | (true, false) => {}
         }
         let taps = if identity.nets.is_empty() { Vec::new() } else { resources.taps()? };
         let ram = Arc::new(match ram {

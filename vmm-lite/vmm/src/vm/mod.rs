@@ -75,7 +75,7 @@ pub use resources::Resources;
 pub use resume::Resume;
 pub use slow::Slow;
 pub use state::{ApplyError, VmState};
-pub use stats::{DirtyRate, ExitCounts, GuestStats, NetStats, Stats, mac_text};
+pub use stats::{DirtyRate, ExitCounts, GuestStats, NetStats, RunState, Stats, mac_text};
 pub use vmm_lite_interface::control::ResumeReason;
 
 use crate::{

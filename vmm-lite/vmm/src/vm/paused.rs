@@ -85,7 +85,7 @@ impl<'vm> Paused<'vm> {
         match self.vm.shared.phase() {
             // A VM that was paused before was stopped at once.
             Phase::Paused { since, .. } => (self.requested, since.max(self.requested)),
-            _ => (self.requested, self.requested),
+            Phase::Running | Phase::Ended(_) => (self.requested, self.requested),
         }
     }
 
@@ -233,7 +233,7 @@ impl<'vm> Paused<'vm> {
     pub(super) fn stopped_for(&self) -> Duration {
         match self.vm.shared.phase() {
             Phase::Paused { since, .. } => since.elapsed(),
-            _ => Duration::ZERO,
+            Phase::Running | Phase::Ended(_) => Duration::ZERO,
         }
     }
 

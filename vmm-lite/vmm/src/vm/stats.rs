@@ -27,8 +27,8 @@ pub struct Stats {
     pub name: String,
     /// This process.
     pub pid: u32,
-    /// `running`, `paused` or `ended`.
-    pub state: &'static str,
+    /// Whether it runs.
+    pub state: RunState,
     /// The operation in progress: `move`, `snapshot`, `fork` or `revert`.
     pub operation: Option<Operation>,
     /// The host that it was handed over to, which runs it or may run it: it does not run here.
@@ -69,6 +69,17 @@ pub struct Stats {
     pub stalls: u64,
     /// The threads that do not answer now.
     pub stalled: Vec<Stalled>,
+}
+
+/// Whether a VM runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RunState {
+    /// It runs.
+    Running,
+    /// It is paused.
+    Paused,
+    /// It has ended.
+    Ended,
 }
 
 /// How fast a guest wrote to its memory.
@@ -159,9 +170,9 @@ impl Stats {
             name: shared.identity.name.clone(),
             pid: std::process::id(),
             state: match shared.phase() {
-                Phase::Running => "running",
-                Phase::Paused { .. } => "paused",
-                Phase::Ended(_) => "ended",
+                Phase::Running => RunState::Running,
+                Phase::Paused { .. } => RunState::Paused,
+                Phase::Ended(_) => RunState::Ended,
             },
             operation,
             handed_to,
