@@ -19,10 +19,10 @@
 //! then [`Paused::capture`], and in the end either [`Paused::resume`] with
 //! [`ResumeReason::Resumed`] or, after the commit, [`Paused::moved`], whose [`ForwardedPackets`]
 //! forwards what still reaches the source's TAP. On the destination: [`Vm::prepare`],
-//! [`GuestRam::write_page`], [`Paused::warm_up`], [`Paused::apply`], [`Paused::resume`] with
+//! [`Writable::write_page`], [`Paused::warm_up`], [`Paused::apply`], [`Paused::resume`] with
 //! [`ResumeReason::Migrated`], [`Vm::announce`], [`Vm::deliver_forwarded`].
 //!
-//! [`GuestRam::write_page`]: crate::memory::GuestRam::write_page
+//! [`Writable::write_page`]: crate::memory::Writable::write_page
 
 mod address;
 mod announce;
