@@ -49,7 +49,7 @@ pub enum OtherHolder {
     Report,
 }
 
-/// Why a thread could not take hold of a paused VM.
+/// Why a thread could not take hold of a paused VM, resume it or end it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum NotHeld<E> {
     /// It has ended.

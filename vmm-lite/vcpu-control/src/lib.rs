@@ -25,7 +25,7 @@ mod wants;
 
 pub use hold::{Held, NotHeld, OtherHolder, Waited};
 pub use kick::{Guest, Kick};
-pub use run::{NotResumed, Stopped};
+pub use run::Stopped;
 pub use state::Phase;
 pub use wants::Want;
 

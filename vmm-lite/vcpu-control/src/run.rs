@@ -1,9 +1,10 @@
 //! Running the vCPUs: both sides of a resume, and of a stop.
 
 use crate::{
-    Control, Phase, Platform,
+    Control, NotHeld, Phase, Platform,
     sync::{SeqCst, TryMutexGuard},
 };
+
 /// Why a vCPU has stopped.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Stopped<E> {
@@ -16,30 +17,21 @@ pub enum Stopped<E> {
     Ended(E),
 }
 
-/// Why a VM was not resumed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum NotResumed<E> {
-    /// It has ended.
-    Ended(E),
-    /// It runs.
-    Runs,
-}
-
 impl<P: Platform> Control<P> {
     /// Lets the vCPU threads run, unless the VM is to stay paused, which `stays_paused` decides
     /// under the lock: then `false`. The caller holds the VM and drops its locks right after.
     ///
     /// # Errors
-    /// [`NotResumed`].
-    pub fn run(&self, stays_paused: impl FnOnce() -> bool) -> Result<bool, NotResumed<P::End>> {
+    /// [`NotHeld`]; [`Busy`](NotHeld::Busy) only if it runs.
+    pub fn run(&self, stays_paused: impl FnOnce() -> bool) -> Result<bool, NotHeld<P::End>> {
         let mut state = self.lock();
         // It is about to end, and must not run before that; how it ends is known in a moment.
         while self.end_wanted() && state.phase.is_paused() {
             state = self.wait_changed(state, None);
         }
-        state.ended().map_err(NotResumed::Ended)?;
+        state.ended().map_err(NotHeld::Ended)?;
         if state.phase.is_running() {
-            return Err(NotResumed::Runs);
+            return Err(NotHeld::Busy);
         }
         if stays_paused() {
             return Ok(false);

@@ -41,11 +41,9 @@ fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
 fn a_pause_stops_a_guest_that_computes_or_waits() {
     for program in [Program::Computes, Program::Waits] {
         check(5, move || {
-            let machines = Machines::new(&[program]);
-            machines.resume();
+            let machines = Machines::running(&[program]);
             pause_and_resume(&machines.vm);
-            machines.vm.end("stopped");
-            machines.join();
+            machines.stop();
         });
     }
 }
@@ -54,14 +52,12 @@ fn a_pause_stops_a_guest_that_computes_or_waits() {
 fn a_pause_is_not_lost_when_another_thread_resumes() {
     for program in [Program::Computes, Program::Waits] {
         check(2, move || {
-            let machines = Machines::new(&[program]);
-            machines.resume();
+            let machines = Machines::running(&[program]);
             let vm = Arc::clone(&machines.vm);
             let other = thread::spawn(move || pause_and_resume(&vm));
             pause_and_resume(&machines.vm);
             other.join().unwrap();
-            machines.vm.end("stopped");
-            machines.join();
+            machines.stop();
         });
     }
 }
@@ -92,15 +88,13 @@ fn an_end_is_not_lost_when_another_thread_resumes() {
 #[test]
 fn a_released_vm_is_taken_by_the_next() {
     check(3, || {
-        let machines = Machines::new(&[Program::Waits]);
-        machines.resume();
+        let machines = Machines::running(&[Program::Waits]);
         let vm = Arc::clone(&machines.vm);
         let other = thread::spawn(move || drop(pause(&vm).map(|held| (vm.release(), held))));
         drop(pause(&machines.vm).map(|held| (machines.vm.release(), held)));
         other.join().unwrap();
         assert!(machines.vm.phase().is_paused());
-        machines.vm.end("stopped");
-        machines.join();
+        machines.stop();
     });
 }
 
@@ -109,8 +103,7 @@ fn a_released_vm_is_taken_by_the_next() {
 #[test]
 fn a_resume_ends_the_wait_of_a_guest() {
     check(3, || {
-        let machines = Machines::new(&[Program::Reports]);
-        machines.resume();
+        let machines = Machines::running(&[Program::Reports]);
         if let Some(held) = machines.vm.take_waiting() {
             let before = held[0].touch();
             assert!(machines.vm.run(|| false).unwrap());
@@ -120,16 +113,14 @@ fn a_resume_ends_the_wait_of_a_guest() {
                 (looked > before).then_some(())
             });
         }
-        machines.vm.end("stopped");
-        machines.join();
+        machines.stop();
     });
 }
 
 #[test]
 fn an_end_and_a_pause_at_once_both_return() {
     check(3, || {
-        let machines = Machines::new(&[Program::Waits]);
-        machines.resume();
+        let machines = Machines::running(&[Program::Waits]);
         let vm = Arc::clone(&machines.vm);
         let other = thread::spawn(move || pause_and_resume(&vm));
         machines.vm.end("stopped");
@@ -141,8 +132,7 @@ fn an_end_and_a_pause_at_once_both_return() {
 #[test]
 fn a_guest_that_answers_is_quiescent() {
     check(5, || {
-        let machines = Machines::new(&[Program::Quiesces]);
-        machines.resume();
+        let machines = Machines::running(&[Program::Quiesces]);
         let want = machines.vm.want_quiesce();
         let waited = machines.vm.wait_stopped(None, OtherHolder::Wait).unwrap();
         let held = waited.held().expect("there is no other holder");
@@ -150,16 +140,14 @@ fn a_guest_that_answers_is_quiescent() {
         assert!(matches!(machines.vm.phase(), Phase::Paused { quiescent: true, .. }));
         machines.vm.release();
         drop(held);
-        machines.vm.end("stopped");
-        machines.join();
+        machines.stop();
     });
 }
 
 #[test]
 fn a_guest_that_ends_meanwhile_is_reported_to_the_pauser() {
     check(5, || {
-        let machines = Machines::new(&[Program::Exits]);
-        machines.resume();
+        let machines = Machines::running(&[Program::Exits]);
         if let Ok(held) = pause(&machines.vm) {
             // It had not run yet.
             assert!(machines.vm.run(|| false).unwrap());
@@ -178,8 +166,7 @@ fn a_guest_that_ends_meanwhile_is_reported_to_the_pauser() {
 fn a_failure_of_the_host_ends_a_vm_whatever_it_does() {
     for program in [Program::Computes, Program::Exits] {
         check(3, move || {
-            let machines = Machines::new(&[program]);
-            machines.resume();
+            let machines = Machines::running(&[program]);
             let vm = Arc::clone(&machines.vm);
             let other = thread::spawn(move || pause_and_resume(&vm));
             // Without a limit, as time does not pass here.
@@ -198,11 +185,9 @@ fn a_failure_of_the_host_ends_a_vm_whatever_it_does() {
 fn a_pause_stops_every_vcpu() {
     for programs in [[Program::Computes, Program::Waits], [Program::Quiesces, Program::Computes]] {
         check(2, move || {
-            let machines = Machines::new(&programs);
-            machines.resume();
+            let machines = Machines::running(&programs);
             pause_and_resume(&machines.vm);
-            machines.vm.end("stopped");
-            machines.join();
+            machines.stop();
         });
     }
 }
@@ -211,8 +196,7 @@ fn a_pause_stops_every_vcpu() {
 #[test]
 fn an_answer_or_an_end_of_one_vcpu_stops_the_others() {
     check(2, || {
-        let machines = Machines::new(&[Program::Quiesces, Program::Computes]);
-        machines.resume();
+        let machines = Machines::running(&[Program::Quiesces, Program::Computes]);
         let want = machines.vm.want_quiesce();
         let waited = machines.vm.wait_stopped(None, OtherHolder::Wait).unwrap();
         let held = waited.held().expect("there is no other holder");
@@ -220,12 +204,10 @@ fn an_answer_or_an_end_of_one_vcpu_stops_the_others() {
         assert!(matches!(machines.vm.phase(), Phase::Paused { quiescent: true, .. }));
         machines.vm.release();
         drop(held);
-        machines.vm.end("stopped");
-        machines.join();
+        machines.stop();
     });
     check(2, || {
-        let machines = Machines::new(&[Program::Exits, Program::Computes]);
-        machines.resume();
+        let machines = Machines::running(&[Program::Exits, Program::Computes]);
         machines.join();
     });
 }

@@ -190,7 +190,20 @@ impl Machines {
         Self { vm, threads }
     }
 
-    pub fn resume(&self) {
+    /// The same, resumed.
+    pub fn running(programs: &[Program]) -> Self {
+        let machines = Self::new(programs);
+        machines.resume();
+        machines
+    }
+
+    /// Ends the VM.
+    pub fn stop(self) {
+        self.vm.end("stopped");
+        self.join();
+    }
+
+    fn resume(&self) {
         let held = self.vm.take_hold().unwrap();
         assert!(self.vm.run(|| false).unwrap());
         drop(held);

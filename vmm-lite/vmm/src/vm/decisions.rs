@@ -1,14 +1,15 @@
 //! Decisions about a VM: by its operator, by a move, and which operation is in progress.
 
 use super::{
-    Error, Slow,
+    End, Error, Slow,
     operation::{Operation, Operations},
     shared::{Shared, ended},
 };
 use std::{
     io,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+use vcpu_control::NotHeld;
 use vmm_lite_interface::control::ResumeReason;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -23,7 +24,7 @@ enum Leaving {
     Committed,
 }
 
-/// What is decided. After a change that others wait for, whoever made it calls
+/// What is decided. A thread that makes a change for which others wait then calls
 /// [`changed`](vcpu_control::Control::changed).
 #[derive(Debug, Default)]
 pub(super) struct Decided {
@@ -175,6 +176,14 @@ impl Shared {
                 Leaving::Open => None,
             }
         })
+    }
+
+    /// Why the vCPUs' control refused, as the VM's error.
+    pub(super) fn not_held(&self, not: NotHeld<Arc<End>>) -> Error {
+        match not {
+            NotHeld::Ended(end) => Error::Ended(end),
+            NotHeld::Busy => self.busy(),
+        }
     }
 
     /// Another thread holds the VM.

@@ -6,7 +6,7 @@ use std::{
     sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
 };
-use vcpu_control::{NotHeld, OtherHolder, Waited};
+use vcpu_control::{OtherHolder, Waited};
 
 impl Vm {
     /// Stops the vCPU as soon as possible, wherever the guest is: at once if it waits, else within
@@ -102,10 +102,8 @@ impl Vm {
     /// [`Error::Ended`], or [`Error::Busy`] if it runs or another thread holds it.
     pub fn hold(&self) -> Result<Paused<'_>, Error> {
         let requested = Instant::now();
-        let held = self.shared.vcpus.control.take_hold().map_err(|not| match not {
-            NotHeld::Ended(end) => Error::Ended(end),
-            NotHeld::Busy => self.shared.busy(),
-        })?;
+        let held =
+            self.shared.vcpus.control.take_hold().map_err(|not| self.shared.not_held(not))?;
         Ok(Paused::new(self, held, requested))
     }
 

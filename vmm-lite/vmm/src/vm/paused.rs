@@ -17,7 +17,7 @@ use std::{
     sync::{Arc, MutexGuard},
     time::{Duration, Instant},
 };
-use vcpu_control::{Held, NotHeld};
+use vcpu_control::Held;
 use vmm_lite_interface::{
     doorbell::Doorbell,
     layout::{CONTROL_PAGE, PAGE_SIZE},
@@ -283,9 +283,6 @@ impl<'vm> Paused<'vm> {
     /// [`Error::Ended`] if it was stopped meanwhile.
     pub fn moved(self) -> Result<(), Error> {
         let shared = &self.vm.shared;
-        shared.vcpus.control.end_paused(Arc::new(End::Moved)).map_err(|not| match not {
-            NotHeld::Ended(end) => Error::Ended(end),
-            NotHeld::Busy => shared.busy(),
-        })
+        shared.vcpus.control.end_paused(Arc::new(End::Moved)).map_err(|not| shared.not_held(not))
     }
 }

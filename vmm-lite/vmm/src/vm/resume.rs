@@ -6,7 +6,6 @@ use std::{
     sync::{Arc, atomic::Ordering::SeqCst},
     time::Duration,
 };
-use vcpu_control::NotResumed;
 use vmm_lite_interface::layout::{CONTROL_PAGE, PAGE_SIZE};
 
 /// How a VM is resumed.
@@ -52,10 +51,7 @@ impl Paused<'_> {
             vcpus.resumes.fetch_add((!stays).into(), SeqCst);
             stays
         };
-        let runs = vcpus.control.run(stays_paused).map_err(|not| match not {
-            NotResumed::Ended(end) => Error::Ended(end),
-            NotResumed::Runs => shared.busy(),
-        })?;
+        let runs = vcpus.control.run(stays_paused).map_err(|not| shared.not_held(not))?;
         if runs {
             self.runs = true;
         } else {

@@ -121,22 +121,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn net(mtu: u16) -> DeviceState {
-        let queue = QueueState {
-            size: 256,
-            ready: true,
-            next_avail: 7,
-            next_used: 7,
-            desc_table: 0x1000,
-            avail_ring: 0x2000,
-            used_ring: 0x3000,
-        };
         let transport = TransportState {
             features_sel: 1,
             driver_features_sel: 1,
             driver_features: 1 << 32,
             queue_sel: 1,
             status: 15,
-            queues: [queue; 2],
+            queues: [QueueState::idle_at(0x1000); 2],
         };
         DeviceState::Net(NetState { mac: [2; 6], mtu, transport })
     }

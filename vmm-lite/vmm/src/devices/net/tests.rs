@@ -14,18 +14,6 @@ use std::{
 use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_DRIVER_OK;
 use vmm_lite_lab::files::at_once;
 
-fn queue(at: u64) -> QueueState {
-    QueueState {
-        size: 256,
-        ready: true,
-        next_avail: 7,
-        next_used: 7,
-        desc_table: at,
-        avail_ring: at + 0x1000,
-        used_ring: at + 0x2000,
-    }
-}
-
 fn state(mtu: u16) -> NetState {
     let transport = TransportState {
         features_sel: 0,
@@ -33,7 +21,7 @@ fn state(mtu: u16) -> NetState {
         driver_features: 0,
         queue_sel: 0,
         status: VIRTIO_CONFIG_S_DRIVER_OK,
-        queues: [queue(0x10_0000), queue(0x11_0000)],
+        queues: [QueueState::idle_at(0x10_0000), QueueState::idle_at(0x11_0000)],
     };
     NetState { mac: [2; 6], mtu, transport }
 }

@@ -152,15 +152,10 @@ impl<const N: usize> TransportState<N> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::memory::GuestRam;
-    use proptest::prelude::*;
-
-    const FEATURES: u64 = 1 << 32;
-
-    fn queue(at: u64) -> QueueState {
-        QueueState {
+impl QueueState {
+    /// A queue without buffers in flight, whose tables begin at `at`.
+    pub(crate) fn idle_at(at: u64) -> Self {
+        Self {
             size: 256,
             ready: true,
             next_avail: 7,
@@ -170,6 +165,15 @@ mod tests {
             used_ring: at + 0x2000,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::GuestRam;
+    use proptest::prelude::*;
+
+    const FEATURES: u64 = 1 << 32;
 
     fn state() -> TransportState<2> {
         TransportState {
@@ -178,7 +182,7 @@ mod tests {
             driver_features: 0,
             queue_sel: 0,
             status: 0,
-            queues: [queue(0x10_0000), queue(0x11_0000)],
+            queues: [QueueState::idle_at(0x10_0000), QueueState::idle_at(0x11_0000)],
         }
     }
 

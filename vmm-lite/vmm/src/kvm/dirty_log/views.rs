@@ -72,7 +72,7 @@ impl Views {
         seen
     }
 
-    /// These pages were taken out of the log, and nobody's view loses them.
+    /// These pages were taken out of the log, and no view loses them.
     pub fn keep(&mut self, pages: &PageSet) {
         self.views.iter_mut().for_each(|view| view.pending.add(pages));
     }
