@@ -10,6 +10,9 @@
 
 use core::sync::atomic::AtomicU64;
 
+/// Set in a sample that is a random word, and clear in a reading of the time stamp counter.
+pub const RANDOM: u64 = 1 << 63;
+
 /// [`SampleRing::mode`]: the CPU's values are returned, and not stored.
 pub const OFF: u64 = 0;
 /// [`SampleRing::mode`]: the CPU's values are returned and stored.

@@ -42,16 +42,19 @@
     orq %rdx, %rax
     .endm
 
-# After ten refusals the counter stands in: the generator can be exhausted. Keeps RCX.
+# The highest bit is set, which tells a random word from a reading of the counter. After ten refusals
+# the counter stands in: the generator can be exhausted. Keeps RCX.
     .macro from_cpu_take_random
     movl $10, %edx
 8:  rdrandq %rax
-    jc 9f
+    jc 7f
     decl %edx
     jnz 8b
     rdtsc
     shlq $32, %rdx
     orq %rdx, %rax
+    jmp 9f
+7:  btsq $63, %rax
 9:
     .endm
 

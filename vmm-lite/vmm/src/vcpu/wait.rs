@@ -81,6 +81,13 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 impl WaitFor {
+    /// Until `fd` is readable.
+    pub(super) fn readable(fd: RawFd) -> Self {
+        let mut devices = [NOTHING; DEVICES_MAX];
+        devices[0] = (fd, libc::POLLIN);
+        Self { devices, timeout: None }
+    }
+
     /// Waits. The caller must not hold the VM.
     pub(super) fn wait(&self, vcpus: &Vcpus, member: usize) {
         Exits::count(&vcpus.exits.slept);

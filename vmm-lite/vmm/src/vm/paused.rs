@@ -57,7 +57,7 @@ impl<'vm> Paused<'vm> {
     }
 
     /// The vCPU that runs first, and the only one so far.
-    fn first(&mut self) -> (&mut Devices, &mut Runner) {
+    pub(super) fn first(&mut self) -> (&mut Devices, &mut Runner) {
         (&mut self.devices, &mut self.vcpus[0])
     }
 
@@ -119,7 +119,7 @@ impl<'vm> Paused<'vm> {
     pub fn capture(&mut self) -> Result<VmState, Error> {
         let shared = &self.vm.shared;
         let vcpus = self.vcpus.iter_mut().map(|runner| runner.vcpu.capture());
-        Ok(VmState {
+        let mut state = VmState {
             vcpus: vcpus.collect::<Result<_, _>>()?,
             devices: self.devices.bus.save(),
             console: self.devices.rings.capture(),
@@ -127,7 +127,9 @@ impl<'vm> Paused<'vm> {
             unserved: self.vcpus.iter().fold(0, |all, runner| all | runner.unserved.0),
             quiesce_number: shared.vcpus.requests.quiesce_number(),
             history: *shared.record.history(),
-        })
+        };
+        self.outside_of_routines(&mut state);
+        Ok(state)
     }
 
     /// Applies the invariant state, before the rest of the state has arrived.

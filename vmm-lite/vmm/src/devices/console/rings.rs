@@ -4,11 +4,13 @@ use super::Console;
 use crate::{
     devices::{
         Violation,
+        inputs::Unlike,
         rate::Rate,
         throttle::{NetRate, Throttle},
     },
     memory::Writable,
 };
+use migrate::input_log::Console as Inputs;
 use serde::{Deserialize, Serialize};
 use std::{
     sync::atomic::Ordering::{Acquire, Release, SeqCst},
@@ -32,6 +34,8 @@ pub struct ConsoleState {
 pub struct Rings {
     state: ConsoleState,
     throttle: Throttle,
+    /// What happened since it was last asked, while the guest is recorded.
+    recording: Option<Inputs>,
 }
 
 /// How far [`Rings::drain`] got.
@@ -91,6 +95,9 @@ impl Rings {
         mark_control(ram);
         if written > 0 {
             self.throttle.passed(written, now, &console.held);
+            if let Some(recording) = &mut self.recording {
+                recording.taken += written as u32;
+            }
         }
         Ok(if written < buffer.len() {
             Drained::Blocked
@@ -118,19 +125,80 @@ impl Rings {
         let mut input = console.input();
         let n = input.bytes.len().min((CONSOLE_IN_SIZE - held) as usize);
         let bytes: Vec<u8> = input.bytes.drain(..n).collect();
-        for_each_part(self.state.in_head, n, CONSOLE_IN_SIZE, |at, range| {
-            ram.write(CONSOLE_IN + at, &bytes[range]).expect("rings lie inside memory");
-        });
-        self.state.in_head = self.state.in_head.wrapping_add(n as u32);
-        ring.head.store(self.state.in_head, Release);
         let ended =
-            input.ended && input.bytes.is_empty() && control.console_in_eof.swap(1, SeqCst) == 0;
-        mark_control(ram);
+            input.ended && input.bytes.is_empty() && control.console_in_eof.load(SeqCst) == 0;
+        self.give(ram, &bytes, ended);
+        if let Some(recording) = &mut self.recording {
+            recording.given.extend(&bytes);
+            recording.ended |= ended;
+        }
         if input.bytes.is_empty() {
             console.has_input.store(false, SeqCst);
         }
         console.input_taken.notify_all();
         Ok(n > 0 || ended)
+    }
+}
+
+impl Rings {
+    /// Puts input into its ring, which has room for it.
+    fn give(&mut self, ram: Writable<'_>, bytes: &[u8], ended: bool) {
+        for_each_part(self.state.in_head, bytes.len(), CONSOLE_IN_SIZE, |at, range| {
+            ram.write(CONSOLE_IN + at, &bytes[range]).expect("rings lie inside memory");
+        });
+        self.state.in_head = self.state.in_head.wrapping_add(bytes.len() as u32);
+        let control = ram.control_page();
+        control.console_in.head.store(self.state.in_head, Release);
+        if ended {
+            control.console_in_eof.store(1, SeqCst);
+        }
+        mark_control(ram);
+    }
+
+    /// Begins to note what happens, anew; or no longer does.
+    pub fn record(&mut self, on: bool) {
+        self.recording = on.then(Inputs::default);
+    }
+
+    /// What happened since the last call, while the guest is recorded.
+    pub fn take_inputs(&mut self) -> Inputs {
+        self.recording.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Takes and gives what a recorded console did; waits for the reader of the output.
+    ///
+    /// # Errors
+    /// [`Unlike`].
+    pub fn replay(
+        &mut self,
+        inputs: &Inputs,
+        ram: Writable<'_>,
+        console: &Console,
+    ) -> Result<(), Unlike> {
+        let control = ram.control_page();
+        let queued = control.console_out.head.load(Acquire).wrapping_sub(self.state.out_tail);
+        if inputs.taken > queued || inputs.taken > CONSOLE_OUT_SIZE {
+            return Err(Unlike::PrintedLess);
+        }
+        if inputs.taken > 0 {
+            let mut bytes = vec![0; inputs.taken as usize];
+            for_each_part(self.state.out_tail, bytes.len(), CONSOLE_OUT_SIZE, |at, range| {
+                ram.read(CONSOLE_OUT + at, &mut bytes[range]).expect("rings lie inside memory");
+            });
+            console.print_all(&bytes);
+            self.state.out_tail = self.state.out_tail.wrapping_add(inputs.taken);
+            control.console_out.tail.store(self.state.out_tail, Release);
+            mark_control(ram);
+        }
+        if inputs.given.is_empty() && !inputs.ended {
+            return Ok(());
+        }
+        let held = self.state.in_head.wrapping_sub(control.console_in.tail.load(Acquire));
+        if u64::from(held) + inputs.given.len() as u64 > u64::from(CONSOLE_IN_SIZE) {
+            return Err(Unlike::NoRoomForInput);
+        }
+        self.give(ram, &inputs.given, inputs.ended);
+        Ok(())
     }
 }
 
