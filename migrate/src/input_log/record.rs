@@ -82,7 +82,7 @@ pub struct Inputs {
 pub struct Device {
     /// How many buffers the device took that the guest had queued for sending.
     pub taken: u32,
-    /// Digest of all that was in such buffers since the log began.
+    /// Digest of what was in them.
     pub digest: u64,
     /// Packets that the guest received.
     pub packets: Vec<Packet>,

@@ -1,5 +1,7 @@
 //! Recorded guests are replayed: the same exits, packets, memory and registers (rule R8).
 
+mod flips;
+mod network;
 mod recorded;
 
 use recorded::{EVERY, SOME, boot, ends_alike};

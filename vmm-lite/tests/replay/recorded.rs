@@ -5,17 +5,22 @@ use std::{
     io,
     path::Path,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
+use testkit::meaning::meaning;
 use vmm::{
     boot::{Image, Parameters},
     devices::console::Console,
+    kvm::Host,
     memory::{PAGE, PageSet},
     vm::{
-        Config, End, Identity, Log, Next, Outcome, Paused, Position, RecordOptions, Replayed, Resume,
-        ResumeReason, Source, Vm, VmState,
+        Config, End, Identity, Log, NetConfig, Next, Outcome, Paused, Position, RecordOptions,
+        Replayed, Resources, Resume, ResumeReason, Source, Vm, VmState,
     },
 };
+
+use vmm_lite_interface::layout::{PAGE_SIZE, SAMPLES, SAMPLES_END};
+use vmm_lite_lab::vmm::TIMEOUT;
 
 /// Every exit has a digest of all registers and all of the memory.
 pub const EVERY: RecordOptions = RecordOptions { check_every: 1, check_whole: true };
@@ -74,6 +79,28 @@ pub struct Base {
 }
 
 impl Base {
+    /// Pages that are part of a VM's state.
+    fn pages(&self) -> impl Iterator<Item = (usize, &[u8; PAGE])> {
+        let ring = (SAMPLES / PAGE_SIZE) as usize..(SAMPLES_END / PAGE_SIZE) as usize;
+        let pages = self.pages.iter().map(|(page, content)| (*page, content));
+        pages.filter(move |(page, _)| !ring.contains(page))
+    }
+
+    /// Flips a bit of a page.
+    pub fn flip(&mut self, page: usize) {
+        let mut content = self.page(page);
+        content[77] ^= 1;
+        match self.pages.binary_search_by_key(&page, |(page, _)| *page) {
+            Ok(at) => self.pages[at].1 = content,
+            Err(at) => self.pages.insert(at, (page, content)),
+        }
+    }
+
+    fn page(&self, page: usize) -> [u8; PAGE] {
+        let found = self.pages.binary_search_by_key(&page, |(page, _)| *page);
+        found.map_or([0; PAGE], |at| self.pages[at].1)
+    }
+
     pub fn of(paused: &mut Paused<'_>) -> Self {
         let at = paused.position().unwrap().unwrap_or_default();
         let (vm, state) = (paused.vm(), paused.capture().unwrap());
@@ -88,7 +115,13 @@ impl Base {
     }
 
     pub fn replay_from(&self, source: Reader) -> (Vm, Option<Replayed>) {
-        let vm = Vm::prepare(self.identity.clone(), None, Console::new(None)).unwrap();
+        let host = Host::open().unwrap();
+        let (identity, console) = (self.identity.clone(), Console::new(None));
+        let resources = match identity.nets.is_empty() {
+            true => Resources::on(host, None).unwrap(),
+            false => Resources::without_network(host),
+        };
+        let vm = Vm::prepare_with(&resources, identity, console, None).unwrap();
         let memory = vm.unstarted_memory().unwrap();
         for (page, content) in &self.pages {
             memory.write_page(*page, content).unwrap();
@@ -120,12 +153,28 @@ pub struct Recorded {
     pub records: Records,
 }
 
+/// The address of a guest with a network.
+pub const ADDRESS: &str = "10.9.0.2";
+
 /// Boots an image with these arguments, recorded from its first instruction on.
 pub fn boot(image: &Path, memory: u64, args: &[&str], options: RecordOptions) -> Recorded {
+    boot_on(None, image, memory, args, options)
+}
+
+/// The same, with a network.
+pub fn boot_on(
+    tap: Option<&str>,
+    image: &Path,
+    memory: u64,
+    args: &[&str],
+    options: RecordOptions,
+) -> Recorded {
     let image = Image::open(image).unwrap();
     let args = args.iter().map(Into::into).collect();
-    let parameters = Parameters { name: "recorded".into(), args, ..Default::default() };
-    let config = Config { memory, nets: vec![], parameters };
+    let ip = tap.map(|_| format!("{ADDRESS}/24").parse().unwrap());
+    let parameters = Parameters { name: "recorded".into(), args, ip, ..Default::default() };
+    let net = |tap: &str| NetConfig { tap: tap.into(), mac: [2, 0, 0, 0, 0, 9] };
+    let config = Config { memory, nets: tap.map(net).into_iter().collect(), parameters };
     let vm = Vm::boot(&config, &image, Console::new(None)).unwrap();
     let records = Records::default();
     let mut held = vm.hold().unwrap();
@@ -139,6 +188,34 @@ pub fn boot(image: &Path, memory: u64, args: &[&str], options: RecordOptions) ->
 pub fn printed(vm: &Vm) -> String {
     let piece = vm.console().read(0, Duration::ZERO);
     String::from_utf8_lossy(&piece.map_or_else(Vec::new, |piece| piece.bytes)).into_owned()
+}
+
+/// Pauses a VM at an input point: while its guest waits.
+pub fn pause_waiting(vm: &Vm) -> Paused<'_> {
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        let paused = vm.pause().unwrap();
+        if paused.guest_waits() {
+            return paused;
+        }
+        paused.resume_here().unwrap();
+        assert!(Instant::now() < deadline, "the guest never waits");
+    }
+}
+
+/// Checks that a replay reaches the state of a paused VM: all pages, and the registers.
+pub fn reaches(base: &Base, records: &Records, paused: &mut Paused<'_>) {
+    let there = Base::of(paused);
+    let (vm, replayed) = base.replay(records);
+    is_complete(&replayed, there.at.record);
+    let here = Base::of(&mut vm.hold().unwrap());
+    assert_eq!(here.at, there.at);
+    let differ = there.pages().filter(|(page, content)| here.page(*page) != **content);
+    let differ: Vec<_> = differ.map(|(page, _)| page).collect();
+    assert!(differ.is_empty(), "pages differ: {differ:x?}");
+    assert_eq!(meaning(&here.state.vcpus[0]), meaning(&there.state.vcpus[0]));
+    assert_eq!(here.state.devices, there.state.devices);
+    assert_eq!(here.state.console, there.state.console);
 }
 
 /// Checks that a VM ended as another did, and with the same output.

@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 pub struct Recording {
     on: bool,
     since: Device,
-    /// Digest of all that was taken.
+    /// Digest of what was taken since.
     digest: u64,
     /// Room for a packet.
     packet: Vec<u8>,
@@ -24,7 +24,7 @@ impl Recording {
 
     /// What happened since the last call.
     pub fn take(&mut self) -> Device {
-        let digest = self.digest;
+        let digest = self.take_digest();
         Device { digest, ..std::mem::take(&mut self.since) }
     }
 
@@ -44,10 +44,10 @@ impl Recording {
         bytes
     }
 
-    /// The digest.
+    /// The digest of what was taken since the last call.
     #[must_use]
-    pub fn so_far(&self) -> u64 {
-        self.digest
+    pub fn take_digest(&mut self) -> u64 {
+        std::mem::take(&mut self.digest)
     }
 
     /// A packet of `len` bytes was written to a buffer, as far as it fits.

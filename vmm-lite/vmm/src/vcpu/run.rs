@@ -56,6 +56,11 @@ impl Runner {
         Self { vcpu, unserved, wait, stuck: false, entry_noted: false, tape }
     }
 
+    /// Whether its guest waits for an event.
+    pub fn guest_waits(&self) -> bool {
+        self.wait.is_some()
+    }
+
     /// It is about to run again.
     pub fn before_resume(&mut self) {
         // The guest checks by itself what it waited for.

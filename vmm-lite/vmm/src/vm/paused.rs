@@ -79,6 +79,12 @@ impl<'vm> Paused<'vm> {
         matches!(self.vm.shared.phase(), Phase::Paused { quiescent: true, .. })
     }
 
+    /// Whether the guest waits for an event, and was not stopped between two instructions.
+    #[must_use]
+    pub fn guest_waits(&self) -> bool {
+        self.vcpus.iter().all(|runner| runner.guest_waits())
+    }
+
     /// When the pause was requested (rule R7), and when the vCPU stopped.
     #[must_use]
     pub fn times(&self) -> (Instant, Instant) {

@@ -41,7 +41,7 @@ impl Net {
             }
             done(transmit, ram, head, 0).map_err(broken)?;
         }
-        if recording.so_far() != inputs.digest {
+        if recording.take_digest() != inputs.digest {
             return Err(Unlike::OtherSent(name));
         }
         let broken = |what| MODEL.broken(RECEIVE, what);

@@ -191,6 +191,7 @@ impl Replayer {
                 }
             }
         }
+        vcpus.ram.samples().replay(&[]);
         self.position += 1;
         Step::Again
     }
