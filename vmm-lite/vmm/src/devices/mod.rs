@@ -4,6 +4,7 @@
 //! - [`virtio`]: what all kinds of virtio devices have in common
 //! - [`net`]: the network device, and the host's end of its wire
 //! - [`console`], [`clock`]: the control page's
+//! - [`gate`]: output that waits until its log is safe
 //! - [`inputs`]: what passes between a guest and its devices, recorded and replayed
 //! - [`rate`], [`throttle`]: rate limits
 //!
@@ -18,6 +19,7 @@ pub mod bus;
 pub mod clock;
 pub mod console;
 pub mod device;
+pub mod gate;
 pub mod inputs;
 pub mod net;
 pub mod rate;

@@ -25,11 +25,11 @@ impl Runner {
         self.done(Doorbell::SAMPLES);
         if self.rang(Doorbell::CONSOLE) {
             Exits::count(&exits.console);
-            while let Some(held) = devices.print(vcpus)? {
+            while let Some(blocked) = devices.print(vcpus)? {
                 if control.pause_wanted() {
                     return Ok(Served::Stop(Stop::Paused { quiescent: false }));
                 }
-                wait::for_output(vcpus, member, held);
+                wait::for_output(vcpus, member, &blocked);
             }
             self.done(Doorbell::CONSOLE);
         }

@@ -2,10 +2,17 @@
 
 use super::{Error, Paused, Vm, VmState};
 use crate::{
-    devices::inputs::Traffic,
+    devices::{
+        gate::{Gate, Gated},
+        inputs::Traffic,
+        net::Net,
+    },
     vcpu::{Log, Phase, Position, RecordOptions, Replayed, Source},
 };
-use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
 
 impl Paused<'_> {
     /// Records the VM's inputs into `log` from now on: with the VM as it is now and the log, it can
@@ -65,6 +72,26 @@ impl Paused<'_> {
         ram.samples().turn_off();
         vm.shared.vcpus.requests.set_recorded(false, &ram);
         Ok(())
+    }
+
+    /// Holds the VM's output back from now on, at the gate that is returned.
+    ///
+    /// # Errors
+    /// The TAP device's error.
+    pub fn hold_output(&mut self) -> Result<Arc<Gate>, Error> {
+        let shared = Arc::clone(&self.vm().shared);
+        let vcpus = Arc::downgrade(&shared.vcpus);
+        let gate = Gate::new(move || {
+            if let Some(vcpus) = vcpus.upgrade() {
+                vcpus.control.nudge();
+            }
+        });
+        let (devices, _) = self.first();
+        for (net, port) in devices.bus.of_kind_mut::<Net>().zip(&shared.nets) {
+            net.replace_backend(Gated::new(port.tap.try_clone()?, Arc::clone(&gate)));
+        }
+        devices.rings.wait_at(Some(Arc::clone(&gate)));
+        Ok(gate)
     }
 
     /// Where in the log the VM stands that is recorded or replayed; the log has everything up to

@@ -4,6 +4,7 @@ use super::Console;
 use crate::{
     devices::{
         Violation,
+        gate::Gate,
         inputs::Unlike,
         rate::Rate,
         throttle::{NetRate, Throttle},
@@ -13,7 +14,10 @@ use crate::{
 use migrate::input_log::Console as Inputs;
 use serde::{Deserialize, Serialize};
 use std::{
-    sync::atomic::Ordering::{Acquire, Release, SeqCst},
+    sync::{
+        Arc,
+        atomic::Ordering::{Acquire, Release, SeqCst},
+    },
     time::{Duration, Instant},
 };
 use vmm_lite_interface::layout::{
@@ -34,12 +38,14 @@ pub struct ConsoleState {
 pub struct Rings {
     state: ConsoleState,
     throttle: Throttle,
+    /// At which the output waits.
+    gate: Option<Arc<Gate>>,
     /// What happened since it was last asked, while the guest is recorded.
     recording: Option<Inputs>,
 }
 
 /// How far [`Rings::drain`] got.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub enum Drained {
     /// The ring is empty.
     All,
@@ -47,6 +53,8 @@ pub enum Drained {
     Blocked,
     /// The guest exceeds its output rate: the rest has to wait this long.
     Held(Duration),
+    /// The output has to wait until this gate opens.
+    AtGate(Arc<Gate>),
 }
 
 impl Rings {
@@ -78,6 +86,9 @@ impl Rings {
         }
         if bytes > CONSOLE_OUT_SIZE {
             return Err(Violation::ConsoleRing { ring: "output", bytes });
+        }
+        if let Some(gate) = self.gate.as_ref().filter(|gate| !gate.is_open()) {
+            return Ok(Drained::AtGate(Arc::clone(gate)));
         }
         let now = Instant::now();
         let may = u32::try_from(self.throttle.bytes(now)).unwrap_or(u32::MAX);
@@ -153,6 +164,11 @@ impl Rings {
             control.console_in_eof.store(1, SeqCst);
         }
         mark_control(ram);
+    }
+
+    /// Lets the output wait at this gate, or at none.
+    pub fn wait_at(&mut self, gate: Option<Arc<Gate>>) {
+        self.gate = gate;
     }
 
     /// Begins to note what happens, anew; or no longer does.
@@ -246,7 +262,10 @@ mod tests {
         for round in 0..9_u8 {
             let line = vec![round; 3000];
             guest_prints(ram.writable_while_stopped(), &line);
-            assert_eq!(rings.drain(ram.writable_while_stopped(), &console), Ok(Drained::All));
+            assert!(matches!(
+                rings.drain(ram.writable_while_stopped(), &console),
+                Ok(Drained::All)
+            ));
             all.extend(line);
         }
         assert_eq!(console.read(0, NOW).unwrap().bytes, all);
@@ -258,7 +277,7 @@ mod tests {
         let (mut rings, console) = (Rings::default(), Console::new(None));
         ram.control_page().console_out.head.store(CONSOLE_OUT_SIZE + 1, Release);
         let lie = Violation::ConsoleRing { ring: "output", bytes: CONSOLE_OUT_SIZE + 1 };
-        assert_eq!(rings.drain(ram.writable_while_stopped(), &console), Err(lie));
+        assert_eq!(rings.drain(ram.writable_while_stopped(), &console).unwrap_err(), lie);
         ram.control_page().console_in.tail.store(1, Release);
         console.feed(b"x", || {});
         assert!(matches!(
@@ -276,7 +295,7 @@ mod tests {
         loop {
             guest_prints(ram.writable_while_stopped(), &[7; 8192]);
             sent += 8192;
-            if rings.drain(ram.writable_while_stopped(), &console) == Ok(Drained::Blocked) {
+            if let Ok(Drained::Blocked) = rings.drain(ram.writable_while_stopped(), &console) {
                 break;
             }
         }

@@ -87,6 +87,14 @@ impl Net {
         }
     }
 
+    /// From now on uses this back end in place of the one before.
+    pub fn replace_backend(&mut self, backend: impl Backend + 'static) {
+        self.backend = Box::new(backend);
+        if let Some(offload) = self.offload.take() {
+            self.tell_offload(offload);
+        }
+    }
+
     /// From now on drops and counts the guest's packets with other source addresses; `None` drops
     /// none.
     pub fn restrict_to(&mut self, own: Option<Own>) {
