@@ -1,6 +1,6 @@
 //! Which of a guest's pages the host holds.
 
-use super::{GuestRam, PAGE, PageSet};
+use super::{GuestRam, PAGE, PageSet, samples::RING};
 use std::{
     fs::File,
     io,
@@ -35,6 +35,10 @@ impl GuestRam {
         if let Some(pagemap) = &self.pagemap {
             self.add_written(pagemap, &mut set)?;
         }
+        // Not part of the guest's state: see `samples`.
+        let mut ring = PageSet::none(self.pages());
+        ring.insert_runs(&[(RING.start as u64, RING.len() as u64)]);
+        set.take_out(&ring);
         Ok(set)
     }
 

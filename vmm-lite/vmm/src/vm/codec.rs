@@ -24,6 +24,8 @@ pub enum Payload {
     SwitchHint = 0x85,
     /// Manifest and state for a clone.
     Seed = 0x86,
+    /// What a journal says of its VM.
+    Journal = 0x87,
 }
 
 impl Payload {
@@ -33,7 +35,7 @@ impl Payload {
         match self {
             Self::Manifest | Self::Offer => 2,
             Self::State => 4,
-            Self::Handover | Self::SwitchHint | Self::Seed => 1,
+            Self::Handover | Self::SwitchHint | Self::Seed | Self::Journal => 1,
         }
     }
 
@@ -45,6 +47,7 @@ impl Payload {
             Self::Handover => "handover",
             Self::SwitchHint => "switch-over hint",
             Self::Seed => "seed of a clone",
+            Self::Journal => "identity of a journal",
         }
     }
 }

@@ -135,6 +135,8 @@ pub(super) fn drop_thread_capabilities(thread: Thread) -> Result<(), Error> {
         | Thread::Loader
         | Thread::Announce
         | Thread::Signer
+        | Thread::Journal
+        | Thread::Replay
         | Thread::Watchdog
         | Thread::Connector => 0,
     };
