@@ -2,11 +2,15 @@
 
 use super::arguments;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use vmm::{
-    replication::journal::{Journal, Options, SyncPolicy, Until},
-    vm::RecordOptions,
+    replication::journal::{Journal, Keep, Options, Snapshots, SyncPolicy, Until},
+    vm::{RecordOptions, Vm},
 };
 
 /// How a VM's journal is kept.
@@ -34,6 +38,18 @@ pub struct How {
         value_parser = sync, help_heading = "Journal")]
     sync: Sync,
 
+    /// Save the VM in its journal this often while it runs, so that it need not be replayed from its
+    /// beginning; `never`: only at its start
+    #[arg(long, value_name = "TIME|never", default_value = "60s", value_parser = snapshot_every,
+        help_heading = "Journal")]
+    snapshot_every: Often,
+
+    /// How much of the past the journal keeps: a number of snapshots, a time like 60min, or a size
+    /// like 1G. What lies before the oldest snapshot that is kept is removed
+    #[arg(long, value_name = "N|TIME|SIZE", default_value = "2", value_parser = keep,
+        help_heading = "Journal")]
+    keep: Keeps,
+
     /// Put digests of the VM's memory and registers into the journal at one of this many exits, by
     /// which a replay is checked; 0: only when the program ends
     #[arg(long, value_name = "N", default_value = "4096", help_heading = "Journal")]
@@ -58,7 +74,49 @@ fn sync(text: &str) -> Result<Sync, String> {
     }))
 }
 
+/// How often a VM is saved in its journal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Often(Option<Duration>);
+
+fn snapshot_every(text: &str) -> Result<Often, String> {
+    if text == "never" {
+        return Ok(Often(None));
+    }
+    let time = arguments::duration(text).map_err(|e| format!("{e}, or never"))?;
+    if time < Duration::from_millis(100) {
+        return Err("at least 100ms: each is a copy of the VM".into());
+    }
+    Ok(Often(Some(time)))
+}
+
+/// What a journal keeps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Keeps(Keep);
+
+fn keep(text: &str) -> Result<Keeps, String> {
+    if let Ok(count) = text.parse() {
+        return match count {
+            0 => Err("the last snapshot is always kept: at least 1".into()),
+            count => Ok(Keeps(Keep::Snapshots(count))),
+        };
+    }
+    if let Ok(time) = arguments::duration(text) {
+        return Ok(Keeps(Keep::For(time)));
+    }
+    let size = arguments::size(text).map_err(|_| "write a number, a time or a size like 1G")?;
+    Ok(Keeps(Keep::Bytes(size)))
+}
+
 impl How {
+    /// Has a journal make snapshots of its VM, if it is to.
+    ///
+    /// # Errors
+    /// If the host cannot start a thread.
+    pub fn make_snapshots(self, journal: &Journal, vm: &Vm) -> io::Result<()> {
+        let Some(every) = self.snapshot_every.0 else { return Ok(()) };
+        journal.make_snapshots(vm, Snapshots { every, keep: self.keep.0 })
+    }
+
     /// The options.
     pub fn options(self) -> Options {
         let (check_every, check_whole) = (self.check_every, self.check_whole);
@@ -134,9 +192,19 @@ mod tests {
     #[test]
     fn journals_are_synced_always_now_and_then_or_never() {
         assert_eq!(sync("always"), Ok(Sync(SyncPolicy::Always)));
-        let ten = std::time::Duration::from_millis(10);
+        let ten = Duration::from_millis(10);
         assert_eq!(sync("10ms"), Ok(Sync(SyncPolicy::Every(ten))));
         assert_eq!(sync("never"), Ok(Sync(SyncPolicy::Never)));
         assert!(sync("sometimes").unwrap_err().contains("always"));
+    }
+
+    #[test]
+    fn what_is_kept_is_a_number_a_time_or_a_size() {
+        assert_eq!(keep("3"), Ok(Keeps(Keep::Snapshots(3))));
+        assert_eq!(keep("60min"), Ok(Keeps(Keep::For(Duration::from_secs(3600)))));
+        assert_eq!(keep("1G"), Ok(Keeps(Keep::Bytes(1 << 30))));
+        assert!(keep("0").is_err() && keep("all").is_err());
+        assert_eq!(snapshot_every("never"), Ok(Often(None)));
+        assert!(snapshot_every("1ms").is_err());
     }
 }

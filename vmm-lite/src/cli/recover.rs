@@ -52,6 +52,8 @@ enum Failure {
     Journal(#[from] Error),
     #[error(transparent)]
     Confine(#[from] confine::Error),
+    #[error("cannot start a thread")]
+    Thread(#[from] io::Error),
 }
 
 /// Runs the VM.
@@ -86,14 +88,14 @@ pub fn run(wanted: &Wanted<'_>, confinement: &Confinement) -> super::Result {
     held.resume(Resume { reason: ResumeReason::Resumed, away: Duration::ZERO })?;
     let output = io::stdout().as_fd().try_clone_to_owned()?;
     let server = Server::new(claim);
-    let (going_on, clock) = (vm.clone(), wanted.clock);
+    let (going_on, clock, how) = (vm.clone(), wanted.clock, wanted.how);
     let journal = Arc::new(Mutex::new(None));
     let kept = Arc::clone(&journal);
     std::thread::Builder::new().name(Thread::Replay.name().into()).stack_size(STACK).spawn(
         move || {
             let gone_on = confine::enter(Thread::Replay)
                 .map_err(Failure::from)
-                .and_then(|()| go_on(&going_on, reopened, clock, output));
+                .and_then(|()| go_on(&going_on, reopened, clock, how, output));
             match gone_on {
                 Ok(journal) => *kept.lock().unwrap_or_else(PoisonError::into_inner) = journal,
                 Err(e) => going_on.fail(e, || {}),
@@ -115,6 +117,7 @@ fn go_on(
     vm: &Vm,
     reopened: Option<Reopened>,
     clock: GuestClock,
+    how: How,
     output: std::os::fd::OwnedFd,
 ) -> Result<Option<Journal>, Failure> {
     // `None`: its program ended, or it was stopped meanwhile.
@@ -140,6 +143,9 @@ fn go_on(
     }
     held.resume(Resume { reason: ResumeReason::TakenOver, away })?;
     vm.announce_when_up();
+    if let Some(journal) = &journal {
+        how.make_snapshots(journal, vm)?;
+    }
     Ok(journal)
 }
 

@@ -124,6 +124,9 @@ pub fn run(args: Args) -> super::Result {
     held.resume(Resume { reason: ResumeReason::Boot, away: Duration::ZERO })?;
     // The guest announces itself, but usually before the TAP device carries packets.
     vm.announce_when_up();
+    if let Some(journal) = &journal {
+        how.make_snapshots(journal, &vm)?;
+    }
     // Takes a third of a millisecond, which the guest need not wait for: this thread reads nothing
     // from the guest, and has served no client yet.
     confine::enter(Thread::Main)?;

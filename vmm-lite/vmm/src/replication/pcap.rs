@@ -32,6 +32,7 @@ impl Pcap {
             datalink: DataLink::ETHERNET,
             snaplen: 1 << 18,
             ts_resolution: pcap_file::TsResolution::NanoSecond,
+            endianness: pcap_file::Endianness::Little,
             ..PcapHeader::default()
         };
         let to = PcapWriter::with_header(BufWriter::new(file), header);

@@ -37,6 +37,8 @@ pub enum Thread {
     Signer,
     /// Writes a VM's journal, and sends the packets that wait for it.
     Journal,
+    /// Saves the VM in its journal now and then.
+    Snapshots,
     /// Lets a VM go on that has replayed its journal.
     Replay,
     /// Notices threads that do not answer.
@@ -48,7 +50,7 @@ pub enum Thread {
 
 impl Thread {
     /// All kinds.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Main,
         Self::Vcpu,
         Self::Stdin,
@@ -62,6 +64,7 @@ impl Thread {
         Self::Arrived,
         Self::Signer,
         Self::Journal,
+        Self::Snapshots,
         Self::Replay,
         Self::Watchdog,
         Self::Connector,
@@ -84,6 +87,7 @@ impl Thread {
             Self::Arrived => "arrived",
             Self::Signer => "vmm-lite-signer",
             Self::Journal => "vmm-journal",
+            Self::Snapshots => "vmm-snapshots",
             Self::Replay => "replay",
             Self::Watchdog => "watchdog",
             Self::Connector => "vmm-connector",
@@ -118,7 +122,11 @@ impl Thread {
                 common().and(connect()).any(&[c::SYS_recvfrom, c::SYS_sendto, c::SYS_sendmsg])
             }
             Self::Journal => common().and(write_segments()),
-            Self::Replay => common().and(start_thread(Self::Announce)).and(hold_guest()),
+            Self::Snapshots => common().and(hold_guest()).and(write_segments()).and(urgency()),
+            Self::Replay => common()
+                .and(start_thread(Self::Announce))
+                .and(start_thread(Self::Snapshots))
+                .and(hold_guest()),
             Self::Metrics => common().and(sockets()).any(&[c::SYS_accept4]),
             Self::Receive => common()
                 .and(start_thread(Self::Vcpu))
@@ -252,6 +260,7 @@ fn write_segments() -> Calls {
     Calls::default()
         .any(&[c::SYS_openat, c::SYS_pwrite64, c::SYS_pread64, c::SYS_fallocate, c::SYS_ftruncate])
         .any(&[c::SYS_fdatasync, c::SYS_fsync, c::SYS_rename, c::SYS_unlink])
+        .any(&[c::SYS_getdents64, c::SYS_readlink])
 }
 
 /// Making a VM from KVM's own descriptor.

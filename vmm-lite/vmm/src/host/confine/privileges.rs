@@ -137,6 +137,7 @@ pub(super) fn drop_thread_capabilities(thread: Thread) -> Result<(), Error> {
         | Thread::Signer
         | Thread::Journal
         | Thread::Replay
+        | Thread::Snapshots
         | Thread::Watchdog
         | Thread::Connector => 0,
     };

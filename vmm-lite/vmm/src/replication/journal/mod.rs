@@ -2,16 +2,19 @@
 //! what a user gets.
 //!
 //! - `write`: keeps the journal of a VM that runs
+//! - `snapshots`: the VM at other instants in it, so that no replay is long
 //! - `read`: a VM from a journal, and the records that it replays
 //! - `identity`: what a journal says of the VM and its CPU
 
 mod identity;
 mod read;
+mod snapshots;
 mod write;
 
 pub use ::journal::{Keep, Pruned, Stats, SyncPolicy, Torn};
 pub use identity::Refused;
 pub use read::{Opened, Until};
+pub use snapshots::Snapshots;
 pub use write::{Journal, Options, Reopened};
 
 use crate::{snapshot, vm};

@@ -64,6 +64,10 @@ impl Journal {
         Ok(Self { writer })
     }
 
+    pub(super) fn writer(&self) -> &Arc<Writer> {
+        &self.writer
+    }
+
     /// Its figures.
     #[must_use]
     pub fn stats(&self) -> Stats {
