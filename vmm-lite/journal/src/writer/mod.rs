@@ -36,6 +36,9 @@ use std::{
 /// What the writer thread tells the hook.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// The writer thread has started, and has handled nothing yet: the moment to give it a
+    /// priority, or a filter of system calls.
+    Started,
     /// The host has every record up to this one: they outlive the process.
     Written(u64),
     /// The disk has every record up to this one: they outlive a power cut.

@@ -40,6 +40,8 @@ struct State {
     wanted: u64,
     last_sync: Instant,
     idle: bool,
+    /// An `append` waits for room.
+    blocked: bool,
     retry: bool,
     closing: bool,
     failure: Option<Error>,
@@ -68,6 +70,7 @@ impl Queue {
             wanted: 0,
             last_sync: Instant::now(),
             idle: false,
+            blocked: false,
             retry: false,
             closing: false,
             failure: None,
@@ -111,7 +114,7 @@ impl Queue {
         size: usize,
     ) -> MutexGuard<'a, State> {
         let began = Instant::now();
-        state.urgent = true;
+        (state.urgent, state.blocked) = (true, true);
         self.work.notify_one();
         state = self
             .progress
@@ -199,6 +202,9 @@ impl Queue {
             if sync || state.urgent || state.closing && state.waiting.count > 0 {
                 state.urgent = false;
                 let batch = mem::replace(&mut state.waiting, empty);
+                if mem::take(&mut state.blocked) {
+                    self.progress.notify_all();
+                }
                 return Task::Write { batch, sync };
             }
             if state.closing {

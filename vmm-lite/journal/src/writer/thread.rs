@@ -31,6 +31,7 @@ struct Held {
 /// When not everything is durable.
 pub fn run<F: FnMut(Event)>(queue: &Queue, mut work: Work<F>) -> Result<(), Error> {
     let _ended = Ended(queue);
+    (work.hook)(Event::Started);
     let mut spare = Batch::default();
     let mut held = None;
     loop {

@@ -27,7 +27,7 @@ fn child() {
     let options = Options { segment_size: 64 << 10, ..Options::default() };
     let hook = |event| match event {
         Event::Written(position) => println!("written {position}"),
-        Event::Durable(_) => {}
+        Event::Started | Event::Durable(_) => {}
         Event::Failed(e) => panic!("{e}"),
     };
     let (writer, next) = match Writer::open(dir, options, hook) {
