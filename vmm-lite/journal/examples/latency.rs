@@ -54,7 +54,7 @@ fn one_at_a_time(path: &Path) -> Result<(), Box<dyn Error>> {
     let at = |share: usize| took[took.len() * share / 100];
     let stats = writer.stats();
     println!(
-        "one at a time: p50 {:?}, p90 {:?}, p99 {:?}; of it write and sync {:?}; {} bytes a record",
+        "one at a time: p50 {:?}, p90 {:?}, p99 {:?}; a sync {:?}; {} bytes a record",
         at(50),
         at(90),
         at(99),

@@ -2,7 +2,7 @@
 
 use crate::common::{append, dir, record, small};
 use journal::{
-    Error, Reader, Torn, Writer,
+    Error, Options, Reader, SyncPolicy, Torn, Writer,
     format::{batch, names, segment},
     storage::{Directory, sim::Disk},
 };
@@ -175,6 +175,23 @@ fn damage_to_synced_records_is_no_torn_tail() {
     let (at, first) = *batches.last().unwrap();
     files.get_mut(&name).unwrap()[at + 60] ^= 1;
     assert_eq!(open(&files).unwrap().torn().unwrap().position, first);
+}
+
+#[test]
+fn a_closed_journal_that_was_never_synced_before_has_no_torn_tail_either() {
+    let disk = Disk::new();
+    let options = Options { sync: SyncPolicy::Never, ..Options::default() };
+    let writer = Writer::create_in(dir(&disk), b"", 1, options, drop).unwrap();
+    for position in 1..=9 {
+        writer.append(position, &record(position)).unwrap();
+    }
+    writer.close().unwrap();
+    let mut files = disk.files();
+    let name = segments(&files).pop().unwrap();
+    let (last, position) = batches(&files[&name]).into_iter().rev().nth(1).unwrap();
+    files.get_mut(&name).unwrap()[last + batch::HEADER] ^= 1;
+    let error = open(&files).err().unwrap();
+    assert!(matches!(error, Error::Damaged { position: Some(p), .. } if p == position), "{error}");
 }
 
 #[test]

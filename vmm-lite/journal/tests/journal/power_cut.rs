@@ -261,3 +261,30 @@ fn a_power_cut_while_a_journal_is_opened_loses_nothing_durable() {
     }
     assert!(torn > 20, "only {torn} had a torn tail");
 }
+
+/// A write fails in the middle of a batch, the writer is closed, and then the power is cut.
+#[test]
+fn a_power_cut_after_an_error_loses_nothing_durable() {
+    let options = Options { segment_size: 4096, ..Options::default() };
+    let mut rng = Rng::with_seed(3);
+    for at in 8..60 {
+        for cut in 1..6 {
+            let disk = Disk::new();
+            disk.fault(at, Fault::Error(libc::ENOSPC));
+            disk.fault(at + cut, Fault::PowerCut);
+            let Ok(writer) = Writer::create_in(Arc::new(disk.clone()), b"", 1, options, drop)
+            else {
+                continue;
+            };
+            let append = |n: &u64| writer.append(*n, &record(*n)).and(writer.flush_now()).is_ok();
+            let appended = (1..=30).take_while(append).count() as u64;
+            let promised =
+                Promised { created: true, appended: appended + 1, ..Promised::default() };
+            promised.durable.store(writer.durable(), SeqCst);
+            let _ = writer.close();
+            for _ in 0..20 {
+                check(&disk.cut(&mut |n| rng.usize(..n)), &promised).unwrap();
+            }
+        }
+    }
+}
