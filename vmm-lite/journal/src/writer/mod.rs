@@ -137,6 +137,9 @@ impl Writer {
     /// Goes on with the journal in the directory at `path`, behind its last record. What an
     /// interrupted write left there is cut, and unfinished files are removed.
     ///
+    /// To bring a VM to the end of a journal and run on, open the writer first: nobody else can
+    /// then. Open a reader next, and replay.
+    ///
     /// # Errors
     /// [`Locked`](Error::Locked), and those of [`Reader::open`](crate::Reader::open).
     pub fn open(
