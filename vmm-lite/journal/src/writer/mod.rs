@@ -281,7 +281,8 @@ impl Writer {
     ///
     /// # Errors
     /// [`NoSuchPoint`](Error::NoSuchPoint), [`TooLong`](Error::TooLong), those of
-    /// [`flush_now`](Self::flush_now) and the host's. The snapshot does not count then.
+    /// [`flush_now`](Self::flush_now) and the host's. The snapshot does not count then; where the
+    /// disk is full, remove the file.
     pub fn commit_snapshot(&self, position: u64, resume: &[u8]) -> Result<(), Error> {
         too_long("the resume bytes", resume.len(), RESUME_MAX)?;
         let _alone = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
@@ -300,10 +301,13 @@ impl Writer {
         let file = dir.open_to_write(names::NEW_SNAPSHOT).map_err(Error::io("open", &path))?;
         file.sync().map_err(Error::io("sync", &path))?;
         let size = file.size().map_err(Error::io("read", &path))?;
-        files::rename(dir, names::NEW_SNAPSHOT, &names::snapshot(position))?;
         let (id, resume) = (self.manifest.id, resume.to_vec());
         let registered = Registered { id, position, size, taken_ns: now_ns(), resume };
-        files::publish_bytes(dir, &names::resume(position), &registered.encode())
+        let name = names::resume(position);
+        // What needs space comes first: then a full disk leaves no snapshot that does not count.
+        files::prepare_bytes(dir, &name, &registered.encode())?;
+        files::rename(dir, names::NEW_SNAPSHOT, &names::snapshot(position))?;
+        files::rename(dir, &names::unfinished(&name), &name)
     }
 
     /// Removes snapshots that are not to be kept, and the segments of the log that are wholly
