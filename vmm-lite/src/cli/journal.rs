@@ -38,8 +38,8 @@ pub struct How {
         value_parser = sync, help_heading = "Journal")]
     sync: Sync,
 
-    /// Save the VM in its journal this often while it runs, so that it need not be replayed from its
-    /// beginning; `never`: only at its start
+    /// Save the VM in its journal this often while it runs, so that it need not be replayed from
+    /// its beginning; `never`: only at its start
     #[arg(long, value_name = "TIME|never", default_value = "60s", value_parser = snapshot_every,
         help_heading = "Journal")]
     snapshot_every: Often,

@@ -57,7 +57,7 @@ Examples:
   vmm-lite migrate kv tcp://10.9.0.2:7000                       on the host where it runs
   vmm-lite snapshot kv kv.snap                    save it while it runs
   vmm-lite restore kv.snap --lazy --tap tap0      and run it again, at once
-  vmm-lite run kv.img --journal kv.journal …      keep all that it is given; nothing it answered is lost
+  vmm-lite run kv.img --journal kv.journal …      keep all that it is given, on disk
   vmm-lite restore --journal kv.journal --tap tap0              after a power cut
   vmm-lite replay kv.journal --verify             run it again, and compare
   vmm-lite fork kv --count 20 --tap tap%d --ip 10.0.0.101/24    copies that share its memory

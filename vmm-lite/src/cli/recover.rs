@@ -42,8 +42,8 @@ pub struct Wanted<'a> {
 #[derive(thiserror::Error, Debug)]
 enum Failure {
     #[error(
-        "the VM does not run as its journal says, from record {} on: {what}; it stays as it is, for \
-         `vmm-lite replay`", .position + 1
+        "the VM does not run as its journal says, from record {} on: {what}; the journal \
+         stays as it is, for `vmm-lite replay`", .position + 1
     )]
     NotTheSame { position: u64, what: String },
     #[error(transparent)]
@@ -137,8 +137,8 @@ fn go_on(
     let journal = reopened.map(|reopened| reopened.go_on(&mut held)).transpose()?;
     if journal.is_none() {
         eprintln!(
-            "vmm-lite: the VM goes on from record {position}; its journal stays as it is, and keeps \
-             nothing of what happens from now on"
+            "vmm-lite: the VM goes on from record {position}; its journal stays as it is, and \
+             keeps nothing of what happens from now on"
         );
     }
     held.resume(Resume { reason: ResumeReason::TakenOver, away })?;

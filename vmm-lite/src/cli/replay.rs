@@ -18,9 +18,10 @@ use vmm::{
 };
 
 const EXAMPLES: &str = "\
-The program runs again, instruction by instruction as it did, without a network and without waiting:
-it is given what it was given then. Its output goes to standard output. What it does is compared with
-what is recorded: why it leaves the CPU, what it sends, and digests of its memory and registers.
+The program runs again, instruction by instruction as it did, without a network and without
+waiting: it is given what it was given then. Its output goes to standard output. What it does is
+compared with what is recorded: why it leaves the CPU, what it sends, and digests of its memory and
+registers.
 
 Exit code: 0 if it ran the same; 1 if not, or if the journal is damaged.
 

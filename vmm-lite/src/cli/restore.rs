@@ -56,7 +56,8 @@ pub struct Args {
 
     /// Go on with a VM where its journal ends, and with the journal: nothing that it has answered
     /// is lost. It is replayed from the last snapshot in the journal
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["file", "lazy", "count", "name", "ip", "mac"])]
+    #[arg(long, value_name = "DIR")]
+    #[arg(conflicts_with_all = ["file", "lazy", "count", "name", "ip", "mac"])]
     journal: Option<PathBuf>,
 
     /// With --journal: go back to this moment, the number of a record or a time. The journal stays

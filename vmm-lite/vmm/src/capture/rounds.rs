@@ -50,8 +50,8 @@ pub(super) fn copy(
 }
 
 /// Copies `vm`, which continues to run, with every page that was ever touched, whether or not its
-/// content matters to the guest. The guest is not asked to quiesce. `at` is called at the instant of
-/// the copy.
+/// content matters to the guest. The guest is not asked to quiesce. `at` is called at the instant
+/// of the copy.
 ///
 /// # Errors
 /// [`Error`], also that of `at`: the VM is unchanged.

@@ -42,8 +42,8 @@ impl GuestRam {
         Ok(set)
     }
 
-    /// The first run of pages from `from` on, and before `end`, that were touched; what lies between
-    /// is zero, or untouched in a copy of a template. All pages if the host does not say.
+    /// The first run of pages from `from` on, and before `end`, that were touched; what lies
+    /// between is zero, or untouched in a copy of a template. All pages if the host does not say.
     pub(crate) fn next_touched(&self, from: usize, end: usize) -> Option<Range<usize>> {
         if from >= end {
             return None;

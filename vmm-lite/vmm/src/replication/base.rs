@@ -35,8 +35,8 @@ pub fn write(paused: &mut Paused<'_>, path: &Path) -> Result<(), snapshot::Error
     finish(sink, vm, state)
 }
 
-/// Writes a VM that runs, and is recorded or replayed, to a new file at `path`. Returns where in its
-/// log it was then. `wanted` ends it.
+/// Writes a VM that runs, and is recorded or replayed, to a new file at `path`. Returns where in
+/// its log it was then. `wanted` ends it.
 ///
 /// # Errors
 /// [`snapshot::Error`]; the VM is unchanged.

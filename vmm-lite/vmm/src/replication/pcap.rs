@@ -7,8 +7,8 @@ use pcap_file::{
 };
 use std::{fmt, fs::File, io, io::BufWriter, time::Duration};
 
-/// Writes a capture: Ethernet frames, with the guest's wall clock. Frames for which the guest or its
-/// host leaves the checksum to the device have none.
+/// Writes a capture: Ethernet frames, with the guest's wall clock. Frames for which the guest or
+/// its host leaves the checksum to the device have none.
 pub struct Pcap {
     /// `None` after an error.
     to: Option<PcapWriter<BufWriter<File>>>,

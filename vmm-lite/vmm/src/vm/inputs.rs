@@ -130,8 +130,8 @@ impl Paused<'_> {
 }
 
 impl Vm {
-    /// Waits until the replay of its log has ended, at most `within`: then `None`. `Some(None)`: the
-    /// VM has ended.
+    /// Waits until the replay of its log has ended, at most `within`: then `None`. `Some(None)`:
+    /// the VM has ended.
     #[must_use]
     pub fn wait_replayed(&self, within: Option<Duration>) -> Option<Option<Replayed>> {
         let vcpus = &self.shared.vcpus;

@@ -1,5 +1,5 @@
-//! The inputs of a VM on disk: its journal. `docs/journal-format.md` has the files, `docs/lockstep.md`
-//! what a user gets.
+//! The inputs of a VM on disk: its journal. `docs/journal-format.md` has the files,
+//! `docs/lockstep.md` what a user gets.
 //!
 //! - `write`: keeps the journal of a VM that runs
 //! - `snapshots`: the VM at other instants in it, so that no replay is long

@@ -8,11 +8,7 @@ use crate::{
     vm::{Log, Paused, Position, RecordOptions},
 };
 use ::journal::{Event, Stats, SyncPolicy, Writer};
-use std::{
-    fmt, io,
-    path::Path,
-    sync::{Arc, Once},
-};
+use std::{fmt, io, path::Path, sync::Arc};
 
 /// How a journal is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -134,15 +130,14 @@ pub(super) fn resume(at: Position) -> Vec<u8> {
 /// Opens the gate as the journal grows. On the journal's own thread.
 fn opens(gate: &Arc<Gate>, sync: SyncPolicy) -> impl FnMut(Event) + Send + 'static {
     let gate = Arc::clone(gate);
-    let confined = Once::new();
     move |event| {
-        confined.call_once(|| {
-            if let Err(e) = confine::enter(Thread::Journal) {
-                tracing::error!("{}", crate::host::with_causes(&e));
-                std::process::abort();
-            }
-        });
         match (event, sync) {
+            (Event::Started, _) => {
+                if let Err(e) = confine::enter(Thread::Journal) {
+                    tracing::error!("{}", crate::host::with_causes(&e));
+                    std::process::abort();
+                }
+            }
             (Event::Durable(position), _)
             | (Event::Written(position), SyncPolicy::Every(_) | SyncPolicy::Never) => {
                 gate.open_up_to(position);

@@ -1,4 +1,5 @@
-//! Digests of a guest's state, in a log now and then: a divergence that shows in no exit shows here.
+//! Digests of a guest's state, in a log now and then: a divergence that shows in no exit shows
+//! here.
 
 use crate::{
     kvm::{self, Vcpu, VcpuState},
