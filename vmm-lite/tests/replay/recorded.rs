@@ -114,7 +114,23 @@ impl Base {
         self.replay_from(Reader { records: all, until })
     }
 
+    /// The same, up to a record.
+    pub fn replay_until(&self, records: &Records, until: usize) -> (Vm, Option<Replayed>) {
+        self.replay_from(Reader { records: records.all(), until })
+    }
+
     pub fn replay_from(&self, source: Reader) -> (Vm, Option<Replayed>) {
+        let vm = self.machine();
+        let mut held = vm.hold().unwrap();
+        held.apply(&self.state, Duration::ZERO).unwrap();
+        held.replay(Box::new(source), self.at, None).unwrap();
+        held.resume(Resume { reason: ResumeReason::Resumed, away: Duration::ZERO }).unwrap();
+        let replayed = vm.wait_replayed(None).flatten();
+        (vm, replayed)
+    }
+
+    /// A VM with its memory, which has nothing else of it yet.
+    pub fn machine(&self) -> Vm {
         let host = Host::open().unwrap();
         let (identity, console) = (self.identity.clone(), Console::new(None));
         let resources = match identity.nets.is_empty() {
@@ -126,12 +142,7 @@ impl Base {
         for (page, content) in &self.pages {
             memory.write_page(*page, content).unwrap();
         }
-        let mut held = vm.hold().unwrap();
-        held.apply(&self.state, Duration::ZERO).unwrap();
-        held.replay(Box::new(source), self.at, None).unwrap();
-        held.resume(Resume { reason: ResumeReason::Resumed, away: Duration::ZERO }).unwrap();
-        let replayed = vm.wait_replayed(None).flatten();
-        (vm, replayed)
+        vm
     }
 }
 
