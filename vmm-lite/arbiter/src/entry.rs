@@ -81,7 +81,7 @@ impl Entry {
 }
 
 /// The bytes of exactly 32 lower-case hexadecimal digits.
-fn from_hex(text: &str) -> Option<[u8; 16]> {
+pub fn from_hex(text: &str) -> Option<[u8; 16]> {
     let digits = text.as_bytes();
     if digits.len() != 32 || !digits.iter().all(|d| matches!(d, b'0'..=b'9' | b'a'..=b'f')) {
         return None;

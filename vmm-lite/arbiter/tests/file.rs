@@ -11,10 +11,11 @@ use std::{
     env,
     fs::{self, File, OpenOptions},
     io::Write as _,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use tempfile::TempDir;
 
@@ -24,27 +25,28 @@ fn arb(dir: &Path) -> Arb {
     format!("file:{}", dir.display()).parse().unwrap()
 }
 
-fn stored(dir: &TempDir, set: SetId, what: &str) -> PathBuf {
-    dir.path().join(format!("{set}.{what}"))
+/// A set's directory.
+fn dir_of(dir: &TempDir, set: SetId) -> PathBuf {
+    dir.path().join(set.to_string())
 }
 
-/// Has the lock of all sets, as a member that hangs in the storage.
-fn hold_locks(dir: &Path) -> Vec<File> {
-    let hold = |n| {
-        let path = dir.join(format!("lock-{n:02}"));
-        let mut options = OpenOptions::new();
-        let file = options.create(true).truncate(false).write(true).open(path).unwrap();
-        let lock = libc::flock {
-            l_type: libc::F_WRLCK as _,
-            l_whence: libc::SEEK_SET as _,
-            l_start: 0,
-            l_len: 0,
-            l_pid: 0,
-        };
-        fcntl(&file, FcntlArg::F_OFD_SETLK(&lock)).unwrap();
-        file
+/// The file of a set's version.
+fn stored(dir: &TempDir, set: SetId, version: Version) -> PathBuf {
+    dir_of(dir, set).join(format!("{:020}.record", version.0))
+}
+
+/// Has the lock of a set, as a member that hangs in the storage.
+fn hold_lock(dir: &TempDir, set: SetId) -> File {
+    let file = OpenOptions::new().write(true).open(dir_of(dir, set).join("lock")).unwrap();
+    let lock = libc::flock {
+        l_type: libc::F_WRLCK as _,
+        l_whence: libc::SEEK_SET as _,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
     };
-    (0..64).map(hold).collect()
+    fcntl(&file, FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+    file
 }
 
 #[test]
@@ -54,7 +56,7 @@ fn storage_that_hangs_delays_nobody_beyond_the_deadline() {
     let first = first();
     let made = win(&mut client, Version::NONE, first.clone());
     let swap = Swap::new(made, first.next(first.active, [])).unwrap();
-    let locks = hold_locks(dir.path());
+    let lock = hold_lock(&dir, first.set);
     let began = Instant::now();
     // More requests than the process has threads.
     for _ in 0..6 {
@@ -62,7 +64,7 @@ fn storage_that_hangs_delays_nobody_beyond_the_deadline() {
         assert!(matches!(client.swap(&swap, SHORT), Err(Error::Unreachable(_))));
     }
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    drop(locks);
+    drop(lock);
     // *Unreachable* means that the swap does not happen later either.
     assert_eq!(version(&mut client, first.set), made);
     assert_eq!(version(&mut in_thread(arb(dir.path())).unwrap(), first.set), made);
@@ -72,7 +74,8 @@ fn storage_that_hangs_delays_nobody_beyond_the_deadline() {
 #[test]
 fn unusable_directories_are_refused_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
-    let said = |path: &Path| match in_thread(arb(path)).unwrap().read(SetId(random()), LONG) {
+    let swap = Swap::new(Version::NONE, first()).unwrap();
+    let said = |path: &Path| match in_thread(arb(path)).unwrap().swap(&swap, LONG) {
         Err(Error::Refused(said)) => said,
         other => panic!("{other:?}"),
     };
@@ -89,29 +92,101 @@ fn unusable_directories_are_refused_with_the_reason() {
 #[test]
 fn a_link_in_the_place_of_a_record_is_not_followed() {
     let dir = tempfile::tempdir().unwrap();
-    let set = SetId(random());
-    std::os::unix::fs::symlink("/etc/passwd", stored(&dir, set, "record")).unwrap();
+    let [one, other] = [SetId(random()), SetId(random())];
+    fs::create_dir(dir_of(&dir, one)).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", stored(&dir, one, Version(1))).unwrap();
+    std::os::unix::fs::symlink("/tmp", dir_of(&dir, other)).unwrap();
     let mut client = in_thread(arb(dir.path())).unwrap();
-    assert!(matches!(client.read(set, LONG), Err(Error::Refused(_))));
+    for set in [one, other] {
+        assert!(matches!(client.read(set, LONG), Err(Error::Refused(_))));
+    }
 }
 
 #[test]
-fn removing_a_set_removes_its_files() {
+fn removed_sets_are_remembered_for_a_day() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut client = in_thread(arb(dir.path())).unwrap();
+    let mut remove = |age: Duration| {
+        let first = first();
+        let made = win(&mut client, Version::NONE, first.clone());
+        assert!(matches!(client.forget(first.set, made, LONG), Ok(Outcome::Won(_))));
+        let path = dir_of(&dir, first.set);
+        File::open(&path).unwrap().set_modified(SystemTime::now() - age).unwrap();
+        path
+    };
+    let hour = Duration::from_secs(3600);
+    let (old, recent, last) = (remove(25 * hour), remove(23 * hour), remove(Duration::ZERO));
+    assert!(!old.exists() && recent.exists() && last.exists());
+    // One that was not removed stays, however old.
+    let first = first();
+    let made = win(&mut client, Version::NONE, first.clone());
+    let path = dir_of(&dir, first.set);
+    File::open(&path).unwrap().set_modified(SystemTime::now() - 1000 * hour).unwrap();
+    let other = common::first();
+    let version_of_other = win(&mut client, Version::NONE, other.clone());
+    client.forget(other.set, version_of_other, LONG).unwrap();
+    assert_eq!(version(&mut client, first.set), made);
+}
+
+#[test]
+fn a_set_takes_a_few_files_however_often_it_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut client = in_thread(arb(dir.path())).unwrap();
+    let mut record = first();
+    let mut last = win(&mut client, Version::NONE, record.clone());
+    for _ in 0..20 {
+        record = record.next(MemberId(random()), []);
+        last = win(&mut client, last, record.clone());
+    }
+    let mut names: Vec<_> = fs::read_dir(dir_of(&dir, record.set))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, [format!("{:020}.record", last.0), "lock".into()]);
+}
+
+#[test]
+fn other_users_get_the_rights_that_the_directory_gives() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o2770)).unwrap();
+    let mut client = in_thread(arb(dir.path())).unwrap();
+    let first = first();
+    let made = win(&mut client, Version::NONE, first.clone());
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(&dir_of(&dir, first.set)), 0o2770);
+    assert_eq!(mode(&dir_of(&dir, first.set).join("lock")), 0o660);
+    assert_eq!(mode(&stored(&dir, first.set, made)), 0o660);
+}
+
+/// NFS takes locks away from a host that is cut off, and executes that host's last call when the
+/// link is back.
+#[test]
+fn a_change_that_completes_after_its_lock_was_lost_wins_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut client = in_thread(arb(dir.path())).unwrap();
     let first = first();
-    client.announce(first.set, first.active, LONG).unwrap();
     let made = win(&mut client, Version::NONE, first.clone());
-    let other = common::first();
-    win(&mut client, Version::NONE, other.clone());
-    client.forget(first.set, made, LONG).unwrap();
-    let mut left: Vec<_> = fs::read_dir(dir.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| !name.starts_with("lock-"))
-        .collect();
-    left.sort();
-    assert_eq!(left, [format!("{}.record", other.set)]);
+    let late = Swap::new(made, first.next(MemberId(random()), [])).unwrap();
+    let taken = first.next(MemberId(random()), []);
+    let won = win(&mut client, made, taken.clone());
+    // What the host of `late` had prepared.
+    let prepared = dir_of(&dir, first.set).join(format!("{}.new", late.nonce));
+    fs::write(&prepared, "its content").unwrap();
+    let same = fs::hard_link(&prepared, stored(&dir, first.set, won));
+    assert_eq!(same.unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
+    // Later, when the version that it wanted to be is long gone.
+    let newer = win(&mut client, won, taken.next(taken.active, []));
+    fs::write(&prepared, "its content").unwrap();
+    fs::hard_link(&prepared, stored(&dir, first.set, won)).unwrap();
+    assert_eq!(version(&mut client, first.set), newer);
+    assert!(matches!(client.swap(&late, LONG), Ok(Outcome::Lost(Some(_)))));
+    // Nor does it revive a removed set.
+    client.forget(first.set, newer, LONG).unwrap();
+    fs::write(&prepared, "its content").unwrap();
+    let _ = fs::hard_link(&prepared, stored(&dir, first.set, won));
+    assert_eq!(client.read(first.set, LONG), Ok(None));
+    assert_eq!(client.swap(&late, LONG), Ok(Outcome::Lost(None)));
 }
 
 proptest! {
@@ -126,11 +201,12 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let mut client = in_thread(arb(dir.path())).unwrap();
         let first = first();
-        let new = stored(&dir, first.set, "new");
+        let new = dir_of(&dir, first.set).join("00112233445566778899aabbccddeeff.new");
+        fs::create_dir(dir_of(&dir, first.set)).unwrap();
         fs::write(&new, &left).unwrap();
         prop_assert_eq!(client.read(first.set, LONG), Ok(None));
         let made = win(&mut client, Version::NONE, first.clone());
-        let content = fs::read(stored(&dir, first.set, "record")).unwrap();
+        let content = fs::read(stored(&dir, first.set, made)).unwrap();
         fs::write(&new, &content[..cut.index(content.len())]).unwrap();
         prop_assert_eq!(version(&mut client, first.set), made);
         win(&mut client, made, first.next(first.active, []));
@@ -143,7 +219,7 @@ proptest! {
         let mut client = in_thread(arb(dir.path())).unwrap();
         let first = first();
         let made = win(&mut client, Version::NONE, first.clone());
-        let path = stored(&dir, first.set, "record");
+        let path = stored(&dir, first.set, made);
         let content = fs::read(&path).unwrap();
         fs::write(&path, &content[..cut.index(content.len())]).unwrap();
         for expected in [Version::NONE, made] {

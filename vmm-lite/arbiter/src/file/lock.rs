@@ -6,9 +6,9 @@
 
 use nix::fcntl::{FcntlArg, fcntl};
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, Permissions},
     io,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
 };
 
@@ -23,12 +23,18 @@ fn whole(kind: libc::c_int) -> libc::flock {
     }
 }
 
-/// Opens a lock's file, and makes it first if needed. Every member of a set must be able to write
-/// to it, so its mode is the directory's business: 0666 without the umask's bits.
-pub fn open(path: &Path) -> io::Result<File> {
+/// Opens a lock's file, and makes it first, with `mode`, if needed.
+pub fn open(path: &Path, mode: u32) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o666);
-    options.custom_flags(libc::O_NOFOLLOW).open(path)
+    let options = options.read(true).write(true).custom_flags(libc::O_NOFOLLOW);
+    match options.clone().create_new(true).mode(0o600).open(path) {
+        Ok(file) => {
+            file.set_permissions(Permissions::from_mode(mode))?;
+            Ok(file)
+        }
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => options.open(path),
+        Err(e) => Err(e),
+    }
 }
 
 /// Waits for the only lock on `file`, which lasts until `file` is dropped.
@@ -65,13 +71,13 @@ mod tests {
     fn a_lock_is_held_until_its_file_is_dropped() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
-        let (one, other) = (open(&path).unwrap(), open(&path).unwrap());
+        let (one, other) = (open(&path, 0o600).unwrap(), open(&path, 0o600).unwrap());
         assert!(!is_held(&other).unwrap());
         wait(&one).unwrap();
         assert!(is_held(&other).unwrap());
         assert!(!try_take(&other).unwrap());
         // Another descriptor of the same file in this process does not release it.
-        drop(open(&path).unwrap());
+        drop(open(&path, 0o600).unwrap());
         assert!(is_held(&other).unwrap());
         drop(one);
         assert!(try_take(&other).unwrap());

@@ -1,15 +1,18 @@
 //! The arbiter in a directory of a shared POSIX file system.
 //!
-//! A set has a file, `SET.record`, which is only ever replaced as a whole, by the holder of a lock:
-//! the new content is written to `SET.new`, synced, renamed, and the directory is synced before the
-//! swap counts as won. A process that is killed anywhere in between leaves the old record or the
-//! new one. There is no clock in any decision.
+//! A set has a directory with a file for its newest version. The next version is written to a file
+//! of its own, synced, and then linked to its name, which fails if that version exists: so one
+//! change of a version wins even if the storage takes a lock away from a host that is cut off, and
+//! completes that host's change later. A process that is killed anywhere in between leaves the old
+//! version or the new one. There is no clock in any decision.
 //!
+//! - `dir`: a set's directory and its files
 //! - `lock`: locks that end with their process
-//! - `content`: the record's file, with version and checksum
+//! - `content`: a version's file, with a checksum
 //! - `intent`: a deadline for a thread that may hang in the storage
 
 mod content;
+mod dir;
 pub(crate) mod intent;
 mod lock;
 
@@ -17,19 +20,16 @@ use crate::{
     entry::Entry,
     error::Error,
     record::{MemberId, SetId, Version},
-    swap::{Current, Outcome, Swap, random},
+    swap::{Current, Nonce, Outcome, Swap, random},
 };
+use dir::SetDir;
 use intent::Intent;
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
+    fs::{File, OpenOptions},
+    io,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
-
-/// Lock files: sets share them, so that their number is bounded and none is ever removed (a lock on
-/// a removed file would exclude nobody).
-const LOCKS: u8 = 64;
 
 /// The arbiter of a directory. All calls block for as long as the storage does.
 #[derive(Clone, Debug)]
@@ -49,54 +49,87 @@ impl FileStore {
     }
 
     pub fn read(&self, set: SetId, intent: &Intent) -> Result<Option<Current>, Error> {
-        let locked = self.lock(set, intent)?;
-        locked.read()
+        if !self.has(set)? {
+            return Ok(None);
+        }
+        Ok(self.lock(set, intent)?.newest()?.1)
     }
 
     pub fn swap(&self, swap: &Swap, intent: &Intent) -> Result<Outcome, Error> {
         let entry = Entry::of(swap)?;
         let locked = self.lock(swap.set(), intent)?;
-        let current = locked.read()?;
+        let (newest, current) = locked.newest()?;
         if current.as_ref().map_or(Version::NONE, |current| current.version) != swap.expected {
             return Ok(swap.outcome(current));
         }
-        let version = match swap.expected {
-            Version::NONE => first_version()
-                .map_err(|e| self.refused("take a random version for a record in", &e))?,
-            Version(last) => Version(last.wrapping_add(1)),
-        };
-        locked.prepare(&content::write(version, &entry))?;
-        if !intent.begin() {
-            return Err(late());
-        }
-        locked.replace()?;
-        Ok(Outcome::Won(version))
+        let (_, found) = self.change(&locked, newest, swap.nonce, Some(&entry), intent)?;
+        Ok(swap.outcome(found))
     }
 
     /// Removes the record if its version is `expected`; `Won` is that version.
     pub fn forget(&self, set: SetId, expected: Version, intent: &Intent) -> Result<Outcome, Error> {
+        if !self.has(set)? {
+            return Ok(Outcome::Lost(None));
+        }
         let locked = self.lock(set, intent)?;
-        let current = locked.read()?;
+        let (newest, current) = locked.newest()?;
         if current.as_ref().is_none_or(|current| current.version != expected) {
             return Ok(Outcome::Lost(current));
         }
+        let nonce = random().map_err(|e| refused("take a random name for", &self.dir, &e))?;
+        let (version, found) = self.change(&locked, newest, Nonce(nonce), None, intent)?;
+        if version.0 != newest.0 + 1 || found.is_some() {
+            return Ok(Outcome::Lost(found));
+        }
+        drop(locked);
+        dir::forget_old(&self.dir, set);
+        Ok(Outcome::Won(expected))
+    }
+
+    /// Tries to make the version after `newest`, and returns the newest one after that.
+    fn change(
+        &self,
+        locked: &SetDir,
+        newest: Version,
+        nonce: Nonce,
+        entry: Option<&Entry>,
+        intent: &Intent,
+    ) -> Result<(Version, Option<Current>), Error> {
+        let next = newest.0.checked_add(1).map(Version);
+        let next = next.ok_or_else(|| Error::Damaged("the last version is reached".into()))?;
+        let prepared = locked
+            .prepare(&nonce.to_string(), &content::write(next, entry))
+            .map_err(|e| refused("write a record in", &self.dir, &e))?;
         if !intent.begin() {
             return Err(late());
         }
-        locked.remove()?;
-        Ok(Outcome::Won(expected))
+        // From here on it is unknown how far a failed change got.
+        let unknown = |why: String| {
+            Error::Unknown(format!("writing to {} failed: {why}", self.dir.display()))
+        };
+        locked.publish(&prepared, next).map_err(|e| match e.raw_os_error() {
+            Some(libc::EPERM | libc::EOPNOTSUPP | libc::EMLINK) => {
+                refused("link files in", &self.dir, &e)
+            }
+            _ => unknown(e.to_string()),
+        })?;
+        let found = locked.newest().map_err(|e| unknown(e.to_string()))?;
+        locked.prune(found.0);
+        Ok(found)
     }
 
     /// Shows other members that this process runs.
     pub fn announce(&self, set: SetId, member: MemberId) -> Result<Presence, Error> {
-        let lock = lock::open(&self.presence(set, member))
-            .map_err(|e| self.refused("create a file in", &e))?;
+        let file = dir::presence(&self.dir, set, member);
+        let lock = dir::make(&self.dir, set)
+            .and_then(|mode| lock::open(&file, mode))
+            .map_err(|e| refused("create a file in", &self.dir, &e))?;
         match lock::try_take(&lock) {
             Ok(true) => Ok(Presence { _lock: lock }),
             Ok(false) => {
                 Err(Error::Refused(format!("another process is member {member} of set {set}")))
             }
-            Err(e) => Err(self.refused("lock a file in", &e)),
+            Err(e) => Err(refused("lock a file in", &self.dir, &e)),
         }
     }
 
@@ -104,147 +137,62 @@ impl FileStore {
     pub fn present(&self, set: SetId, members: &[MemberId]) -> Result<Vec<MemberId>, Error> {
         let mut present = Vec::new();
         for member in members {
-            let held = match OpenOptions::new()
-                .read(true)
-                .write(true)
-                .custom_flags(libc::O_NOFOLLOW)
-                .open(self.presence(set, *member))
-            {
+            let path = dir::presence(&self.dir, set, *member);
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).custom_flags(libc::O_NOFOLLOW);
+            let held = match options.open(path) {
                 Ok(file) => lock::is_held(&file),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
                 Err(e) => Err(e),
             };
-            if held.map_err(|e| self.refused("look for members in", &e))? {
+            if held.map_err(|e| refused("look for members in", &self.dir, &e))? {
                 present.push(*member);
             }
         }
         Ok(present)
     }
 
-    fn presence(&self, set: SetId, member: MemberId) -> PathBuf {
-        self.path(set, &format!("{member}.present"))
+    /// Whether the set has a directory; reading one that does not exist leaves no trace.
+    fn has(&self, set: SetId) -> Result<bool, Error> {
+        let failed = |e| refused("open", &self.dir, &e);
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY)
+            .open(&self.dir)
+            .map_err(failed)?;
+        dir::path(&self.dir, set).try_exists().map_err(failed)
     }
 
-    fn path(&self, set: SetId, what: &str) -> PathBuf {
-        self.dir.join(format!("{set}.{what}"))
-    }
-
-    fn lock(&self, set: SetId, intent: &Intent) -> Result<Locked<'_>, Error> {
-        let failed = |e: io::Error| self.refused("open", &e);
-        let dir = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(&self.dir);
-        let dir = dir.map_err(failed)?;
-        let lock = self.dir.join(format!("lock-{:02}", set.0[0] % LOCKS));
-        let lock = lock::open(&lock).map_err(|e| self.refused("create files in", &e))?;
-        lock::wait(&lock).map_err(|e| self.refused("lock a file in", &e))?;
+    fn lock(&self, set: SetId, intent: &Intent) -> Result<SetDir, Error> {
+        let locked = SetDir::lock(&self.dir, set);
+        let locked = locked.map_err(|e| refused("lock a file in", &self.dir, &e))?;
         // It may have waited long for the lock.
         if intent.is_over() {
             return Err(late());
         }
-        Ok(Locked { store: self, set, dir, _lock: lock })
-    }
-
-    /// What the file system does not allow.
-    fn refused(&self, doing: &str, error: &io::Error) -> Error {
-        let dir = self.dir.display();
-        let hint = match error.raw_os_error() {
-            Some(libc::ENOENT) => {
-                "; is the shared file system mounted? vmm-lite does not create the directory"
-            }
-            Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
-                "; the directory and its files must be writable for the users of all members"
-            }
-            Some(libc::ENOLCK | libc::EOPNOTSUPP | libc::EINVAL) => {
-                "; the file system has no locks (NFS: version 4, without `nolock`)"
-            }
-            _ => "",
-        };
-        Error::Refused(format!("cannot {doing} {dir}: {error}{hint}"))
+        Ok(locked)
     }
 }
 
-/// A random one, so that no version of an earlier record of the set comes again.
-fn first_version() -> io::Result<Version> {
-    let [a, b, c, d, e, f, g, h, ..] = random()?;
-    Ok(Version((u64::from_le_bytes([a, b, c, d, e, f, g, h]) >> 1).max(1)))
+/// What the file system does not allow.
+fn refused(doing: &str, dir: &Path, error: &io::Error) -> Error {
+    let hint = match error.raw_os_error() {
+        Some(libc::ENOENT) => {
+            "; is the shared file system mounted? vmm-lite does not create the directory"
+        }
+        Some(libc::EACCES | libc::EROFS | libc::EPERM) => {
+            "; the directory must be writable for the users of all members, and its file system \
+             must have hard links"
+        }
+        Some(libc::ENOLCK | libc::EOPNOTSUPP | libc::EINVAL) => {
+            "; the file system must have locks (NFS: version 4, without `nolock`) and hard links"
+        }
+        _ => "",
+    };
+    Error::Refused(format!("cannot {doing} {}: {error}{hint}", dir.display()))
 }
 
 /// Nothing was changed, and the deadline is over.
 fn late() -> Error {
     Error::Unreachable("the storage, or another member with the lock, took too long".into())
-}
-
-/// A set whose lock this process has.
-struct Locked<'a> {
-    store: &'a FileStore,
-    set: SetId,
-    dir: File,
-    _lock: File,
-}
-
-impl Locked<'_> {
-    fn record(&self) -> PathBuf {
-        self.store.path(self.set, "record")
-    }
-
-    fn next(&self) -> PathBuf {
-        self.store.path(self.set, "new")
-    }
-
-    /// The stored record. It is durable: its writer may have been killed before it synced the
-    /// directory, and what others concluded from the record must not be undone by a power cut.
-    fn read(&self) -> Result<Option<Current>, Error> {
-        self.dir.sync_all().map_err(|e| self.store.refused("sync", &e))?;
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(self.record());
-        let mut file = match file {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(self.store.refused("read a record in", &e)),
-        };
-        let mut content = Vec::new();
-        (&mut file)
-            .take(content::FILE_MAX as u64 + 1)
-            .read_to_end(&mut content)
-            .map_err(|e| self.store.refused("read a record in", &e))?;
-        content::read(self.set, &content).map(Some)
-    }
-
-    /// Writes the next record beside the current one.
-    fn prepare(&self, content: &[u8]) -> Result<(), Error> {
-        let write = || {
-            // What a killed process has left may belong to another user.
-            match fs::remove_file(self.next()) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
-            let mut file =
-                OpenOptions::new().write(true).create_new(true).mode(0o666).open(self.next())?;
-            file.write_all(content)?;
-            file.sync_all()
-        };
-        write().map_err(|e| self.store.refused("write a record in", &e))
-    }
-
-    /// Makes it the current one.
-    fn replace(&self) -> Result<(), Error> {
-        self.change(|| fs::rename(self.next(), self.record()))
-    }
-
-    fn remove(&self) -> Result<(), Error> {
-        self.change(|| fs::remove_file(self.record()))?;
-        // What is left is no record; the next swap or `forget` copes with it.
-        let prefix = format!("{}.", self.set);
-        for entry in fs::read_dir(&self.store.dir).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(&prefix) {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-        Ok(())
-    }
-
-    /// From here on it is unknown how far a failed change got.
-    fn change(&self, change: impl FnOnce() -> io::Result<()>) -> Result<(), Error> {
-        change().and_then(|()| self.dir.sync_all()).map_err(|e| {
-            Error::Unknown(format!("writing to {} failed: {e}", self.store.dir.display()))
-        })
-    }
 }
