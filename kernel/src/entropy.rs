@@ -7,7 +7,7 @@ use chacha20::rand_core::{Rng, SeedableRng};
 
 pub use crate::platform::Epoch;
 
-use crate::{arch::cpu, cpu::KernelCell, platform, time};
+use crate::{cpu::KernelCell, platform, samples};
 
 static GENERATOR: KernelCell<Generator> = KernelCell::new(Generator { stream: None });
 
@@ -52,8 +52,8 @@ impl Generator {
 
 impl Seed {
     fn new() -> Self {
-        let tsc = time::tsc();
-        let cpu = cpu::random().map(|word| word.unwrap_or_else(time::tsc));
+        let tsc = samples::tsc();
+        let cpu = samples::random().map(|word| word.unwrap_or_else(samples::tsc));
         Self { epoch: platform::epoch(), cpu, tsc }
     }
 

@@ -2,8 +2,9 @@
 //!
 //! From the lowest layer up; which may use which is in `arrows` beside this folder, and checked:
 //!
-//! - [`arch`], `image`, [`list`], [`time`]: what takes assembly (the monitor at CPL 0, page tables,
-//!   faults, context switch, ports); the image's headers; linked lists; clocks
+//! - [`arch`], `image`, [`list`]: what takes assembly (the monitor at CPL 0, page tables, faults,
+//!   context switch, ports); the image's headers; linked lists
+//! - [`samples`], [`time`]: values taken from the CPU; clocks
 //! - [`cpu`]: cells, thread-local storage
 //! - [`mm`], [`drivers`], [`params`]: heap, stacks and page hints; devices; boot parameters
 //! - [`sched`]: threads, futexes, deadlines
@@ -44,6 +45,7 @@ pub mod mm;
 pub mod net;
 pub mod params;
 pub mod platform;
+pub mod samples;
 pub mod sched;
 pub mod time;
 

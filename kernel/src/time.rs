@@ -1,12 +1,11 @@
 //! Clocks: the TSC multiplied by a factor from the control page or, under QEMU, by one measured at
 //! boot. No exits.
 
-use core::{
-    arch::x86_64::_rdtsc,
-    sync::atomic::{AtomicPtr, AtomicU64, Ordering, Ordering::Relaxed},
-};
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering, Ordering::Relaxed};
 
 use vmm_lite_interface::control::PvClock;
+
+use crate::samples::tsc;
 
 /// The clock under QEMU, which the guest keeps itself.
 static OWN: PvClock = PvClock {
@@ -22,14 +21,6 @@ static NO_RESUMES: AtomicU64 = AtomicU64::new(0);
 static CLOCK: AtomicPtr<PvClock> = AtomicPtr::new((&raw const OWN).cast_mut());
 static RESUMES: AtomicPtr<AtomicU64> = AtomicPtr::new((&raw const NO_RESUMES).cast_mut());
 static LAST: AtomicU64 = AtomicU64::new(0);
-
-/// The time stamp counter.
-#[inline]
-#[must_use]
-pub fn tsc() -> u64 {
-    // SAFETY: every x86-64 CPU has it, and nothing here forbids it at CPL 3.
-    unsafe { _rdtsc() }
-}
 
 /// Nanoseconds since the guest's first boot. Never goes back, also across a move.
 #[inline]

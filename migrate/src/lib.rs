@@ -14,11 +14,13 @@
 //! - [`report`]: what a move cost, by phase
 //! - [`brownout`]: how long the guest is slower after it
 //! - [`replication`]: a VM with standbys: output commit, takeover, swap
+//! - [`input_log`]: what a guest was given, for running it again
 //! - [`snapshot`]: the file format of a saved VM
 #![forbid(unsafe_code)]
 
 pub mod brownout;
 pub mod destination;
+pub mod input_log;
 pub mod offer;
 pub mod page_set;
 pub mod precopy;

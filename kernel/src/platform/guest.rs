@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 use vmm_lite_interface::control::{ControlPage, FaultReport};
 
 use super::{CONSOLE_READABLE, ConsoleRead, Epoch, qemu, vmm_lite};
-use crate::time;
+use crate::{samples, time};
 
 static CONTROL: AtomicPtr<ControlPage> = AtomicPtr::new(core::ptr::null_mut());
 
@@ -26,6 +26,7 @@ pub unsafe fn set_control(address: usize) {
     let page = core::ptr::with_exposed_provenance_mut(address);
     CONTROL.store(page, Relaxed);
     if let Some(control) = control() {
+        samples::use_ring();
         time::use_control_page(&control.clock, &control.resume_count);
     }
 }
@@ -152,7 +153,7 @@ pub fn quiesced() {
 pub fn shared() -> impl Iterator<Item = (usize, usize)> {
     const { assert!(size_of::<ControlPage>() == 4096) };
     let page = control().map(|c| (&raw const *c).addr());
-    page.into_iter().flat_map(|at| [(at, at + 4096)].into_iter().chain(vmm_lite::RINGS))
+    page.into_iter().flat_map(|at| [(at, at + 4096)].into_iter().chain(vmm_lite::SHARED))
 }
 
 /// Windows of device registers to map, on this platform.

@@ -11,14 +11,15 @@ use core::{
 use vmm_lite_interface::{
     control::ControlPage,
     doorbell::{Doorbell, PORT},
-    layout::{CONSOLE_IN, CONSOLE_IN_SIZE, CONSOLE_OUT, CONSOLE_OUT_SIZE},
+    layout::{CONSOLE_IN, CONSOLE_IN_SIZE, CONSOLE_OUT, CONSOLE_OUT_SIZE, SAMPLES, SAMPLES_END},
 };
 
 use super::{CONSOLE_READABLE, ConsoleRead};
 use crate::{arch::port, time};
 
-/// The pages of both rings.
-pub const RINGS: [(usize, usize); 2] = [
+/// The pages of the console's rings and of the ring of samples.
+pub const SHARED: [(usize, usize); 3] = [
+    (SAMPLES as usize, SAMPLES_END as usize),
     (CONSOLE_OUT as usize, CONSOLE_OUT as usize + CONSOLE_OUT_SIZE as usize),
     (CONSOLE_IN as usize, CONSOLE_IN as usize + CONSOLE_IN_SIZE as usize),
 ];

@@ -30,7 +30,7 @@ use crate::{
     arch::{cpu, touch},
     counters,
     cpu::KernelCell,
-    mm, net, platform, time,
+    mm, net, platform, samples, time,
 };
 
 /// The state of the request that is being answered.
@@ -152,9 +152,9 @@ fn answer(control: &ControlPage) {
     page_hints::set();
     control.hooks_ns.store(HOOKS_NS.load(Relaxed), Relaxed);
     control.quiesce_answer.store(control.quiesce_request.load(Relaxed), Relaxed);
-    control.quiesced_tsc.store(time::tsc(), SeqCst);
+    control.quiesced_tsc.store(samples::tsc(), SeqCst);
     platform::quiesced();
-    control.resumed_tsc.store(time::tsc(), SeqCst);
+    control.resumed_tsc.store(samples::tsc(), SeqCst);
     page_hints::clear();
     ANSWERING.store(false, Relaxed);
     if resumed(control) {
@@ -187,6 +187,11 @@ pub fn init() {
         }
         control.no_quiesce_hooks.store(1, Relaxed);
         control.touch_pages.store(touch::address(), Relaxed);
+        for (to, at) in
+            control.sample_routines.iter().flatten().zip(samples::routines().as_flattened())
+        {
+            to.store(*at, Relaxed);
+        }
     }
     cpu::touch_stack();
 }

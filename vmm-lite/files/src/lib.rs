@@ -32,6 +32,15 @@ pub fn open_here(path: &Path) -> io::Result<File> {
     open_with(OpenOptions::new().read(true), libc::O_NOFOLLOW, path)
 }
 
+/// Opens a regular file for reading and writing, unless `path` is a symbolic link.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_here_to_write(path: &Path) -> io::Result<File> {
+    must_be_file(fs::symlink_metadata(path)?.file_type())?;
+    open_with(OpenOptions::new().read(true).write(true), libc::O_NOFOLLOW, path)
+}
+
 /// Opens the lock file at `path`, and creates it if need be, for this user only.
 ///
 /// # Errors
@@ -90,7 +99,7 @@ mod tests {
                 move || {
                     (
                         open(&path).map(drop).map_err(error),
-                        open_here(&path).is_ok(),
+                        open_here(&path).is_ok() || open_here_to_write(&path).is_ok(),
                         open_lock(&path).is_ok(),
                         may_replace(&path).is_ok(),
                     )

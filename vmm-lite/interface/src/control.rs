@@ -250,6 +250,13 @@ pub struct ControlPage {
     /// memory but the pages. 0: there is none. Written by the guest. The VMM runs it at CPL 3 in a
     /// VM whose guest is about to arrive.
     pub touch_pages: AtomicU64,
+    /// The guest's routines that take [samples](crate::samples): for each the address where it
+    /// begins, and that of the instruction that counts the sample. 0: the guest takes values that
+    /// the ring does not have, so it cannot be recorded. Written by the guest.
+    ///
+    /// A guest that is stopped from the first of two addresses up to and including the second may
+    /// be continued at the first: nothing but scratch registers has changed.
+    pub sample_routines: [[AtomicU64; 2]; 2],
 }
 
 /// A guest's network addresses, for one that was restored or forked with others. Changes only while

@@ -39,8 +39,12 @@ impl Doorbell {
     /// [`reclaim_request`](crate::control::ControlPage::reclaim_request).
     pub const RECLAIMED: Self = Self(1 << 6);
 
+    /// The [ring of samples](crate::samples) has reached its limit. Rung alone, and only while the
+    /// VMM has the ring in use.
+    pub const SAMPLES: Self = Self(1 << 7);
+
     /// All bits that have a meaning. The VMM ends a guest that writes another.
-    pub const ALL: Self = Self(0x7f);
+    pub const ALL: Self = Self(0xff);
 
     /// Whether every bit of `other` is in `self`.
     #[must_use]

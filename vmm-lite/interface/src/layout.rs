@@ -30,6 +30,16 @@ pub const CONSOLE_IN: u64 = 0x8000;
 /// Size of the data of the console input ring, in bytes; a power of two.
 pub const CONSOLE_IN_SIZE: u32 = 4096;
 
+/// The [`SampleRing`](crate::samples::SampleRing): one page, followed by its slots. Not part of the
+/// guest's state: the VMM that runs a guest sets it up.
+pub const SAMPLES: u64 = 0x2_0000;
+/// How many samples the ring holds.
+pub const SAMPLE_SLOTS: u64 = 8192;
+/// Address of the slots: a `u64` each.
+pub const SAMPLE_SLOTS_AT: u64 = SAMPLES + PAGE_SIZE;
+/// The end of the slots.
+pub const SAMPLES_END: u64 = SAMPLE_SLOTS_AT + SAMPLE_SLOTS * 8;
+
 /// Where images are linked (`-Ttext-segment`): the first byte of the first segment.
 pub const IMAGE_BASE: u64 = 0x10_0000;
 

@@ -1,6 +1,6 @@
 //! Instructions that need no privilege.
 
-use core::arch::{asm, x86_64};
+use core::arch::asm;
 
 /// Sets the base of FS: where thread-local storage is found.
 ///
@@ -11,23 +11,18 @@ pub unsafe fn set_fs_base(base: usize) {
     unsafe { asm!("wrfsbase {}", in(reg) base, options(nostack, preserves_flags)) }
 }
 
-/// Words of the CPU's random generator; `None` for each that it does not give.
+/// A word of the CPU's random generator, if it gives one.
+///
+/// # Safety
+/// The CPU must have the instruction.
 #[must_use]
-pub fn random<const N: usize>() -> [Option<u64>; N] {
-    // CPUID once for all words: where it is emulated, it takes longer than the rest.
-    let has_rdrand = x86_64::__cpuid(1).ecx & (1 << 30) != 0;
-    core::array::from_fn(|_| if has_rdrand { rdrand() } else { None })
-}
-
-fn rdrand() -> Option<u64> {
-    (0..10).find_map(|_| {
-        let (value, ok): (u64, u8);
-        // SAFETY: the caller has asked CPUID whether the instruction is there.
-        unsafe {
-            asm!("rdrand {}", "setc {}", out(reg) value, out(reg_byte) ok, options(nomem, nostack))
-        }
-        (ok != 0).then_some(value)
-    })
+pub unsafe fn rdrand() -> Option<u64> {
+    let (value, ok): (u64, u8);
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!("rdrand {}", "setc {}", out(reg) value, out(reg_byte) ok, options(nomem, nostack))
+    }
+    (ok != 0).then_some(value)
 }
 
 /// Touches the stack two pages ahead, so that what follows does not fault on a page that is not

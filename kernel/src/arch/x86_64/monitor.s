@@ -138,7 +138,7 @@ monitor_map:
     cmpq monitor_pool_end, %rdx
     jae monitor_refuse
     addq $4096, monitor_pool_next
-    orq $7, %rdx
+    orq $0x27, %rdx
     movq %rdx, (%r8)
 2:  andq $-4096, %rdx
     movq %rdi, %rcx
@@ -152,12 +152,12 @@ monitor_map:
     cmpq monitor_pool_end, %rdx
     jae monitor_refuse
     addq $4096, monitor_pool_next
-    orq $7, %rdx
+    orq $0x27, %rdx
     movq %rdx, (%r8)
 3:  andq $-4096, %rdx
     shrq $12, %rdi
     andl $0x1ff, %edi
-    movabsq $0x8000000000000007, %rax
+    movabsq $0x8000000000000027, %rax   # accessed: see paging.rs
     orq %rsi, %rax
     movq %rax, (%rdx,%rdi,8)
     addq $4096, %rax
@@ -371,15 +371,15 @@ monitor_stack_top:
     .balign 4096
 # The first tables: the first GiB as it is, until Rust has built better ones.
 boot_pml4:
-    .quad boot_pdpt + 7
+    .quad boot_pdpt + 0x27
     .fill 511, 8, 0
 boot_pdpt:
-    .quad boot_pd + 7
+    .quad boot_pd + 0x27
     .fill 511, 8, 0
 boot_pd:
     .set at, 0
     .rept 512
-    .quad at + 0x87
+    .quad at + 0xa7
     .set at, at + 0x200000
     .endr
     .globl monitor_data_end

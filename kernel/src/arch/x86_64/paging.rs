@@ -20,6 +20,9 @@ const WRITE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
 const WRITE_THROUGH: u64 = 1 << 3;
 const NO_CACHE: u64 = 1 << 4;
+/// Set in every entry from the beginning: a CPU may set it long before an access, so tables in
+/// which it did would differ from run to run.
+const ACCESSED: u64 = 1 << 5;
 const LARGE_PAGE: u64 = 1 << 7;
 const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
@@ -44,6 +47,7 @@ pub enum Rights {
 impl Rights {
     const fn bits(self) -> u64 {
         PRESENT
+            | ACCESSED
             | match self {
                 Self::Execute => USER,
                 Self::Read => USER | NO_EXECUTE,
@@ -140,7 +144,7 @@ impl<T: Tables> Builder<T> {
             let table = unsafe { &mut *self.tables.at(new) };
             table.iter_mut().zip(small).for_each(|(to, entry)| *to = entry);
         }
-        *self.entry(address, level)? = new | PRESENT | WRITE | USER;
+        *self.entry(address, level)? = new | PRESENT | ACCESSED | WRITE | USER;
         Some(new)
     }
 }

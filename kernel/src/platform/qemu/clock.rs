@@ -1,14 +1,14 @@
 //! The TSC's rate, and the date.
 
 use super::apic;
-use crate::{arch::port, time};
+use crate::{arch::port, samples, time};
 
 /// How long to measure, in ticks of the APIC's timer.
 const MEASURE: u32 = 2_000_000;
 
 /// Sets the clocks.
 pub fn init() {
-    let base = time::tsc();
+    let base = samples::tsc();
     time::set_pace(base, measure_tsc());
     if let Some(now) = read_cmos() {
         time::set_wall(now * 1_000_000_000);
@@ -30,9 +30,9 @@ fn measure_tsc() -> u64 {
 /// readings, that which took least is the one that is least wrong.
 fn reading() -> (u32, u64) {
     let readings = (0..8).map(|_| {
-        let before = time::tsc();
+        let before = samples::tsc();
         let count = apic::count();
-        let took = time::tsc() - before;
+        let took = samples::tsc() - before;
         (took, count, before + took / 2)
     });
     let (_, count, tsc) = readings.min().unwrap_or_default();

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use std::{
     arch::x86_64::_rdtsc,
-    sync::atomic::Ordering::Relaxed,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use vmm_lite_interface::control::PvClock;
@@ -88,13 +88,31 @@ impl Clock {
         self.wall_offset_ns = state.wall_offset_ns.max(here);
     }
 
-    /// Writes it to the control page for the guest. The caller marks the page.
-    pub fn publish(&self, to: &PvClock) {
-        to.tsc_base.store(self.tsc_base, Relaxed);
-        to.mono_base_ns.store(self.mono_base_ns, Relaxed);
-        to.mult.store(self.mult, Relaxed);
-        to.wall_offset_ns.store(self.wall_offset_ns, Relaxed);
-        to.tsc_hz.store(self.tsc_hz, Relaxed);
+    /// Continues a clock that was published on another host, or here long ago, where it was read
+    /// at `tsc`, `away` after that.
+    pub fn follow(&mut self, published: &PvClock, tsc: Option<u64>, away: Duration) {
+        let load = |word: &AtomicU64| word.load(Relaxed);
+        let was = Self {
+            tsc_hz: load(&published.tsc_hz),
+            mult: load(&published.mult),
+            tsc_base: load(&published.tsc_base),
+            mono_base_ns: load(&published.mono_base_ns),
+            wall_offset_ns: load(&published.wall_offset_ns),
+        };
+        let mono_ns = was.at(tsc.unwrap_or(was.tsc_base));
+        self.apply(ClockState { mono_ns, wall_offset_ns: was.wall_offset_ns }, away);
+    }
+
+    /// What the control page has of it.
+    #[must_use]
+    pub fn published(&self) -> migrate::input_log::Clock {
+        migrate::input_log::Clock {
+            tsc_base: self.tsc_base,
+            mono_base_ns: self.mono_base_ns,
+            mult: self.mult,
+            wall_offset_ns: self.wall_offset_ns,
+            tsc_hz: self.tsc_hz,
+        }
     }
 }
 

@@ -106,6 +106,17 @@ impl Console {
         written
     }
 
+    /// Prints all of it, and waits while the reader accepts none.
+    fn print_all(&self, mut bytes: &[u8]) {
+        loop {
+            bytes = &bytes[self.print(bytes)..];
+            let Some(output) = self.blocked_on().filter(|_| !bytes.is_empty()) else { return };
+            let mut poll = libc::pollfd { fd: output, events: libc::POLLOUT, revents: 0 };
+            // SAFETY: one valid entry. After any outcome it is tried again.
+            unsafe { libc::poll(&raw mut poll, 1, -1) };
+        }
+    }
+
     /// The descriptor whose reader the guest waits for, to be polled for writing.
     #[must_use]
     pub fn blocked_on(&self) -> Option<i32> {

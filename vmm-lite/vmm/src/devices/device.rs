@@ -1,7 +1,14 @@
 //! What the VMM does with a device on the bus, whatever kind it is of.
 
-use super::{Violation, net, state::DeviceState, throttle::Rates};
+use super::{
+    Violation,
+    inputs::{Recording, Traffic, Unlike},
+    net,
+    state::DeviceState,
+    throttle::Rates,
+};
 use crate::memory::Writable;
+use migrate::input_log::Device as Inputs;
 use std::{any::Any, fmt, os::fd::RawFd, time::Duration};
 
 /// A device on the [`Bus`](super::bus::Bus). All is called on the vCPU thread, or on a thread that
@@ -50,6 +57,21 @@ pub trait Device: Any + fmt::Debug + Send {
 
     /// Forgets what its driver has done, which begins anew.
     fn reset(&mut self);
+
+    /// What it notes of a guest that is recorded.
+    fn recording(&mut self) -> &mut Recording;
+
+    /// Takes and gives what the device of the recorded guest did, whatever the rate. Nothing else
+    /// reaches the guest meanwhile.
+    ///
+    /// # Errors
+    /// [`Unlike`].
+    fn replay(
+        &mut self,
+        inputs: &Inputs,
+        ram: Writable<'_>,
+        traffic: Option<&mut dyn Traffic>,
+    ) -> Result<(), Unlike>;
 }
 
 /// The result of serving a device.

@@ -4,6 +4,8 @@
 //! - [`virtio`]: what all kinds of virtio devices have in common
 //! - [`net`]: the network device, and the host's end of its wire
 //! - [`console`], [`clock`]: the control page's
+//! - [`gate`]: output that waits until its log is safe
+//! - [`inputs`]: what passes between a guest and its devices, recorded and replayed
 //! - [`rate`], [`throttle`]: rate limits
 //!
 //! A new kind of device gets a folder with a [`Device`](device::Device), a variant of
@@ -17,6 +19,8 @@ pub mod bus;
 pub mod clock;
 pub mod console;
 pub mod device;
+pub mod gate;
+pub mod inputs;
 pub mod net;
 pub mod rate;
 mod set;
@@ -55,6 +59,9 @@ pub enum Violation {
         /// The guest's instruction pointer.
         rip: u64,
     },
+    /// More samples than there is room for.
+    #[error(transparent)]
+    Samples(#[from] crate::memory::TooMany),
     /// Impossible counters of a console ring.
     #[error("the guest's console {ring} ring cannot hold the {bytes} bytes it claims")]
     ConsoleRing {

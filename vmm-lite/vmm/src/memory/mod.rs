@@ -10,6 +10,7 @@ mod marks;
 mod page_hints;
 mod presence;
 mod resident;
+mod samples;
 mod tables;
 mod userfault;
 mod writable;
@@ -19,6 +20,7 @@ pub use marks::Marks;
 /// A set of pages of a VM.
 pub use migrate::page_set::PageSet;
 pub use presence::{Absent, Arriving, Complete, Supply};
+pub use samples::{Samples, TooMany};
 pub use tables::Tables;
 pub use userfault::{Error as UserfaultError, Fault, Userfault, Watch, keep as keep_userfault};
 pub use writable::Writable;

@@ -4,6 +4,7 @@ use super::{GuestRam, PAGE, PageSet};
 use std::{
     fs::File,
     io,
+    ops::Range,
     os::{
         fd::AsRawFd,
         unix::fs::{FileExt, MetadataExt},
@@ -35,6 +36,25 @@ impl GuestRam {
             self.add_written(pagemap, &mut set)?;
         }
         Ok(set)
+    }
+
+    /// The first run of pages from `from` on, and before `end`, that were touched; what lies between
+    /// is zero, or untouched in a copy of a template. All pages if the host does not say.
+    pub(crate) fn next_touched(&self, from: usize, end: usize) -> Option<Range<usize>> {
+        if from >= end {
+            return None;
+        }
+        if self.pagemap.is_some() {
+            return Some(from..end);
+        }
+        let page = |address: u64, up: u64| ((address + up) / PAGE_SIZE) as usize;
+        let Ok(start) = self.seek(from as u64 * PAGE_SIZE, libc::SEEK_DATA) else {
+            return Some(from..end);
+        };
+        let start = start?;
+        let hole = self.seek(start, libc::SEEK_HOLE).ok().flatten().unwrap_or(self.size);
+        let (first, last) = (page(start, 0).max(from), page(hole, PAGE_SIZE - 1).min(end));
+        (first < last).then_some(first..last)
     }
 
     /// Adds the pages that are private to this memory, which its file does not have.

@@ -7,6 +7,7 @@
 //! - `run`: the loop that runs the guest and handles its exits
 //! - `serve`: what the guest asks for with the doorbell
 //! - `wait`, `output`: waits for the guest's events; what it prints and sends
+//! - `inputs`: the guest's inputs, recorded into a log or taken from one
 //! - `invariant`: the state that no longer changes, noted before a move
 //! - `requests`: requests to the guest in its control page
 //! - `entered`: when the guest was first entered after a resume
@@ -22,6 +23,7 @@ mod end;
 mod entered;
 mod exits;
 mod health;
+mod inputs;
 mod invariant;
 mod output;
 mod requests;
@@ -33,6 +35,8 @@ mod wait;
 pub(crate) use control::{Control, Phase};
 pub use end::{End, GuestFault, StopReason};
 pub(crate) use exits::Exits;
+pub(crate) use inputs::leave_routine;
+pub use inputs::{Log, Next, Outcome, Position, RecordOptions, Replayed, Source};
 pub use invariant::InvariantState;
 pub(crate) use run::Runner;
 pub(crate) use thread::start;
@@ -64,6 +68,8 @@ pub(crate) struct Vcpus {
     pub requests: Requests,
     pub entered: Entered,
     pub resumes: AtomicU64,
+    /// How the replay of its log ended.
+    replayed: Mutex<Option<Replayed>>,
     pub threads: Box<[ThreadOf]>,
 }
 
@@ -95,6 +101,7 @@ impl Vcpus {
             requests: Requests::default(),
             entered: Entered::default(),
             resumes: AtomicU64::new(0),
+            replayed: Mutex::default(),
             threads,
         })
     }
@@ -107,6 +114,15 @@ impl Vcpus {
     /// guest.
     fn memory_at_exit(&self) -> Writable<'_> {
         self.ram.writable_while_stopped()
+    }
+
+    /// How the replay of its log ended, if it has.
+    pub fn replayed(&self) -> Option<Replayed> {
+        self.replayed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_replayed(&self, replayed: Replayed) {
+        *self.replayed.lock().unwrap_or_else(PoisonError::into_inner) = Some(replayed);
     }
 
     pub fn lock_devices(&self) -> MutexGuard<'_, Devices> {

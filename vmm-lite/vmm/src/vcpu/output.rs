@@ -1,17 +1,28 @@
 //! The VM's output while its guest waits, and at its end.
 
 use super::{Vcpus, wait};
-use crate::devices::{Devices, Violation, console::Drained, throttle::Rates};
-use std::time::Duration;
+use crate::devices::{Devices, Violation, console::Drained, gate::Gate, throttle::Rates};
+use std::{sync::Arc, time::Duration};
+
+/// What output waits for.
+#[derive(Debug)]
+pub(super) enum Blocked {
+    /// The reader of standard output.
+    ByReader,
+    /// Time to pass.
+    For(Duration),
+    /// A gate.
+    At(Arc<Gate>),
+}
 
 impl Devices {
-    /// Prints the content of the ring. If some is left, returns whether the guest waits for it, and
-    /// for how long.
-    pub(super) fn print(&mut self, vcpus: &Vcpus) -> Result<Option<Option<Duration>>, Violation> {
+    /// Prints the content of the ring. If some is left, returns what the guest waits for.
+    pub(super) fn print(&mut self, vcpus: &Vcpus) -> Result<Option<Blocked>, Violation> {
         Ok(match self.rings.drain(vcpus.memory_at_exit(), vcpus.console())? {
             Drained::All => None,
-            Drained::Blocked => Some(None),
-            Drained::Held(wait) => Some(Some(wait)),
+            Drained::Blocked => Some(Blocked::ByReader),
+            Drained::Held(wait) => Some(Blocked::For(wait)),
+            Drained::AtGate(gate) => Some(Blocked::At(gate)),
         })
     }
 
@@ -31,11 +42,11 @@ impl Devices {
     /// the rate.
     pub(super) fn flush(&mut self, vcpus: &Vcpus, member: usize) {
         self.rings.limit(None);
-        while let Ok(Some(held)) = self.print(vcpus) {
+        while let Ok(Some(blocked)) = self.print(vcpus) {
             if vcpus.control.pause_wanted() {
                 return;
             }
-            wait::for_output(vcpus, member, held);
+            wait::for_output(vcpus, member, &blocked);
         }
     }
 }

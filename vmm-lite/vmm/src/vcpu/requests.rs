@@ -1,7 +1,8 @@
 //! Requests to the guest, which reads them in its control page, and its answers.
 
-use super::{InvariantState, Vcpus};
-use crate::devices::clock;
+use super::{InvariantState, Vcpus, inputs::Staged};
+use crate::{devices::clock, memory::GuestRam};
+use migrate::input_log::Quiesce;
 use std::{
     sync::{
         Mutex, PoisonError,
@@ -9,13 +10,16 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use vmm_lite_interface::layout::{CONTROL_PAGE, PAGE_SIZE};
 
 /// What was requested and answered last.
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
     /// Number of the last quiesce request.
     quiesce: AtomicU32,
+    /// Number of the last request to return memory.
+    reclaim: AtomicU32,
+    /// Those that a recorded guest has not been given yet.
+    pub(super) staged: Staged,
     /// The invariant state that the vCPU thread last found.
     invariant: Mutex<Option<InvariantState>>,
 }
@@ -28,6 +32,11 @@ impl Requests {
 
     pub fn set_quiesce_number(&self, number: u32) {
         self.quiesce.store(number, SeqCst);
+    }
+
+    /// From now on requests wait for an input point, or no longer do. For a guest that does not run.
+    pub fn set_recorded(&self, recorded: bool, ram: &GuestRam) {
+        self.staged.set_recorded(recorded, ram);
     }
 
     /// The invariant state as of the last answer to a reclaim request.
@@ -53,18 +62,16 @@ impl Vcpus {
         self.requests.set_quiesce_number(number);
         let hz = control.clock.tsc_hz.load(SeqCst);
         let ticks = u128::from(hz) * timeout.as_nanos() / 1_000_000_000;
-        let deadline = clock::tsc().saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX));
-        control.quiesce_deadline_tsc.store(deadline, SeqCst);
-        control.quiesce_request.store(number, SeqCst);
-        self.ram.mark(CONTROL_PAGE, PAGE_SIZE as usize);
+        let deadline_tsc = clock::tsc().saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX));
+        self.requests.staged.quiesce(&self.ram, Quiesce { number, deadline_tsc });
     }
 
     /// Asks the guest to return memory that it does not use.
     pub fn request_reclaim(&self) {
         let control = self.ram.control_page();
         let number = control.reclaim_answer.load(SeqCst).wrapping_add(1);
-        control.reclaim_request.store(number, SeqCst);
-        self.ram.mark(CONTROL_PAGE, PAGE_SIZE as usize);
+        self.requests.reclaim.store(number, SeqCst);
+        self.requests.staged.reclaim(&self.ram, number);
         self.control.want_look();
     }
 
@@ -73,7 +80,8 @@ impl Vcpus {
     pub fn wait_reclaimed(&self, deadline: Instant) -> Option<u32> {
         let page = self.ram.control_page();
         let number = self.requests.quiesce_number();
-        let answered = || page.reclaim_answer.load(SeqCst) == page.reclaim_request.load(SeqCst);
+        let requested = self.requests.reclaim.load(SeqCst);
+        let answered = || page.reclaim_answer.load(SeqCst) == requested;
         self.control.wait_until(Some(deadline), |phase, _| {
             (!phase.is_running() || answered()).then_some(())
         });

@@ -2,6 +2,7 @@
 
 use super::{
     End, Exits, Vcpus,
+    inputs::{Failure, Tape},
     wait::{self, WaitFor},
 };
 use crate::{
@@ -44,12 +45,20 @@ pub(crate) struct Runner {
     pub(super) stuck: bool,
     /// Whether the first entry after the last resume is noted.
     entry_noted: bool,
+    /// What happens to the guest's inputs.
+    pub(super) tape: Tape,
 }
 
 impl Runner {
     pub(super) fn new(vcpu: Vcpu) -> Self {
         let unserved = Doorbell::default();
-        Self { vcpu, unserved, wait: None, stuck: false, entry_noted: false }
+        let (wait, tape) = Default::default();
+        Self { vcpu, unserved, wait, stuck: false, entry_noted: false, tape }
+    }
+
+    /// Whether its guest waits for an event.
+    pub fn guest_waits(&self) -> bool {
+        self.wait.is_some()
     }
 
     /// It is about to run again.
@@ -61,6 +70,17 @@ impl Runner {
 
     /// Runs the guest until it has to stop, or waits. On the vCPU's thread.
     pub(super) fn run(&mut self, vcpus: &Vcpus, member: usize) -> Stop {
+        if let Tape::Replay(_) = self.tape {
+            return self.replay(vcpus, member);
+        }
+        let stop = self.run_live(vcpus, member);
+        match stop {
+            Stop::Ended(end) => self.last_record(end, vcpus),
+            Stop::Waits(_) | Stop::Paused { .. } | Stop::Failed(_) => stop,
+        }
+    }
+
+    fn run_live(&mut self, vcpus: &Vcpus, member: usize) -> Stop {
         let thread = crate::host::this_thread();
         let kick = vcpus.control.kick(member);
         loop {
@@ -77,6 +97,11 @@ impl Runner {
                     Err(violation) => return broke(&violation, &mut devices, vcpus, member),
                 }
             }
+            if let Tape::Record(recorder) = &mut self.tape
+                && let Err(failure) = recorder.before_entry(&mut devices, vcpus)
+            {
+                return unrecorded(failure, &mut devices, vcpus, member);
+            }
             drop(devices);
             let near = vcpus.control.stop_is_near();
             self.vcpu.hand_over_registers(near);
@@ -86,12 +111,14 @@ impl Runner {
                 }
                 return Stop::Paused { quiescent: false };
             }
-            if !self.entry_noted {
-                vcpus.note_entry();
-                self.entry_noted = true;
-            }
+            self.note_first_entry(vcpus);
             let exit = self.vcpu.run();
             kick.leave();
+            if let (Ok(exit), Tape::Record(recorder)) = (&exit, &mut self.tape)
+                && let Err(failure) = recorder.exit(exit, &mut self.vcpu, &vcpus.ram)
+            {
+                return unrecorded(failure, &mut vcpus.lock_devices(), vcpus, member);
+            }
             let handled = match exit {
                 Ok(exit) => self.handle(exit, vcpus),
                 Err(e) => return Stop::Failed(e),
@@ -102,7 +129,25 @@ impl Runner {
         }
     }
 
-    fn handle(&mut self, exit: Exit, vcpus: &Vcpus) -> Result<(), Violation> {
+    /// Notes the first entry after a resume.
+    pub(super) fn note_first_entry(&mut self, vcpus: &Vcpus) {
+        if !self.entry_noted {
+            vcpus.note_entry();
+            self.entry_noted = true;
+        }
+    }
+
+    /// The end of the guest, whose last output was served, also goes into its log.
+    fn last_record(&mut self, end: End, vcpus: &Vcpus) -> Stop {
+        if let Tape::Record(recorder) = &mut self.tape
+            && let Err(failure) = recorder.flush(&mut vcpus.lock_devices())
+        {
+            tracing::error!("{}", crate::host::with_causes(&failure));
+        }
+        Stop::Ended(end)
+    }
+
+    pub(super) fn handle(&mut self, exit: Exit, vcpus: &Vcpus) -> Result<(), Violation> {
         match exit {
             Exit::PortWrite { port: doorbell::PORT, size: 4, value } => {
                 Exits::count(&vcpus.exits.doorbell);
@@ -141,4 +186,12 @@ impl Runner {
 fn broke(violation: &Violation, devices: &mut Devices, vcpus: &Vcpus, member: usize) -> Stop {
     devices.flush(vcpus, member);
     Stop::Ended(End::Broke(violation.clone()))
+}
+
+/// The guest cannot be recorded any further, and does not run unrecorded.
+fn unrecorded(failure: Failure, devices: &mut Devices, vcpus: &Vcpus, member: usize) -> Stop {
+    match failure.into_end() {
+        Ok(error) => Stop::Ended(End::Vmm(error)),
+        Err(violation) => broke(&violation, devices, vcpus, member),
+    }
 }

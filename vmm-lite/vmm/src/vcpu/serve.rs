@@ -21,13 +21,15 @@ impl Runner {
             return Ok(Served::All);
         }
         let (control, exits) = (&vcpus.control, &vcpus.exits);
+        // The guest has exited, which is all that was wanted.
+        self.done(Doorbell::SAMPLES);
         if self.rang(Doorbell::CONSOLE) {
             Exits::count(&exits.console);
-            while let Some(held) = devices.print(vcpus)? {
+            while let Some(blocked) = devices.print(vcpus)? {
                 if control.pause_wanted() {
                     return Ok(Served::Stop(Stop::Paused { quiescent: false }));
                 }
-                wait::for_output(vcpus, member, held);
+                wait::for_output(vcpus, member, &blocked);
             }
             self.done(Doorbell::CONSOLE);
         }
@@ -72,15 +74,10 @@ impl Runner {
             vcpus.requests.set_invariant(self.note_invariant(devices).ok());
             control.changed();
         }
-        if self.rang(Doorbell::FAULT) {
-            let fault = GuestFault::copy(&vcpus.ram.control_page().fault);
-            return Ok(Served::Stop(last_output(devices, vcpus, member, End::Failed(fault))));
-        }
-        if self.rang(Doorbell::EXIT) {
-            let code = vcpus.ram.control_page().exit_code.load(SeqCst);
-            return Ok(Served::Stop(last_output(devices, vcpus, member, End::Exited(code))));
-        }
-        Ok(Served::All)
+        Ok(match ending(self.unserved, vcpus) {
+            Some(end) => Served::Stop(last_output(devices, vcpus, member, end)),
+            None => Served::All,
+        })
     }
 
     fn rang(&self, bit: Doorbell) -> bool {
@@ -90,6 +87,15 @@ impl Runner {
     fn done(&mut self, bit: Doorbell) {
         self.unserved.0 &= !bit.0;
     }
+}
+
+/// How a guest ended that rang the doorbell with these bits.
+pub(super) fn ending(rung: Doorbell, vcpus: &Vcpus) -> Option<End> {
+    let control = vcpus.ram.control_page();
+    if rung.contains(Doorbell::FAULT) {
+        return Some(End::Failed(GuestFault::copy(&control.fault)));
+    }
+    rung.contains(Doorbell::EXIT).then(|| End::Exited(control.exit_code.load(SeqCst)))
 }
 
 /// Sends and prints what a guest that ends has left.

@@ -1,6 +1,6 @@
 //! Waits, on the vCPU thread, for events that concern the guest.
 
-use super::{Exits, Runner, Vcpus};
+use super::{Exits, Runner, Vcpus, output::Blocked};
 use crate::devices::{Devices, Violation, bus::DEVICES_MAX};
 use std::{os::fd::RawFd, ptr, time::Duration};
 
@@ -81,6 +81,13 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 impl WaitFor {
+    /// Until `fd` is readable.
+    pub(super) fn readable(fd: RawFd) -> Self {
+        let mut devices = [NOTHING; DEVICES_MAX];
+        devices[0] = (fd, libc::POLLIN);
+        Self { devices, timeout: None }
+    }
+
     /// Waits. The caller must not hold the VM.
     pub(super) fn wait(&self, vcpus: &Vcpus, member: usize) {
         Exits::count(&vcpus.exits.slept);
@@ -99,21 +106,25 @@ impl WaitFor {
     }
 }
 
-/// Waits until standard output accepts more, or the wait of a `held` guest is over, or a nudge
-/// arrives.
-pub(super) fn for_output(vcpus: &Vcpus, member: usize, held: Option<Duration>) {
+/// Waits until output is no longer blocked, or a nudge arrives.
+pub(super) fn for_output(vcpus: &Vcpus, member: usize, blocked: &Blocked) {
     let (control, wake) = (&vcpus.control, vcpus.control.wake(member));
-    let output = match (held, vcpus.console().blocked_on()) {
-        // `poll` ignores a negative descriptor.
-        (Some(_), _) => -1,
-        (None, Some(output)) => output,
-        (None, None) => return,
+    // `poll` ignores a negative descriptor.
+    let (output, timeout) = match blocked {
+        Blocked::ByReader => match vcpus.console().blocked_on() {
+            Some(output) => (output, None),
+            None => return,
+        },
+        Blocked::For(time) => (-1, Some(nanoseconds(*time))),
+        Blocked::At(_) => (-1, None),
     };
     control.set_waiting(member, true);
-    if !control.pause_wanted() {
+    // A gate nudges after it has opened: looked at only now, either of the two is seen.
+    let opened = matches!(blocked, Blocked::At(gate) if gate.is_open());
+    if !opened && !control.pause_wanted() {
         let entry = |fd, events| libc::pollfd { fd, events, revents: 0 };
         let mut fds = [entry(wake.fd(), libc::POLLIN), entry(output, libc::POLLOUT)];
-        poll(&mut fds, held.map(nanoseconds));
+        poll(&mut fds, timeout);
         if fds[0].revents != 0 {
             wake.clear();
         }

@@ -51,6 +51,12 @@ pub enum Error {
          here by itself"
     )]
     Answers,
+    /// Its image takes values from the CPU that no log would have.
+    #[error(
+        "the VM's inputs cannot be recorded: its image was built by an older vmm-lite; build it \
+         anew with `vmm-lite build`"
+    )]
+    NotRecordable,
     /// It is running.
     #[error("the VM is not paused")]
     NotPaused,

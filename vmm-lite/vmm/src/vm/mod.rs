@@ -37,6 +37,7 @@ mod fault;
 mod forwarded;
 mod history;
 mod identity;
+mod inputs;
 mod link;
 mod make;
 mod network;
@@ -54,7 +55,10 @@ mod slow;
 mod state;
 mod stats;
 
-pub use crate::vcpu::{End, GuestFault, InvariantState, StopReason};
+pub use crate::vcpu::{
+    End, GuestFault, InvariantState, Log, Next, Outcome, Position, RecordOptions, Replayed, Source,
+    StopReason,
+};
 pub use address::Address;
 pub use call_off::{CallOff, CalledOff};
 pub use complete::{Incomplete, Waiting};

@@ -57,7 +57,7 @@ impl<'vm> Paused<'vm> {
     }
 
     /// The vCPU that runs first, and the only one so far.
-    fn first(&mut self) -> (&mut Devices, &mut Runner) {
+    pub(super) fn first(&mut self) -> (&mut Devices, &mut Runner) {
         (&mut self.devices, &mut self.vcpus[0])
     }
 
@@ -77,6 +77,12 @@ impl<'vm> Paused<'vm> {
     #[must_use]
     pub fn quiescent(&self) -> bool {
         matches!(self.vm.shared.phase(), Phase::Paused { quiescent: true, .. })
+    }
+
+    /// Whether the guest waits for an event, and was not stopped between two instructions.
+    #[must_use]
+    pub fn guest_waits(&self) -> bool {
+        self.vcpus.iter().all(|runner| runner.guest_waits())
     }
 
     /// When the pause was requested (rule R7), and when the vCPU stopped.
@@ -119,7 +125,7 @@ impl<'vm> Paused<'vm> {
     pub fn capture(&mut self) -> Result<VmState, Error> {
         let shared = &self.vm.shared;
         let vcpus = self.vcpus.iter_mut().map(|runner| runner.vcpu.capture());
-        Ok(VmState {
+        let mut state = VmState {
             vcpus: vcpus.collect::<Result<_, _>>()?,
             devices: self.devices.bus.save(),
             console: self.devices.rings.capture(),
@@ -127,7 +133,9 @@ impl<'vm> Paused<'vm> {
             unserved: self.vcpus.iter().fold(0, |all, runner| all | runner.unserved.0),
             quiesce_number: shared.vcpus.requests.quiesce_number(),
             history: *shared.record.history(),
-        })
+        };
+        self.outside_of_routines(&mut state);
+        Ok(state)
     }
 
     /// Applies the invariant state, before the rest of the state has arrived.

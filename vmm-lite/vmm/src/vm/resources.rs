@@ -18,6 +18,7 @@ pub struct Resources {
 enum TapDevice {
     Open(Tap),
     Named(String),
+    Nothing,
 }
 
 impl Resources {
@@ -50,6 +51,13 @@ impl Resources {
         Ok(Self { host, taps: taps.into_iter().map(named).collect() })
     }
 
+    /// Like [`on`](Self::on), for a VM that is only replayed: its network has nothing on it.
+    #[must_use]
+    pub fn without_network(host: Host) -> Self {
+        keep_userfault();
+        Self { host, taps: vec![TapDevice::Nothing] }
+    }
+
     /// KVM.
     #[must_use]
     pub fn host(&self) -> &Host {
@@ -65,7 +73,11 @@ impl Resources {
     /// The TAP devices for a VM.
     pub(super) fn taps(&self) -> Result<Vec<Tap>, Error> {
         let for_vm = |device: &TapDevice| match device {
-            TapDevice::Named(name) => Tap::open(name),
+            TapDevice::Nothing => Tap::nothing().map_err(|source| Error::Host {
+                doing: "make a network with nothing on it",
+                source,
+            }),
+            TapDevice::Named(name) => Ok(Tap::open(name)?),
             TapDevice::Open(tap) => {
                 let tap = tap.try_clone()?;
                 // Packets that arrived before there was a VM are discarded.
@@ -73,6 +85,6 @@ impl Resources {
                 Ok(tap)
             }
         };
-        Ok(self.taps.iter().map(for_vm).collect::<Result<_, _>>()?)
+        self.taps.iter().map(for_vm).collect()
     }
 }

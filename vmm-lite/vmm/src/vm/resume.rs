@@ -2,11 +2,14 @@
 
 use super::{Error, Paused, ResumeReason};
 use crate::{devices::net::Net, host::random, vcpu::Runner};
+use migrate::input_log::News;
 use std::{
-    sync::{Arc, atomic::Ordering::SeqCst},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
     time::Duration,
 };
-use vmm_lite_interface::layout::{CONTROL_PAGE, PAGE_SIZE};
 
 /// How a VM is resumed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,28 +72,35 @@ impl Paused<'_> {
         self.resume(Resume { reason: ResumeReason::Resumed, away })
     }
 
-    /// Writes what the guest needs to know when it runs (again).
+    /// Tells the guest what it needs to know when it runs (again).
     fn before_resume(&mut self, reason: ResumeReason, away: Duration, fresh: Option<&Fresh>) {
         let ram = Arc::clone(self.vm().ram());
-        let (devices, runners) = self.parts();
+        let (devices, runner) = self.first();
         ram.let_guest_write();
         let control = ram.control_page();
-        devices.clock.publish(&control.clock);
-        control.resume_reason.store(reason as u32, SeqCst);
-        control.away_ns.store(away.as_nanos() as u64, SeqCst);
-        if reason != ResumeReason::Boot {
-            control.resume_count.fetch_add(1, SeqCst);
-        }
-        control.net_mmio.store(devices.bus.window_of::<Net>().unwrap_or(0), SeqCst);
-        control.memory_size.store(ram.size(), SeqCst);
-        if let Some(fresh) = fresh {
-            let generation = fresh.generation.iter().flatten();
-            control.generation.iter().zip(generation).for_each(|(to, n)| to.store(*n, SeqCst));
-            control.entropy.iter().zip(&fresh.entropy).for_each(|(to, n)| to.store(*n, SeqCst));
-        }
-        ram.mark(CONTROL_PAGE, PAGE_SIZE as usize);
-        runners.for_each(Runner::before_resume);
+        let news = News {
+            reason: reason as u32,
+            resume_count: control
+                .resume_count
+                .load(SeqCst)
+                .wrapping_add((reason != ResumeReason::Boot).into()),
+            away_ns: away.as_nanos() as u64,
+            generation: fresh
+                .and_then(|fresh| fresh.generation)
+                .unwrap_or_else(|| words(&control.generation)),
+            entropy: fresh.map_or_else(|| words(&control.entropy), |fresh| fresh.entropy),
+            clock: devices.clock.published(),
+            net_mmio: devices.bus.window_of::<Net>().unwrap_or(0),
+            memory_size: ram.size(),
+        };
+        runner.tell(news, &ram);
+        self.parts().1.for_each(Runner::before_resume);
     }
+}
+
+/// Their values.
+fn words<const N: usize>(atomics: &[AtomicU64; N]) -> [u64; N] {
+    std::array::from_fn(|n| atomics[n].load(SeqCst))
 }
 
 /// Random numbers for a guest whose memory may have been copied.

@@ -4,14 +4,20 @@ use super::Console;
 use crate::{
     devices::{
         Violation,
+        gate::Gate,
+        inputs::Unlike,
         rate::Rate,
         throttle::{NetRate, Throttle},
     },
     memory::Writable,
 };
+use migrate::input_log::Console as Inputs;
 use serde::{Deserialize, Serialize};
 use std::{
-    sync::atomic::Ordering::{Acquire, Release, SeqCst},
+    sync::{
+        Arc,
+        atomic::Ordering::{Acquire, Release, SeqCst},
+    },
     time::{Duration, Instant},
 };
 use vmm_lite_interface::layout::{
@@ -32,10 +38,14 @@ pub struct ConsoleState {
 pub struct Rings {
     state: ConsoleState,
     throttle: Throttle,
+    /// At which the output waits.
+    gate: Option<Arc<Gate>>,
+    /// What happened since it was last asked, while the guest is recorded.
+    recording: Option<Inputs>,
 }
 
 /// How far [`Rings::drain`] got.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub enum Drained {
     /// The ring is empty.
     All,
@@ -43,6 +53,8 @@ pub enum Drained {
     Blocked,
     /// The guest exceeds its output rate: the rest has to wait this long.
     Held(Duration),
+    /// The output has to wait until this gate opens.
+    AtGate(Arc<Gate>),
 }
 
 impl Rings {
@@ -75,6 +87,9 @@ impl Rings {
         if bytes > CONSOLE_OUT_SIZE {
             return Err(Violation::ConsoleRing { ring: "output", bytes });
         }
+        if let Some(gate) = self.gate.as_ref().filter(|gate| !gate.is_open()) {
+            return Ok(Drained::AtGate(Arc::clone(gate)));
+        }
         let now = Instant::now();
         let may = u32::try_from(self.throttle.bytes(now)).unwrap_or(u32::MAX);
         if may == 0 {
@@ -91,6 +106,9 @@ impl Rings {
         mark_control(ram);
         if written > 0 {
             self.throttle.passed(written, now, &console.held);
+            if let Some(recording) = &mut self.recording {
+                recording.taken += written as u32;
+            }
         }
         Ok(if written < buffer.len() {
             Drained::Blocked
@@ -118,19 +136,85 @@ impl Rings {
         let mut input = console.input();
         let n = input.bytes.len().min((CONSOLE_IN_SIZE - held) as usize);
         let bytes: Vec<u8> = input.bytes.drain(..n).collect();
-        for_each_part(self.state.in_head, n, CONSOLE_IN_SIZE, |at, range| {
-            ram.write(CONSOLE_IN + at, &bytes[range]).expect("rings lie inside memory");
-        });
-        self.state.in_head = self.state.in_head.wrapping_add(n as u32);
-        ring.head.store(self.state.in_head, Release);
         let ended =
-            input.ended && input.bytes.is_empty() && control.console_in_eof.swap(1, SeqCst) == 0;
-        mark_control(ram);
+            input.ended && input.bytes.is_empty() && control.console_in_eof.load(SeqCst) == 0;
+        self.give(ram, &bytes, ended);
+        if let Some(recording) = &mut self.recording {
+            recording.given.extend(&bytes);
+            recording.ended |= ended;
+        }
         if input.bytes.is_empty() {
             console.has_input.store(false, SeqCst);
         }
         console.input_taken.notify_all();
         Ok(n > 0 || ended)
+    }
+}
+
+impl Rings {
+    /// Puts input into its ring, which has room for it.
+    fn give(&mut self, ram: Writable<'_>, bytes: &[u8], ended: bool) {
+        for_each_part(self.state.in_head, bytes.len(), CONSOLE_IN_SIZE, |at, range| {
+            ram.write(CONSOLE_IN + at, &bytes[range]).expect("rings lie inside memory");
+        });
+        self.state.in_head = self.state.in_head.wrapping_add(bytes.len() as u32);
+        let control = ram.control_page();
+        control.console_in.head.store(self.state.in_head, Release);
+        if ended {
+            control.console_in_eof.store(1, SeqCst);
+        }
+        mark_control(ram);
+    }
+
+    /// Lets the output wait at this gate, or at none.
+    pub fn wait_at(&mut self, gate: Option<Arc<Gate>>) {
+        self.gate = gate;
+    }
+
+    /// Begins to note what happens, anew; or no longer does.
+    pub fn record(&mut self, on: bool) {
+        self.recording = on.then(Inputs::default);
+    }
+
+    /// What happened since the last call, while the guest is recorded.
+    pub fn take_inputs(&mut self) -> Inputs {
+        self.recording.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Takes and gives what a recorded console did; waits for the reader of the output.
+    ///
+    /// # Errors
+    /// [`Unlike`].
+    pub fn replay(
+        &mut self,
+        inputs: &Inputs,
+        ram: Writable<'_>,
+        console: &Console,
+    ) -> Result<(), Unlike> {
+        let control = ram.control_page();
+        let queued = control.console_out.head.load(Acquire).wrapping_sub(self.state.out_tail);
+        if inputs.taken > queued || inputs.taken > CONSOLE_OUT_SIZE {
+            return Err(Unlike::PrintedLess);
+        }
+        if inputs.taken > 0 {
+            let mut bytes = vec![0; inputs.taken as usize];
+            for_each_part(self.state.out_tail, bytes.len(), CONSOLE_OUT_SIZE, |at, range| {
+                ram.read(CONSOLE_OUT + at, &mut bytes[range]).expect("rings lie inside memory");
+            });
+            console.print_all(&bytes);
+            self.state.out_tail = self.state.out_tail.wrapping_add(inputs.taken);
+            control.console_out.tail.store(self.state.out_tail, Release);
+            mark_control(ram);
+        }
+        if inputs.given.is_empty() && !inputs.ended {
+            return Ok(());
+        }
+        let held = self.state.in_head.wrapping_sub(control.console_in.tail.load(Acquire));
+        if u64::from(held) + inputs.given.len() as u64 > u64::from(CONSOLE_IN_SIZE) {
+            return Err(Unlike::NoRoomForInput);
+        }
+        self.give(ram, &inputs.given, inputs.ended);
+        Ok(())
     }
 }
 
@@ -178,7 +262,10 @@ mod tests {
         for round in 0..9_u8 {
             let line = vec![round; 3000];
             guest_prints(ram.writable_while_stopped(), &line);
-            assert_eq!(rings.drain(ram.writable_while_stopped(), &console), Ok(Drained::All));
+            assert!(matches!(
+                rings.drain(ram.writable_while_stopped(), &console),
+                Ok(Drained::All)
+            ));
             all.extend(line);
         }
         assert_eq!(console.read(0, NOW).unwrap().bytes, all);
@@ -190,7 +277,7 @@ mod tests {
         let (mut rings, console) = (Rings::default(), Console::new(None));
         ram.control_page().console_out.head.store(CONSOLE_OUT_SIZE + 1, Release);
         let lie = Violation::ConsoleRing { ring: "output", bytes: CONSOLE_OUT_SIZE + 1 };
-        assert_eq!(rings.drain(ram.writable_while_stopped(), &console), Err(lie));
+        assert_eq!(rings.drain(ram.writable_while_stopped(), &console).unwrap_err(), lie);
         ram.control_page().console_in.tail.store(1, Release);
         console.feed(b"x", || {});
         assert!(matches!(
@@ -208,7 +295,7 @@ mod tests {
         loop {
             guest_prints(ram.writable_while_stopped(), &[7; 8192]);
             sent += 8192;
-            if rings.drain(ram.writable_while_stopped(), &console) == Ok(Drained::Blocked) {
+            if let Ok(Drained::Blocked) = rings.drain(ram.writable_while_stopped(), &console) {
                 break;
             }
         }

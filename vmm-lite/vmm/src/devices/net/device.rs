@@ -9,12 +9,14 @@ use crate::{
     devices::{
         Violation,
         device::{Device, RestoreError, Service},
+        inputs::{Recording, Traffic, Unlike},
         state::DeviceState,
         throttle::{Rates, Throttle},
         virtio::{Change, QUEUE_MAX},
     },
     memory::Writable,
 };
+use migrate::input_log::Device as Inputs;
 
 impl Device for Net {
     fn name(&self) -> &'static str {
@@ -50,13 +52,24 @@ impl Device for Net {
     }
 
     fn flush(&mut self, ram: Writable<'_>) -> Result<(), Violation> {
-        let Self { backend, own, throttles: [_, sending], transport, buffers, counters, .. } = self;
+        let Self {
+            backend,
+            own,
+            throttles: [_, sending],
+            transport,
+            buffers,
+            counters,
+            recording,
+            ..
+        } = self;
         let Some([_, transmit]) = transport.live_queues() else { return Ok(()) };
         // Only a queue that changes while it is served never empties, and a stopped guest does not
         // change it.
         for _ in 0..=usize::from(QUEUE_MAX) / packets::BATCH {
             let backend = backend.as_mut();
-            if !packets::send(transmit, ram, backend, *own, sending, buffers, counters)?.more {
+            let moved =
+                packets::send(transmit, ram, backend, *own, sending, buffers, counters, recording)?;
+            if !moved.more {
                 return Ok(());
             }
         }
@@ -81,5 +94,18 @@ impl Device for Net {
     fn reset(&mut self) {
         self.transport.reset();
         self.tell_offload(self.offload());
+    }
+
+    fn recording(&mut self) -> &mut Recording {
+        &mut self.recording
+    }
+
+    fn replay(
+        &mut self,
+        inputs: &Inputs,
+        ram: Writable<'_>,
+        traffic: Option<&mut dyn Traffic>,
+    ) -> Result<(), Unlike> {
+        self.repeat(inputs, ram, traffic)
     }
 }

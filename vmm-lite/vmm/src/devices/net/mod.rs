@@ -6,6 +6,7 @@
 //! - `backend`: the seam to the wire, behind which packets can be held back and observed
 //! - `sources`: which packets of the guest are dropped because of their source address
 //! - `forwarded`: packets that the source of a move forwards
+//! - `replay`: what the device of a recorded guest did, repeated
 //! - `state`: what is captured
 //! - `tap`, `link`, `arp`: the host's end, and how the network learns where the guest is
 
@@ -17,6 +18,7 @@ mod device;
 mod forwarded;
 pub mod link;
 mod packets;
+mod replay;
 mod sources;
 mod state;
 pub mod tap;
@@ -31,6 +33,7 @@ pub use state::{MtuTooSmall, NetState, StateError};
 
 use super::{
     Violation,
+    inputs::Recording,
     throttle::Throttle,
     virtio::{Buffers, Transport},
 };
@@ -57,6 +60,7 @@ pub struct Net {
     buffers: Buffers,
     counters: Arc<Counters>,
     forwarded: Arc<Forwarded>,
+    recording: Recording,
 }
 
 impl Net {
@@ -79,6 +83,15 @@ impl Net {
             buffers: Buffers::default(),
             counters,
             forwarded,
+            recording: Recording::default(),
+        }
+    }
+
+    /// From now on uses this back end in place of the one before.
+    pub fn replace_backend(&mut self, backend: impl Backend + 'static) {
+        self.backend = Box::new(backend);
+        if let Some(offload) = self.offload.take() {
+            self.tell_offload(offload);
         }
     }
 
@@ -125,13 +138,31 @@ impl Net {
     /// A [`Violation`].
     pub fn pass(&mut self, ram: Writable<'_>) -> Result<Moved, Violation> {
         let room = config::frame_max(self.offload(), self.mtu);
-        let Self { backend, own, throttles, transport, buffers, counters, forwarded, .. } = self;
+        let Self {
+            backend,
+            own,
+            throttles,
+            transport,
+            buffers,
+            counters,
+            forwarded,
+            recording,
+            ..
+        } = self;
         let [receiving, sending] = throttles;
         let Some([receive, transmit]) = transport.live_queues() else {
             return Ok(Moved::default());
         };
-        let sent =
-            packets::send(transmit, ram, backend.as_mut(), *own, sending, buffers, counters)?;
+        let sent = packets::send(
+            transmit,
+            ram,
+            backend.as_mut(),
+            *own,
+            sending,
+            buffers,
+            counters,
+            recording,
+        )?;
         let received = packets::receive(
             receive,
             ram,
@@ -139,6 +170,7 @@ impl Net {
             receiving,
             buffers,
             counters,
+            recording,
             forwarded,
             room,
         )?;

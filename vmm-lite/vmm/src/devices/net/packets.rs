@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     devices::{
+        inputs::Recording,
         throttle::Throttle,
         virtio::{Buffers, Parts, Queue, done, next, put_back},
     },
@@ -21,7 +22,7 @@ use std::{
 
 /// Offset of `num_buffers` in the virtio-net header. A TAP does not set it, and the standard
 /// requires it to be 1.
-const NUM_BUFFERS: usize = 10;
+pub(super) const NUM_BUFFERS: usize = 10;
 /// Upper limit of packets moved in one pass in each direction, so that neither starves the other
 /// nor the guest.
 pub(super) const BATCH: usize = 256;
@@ -46,6 +47,7 @@ pub struct Moved {
 }
 
 /// Sends what the guest has queued, as its rate permits.
+#[allow(clippy::too_many_arguments, reason = "the parts of one device, borrowed apart")]
 pub(super) fn send(
     queue: &mut Queue,
     ram: Writable<'_>,
@@ -54,6 +56,7 @@ pub(super) fn send(
     throttle: &mut Throttle,
     buffers: &mut Buffers,
     counters: &Counters,
+    recording: &mut Recording,
 ) -> Result<Moved, Violation> {
     let broken = |what| MODEL.broken(TRANSMIT, what);
     let (mut moved, now) = (Moved::default(), Instant::now());
@@ -74,6 +77,7 @@ pub(super) fn send(
         if own.is_some_and(|own| !own.sent(packet.read(&mut [0; LOOKED_AT]))) {
             counters.tx_spoofed.fetch_add(1, Relaxed);
             throttle.passed(len - VNET_HEADER, now, &counters.tx_held);
+            recording.taken(packet);
             done(queue, ram, head, 0).map_err(broken)?;
             moved.sent += 1;
             continue;
@@ -93,6 +97,7 @@ pub(super) fn send(
         }
         // A dropped packet costs the host as much.
         throttle.passed(len - VNET_HEADER, now, &counters.tx_held);
+        recording.taken(packet);
         done(queue, ram, head, 0).map_err(broken)?;
         moved.sent += 1;
     }
@@ -110,6 +115,7 @@ pub(super) fn receive(
     throttle: &mut Throttle,
     buffers: &mut Buffers,
     counters: &Counters,
+    recording: &mut Recording,
     forwarded: &Forwarded,
     room: usize,
 ) -> Result<Moved, Violation> {
@@ -152,11 +158,13 @@ pub(super) fn receive(
         };
         throttle.passed(len.saturating_sub(VNET_HEADER), now, &counters.rx_held);
         if len > capacity {
+            recording.received(len, buffer);
             counters.rx_dropped.fetch_add(1, Relaxed);
             put_back(queue);
             continue;
         }
         buffer.write(NUM_BUFFERS, &1_u16.to_le_bytes());
+        recording.received(len, buffer);
         done(queue, ram, head, len).map_err(broken)?;
         Counters::add(&counters.rx_packets, &counters.rx_bytes, len);
         moved.received += 1;

@@ -7,9 +7,10 @@ use std::{
     ffi::CString,
     fs::{File, OpenOptions},
     io,
+    net::Shutdown,
     os::{
         fd::{AsRawFd, OwnedFd, RawFd},
-        unix::fs::OpenOptionsExt,
+        unix::{fs::OpenOptionsExt, net::UnixDatagram},
     },
     sync::Arc,
 };
@@ -23,6 +24,9 @@ const TUNSETVNETHDRSZ: libc::c_ulong = 0x4004_54d8;
 const IFF_TAP: i16 = 0x0002;
 const IFF_NO_PI: i16 = 0x1000;
 const IFF_VNET_HDR: i16 = 0x4000;
+
+/// The longest MTU of a TAP device.
+const MTU_MAX: u16 = 65_521;
 
 /// Why a TAP device could not be used.
 #[derive(thiserror::Error, Debug)]
@@ -142,6 +146,18 @@ impl Tap {
         Self { file: descriptor.into(), name: "none".into(), network: None }
     }
 
+    /// A network with nothing on it, for a VM that is only replayed.
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn nothing() -> io::Result<Self> {
+        let (here, there) = UnixDatagram::pair()?;
+        here.set_nonblocking(true)?;
+        // What is sent is lost, and nothing comes.
+        there.shutdown(Shutdown::Both)?;
+        Ok(Self::over(here.into()))
+    }
+
     fn request(&self) -> libc::ifreq {
         // SAFETY: integers, arrays and unions of them, for which zero is valid.
         let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
@@ -167,6 +183,9 @@ impl Tap {
     /// # Errors
     /// [`Error::Call`].
     pub fn set_offload(&self, flags: u32) -> Result<(), Error> {
+        if self.network.is_none() {
+            return Ok(());
+        }
         // SAFETY: the argument is a number.
         let r = unsafe { libc::ioctl(self.fd(), TUNSETOFFLOAD, libc::c_ulong::from(flags)) };
         self.check(r, "set the offloads of")
@@ -177,12 +196,15 @@ impl Tap {
     /// # Errors
     /// [`Error::Call`].
     pub fn mtu_and_up(&self) -> Result<(u16, bool), Error> {
+        if self.network.is_none() {
+            return Ok((MTU_MAX, true));
+        }
         let failed = |source| self.failed("ask about", source);
         let mtu = self.ask(libc::SIOCGIFMTU).map_err(failed)?;
         // SAFETY: the call succeeded and has filled this field.
         let mtu = unsafe { mtu.ifr_ifru.ifru_mtu };
         let up = self.flags().map_err(failed)? & libc::IFF_UP != 0;
-        Ok((mtu.clamp(68, 65_521) as u16, up))
+        Ok((mtu.clamp(68, MTU_MAX.into()) as u16, up))
     }
 
     /// Whether packets that the host sends through it reach the guest.

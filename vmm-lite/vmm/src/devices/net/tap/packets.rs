@@ -38,6 +38,22 @@ impl Tap {
         }
     }
 
+    /// Whether a frame waits to be read.
+    #[must_use]
+    pub fn has_packet(&self) -> bool {
+        let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO).is_ok()
+            && fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLIN))
+    }
+
+    /// Reads one frame with its header into a guest's buffer; `None` when none is waiting.
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn read_to(&self, buffer: Parts<'_>) -> io::Result<Option<usize>> {
+        buffer.read_from(self.file.as_fd())
+    }
+
     /// Discards the frames that wait to be read.
     pub fn drain(&self) {
         // A frame that does not fit is truncated, which discards it all the same.
@@ -64,12 +80,10 @@ impl Backend for Tap {
     }
 
     fn has_packet(&self) -> bool {
-        let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::ZERO).is_ok()
-            && fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLIN))
+        Tap::has_packet(self)
     }
 
     fn receive(&mut self, buffer: Parts<'_>) -> io::Result<Option<usize>> {
-        buffer.read_from(self.file.as_fd())
+        self.read_to(buffer)
     }
 }

@@ -1,0 +1,29 @@
+//! Recorded guests are replayed: the same exits, packets, memory and registers (rule R8).
+
+mod flips;
+mod network;
+mod recorded;
+
+use recorded::{EVERY, SOME, boot, ends_alike};
+use testkit::guest::kvm;
+use vmm_lite_lab::images::image;
+
+#[test]
+fn a_program_runs_the_same_again() {
+    if !kvm() {
+        return;
+    }
+    let recorded = boot(&image("hello").unwrap(), 16 << 20, &[], EVERY);
+    let _ = recorded.vm.wait_end();
+    ends_alike(&recorded.vm, &recorded.base.replay(&recorded.records));
+}
+
+#[test]
+fn threads_timers_files_and_sockets_run_the_same_again() {
+    if !kvm() {
+        return;
+    }
+    let recorded = boot(&image("std-check").unwrap(), 64 << 20, &[], SOME);
+    let _ = recorded.vm.wait_end();
+    ends_alike(&recorded.vm, &recorded.base.replay(&recorded.records));
+}

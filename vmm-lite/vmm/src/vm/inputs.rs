@@ -1,0 +1,139 @@
+//! A VM whose guest's inputs are recorded, or come from a log.
+
+use super::{Error, Paused, Vm, VmState};
+use crate::{
+    devices::{
+        gate::{Gate, Gated},
+        inputs::Traffic,
+        net::Net,
+    },
+    vcpu::{Log, Phase, Position, RecordOptions, Replayed, Source},
+};
+use std::{
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
+
+impl Paused<'_> {
+    /// Records the VM's inputs into `log` from now on: with the VM as it is now and the log, it can
+    /// be [replayed](Self::replay). Records begin after position `after`.
+    ///
+    /// # Errors
+    /// [`Error::NotRecordable`] for an image that takes values which no log has; [`Error::Kvm`].
+    pub fn record(
+        &mut self,
+        log: Box<dyn Log>,
+        after: u64,
+        options: RecordOptions,
+    ) -> Result<(), Error> {
+        self.check_recordable()?;
+        let ram = self.vm().ram().clone();
+        let (devices, runner) = self.first();
+        runner.begin_recording(&ram, log, after, options)?;
+        devices.record(true);
+        ram.samples().record();
+        self.vm().shared.vcpus.requests.set_recorded(true, &ram);
+        Ok(())
+    }
+
+    /// Has the VM replay a log, from where it stands, when it is resumed: it stands after the
+    /// record at `at`. It pauses where [`Vm::wait_replayed`] says how that ended. `traffic` sees
+    /// its packets; nothing is sent.
+    ///
+    /// # Errors
+    /// [`Error::NotRecordable`], [`Error::Kvm`].
+    pub fn replay(
+        &mut self,
+        source: Box<dyn Source>,
+        at: Position,
+        traffic: Option<Box<dyn Traffic>>,
+    ) -> Result<(), Error> {
+        let ram = self.vm().ram().clone();
+        let (devices, runner) = self.first();
+        runner.begin_replaying(&ram, source, at, traffic)?;
+        devices.record(true);
+        Ok(())
+    }
+
+    /// The VM goes on by itself: its inputs come from the world again, and nobody is told. One that
+    /// has replayed a log continues with the clock that the log has, `away` later.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn go_live(&mut self, away: Duration) -> Result<(), Error> {
+        let vm = self.vm();
+        let ram = vm.ram().clone();
+        let tsc = vm.shared.vcpus.replayed().and_then(|replayed| replayed.tsc);
+        let (devices, runner) = self.first();
+        if runner.end_tape(&ram)? {
+            devices.clock.follow(&ram.control_page().clock, tsc, away);
+        }
+        devices.record(false);
+        ram.samples().turn_off();
+        vm.shared.vcpus.requests.set_recorded(false, &ram);
+        Ok(())
+    }
+
+    /// Holds the VM's output back from now on, at the gate that is returned.
+    ///
+    /// # Errors
+    /// The TAP device's error.
+    pub fn hold_output(&mut self) -> Result<Arc<Gate>, Error> {
+        let shared = Arc::clone(&self.vm().shared);
+        let vcpus = Arc::downgrade(&shared.vcpus);
+        let gate = Gate::new(move || {
+            if let Some(vcpus) = vcpus.upgrade() {
+                vcpus.control.nudge();
+            }
+        });
+        let (devices, _) = self.first();
+        for (net, port) in devices.bus.of_kind_mut::<Net>().zip(&shared.nets) {
+            net.replace_backend(Gated::new(port.tap.try_clone()?, Arc::clone(&gate)));
+        }
+        devices.rings.wait_at(Some(Arc::clone(&gate)));
+        Ok(gate)
+    }
+
+    /// Where in the log the VM stands that is recorded or replayed; the log has everything up to
+    /// there.
+    ///
+    /// # Errors
+    /// [`Error::Host`] when the log cannot be kept. `None`: it is neither.
+    pub fn position(&mut self) -> Result<Option<Position>, Error> {
+        let ram = self.vm().ram().clone();
+        let (devices, runner) = self.first();
+        runner.position(devices, &ram).map_err(|source| Error::Host { doing: "log inputs", source })
+    }
+
+    /// Checks that the log of a guest would have every value that it takes. A guest that has not
+    /// run yet may say so only later.
+    fn check_recordable(&self) -> Result<(), Error> {
+        let vcpus = &self.vm().shared.vcpus;
+        let routines = &vcpus.ram.control_page().sample_routines;
+        let ran = vcpus.resumes.load(SeqCst) > 0;
+        if ran && routines[0][0].load(SeqCst) == 0 {
+            return Err(Error::NotRecordable);
+        }
+        Ok(())
+    }
+
+    /// A state in which the guest does not stand within a routine that takes samples.
+    pub(super) fn outside_of_routines(&self, state: &mut VmState) {
+        for vcpu in &mut state.vcpus {
+            crate::vcpu::leave_routine(self.vm().ram(), &mut vcpu.regs);
+        }
+    }
+}
+
+impl Vm {
+    /// Waits until the replay of its log has ended. `None`: the VM has ended.
+    #[must_use]
+    pub fn wait_replayed(&self) -> Option<Replayed> {
+        let vcpus = &self.shared.vcpus;
+        vcpus.control.wait_until(None, |phase, _| match phase {
+            Phase::Ended(_) => Some(None),
+            Phase::Paused { .. } => vcpus.replayed().map(Some),
+            Phase::Running => None,
+        })?
+    }
+}
