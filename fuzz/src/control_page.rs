@@ -122,7 +122,7 @@ impl Machine<'_> {
                 let now = self.clock.now();
                 assert!(now >= mono_ns, "the guest's clock went back");
                 assert!(self.clock.now() >= now);
-                self.clock.publish(&self.control().clock);
+                assert!(self.clock.published().mono_base_ns >= mono_ns);
             }
         }
         self.page_hints();
@@ -165,7 +165,7 @@ impl Machine<'_> {
         let claimed = self.control().console_out.head.load(Relaxed).wrapping_sub(before);
         let drained = self.only_in(0..0, |m| m.rings.drain(m.ram, &m.console));
         assert_eq!(drained.is_ok(), claimed <= CONSOLE_OUT_SIZE);
-        let got = if drained == Ok(Drained::All) { claimed } else { 0 };
+        let got = if matches!(drained, Ok(Drained::All)) { claimed } else { 0 };
         assert_eq!(self.console.printed() - printed, u64::from(got));
         assert_eq!(self.rings.capture().out_tail, before.wrapping_add(got));
         let history = self.console.read(0, Duration::ZERO).map_or(0, |piece| piece.bytes.len());

@@ -13,6 +13,8 @@ pub mod control_page;
 pub mod control_socket;
 pub mod handshake;
 pub mod image;
+pub mod input_log;
+pub mod journal;
 mod memory;
 pub mod queues;
 pub mod snapshot;
@@ -37,6 +39,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "control_socket", check: control_socket::check, memory: 2 << 20 },
     Target { name: "image", check: image::check, memory: 6 << 20 },
     Target { name: "snapshot", check: snapshot::check, memory: 4 << 20 },
+    Target { name: "input_log", check: input_log::check, memory: 2 << 20 },
+    Target { name: "journal", check: journal::check, memory: 40 << 20 },
     Target { name: "queues", check: queues::check, memory: 8 << 20 },
     Target { name: "control_page", check: control_page::check, memory: 2 << 20 },
 ];

@@ -112,7 +112,7 @@ macro_rules! targets {
     };
 }
 
-targets! { wire handshake control_socket image snapshot queues control_page }
+targets! { wire handshake control_socket image snapshot journal queues control_page }
 
 #[test]
 fn every_message_is_kept() {

@@ -4,8 +4,8 @@
 //! The log is a sequence of [records](Record), numbered by their position from 1. An [`Exit`] says
 //! what the guest did since the last one: why it left, and the samples that it took from the CPU on
 //! the way. The [`Inputs`] that may follow it are what the VMM then gave the guest: an *input
-//! point*. After any record, the guest that has executed the log so far is at a consistent point and
-//! may go on by itself.
+//! point*. After any record, the guest that has executed the log so far is at a consistent point
+//! and may go on by itself.
 //!
 //! - [`record`]: the records
 //! - [`codec`]: their bytes

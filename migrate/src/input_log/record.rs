@@ -48,7 +48,8 @@ pub enum Reason {
     Broke,
 }
 
-/// Digests of a guest's state at an exit, by which a divergence is found that shows in nothing else.
+/// Digests of a guest's state at an exit, by which a divergence is found that shows in nothing
+/// else.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Check {
     /// Of the general purpose, segment and control registers, and of the FPU's.

@@ -4,9 +4,9 @@
 //! The guest takes them by routines of its own that go through this ring. With the ring [`OFF`],
 //! they return the CPU's values. While it [records](RECORD), they also store them; while it
 //! [replays](REPLAY), they return what the VMM has stored. Where `position` has reached `limit`,
-//! the routine rings [`Doorbell::SAMPLES`](crate::doorbell::Doorbell::SAMPLES) and begins anew. What
-//! the guest leaves in registers and memory does not depend on the mode, except for the ring itself,
-//! which lies outside of its state.
+//! the routine rings [`Doorbell::SAMPLES`](crate::doorbell::Doorbell::SAMPLES) and begins anew.
+//! What the guest leaves in registers and memory does not depend on the mode, except for the ring
+//! itself, which lies outside of its state.
 
 use core::sync::atomic::AtomicU64;
 

@@ -7,9 +7,9 @@
 //!
 //! - [`Writer`] appends; a thread of its own writes and syncs, one sync for all that was appended
 //!   during the one before, and tells a hook how far the records are durable. R3: output that
-//!   depends on a record may leave the host when the hook has been told of it.
-//! - [`Reader`] reads, also while a writer is at work. It cuts what an interrupted write left at the
-//!   end; damage anywhere else is an error that names file, offset and record.
+//!   depends on a record may leave the host when the hook has been told of that.
+//! - [`Reader`] reads, also while a writer is at work. It cuts what an interrupted write left at
+//!   the end; damage anywhere else is an error that names file, offset and record.
 //! - [`storage`] is the seam to the file system, with one whose power can be cut.
 //!
 //! # What is promised
@@ -48,6 +48,8 @@
 //! # Ok(())
 //! # }
 //! ```
+
+#![forbid(unsafe_code)]
 
 mod error;
 pub mod format;

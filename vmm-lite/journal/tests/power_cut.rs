@@ -184,7 +184,11 @@ fn scenario(seed: u64, policy: SyncPolicy) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 1500,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn nothing_durable_is_lost_by_a_power_cut(seed: u64, policy in 0..3) {

@@ -10,7 +10,7 @@ use vmm::{
     devices::throttle::Rates,
     host::confine::{
         self, Mode, files,
-        jail::Jail,
+        jail::{Jail, Part},
         privileges::{self, Identity},
     },
     host::watchdog,
@@ -105,6 +105,12 @@ impl Confinement {
     /// If the host cannot start a thread for it.
     pub fn watch(&self) -> io::Result<()> {
         watchdog::start(self.watchdog.0)
+    }
+
+    /// Whether the process cannot open files once it is confined.
+    #[must_use]
+    pub fn jails_files(&self) -> bool {
+        self.jail.as_ref().is_some_and(|jail| !jail.without.contains(&Part::Files))
     }
 
     /// Whether the process cannot open anything once it is confined.

@@ -15,6 +15,7 @@ pub mod fork;
 pub mod identity;
 pub mod inspect;
 mod jail;
+mod journal;
 pub mod merge;
 pub mod metrics;
 pub mod migrate;
@@ -24,6 +25,8 @@ pub mod pause;
 pub mod ps;
 mod rates;
 pub mod receive;
+mod recover;
+pub mod replay;
 pub mod report;
 pub mod restore;
 pub mod resume;
@@ -54,6 +57,9 @@ Examples:
   vmm-lite migrate kv tcp://10.9.0.2:7000                       on the host where it runs
   vmm-lite snapshot kv kv.snap                    save it while it runs
   vmm-lite restore kv.snap --lazy --tap tap0      and run it again, at once
+  vmm-lite run kv.img --journal kv.journal …      keep all that it is given, on disk
+  vmm-lite restore --journal kv.journal --tap tap0              after a power cut
+  vmm-lite replay kv.journal --verify             run it again, and compare
   vmm-lite fork kv --count 20 --tap tap%d --ip 10.0.0.101/24    copies that share its memory
 
 Exit codes:
@@ -95,6 +101,7 @@ enum Verb {
     Identity(identity::Args),
     Snapshot(snapshot::Args),
     Restore(restore::Args),
+    Replay(replay::Args),
     Fork(fork::Args),
     #[command(hide = true)]
     Clone(clone::Args),
@@ -129,6 +136,7 @@ pub fn main() -> ExitCode {
         Verb::Identity(args) => (identity::run(args), 1),
         Verb::Snapshot(args) => (snapshot::run(args), 1),
         Verb::Restore(args) => (restore::run(args), exit::EXIT_VMM),
+        Verb::Replay(args) => (replay::run(args), 1),
         Verb::Fork(args) => (fork::run(args), 1),
         Verb::Clone(args) => (clone::run(args), exit::EXIT_VMM),
         Verb::Revert(args) => (revert::run(args), 1),

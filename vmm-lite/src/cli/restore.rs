@@ -1,6 +1,12 @@
 //! `vmm-lite restore`.
 
-use super::{clone::Ready, confinement, fork::How, metrics::Figures, network, report};
+use super::{
+    clone::Ready,
+    confinement, fork,
+    journal::{self, How, Moment},
+    metrics::Figures,
+    network, recover, report,
+};
 use crate::control::{Server, server};
 use api::{Claim, RuntimeDir};
 use std::{io, os::fd::AsFd, path::PathBuf, process::ExitCode};
@@ -35,6 +41,8 @@ Examples:
   run out
   vmm-lite restore kv.snap --name kv2 --tap tap1 --ip 10.0.0.3/24
   vmm-lite restore kv.snap --count 20 --tap tap%d --ip 10.0.0.101/24 --detach
+  vmm-lite restore --journal kv.journal --tap tap0         after a power cut
+  vmm-lite restore --journal kv.journal --until 2026-11-30T17:45:00Z --tap tap0
   vmm-lite restore kv.snap --tap tap0 --metrics 127.0.0.1:9464
   sudo vmm-lite restore kv.snap --user nobody --tap tap0";
 
@@ -43,7 +51,22 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The snapshot
-    file: PathBuf,
+    #[arg(required_unless_present = "journal")]
+    file: Option<PathBuf>,
+
+    /// Go on with a VM where its journal ends, and with the journal: nothing that it has answered
+    /// is lost. It is replayed from the last snapshot in the journal
+    #[arg(long, value_name = "DIR")]
+    #[arg(conflicts_with_all = ["file", "lazy", "count", "name", "ip", "mac"])]
+    journal: Option<PathBuf>,
+
+    /// With --journal: go back to this moment, the number of a record or a time. The journal stays
+    /// as it is, and nothing of what happens from then on is kept
+    #[arg(long, value_name = "RECORD|TIME", requires = "journal", value_parser = journal::moment)]
+    until: Option<Moment>,
+
+    #[command(flatten)]
+    how: How,
 
     /// Name for it [default: the saved VM's]
     #[arg(long)]
@@ -85,10 +108,21 @@ pub struct Args {
 /// If the snapshot is damaged, or the VM cannot be started.
 pub fn run(args: Args) -> super::Result {
     let confinement = args.confinement.begin(args.ready_fd.as_slice())?;
+    if let Some(dir) = &args.journal {
+        let wanted = recover::Wanted {
+            dir,
+            until: args.until,
+            how: args.how,
+            clock: args.clock,
+            tap: args.network.tap.first().map(String::as_str),
+            metrics: args.many.metrics.as_ref(),
+        };
+        return recover::run(&wanted, &confinement);
+    }
+    let path = args.file.ok_or("name a snapshot, or a journal with --journal")?;
     let mut ready = args.ready_fd.map(Ready::on).transpose()?;
     let signals = server::catch_signals()?;
-    let file =
-        files::open(&args.file).map_err(|e| format!("cannot read {}: {e}", args.file.display()))?;
+    let file = files::open(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
     let snapshot = load::open(file)?;
     let guest = load::guest(&snapshot)?;
     let host = Host::open()?;
@@ -107,7 +141,7 @@ pub fn run(args: Args) -> super::Result {
         template.seal()?;
         test.passed()?;
         let (reason, clock) = (ResumeReason::Restored, args.clock);
-        let how = How { reason, clock, confinement, many: args.many };
+        let how = fork::How { reason, clock, confinement, many: args.many };
         return super::fork::run_all(template, &places, how, &signals);
     }
     let [place] = &places[..] else { return Err("one VM has one name and one TAP device".into()) };

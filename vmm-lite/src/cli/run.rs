@@ -1,6 +1,6 @@
 //! `vmm-lite run`.
 
-use super::{arguments, confinement, metrics::Figures, neighbours, report};
+use super::{arguments, confinement, journal, metrics::Figures, neighbours, report};
 use crate::{
     control::{Server, server},
     metrics::At,
@@ -20,6 +20,7 @@ use vmm::{
     devices::console::Console,
     host::confine::{self, Thread},
     kvm::Host,
+    replication::journal::Journal,
     vm::{Config, NetConfig, Resources, Resume, ResumeReason, Vm, mac_for},
 };
 
@@ -78,6 +79,9 @@ pub struct Args {
     metrics: Option<At>,
 
     #[command(flatten)]
+    journal: journal::Args,
+
+    #[command(flatten)]
     confinement: confinement::Args,
 
     /// Arguments for the program
@@ -92,6 +96,10 @@ pub struct Args {
 pub fn run(args: Args) -> super::Result {
     let confinement = args.confinement.begin(&[])?;
     let signals = server::catch_signals()?;
+    let (journal_dir, how) = (args.journal.journal.clone(), args.journal.how);
+    if let Some(dir) = &journal_dir {
+        journal::check_jail(confinement.jails_files(), dir)?;
+    }
     let host = Host::open()?;
     let image = Image::open(&args.image)?;
     let claim = claim(args.name.as_deref(), &args.image)?;
@@ -111,15 +119,21 @@ pub fn run(args: Args) -> super::Result {
         held.allow_spoofing();
     }
     held.limit(&confinement.rates);
+    let journal = journal_dir.as_deref().map(|dir| Journal::begin(&mut held, dir, how.options()));
+    let journal = journal.transpose()?;
     held.resume(Resume { reason: ResumeReason::Boot, away: Duration::ZERO })?;
     // The guest announces itself, but usually before the TAP device carries packets.
     vm.announce_when_up();
+    if let Some(journal) = &journal {
+        how.make_snapshots(journal, &vm)?;
+    }
     // Takes a third of a millisecond, which the guest need not wait for: this thread reads nothing
     // from the guest, and has served no client yet.
     confine::enter(Thread::Main)?;
     confinement.watch()?;
     feed_standard_input(&vm)?;
     let end = server::serve_until_end(&vm, &server, &signals)?;
+    journal::finish(journal);
     report::end(&end, Some(&image));
     Ok(ExitCode::from(super::exit::of_end(&end)))
 }

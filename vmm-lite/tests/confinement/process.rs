@@ -260,6 +260,9 @@ pub fn filters(kind: Thread) -> u32 {
         | Thread::Loader
         | Thread::Announce
         | Thread::Signer
+        | Thread::Journal
+        | Thread::Replay
+        | Thread::Snapshots
         | Thread::Connector => 1,
         Thread::Stdin | Thread::Control | Thread::Receive | Thread::Watchdog => 2,
         Thread::ConsoleIn | Thread::Arrived => 3,

@@ -130,7 +130,7 @@ impl Base {
         held.apply(&self.state, Duration::ZERO).unwrap();
         held.replay(Box::new(source), self.at, None).unwrap();
         held.resume(Resume { reason: ResumeReason::Resumed, away: Duration::ZERO }).unwrap();
-        let replayed = vm.wait_replayed();
+        let replayed = vm.wait_replayed(None).flatten();
         (vm, replayed)
     }
 }

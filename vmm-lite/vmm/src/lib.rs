@@ -2,6 +2,7 @@
 //!
 //! Each folder uses only those below it:
 //!
+//! - [`replication`]: a VM again by its inputs, which are kept in a journal
 //! - [`snapshot`]: snapshots, restoring, clones, driven by the `migrate` crate's file format
 //! - [`migration`]: moving a VM, driven by the `migrate` crate's state machines
 //! - [`identity`]: this host's identity, and the hosts that it trusts
@@ -59,6 +60,7 @@ pub mod identity;
 pub mod kvm;
 pub mod memory;
 pub mod migration;
+pub mod replication;
 pub mod snapshot;
 mod vcpu;
 pub mod vm;

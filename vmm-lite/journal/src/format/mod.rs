@@ -18,6 +18,9 @@ pub const MAJOR: u16 = 1;
 /// Newer minor versions only add what older readers may skip.
 pub const MINOR: u16 = 0;
 
+/// No journal has a record behind this one, so that counting further never overflows.
+pub const POSITION_MAX: u64 = 1 << 60;
+
 /// Why a header was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {

@@ -13,6 +13,7 @@ pub(crate) use tail::Tail;
 use crate::{
     Error, JournalId,
     format::{
+        POSITION_MAX,
         manifest::{self, Manifest},
         names::{self, Name},
     },
@@ -65,6 +66,18 @@ impl Reader {
     /// As [`open`](Self::open).
     pub fn open_in(dir: Arc<dyn Directory>) -> Result<Self, Error> {
         let manifest = read_manifest(&*dir)?;
+        loop {
+            // Without a writer that prunes meanwhile, the first time is the last.
+            if let Some(reader) = Self::look(&dir, &manifest)? {
+                return Ok(reader);
+            }
+        }
+    }
+
+    /// Reads the directory once. `None` where a writer has pruned all segments or snapshots that
+    /// were there at first: there are newer ones.
+    fn look(dir: &Arc<dyn Directory>, manifest: &Manifest) -> Result<Option<Self>, Error> {
+        let (dir, manifest) = (Arc::clone(dir), manifest.clone());
         let names = list(&*dir)?;
         let snapshots = snapshots::read(&*dir, &manifest.id, &names)?;
         let mut segments: Vec<_> = names
@@ -73,33 +86,43 @@ impl Reader {
             .collect();
         segments.sort_unstable();
         let mut reader = Self { dir, manifest, segments, snapshots, tail: None };
-        reader.check_segments()?;
+        if !reader.check_segments()? {
+            return Ok(None);
+        }
+        // What is still registered now has had its segments all the time.
+        let found = reader.snapshots.len();
+        let id = reader.manifest.id;
+        for snapshot in std::mem::take(&mut reader.snapshots) {
+            reader.snapshots.extend(snapshots::read_one(&*reader.dir, &id, snapshot.position)?);
+        }
+        if found > 0 && reader.snapshots.is_empty() {
+            return Ok(None);
+        }
         reader.check_range()?;
-        Ok(reader)
+        Ok(Some(reader))
     }
 
-    /// Checks the segments' headers and ends, and finds the end of the log.
-    fn check_segments(&mut self) -> Result<(), Error> {
+    /// Checks the segments' headers and ends, and finds the end of the log. Returns whether the
+    /// last one was there.
+    fn check_segments(&mut self) -> Result<bool, Error> {
         let (dir, id) = (Arc::clone(&self.dir), self.manifest.id);
-        let Some(last) = self.segments.pop() else { return Ok(()) };
+        let Some(last) = self.segments.pop() else { return Ok(true) };
         let firsts = std::mem::take(&mut self.segments);
         for (n, first) in firsts.iter().enumerate() {
             let follows = firsts.get(n + 1).copied().unwrap_or(last);
-            match Segment::open(&*dir, id, *first) {
-                Ok(mut segment) => {
+            match snapshots::unless_gone(Segment::open(&*dir, id, *first))? {
+                Some(mut segment) => {
                     segment.check_end(follows)?;
                     self.segments.push(*first);
                 }
                 // A writer has removed it since, and those before it.
-                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                    self.segments.clear();
-                }
-                Err(e) => return Err(e),
+                None => self.segments.clear(),
             }
         }
         self.segments.push(last);
-        self.tail = Some(tail::find(&mut Segment::open(&*dir, id, last)?, &id)?);
-        Ok(())
+        let last = snapshots::unless_gone(Segment::open(&*dir, id, last))?;
+        self.tail = last.map(|mut last| tail::find(&mut last, &id)).transpose()?;
+        Ok(self.tail.is_some())
     }
 
     /// Checks that the log reaches from the oldest snapshot, or the beginning, to the newest.
@@ -107,6 +130,10 @@ impl Reader {
         let begin = self.first();
         if begin < self.manifest.first {
             let what = format!("the journal begins with record {}", self.manifest.first);
+            return Err(Error::damaged(self.path(&names::segment(begin)), 0, Some(begin), what));
+        }
+        if self.ends_at() > POSITION_MAX {
+            let what = format!("no journal has a record {}", self.ends_at());
             return Err(Error::damaged(self.path(&names::segment(begin)), 0, Some(begin), what));
         }
         let oldest = self.snapshots.first().map_or(0, |snapshot| snapshot.position);

@@ -2,7 +2,7 @@
 
 use super::{
     Reader,
-    segment::{Payload, Segment},
+    segment::{Found, Payload, Segment},
 };
 use crate::{
     Error,
@@ -20,8 +20,8 @@ pub type Record = (u64, Vec<u8>);
 pub struct Records {
     dir: Arc<dyn Directory>,
     id: crate::JournalId,
-    /// First positions of the segments to come.
-    segments: std::vec::IntoIter<u64>,
+    /// First positions of the segments to come, the next one last.
+    segments: Vec<u64>,
     /// The segment at hand.
     segment: Option<Segment>,
     decoder: Decoder,
@@ -42,7 +42,7 @@ impl Records {
         Ok(Self {
             dir: Arc::clone(&reader.dir),
             id: reader.manifest.id,
-            segments: segments[begin..].to_vec().into_iter(),
+            segments: segments[begin..].iter().rev().copied().collect(),
             segment: None,
             decoder,
             payload: Payload::default(),
@@ -71,10 +71,10 @@ impl Records {
     /// Puts the next batch that has wanted records into the payload.
     fn load(&mut self) -> Result<(), Error> {
         loop {
-            let follows = self.segments.as_slice().first().copied();
+            let follows = self.segments.last().copied();
             let Some(segment) = &mut self.segment else {
                 // There are records up to `last`, so there is a segment.
-                let Some(first) = self.segments.next() else { return Err(Error::Closed) };
+                let Some(first) = self.segments.pop() else { return Err(Error::Closed) };
                 self.segment = Some(Segment::open(&*self.dir, self.id, first)?);
                 continue;
             };
@@ -97,7 +97,6 @@ impl Records {
 
 /// The next batch, where the next segment begins with `follows`, if there is one.
 fn next_batch(segment: &mut Segment, follows: Option<u64>) -> Result<Option<Header>, Error> {
-    use super::segment::Found;
     match follows {
         Some(follows) => segment.next_of_finished(follows),
         // The records that are asked for were there when the reader was opened.

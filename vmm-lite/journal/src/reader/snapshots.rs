@@ -37,8 +37,13 @@ pub fn read(dir: &dyn Directory, id: &JournalId, names: &[Name]) -> Result<Vec<S
     Ok(snapshots)
 }
 
-/// `None` where a writer has removed it since the names were listed.
-fn read_one(dir: &dyn Directory, id: &JournalId, position: u64) -> Result<Option<Snapshot>, Error> {
+/// Reads the snapshot at `position`. `None` where a writer has removed it since the names were
+/// listed.
+pub fn read_one(
+    dir: &dyn Directory,
+    id: &JournalId,
+    position: u64,
+) -> Result<Option<Snapshot>, Error> {
     let (name, of) = (names::resume(position), names::snapshot(position));
     let Some(file) = unless_gone(read_small(dir, &name, resume::HEADER + resume::RESUME_MAX))?
     else {
@@ -63,7 +68,8 @@ fn read_one(dir: &dyn Directory, id: &JournalId, position: u64) -> Result<Option
     Ok(Some(Snapshot { position, path, size, taken_ns, resume }))
 }
 
-fn unless_gone<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+/// `None` where the file is not there.
+pub fn unless_gone<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
     match result {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         other => other.map(Some),

@@ -21,6 +21,7 @@ use memchr::memmem;
 
 /// How much is searched at once, in bytes.
 const PIECE: usize = 64 << 10;
+static ZEROS: [u8; PIECE] = [0; PIECE];
 
 /// Where the log ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,7 +89,10 @@ impl Rest {
         loop {
             // Pieces overlap, so that each header lies in one of them.
             let piece = window.get(at, PIECE)?;
-            if let Some(last) = piece.iter().rposition(|b| *b != 0) {
+            // Reserved space is compared as a whole: there may be much of it.
+            let zero = piece == &ZEROS[..piece.len()];
+            let last = if zero { None } else { piece.iter().rposition(|b| *b != 0) };
+            if let Some(last) = last {
                 rest.last = rest.last.max(at + last as u64 + 1);
                 for from in memmem::find_iter(piece, &batch::MAGIC) {
                     let header = piece[from..].first_chunk().and_then(|b| Header::decode(b, id));

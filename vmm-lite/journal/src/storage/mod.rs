@@ -70,7 +70,7 @@ pub trait Directory: Send + Sync {
 }
 
 /// Holds the journal's lock while it exists.
-pub trait Lock: Send {}
+pub trait Lock: Send + Sync {}
 
 /// A file. Threads may use it at the same time.
 pub trait Stored: Send + Sync {

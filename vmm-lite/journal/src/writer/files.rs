@@ -14,6 +14,17 @@ pub fn publish(
     name: &str,
     fill: impl FnOnce(&dyn Stored) -> Result<(), Error>,
 ) -> Result<Box<dyn Stored>, Error> {
+    let file = prepare(dir, name, fill)?;
+    rename(dir, &names::unfinished(name), name)?;
+    Ok(file)
+}
+
+/// The first half of [`publish`]: all but the name.
+fn prepare(
+    dir: &dyn Directory,
+    name: &str,
+    fill: impl FnOnce(&dyn Stored) -> Result<(), Error>,
+) -> Result<Box<dyn Stored>, Error> {
     let temporary = names::unfinished(name);
     remove(dir, &temporary)?;
     let path = dir.path(&temporary).display().to_string();
@@ -23,18 +34,23 @@ pub fn publish(
         let _ = dir.remove(&temporary);
         return Err(e);
     }
-    rename(dir, &temporary, name)?;
     Ok(file)
 }
 
-/// Makes a file with this content.
-pub fn publish_bytes(dir: &dyn Directory, name: &str, content: &[u8]) -> Result<(), Error> {
-    publish(dir, name, |file| {
+/// Makes a file with this content, durable under its temporary name.
+pub fn prepare_bytes(dir: &dyn Directory, name: &str, content: &[u8]) -> Result<(), Error> {
+    prepare(dir, name, |file| {
         let path = dir.path(&names::unfinished(name)).display().to_string();
         file.write_at(content, 0).map_err(Error::io("write", &path))?;
         file.sync().map_err(Error::io("sync", &path))
     })
     .map(drop)
+}
+
+/// Makes a file with this content.
+pub fn publish_bytes(dir: &dyn Directory, name: &str, content: &[u8]) -> Result<(), Error> {
+    prepare_bytes(dir, name, content)?;
+    rename(dir, &names::unfinished(name), name)
 }
 
 /// Renames a file whose content is durable, and makes the new name durable.

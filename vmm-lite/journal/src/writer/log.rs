@@ -1,8 +1,8 @@
 //! The segment that is being written, without threads: write, sync, finish, begin the next one.
 //!
 //! Every step can be tried again after the disk was full, since nothing that counts was changed. A
-//! failed sync cannot: the kernel may have dropped what it could not write, and would report success
-//! the next time.
+//! failed sync cannot: the kernel may have dropped what it could not write, and would report
+//! success the next time.
 
 use crate::{
     Error, JournalId,
@@ -141,6 +141,8 @@ impl Log {
             self.truncate(self.end)?;
             return self.sync_file();
         }
+        // Then the end can tell that all before it is durable: what cannot be read is damaged.
+        self.sync()?;
         let end = self.encoder.end(self.next, self.durable);
         self.file.write_at(&end, self.end).map_err(|e| {
             self.torn = true;
@@ -148,7 +150,6 @@ impl Log {
         })?;
         self.truncate(self.end + end.len() as u64)?;
         self.sync_file()?;
-        self.durable = self.written();
         self.finished = true;
         Ok(())
     }

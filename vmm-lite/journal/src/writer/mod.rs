@@ -15,6 +15,7 @@ pub use recover::Recovered;
 use crate::{
     Error,
     format::{
+        POSITION_MAX,
         manifest::{IDENTITY_MAX, Manifest},
         names::{self, Name},
         resume::{RESUME_MAX, Registered},
@@ -35,6 +36,9 @@ use std::{
 /// What the writer thread tells the hook.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// The writer thread has started, and has handled nothing yet: the moment to give it a
+    /// priority, or a filter of system calls.
+    Started,
     /// The host has every record up to this one: they outlive the process.
     Written(u64),
     /// The disk has every record up to this one: they outlive a power cut.
@@ -87,8 +91,8 @@ impl Writer {
     /// [`flush_now`](Self::flush_now) or [`close`](Self::close), which wait for that thread.
     ///
     /// # Errors
-    /// [`NotEmpty`](Error::NotEmpty), [`Locked`](Error::Locked), [`TooLong`](Error::TooLong), and
-    /// the host's errors.
+    /// [`NotEmpty`](Error::NotEmpty), [`Locked`](Error::Locked), [`TooLong`](Error::TooLong),
+    /// [`OutOfOrder`](Error::OutOfOrder) for a `first` of 0, and the host's errors.
     pub fn create(
         path: &Path,
         identity: &[u8],
@@ -113,7 +117,9 @@ impl Writer {
         hook: impl FnMut(Event) + Send + 'static,
     ) -> Result<Self, Error> {
         too_long("the identity", identity.len(), IDENTITY_MAX)?;
-        let first = first.max(1);
+        if !(1..=POSITION_MAX).contains(&first) {
+            return Err(Error::OutOfOrder { expected: 1, got: first });
+        }
         // Before the lock's file is made there, too.
         must_be_empty(&*dir)?;
         let lock = lock(&*dir)?;
@@ -130,6 +136,9 @@ impl Writer {
 
     /// Goes on with the journal in the directory at `path`, behind its last record. What an
     /// interrupted write left there is cut, and unfinished files are removed.
+    ///
+    /// To bring a VM to the end of a journal and run on, open the writer first: nobody else can
+    /// then. Open a reader next, and replay.
     ///
     /// # Errors
     /// [`Locked`](Error::Locked), and those of [`Reader::open`](crate::Reader::open).
@@ -171,7 +180,7 @@ impl Writer {
         let Options { sync, segment_size, buffer, compress } = options.in_range();
         let log = Log::begin(Arc::clone(&dir), manifest.id, next, segment_size, compress)?;
         let queue = Arc::new(Queue::new(next, sync, buffer));
-        let work = thread::Work { log, hook };
+        let work = thread::Work { log, hook, told: next - 1 };
         let thread = std::thread::Builder::new().name("journal".into());
         let shared = Arc::clone(&queue);
         let thread = thread
@@ -272,7 +281,8 @@ impl Writer {
     ///
     /// # Errors
     /// [`NoSuchPoint`](Error::NoSuchPoint), [`TooLong`](Error::TooLong), those of
-    /// [`flush_now`](Self::flush_now) and the host's. The snapshot does not count then.
+    /// [`flush_now`](Self::flush_now) and the host's. The snapshot does not count then; where the
+    /// disk is full, remove the file.
     pub fn commit_snapshot(&self, position: u64, resume: &[u8]) -> Result<(), Error> {
         too_long("the resume bytes", resume.len(), RESUME_MAX)?;
         let _alone = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
@@ -291,14 +301,17 @@ impl Writer {
         let file = dir.open_to_write(names::NEW_SNAPSHOT).map_err(Error::io("open", &path))?;
         file.sync().map_err(Error::io("sync", &path))?;
         let size = file.size().map_err(Error::io("read", &path))?;
-        files::rename(dir, names::NEW_SNAPSHOT, &names::snapshot(position))?;
         let (id, resume) = (self.manifest.id, resume.to_vec());
         let registered = Registered { id, position, size, taken_ns: now_ns(), resume };
-        files::publish_bytes(dir, &names::resume(position), &registered.encode())
+        let name = names::resume(position);
+        // What needs space comes first: then a full disk leaves no snapshot that does not count.
+        files::prepare_bytes(dir, &name, &registered.encode())?;
+        files::rename(dir, names::NEW_SNAPSHOT, &names::snapshot(position))?;
+        files::rename(dir, &names::unfinished(&name), &name)
     }
 
-    /// Removes snapshots that are not to be kept, and the segments of the log that are wholly before
-    /// the oldest one left. Does nothing while there is no snapshot.
+    /// Removes snapshots that are not to be kept, and the segments of the log that are wholly
+    /// before the oldest one left. Does nothing while there is no snapshot.
     ///
     /// # Errors
     /// The host's, and [`Damaged`](Error::Damaged) if a file that registers a snapshot is. What

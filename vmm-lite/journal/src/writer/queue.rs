@@ -39,7 +39,12 @@ struct State {
     /// Everything up to this record is to be synced now.
     wanted: u64,
     last_sync: Instant,
+    /// The writer thread sleeps, and nobody has woken it.
     idle: bool,
+    /// It wakes by itself when a sync is due.
+    timed: bool,
+    /// An `append` waits for room.
+    blocked: bool,
     retry: bool,
     closing: bool,
     failure: Option<Error>,
@@ -68,6 +73,8 @@ impl Queue {
             wanted: 0,
             last_sync: Instant::now(),
             idle: false,
+            timed: false,
+            blocked: false,
             retry: false,
             closing: false,
             failure: None,
@@ -98,8 +105,10 @@ impl Queue {
         state.next += 1;
         state.stats.records += 1;
         state.stats.record_bytes += record.len() as u64;
-        if now || state.waiting.payload.len() > self.limit / 2 {
-            state.urgent = true;
+        let urgent = now || state.waiting.payload.len() > self.limit / 2;
+        state.urgent |= urgent;
+        // With a policy that has a time, it has to know that there is something to be synced.
+        if urgent || !state.timed && matches!(self.policy, SyncPolicy::Every(_)) {
             self.wake(state);
         }
         Ok(())
@@ -111,7 +120,7 @@ impl Queue {
         size: usize,
     ) -> MutexGuard<'a, State> {
         let began = Instant::now();
-        state.urgent = true;
+        (state.urgent, state.blocked) = (true, true);
         self.work.notify_one();
         state = self
             .progress
@@ -190,7 +199,7 @@ impl Queue {
             }
             let unsynced = state.durable < state.next - 1;
             let due = match self.policy {
-                SyncPolicy::Every(time) if unsynced => Some(state.last_sync + time),
+                SyncPolicy::Every(time) if unsynced => state.last_sync.checked_add(time),
                 _ => None,
             };
             let sync = state.wanted > state.durable
@@ -199,6 +208,9 @@ impl Queue {
             if sync || state.urgent || state.closing && state.waiting.count > 0 {
                 state.urgent = false;
                 let batch = mem::replace(&mut state.waiting, empty);
+                if mem::take(&mut state.blocked) {
+                    self.progress.notify_all();
+                }
                 return Task::Write { batch, sync };
             }
             if state.closing {
@@ -213,7 +225,7 @@ impl Queue {
         mut state: MutexGuard<'a, State>,
         until: Option<Instant>,
     ) -> MutexGuard<'a, State> {
-        state.idle = true;
+        (state.idle, state.timed) = (true, until.is_some());
         let mut state = match until {
             None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
             Some(until) => {
@@ -221,7 +233,7 @@ impl Queue {
                 self.work.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
             }
         };
-        state.idle = false;
+        (state.idle, state.timed) = (false, false);
         state
     }
 

@@ -15,6 +15,8 @@ use std::{
 pub struct Work<F> {
     pub log: Log,
     pub hook: F,
+    /// The last record that the hook knows to be durable.
+    pub told: u64,
 }
 
 /// A batch that is not written yet.
@@ -29,6 +31,7 @@ struct Held {
 /// When not everything is durable.
 pub fn run<F: FnMut(Event)>(queue: &Queue, mut work: Work<F>) -> Result<(), Error> {
     let _ended = Ended(queue);
+    (work.hook)(Event::Started);
     let mut spare = Batch::default();
     let mut held = None;
     loop {
@@ -41,6 +44,7 @@ pub fn run<F: FnMut(Event)>(queue: &Queue, mut work: Work<F>) -> Result<(), Erro
             Task::Finish => {
                 let finished = work.log.finish();
                 work.report(queue, None, 0);
+                work.tell_durable();
                 return queue.failure().map_or(finished, Err);
             }
         };
@@ -54,6 +58,7 @@ pub fn run<F: FnMut(Event)>(queue: &Queue, mut work: Work<F>) -> Result<(), Erro
             Err(e) => {
                 // A segment may have been finished before it failed.
                 work.report(queue, None, 0);
+                work.tell_durable();
                 (work.hook)(queue.fail(&e));
             }
         }
@@ -69,14 +74,24 @@ impl<F: FnMut(Event)> Work<F> {
             held.batch.count = 0;
             self.report(queue, None, bytes);
             (self.hook)(Event::Written(self.log.written()));
+            self.tell_durable();
         }
         if held.sync {
             let began = Instant::now();
             self.log.sync()?;
             self.report(queue, Some(began.elapsed()), 0);
-            (self.hook)(Event::Durable(self.log.durable()));
+            self.tell_durable();
         }
         Ok(())
+    }
+
+    /// Tells the hook what is durable, if that is more than it knows: also by the end of a segment.
+    fn tell_durable(&mut self) {
+        let durable = self.log.durable();
+        if durable > self.told {
+            self.told = durable;
+            (self.hook)(Event::Durable(durable));
+        }
     }
 
     fn report(&self, queue: &Queue, synced: Option<Duration>, bytes: u64) {

@@ -14,6 +14,7 @@ mod rounds;
 
 pub use copy::{Alive, Copied, Mode, Phases, Way, copy};
 pub(crate) use copy::{touched, undo_stay};
+pub use rounds::{AtInstant, copy_exactly};
 
 use crate::{
     kvm,

@@ -16,10 +16,13 @@ use crate::{
         urgent::{Side, Urgent},
     },
     memory::{Complete, PageSet},
-    vm::Vm,
+    vm::{Paused, Vm},
 };
 use migrate::precopy::{Few, Policy, Rounds, Verdict};
 use std::time::{Duration, Instant};
+
+/// What is done at the instant of a copy, while the VM is stopped.
+pub type AtInstant<'a> = dyn FnMut(&mut Paused<'_>) -> Result<(), Error> + 'a;
 
 /// The pages left for the pause take a tenth of a millisecond. A guest that writes more than half
 /// of what was copied meanwhile is copied on write instead, and that is found out early: the copy
@@ -38,11 +41,35 @@ pub(super) fn copy(
 ) -> Result<Option<Copied>, Error> {
     give_way();
     let mut changes = Changes::start(vm, complete)?;
-    let Some(rounds) = rounds(vm, &mut changes, to_the_end, sink, alive)? else { return Ok(None) };
+    let rounds = rounds(vm, &mut changes, to_the_end, &|| vm.page_hints(), sink, alive)?;
+    let Some(rounds) = rounds else { return Ok(None) };
     vm.stop_is_near(true);
-    let copied = pause(vm, &changes, rounds, sink);
+    let copied = pause(vm, &changes, rounds, None, sink);
     vm.stop_is_near(false);
     copied.map(Some)
+}
+
+/// Copies `vm`, which continues to run, with every page that was ever touched, whether or not its
+/// content matters to the guest. The guest is not asked to quiesce. `at` is called at the instant
+/// of the copy.
+///
+/// # Errors
+/// [`Error`], also that of `at`: the VM is unchanged.
+pub fn copy_exactly(
+    vm: &Vm,
+    complete: Complete<'_>,
+    sink: &mut dyn Sink,
+    alive: &mut Alive<'_>,
+    at: &mut AtInstant<'_>,
+) -> Result<Copied, Error> {
+    give_way();
+    let mut changes = Changes::start(vm, complete)?;
+    let none = || PageSet::none(vm.ram().pages());
+    let rounds = rounds(vm, &mut changes, true, &none, sink, alive)?.expect("to the end");
+    vm.stop_is_near(true);
+    let copied = pause(vm, &changes, rounds, Some(at), sink);
+    vm.stop_is_near(false);
+    copied
 }
 
 /// Copies until little is left.
@@ -50,11 +77,12 @@ fn rounds(
     vm: &Vm,
     changes: &mut Changes<'_>,
     to_the_end: bool,
+    page_hints: &dyn Fn() -> PageSet,
     sink: &mut dyn Sink,
     alive: &mut Alive<'_>,
 ) -> Result<Option<Rounds>, Error> {
     let mut rounds = Rounds::new(changes.touched()?, POLICY);
-    let pages = rounds.next(&vm.page_hints());
+    let pages = rounds.next(&page_hints());
     first(vm, changes, &pages, sink, alive)?;
     loop {
         rounds.sent();
@@ -66,7 +94,7 @@ fn rounds(
             Verdict::Another => {}
         }
         rounds.changed(&changes.take()?);
-        let pages = rounds.next(&vm.page_hints());
+        let pages = rounds.next(&page_hints());
         copy::write(vm, &pages, sink, alive)?;
     }
 }
@@ -95,19 +123,27 @@ fn contents(vm: &Vm, pages: impl Iterator<Item = usize>) -> Result<Vec<Page>, Er
     pages.map(|page| Ok((page, copy::content(vm.ram(), page)?))).collect()
 }
 
-/// Stops the VM, copies what is left and captures its state, and resumes it.
+/// Stops the VM, copies what is left and captures its state, and resumes it. An exact copy has
+/// something `at` that instant.
 fn pause(
     vm: &Vm,
     changes: &Changes<'_>,
     mut rounds: Rounds,
+    exact: Option<&mut AtInstant<'_>>,
     sink: &mut dyn Sink,
 ) -> Result<Copied, Error> {
     let urgent = (Urgent::this(Side::Source), vm.urgent_vcpus(Side::Source));
-    let mut paused = vm.quiesce(QUIESCE)?;
+    let mut paused = if exact.is_some() { vm.pause()? } else { vm.quiesce(QUIESCE)? };
     // Its thread continues as soon as this is done.
     vm.prewake();
-    let page_hints = paused.page_hints();
+    let page_hints = match exact {
+        Some(_) => PageSet::none(vm.ram().pages()),
+        None => paused.page_hints(),
+    };
     let captured = (|| {
+        if let Some(at) = exact {
+            at(&mut paused)?;
+        }
         let dirty = changes.peek()?;
         let last = contents(vm, rounds.last(&dirty, &page_hints).iter())?;
         let memory = Instant::now();

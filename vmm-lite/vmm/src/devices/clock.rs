@@ -3,6 +3,7 @@
 //! Monotonic time continues through pauses and moves and never goes back (rule R6); the clock is
 //! rebased only while the vCPU is stopped.
 
+use migrate::input_log::Clock as Published;
 use serde::{Deserialize, Serialize};
 use std::{
     arch::x86_64::_rdtsc,
@@ -49,8 +50,7 @@ impl Clock {
     /// The guest's monotonic time at the counter value `tsc`.
     #[must_use]
     pub fn at(&self, tsc: u64) -> u64 {
-        let ticks = tsc.saturating_sub(self.tsc_base);
-        self.mono_base_ns.saturating_add(((u128::from(ticks) * u128::from(self.mult)) >> 32) as u64)
+        mono_ns(&self.published(), tsc)
     }
 
     /// The guest's monotonic time now.
@@ -91,22 +91,15 @@ impl Clock {
     /// Continues a clock that was published on another host, or here long ago, where it was read
     /// at `tsc`, `away` after that.
     pub fn follow(&mut self, published: &PvClock, tsc: Option<u64>, away: Duration) {
-        let load = |word: &AtomicU64| word.load(Relaxed);
-        let was = Self {
-            tsc_hz: load(&published.tsc_hz),
-            mult: load(&published.mult),
-            tsc_base: load(&published.tsc_base),
-            mono_base_ns: load(&published.mono_base_ns),
-            wall_offset_ns: load(&published.wall_offset_ns),
-        };
-        let mono_ns = was.at(tsc.unwrap_or(was.tsc_base));
+        let was = as_published(published);
+        let mono_ns = mono_ns(&was, tsc.unwrap_or(was.tsc_base));
         self.apply(ClockState { mono_ns, wall_offset_ns: was.wall_offset_ns }, away);
     }
 
     /// What the control page has of it.
     #[must_use]
-    pub fn published(&self) -> migrate::input_log::Clock {
-        migrate::input_log::Clock {
+    pub fn published(&self) -> Published {
+        Published {
             tsc_base: self.tsc_base,
             mono_base_ns: self.mono_base_ns,
             mult: self.mult,
@@ -114,6 +107,32 @@ impl Clock {
             tsc_hz: self.tsc_hz,
         }
     }
+}
+
+/// The clock that a control page has.
+#[must_use]
+pub fn as_published(clock: &PvClock) -> Published {
+    let load = |word: &AtomicU64| word.load(Relaxed);
+    Published {
+        tsc_base: load(&clock.tsc_base),
+        mono_base_ns: load(&clock.mono_base_ns),
+        mult: load(&clock.mult),
+        wall_offset_ns: load(&clock.wall_offset_ns),
+        tsc_hz: load(&clock.tsc_hz),
+    }
+}
+
+/// The monotonic time of such a clock at a counter value.
+fn mono_ns(clock: &Published, tsc: u64) -> u64 {
+    let ticks = tsc.saturating_sub(clock.tsc_base);
+    let since = ((u128::from(ticks) * u128::from(clock.mult)) >> 32) as u64;
+    clock.mono_base_ns.saturating_add(since)
+}
+
+/// The wall clock at a counter value, ns since 1970.
+#[must_use]
+pub fn wall_ns(clock: &Published, tsc: u64) -> u64 {
+    mono_ns(clock, tsc).saturating_add(clock.wall_offset_ns)
 }
 
 fn unix_ns() -> u64 {

@@ -75,6 +75,11 @@ impl Console {
         console
     }
 
+    /// From now on prints to `to` too.
+    pub fn print_to(&self, to: OwnedFd) {
+        self.output().to = Some(to);
+    }
+
     fn output(&self) -> MutexGuard<'_, Output> {
         self.output.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -13,7 +13,7 @@ use std::{
     fmt, io,
     os::fd::RawFd,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
 };
@@ -30,7 +30,7 @@ pub struct Gate {
     /// The log is safe up to this position.
     safe: AtomicU64,
     /// Called after more was released, for a guest whose console waits.
-    nudge: Box<dyn Fn() + Send + Sync>,
+    nudge: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 #[derive(Default)]
@@ -56,14 +56,20 @@ impl fmt::Debug for Gate {
 impl Gate {
     /// A gate that is open until [`depend_on`](Self::depend_on) names a position.
     #[must_use]
-    pub fn new(nudge: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+    pub fn new() -> Arc<Self> {
         Arc::new(Self {
             waiting: Mutex::default(),
             released: Condvar::new(),
             depends_on: AtomicU64::new(0),
             safe: AtomicU64::new(0),
-            nudge: Box::new(nudge),
+            nudge: OnceLock::new(),
         })
+    }
+
+    /// Calls `nudge` whenever more was released. Once for a gate.
+    pub fn nudges(&self, nudge: impl Fn() + Send + Sync + 'static) {
+        // A second VM at the gate would be a bug of ours, and would only wait longer.
+        let _ = self.nudge.set(Box::new(nudge));
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -106,7 +112,9 @@ impl Gate {
             }
             packets.iter().for_each(send);
         }
-        (self.nudge)();
+        if let Some(nudge) = self.nudge.get() {
+            nudge();
+        }
     }
 
     /// Discards what waits, and whatever comes: the VM is fenced. The guest is not told.

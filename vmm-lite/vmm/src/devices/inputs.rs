@@ -62,6 +62,9 @@ impl Recording {
 
 /// Sees the packets of a guest that is replayed.
 pub trait Traffic: std::fmt::Debug + Send {
+    /// What follows happened at this time of the guest's wall clock, ns since 1970.
+    fn at(&mut self, wall_ns: u64);
+
     /// The guest has sent this, with its virtio-net header.
     fn sent(&mut self, packet: &[u8]);
 

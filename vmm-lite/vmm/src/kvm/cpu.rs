@@ -142,6 +142,37 @@ impl Features {
     }
 }
 
+/// A model of CPU, and what the guest could find out about it. On two CPUs of one model a guest
+/// computes the same; on others the least exact instructions (`rsqrtss`, `rcpps`) and what is left
+/// in unused state may differ.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Model {
+    /// GenuineIntel, AuthenticAMD, …
+    vendor: String,
+    /// Family and model: CPUID.1:EAX without the stepping.
+    signature: u32,
+    features: Features,
+}
+
+impl Model {
+    /// This host's.
+    #[must_use]
+    pub fn of_this_host() -> Self {
+        let features = Features::of_the_bare_cpu();
+        // SAFETY: `cpuid` exists on every x86-64 CPU, with no effect but its result.
+        #[allow(unused_unsafe)]
+        let signature = unsafe { __cpuid_count(1, 0) }.eax & !0xf;
+        Self { vendor: features.vendor.clone(), signature, features }
+    }
+}
+
+impl std::fmt::Display for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let digest = crc32fast::hash(&postcard::to_stdvec(&self.features).unwrap_or_default());
+        write!(f, "{} {:#x}, features {digest:08x}", self.vendor, self.signature)
+    }
+}
+
 /// Whether the guest's `cpuid` and `xgetbv` run on the bare CPU, whatever CPUID is set.
 #[must_use]
 pub fn sees_host_cpuid() -> bool {

@@ -20,6 +20,7 @@ pub use marks::Marks;
 /// A set of pages of a VM.
 pub use migrate::page_set::PageSet;
 pub use presence::{Absent, Arriving, Complete, Supply};
+pub(crate) use samples::RING as SAMPLES_RING;
 pub use samples::{Samples, TooMany};
 pub use tables::Tables;
 pub use userfault::{Error as UserfaultError, Fault, Userfault, Watch, keep as keep_userfault};

@@ -1,6 +1,6 @@
 //! Which of a guest's pages the host holds.
 
-use super::{GuestRam, PAGE, PageSet};
+use super::{GuestRam, PAGE, PageSet, samples::RING};
 use std::{
     fs::File,
     io,
@@ -35,11 +35,15 @@ impl GuestRam {
         if let Some(pagemap) = &self.pagemap {
             self.add_written(pagemap, &mut set)?;
         }
+        // Not part of the guest's state: see `samples`.
+        let mut ring = PageSet::none(self.pages());
+        ring.insert_runs(&[(RING.start as u64, RING.len() as u64)]);
+        set.take_out(&ring);
         Ok(set)
     }
 
-    /// The first run of pages from `from` on, and before `end`, that were touched; what lies between
-    /// is zero, or untouched in a copy of a template. All pages if the host does not say.
+    /// The first run of pages from `from` on, and before `end`, that were touched; what lies
+    /// between is zero, or untouched in a copy of a template. All pages if the host does not say.
     pub(crate) fn next_touched(&self, from: usize, end: usize) -> Option<Range<usize>> {
         if from >= end {
             return None;

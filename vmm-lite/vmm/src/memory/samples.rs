@@ -3,15 +3,20 @@
 use super::GuestRam;
 use std::{
     fmt,
+    ops::Range,
     sync::atomic::{
         AtomicU64,
         Ordering::{Relaxed, SeqCst},
     },
 };
 use vmm_lite_interface::{
-    layout::{SAMPLE_SLOTS, SAMPLE_SLOTS_AT, SAMPLES},
+    layout::{PAGE_SIZE, SAMPLE_SLOTS, SAMPLE_SLOTS_AT, SAMPLES, SAMPLES_END},
     samples::{OFF, RECORD, REPLAY, SampleRing},
 };
+
+/// The pages of the ring, which are not part of a guest's state: they are not copied anywhere.
+pub(crate) const RING: Range<usize> =
+    (SAMPLES / PAGE_SIZE) as usize..(SAMPLES_END / PAGE_SIZE) as usize;
 
 /// A guest that claims to have taken more samples than its ring holds.
 #[derive(thiserror::Error, Clone, Copy, PartialEq, Eq, Debug)]

@@ -29,6 +29,9 @@ pub mod start;
 
 pub use clock::GuestClock;
 
+/// The memory in a snapshot file.
+pub type Memory = migrate::snapshot::Reader<sink::Input>;
+
 use crate::{capture, host::confine, memory, vm};
 use std::io;
 

@@ -68,6 +68,8 @@ pub(crate) struct Vcpus {
     pub requests: Requests,
     pub entered: Entered,
     pub resumes: AtomicU64,
+    /// Position of the last record that was replayed.
+    pub replay_position: AtomicU64,
     /// How the replay of its log ended.
     replayed: Mutex<Option<Replayed>>,
     pub threads: Box<[ThreadOf]>,
@@ -101,6 +103,7 @@ impl Vcpus {
             requests: Requests::default(),
             entered: Entered::default(),
             resumes: AtomicU64::new(0),
+            replay_position: AtomicU64::new(0),
             replayed: Mutex::default(),
             threads,
         })

@@ -34,7 +34,8 @@ impl Requests {
         self.quiesce.store(number, SeqCst);
     }
 
-    /// From now on requests wait for an input point, or no longer do. For a guest that does not run.
+    /// From now on requests wait for an input point, or no longer do. For a guest that does not
+    /// run.
     pub fn set_recorded(&self, recorded: bool, ram: &GuestRam) {
         self.staged.set_recorded(recorded, ram);
     }

@@ -24,6 +24,8 @@ pub enum Payload {
     SwitchHint = 0x85,
     /// Manifest and state for a clone.
     Seed = 0x86,
+    /// What a journal says of its VM.
+    Journal = 0x87,
 }
 
 impl Payload {
@@ -34,7 +36,7 @@ impl Payload {
             Self::Offer => 2,
             Self::Manifest => 3,
             Self::State => 4,
-            Self::Handover | Self::SwitchHint | Self::Seed => 1,
+            Self::Handover | Self::SwitchHint | Self::Seed | Self::Journal => 1,
         }
     }
 
@@ -46,6 +48,7 @@ impl Payload {
             Self::Handover => "handover",
             Self::SwitchHint => "switch-over hint",
             Self::Seed => "seed of a clone",
+            Self::Journal => "identity of a journal",
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::{Error, Paused, Vm, VmState};
 use crate::{
     devices::{
+        clock,
         gate::{Gate, Gated},
         inputs::Traffic,
         net::Net,
@@ -10,8 +11,11 @@ use crate::{
     vcpu::{Log, Phase, Position, RecordOptions, Replayed, Source},
 };
 use std::{
-    sync::{Arc, atomic::Ordering::SeqCst},
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::Ordering::{Relaxed, SeqCst},
+    },
+    time::{Duration, Instant},
 };
 
 impl Paused<'_> {
@@ -74,24 +78,24 @@ impl Paused<'_> {
         Ok(())
     }
 
-    /// Holds the VM's output back from now on, at the gate that is returned.
+    /// Holds the VM's output back at `gate` from now on.
     ///
     /// # Errors
     /// The TAP device's error.
-    pub fn hold_output(&mut self) -> Result<Arc<Gate>, Error> {
+    pub fn hold_output(&mut self, gate: &Arc<Gate>) -> Result<(), Error> {
         let shared = Arc::clone(&self.vm().shared);
         let vcpus = Arc::downgrade(&shared.vcpus);
-        let gate = Gate::new(move || {
+        gate.nudges(move || {
             if let Some(vcpus) = vcpus.upgrade() {
                 vcpus.control.nudge();
             }
         });
         let (devices, _) = self.first();
         for (net, port) in devices.bus.of_kind_mut::<Net>().zip(&shared.nets) {
-            net.replace_backend(Gated::new(port.tap.try_clone()?, Arc::clone(&gate)));
+            net.replace_backend(Gated::new(port.tap.try_clone()?, Arc::clone(gate)));
         }
-        devices.rings.wait_at(Some(Arc::clone(&gate)));
-        Ok(gate)
+        devices.rings.wait_at(Some(Arc::clone(gate)));
+        Ok(())
     }
 
     /// Where in the log the VM stands that is recorded or replayed; the log has everything up to
@@ -126,14 +130,30 @@ impl Paused<'_> {
 }
 
 impl Vm {
-    /// Waits until the replay of its log has ended. `None`: the VM has ended.
+    /// Waits until the replay of its log has ended, at most `within`: then `None`. `Some(None)`:
+    /// the VM has ended.
     #[must_use]
-    pub fn wait_replayed(&self) -> Option<Replayed> {
+    pub fn wait_replayed(&self, within: Option<Duration>) -> Option<Option<Replayed>> {
         let vcpus = &self.shared.vcpus;
-        vcpus.control.wait_until(None, |phase, _| match phase {
+        let deadline = within.map(|within| Instant::now() + within);
+        vcpus.control.wait_until(deadline, |phase, _| match phase {
             Phase::Ended(_) => Some(None),
             Phase::Paused { .. } => vcpus.replayed().map(Some),
             Phase::Running => None,
-        })?
+        })
+    }
+
+    /// Position of the last record that it has replayed.
+    #[must_use]
+    pub fn replay_position(&self) -> u64 {
+        self.shared.vcpus.replay_position.load(Relaxed)
+    }
+
+    /// What the guest's wall clock was when its replay ended, ns since 1970.
+    #[must_use]
+    pub fn replayed_wall_ns(&self) -> u64 {
+        let clock = clock::as_published(&self.ram().control_page().clock);
+        let tsc = self.shared.vcpus.replayed().and_then(|replayed| replayed.tsc);
+        clock::wall_ns(&clock, tsc.unwrap_or(clock.tsc_base))
     }
 }

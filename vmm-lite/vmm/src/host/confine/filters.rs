@@ -35,6 +35,12 @@ pub enum Thread {
     Arrived,
     /// Signs with the host's key. Runs in a process of its own, without a guest.
     Signer,
+    /// Writes a VM's journal, and sends the packets that wait for it.
+    Journal,
+    /// Saves the VM in its journal now and then.
+    Snapshots,
+    /// Lets a VM go on that has replayed its journal.
+    Replay,
     /// Notices threads that do not answer.
     Watchdog,
     /// Connects to the destination on behalf of a VM whose own process has no network. Runs in a
@@ -44,7 +50,7 @@ pub enum Thread {
 
 impl Thread {
     /// All kinds.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Main,
         Self::Vcpu,
         Self::Stdin,
@@ -57,6 +63,9 @@ impl Thread {
         Self::Announce,
         Self::Arrived,
         Self::Signer,
+        Self::Journal,
+        Self::Snapshots,
+        Self::Replay,
         Self::Watchdog,
         Self::Connector,
     ];
@@ -77,6 +86,9 @@ impl Thread {
             Self::Announce => "announce",
             Self::Arrived => "arrived",
             Self::Signer => "vmm-lite-signer",
+            Self::Journal => "vmm-journal",
+            Self::Snapshots => "vmm-snapshots",
+            Self::Replay => "replay",
             Self::Watchdog => "watchdog",
             Self::Connector => "vmm-connector",
         }
@@ -109,6 +121,12 @@ impl Thread {
             Self::Connector => {
                 common().and(connect()).any(&[c::SYS_recvfrom, c::SYS_sendto, c::SYS_sendmsg])
             }
+            Self::Journal => common().and(write_segments()),
+            Self::Snapshots => common().and(hold_guest()).and(write_segments()).and(urgency()),
+            Self::Replay => common()
+                .and(start_thread(Self::Announce))
+                .and(start_thread(Self::Snapshots))
+                .and(hold_guest()),
             Self::Metrics => common().and(sockets()).any(&[c::SYS_accept4]),
             Self::Receive => common()
                 .and(start_thread(Self::Vcpu))
@@ -235,6 +253,14 @@ fn serve_faults() -> Calls {
 /// VMM opens none. A state is tried on a separate VM before it replaces a running guest's.
 fn copy_guest() -> Calls {
     make_machine().any(&[c::SYS_pwrite64])
+}
+
+/// Writing the segments of a journal, in its directory.
+fn write_segments() -> Calls {
+    Calls::default()
+        .any(&[c::SYS_openat, c::SYS_pwrite64, c::SYS_pread64, c::SYS_fallocate, c::SYS_ftruncate])
+        .any(&[c::SYS_fdatasync, c::SYS_fsync, c::SYS_rename, c::SYS_unlink])
+        .any(&[c::SYS_getdents64, c::SYS_readlink])
 }
 
 /// Making a VM from KVM's own descriptor.

@@ -135,6 +135,9 @@ pub(super) fn drop_thread_capabilities(thread: Thread) -> Result<(), Error> {
         | Thread::Loader
         | Thread::Announce
         | Thread::Signer
+        | Thread::Journal
+        | Thread::Replay
+        | Thread::Snapshots
         | Thread::Watchdog
         | Thread::Connector => 0,
     };

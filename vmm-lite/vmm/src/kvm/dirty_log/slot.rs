@@ -2,7 +2,7 @@
 
 use crate::{
     kvm::{Error, failed},
-    memory::{GuestRam, PageSet},
+    memory::{GuestRam, PageSet, SAMPLES_RING},
 };
 use kvm_bindings::{
     KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_MEM_LOG_DIRTY_PAGES, KVMIO, kvm_clear_dirty_log,
@@ -27,6 +27,12 @@ const MANUAL_PROTECT_ENABLE: u64 = 1;
 const INITIALLY_SET: u64 = 2;
 /// Pages are cleared from the log in multiples of this number: KVM's unit.
 const UNIT: usize = 64;
+
+/// The ring of samples in its word of a bitmap.
+const RING_BITS: u64 = {
+    assert!(SAMPLES_RING.start / UNIT == (SAMPLES_RING.end - 1) / UNIT, "it lies in one word");
+    (u64::MAX >> (UNIT - (SAMPLES_RING.end - SAMPLES_RING.start))) << (SAMPLES_RING.start % UNIT)
+};
 
 /// All of a VM's memory, as KVM has it.
 #[derive(Debug)]
@@ -103,6 +109,8 @@ impl Slot {
             let source = io::Error::last_os_error();
             return Err(Error::Call { doing: "read the dirty log", source });
         }
+        // Never copied, so never cleared either: the guest writes there without a fault.
+        bitmap[SAMPLES_RING.start / UNIT] &= !RING_BITS;
         Ok(PageSet::from_words(bitmap, self.ram.pages()))
     }
 

@@ -1,12 +1,13 @@
-//! Digests of a guest's state, in a log now and then: a divergence that shows in no exit shows here.
+//! Digests of a guest's state, in a log now and then: a divergence that shows in no exit shows
+//! here.
 
 use crate::{
     kvm::{self, Vcpu, VcpuState},
-    memory::{GuestRam, PAGE, is_zero},
+    memory::{GuestRam, PAGE, SAMPLES_RING, is_zero},
 };
 use migrate::input_log::Check;
 use std::ops::Range;
-use vmm_lite_interface::layout::{PAGE_SIZE, SAMPLES, SAMPLES_END};
+use vmm_lite_interface::layout::PAGE_SIZE;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 /// Pages of the part of memory that a check covers; the next check covers the next part.
@@ -98,12 +99,11 @@ fn registers(state: &VcpuState) -> u64 {
 /// Of these pages but the ring of samples, which is not part of the state. Zero pages count for
 /// nothing, so that untouched memory need not be read.
 fn memory(ram: &GuestRam, pages: Range<usize>) -> u64 {
-    let ring = (SAMPLES / PAGE_SIZE) as usize..(SAMPLES_END / PAGE_SIZE) as usize;
     let mut content = [0; PAGE];
     let mut digest = 0_u64;
     let mut at = pages.start;
     while let Some(range) = ram.next_touched(at, pages.end) {
-        for page in range.clone().filter(|page| !ring.contains(page)) {
+        for page in range.clone().filter(|page| !SAMPLES_RING.contains(page)) {
             if ram.read_page(page, &mut content).is_ok() && !is_zero(&content) {
                 digest = digest.wrapping_add(xxh3_64_with_seed(&content, page as u64));
             }

@@ -2,12 +2,12 @@
 
 use super::{Tape, check, record::reason, staged, tell};
 use crate::{
-    devices::{Devices, inputs::Traffic},
+    devices::{Devices, clock, inputs::Traffic},
     kvm::Exit,
     vcpu::{Runner, Vcpus, run::Stop, serve::ending, wait::WaitFor},
 };
 use migrate::input_log::{self, Inputs, Record};
-use std::{fmt, io, os::fd::RawFd};
+use std::{fmt, io, os::fd::RawFd, sync::atomic::Ordering::Relaxed};
 use vmm_lite_interface::{doorbell::Doorbell, layout::SAMPLE_SLOTS, samples::RANDOM};
 
 /// Where records come from. Called on the vCPU's thread.
@@ -117,7 +117,7 @@ impl Replayer {
                     Ok(()) => {
                         // Should the guest go on by itself, it looks first at what it was given.
                         runner.unserved.0 &= KEPT;
-                        self.position = position;
+                        self.done(vcpus);
                         Step::Again
                     }
                     Err(unlike) => Step::Over(Outcome::Diverged(unlike)),
@@ -130,6 +130,12 @@ impl Replayer {
             },
             Err(e) => Step::Over(Outcome::Unreadable(crate::host::with_causes(&e))),
         }
+    }
+
+    /// The next record is executed.
+    fn done(&mut self, vcpus: &Vcpus) {
+        self.position += 1;
+        vcpus.replay_position.store(self.position, Relaxed);
     }
 
     /// Has the guest run to this exit.
@@ -155,7 +161,10 @@ impl Replayer {
         vcpus: &Vcpus,
     ) -> Result<(), String> {
         let memory = vcpus.memory_at_exit();
-        let traffic = self.traffic.as_deref_mut();
+        let mut traffic = self.traffic.as_deref_mut();
+        if let (Some(traffic), Some(tsc)) = (&mut traffic, self.tsc) {
+            traffic.at(clock::wall_ns(&clock::as_published(&memory.control_page().clock), tsc));
+        }
         devices
             .replay(inputs, memory, vcpus.console(), traffic)
             .map_err(|unlike| unlike.to_string())?;
@@ -192,7 +201,7 @@ impl Replayer {
             }
         }
         vcpus.ram.samples().replay(&[]);
-        self.position += 1;
+        self.done(vcpus);
         Step::Again
     }
 }

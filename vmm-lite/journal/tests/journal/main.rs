@@ -1,0 +1,8 @@
+//! Journals from outside: what is promised, and what happens when something goes wrong.
+
+mod common;
+mod damage;
+mod faults;
+mod golden;
+mod kill;
+mod power_cut;
