@@ -13,6 +13,7 @@
 //! - [`page_set`]: sets of pages
 //! - [`report`]: what a move cost, by phase
 //! - [`brownout`]: how long the guest is slower after it
+//! - [`replication`]: a VM with standbys: output commit, takeover, swap
 //! - [`input_log`]: what a guest was given, for running it again
 //! - [`snapshot`]: the file format of a saved VM
 #![forbid(unsafe_code)]
@@ -23,6 +24,7 @@ pub mod input_log;
 pub mod offer;
 pub mod page_set;
 pub mod precopy;
+pub mod replication;
 pub mod report;
 pub mod snapshot;
 pub mod source;

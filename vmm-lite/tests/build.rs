@@ -167,6 +167,72 @@ fn the_user_chooses_the_features() {
     }
 }
 
+/// Reads the CPU's clock in a function of its own, and random numbers in one that is inlined.
+const OWN_CLOCK: &str = r#"
+#[inline(never)]
+fn ticks() -> u64 {
+    // SAFETY: every CPU for this target has it.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+#[inline(always)]
+fn random() -> u64 {
+    let word: u64;
+    // SAFETY: not executed.
+    unsafe { core::arch::asm!("rdrand {}", out(reg) word) };
+    word
+}
+fn main() {
+    println!("{}", ticks() > 0 && (std::env::args().count() < 99 || random() == 0));
+}
+"#;
+
+#[test]
+fn a_program_that_reads_clocks_of_the_cpu_is_named() {
+    let greeter = greeter();
+    greeter.write("src/main.rs", OWN_CLOCK);
+    let out = greeter.build(&["--json"]);
+    let said = text(&out.stderr);
+    assert!(out.status.success(), "{said}");
+    let built: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(built["own_clock"]["count"], 2, "{built}");
+    let first = built["own_clock"]["first"].to_string();
+    assert!(first.contains("greeter::ticks+0x") && first.contains(": rdtsc"), "{first}");
+    assert!(first.contains("greeter::main+0x") && first.contains(": rdrand"), "{first}");
+    assert!(said.contains("warning: greeter reads clocks of the CPU by itself, 2 times"), "{said}");
+    assert!(said.contains(": rdtsc (crate greeter)"), "{said}");
+    assert!(said.contains("--allow-own-clock"), "{said}");
+    let image = greeter.path().join("greeter.img");
+    let shown = vmm_lite().arg("inspect").arg(&image).output().unwrap();
+    let shown = text(&shown.stdout);
+    assert!(shown.contains("own clock     2 (") && shown.contains("greeter::ticks"), "{shown}");
+    if let Some(said) = run(&image) {
+        assert_eq!(said, "true\n");
+    }
+
+    // Without symbols they are still found, and the kernel's are still told apart.
+    greeter.write("Cargo.toml", &format!("{MANIFEST}\n[profile.release]\nstrip = true\n"));
+    let built = greeter.built(&[]);
+    assert_eq!(built["own_clock"]["count"], 2, "{built}");
+    assert!(built["own_clock"]["first"][0].as_str().unwrap().starts_with("0x"), "{built}");
+}
+
+#[test]
+fn a_program_that_uses_std_reads_no_clock_of_the_cpu_by_itself() {
+    let greeter = greeter();
+    let std = "fn main() {
+        let random = std::collections::HashMap::<u8, u8>::new();
+        println!(\"{:?} {:?} {random:?}\", std::time::Instant::now(), std::time::SystemTime::now());
+    }";
+    greeter.write("src/main.rs", std);
+    for strip in [false, true] {
+        let profile = format!("{MANIFEST}\n[profile.release]\nstrip = {strip}\n");
+        greeter.write("Cargo.toml", &profile);
+        let built = greeter.built(&[]);
+        // Some here are the kernel's, which this vmm-lite does not recognise as such.
+        assert_eq!(built["own_clock"]["count"], 0, "strip = {strip}: {built}");
+    }
+}
+
 #[test]
 fn settings_for_the_host_do_not_affect_an_image() {
     let greeter = greeter();

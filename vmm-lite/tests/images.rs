@@ -29,6 +29,24 @@ fn a_good_image_is_taken() {
 }
 
 #[test]
+fn own_clock_readings_of_a_program_are_known() {
+    let elf = Elf { own_clock: Some((2, "a+0x1: rdtsc\nb: rdrand\n")), ..Elf::of(&CODE) };
+    let own_clock = open(&elf.bytes()).unwrap().own_clock().clone();
+    assert_eq!(own_clock.to_string(), "2 (a+0x1: rdtsc, b: rdrand)");
+    let unknown = open(&Elf::of(&CODE).bytes()).unwrap().own_clock().clone();
+    assert!(unknown.count.is_none() && !unknown.is_none());
+}
+
+#[test]
+fn the_applications_read_no_clock_of_the_cpu_by_themselves() {
+    for app in ["hello", "echo", "kv", "http", "dirtier", "std-check"] {
+        let path = vmm_lite_lab::images::image(app).unwrap();
+        let own_clock = Image::open(&path).unwrap().own_clock().clone();
+        assert!(own_clock.is_none(), "{app}, and what it is linked with: {own_clock}");
+    }
+}
+
+#[test]
 fn a_file_that_is_not_elf_is_refused() {
     for content in [&b""[..], b"#!/bin/sh\n", b"\x7fEL", &[0; 4096]] {
         let error = refused(content, &["is not an ELF file", "`vmm-lite build`"]);

@@ -237,6 +237,7 @@ fn a_vm_that_may_be_elsewhere_is_not_announced_here() {
         memory_size: 2 << 20,
         interface_version: INTERFACE_VERSION,
         nets: vec![NetIdentity { mac: MAC, ip: Some(ip) }],
+        own_clock: Default::default(),
     };
     let vm = Vm::prepare(identity, Some("vmmt4"), Console::new(None)).unwrap();
     assert!(!vm.may_spoof(), "spoofing is off by default");

@@ -108,6 +108,15 @@ pub enum Error {
     /// The linked file is not an image.
     #[error("the linked file is not a usable image")]
     Image(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The image, or the kernel object, cannot be read.
+    #[error("the linked file, or the kernel in it, is not a usable object file")]
+    Object(#[source] object::Error),
+    /// The kernel has no note for clock readings.
+    #[error(
+        "the kernel in this vmm-lite has no note for clock readings; leave VMM_LITE_KERNEL out, or \
+         name a kernel of the same version when vmm-lite is built"
+    )]
+    Note,
     /// The program uses symbols that the kernel does not have.
     #[error("{} uses symbols that the kernel lacks: {}", path.display(), symbols.join(", "))]
     Undefined {

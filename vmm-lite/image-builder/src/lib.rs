@@ -10,11 +10,13 @@
 //! 4. [`kernel`]: the kernel object that this program contains
 //! 5. [`compile`]: cargo compiles the program and links it with the kernel
 //! 6. [`check`]: the result is an image that the VMM accepts
+//! 7. [`own_clock`]: whether the program reads clocks or random numbers of the CPU by itself
 
 pub mod check;
 pub mod compile;
 mod error;
 pub mod kernel;
+pub mod own_clock;
 pub mod select;
 pub mod sysroot;
 pub mod toolchain;
@@ -22,6 +24,7 @@ pub mod toolchain;
 pub use error::Error;
 
 use compile::Parts;
+use own_clock::OwnClock;
 use select::Program;
 use std::{
     env,
@@ -69,6 +72,8 @@ pub struct Built {
     pub size: u64,
     /// Nothing had changed since the last time.
     pub fresh: bool,
+    /// Clocks and random numbers of the CPU that the program reads by itself.
+    pub own_clock: OwnClock,
     /// How long it took.
     pub took: Duration,
 }
@@ -96,6 +101,7 @@ pub fn build(
     let cache = cache_directory()?;
     let sysroot = standard_library(&toolchain, &cache, tell)?;
     let kernel = kernel::unpack(&cache)?;
+    let kernel_object = read(&kernel)?;
     let target_directory = request
         .target_directory
         .clone()
@@ -109,13 +115,17 @@ pub fn build(
     for (program, output) in selection.programs.iter().zip(outputs) {
         let linked = compile::compile(request, program, &parts)?;
         check::check(&linked.path, accepts)?;
-        let size = deliver(&linked.path, &output, began.1)?;
+        let mut image = read(&linked.path)?;
+        let own_clock = own_clock::find(&image, &kernel_object)?;
+        own_clock::write(&mut image, &own_clock)?;
+        deliver(&image, &linked.path, &output, began.1)?;
         done(&Built {
             path: output,
             package: program.package.clone(),
             bin: program.bin.clone(),
-            size,
+            size: image.len() as u64,
             fresh: linked.fresh,
+            own_clock,
             took: began.0.elapsed(),
         });
         began = (Instant::now(), SystemTime::now());
@@ -207,34 +217,36 @@ fn outputs(asked: Option<&Path>, programs: &[Program]) -> Result<Vec<PathBuf>, E
     }
 }
 
-/// Puts the linked program at the image's path, whole or not at all, and returns its size. A VM
-/// that runs the previous image there is not affected.
+/// The content of a file.
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|source| Error::File { what: "read", path: path.into(), source })
+}
+
+/// Puts `image`, made from the `linked` program, at its path, whole or not at all. A VM that runs
+/// the previous image there is not affected.
 ///
 /// The image gets the time `began`, when its build began: later changes are newer than it, and it
 /// is not newer than cargo's own files, as a newer file in the crate's directory makes cargo run
 /// its build script again. For the same reason an identical image is not touched.
-fn deliver(linked: &Path, output: &Path, began: SystemTime) -> Result<u64, Error> {
+fn deliver(image: &[u8], linked: &Path, output: &Path, began: SystemTime) -> Result<(), Error> {
     let file = |what, path: &Path| {
         let path = path.to_path_buf();
         move |source: io::Error| Error::File { what, path, source }
     };
-    let image = fs::read(linked).map_err(file("read", linked))?;
-    let size = image.len() as u64;
     files::may_replace(output).map_err(file("replace", output))?;
     if fs::read(output).is_ok_and(|there| there == image) {
-        return Ok(size);
+        return Ok(());
     }
     let directory = output.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(directory).map_err(file("make", directory))?;
     let mut partial =
         tempfile::NamedTempFile::new_in(directory).map_err(file("write in", directory))?;
     partial
-        .write_all(&image)
+        .write_all(image)
         .and_then(|()| partial.as_file().set_modified(began))
         .and_then(|()| partial.as_file().set_permissions(fs::metadata(linked)?.permissions()))
-        .and_then(|()| partial.persist(output).map_err(|e| e.error))
-        .map_err(file("write", output))?;
-    Ok(size)
+        .and_then(|()| partial.persist(output).map(drop).map_err(|e| e.error))
+        .map_err(file("write", output))
 }
 
 #[cfg(test)]
@@ -269,14 +281,15 @@ mod tests {
         let began = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         for (content, at, dated) in [("first", 1, 1), ("second one", 2, 2), ("second one", 3, 2)] {
             fs::write(&from, content).unwrap();
-            assert_eq!(deliver(&from, &to, began(at)).unwrap(), content.len() as u64);
+            deliver(content.as_bytes(), &from, &to, began(at)).unwrap();
             assert_eq!(fs::read_to_string(&to).unwrap(), content);
             assert_eq!(fs::metadata(&to).unwrap().modified().unwrap(), began(dated));
         }
         assert_eq!(fs::read_dir(to.parent().unwrap()).unwrap().count(), 1, "nothing is left");
         for (odd, _) in vmm_lite_lab::files::odd_paths(dir.path()) {
             let (from, to) = (from.clone(), odd.clone());
-            let delivered = vmm_lite_lab::files::at_once(move || deliver(&from, &to, began(1)));
+            let delivered =
+                vmm_lite_lab::files::at_once(move || deliver(b"", &from, &to, began(1)));
             assert!(delivered.is_err(), "{}", odd.display());
         }
     }

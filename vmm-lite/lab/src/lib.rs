@@ -5,6 +5,7 @@
 //! - [`exec`]: when a program was started, and descriptors that it inherits
 //! - [`process`]: child processes that end with their guard
 //! - [`vmm`]: `vmm-lite` as a user starts it, and its JSON
+//! - [`etcd`]: Debian's etcd, one member or several, which tests stop and kill
 //! - [`images`]: unikernel images of the workspace's applications, built once
 //! - [`probe`]: a redis client that times every request and checks that no write is lost or doubled
 //! - [`relay`]: forwards between two hosts, sees every message of a move, and can break the link at
@@ -19,6 +20,7 @@
 
 pub mod accept;
 pub mod error;
+pub mod etcd;
 pub mod exec;
 pub mod files;
 pub mod images;

@@ -16,6 +16,9 @@ or Debian's rustc-web, cargo-web, rust-web-src), and ld (binutils). The standard
 once, for about a minute, and kept in $XDG_CACHE_HOME/vmm-lite (or $VMM_LITE_CACHE), which may be
 removed at any time.
 
+An instruction of the program's own that reads a clock or random numbers of the CPU (rdtsc, rdrand
+and the like) is reported: such a program can be neither protected nor replayed.
+
 Exit codes: 0 done, 101 the program does not compile (cargo's code), 1 anything else."#;
 
 /// Make a unikernel image from a Rust crate
@@ -112,6 +115,9 @@ pub fn run(args: Args) -> super::Result {
         if (json || !quiet) && printed.is_ok() {
             printed = writeln!(std::io::stdout(), "{text}");
         }
+        if let Some(warning) = warning(built) {
+            eprintln!("{warning}");
+        }
     };
     let accepts = |path: &std::path::Path| Ok(Image::open(path).map(drop)?);
     match image_builder::build(&request, &accepts, tell, report) {
@@ -164,6 +170,34 @@ fn line(built: &Built) -> String {
     format!("{}  {size}, {how} in {:.1} s", built.path.display(), built.took.as_secs_f64())
 }
 
+/// About instructions that read clocks or random numbers of the CPU.
+fn warning(built: &Built) -> Option<String> {
+    let found = &built.own_clock;
+    let times = match found.count {
+        0 => return None,
+        1 => "once".to_owned(),
+        n => format!("{n} times"),
+    };
+    let bin = &built.bin;
+    let mut text =
+        format!("vmm-lite: warning: {bin} reads clocks of the CPU by itself, {times}:\n");
+    for reading in &found.first {
+        let of = reading.crate_name().map(|name| format!(" (crate {name})")).unwrap_or_default();
+        text += &format!("  {reading}{of}\n");
+    }
+    if found.count as usize > found.first.len() {
+        text += "  ...\n";
+    }
+    if found.first.iter().any(|reading| reading.function.is_none()) {
+        text += "Without `strip` in its profile, the functions would be named.\n";
+    }
+    text += "It runs, moves and is saved as any other. But the input log lacks what these \
+             instructions return,\nso its runs cannot be repeated: `protect`, `run --journal` and \
+             `replay` refuse it unless\n--allow-own-clock is given. The clocks of std::time, and \
+             random numbers of std and getrandom,\nare in the log.";
+    Some(text)
+}
+
 fn json_line(built: &Built) -> String {
     serde_json::json!({
         "image": built.path,
@@ -172,6 +206,42 @@ fn json_line(built: &Built) -> String {
         "size": built.size,
         "unchanged": built.fresh,
         "seconds": built.took.as_secs_f64(),
+        "own_clock": {
+            "count": built.own_clock.count,
+            "first": built.own_clock.first.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        },
     })
     .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image_builder::own_clock::{OwnClock, Reading};
+
+    #[test]
+    fn a_warning_names_function_and_crate() {
+        let reading = |function: Option<&str>| Reading {
+            function: function.map(Into::into),
+            offset: 0x10,
+            instruction: "rdtsc",
+        };
+        let mut built = Built {
+            path: "kv.img".into(),
+            package: "kv".into(),
+            bin: "kv".into(),
+            size: 1,
+            fresh: false,
+            own_clock: OwnClock::default(),
+            took: std::time::Duration::ZERO,
+        };
+        assert_eq!(warning(&built), None);
+        built.own_clock = OwnClock { count: 1, first: vec![reading(Some("quanta::now"))] };
+        let said = warning(&built).unwrap();
+        assert!(said.contains("  quanta::now+0x10: rdtsc (crate quanta)\nIt runs"), "{said}");
+        assert!(said.lines().all(|line| line.len() <= 100), "{said}");
+        built.own_clock = OwnClock { count: 9, first: vec![reading(None)] };
+        let said = warning(&built).unwrap();
+        assert!(said.contains("9 times") && said.contains("...\nWithout `strip`"), "{said}");
+    }
 }

@@ -2,20 +2,21 @@
 
 use migrate::snapshot::{Error, MAJOR};
 use serde_json::json;
-use std::{path::PathBuf, process::ExitCode};
+use std::{os::unix::fs::FileExt as _, path::PathBuf, process::ExitCode};
 use vmm::{
+    boot::{Image, OwnClock},
     kvm::Host,
     snapshot::{load, operations::hex, saved_vm::SavedVm},
 };
 
-/// Show what is in a snapshot, after verifying all of it
+/// Show what is in a snapshot, after verifying all of it, or in an image
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  vmm-lite inspect kv.snap\n  vmm-lite inspect kv.snap --json | jq \
-        .memory_bytes"
+        .memory_bytes\n  vmm-lite inspect kv.img"
 )]
 pub struct Args {
-    /// The snapshot
+    /// The snapshot, or image
     file: PathBuf,
     /// Print one JSON object
     #[arg(long)]
@@ -27,8 +28,12 @@ pub struct Args {
 /// # Errors
 /// If the file is not a snapshot, or is damaged.
 pub fn run(args: Args) -> super::Result {
-    let file =
-        files::open(&args.file).map_err(|e| format!("cannot read {}: {e}", args.file.display()))?;
+    let unreadable = |e| format!("cannot read {}: {e}", args.file.display());
+    let file = files::open(&args.file).map_err(unreadable)?;
+    let mut magic = [0; 4];
+    if file.read_at(&mut magic, 0).map_err(unreadable)? == 4 && magic == *b"\x7fELF" {
+        return image(&args);
+    }
     let snapshot = load::open(file)?;
     let (mut saved, mut zero) = (0_u64, 0_u64);
     snapshot.each(|_, content, _| {
@@ -61,6 +66,7 @@ pub fn run(args: Args) -> super::Result {
         "ip": identity.nets.first().and_then(|n| n.ip).map(|ip| ip.to_string()),
         "uptime_ns": guest.state.clock.mono_ns,
         "missing_features": missing,
+        "own_clock": own_clock_json(&identity.own_clock),
     });
     if args.json {
         println!("{value}");
@@ -82,10 +88,38 @@ pub fn run(args: Args) -> super::Result {
     println!("file          {} KiB, {saved} pages", header.file_size / 1024);
     println!("network       {} {}", text("mac"), text("ip"));
     println!("running for   {:.1} s", guest.state.clock.mono_ns as f64 / 1e9);
+    println!("own clock     {}", identity.own_clock);
     match missing.as_deref() {
         Some([]) => println!("this host     can run it"),
         Some(missing) => println!("this host     lacks {}", missing.join(", ")),
         None => {}
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Shows an image.
+fn image(args: &Args) -> super::Result {
+    let image = Image::open(&args.file)?;
+    if args.json {
+        let value = json!({
+            "interface_version": image.interface_version(),
+            "memory_needed": image.memory_needed(),
+            "own_clock": own_clock_json(image.own_clock()),
+        });
+        println!("{value}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{}: an image", args.file.display());
+    println!("interface     {}", image.interface_version());
+    println!("memory        {} MiB at least", image.memory_needed().div_ceil(1 << 20));
+    println!("own clock     {}", image.own_clock());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `null` where nobody has looked.
+fn own_clock_json(own_clock: &OwnClock) -> serde_json::Value {
+    match own_clock.count {
+        Some(count) => json!({ "count": count, "first": own_clock.first }),
+        None => serde_json::Value::Null,
+    }
 }

@@ -198,6 +198,7 @@ mod tests {
             memory_size: 16 << 20,
             interface_version: 2,
             nets: ip.map(|ip| NetIdentity { mac: MAC, ip: ip.parse().ok() }).into_iter().collect(),
+            own_clock: Default::default(),
         }
     }
 

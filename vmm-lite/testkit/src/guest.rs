@@ -87,6 +87,8 @@ pub struct Elf {
     pub entry: u32,
     pub note: Option<u32>,
     pub min_free_kib: u32,
+    /// Own clock readings, and the text about them.
+    pub own_clock: Option<(u32, &'static str)>,
 }
 
 impl Elf {
@@ -99,6 +101,7 @@ impl Elf {
             entry: IMAGE_BASE as u32,
             note: Some(INTERFACE_VERSION),
             min_free_kib: 64,
+            own_clock: None,
         }
     }
 
@@ -110,6 +113,10 @@ impl Elf {
             let words = [version, self.min_free_kib, 0];
             let desc: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
             push_note(&mut notes, note::OWNER, note::TYPE, &desc);
+        }
+        if let Some((count, first)) = self.own_clock {
+            let desc = note::OwnClockNote { count: Some(count), first }.to_bytes();
+            push_note(&mut notes, note::OWNER, note::OWN_CLOCK_TYPE, &desc);
         }
         let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
         elf.resize(16, 0);

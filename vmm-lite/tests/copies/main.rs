@@ -3,6 +3,7 @@
 
 mod clocks;
 mod golden;
+mod own_clock;
 mod reverts;
 mod ways;
 

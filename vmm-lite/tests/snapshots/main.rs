@@ -29,6 +29,7 @@ fn memory_that_is_being_written_is_saved_intact() {
     lab.stop("d", vm);
     let inspected = lab.json(&["inspect", &file, "--json"]);
     assert_eq!((inspected["name"].as_str(), inspected["base"].as_str()), (Some("d"), None));
+    assert_eq!(inspected["own_clock"]["count"].as_u64(), Some(0), "{inspected}");
     // The same file, repeatedly, in both ways.
     for how in [&[][..], &["--lazy"], &[]] {
         let vm = lab.start(&[&["restore", &file], how].concat());

@@ -1,6 +1,7 @@
 //! The monitor's code, and how to call it.
 
 use core::arch::{asm, global_asm};
+use vmm_lite_interface::note::{OWN_CLOCK_SIZE, OWN_CLOCK_TYPE, OwnClockNote};
 
 global_asm!(
     include_str!("monitor.s"),
@@ -8,6 +9,9 @@ global_asm!(
     DOORBELL = const vmm_lite_interface::doorbell::PORT,
     INTERFACE_VERSION = const vmm_lite_interface::INTERFACE_VERSION,
     MIN_FREE_KIB = const MIN_FREE_KIB,
+    OWN_CLOCK_SIZE = const OWN_CLOCK_SIZE,
+    OWN_CLOCK_TYPE = const OWN_CLOCK_TYPE,
+    OWN_CLOCK_UNKNOWN = const OwnClockNote::UNKNOWN,
     options(att_syntax)
 );
 

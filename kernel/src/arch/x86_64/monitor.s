@@ -17,6 +17,12 @@
     .asciz "vmm-lite"
     .balign 4
     .long {INTERFACE_VERSION}, {MIN_FREE_KIB}, 0
+    # Filled in by the image builder.
+    .long 9, {OWN_CLOCK_SIZE}, {OWN_CLOCK_TYPE}
+    .asciz "vmm-lite"
+    .balign 4
+    .long {OWN_CLOCK_UNKNOWN}
+    .zero {OWN_CLOCK_SIZE} - 4
 
     .section monitor_text,"axR",@progbits
     .balign 4096

@@ -1,5 +1,6 @@
 //! Images: the checks before anything of one reaches a guest.
 
+use super::OwnClock;
 use crate::memory::{self, PAGE, Writable};
 use linux_loader::loader::{KernelLoader, elf::Elf};
 use object::{
@@ -18,7 +19,7 @@ use std::{
 use vmm_lite_interface::{
     INTERFACE_VERSION,
     layout::IMAGE_BASE,
-    note::{self, ImageNote},
+    note::{self, ImageNote, OwnClockNote},
 };
 
 /// Offset of the class in the ELF header.
@@ -123,6 +124,7 @@ pub struct Image {
     /// End of its last segment.
     end: u64,
     note: ImageNote,
+    own_clock: OwnClock,
 }
 
 impl Image {
@@ -141,7 +143,8 @@ impl Image {
         }
         let entry = found.entry.filter(|e| (IMAGE_BASE..found.end).contains(e));
         let entry = entry.ok_or_else(|| Error::Entry(path.into()))?;
-        Ok(Self { path: path.into(), file, entry, end: found.end, note })
+        let own_clock = found.own_clock.unwrap_or_default();
+        Ok(Self { path: path.into(), file, entry, end: found.end, note, own_clock })
     }
 
     /// The path at which it was opened.
@@ -166,6 +169,12 @@ impl Image {
     #[must_use]
     pub fn interface_version(&self) -> u32 {
         self.note.interface_version
+    }
+
+    /// Clocks and random numbers of the CPU that its program reads by itself.
+    #[must_use]
+    pub fn own_clock(&self) -> &OwnClock {
+        &self.own_clock
     }
 
     /// The least memory with which it can start, in bytes.
@@ -196,6 +205,7 @@ struct Found {
     entry: Option<u64>,
     end: u64,
     note: Option<ImageNote>,
+    own_clock: Option<OwnClock>,
 }
 
 impl Found {
@@ -224,7 +234,7 @@ impl Found {
         let segments = header
             .program_headers(endian, data)
             .map_err(|_| truncated("the program header table"))?;
-        let mut found = Self { entry: None, end: 0, note: None };
+        let mut found = Self { entry: None, end: 0, note: None, own_clock: None };
         for segment in segments {
             let (offset, file_size) = segment.file_range(endian);
             if offset.checked_add(file_size).is_none_or(|end| end > length) {
@@ -264,8 +274,12 @@ impl Found {
             if owner == PVH_OWNER && type_ == PVH_ENTRY {
                 let entry = desc.first_chunk::<4>().map(|b| u64::from(u32::from_le_bytes(*b)));
                 self.entry = self.entry.or(entry);
-            } else if owner == &note::OWNER[..note::OWNER.len() - 1] && type_ == note::TYPE {
+            } else if owner != &note::OWNER[..note::OWNER.len() - 1] {
+                continue;
+            } else if type_ == note::TYPE {
                 self.note = self.note.or(ImageNote::from_bytes(desc));
+            } else if type_ == note::OWN_CLOCK_TYPE && self.own_clock.is_none() {
+                self.own_clock = OwnClockNote::from_bytes(desc).map(Into::into);
             }
         }
     }

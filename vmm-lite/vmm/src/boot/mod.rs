@@ -1,10 +1,12 @@
 //! From an image file to a guest that can start: checks, memory, PVH structures, command line.
 
 mod image;
+mod own_clock;
 mod parameters;
 mod pvh;
 
 pub use image::{Error as ImageError, Image};
+pub use own_clock::OwnClock;
 pub use parameters::{Cidr, Error as ParametersError, Parameters};
 
 use crate::memory::Writable;

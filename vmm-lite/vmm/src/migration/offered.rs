@@ -43,10 +43,10 @@ impl Offered {
         }
     }
 
-    /// The encoded form.
+    /// The encoded form. Sources of before vmm-lite 0.3 send no `own_clock` behind the rest.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        codec::encode(Payload::Offer, self)
+        codec::append(codec::encode(Payload::Offer, self), &self.identity.own_clock)
     }
 
     /// Decodes it. Bytes after it belong to a later version of the same.
@@ -54,7 +54,10 @@ impl Offered {
     /// # Errors
     /// [`CodecError`], also if the source sends a state in a version that this host does not read.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
-        let (offered, _): (Self, _) = codec::decode_prefix(Payload::Offer, bytes)?;
+        let (mut offered, rest): (Self, _) = codec::decode_prefix(Payload::Offer, bytes)?;
+        if !rest.is_empty() {
+            (offered.identity.own_clock, _) = codec::appended(Payload::Offer, rest)?;
+        }
         let (theirs, ours) = (offered.handover_version, Payload::Handover.version());
         if theirs != ours {
             return Err(CodecError::Version { what: "state of the VM", theirs, ours });
@@ -66,7 +69,7 @@ impl Offered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kvm::Host;
+    use crate::{boot::OwnClock, kvm::Host};
 
     #[test]
     fn offers_of_later_versions_are_understood_or_refused() {
@@ -79,6 +82,7 @@ mod tests {
             memory_size: 16 << 20,
             interface_version: 2,
             nets: vec![],
+            own_clock: OwnClock { count: Some(1), first: vec!["kv::main+0x1: rdtsc".into()] },
         };
         let needs = Needs { mtu: Some(9000), spoofs: true };
         let handover_version = Payload::Handover.version();
@@ -86,6 +90,9 @@ mod tests {
         let mut bytes = offered.to_bytes();
         assert_eq!(Offered::from_bytes(&bytes), Ok(offered.clone()));
         assert!(Offered::from_bytes(&bytes[..bytes.len() - 1]).is_err());
+        // What an older source sends.
+        let older = Offered::from_bytes(&codec::encode(Payload::Offer, &offered)).unwrap();
+        assert_eq!(older.identity.own_clock, OwnClock::default());
         bytes.extend([1, 2, 3]);
         assert_eq!(Offered::from_bytes(&bytes), Ok(offered.clone()));
         let newer = Offered { handover_version: handover_version + 1, ..offered };

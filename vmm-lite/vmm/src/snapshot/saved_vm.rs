@@ -2,6 +2,7 @@
 
 use super::Error;
 use crate::{
+    boot::OwnClock,
     devices::{clock::ClockState, console::ConsoleState, net::NetState, state::DeviceState},
     kvm::{VcpuState, cpu::Features},
     vm::{
@@ -17,6 +18,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// brownouts in it.
 const OLD_IDENTITY: u8 = 1;
 const OLD_STATE: u8 = 3;
+/// The beginning of a manifest of vmm-lite 0.2, which has no `own_clock`.
+const MANIFEST_2: [u8; 2] = [Payload::Manifest as u8, 2];
 
 /// A state as those files have it.
 #[derive(Deserialize)]
@@ -49,11 +52,33 @@ pub struct SavedVm {
 
 /// The first of the two parts.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
 pub struct VmManifest {
     /// The manifest.
     pub identity: Identity,
     /// The CPU features that it may have found.
     pub features: Features,
+}
+
+/// Its encoded form.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    identity: Identity,
+    features: Features,
+    own_clock: OwnClock,
+}
+
+impl From<VmManifest> for Written {
+    fn from(VmManifest { identity, features }: VmManifest) -> Self {
+        let own_clock = identity.own_clock.clone();
+        Self { identity, features, own_clock }
+    }
+}
+
+impl From<Written> for VmManifest {
+    fn from(Written { identity, features, own_clock }: Written) -> Self {
+        Self { identity: Identity { own_clock, ..identity }, features }
+    }
 }
 
 impl VmManifest {
@@ -86,7 +111,10 @@ impl SavedVm {
     /// [`Error::Codec`].
     pub fn decode(identity: &[u8], state: &[u8]) -> Result<Self, Error> {
         let manifest = match identity {
-            [OLD_IDENTITY, old @ ..] => whole(old, "identity")?,
+            [OLD_IDENTITY, old @ ..] => older(whole(old, "identity")?),
+            [kind, version, old @ ..] if [*kind, *version] == MANIFEST_2 => {
+                older(whole(old, "manifest")?)
+            }
             _ => codec::decode(Payload::Manifest, identity)?,
         };
         let state = match state {
@@ -124,6 +152,11 @@ impl SavedVm {
     }
 }
 
+/// A manifest from before `own_clock`.
+fn older((identity, features): (Identity, Features)) -> VmManifest {
+    VmManifest { identity, features }
+}
+
 /// A state of an older version, with what it lacks added at the end.
 fn longer(old: &[u8], lacks: &impl Serialize) -> Result<VmState, Error> {
     let bytes = postcard::to_extend(lacks, old.to_vec());
@@ -134,5 +167,45 @@ fn whole<T: DeserializeOwned>(bytes: &[u8], name: &'static str) -> Result<T, Err
     match postcard::take_from_bytes(bytes) {
         Ok((value, [])) => Ok(value),
         _ => Err(CodecError::Garbled(name).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kvm::Host;
+
+    #[test]
+    fn own_clock_readings_are_kept_and_unknown_in_older_manifests() {
+        let features = match Host::open().and_then(|host| host.features()) {
+            Ok(features) => features,
+            Err(e) => return vmm_lite_lab::skipped("manifests of other versions", e),
+        };
+        let own_clock = OwnClock { count: Some(1), first: vec!["kv::main+0x1: rdtsc".into()] };
+        let identity = Identity {
+            name: "kv".into(),
+            memory_size: 16 << 20,
+            interface_version: 2,
+            nets: vec![],
+            own_clock,
+        };
+        let manifest = VmManifest { identity, features };
+        let bytes = codec::encode(Payload::Manifest, &manifest);
+        assert_eq!(codec::decode(Payload::Manifest, &bytes), Ok(manifest.clone()));
+        let without = postcard::to_stdvec(&(&manifest.identity, &manifest.features)).unwrap();
+        let mut expected = manifest;
+        expected.identity.own_clock = OwnClock::default();
+        for begin in [&MANIFEST_2[..], &[OLD_IDENTITY]] {
+            let old = [begin, &without].concat();
+            // Only the manifest is whole; so it is the state that is refused.
+            let error = SavedVm::decode(&old, &[]).unwrap_err().to_string();
+            assert!(error.contains("state"), "{error}");
+            assert_eq!(older(whole(&old[begin.len()..], "manifest").unwrap()), expected);
+            let longer = [&old[..], &[0]].concat();
+            assert!(
+                SavedVm::decode(&longer, &[]).unwrap_err().to_string().contains("manifest")
+                    || begin.len() == 1
+            );
+        }
     }
 }

@@ -33,7 +33,8 @@ impl Payload {
     #[must_use]
     pub const fn version(self) -> u8 {
         match self {
-            Self::Manifest | Self::Offer => 2,
+            Self::Offer => 2,
+            Self::Manifest => 3,
             Self::State => 4,
             Self::Handover | Self::SwitchHint | Self::Seed | Self::Journal => 1,
         }
@@ -173,6 +174,26 @@ pub fn decode_prefix<'de, T: Deserialize<'de>>(
     postcard::take_from_bytes(value).map_err(|_| CodecError::Garbled(what))
 }
 
+/// Appends a value to a payload, which readers of its version may ignore.
+///
+/// # Panics
+/// Never: postcard can encode all parts of a state.
+#[must_use]
+pub fn append(payload: Vec<u8>, value: &impl Serialize) -> Vec<u8> {
+    postcard::to_extend(value, payload).expect("postcard can encode it")
+}
+
+/// Decodes an appended value; also returns what is behind it.
+///
+/// # Errors
+/// [`CodecError::Garbled`].
+pub fn appended<'de, T: Deserialize<'de>>(
+    payload: Payload,
+    bytes: &'de [u8],
+) -> Result<(T, &'de [u8]), CodecError> {
+    postcard::take_from_bytes(bytes).map_err(|_| CodecError::Garbled(payload.name()))
+}
+
 /// A section in its encoded form.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Written {
@@ -251,7 +272,7 @@ mod tests {
         let mut newer = bytes.clone();
         newer[1] += 1;
         let said = decode::<(u32, String)>(Payload::Manifest, &newer).unwrap_err().to_string();
-        assert_eq!(said, "the manifest comes in version 3, and this vmm-lite reads version 2");
+        assert_eq!(said, "the manifest comes in version 4, and this vmm-lite reads version 3");
         for len in 0..bytes.len() {
             assert!(decode::<(u32, String)>(Payload::Manifest, &bytes[..len]).is_err());
         }

@@ -45,6 +45,7 @@ impl Vm {
             memory_size: config.memory,
             interface_version: image.interface_version(),
             nets: config.nets.iter().map(net).collect(),
+            own_clock: image.own_clock().clone(),
         };
         let vm = Self::make(resources.host(), identity, ram, taps, console)?;
         vm.shared.vcpus.control.lock_member(0).vcpu.set_entry(image.entry())?;

@@ -1,0 +1,3 @@
+//! Protection of a running VM: a replica set of one primary and its standbys.
+
+pub mod arbiter;
