@@ -23,9 +23,13 @@ use vmm_lite_interface::layout::{PAGE_SIZE, SAMPLES, SAMPLES_END};
 use vmm_lite_lab::vmm::TIMEOUT;
 
 /// Every exit has a digest of all registers and all of the memory.
-pub const EVERY: RecordOptions = RecordOptions { check_every: 1, check_whole: true };
+pub const EVERY: RecordOptions = checks(1);
 /// Some have.
-pub const SOME: RecordOptions = RecordOptions { check_every: 64, check_whole: true };
+pub const SOME: RecordOptions = checks(64);
+
+const fn checks(check_every: u64) -> RecordOptions {
+    RecordOptions { check_every, check_whole: true, allow_own_clock: false }
+}
 
 /// Records, the first at position 1.
 #[derive(Clone, Debug, Default)]
