@@ -4,6 +4,7 @@ use crate::common::{append, dir, record, small};
 use journal::{
     Error, Event, Keep, Options, Reader, SyncPolicy, Writer,
     format::names,
+    prune_in,
     storage::{
         Directory,
         sim::{Disk, Fault},
@@ -95,6 +96,28 @@ fn after_any_error_the_journal_has_what_is_durable_and_can_be_opened_again() {
             }
         }
     }
+}
+
+#[test]
+fn a_journal_on_a_full_disk_can_be_pruned_and_then_opened() {
+    let disk = Disk::new();
+    let writer = Writer::create_in(dir(&disk), b"", 1, small(), drop).unwrap();
+    for n in [50, 100] {
+        append(&writer, n - 49, n, 7);
+        let _ = disk.create(names::NEW_SNAPSHOT);
+        writer.commit_snapshot(n, b"").unwrap();
+    }
+    assert!(matches!(prune_in(&disk, Keep::Snapshots(1)), Err(Error::Locked(_))));
+    writer.close().unwrap();
+    disk.set_capacity(Some(disk.used() + 2000));
+    assert!(Writer::open_in(dir(&disk), small(), drop).err().unwrap().is_full());
+    let pruned = prune_in(&disk, Keep::Snapshots(1)).unwrap();
+    assert!(pruned.snapshots == 1 && pruned.segments > 0 && pruned.bytes > 2100, "{pruned:?}");
+    let (writer, recovered) = Writer::open_in(dir(&disk), small(), drop).unwrap();
+    assert_eq!(recovered.ends_at, 100);
+    append(&writer, 101, 102, 1);
+    writer.close().unwrap();
+    assert_eq!(check(&disk).ends_at(), 102);
 }
 
 #[test]
