@@ -1,4 +1,4 @@
-//! Errors of the disk, one writer at a time, and reading while it is written.
+//! Errors of the disk, one writer at a time, and what a writer refuses.
 
 use crate::common::{append, dir, record, small};
 use journal::{
@@ -10,15 +10,7 @@ use journal::{
         sim::{Disk, Fault},
     },
 };
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-        mpsc,
-    },
-    thread,
-    time::Duration,
-};
+use std::{sync::mpsc, thread, time::Duration};
 
 /// Reads everything, and checks that it is what was appended.
 fn check(disk: &Disk) -> Reader {
@@ -203,51 +195,6 @@ fn one_writer_at_a_time_and_no_journal_in_a_directory_in_use() {
     let error = Writer::open(place.path(), small(), drop).err().unwrap();
     assert!(matches!(error, Error::NotAJournal(_)));
     assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 2, "nothing was made there");
-}
-
-#[test]
-fn a_reader_sees_a_whole_journal_while_it_is_written_and_pruned() {
-    let place = tempfile::tempdir().unwrap();
-    let options = Options { sync: SyncPolicy::Never, ..small() };
-    let writer = Writer::create(place.path(), b"", 1, options, drop).unwrap();
-    let done = Arc::new(AtomicBool::new(false));
-    let reading = thread::spawn({
-        let (done, path) = (Arc::clone(&done), place.path().to_owned());
-        move || {
-            let mut opened = 0;
-            while !done.load(SeqCst) {
-                let reader = Reader::open(&path).unwrap();
-                let first = reader.first();
-                for (n, found) in reader.records_from(first).unwrap().enumerate() {
-                    match found {
-                        Ok(found) => assert_eq!(found, (first + n as u64, record(found.0))),
-                        // It was removed since.
-                        Err(Error::Io { source, .. }) => {
-                            assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
-                        }
-                        Err(e) => panic!("{e}"),
-                    }
-                }
-                opened += 1;
-            }
-            opened
-        }
-    });
-    for n in 1..=4000 {
-        writer.append(n, &record(n)).unwrap();
-        if n % 400 == 0 {
-            std::fs::write(writer.snapshot_path(), "").unwrap();
-            writer.commit_snapshot(n, b"").unwrap();
-            writer.prune(Keep::Snapshots(2)).unwrap();
-        }
-    }
-    done.store(true, SeqCst);
-    assert!(reading.join().unwrap() > 0);
-    writer.close().unwrap();
-    let reader = Reader::open(place.path()).unwrap();
-    let snapshots: Vec<_> = reader.snapshots().iter().map(|s| s.position).collect();
-    assert_eq!(snapshots, [3600, 4000]);
-    assert!((3400..=3601).contains(&reader.first()), "{}", reader.first());
 }
 
 #[test]
