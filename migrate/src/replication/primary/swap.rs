@@ -1,0 +1,93 @@
+//! The planned swap. The arbiter records it while the guest runs on; the blackout is one message.
+//!
+//! From the record on the standby is the one that will be active, and this member the one in sync.
+//! It runs the VM until it sends `Yours`, as the standby does not run before it has that. If either
+//! is lost meanwhile, the other one goes on by another swap at the arbiter, as always.
+
+use std::time::Duration;
+
+use super::{
+    Action, Lost, News, Primary, State,
+    peers::{Peer, Stage},
+};
+use crate::replication::{Standby, arbiter::MemberId, wire::Message};
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Step {
+    /// The arbiter has not recorded it yet.
+    Asking,
+    /// The guest is being stopped.
+    Stopping,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Swap {
+    pub to: MemberId,
+    pub step: Step,
+}
+
+impl Primary {
+    pub(super) fn begin_swap(&mut self, to: MemberId, out: &mut Vec<Action>) {
+        let peer = self.peers.get(&to);
+        let recorded = self.asking.record().is_some_and(|record| record.in_sync.contains(&to));
+        let why = if self.swap.is_some() {
+            "another swap is on its way"
+        } else if self.unprotecting {
+            "the VM is to be protected no longer"
+        } else if !recorded || peer.is_none_or(|peer| peer.stage != Stage::InSync) {
+            "the standby is not in sync: wait until it is"
+        } else {
+            self.swap = Some(Swap { to, step: Step::Asking });
+            return;
+        };
+        out.push(Action::Report(News::SwapFailed(why.into())));
+    }
+
+    pub(super) fn cancel_swap(&mut self, why: String, out: &mut Vec<Action>) {
+        let Some(swap) = self.swap.take() else { return };
+        if swap.step == Step::Stopping {
+            out.push(Action::Resume);
+        }
+        out.push(Action::Report(News::SwapFailed(why)));
+    }
+
+    pub(super) fn stopped(&mut self, out: &mut Vec<Action>) {
+        let swap = self.swap.as_ref().filter(|swap| swap.step == Step::Stopping);
+        let (Some(swap), Some(record)) = (swap, self.asking.known.clone()) else {
+            // The swap was cancelled while the guest was being stopped.
+            return out.push(Action::Resume);
+        };
+        let message = Message::Yours { position: self.log.last(), record };
+        out.extend([Action::Send { to: swap.to, message }, Action::HandedOver]);
+        self.state = State::HandedOver;
+    }
+
+    /// The standby that this member is after [`Action::HandedOver`], over the connection to the
+    /// member that the VM was given to. `None` before that.
+    #[must_use]
+    pub fn into_standby(self, now: Duration) -> Option<Standby> {
+        let swap = self.swap.filter(|_| self.state == State::HandedOver)?;
+        let known = self.asking.known?;
+        let at = (self.log.last(), self.released);
+        Some(Standby::handed_over(self.me, swap.to, self.settings, known, at, now))
+    }
+
+    /// A standby has become the primary by a swap: the primary before it is its standby, which has
+    /// everything.
+    pub(super) fn keep(
+        &mut self,
+        member: MemberId,
+        gone: bool,
+        now: Duration,
+        out: &mut Vec<Action>,
+    ) {
+        let position = self.log.last();
+        self.add(member, Peer::new(Stage::InSync, position, now), now);
+        if gone {
+            return self.leave(member, Lost::Disconnected("during the swap".into()), out);
+        }
+        let message = Message::Mine { position, term: self.term };
+        out.push(Action::Send { to: member, message });
+        self.tell_record(member, out);
+    }
+}
