@@ -234,10 +234,14 @@ impl Primary {
         members.filter(|&id| id != self.me).collect()
     }
 
-    /// Releases what every standby has acked that may be in sync by the arbiter's record.
+    /// Releases what every standby has acked that may be in sync by the arbiter's record, and every
+    /// standby that is about to be.
     fn release(&mut self, out: &mut Vec<Action>) {
+        let mut waits = self.in_the_way();
+        let caught_up = self.peers.iter().filter(|(_, peer)| peer.caught_up(&self.settings));
+        waits.extend(caught_up.map(|(&id, _)| id));
         let mut up_to = self.log.last();
-        for id in self.in_the_way() {
+        for id in waits {
             match self.peers.get(&id) {
                 Some(peer) if !peer.leaving() => up_to = up_to.min(peer.acked(&self.settings)),
                 // Nothing goes out while a swap that takes a standby out of the set is open.
@@ -258,7 +262,10 @@ impl Primary {
         }
         let in_sync = self.peers.iter().filter(|(_, peer)| match peer.stage {
             _ if self.unprotecting => false,
-            Stage::Joining { target } => peer.acked(&self.settings) >= target,
+            // It must have all that was released before it was waited for.
+            Stage::Joining { .. } => {
+                peer.caught_up(&self.settings) && peer.acked(&self.settings) >= self.released
+            }
             Stage::InSync => true,
             Stage::Leaving => false,
         });

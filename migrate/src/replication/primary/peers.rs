@@ -11,7 +11,8 @@ use crate::replication::{
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Stage {
-    /// It catches up with the log's end as it was when it came.
+    /// It catches up with the log's end as it was when it came; then output waits for it, and the
+    /// arbiter is asked to record it.
     Joining { target: Position },
     /// The arbiter's record names it.
     InSync,
@@ -46,6 +47,10 @@ impl Peer {
             Commit::Received => self.received,
             Commit::Executed => self.executed,
         }
+    }
+
+    pub fn caught_up(&self, settings: &Settings) -> bool {
+        matches!(self.stage, Stage::Joining { target } if self.acked(settings) >= target)
     }
 
     pub fn deadline(&self, log: &Log, settings: &Settings) -> Option<Duration> {
