@@ -38,7 +38,7 @@ use super::{
 };
 use lag::Log;
 use peers::{Peer, Stage};
-use swap::Swap;
+use swap::{Step, Swap};
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum State {
@@ -210,6 +210,7 @@ impl Primary {
             return;
         }
         self.watch_lag(now, out);
+        self.go_on_with_swap();
         self.release(out);
         self.end_protection(out);
         self.ask(now, out);
@@ -257,7 +258,7 @@ impl Primary {
 
     /// The active member and the standbys in sync as they should be.
     fn desired(&self) -> (MemberId, Vec<MemberId>) {
-        if let Some(swap) = &self.swap {
+        if let Some(swap) = self.swap.as_ref().filter(|swap| swap.step != Step::Waiting) {
             return (swap.to, vec![self.me]);
         }
         let in_sync = self.peers.iter().filter(|(_, peer)| match peer.stage {

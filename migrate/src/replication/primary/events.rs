@@ -47,7 +47,8 @@ pub enum Event {
     },
     /// The arbiter's answer to [`Action::Ask`].
     Arbiter(Answer),
-    /// A planned swap: this standby is to become the primary.
+    /// A planned swap: this standby is to become the primary, as soon as it has executed nearly all
+    /// of the log.
     Swap {
         /// The standby.
         to: MemberId,

@@ -12,8 +12,14 @@ use super::{
 };
 use crate::replication::{Standby, arbiter::MemberId, wire::Message};
 
+/// Most records that the standby may have left to execute when the swap begins. The guest does not
+/// run while it executes them, so they belong to the blackout.
+const LEFT_MAX: u64 = 16;
+
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Step {
+    /// The standby has too much left to execute.
+    Waiting,
     /// The arbiter has not recorded it yet.
     Asking,
     /// The guest is being stopped.
@@ -37,10 +43,21 @@ impl Primary {
         } else if !recorded || peer.is_none_or(|peer| peer.stage != Stage::InSync) {
             "the standby is not in sync: wait until it is"
         } else {
-            self.swap = Some(Swap { to, step: Step::Asking });
+            self.swap = Some(Swap { to, step: Step::Waiting });
             return;
         };
         out.push(Action::Report(News::SwapFailed(why.into())));
+    }
+
+    /// Asks for the swap once the standby has executed nearly all.
+    pub(super) fn go_on_with_swap(&mut self) {
+        let Some(swap) = self.swap.as_mut().filter(|swap| swap.step == Step::Waiting) else {
+            return;
+        };
+        let left = self.peers.get(&swap.to).map(|peer| self.log.last() - peer.executed);
+        if left.is_some_and(|left| left <= LEFT_MAX) {
+            swap.step = Step::Asking;
+        }
     }
 
     pub(super) fn cancel_swap(&mut self, why: String, out: &mut Vec<Action>) {
