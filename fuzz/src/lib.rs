@@ -15,6 +15,7 @@ pub mod handshake;
 pub mod image;
 mod memory;
 pub mod queues;
+pub mod replication;
 pub mod snapshot;
 pub mod wire;
 
@@ -38,5 +39,6 @@ pub const TARGETS: &[Target] = &[
     Target { name: "image", check: image::check, memory: 6 << 20 },
     Target { name: "snapshot", check: snapshot::check, memory: 4 << 20 },
     Target { name: "queues", check: queues::check, memory: 8 << 20 },
+    Target { name: "replication", check: replication::check, memory: 2 << 20 },
     Target { name: "control_page", check: control_page::check, memory: 2 << 20 },
 ];

@@ -182,6 +182,7 @@ impl Primary {
         if self.state != State::Active {
             return out;
         }
+        self.watch_silence(now, &mut out);
         match event {
             Event::Appended { last, bytes } => self.append(last, bytes, now, &mut out),
             Event::Seeded { member, base } => self.seeded(member, base, now, &mut out),

@@ -166,6 +166,10 @@ impl Sim {
         let Some(host) = &mut self.hosts[n] else { return };
         assert!(host.gone_out <= self.seen.len(), "output is left out");
         let out = host.log[..up_to].to_vec();
+        if self.the_active() != Some(n) {
+            self.count.repeated += 1;
+        }
+        let Some(host) = &mut self.hosts[n] else { return };
         let from = std::mem::replace(&mut host.gone_out, up_to);
         for (at, entry) in out.iter().enumerate().skip(from) {
             match self.seen.get(at) {

@@ -35,6 +35,8 @@ struct Seen {
     fenced: u64,
     dropped: u64,
     joined: u64,
+    /// Times that a member released output after another had taken over from it.
+    repeated: u64,
 }
 
 fn run(seed: u64, commit: Commit, faults: usize, seen: &mut Seen) {

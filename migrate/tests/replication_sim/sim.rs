@@ -293,6 +293,7 @@ impl Sim {
         seen.fenced += self.count.fenced;
         seen.dropped += self.count.dropped;
         seen.joined += self.count.joined;
+        seen.repeated += self.count.repeated;
     }
 
     /// For people.

@@ -201,11 +201,16 @@ impl Primary {
         out.push(Action::Report(News::Left(member)));
     }
 
-    pub(super) fn tick(&mut self, now: Duration, out: &mut Vec<Action>) {
+    /// Gives up the standbys that were silent for too long. This comes before any message counts
+    /// that has waited here meanwhile: after a pause of this process they may have taken over.
+    pub(super) fn watch_silence(&mut self, now: Duration, out: &mut Vec<Action>) {
         let silence = self.settings.silence();
         let silent = self.peers.iter().filter(|(_, p)| p.heard.saturating_add(silence) <= now);
         let silent: Vec<_> = silent.map(|(&id, _)| id).collect();
         silent.into_iter().for_each(|id| self.leave(id, Lost::Silent, out));
+    }
+
+    pub(super) fn tick(&mut self, now: Duration, out: &mut Vec<Action>) {
         self.watch_lag(now, out);
         let over = |slow: Duration| slow.saturating_add(self.settings.lag_grace) <= now;
         let late = self.peers.iter().filter(|(_, peer)| peer.slow.is_some_and(over));
