@@ -55,26 +55,26 @@ impl Primary {
             self.term = record.term;
         }
         let handed = self.swap.as_mut().filter(|swap| record.active == swap.to);
-        let handing = handed.is_some();
         if let Some(swap) = handed.filter(|swap| swap.step == Step::Asking) {
             swap.step = Step::Stopping;
             out.push(Action::Stop);
         }
+        let target = self.log.last();
         let ids: Vec<_> = self.peers.keys().copied().collect();
         for id in ids {
             let Some(peer) = self.peers.get_mut(&id) else { continue };
-            match peer.stage {
-                Stage::Joining { .. } if record.names(id) => {
+            match (peer.stage, record.names(id)) {
+                (Stage::Joining { .. }, true) => {
                     peer.stage = Stage::InSync;
                     out.push(Action::Report(News::InSync(id)));
                 }
-                // Its turn comes; but a swap leaves nobody behind who would join.
-                Stage::Joining { .. } if !handing => {}
-                _ if record.names(id) || self.unprotecting => {}
-                _ => {
+                // A swap leaves it out; if that fails it is put back.
+                (Stage::InSync, false) => peer.stage = Stage::Joining { target },
+                (Stage::Leaving, false) => {
                     self.left(id, out);
                     continue;
                 }
+                _ => {}
             }
             self.tell_record(id, out);
         }

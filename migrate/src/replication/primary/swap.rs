@@ -2,7 +2,9 @@
 //!
 //! From the record on the standby is the one that will be active, and this member the one in sync.
 //! It runs the VM until it sends `Yours`, as the standby does not run before it has that. If either
-//! is lost meanwhile, the other one goes on by another swap at the arbiter, as always.
+//! is lost meanwhile, the other one goes on by another swap at the arbiter, as always. Other
+//! standbys follow until then, so that they are in sync again at once if the swap fails; after it
+//! they are dropped.
 
 use std::time::Duration;
 
@@ -74,9 +76,14 @@ impl Primary {
             // The swap was cancelled while the guest was being stopped.
             return out.push(Action::Resume);
         };
-        let message = Message::Yours { position: self.log.last(), record };
-        out.extend([Action::Send { to: swap.to, message }, Action::HandedOver]);
+        let (to, position) = (swap.to, self.log.last());
+        let message = Message::Yours { position, record };
+        out.push(Action::Send { to, message });
+        // The new primary has no connection to the others, which have to be seeded anew.
+        let others: Vec<_> = self.peers.keys().copied().filter(|&id| id != to).collect();
+        others.into_iter().for_each(|id| self.left(id, out));
         self.state = State::HandedOver;
+        out.push(Action::HandedOver);
     }
 
     /// The standby that this member is after [`Action::HandedOver`], over the connection to the
