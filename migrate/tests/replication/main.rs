@@ -122,6 +122,7 @@ fn two_standbys() {
 #[test]
 fn two_standbys_and_a_swap() {
     let bounds = Bounds { swaps: 1, silence: false, divergence: false, ..TWO_STANDBYS };
+    let bounds = Bounds { alarms: false, ..bounds };
     holds("two standbys, one swap, one fault", bounds);
 }
 
