@@ -43,6 +43,9 @@ fn forbidden() -> Vec<(Thread, i64, [u64; 3])> {
         (Thread::Accept, libc::SYS_clone, fork),
         (Thread::Receive, libc::SYS_socket, inet),
         (Thread::Receive, libc::SYS_ioctl, [0, libc::TIOCSTI, 0]),
+        (Thread::Journal, libc::SYS_socket, inet),
+        (Thread::Journal, libc::SYS_ioctl, [0, 0xae80, 0]),
+        (Thread::Snapshots, libc::SYS_socket, inet),
     ];
     // Calls that no thread may make.
     all.extend([
@@ -60,6 +63,7 @@ fn forbidden() -> Vec<(Thread, i64, [u64; 3])> {
 fn with_thread(kind: Thread) -> Confined {
     let origin = match kind {
         Thread::Accept | Thread::Receive => Origin::Receive,
+        Thread::Journal | Thread::Snapshots => Origin::Journaled,
         _ => Origin::Run,
     };
     Confined::with(origin, &[])
@@ -225,8 +229,14 @@ fn the_call_kills_and_not_how_it_is_injected() {
     for kind in Thread::ALL {
         // These do not wait, see `is_confined`, or belong to a VM that moved, or to another
         // process.
-        let others =
-            [Thread::Loader, Thread::Announce, Thread::Arrived, Thread::Signer, Thread::Connector];
+        let others = [
+            Thread::Loader,
+            Thread::Announce,
+            Thread::Arrived,
+            Thread::Signer,
+            Thread::Connector,
+            Thread::Replay,
+        ];
         if others.contains(&kind) {
             continue;
         }

@@ -31,13 +31,15 @@ pub struct Confined {
 
 /// The guest's image.
 pub fn image() -> TempFile {
-    Elf::of(greets_and_obeys()).file()
+    Elf { own_clock: Some((0, "")), ..Elf::of(greets_and_obeys()) }.file()
 }
 
 /// How a VM is started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Origin {
     Run,
+    /// With a journal.
+    Journaled,
     Receive,
     Restored,
     Lazily,
@@ -73,6 +75,11 @@ impl Confined {
     pub fn with(origin: Origin, args: &[&str]) -> Self {
         match origin {
             Origin::Run => Self::run(args),
+            Origin::Journaled => {
+                let dir = Self::dir();
+                let journal = dir.join("journal").to_str().unwrap().to_owned();
+                Self::run_in(dir, &[&["--journal", &journal], args].concat())
+            }
             Origin::Receive => Self::receive(),
             Origin::Restored => Self::restored(args),
             Origin::Lazily => Self::restored(&[&["--lazy"], args].concat()),
@@ -81,7 +88,11 @@ impl Confined {
     }
 
     fn run(args: &[&str]) -> Self {
-        let (dir, image) = (Self::dir(), image());
+        Self::run_in(Self::dir(), args)
+    }
+
+    fn run_in(dir: PathBuf, args: &[&str]) -> Self {
+        let image = image();
         let path = image.path().to_str().unwrap();
         let metrics = format!("unix:{}", dir.join("metrics").display());
         let run = ["run", path, "--name", "kv", "--memory", "2M", "--metrics", &metrics];
