@@ -28,6 +28,12 @@ pub fn check(data: &[u8]) {
     a_standby_hears(&messages);
 }
 
+/// Whether the input gives the VM to the standby.
+#[must_use]
+pub fn gives(data: &[u8]) -> bool {
+    a_standby_hears(&messages(data))
+}
+
 /// The messages of an input, up to what is none.
 #[must_use]
 pub fn messages(data: &[u8]) -> Vec<Message> {
@@ -102,13 +108,13 @@ fn a_primary_hears(messages: &[Message]) {
     }
 }
 
-fn a_standby_hears(messages: &[Message]) {
+fn a_standby_hears(messages: &[Message]) -> bool {
     let mut machine = Standby::begin((STANDBY, PRIMARY), SET, settings(), 4, NOW);
     let (term, in_sync) = (Term(2), vec![STANDBY]);
     let record = Record { set: SET, term, active: PRIMARY, in_sync };
     let known = Message::Membership(Versioned { version: Version(2), record }, Commit::Received);
     machine.handle(standby::Event::Message(known), NOW);
-    let mut last = 4;
+    let (mut last, mut taken) = (4, false);
     for message in messages {
         let given = matches!(message, Message::Yours { position, .. } if *position == last);
         for action in machine.handle(standby::Event::Message(message.clone()), NOW) {
@@ -121,6 +127,7 @@ fn a_standby_hears(messages: &[Message]) {
                 standby::Action::Released(up_to) => assert!(up_to <= last),
                 standby::Action::TakeOver { position, .. } => {
                     assert!(given && position == last, "a standby took over unasked");
+                    taken = true;
                 }
                 _ => {}
             }
@@ -129,5 +136,7 @@ fn a_standby_hears(messages: &[Message]) {
         let actions = machine.handle(event, NOW);
         let took = actions.iter().any(|a| matches!(a, standby::Action::TakeOver { .. }));
         assert!(given || !took, "a standby took over unasked");
+        taken |= took;
     }
+    taken
 }

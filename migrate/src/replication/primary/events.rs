@@ -90,7 +90,9 @@ pub enum Action {
     },
     /// Close the connection to a member when what was sent to it is out. No event follows.
     Close(MemberId),
-    /// Output that depends on records up to this one may leave the host.
+    /// Output that depends on records up to this one may leave the host. Until then the driver
+    /// holds it, and stops the guest when it holds too much: while the arbiter is unreachable and
+    /// a standby is lost this may take long.
     Release(Position),
     /// Begin or end to slow down the guest: a standby falls behind.
     SlowDown(bool),

@@ -44,7 +44,8 @@ pub enum Action {
         /// The records.
         records: Vec<u8>,
     },
-    /// Output that depends on records up to this one has left the primary: drop it.
+    /// Output that depends on records up to this one has left the primary: drop it, also what the
+    /// copy has yet to make of it.
     Released(Position),
     /// Send a message to the primary.
     Send(Message),

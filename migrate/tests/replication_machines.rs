@@ -1,4 +1,5 @@
-//! What the state machines of a replica set do by the clock: heartbeats, silence, lag, retries.
+//! What the state machines of a replica set do step by step: heartbeats, silence, lag, retries,
+//! swaps, and how each of them ends.
 
 use std::time::Duration;
 
@@ -197,4 +198,88 @@ fn a_request_without_an_answer_counts_until_the_version_has_changed() {
         panic!("it forgot: {actions:?}");
     };
     assert_eq!(new.in_sync, [STANDBY]);
+}
+
+#[test]
+fn a_primary_that_lost_is_fenced_and_says_nothing_more() {
+    let later = from_standby(Message::Heartbeat { term: Term(3), released: 0 });
+    let dropped = from_standby(Message::Dropped(Term(3)));
+    for event in [later, dropped] {
+        let mut primary = protected(Settings::default());
+        primary.handle(Event::Appended { last: 1, bytes: 9 }, ms(0));
+        assert_eq!(primary.handle(event, ms(0)), [Action::Fence { term: Term(3) }]);
+        assert_eq!(primary.handle(ack(1, 1), ms(0)), []);
+        assert_eq!((primary.deadline(), primary.active()), (None, false));
+    }
+    let mut primary = protected(Settings::default());
+    primary.handle(Event::Disconnected { member: STANDBY, why: "reset".into() }, ms(0));
+    let record = record().record.next(STANDBY, []);
+    let there = Some(Versioned { version: Version(3), record });
+    let actions = primary.handle(Event::Arbiter(Answer::Conflict(there)), ms(1));
+    assert_eq!(actions, [Action::Fence { term: Term(3) }]);
+}
+
+#[test]
+fn a_standby_is_told_to_end_when_the_arbiter_has_recorded_the_end_of_protection() {
+    let mut primary = protected(Settings::default());
+    let actions = primary.handle(Event::Unprotect, ms(0));
+    assert!(matches!(actions[..], [Action::Ask(_)]), "{actions:?}");
+    let actions = primary.handle(Event::Arbiter(Answer::Swapped(Version(3))), ms(1));
+    let goodbye = Action::Send { to: STANDBY, message: Message::Goodbye };
+    let unprotected = Action::Report(News::Unprotected);
+    assert!(actions.ends_with(&[goodbye, Action::Close(STANDBY), unprotected]), "{actions:?}");
+    assert_eq!(primary.handle(Event::Appended { last: 1, bytes: 9 }, ms(2)), [Action::Release(1)]);
+    let ended = standby().handle(standby::Event::Message(Message::Goodbye), ms(1));
+    assert!(ended.contains(&standby::Action::End(standby::Ended::Goodbye)));
+}
+
+#[test]
+fn a_diverged_standby_tells_its_primary_and_never_takes_over() {
+    let mut standby = standby();
+    let head = RecordsHead { first: 1, last: 1, released: 0, stamp_ns: 7 };
+    standby.handle(standby::Event::Message(Message::Records(head, vec![0; 9])), ms(1));
+    let what = || "another frame".to_owned();
+    let diverged = standby::Event::Diverged { position: 1, what: what() };
+    let told = Message::Divergence { position: 1, what: what() };
+    assert_eq!(standby.handle(diverged, ms(1)), [standby::Action::Send(told.clone())]);
+    let ended = standby::Ended::Diverged { position: 1, what: what() };
+    let actions = standby.handle(standby::Event::Disconnected("reset".into()), ms(2));
+    assert_eq!(actions, [standby::Action::Close, standby::Action::End(ended)]);
+    let mut primary = protected(Settings::default());
+    let actions = primary.handle(from_standby(told), ms(1));
+    assert_eq!(leaves(&actions), Some(Lost::Diverged { position: 1, what: what() }));
+    assert!(asks(&actions).is_some());
+}
+
+#[test]
+fn a_standby_that_the_record_does_not_name_ends() {
+    let mut standby = standby();
+    let actions = standby.handle(standby::Event::Disconnected("reset".into()), ms(1));
+    assert!(matches!(actions.last(), Some(standby::Action::Ask(_))));
+    let record = record().record.next(PRIMARY, []);
+    let there = Some(Versioned { version: Version(3), record });
+    let actions = standby.handle(standby::Event::Arbiter(Answer::Conflict(there)), ms(2));
+    let ended = standby::Action::End(standby::Ended::Lost(Term(3)));
+    assert_eq!(actions, [standby::Action::Close, ended]);
+    assert!(standby.into_primary(ms(2)).is_none());
+}
+
+#[test]
+fn an_arbiter_without_the_record_lets_nobody_go_on() {
+    let mut standby = standby();
+    standby.handle(standby::Event::Disconnected("reset".into()), ms(1));
+    let actions = standby.handle(standby::Event::Arbiter(Answer::Conflict(None)), ms(2));
+    assert!(matches!(actions[..], [standby::Action::ArbiterUnreachable(_)]), "{actions:?}");
+    let mut primary = protected(Settings::default());
+    primary.handle(Event::Disconnected { member: STANDBY, why: "reset".into() }, ms(1));
+    primary.handle(Event::Appended { last: 1, bytes: 9 }, ms(1));
+    let actions = primary.handle(Event::Arbiter(Answer::Conflict(None)), ms(2));
+    assert!(matches!(actions[..], [Action::Report(News::ArbiterUnreachable(_))]), "{actions:?}");
+}
+
+#[test]
+fn a_standby_that_was_in_the_set_needs_another_process() {
+    let mut primary = protected(Settings::default());
+    let actions = primary.handle(Event::Seeded { member: STANDBY, base: 0 }, ms(0));
+    assert!(matches!(actions[..], [Action::Report(News::NotAccepted { .. })]), "{actions:?}");
 }
