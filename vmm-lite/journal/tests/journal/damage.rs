@@ -195,6 +195,22 @@ fn a_closed_journal_that_was_never_synced_before_has_no_torn_tail_either() {
 }
 
 #[test]
+fn an_end_is_the_last_thing_in_a_segment() {
+    let files = journal(100, 7, true);
+    for name in segments(&files) {
+        let end = files[&name].len() - batch::HEADER;
+        for more in [files[&name][end..].to_vec(), vec![1]] {
+            let mut files = files.clone();
+            files.get_mut(&name).unwrap().extend(more);
+            let error = read(&files).unwrap_err();
+            let named = matches!(&error, Error::Damaged { file, offset, .. }
+                if *file == name && *offset > end as u64);
+            assert!(named, "{error}");
+        }
+    }
+}
+
+#[test]
 fn batches_in_the_wrong_place_are_refused() {
     let files = journal(40, 3, true);
     let name = &segments(&files)[0];
