@@ -17,6 +17,7 @@ pub mod input_log;
 pub mod journal;
 mod memory;
 pub mod queues;
+pub mod replication;
 pub mod snapshot;
 pub mod wire;
 
@@ -42,5 +43,6 @@ pub const TARGETS: &[Target] = &[
     Target { name: "input_log", check: input_log::check, memory: 2 << 20 },
     Target { name: "journal", check: journal::check, memory: 40 << 20 },
     Target { name: "queues", check: queues::check, memory: 8 << 20 },
+    Target { name: "replication", check: replication::check, memory: 2 << 20 },
     Target { name: "control_page", check: control_page::check, memory: 2 << 20 },
 ];

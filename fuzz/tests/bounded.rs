@@ -9,7 +9,7 @@ use std::{
 };
 
 use migrate::{source::Mode, wire::Kind};
-use vmm_lite_fuzz::{TARGETS, Target, bounded, handshake, wire};
+use vmm_lite_fuzz::{TARGETS, Target, bounded, handshake, replication, wire};
 
 /// Mutations for each target, and their time limit.
 const MUTATIONS: usize = 20_000;
@@ -112,7 +112,9 @@ macro_rules! targets {
     };
 }
 
-targets! { wire handshake control_socket image snapshot journal queues control_page }
+targets! {
+    wire handshake control_socket image snapshot input_log journal queues replication control_page
+}
 
 #[test]
 fn every_message_is_kept() {
@@ -123,6 +125,18 @@ fn every_message_is_kept() {
     };
     let missing: Vec<_> = Kind::ALL.into_iter().filter(|kind| !kept(*kind)).collect();
     assert!(missing.is_empty(), "no file in corpus/wire is a whole message of these: {missing:?}");
+}
+
+#[test]
+fn every_replication_message_is_kept() {
+    let corpus = corpus("replication");
+    let kept = |kind| {
+        let is = |message: migrate::replication::wire::Message| message.kind() == kind;
+        corpus.iter().any(|(_, input)| replication::messages(input).into_iter().any(is))
+    };
+    let kinds = migrate::replication::wire::Kind::ALL.into_iter();
+    let missing: Vec<_> = kinds.filter(|kind| !kept(*kind)).collect();
+    assert!(missing.is_empty(), "no file in corpus/replication has these: {missing:?}");
 }
 
 /// Additions to a list of events change the meaning of bytes: then the kept inputs may no longer be

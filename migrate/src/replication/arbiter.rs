@@ -66,6 +66,9 @@ impl Record {
         if self.term == Term(0) {
             return Err(InvalidRecord("term 0"));
         }
+        if self.term.0 == u64::MAX {
+            return Err(InvalidRecord("the last term there is"));
+        }
         if self.in_sync.len() > STANDBYS_MAX {
             return Err(InvalidRecord("too many standbys"));
         }
@@ -135,7 +138,7 @@ impl Term {
     /// The term after this one.
     #[must_use]
     pub const fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

@@ -205,21 +205,21 @@ impl Message {
 
 /// Shortens a reason to its gist on one line: a reader needs no more, and the header allows no
 /// more.
-fn gist(why: &str) -> String {
+pub(crate) fn gist(why: &str) -> String {
     why.chars().take(1000).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Refuses control characters in a peer's text, as people will read it: it could steer their
 /// terminals.
-fn plain(text: &str) -> Result<(), WireError> {
+pub(crate) fn plain(text: &str) -> Result<(), WireError> {
     if text.chars().any(char::is_control) { Err(WireError::Body("a reason")) } else { Ok(()) }
 }
 
-fn small(value: &impl Serialize) -> Vec<u8> {
+pub(crate) fn small(value: &impl Serialize) -> Vec<u8> {
     postcard::to_stdvec(value).expect("these types have nothing that postcard cannot write")
 }
 
-fn read<T: DeserializeOwned>(body: &[u8], what: &'static str) -> Result<T, WireError> {
+pub(crate) fn read<T: DeserializeOwned>(body: &[u8], what: &'static str) -> Result<T, WireError> {
     match postcard::take_from_bytes(body) {
         Ok((value, [])) => Ok(value),
         _ => Err(WireError::Body(what)),

@@ -6,6 +6,7 @@ mod page_frame;
 
 pub use header::{HEADER_SIZE, Header, Kind, MAGIC};
 pub use message::{Accepted, Arrival, Message, Outcome, RUNS_PER_MESSAGE, Run, Started, decode};
+pub(crate) use message::{gist, plain, read, small};
 pub use page_frame::{PAGES_PER_FRAME, PageFrame, encode_page_frame_head};
 
 /// Longest state of a VM, beside its memory, in bytes.

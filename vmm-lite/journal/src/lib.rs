@@ -60,4 +60,6 @@ mod writer;
 pub use error::Error;
 pub use format::{JournalId, manifest::Manifest};
 pub use reader::{Reader, Record, Records, Snapshot, Torn};
-pub use writer::{Event, Keep, Options, Pruned, Recovered, Stats, SyncPolicy, Writer};
+pub use writer::{
+    Event, Keep, Options, Pruned, Recovered, Stats, SyncPolicy, Writer, prune, prune_in,
+};

@@ -55,6 +55,11 @@ pub struct How {
     #[arg(long, value_name = "N", default_value = "4096", help_heading = "Journal")]
     check_every: u64,
 
+    /// Keep the journal although the program reads clocks or random numbers of the CPU by itself:
+    /// what it makes of them may make a replay, and what goes on after a power cut, go another way
+    #[arg(long, help_heading = "Journal")]
+    allow_own_clock: bool,
+
     /// The digests are of all of the memory, and not of a part each
     #[arg(long, help_heading = "Journal")]
     check_whole: bool,
@@ -119,8 +124,9 @@ impl How {
 
     /// The options.
     pub fn options(self) -> Options {
-        let (check_every, check_whole) = (self.check_every, self.check_whole);
-        Options { sync: self.sync.0, record: RecordOptions { check_every, check_whole } }
+        let Self { check_every, check_whole, allow_own_clock, .. } = self;
+        let record = RecordOptions { check_every, check_whole, allow_own_clock };
+        Options { sync: self.sync.0, record }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Recorded guests are replayed: the same exits, packets, memory and registers (rule R8).
 
+mod copies;
 mod flips;
 mod network;
 mod recorded;

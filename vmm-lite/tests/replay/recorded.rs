@@ -23,9 +23,13 @@ use vmm_lite_interface::layout::{PAGE_SIZE, SAMPLES, SAMPLES_END};
 use vmm_lite_lab::vmm::TIMEOUT;
 
 /// Every exit has a digest of all registers and all of the memory.
-pub const EVERY: RecordOptions = RecordOptions { check_every: 1, check_whole: true };
+pub const EVERY: RecordOptions = checks(1);
 /// Some have.
-pub const SOME: RecordOptions = RecordOptions { check_every: 64, check_whole: true };
+pub const SOME: RecordOptions = checks(64);
+
+const fn checks(check_every: u64) -> RecordOptions {
+    RecordOptions { check_every, check_whole: true, allow_own_clock: false }
+}
 
 /// Records, the first at position 1.
 #[derive(Clone, Debug, Default)]
@@ -114,7 +118,23 @@ impl Base {
         self.replay_from(Reader { records: all, until })
     }
 
+    /// The same, up to a record.
+    pub fn replay_until(&self, records: &Records, until: usize) -> (Vm, Option<Replayed>) {
+        self.replay_from(Reader { records: records.all(), until })
+    }
+
     pub fn replay_from(&self, source: Reader) -> (Vm, Option<Replayed>) {
+        let vm = self.machine();
+        let mut held = vm.hold().unwrap();
+        held.apply(&self.state, Duration::ZERO).unwrap();
+        held.replay(Box::new(source), self.at, None).unwrap();
+        held.resume(Resume { reason: ResumeReason::Resumed, away: Duration::ZERO }).unwrap();
+        let replayed = vm.wait_replayed(None).flatten();
+        (vm, replayed)
+    }
+
+    /// A VM with its memory, which has nothing else of it yet.
+    pub fn machine(&self) -> Vm {
         let host = Host::open().unwrap();
         let (identity, console) = (self.identity.clone(), Console::new(None));
         let resources = match identity.nets.is_empty() {
@@ -126,12 +146,7 @@ impl Base {
         for (page, content) in &self.pages {
             memory.write_page(*page, content).unwrap();
         }
-        let mut held = vm.hold().unwrap();
-        held.apply(&self.state, Duration::ZERO).unwrap();
-        held.replay(Box::new(source), self.at, None).unwrap();
-        held.resume(Resume { reason: ResumeReason::Resumed, away: Duration::ZERO }).unwrap();
-        let replayed = vm.wait_replayed(None).flatten();
-        (vm, replayed)
+        vm
     }
 }
 

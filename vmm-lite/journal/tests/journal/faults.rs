@@ -1,23 +1,16 @@
-//! Errors of the disk, one writer at a time, and reading while it is written.
+//! Errors of the disk, one writer at a time, and what a writer refuses.
 
 use crate::common::{append, dir, record, small};
 use journal::{
     Error, Event, Keep, Options, Reader, SyncPolicy, Writer,
     format::names,
+    prune_in,
     storage::{
         Directory,
         sim::{Disk, Fault},
     },
 };
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-        mpsc,
-    },
-    thread,
-    time::Duration,
-};
+use std::{sync::mpsc, thread, time::Duration};
 
 /// Reads everything, and checks that it is what was appended.
 fn check(disk: &Disk) -> Reader {
@@ -95,6 +88,28 @@ fn after_any_error_the_journal_has_what_is_durable_and_can_be_opened_again() {
             }
         }
     }
+}
+
+#[test]
+fn a_journal_on_a_full_disk_can_be_pruned_and_then_opened() {
+    let disk = Disk::new();
+    let writer = Writer::create_in(dir(&disk), b"", 1, small(), drop).unwrap();
+    for n in [50, 100] {
+        append(&writer, n - 49, n, 7);
+        let _ = disk.create(names::NEW_SNAPSHOT);
+        writer.commit_snapshot(n, b"").unwrap();
+    }
+    assert!(matches!(prune_in(&disk, Keep::Snapshots(1)), Err(Error::Locked(_))));
+    writer.close().unwrap();
+    disk.set_capacity(Some(disk.used() + 2000));
+    assert!(Writer::open_in(dir(&disk), small(), drop).err().unwrap().is_full());
+    let pruned = prune_in(&disk, Keep::Snapshots(1)).unwrap();
+    assert!(pruned.snapshots == 1 && pruned.segments > 0 && pruned.bytes > 2100, "{pruned:?}");
+    let (writer, recovered) = Writer::open_in(dir(&disk), small(), drop).unwrap();
+    assert_eq!(recovered.ends_at, 100);
+    append(&writer, 101, 102, 1);
+    writer.close().unwrap();
+    assert_eq!(check(&disk).ends_at(), 102);
 }
 
 #[test]
@@ -180,51 +195,6 @@ fn one_writer_at_a_time_and_no_journal_in_a_directory_in_use() {
     let error = Writer::open(place.path(), small(), drop).err().unwrap();
     assert!(matches!(error, Error::NotAJournal(_)));
     assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 2, "nothing was made there");
-}
-
-#[test]
-fn a_reader_sees_a_whole_journal_while_it_is_written_and_pruned() {
-    let place = tempfile::tempdir().unwrap();
-    let options = Options { sync: SyncPolicy::Never, ..small() };
-    let writer = Writer::create(place.path(), b"", 1, options, drop).unwrap();
-    let done = Arc::new(AtomicBool::new(false));
-    let reading = thread::spawn({
-        let (done, path) = (Arc::clone(&done), place.path().to_owned());
-        move || {
-            let mut opened = 0;
-            while !done.load(SeqCst) {
-                let reader = Reader::open(&path).unwrap();
-                let first = reader.first();
-                for (n, found) in reader.records_from(first).unwrap().enumerate() {
-                    match found {
-                        Ok(found) => assert_eq!(found, (first + n as u64, record(found.0))),
-                        // It was removed since.
-                        Err(Error::Io { source, .. }) => {
-                            assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
-                        }
-                        Err(e) => panic!("{e}"),
-                    }
-                }
-                opened += 1;
-            }
-            opened
-        }
-    });
-    for n in 1..=4000 {
-        writer.append(n, &record(n)).unwrap();
-        if n % 400 == 0 {
-            std::fs::write(writer.snapshot_path(), "").unwrap();
-            writer.commit_snapshot(n, b"").unwrap();
-            writer.prune(Keep::Snapshots(2)).unwrap();
-        }
-    }
-    done.store(true, SeqCst);
-    assert!(reading.join().unwrap() > 0);
-    writer.close().unwrap();
-    let reader = Reader::open(place.path()).unwrap();
-    let snapshots: Vec<_> = reader.snapshots().iter().map(|s| s.position).collect();
-    assert_eq!(snapshots, [3600, 4000]);
-    assert!((3400..=3601).contains(&reader.first()), "{}", reader.first());
 }
 
 #[test]

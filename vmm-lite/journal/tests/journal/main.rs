@@ -5,4 +5,5 @@ mod damage;
 mod faults;
 mod golden;
 mod kill;
+mod live;
 mod power_cut;

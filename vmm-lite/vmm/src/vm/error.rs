@@ -1,7 +1,11 @@
 //! Why a VM could not be made or used.
 
 use super::{ApplyError, End, Operation};
-use crate::{boot, devices::net::tap, kvm, memory};
+use crate::{
+    boot::{self, OwnClock},
+    devices::net::tap,
+    kvm, memory,
+};
 use std::{io, sync::Arc};
 
 /// Why a VM could not be made or used.
@@ -57,6 +61,13 @@ pub enum Error {
          anew with `vmm-lite build`"
     )]
     NotRecordable,
+    /// Its program takes values from the CPU by itself.
+    #[error(
+        "the VM's inputs cannot be recorded: its program reads clocks or random numbers of the CPU \
+         by itself ({0}), which no log has; with --allow-own-clock it is recorded all the same, and \
+         a replay may go another way"
+    )]
+    OwnClock(OwnClock),
     /// It is running.
     #[error("the VM is not paused")]
     NotPaused,

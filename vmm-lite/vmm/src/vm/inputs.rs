@@ -11,10 +11,7 @@ use crate::{
     vcpu::{Log, Phase, Position, RecordOptions, Replayed, Source},
 };
 use std::{
-    sync::{
-        Arc,
-        atomic::Ordering::{Relaxed, SeqCst},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -23,14 +20,15 @@ impl Paused<'_> {
     /// be [replayed](Self::replay). Records begin after position `after`.
     ///
     /// # Errors
-    /// [`Error::NotRecordable`] for an image that takes values which no log has; [`Error::Kvm`].
+    /// [`Error::NotRecordable`], [`Error::OwnClock`] for an image that takes values which no log
+    /// has; [`Error::Kvm`].
     pub fn record(
         &mut self,
         log: Box<dyn Log>,
         after: u64,
         options: RecordOptions,
     ) -> Result<(), Error> {
-        self.check_recordable()?;
+        self.check_recordable(options.allow_own_clock)?;
         let ram = self.vm().ram().clone();
         let (devices, runner) = self.first();
         runner.begin_recording(&ram, log, after, options)?;
@@ -109,16 +107,15 @@ impl Paused<'_> {
         runner.position(devices, &ram).map_err(|source| Error::Host { doing: "log inputs", source })
     }
 
-    /// Checks that the log of a guest would have every value that it takes. A guest that has not
-    /// run yet may say so only later.
-    fn check_recordable(&self) -> Result<(), Error> {
-        let vcpus = &self.vm().shared.vcpus;
-        let routines = &vcpus.ram.control_page().sample_routines;
-        let ran = vcpus.resumes.load(SeqCst) > 0;
-        if ran && routines[0][0].load(SeqCst) == 0 {
-            return Err(Error::NotRecordable);
+    /// Checks that the log of a guest would have every value that it takes.
+    fn check_recordable(&self, allow_own_clock: bool) -> Result<(), Error> {
+        let own_clock = &self.vm().shared.identity.own_clock;
+        match own_clock.count {
+            // Images from before that was looked for have no ring of samples either.
+            None => Err(Error::NotRecordable),
+            Some(1..) if !allow_own_clock => Err(Error::OwnClock(own_clock.clone())),
+            Some(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// A state in which the guest does not stand within a routine that takes samples.

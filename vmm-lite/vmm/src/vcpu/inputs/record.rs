@@ -27,6 +27,8 @@ pub struct RecordOptions {
     pub check_every: u64,
     /// Digests of all of the memory, not of a part of it.
     pub check_whole: bool,
+    /// Also record a guest whose program takes values from the CPU by itself.
+    pub allow_own_clock: bool,
 }
 
 /// Why a guest cannot be recorded any further.
