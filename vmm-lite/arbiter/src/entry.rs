@@ -97,7 +97,7 @@ mod tests {
 
     fn entries() -> impl Strategy<Value = Entry> {
         let standbys = prop::collection::btree_set(any::<[u8; 16]>(), 0..=STANDBYS_MAX);
-        (any::<[[u8; 16]; 3]>(), 1_u64.., standbys).prop_map(|(ids, term, mut standbys)| {
+        (any::<[[u8; 16]; 3]>(), 1..u64::MAX, standbys).prop_map(|(ids, term, mut standbys)| {
             let [set, active, writer] = ids;
             standbys.remove(&active);
             let in_sync = standbys.into_iter().map(MemberId).collect();

@@ -11,7 +11,9 @@ use nix::{
     sys::socket::{MsgFlags, recv, send},
 };
 use std::{
+    env, io,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    process::{Child, Command, Stdio},
     thread,
     time::Duration,
 };
@@ -146,4 +148,59 @@ fn a_client_that_takes_no_answer_does_not_end_the_process() {
             assert_eq!(next(&mut client).1, Ok(Reply::Found(None)));
         }
     }
+}
+
+/// Set for the process that talks to the arbiter: which.
+const ARBITER: &str = "VMM_LITE_ARBITER_SERVES";
+
+/// That process in [`a_process_that_is_killed_is_replaced`]; no test of its own.
+#[test]
+fn helper() {
+    let Ok(arb) = env::var(ARBITER) else { return };
+    let socket = io::stdin().as_fd().try_clone_to_owned().unwrap();
+    serve(socket, &arb.parse().unwrap()).unwrap();
+}
+
+#[test]
+fn a_process_that_is_killed_is_replaced() {
+    let (_dir, arb) = file();
+    let start = || -> (Child, ArbiterClient) {
+        let (ours, theirs) = pair().unwrap();
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(["--exact", "helper", "--nocapture"]).env(ARBITER, arb.to_string());
+        let child = command.stdin(theirs).stdout(Stdio::null()).spawn().unwrap();
+        (child, ArbiterClient::new(ours))
+    };
+    let mut record = first();
+    let mut expected = Version::NONE;
+    let mut ambiguous = 0;
+    for _ in 0..40 {
+        let swap = Swap::new(expected, record.clone()).unwrap();
+        let (mut child, mut client) = start();
+        // It has started when it answers.
+        client.read(record.set, LONG).unwrap();
+        client.send(Ask::Swap(swap.clone()), LONG).unwrap();
+        thread::sleep(Duration::from_micros(fastrand::u64(..2000)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let reply = next(&mut client).1;
+        let won = match reply {
+            Ok(Reply::Changed(Outcome::Won(version))) => version,
+            Err(e) if e.is_ambiguous() => {
+                ambiguous += 1;
+                let (mut child, mut client) = start();
+                let outcome = client.swap(&swap, LONG);
+                let Ok(Outcome::Won(version)) = outcome else { panic!("{outcome:?}") };
+                drop(client);
+                assert!(child.wait().unwrap().success());
+                version
+            }
+            other => panic!("{other:?}"),
+        };
+        // Once, whether it was repeated or not.
+        assert_eq!(won.0, expected.0 + 1);
+        record = record.next(record.active, []);
+        expected = won;
+    }
+    assert!(ambiguous > 0, "no kill came before its answer");
 }

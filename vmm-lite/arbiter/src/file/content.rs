@@ -55,7 +55,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_changed_or_cut_file_is_taken_for_a_record(
-            version in 1_u64.., term in 1_u64.., ids in any::<[[u8; 16]; 4]>(),
+            version in 1_u64.., term in 1..u64::MAX, ids in any::<[[u8; 16]; 4]>(),
             at in any::<prop::sample::Index>(), flip in 1..=255_u8, removed in any::<bool>(),
         ) {
             let [set, active, standby, writer] = ids;
