@@ -8,12 +8,14 @@
 //! - [`bulk`]: 1 GiB of memory, moved and plainly copied over the same network, alternately
 //! - [`throughput`]: the key-value store as a unikernel, as a native process, and redis-server,
 //!   over the same bridge
+//! - [`journals`]: the store with a journal, and redis-server with its append-only file
 //! - [`report`]: results.json, results.md and the plots
 //!
 //! The systems alternate in short blocks, so that a drift of the host's speed affects all alike.
 
 mod bulk;
 mod cold_start;
+mod journals;
 mod load;
 mod moves;
 mod options;
@@ -71,6 +73,9 @@ fn bench(options: &Options) -> Result<()> {
     }
     if options.wants("throughput") {
         results.throughput = throughput::run(options)?;
+    }
+    if options.wants("journals") {
+        results.journals = journals::run(options)?;
     }
     if options.wants("bulk") {
         results.bulk = bulk::run(options)?;

@@ -14,7 +14,7 @@ Usage: bench [--only PART] [--scenario NAME] [--system NAME] [--moves N] [--snap
 N]
              [--starts N] [--requests N] [--bulk N] [--out DIR]
 
-  --only PART      moves, sizes, snapshots, cold-start, throughput or bulk (may repeat)
+  --only PART      moves, sizes, snapshots, cold-start, throughput, journals or bulk (may repeat)
                    [default: all]
   --scenario NAME  kv-idle, kv-loaded, dirtier-64, dirtier-1024 or dirtier-4096, of moves and
                    snapshots (may repeat)  [default: all of moves, the first two and the fourth of \
@@ -38,7 +38,8 @@ Examples:
   bench --only moves --moves 1000 --scenario kv-idle --scenario kv-loaded
   bench --only moves --moves 1000 --scenario dirtier-4096 --system vmm-lite";
 
-const PARTS: [&str; 6] = ["moves", "sizes", "snapshots", "cold-start", "throughput", "bulk"];
+const PARTS: [&str; 7] =
+    ["moves", "sizes", "snapshots", "cold-start", "throughput", "journals", "bulk"];
 
 /// The options.
 #[derive(Clone, Debug)]

@@ -17,7 +17,7 @@ use vmm_lite_lab::{
 
 use crate::{
     bulk::Bulk, cold_start::ColdStart, moves::Scenario, options::Options, plots, sizes::Size,
-    snapshots::Snapshots, throughput::Throughput,
+    journals::Kept, snapshots::Snapshots, throughput::Throughput,
 };
 
 /// All measurements of one run, and the host.
@@ -42,6 +42,8 @@ pub struct Results {
     pub snapshots: Option<Snapshots>,
     /// See [`crate::throughput`].
     pub throughput: Vec<Throughput>,
+    /// See [`crate::journals`].
+    pub journals: Vec<Kept>,
     /// See [`crate::sizes`].
     pub sizes: Vec<Size>,
     /// See [`crate::bulk`].
@@ -62,6 +64,7 @@ impl Results {
             moves: Vec::new(),
             snapshots: None,
             throughput: Vec::new(),
+            journals: Vec::new(),
             sizes: Vec::new(),
             bulk: Vec::new(),
         })
@@ -135,7 +138,36 @@ impl Results {
             }
             writeln!(t)?;
         }
+        self.write_journals(t)?;
         crate::bulk::write_markdown(&self.bulk, t)
+    }
+
+    fn write_journals(&self, t: &mut String) -> std::fmt::Result {
+        if self.journals.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            t,
+            "| keeps what it is told | SET/s, 50 clients | median / p99 ms | SET/s, one client | \
+             median / p99 ms | server's CPU, µs a request |"
+        )?;
+        writeln!(t, "| --- | ---: | ---: | ---: | ---: | ---: |")?;
+        for kept in &self.journals {
+            let (many, one) = (&kept.many, &kept.one);
+            writeln!(
+                t,
+                "| {} | {:.0} | {:.3} / {:.3} | {:.0} | {:.3} / {:.3} | {:.1} |",
+                kept.system,
+                many.rps,
+                many.p50_ms,
+                many.p99_ms,
+                one.rps,
+                one.p50_ms,
+                one.p99_ms,
+                kept.cpu_us
+            )?;
+        }
+        writeln!(t)
     }
 
     fn write_moves(&self, t: &mut String) -> std::fmt::Result {
