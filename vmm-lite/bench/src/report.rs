@@ -16,8 +16,8 @@ use vmm_lite_lab::{
 };
 
 use crate::{
-    bulk::Bulk, cold_start::ColdStart, moves::Scenario, options::Options, plots, sizes::Size,
-    journals::Kept, snapshots::Snapshots, throughput::Throughput,
+    bulk::Bulk, cold_start::ColdStart, journals::Kept, moves::Scenario, options::Options, plots,
+    sizes::Size, snapshots::Snapshots, throughput::Throughput,
 };
 
 /// All measurements of one run, and the host.

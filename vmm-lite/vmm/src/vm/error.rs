@@ -64,8 +64,8 @@ pub enum Error {
     /// Its program takes values from the CPU by itself.
     #[error(
         "the VM's inputs cannot be recorded: its program reads clocks or random numbers of the CPU \
-         by itself ({0}), which no log has; with --allow-own-clock it is recorded all the same, and \
-         a replay may go another way"
+         by itself ({0}), which no log has; with --allow-own-clock it is recorded all the same, \
+         and a replay may go another way"
     )]
     OwnClock(OwnClock),
     /// It is running.

@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 )]
 pub struct Refused {
     /// The model of the journal.
-    pub there: Model,
+    pub there: String,
     /// This host's.
-    pub here: Model,
+    pub here: String,
 }
 
 /// The VM, and the CPU on which it was recorded.
@@ -47,6 +47,9 @@ impl Identity {
     /// Checks that this host runs the VM as the one did that recorded it.
     pub fn fits(&self) -> Result<(), Refused> {
         let here = Model::of_this_host();
-        if self.cpu == here { Ok(()) } else { Err(Refused { there: self.cpu.clone(), here }) }
+        if self.cpu == here {
+            return Ok(());
+        }
+        Err(Refused { there: self.cpu.to_string(), here: here.to_string() })
     }
 }

@@ -20,7 +20,7 @@ pub struct Options {
     pub record: RecordOptions,
 }
 
-/// The journal of a VM. Dropping it ends the journal, as [`close`](Self::close) does.
+/// The journal of a VM. Dropping it ends the journal: everything so far is durable then.
 pub struct Journal {
     writer: Arc<Writer>,
 }

@@ -145,8 +145,8 @@ impl Replayer {
             return Step::Over(Outcome::Unreadable(format!("an exit with {n} samples")));
         }
         exit.samples.drain(..std::mem::take(&mut self.skip));
-        let readings = exit.samples.iter().copied().filter(|sample| sample & RANDOM == 0);
-        self.tsc = readings.last().or(self.tsc);
+        let mut readings = exit.samples.iter().copied().filter(|sample| sample & RANDOM == 0);
+        self.tsc = readings.next_back().or(self.tsc);
         vcpus.ram.samples().replay(&exit.samples);
         runner.unserved = Doorbell::default();
         self.expected = Some(exit);
