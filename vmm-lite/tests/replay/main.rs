@@ -1,6 +1,7 @@
 //! Recorded guests are replayed: the same exits, packets, memory and registers (rule R8).
 
 mod copies;
+mod corpus;
 mod flips;
 mod network;
 mod recorded;
