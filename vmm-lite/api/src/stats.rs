@@ -85,6 +85,8 @@ pub enum Operation {
     Fork,
     /// It is reverted to a snapshot.
     Revert,
+    /// It replays its journal, and goes on where that ends.
+    Replay,
     /// An operation that only a newer VM has.
     #[serde(other)]
     Unknown,

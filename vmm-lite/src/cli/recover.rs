@@ -22,7 +22,7 @@ use vmm::{
     kvm::Host,
     replication::journal::{Error, Journal, Opened, Reopened},
     snapshot::GuestClock,
-    vm::{Outcome, Replayed, Resources, Resume, ResumeReason, Vm},
+    vm::{Operation, Outcome, Replayed, Resources, Resume, ResumeReason, Vm},
 };
 
 /// Stack of the thread that lets the VM go on.
@@ -88,6 +88,8 @@ pub fn run(wanted: &Wanted<'_>, confinement: &Confinement) -> super::Result {
     held.resume(Resume { reason: ResumeReason::Resumed, away: Duration::ZERO })?;
     let output = io::stdout().as_fd().try_clone_to_owned()?;
     let server = Server::new(claim);
+    // Nothing else is done with it before it goes on.
+    let replaying = vm.begin(Operation::Replay)?;
     let (going_on, clock, how) = (vm.clone(), wanted.clock, wanted.how);
     let journal = Arc::new(Mutex::new(None));
     let kept = Arc::clone(&journal);
@@ -96,6 +98,7 @@ pub fn run(wanted: &Wanted<'_>, confinement: &Confinement) -> super::Result {
             let gone_on = confine::enter(Thread::Replay)
                 .map_err(Failure::from)
                 .and_then(|()| go_on(&going_on, reopened, clock, how, output));
+            drop(replaying);
             match gone_on {
                 Ok(journal) => *kept.lock().unwrap_or_else(PoisonError::into_inner) = journal,
                 Err(e) => going_on.fail(e, || {}),

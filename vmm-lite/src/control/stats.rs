@@ -51,6 +51,7 @@ pub fn of(vm: &vm::Vm) -> Stats {
             vm::Operation::Snapshot => Operation::Snapshot,
             vm::Operation::Fork => Operation::Fork,
             vm::Operation::Revert => Operation::Revert,
+            vm::Operation::Replay => Operation::Replay,
         }),
         handed_to,
         vouched_for,

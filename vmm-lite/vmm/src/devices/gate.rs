@@ -110,11 +110,19 @@ impl Gate {
             if packets.is_empty() {
                 break;
             }
+            // Others wait until these are out.
             packets.iter().for_each(send);
         }
         if let Some(nudge) = self.nudge.get() {
             nudge();
         }
+    }
+
+    /// Waits until everything has left that waits, or was discarded.
+    pub fn wait_empty(&self) {
+        let full = |waiting: &mut Waiting| !waiting.packets.is_empty() || waiting.sending;
+        let waiting = self.released.wait_while(self.lock(), full);
+        drop(waiting.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Discards what waits, and whatever comes: the VM is fenced. The guest is not told.

@@ -102,6 +102,12 @@ pub enum Error {
     /// It is the snapshot of another VM.
     #[error("the snapshot is of a VM that differs from this one in {0}")]
     Differs(&'static str),
+    /// It is recorded.
+    #[error(
+        "the VM has a journal, which would not say that it was put back: stop it, and go back with \
+         `vmm-lite restore --journal DIR --until MOMENT`"
+    )]
+    Recorded,
     /// The guest did not quiesce.
     #[error(
         "the VM's program did not report in time that it is ready to be copied (it computes \

@@ -240,6 +240,9 @@ pub fn put_back(
 ) -> Result<revert::Report, Error> {
     let begun = Instant::now();
     let reverting = vm.begin(Operation::Revert)?;
+    if vm.is_recorded() {
+        return Err(Error::Recorded);
+    }
     let complete = note_cancelled(&reverting, complete(vm, timeout, begun, observer))?;
     revert::revert(vm, complete, file, clock)
 }

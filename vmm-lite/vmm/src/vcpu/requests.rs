@@ -40,6 +40,11 @@ impl Requests {
         self.staged.set_recorded(recorded, ram);
     }
 
+    /// Whether requests wait for an input point.
+    pub fn is_recorded(&self) -> bool {
+        self.staged.is_recorded()
+    }
+
     /// The invariant state as of the last answer to a reclaim request.
     pub fn invariant(&self) -> Option<InvariantState> {
         self.invariant.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -93,6 +93,8 @@ impl Paused<'_> {
             net.replace_backend(Gated::new(port.tap.try_clone()?, Arc::clone(gate)));
         }
         devices.rings.wait_at(Some(Arc::clone(gate)));
+        // A VM gets one log in its life.
+        let _ = shared.gate.set(Arc::clone(gate));
         Ok(())
     }
 
@@ -138,6 +140,12 @@ impl Vm {
             Phase::Paused { .. } => vcpus.replayed().map(Some),
             Phase::Running => None,
         })
+    }
+
+    /// Whether its inputs are recorded.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        self.shared.vcpus.requests.is_recorded()
     }
 
     /// Position of the last record that it has replayed.

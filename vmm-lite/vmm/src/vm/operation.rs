@@ -14,6 +14,8 @@ pub enum Operation {
     Fork,
     /// It is reverted to a snapshot.
     Revert,
+    /// It replays its journal, and goes on where that ends.
+    Replay,
 }
 
 impl fmt::Display for Operation {
@@ -23,6 +25,7 @@ impl fmt::Display for Operation {
             Self::Snapshot => "being saved to a snapshot",
             Self::Fork => "being copied for clones",
             Self::Revert => "being put back to a snapshot",
+            Self::Replay => "being brought up to the end of its journal",
         })
     }
 }

@@ -257,6 +257,10 @@ impl<'vm> Paused<'vm> {
     /// before the commit of a move until the destination has reported that it never ran it there
     /// (rule R2).
     pub fn fence(&self, fenced: bool) {
+        // What it has sent must not come from here once it runs elsewhere.
+        if let Some(gate) = self.vm.shared.gate.get().filter(|_| fenced) {
+            gate.wait_empty();
+        }
         self.vm.shared.fence.set(fenced);
         self.vm.shared.fenced(fenced);
     }

@@ -7,11 +7,15 @@ use super::{
     Error, Identity, announce::Fence, decisions::Decisions, network::NetPort, record::Record,
 };
 use crate::{
+    devices::gate::Gate,
     kvm::DirtyLog,
     vcpu::{Phase, Vcpus},
 };
 use kvm_bindings::CpuId;
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 pub(super) struct Shared {
     pub identity: Identity,
@@ -22,6 +26,8 @@ pub(super) struct Shared {
     pub decisions: Decisions,
     pub record: Record,
     pub fence: Fence,
+    /// Where its output waits, if its inputs are logged.
+    pub gate: OnceLock<Arc<Gate>>,
     /// Its network devices, in the order of the networks in its manifest.
     pub nets: Vec<NetPort>,
 }

@@ -34,6 +34,11 @@ impl Staged {
         }
     }
 
+    /// Whether requests wait.
+    pub fn is_recorded(&self) -> bool {
+        self.lock().recorded
+    }
+
     /// Asks the guest to quiesce.
     pub fn quiesce(&self, ram: &GuestRam, request: Quiesce) {
         let mut requests = self.lock();
