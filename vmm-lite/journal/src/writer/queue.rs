@@ -270,3 +270,27 @@ impl State {
         self.waiting.count == 0 || self.waiting.payload.len() + size <= limit
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        sync::{Arc, mpsc},
+        thread,
+    };
+
+    #[test]
+    fn a_thread_that_sleeps_learns_of_a_record_that_must_be_synced_in_time() {
+        let every = SyncPolicy::Every(Duration::from_millis(1));
+        let queue = Arc::new(Queue::new(1, every, 1000));
+        let (tell, told) = mpsc::channel();
+        let sleeper = Arc::clone(&queue);
+        thread::spawn(move || tell.send(sleeper.next_task(Batch::default())));
+        while !queue.lock().idle {
+            thread::yield_now();
+        }
+        queue.append(1, b"", false).unwrap();
+        let task = told.recv_timeout(Duration::from_secs(20)).expect("it sleeps on");
+        assert!(matches!(task, Task::Write { batch, sync: true } if batch.count == 1));
+    }
+}

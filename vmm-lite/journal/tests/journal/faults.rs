@@ -136,6 +136,20 @@ fn a_snapshot_that_cannot_be_registered_does_not_count() {
 }
 
 #[test]
+fn files_that_were_not_finished_are_removed_when_a_journal_is_opened() {
+    let disk = Disk::new();
+    Writer::create_in(dir(&disk), b"", 1, small(), drop).unwrap().close().unwrap();
+    let left = [names::snapshot(3), names::NEW_SNAPSHOT.into(), names::unfinished("journal")];
+    for name in left.iter().chain([&"notes".to_owned()]) {
+        disk.create(name).unwrap();
+    }
+    Writer::open_in(dir(&disk), small(), drop).unwrap();
+    let files = disk.files();
+    assert!(left.iter().all(|name| !files.contains_key(name)), "{:?}", files.keys());
+    assert!(files.contains_key("notes"), "it is not the journal's");
+}
+
+#[test]
 fn a_failed_sync_is_final() {
     let disk = Disk::new();
     let (tell, told) = mpsc::channel();
