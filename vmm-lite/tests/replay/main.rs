@@ -1,6 +1,8 @@
 //! Recorded guests are replayed: the same exits, packets, memory and registers (rule R8).
 
+mod debugged;
 mod flips;
+mod gdb;
 mod network;
 mod recorded;
 
