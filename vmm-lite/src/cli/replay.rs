@@ -5,7 +5,8 @@ use serde::Serialize;
 use std::{
     fs::File,
     io::{self, IsTerminal},
-    os::fd::AsFd,
+    net::{SocketAddr, TcpListener},
+    os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
@@ -13,7 +14,11 @@ use std::{
 use vmm::{
     devices::{console::Console, inputs::Traffic},
     kvm::Host,
-    replication::{journal::Opened, pcap::Pcap},
+    replication::{
+        debugger::{Debugger, Left},
+        journal::Opened,
+        pcap::Pcap,
+    },
     vm::{End, Outcome, Replayed, Resources, Resume, ResumeReason, Vm, VmPhase},
 };
 
@@ -23,12 +28,21 @@ waiting: it is given what it was given then. Its output goes to standard output.
 compared with what is recorded: why it leaves the CPU, what it sends, and digests of its memory and
 registers.
 
+With --gdb it waits for a debugger first, at its beginning: the first snapshot that the journal has.
+gdb can break, step, and read registers and memory; it cannot change them, as the run would be another
+one then. reverse-continue, reverse-step and reverse-next go back in it. `monitor where` says which record
+and what time it is; `monitor until RECORD` has continue stop there; continue behind the end of the log,
+or detach, ends with the report. Whoever can connect can read the VM's memory: name an address that only
+you can reach.
+
 Exit code: 0 if it ran the same; 1 if not, or if the journal is damaged.
 
 Examples:
   vmm-lite replay kv.journal
   vmm-lite replay kv.journal --verify --json
-  vmm-lite replay kv.journal --until 2026-11-30T17:45:00Z --pcap kv.pcap";
+  vmm-lite replay kv.journal --until 2026-11-30T17:45:00Z --pcap kv.pcap
+  vmm-lite replay kv.journal --gdb 127.0.0.1:1234      and then, in another terminal:
+  gdb kv.img -ex 'target remote 127.0.0.1:1234'";
 
 /// Run a VM again, from its journal
 #[derive(clap::Args, Debug)]
@@ -48,6 +62,10 @@ pub struct Args {
     /// Write the packets that the VM sent and received to this file
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
+
+    /// Wait there for gdb, and let it run the VM, forwards and backwards
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "pcap")]
+    gdb: Option<SocketAddr>,
 
     /// Print the result as one line of JSON
     #[arg(long)]
@@ -76,10 +94,14 @@ struct Report {
 /// # Errors
 /// If the journal cannot be read, or not on this host.
 pub fn run(args: Args) -> super::Result {
+    let output = (!args.verify && !args.json).then(|| io::stdout().as_fd().try_clone_to_owned());
+    let output = output.transpose()?;
+    if let Some(address) = args.gdb {
+        return debug(&args, address, output);
+    }
     let opened = Opened::open(&args.dir, journal::until(args.until))?;
     let host = Host::open()?;
-    let output = (!args.verify && !args.json).then(|| io::stdout().as_fd().try_clone_to_owned());
-    let console = Console::new(output.transpose()?);
+    let console = Console::new(output);
     let identity = opened.guest.manifest.identity.clone();
     let resources = match identity.nets.is_empty() {
         true => Resources::on(host, None)?,
@@ -99,8 +121,36 @@ pub fn run(args: Args) -> super::Result {
     held.replay(opened.records(vm.ram())?, opened.at(), traffic.transpose()?)?;
     held.resume(Resume { reason: ResumeReason::Resumed, away: Duration::ZERO })?;
     let replayed = wait(&vm, opened.ends_at());
-    let report = report(&vm, replayed, &opened, began.elapsed());
+    let report = report(&vm, replayed, opened.ends_at(), began.elapsed());
     tell(&report, args.json, opened.torn().is_some())?;
+    Ok(ExitCode::from(u8::from(!report.same)))
+}
+
+/// Lets gdb run it.
+fn debug(args: &Args, address: SocketAddr, output: Option<OwnedFd>) -> super::Result {
+    let opened = Opened::open_whole(&args.dir, journal::until(args.until))?;
+    let (ends_at, torn) = (opened.ends_at(), opened.torn().is_some());
+    let name = opened.guest.manifest.identity.name.clone();
+    let debugger = Debugger::new(opened, Host::open()?, output)?;
+    let listener =
+        TcpListener::bind(address).map_err(|e| format!("cannot listen on {address}: {e}"))?;
+    let address = listener.local_addr()?;
+    eprintln!("vmm-lite: waits for gdb; with the image that it was started from, type");
+    eprintln!("  gdb {name}.img -ex 'target remote {address}'");
+    let began = Instant::now();
+    let (vm, left) = debugger.serve(&listener)?;
+    // Nobody can connect any more.
+    drop(listener);
+    let replayed = match left {
+        Left::Detached => {
+            let how = Resume { reason: ResumeReason::Resumed, away: Duration::ZERO };
+            vm.hold()?.resume(how)?;
+            wait(&vm, ends_at)
+        }
+        Left::Ended | Left::Killed => vm.wait_replayed(Some(Duration::ZERO)).flatten(),
+    };
+    let report = report(&vm, replayed, ends_at, began.elapsed());
+    tell(&report, args.json, torn)?;
     Ok(ExitCode::from(u8::from(!report.same)))
 }
 
@@ -116,7 +166,7 @@ fn wait(vm: &Vm, ends_at: u64) -> Option<Replayed> {
     }
 }
 
-fn report(vm: &Vm, replayed: Option<Replayed>, opened: &Opened, took: Duration) -> Report {
+fn report(vm: &Vm, replayed: Option<Replayed>, ends_at: u64, took: Duration) -> Report {
     let (position, difference) = match replayed {
         None => (vm.replay_position(), None),
         Some(Replayed { position, outcome, .. }) => match outcome {
@@ -138,7 +188,7 @@ fn report(vm: &Vm, replayed: Option<Replayed>, opened: &Opened, took: Duration) 
     Report {
         same: difference.is_none(),
         position,
-        ends_at: opened.ends_at(),
+        ends_at,
         difference,
         exit_code,
         took_ns: took.as_nanos() as u64,

@@ -2,7 +2,9 @@
 
 mod copies;
 mod corpus;
+mod debugged;
 mod flips;
+mod gdb;
 mod network;
 mod recorded;
 

@@ -124,13 +124,21 @@ impl Base {
     }
 
     pub fn replay_from(&self, source: Reader) -> (Vm, Option<Replayed>) {
+        let vm = self.prepare(source);
+        let held = vm.hold().unwrap();
+        held.resume(Resume { reason: ResumeReason::Resumed, away: Duration::ZERO }).unwrap();
+        let replayed = vm.wait_replayed(None).flatten();
+        (vm, replayed)
+    }
+
+    /// The same VM again, which replays what this reads when it is resumed.
+    pub fn prepare(&self, source: Reader) -> Vm {
         let vm = self.machine();
         let mut held = vm.hold().unwrap();
         held.apply(&self.state, Duration::ZERO).unwrap();
         held.replay(Box::new(source), self.at, None).unwrap();
-        held.resume(Resume { reason: ResumeReason::Resumed, away: Duration::ZERO }).unwrap();
-        let replayed = vm.wait_replayed(None).flatten();
-        (vm, replayed)
+        drop(held);
+        vm
     }
 
     /// A VM with its memory, which has nothing else of it yet.

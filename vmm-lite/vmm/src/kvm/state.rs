@@ -44,7 +44,7 @@ pub struct Msr {
 /// The complete state of a vCPU, in KVM's own (stable) types. Without an interrupt controller in
 /// the kernel there is no MP state but "runnable", and each call that is omitted saves nine
 /// microseconds of blackout on either side (on a KVM without hardware virtualization).
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct VcpuState {
     /// General purpose registers.
     pub regs: kvm_regs,
@@ -195,6 +195,16 @@ impl Vcpu {
         Ok(regs)
     }
 
+    /// Has the guest go on at `rip` instead, with the other registers as the last exit leaves them.
+    ///
+    /// # Errors
+    /// [`Error::Call`].
+    pub fn set_rip(&mut self, rip: u64) -> Result<(), Error> {
+        let regs = kvm_regs { rip, ..self.final_regs()? };
+        (self.captured, self.left) = (None, Left::Unknown);
+        self.fd.set_regs(&regs).map_err(failed("set the registers"))
+    }
+
     /// Sets the whole state. When this returns the vCPU has accepted it, or will when it runs:
     /// nothing can fail then.
     ///
@@ -222,6 +232,12 @@ impl Vcpu {
 }
 
 impl VcpuState {
+    /// Whether the guest's addresses go through tables.
+    #[must_use]
+    pub fn paged(&self) -> bool {
+        self.sregs.cr0 & 1 << 31 != 0
+    }
+
     /// Whether KVM, which has accepted these system registers, is certain to accept this state.
     fn is_taken_after(&self, taken: &kvm_sregs) -> bool {
         let canonical = |address: u64| (address as i64) << 16 >> 16 == address as i64;

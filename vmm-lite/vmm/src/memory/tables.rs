@@ -31,21 +31,47 @@ impl Tables {
     /// Whether a program may read at `address`, and page number `address / PAGE` of `ram` is mapped
     /// there.
     pub fn is_itself(&mut self, ram: &GuestRam, address: u64) -> bool {
+        let found = self.look_up(ram, address, PRESENT | USER);
+        found.is_some_and(|(level, physical)| level <= 2 && physical == address)
+    }
+
+    /// Looks `address` up in tables whose entries all have the bits `with`: the level of the entry
+    /// that maps it, and the physical address.
+    fn look_up(&mut self, ram: &GuestRam, address: u64, with: u64) -> Option<(u32, u64)> {
         let mut table = self.root;
         for level in (1..=4).rev() {
             let shift = 12 + 9 * (level - 1);
-            let Some(entries) = self.table(ram, table) else { return false };
-            let entry = entries[(address >> shift) as usize & 0x1ff];
-            if entry & PRESENT == 0 || entry & USER == 0 {
-                return false;
+            let entry = self.table(ram, table)?[(address >> shift) as usize & 0x1ff];
+            if entry & with != with {
+                return None;
             }
-            let size = 1_u64 << shift;
+            let within = (1_u64 << shift) - 1;
             if level == 1 || entry & LARGE != 0 {
-                return level <= 2 && entry & ADDRESS & !(size - 1) == address & !(size - 1);
+                return Some((level, entry & ADDRESS & !within | address & within));
             }
             table = entry & ADDRESS;
         }
-        false
+        None
+    }
+
+    /// Reads what a program, or the monitor, finds at `address`: up to the first byte that is not
+    /// mapped to memory. Returns how many bytes were read. Unless `paged`, addresses are physical.
+    pub fn read(&mut self, ram: &GuestRam, paged: bool, address: u64, to: &mut [u8]) -> usize {
+        let mut read = 0;
+        while read < to.len() {
+            let Some(at) = address.checked_add(read as u64) else { break };
+            let left_of_page = PAGE - at as usize % PAGE;
+            let n = left_of_page.min(to.len() - read);
+            let physical = match paged {
+                false => Some(at),
+                true => self.look_up(ram, at, PRESENT).map(|(_, physical)| physical),
+            };
+            if physical.is_none_or(|at| ram.read(at, &mut to[read..read + n]).is_err()) {
+                break;
+            }
+            read += n;
+        }
+        read
     }
 
     fn table(&mut self, ram: &GuestRam, at: u64) -> Option<&Table> {
@@ -133,6 +159,27 @@ mod tests {
             Tables::of_all(256 * PAGE as u64, &ram).pages().collect::<Vec<_>>(),
             [256, 257, 258, 259]
         );
+    }
+
+    #[test]
+    fn what_is_mapped_is_read_across_pages() {
+        let ram = ram();
+        let byte = |at: u64, value: u8| ram.writable_while_stopped().write(at, &[value]).unwrap();
+        byte(7 * PAGE as u64 - 1, 1);
+        byte(7 * PAGE as u64, 2);
+        byte(10 * PAGE as u64, 3);
+        let mut tables = Tables::new(256 * PAGE as u64);
+        let mut read = |paged, address: u64| {
+            let mut to = [0; 2];
+            let n = tables.read(&ram, paged, address, &mut to);
+            (n, to)
+        };
+        assert_eq!(read(true, 7 * PAGE as u64 - 1), (2, [1, 2]), "the monitor's page too");
+        assert_eq!(read(true, 8 * PAGE as u64 - 1), (1, [0, 0]), "up to what is not mapped");
+        assert_eq!(read(true, 9 * PAGE as u64), (2, [3, 0]), "mapped elsewhere");
+        assert_eq!(read(false, 10 * PAGE as u64), (2, [3, 0]));
+        assert_eq!(read(true, u64::MAX).0, 0);
+        assert_eq!(read(false, (4 << 20) - 1).0, 1, "up to the end of memory");
     }
 
     #[test]

@@ -36,7 +36,10 @@ pub(crate) use control::{Control, Phase};
 pub use end::{End, GuestFault, StopReason};
 pub(crate) use exits::Exits;
 pub(crate) use inputs::leave_routine;
-pub use inputs::{Log, Next, Outcome, Position, RecordOptions, Replayed, Source};
+pub use inputs::{
+    DebugLink, DebugStop, Debugged, Leg, Log, Moment, Next, Orders, Outcome, Position,
+    RecordOptions, Replayed, Source,
+};
 pub use invariant::InvariantState;
 pub(crate) use run::Runner;
 pub(crate) use thread::start;

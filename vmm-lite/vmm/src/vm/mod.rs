@@ -30,6 +30,7 @@ mod call_off;
 pub mod codec;
 mod complete;
 mod config;
+mod debug;
 mod decisions;
 mod effort;
 mod error;
@@ -56,8 +57,8 @@ mod state;
 mod stats;
 
 pub use crate::vcpu::{
-    End, GuestFault, InvariantState, Log, Next, Outcome, Position, RecordOptions, Replayed, Source,
-    StopReason,
+    DebugLink, DebugStop, Debugged, End, GuestFault, InvariantState, Leg, Log, Moment, Next,
+    Orders, Outcome, Position, RecordOptions, Replayed, Source, StopReason,
 };
 pub use address::Address;
 pub use call_off::{CallOff, CalledOff};

@@ -52,9 +52,24 @@ impl Opened {
     /// [`Error`], also if this host's CPU is of another model.
     pub fn open(dir: &Path, until: Until) -> Result<Self, Error> {
         let reader = Reader::open(dir)?;
+        let newest: Vec<_> = reader.snapshots().iter().rev().cloned().collect();
+        Self::from(reader, newest, until)
+    }
+
+    /// The same, from its first snapshot on.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_whole(dir: &Path, until: Until) -> Result<Self, Error> {
+        let reader = Reader::open(dir)?;
+        let oldest = reader.snapshots().to_vec();
+        Self::from(reader, oldest, until)
+    }
+
+    fn from(reader: Reader, snapshots: Vec<Snapshot>, until: Until) -> Result<Self, Error> {
         Identity::decode(&reader.manifest().identity)?.fits()?;
-        let (mut found, mut newest) = (None, reader.snapshots().iter().rev());
-        while let (None, Some(base)) = (&found, newest.next()) {
+        let (mut found, mut snapshots) = (None, snapshots.iter());
+        while let (None, Some(base)) = (&found, snapshots.next()) {
             let file = files::open(&base.path).map_err(snapshot::Error::Write)?;
             let memory = load::open(file)?;
             let guest = load::guest(&memory)?;
@@ -101,7 +116,19 @@ impl Opened {
     /// # Errors
     /// The error of the journal's files, or the host's.
     pub fn records(&self, memory: &GuestRam) -> Result<Box<dyn Source>, Error> {
-        let records = self.reader.records_from(self.base.position + 1)?;
+        self.records_after(self.base.position, memory)
+    }
+
+    /// The same, for a VM that has replayed the records up to `position`.
+    ///
+    /// # Errors
+    /// As [`records`](Self::records).
+    pub fn records_after(
+        &self,
+        position: u64,
+        memory: &GuestRam,
+    ) -> Result<Box<dyn Source>, Error> {
+        let records = self.reader.records_from(position + 1)?;
         let clock = clock::as_published(&memory.control_page().clock);
         let limit = Limit { until: self.until, clock };
         let (to, read) = sync_channel(AHEAD);

@@ -10,17 +10,30 @@
 //! - `staged`: requests that wait for an input point
 //! - `check`: digests of the guest's state
 //! - `routine`: a guest that was stopped while it took a sample
+//! - `moment`: moments of a replay, exact to the instruction
+//! - `orders`, `debug`, `debugged`: a replay for a debugger, which stops where its code is patched
+//!   (`patches`), also behind one instruction (`successors`)
 //! - `switch`: from one kind of tape to another
 
 mod check;
+mod debug;
+mod debugged;
+mod moment;
 mod news;
+mod orders;
+mod patches;
 mod record;
 mod replay;
 mod routine;
 mod staged;
+mod successors;
 mod switch;
 
+use debug::Debug;
+pub use debugged::Debugged;
+pub use moment::{Leg, Moment};
 use news::tell;
+pub use orders::{DebugLink, DebugStop, Orders};
 pub(super) use record::{Failure, Recorder};
 pub use record::{Log, RecordOptions};
 pub(super) use replay::Replayer;

@@ -1,6 +1,6 @@
 //! Replays a guest: runs it through a log, and compares what it does with what is recorded.
 
-use super::{Tape, check, record::reason, staged, tell};
+use super::{Debug, Tape, check, record::reason, staged, tell};
 use crate::{
     devices::{Devices, clock, inputs::Traffic},
     kvm::Exit,
@@ -64,13 +64,15 @@ pub(in crate::vcpu) struct Replayer {
     /// The exit to which the guest is under way.
     expected: Option<input_log::Exit>,
     tsc: Option<u64>,
+    /// It runs for a debugger.
+    pub(super) debug: Option<Box<Debug>>,
 }
 
 /// Doorbell bits that are still to be served after the guest was given something.
 const KEPT: u32 = Doorbell::CONSOLE.0 | Doorbell::EXIT.0 | Doorbell::FAULT.0;
 
 /// What to do next.
-enum Step {
+pub(super) enum Step {
     Enter,
     Again,
     Stop(Stop),
@@ -86,12 +88,17 @@ impl Replayer {
         skip: usize,
         traffic: Option<Box<dyn Traffic>>,
     ) -> Self {
-        Self { source, traffic, position, skip, expected: None, tsc: None }
+        Self { source, traffic, position, skip, expected: None, tsc: None, debug: None }
     }
 
     /// Of the last record that was executed.
     pub fn position(&self) -> u64 {
         self.position
+    }
+
+    /// The last reading of the guest's time stamp counter since the replay began.
+    pub fn tsc(&self) -> Option<u64> {
+        self.tsc
     }
 
     /// Takes the next record, if the guest is not under way.
@@ -124,10 +131,12 @@ impl Replayer {
                 }
             }
             Ok(Next::Later(_)) => Step::Stop(Stop::Paused { quiescent: false }),
-            Ok(Next::End) => match ending(runner.unserved, vcpus) {
-                Some(end) => Step::Stop(Stop::Ended(end)),
-                None => Step::Over(Outcome::Complete),
+            Ok(Next::End) if self.debug.is_some() => match runner.stops_at_end(self) {
+                Ok(true) => Step::Stop(Stop::Paused { quiescent: false }),
+                Ok(false) => end(runner, vcpus),
+                Err(e) => Step::Stop(Stop::Failed(e)),
             },
+            Ok(Next::End) => end(runner, vcpus),
             Err(e) => Step::Over(Outcome::Unreadable(crate::host::with_causes(&e))),
         }
     }
@@ -206,6 +215,14 @@ impl Replayer {
     }
 }
 
+/// The log has ended.
+fn end(runner: &Runner, vcpus: &Vcpus) -> Step {
+    match ending(runner.unserved, vcpus) {
+        Some(end) => Step::Stop(Stop::Ended(end)),
+        None => Step::Over(Outcome::Complete),
+    }
+}
+
 impl Runner {
     /// Replays the guest until the log ends or it differs, or it has to stop. On the vCPU's thread.
     pub(in crate::vcpu) fn replay(&mut self, vcpus: &Vcpus, member: usize) -> Stop {
@@ -217,7 +234,7 @@ impl Runner {
                 break Stop::Paused { quiescent: false };
             }
             let step = match replayer.next(self, vcpus, member) {
-                Step::Enter => self.replay_to_exit(&mut replayer, vcpus, member),
+                Step::Enter => self.replay_debugged(&mut replayer, vcpus, member),
                 step => step,
             };
             match step {
@@ -230,11 +247,19 @@ impl Runner {
                 }
             }
         };
+        if let (Some(debug), false) = (&replayer.debug, matches!(stop, Stop::Waits(_))) {
+            debug.link.has_stopped();
+        }
         self.tape = Tape::Replay(replayer);
         stop
     }
 
-    fn replay_to_exit(&mut self, replayer: &mut Replayer, vcpus: &Vcpus, member: usize) -> Step {
+    pub(super) fn replay_to_exit(
+        &mut self,
+        replayer: &mut Replayer,
+        vcpus: &Vcpus,
+        member: usize,
+    ) -> Step {
         let kick = vcpus.control.kick(member);
         self.vcpu.hand_over_registers(false);
         if !kick.enter(crate::host::this_thread(), || vcpus.control.pause_wanted()) {
@@ -247,6 +272,9 @@ impl Runner {
             Ok(exit) => exit,
             Err(e) => return Step::Stop(Stop::Failed(e)),
         };
+        if let Some(step) = self.debug_exit(replayer, &exit, vcpus) {
+            return step;
+        }
         let step = replayer.compare(&exit, self, vcpus);
         if let Step::Again = step
             && let Err(violation) = self.handle(exit, vcpus)
