@@ -37,6 +37,12 @@ pub enum Error {
     /// Its memory cannot be copied.
     #[error(transparent)]
     Copy(#[from] crate::capture::Error),
+    /// It took another way when it was replayed again.
+    #[error(
+        "the replay did not come by the same moment again, before record {0}: a part that is read \
+         as data has a breakpoint, or this is a bug in vmm-lite"
+    )]
+    Missed(u64),
     /// The host's error.
     #[error("the debugger cannot {doing}")]
     Host {

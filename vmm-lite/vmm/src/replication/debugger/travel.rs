@@ -46,7 +46,7 @@ pub(super) enum Why {
     End,
     /// It has ended, with this code.
     Exited(u8),
-    /// It does not run as recorded, or as before; a message says so.
+    /// It has failed, or does not run as recorded; a message says so.
     Failed,
 }
 
@@ -140,6 +140,7 @@ impl Debugger {
     }
 
     fn restart(&mut self, from: usize) -> Result<(), Error> {
+        self.catch_up()?;
         self.run = Run::from(&self.checkpoints[from], &self.opened, &self.host, &self.link)?;
         Ok(())
     }
@@ -160,8 +161,7 @@ impl Debugger {
         match stopped {
             DebugStop::Interrupted => return Ok(Some(Why::Interrupt)),
             DebugStop::Missed => {
-                tracing::error!("the replay took another way than before, at {:?}", debugged.at);
-                return Ok(Some(Why::Failed));
+                return Err(Error::Missed(debugged.at.record));
             }
             _ => {}
         }
