@@ -93,6 +93,19 @@ impl Args {
 }
 
 impl Confinement {
+    /// For a process without options about it, which keeps its user.
+    #[must_use]
+    pub fn usual() -> Self {
+        Self {
+            identity: None,
+            jail: None,
+            mode: Mode::Kill,
+            allow_spoofing: false,
+            rates: Rates::default(),
+            watchdog: Watchdog(None),
+        }
+    }
+
     /// What happens to a thread that makes a system call outside its filter.
     #[must_use]
     pub fn mode(&self) -> Mode {

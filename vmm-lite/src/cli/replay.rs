@@ -1,6 +1,9 @@
 //! `vmm-lite replay`.
 
-use super::journal::{self, Moment};
+use super::{
+    confinement::Confinement,
+    journal::{self, Moment},
+};
 use serde::Serialize;
 use std::{
     fs::File,
@@ -13,6 +16,7 @@ use std::{
 };
 use vmm::{
     devices::{console::Console, inputs::Traffic},
+    host::confine::{self, Thread, files},
     kvm::Host,
     replication::{
         debugger::{Debugger, Left},
@@ -94,6 +98,7 @@ struct Report {
 /// # Errors
 /// If the journal cannot be read, or not on this host.
 pub fn run(args: Args) -> super::Result {
+    files::close_inherited(&[])?;
     let output = (!args.verify && !args.json).then(|| io::stdout().as_fd().try_clone_to_owned());
     let output = output.transpose()?;
     if let Some(address) = args.gdb {
@@ -107,6 +112,8 @@ pub fn run(args: Args) -> super::Result {
         true => Resources::on(host, None)?,
         false => Resources::without_network(host),
     };
+    // The guest, and the journal, may be anybody's.
+    Confinement::usual().enter(identity.memory_size)?;
     let vm = Vm::prepare_with(&resources, identity, console, None)?;
     opened.load(vm.unstarted_memory().ok_or(vmm::snapshot::Error::Ran)?)?;
     let traffic = args.pcap.as_ref().map(|path| {
@@ -120,7 +127,10 @@ pub fn run(args: Args) -> super::Result {
     held.apply(&opened.guest.state, Duration::ZERO)?;
     held.replay(opened.records(vm.ram())?, opened.at(), traffic.transpose()?)?;
     held.resume(Resume { reason: ResumeReason::Resumed, away: Duration::ZERO })?;
-    let replayed = wait(&vm, opened.ends_at());
+    // Asked before that is forbidden.
+    let shown = shows_progress();
+    confine::enter(Thread::Main)?;
+    let replayed = wait(&vm, opened.ends_at(), shown);
     let report = report(&vm, replayed, opened.ends_at(), began.elapsed());
     tell(&report, args.json, opened.torn().is_some())?;
     Ok(ExitCode::from(u8::from(!report.same)))
@@ -145,7 +155,7 @@ fn debug(args: &Args, address: SocketAddr, output: Option<OwnedFd>) -> super::Re
         Left::Detached => {
             let how = Resume { reason: ResumeReason::Resumed, away: Duration::ZERO };
             vm.hold()?.resume(how)?;
-            wait(&vm, ends_at)
+            wait(&vm, ends_at, shows_progress())
         }
         Left::Ended | Left::Killed => vm.wait_replayed(Some(Duration::ZERO)).flatten(),
     };
@@ -154,9 +164,13 @@ fn debug(args: &Args, address: SocketAddr, output: Option<OwnedFd>) -> super::Re
     Ok(ExitCode::from(u8::from(!report.same)))
 }
 
+/// Whether somebody sees the progress, and nothing else comes in between.
+fn shows_progress() -> bool {
+    io::stderr().is_terminal() && !io::stdout().is_terminal()
+}
+
 /// Waits for the end, and shows the progress on a terminal.
-fn wait(vm: &Vm, ends_at: u64) -> Option<Replayed> {
-    let shown = io::stderr().is_terminal() && !io::stdout().is_terminal();
+fn wait(vm: &Vm, ends_at: u64, shown: bool) -> Option<Replayed> {
     loop {
         let within = shown.then_some(Duration::from_millis(500));
         match vm.wait_replayed(within) {
