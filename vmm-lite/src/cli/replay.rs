@@ -27,12 +27,12 @@ The program runs again, instruction by instruction as it did, without a network 
 it is given what it was given then. Its output goes to standard output. What it does is compared with
 what is recorded: why it leaves the CPU, what it sends, and digests of its memory and registers.
 
-With --gdb it waits for a debugger first, at its beginning: the first snapshot that the journal has.
-gdb can break, step, and read registers and memory; it cannot change them, as the run would be
-another one then. reverse-continue, reverse-step and reverse-next go back in it. `monitor where` says
-which record and what time it is; `monitor until RECORD` has continue stop there; continue at the end
-of the log, or detach, ends with the report. Whoever can connect can read the VM's memory: name an
-address that only you can reach.
+With --gdb it waits for a debugger first, at its beginning: the first snapshot that the journal
+has. gdb can break, step, and read registers and memory; it cannot change them, as the run would
+be another one then. reverse-continue, reverse-step and reverse-next go back in it. `monitor
+where` says which record and what time it is; `monitor until RECORD` has continue stop there;
+continue at the end of the log, or detach, ends with the report. Whoever can connect can read the
+VM's memory: name an address that only you can reach.
 
 Exit code: 0 if it ran the same; 1 if not, or if the journal is damaged.
 
