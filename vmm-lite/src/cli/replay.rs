@@ -129,13 +129,12 @@ pub fn run(args: Args) -> super::Result {
 fn debug(args: &Args, address: SocketAddr, output: Option<OwnedFd>) -> super::Result {
     let opened = Opened::open_whole(&args.dir, journal::until(args.until))?;
     let (ends_at, torn) = (opened.ends_at(), opened.torn().is_some());
-    let name = opened.guest.manifest.identity.name.clone();
     let debugger = Debugger::new(opened, Host::open()?, output)?;
     let listener =
         TcpListener::bind(address).map_err(|e| format!("cannot listen on {address}: {e}"))?;
     let address = listener.local_addr()?;
-    eprintln!("vmm-lite: waits for gdb; with the image that it was started from, type");
-    eprintln!("  gdb {name}.img -ex 'target remote {address}'");
+    eprintln!("vmm-lite: waits for gdb; with the image that the VM was started from, type");
+    eprintln!("  gdb IMAGE -ex 'target remote {address}'");
     let began = Instant::now();
     let (vm, left) = debugger.serve(&listener)?;
     // Nobody can connect any more.
