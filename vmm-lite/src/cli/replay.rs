@@ -32,12 +32,12 @@ waiting: it is given what it was given then. Its output goes to standard output.
 compared with what is recorded: why it leaves the CPU, what it sends, and digests of its memory and
 registers.
 
-With --gdb it waits for a debugger first, at its beginning: the first snapshot that the journal has.
-gdb can break, step, and read registers and memory; it cannot change them, as the run would be
-another one then. reverse-continue, reverse-step and reverse-next go back in it. `monitor where` says
-which record and what time it is; `monitor until RECORD` has continue stop there; continue at the end
-of the log, or detach, ends with the report. Whoever can connect can read the VM's memory: name an
-address that only you can reach.
+With --gdb it waits for a debugger first, at its beginning: the first snapshot that the journal
+has. gdb can break, step, and read registers and memory; it cannot change them, as the run would
+be another one then. reverse-continue, reverse-step and reverse-next go back in it. `monitor
+where` says which record and what time it is; `monitor until RECORD` has continue stop there;
+continue at the end of the log, or detach, ends with the report. Whoever can connect can read the
+VM's memory: name an address that only you can reach.
 
 Exit code: 0 if it ran the same; 1 if not, or if the journal is damaged.
 
@@ -140,13 +140,12 @@ pub fn run(args: Args) -> super::Result {
 fn debug(args: &Args, address: SocketAddr, output: Option<OwnedFd>) -> super::Result {
     let opened = Opened::open_whole(&args.dir, journal::until(args.until))?;
     let (ends_at, torn) = (opened.ends_at(), opened.torn().is_some());
-    let name = opened.guest.manifest.identity.name.clone();
     let debugger = Debugger::new(opened, Host::open()?, output)?;
     let listener =
         TcpListener::bind(address).map_err(|e| format!("cannot listen on {address}: {e}"))?;
     let address = listener.local_addr()?;
-    eprintln!("vmm-lite: waits for gdb; with the image that it was started from, type");
-    eprintln!("  gdb {name}.img -ex 'target remote {address}'");
+    eprintln!("vmm-lite: waits for gdb; with the image that the VM was started from, type");
+    eprintln!("  gdb IMAGE -ex 'target remote {address}'");
     let began = Instant::now();
     let (vm, left) = debugger.serve(&listener)?;
     // Nobody can connect any more.

@@ -1,7 +1,8 @@
 //! gdb debugs a recorded run.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
+    net::{Shutdown, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
 };
@@ -139,6 +140,29 @@ fn a_run_goes_on_to_its_end_without_a_debugger() {
         &["monitor until 40", "continue", "monitor where", "reverse-continue", "detach"],
     );
     assert!(text.contains("record 40 of") || text.contains("record 41 of"));
+    let report = report(child);
+    assert_eq!((&report["same"], &report["exit_code"]), (&true.into(), &0.into()), "{report}");
+}
+
+#[test]
+fn a_client_that_sends_anything_is_dropped_and_the_next_one_is_served() {
+    if !kvm() || !gdb() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("journal");
+    record(&dir);
+    let (child, address) = replay(&dir);
+    let long = [&b"$m"[..], &[b'f'; 100_000]].concat();
+    for said in [&long[..], b"$mffffffffffffffff,ffffffffffffffff#aa", b"$vCont;s#b8", b"\0\xff"] {
+        let mut client = TcpStream::connect(&address).unwrap();
+        // It may be dropped before it has said all.
+        let _ = client.write_all(said);
+        let _ = client.shutdown(Shutdown::Write);
+        let _ = client.read_to_end(&mut Vec::new());
+    }
+    let text = ask(&address, &["break sys_clock_gettime", "continue", "delete", "detach"]);
+    assert!(text.contains("Breakpoint 1, "));
     let report = report(child);
     assert_eq!((&report["same"], &report["exit_code"]), (&true.into(), &0.into()), "{report}");
 }
