@@ -112,7 +112,7 @@ fn a_moment_is_found_again() {
         for address in [clock, routine] {
             assert_eq!(replay.to(address).unwrap().stopped, Some(DebugStop::Breakpoint));
         }
-        let debugged = (0..round).map(|_| replay.step()).last();
+        let debugged = (0..round).fold(None, |_, _| Some(replay.step()));
         let at = debugged.map_or_else(|| replay.debugged().at, |debugged| debugged.at);
         moments.push((at, replay.registers()));
     }

@@ -6,8 +6,8 @@
 //! - `session`: a client, and what it waits for
 //! - `target`, `registers`, `monitor`: what the client reads, and asks for
 //!
-//! The debugger's thread holds the VM while it is stopped, and only reads. What makes the guest stop
-//! is in `vcpu::inputs`.
+//! The debugger's thread holds the VM while it is stopped, and only reads. What makes the guest
+//! stop is in `vcpu::inputs`.
 
 mod monitor;
 mod registers;

@@ -76,7 +76,8 @@ impl DebugLink {
         Ok(Arc::new(Self { interrupt: AtomicBool::new(false), stopped }))
     }
 
-    /// Has the guest stop at its next exit, breakpoint or step: at a moment that can be found again.
+    /// Has the guest stop at its next exit, breakpoint or step: at a moment that can be found
+    /// again.
     pub fn interrupt(&self) {
         self.interrupt.store(true, SeqCst);
     }
