@@ -14,7 +14,7 @@ use std::{
     os::fd::RawFd,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
 };
 
@@ -29,6 +29,8 @@ pub struct Gate {
     depends_on: AtomicU64,
     /// The log is safe up to this position.
     safe: AtomicU64,
+    /// Output is discarded.
+    closed: AtomicBool,
     /// Called after more was released, for a guest whose console waits.
     nudge: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -62,6 +64,7 @@ impl Gate {
             released: Condvar::new(),
             depends_on: AtomicU64::new(0),
             safe: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
             nudge: OnceLock::new(),
         })
     }
@@ -88,7 +91,7 @@ impl Gate {
     /// Whether output that the guest produces now may leave at once.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.depends_on.load(SeqCst) <= self.safe.load(SeqCst)
+        !self.is_closed() && self.depends_on.load(SeqCst) <= self.safe.load(SeqCst)
     }
 
     /// The log is safe up to `position`: sends what waits for no more than that. On one thread at a
@@ -113,9 +116,7 @@ impl Gate {
             // Others wait until these are out.
             packets.iter().for_each(send);
         }
-        if let Some(nudge) = self.nudge.get() {
-            nudge();
-        }
+        self.nudge();
     }
 
     /// Waits until everything has left that waits, or was discarded.
@@ -125,27 +126,42 @@ impl Gate {
         drop(waiting.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Discards what waits, and whatever comes: the VM is fenced. The guest is not told.
+    /// Discards what waits, and whatever comes: the log cannot be kept, and the VM ends.
     pub fn close_for_good(&self) {
-        self.depends_on.store(u64::MAX, SeqCst);
         let mut waiting = self.lock();
+        self.closed.store(true, SeqCst);
         waiting.packets.clear();
         waiting.bytes = 0;
         drop(waiting);
         self.released.notify_all();
+        self.nudge();
     }
 
-    fn send(&self, tap: &Arc<Tap>, packet: Parts<'_>) {
+    /// Whether output is discarded.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(SeqCst)
+    }
+
+    fn nudge(&self) {
+        if let Some(nudge) = self.nudge.get() {
+            nudge();
+        }
+    }
+
+    /// Takes a packet: sends it, keeps it, or discards it.
+    fn take(&self, tap: &Arc<Tap>, bytes: Vec<u8>) {
         let mut waiting = self.lock();
-        let mut bytes = vec![0; packet.size()];
-        packet.read(&mut bytes);
+        if self.is_closed() {
+            return;
+        }
         let depends_on = self.depends_on.load(SeqCst);
         let packet = Packet { depends_on, tap: Arc::clone(tap), bytes };
         let free = depends_on <= self.safe.load(SeqCst);
         if free && waiting.packets.is_empty() && !waiting.sending {
             // Under the lock, so that no other packet overtakes it.
             send(&packet);
-        } else if depends_on != u64::MAX {
+        } else {
             waiting.bytes += packet.bytes.len();
             waiting.packets.push_back(packet);
         }
@@ -190,7 +206,9 @@ impl Backend for Gated {
     }
 
     fn send(&mut self, packet: Parts<'_>) -> io::Result<bool> {
-        self.gate.send(&self.tap, packet);
+        let mut bytes = vec![0; packet.size()];
+        packet.read(&mut bytes);
+        self.gate.take(&self.tap, bytes);
         Ok(true)
     }
 
@@ -200,5 +218,67 @@ impl Backend for Gated {
 
     fn receive(&mut self, buffer: Parts<'_>) -> io::Result<Option<usize>> {
         self.tap.read_to(buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{os::unix::net::UnixDatagram, sync::atomic::AtomicUsize};
+
+    fn gated() -> (UnixDatagram, Arc<Tap>, Arc<Gate>) {
+        let (device, other) = UnixDatagram::pair().unwrap();
+        other.set_nonblocking(true).unwrap();
+        (other, Arc::new(Tap::over(device.into())), Gate::new())
+    }
+
+    /// Sends a packet whose only byte is `n`, as a guest would that depends on `position`.
+    fn sends(gate: &Gate, tap: &Arc<Tap>, position: u64, n: u8) {
+        gate.depend_on(position);
+        gate.take(tap, vec![n]);
+    }
+
+    fn arrived(wire: &UnixDatagram) -> Vec<u8> {
+        let mut all = Vec::new();
+        let mut packet = [0; 8];
+        while let Ok(len) = wire.recv(&mut packet) {
+            all.extend(&packet[..len]);
+        }
+        all
+    }
+
+    #[test]
+    fn packets_leave_in_their_order_when_their_records_are_safe() {
+        let (wire, tap, gate) = gated();
+        let nudges = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&nudges);
+        gate.nudges(move || {
+            count.fetch_add(1, SeqCst);
+        });
+        assert!(gate.is_open());
+        for (position, n) in [(2, 1), (2, 2), (4, 3), (6, 4)] {
+            sends(&gate, &tap, position, n);
+        }
+        assert!(!gate.is_open() && arrived(&wire).is_empty());
+        for (safe, then) in [(1, &[][..]), (3, &[1, 2]), (3, &[]), (2, &[]), (6, &[3, 4])] {
+            gate.open_up_to(safe);
+            assert_eq!(arrived(&wire), then, "safe up to {safe}");
+        }
+        assert!(gate.is_open());
+        sends(&gate, &tap, 6, 5);
+        assert_eq!(arrived(&wire), [5], "at once");
+        assert_eq!(nudges.load(SeqCst), 3, "once for each advance");
+        gate.wait_empty();
+    }
+
+    #[test]
+    fn nothing_leaves_a_gate_that_is_closed_for_good() {
+        let (wire, tap, gate) = gated();
+        sends(&gate, &tap, 2, 1);
+        gate.close_for_good();
+        sends(&gate, &tap, 3, 2);
+        gate.open_up_to(9);
+        gate.wait_empty();
+        assert!(arrived(&wire).is_empty() && gate.is_closed() && !gate.is_open());
     }
 }

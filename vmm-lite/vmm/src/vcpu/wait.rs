@@ -120,7 +120,7 @@ pub(super) fn for_output(vcpus: &Vcpus, member: usize, blocked: &Blocked) {
     };
     control.set_waiting(member, true);
     // A gate nudges after it has opened: looked at only now, either of the two is seen.
-    let opened = matches!(blocked, Blocked::At(gate) if gate.is_open());
+    let opened = matches!(blocked, Blocked::At(gate) if gate.is_open() || gate.is_closed());
     if !opened && !control.pause_wanted() {
         let entry = |fd, events| libc::pollfd { fd, events, revents: 0 };
         let mut fds = [entry(wake.fd(), libc::POLLIN), entry(output, libc::POLLOUT)];
