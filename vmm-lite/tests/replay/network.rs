@@ -18,6 +18,11 @@ use vmm_lite_lab::{images::image, vmm::TIMEOUT};
 
 /// A store on a network of this test's own.
 fn store(tap: &str) -> Option<Recorded> {
+    server(tap, "kv")
+}
+
+/// A server on such a network.
+fn server(tap: &str, app: &str) -> Option<Recorded> {
     if !kvm() || !namespace(tap) {
         return None;
     }
@@ -25,13 +30,13 @@ fn store(tap: &str) -> Option<Recorded> {
     let forking = no_fork();
     assert!(Command::new("ip").args(address).status().unwrap().success());
     drop(forking);
-    Some(boot_on(Some(tap), &image("kv").unwrap(), 32 << 20, &[], SOME))
+    Some(boot_on(Some(tap), &image(app).unwrap(), 32 << 20, &[], SOME))
 }
 
-fn connect() -> TcpStream {
+fn connect(port: u16) -> TcpStream {
     let deadline = Instant::now() + TIMEOUT;
     loop {
-        match TcpStream::connect((ADDRESS, 6379)) {
+        match TcpStream::connect((ADDRESS, port)) {
             Ok(stream) => return stream,
             Err(e) => assert!(Instant::now() < deadline, "{e}"),
         }
@@ -42,7 +47,7 @@ fn connect() -> TcpStream {
 /// Increments a counter, and writes and reads values of many sizes. Each answer is checked.
 fn client(name: usize, rounds: usize) -> JoinHandle<()> {
     thread::spawn(move || {
-        let mut stream = connect();
+        let mut stream = connect(6379);
         let mut answers = BufReader::new(stream.try_clone().unwrap());
         let mut line = String::new();
         for round in 1..=rounds {
@@ -82,6 +87,42 @@ fn a_store_under_load_runs_the_same_again() {
     let mut paused = pause_waiting(&recorded.vm);
     reaches(&recorded.base, &recorded.records, &mut paused);
     eprintln!("{} records, {} bytes", recorded.records.len(), recorded.records.bytes());
+}
+
+/// Asks a site for a page: over one connection, or over a new one each time.
+fn visitor(keeps: bool, pages: usize) -> JoinHandle<()> {
+    thread::spawn(move || {
+        let mut stream = connect(8080);
+        for _ in 0..pages {
+            let end = if keeps { "" } else { "Connection: close\r\n" };
+            write!(stream, "GET /metrics HTTP/1.1\r\nHost: site\r\n{end}\r\n").unwrap();
+            let mut answer = BufReader::new(&stream);
+            let (mut line, mut length) = (String::new(), 0);
+            answer.read_line(&mut line).unwrap();
+            assert!(line.contains("200"), "{line}");
+            while line != "\r\n" {
+                line.clear();
+                answer.read_line(&mut line).unwrap();
+                let lower = line.to_ascii_lowercase();
+                if let Some(n) = lower.strip_prefix("content-length:") {
+                    length = n.trim().parse().unwrap();
+                }
+            }
+            answer.read_exact(&mut vec![0; length]).unwrap();
+            if !keeps {
+                stream = connect(8080);
+            }
+        }
+    })
+}
+
+#[test]
+fn a_site_with_visitors_runs_the_same_again() {
+    let Some(recorded) = server("vmmr2", "http") else { return };
+    let visitors: Vec<_> = (0..4).map(|n| visitor(n % 2 == 0, 60)).collect();
+    visitors.into_iter().for_each(|visitor| visitor.join().unwrap());
+    let mut paused = pause_waiting(&recorded.vm);
+    reaches(&recorded.base, &recorded.records, &mut paused);
 }
 
 #[test]
