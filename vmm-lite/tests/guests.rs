@@ -48,7 +48,7 @@ fn a_guest_prints_and_exits() {
     assert_eq!((stats.exits.doorbell, stats.exits.console, stats.state), (1, 1, RunState::Ended));
 }
 
-guest!(meaningless_bits, "mov edx, {port}", "mov eax, 0x88", "out dx, eax", "hlt",
+guest!(meaningless_bits, "mov edx, {port}", "mov eax, 0x108", "out dx, eax", "hlt",
     port = const PORT as u32);
 guest!(one_byte, "mov edx, {port}", "mov al, 1", "out dx, al", "hlt", port = const PORT as u32);
 guest!(other_port, "mov dx, 0x3f8", "mov al, 65", "out dx, al", "hlt");
@@ -79,7 +79,7 @@ fn a_guest_that_breaks_a_rule_is_ended() {
         End::Broke(violation) => violation.clone(),
         other => panic!("{other}"),
     };
-    assert_eq!(broke(meaningless_bits()), Violation::Doorbell(0x88));
+    assert_eq!(broke(meaningless_bits()), Violation::Doorbell(0x108));
     assert_eq!(broke(one_byte()), Violation::DoorbellSize(1));
     assert_eq!(broke(other_port()), Violation::Port(0x3f8));
     assert_eq!(broke(reads_a_port()), Violation::Port(0x60));
