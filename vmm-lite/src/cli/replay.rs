@@ -108,11 +108,8 @@ pub fn run(args: Args) -> super::Result {
     let host = Host::open()?;
     let console = Console::new(output);
     let identity = opened.guest.manifest.identity.clone();
-    let resources = match identity.nets.is_empty() {
-        true => Resources::on(host, None)?,
-        false => Resources::without_network(host),
-    };
-    // The guest, and the journal, may be anybody's.
+    let resources = Resources::for_replay(host, &identity);
+    // Neither the guest nor the journal is trusted.
     Confinement::usual().enter(identity.memory_size)?;
     let vm = Vm::prepare_with(&resources, identity, console, None)?;
     opened.load(vm.unstarted_memory().ok_or(vmm::snapshot::Error::Ran)?)?;
@@ -148,7 +145,7 @@ fn debug(args: &Args, address: SocketAddr, output: Option<OwnedFd>) -> super::Re
     eprintln!("  gdb IMAGE -ex 'target remote {address}'");
     let began = Instant::now();
     let (vm, left) = debugger.serve(&listener)?;
-    // Nobody can connect any more.
+    // No other client can connect any more.
     drop(listener);
     let replayed = match left {
         Left::Detached => {
@@ -163,7 +160,7 @@ fn debug(args: &Args, address: SocketAddr, output: Option<OwnedFd>) -> super::Re
     Ok(ExitCode::from(u8::from(!report.same)))
 }
 
-/// Whether somebody sees the progress, and nothing else comes in between.
+/// Whether a user sees the progress, and no output comes in between.
 fn shows_progress() -> bool {
     io::stderr().is_terminal() && !io::stdout().is_terminal()
 }

@@ -6,14 +6,17 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
 };
-use testkit::guest::kvm;
-use vmm_lite_lab::images::{image, vmm_lite};
+use testkit::guest::{kvm, test_name};
+use vmm_lite_lab::{
+    images::{image, vmm_lite},
+    skipped,
+};
 
 /// Whether there is a gdb.
 fn gdb() -> bool {
     let found = Command::new("gdb").arg("--version").output().is_ok_and(|o| o.status.success());
     if !found {
-        eprintln!("SKIPPED: there is no gdb (package gdb)");
+        skipped(&test_name(), "there is no gdb (package gdb)");
     }
     found
 }

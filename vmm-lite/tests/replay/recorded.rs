@@ -145,10 +145,7 @@ impl Base {
     pub fn machine(&self) -> Vm {
         let host = Host::open().unwrap();
         let (identity, console) = (self.identity.clone(), Console::new(None));
-        let resources = match identity.nets.is_empty() {
-            true => Resources::on(host, None).unwrap(),
-            false => Resources::without_network(host),
-        };
+        let resources = Resources::for_replay(host, &identity);
         let vm = Vm::prepare_with(&resources, identity, console, None).unwrap();
         let memory = vm.unstarted_memory().unwrap();
         for (page, content) in &self.pages {

@@ -36,9 +36,9 @@ impl GuestRam {
             self.add_written(pagemap, &mut set)?;
         }
         // Not part of the guest's state: see `samples`.
-        let mut ring = PageSet::none(self.pages());
-        ring.insert_runs(&[(RING.start as u64, RING.len() as u64)]);
-        set.take_out(&ring);
+        RING.for_each(|page| {
+            set.remove(page);
+        });
         Ok(set)
     }
 

@@ -55,7 +55,7 @@ impl GuestRam {
 }
 
 impl Samples<'_> {
-    /// The guest takes samples from the CPU, and nobody is told.
+    /// The guest takes samples from the CPU, and they are not stored.
     pub fn turn_off(self) {
         self.set(OFF, 0);
     }

@@ -57,7 +57,7 @@ impl Paused<'_> {
         Ok(())
     }
 
-    /// The VM goes on by itself: its inputs come from the world again, and nobody is told. One that
+    /// The VM goes on by itself: its inputs come from the world again, and are not kept. One that
     /// has replayed a log continues with the clock that the log has, `away` later.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 //! They are opened first, so that a process can give up the privileges before it handles any input
 //! of a guest.
 
-use super::Error;
+use super::{Error, Identity};
 use crate::{devices::net::tap::Tap, kvm::Host, memory::keep_userfault};
 
 /// KVM and TAP devices.
@@ -51,11 +51,11 @@ impl Resources {
         Ok(Self { host, taps: taps.into_iter().map(named).collect() })
     }
 
-    /// Like [`on`](Self::on), for a VM that is only replayed: its network has nothing on it.
+    /// Like [`on`](Self::on), for a VM that is only replayed: its networks have nothing on them.
     #[must_use]
-    pub fn without_network(host: Host) -> Self {
+    pub fn for_replay(host: Host, of: &Identity) -> Self {
         keep_userfault();
-        Self { host, taps: vec![TapDevice::Nothing] }
+        Self { host, taps: of.nets.iter().map(|_| TapDevice::Nothing).collect() }
     }
 
     /// KVM.

@@ -85,10 +85,7 @@ impl Run {
         link: &Arc<DebugLink>,
     ) -> Result<Self, Error> {
         let identity = opened.guest.manifest.identity.clone();
-        let resources = match identity.nets.is_empty() {
-            true => Resources::on(host.clone(), None)?,
-            false => Resources::without_network(host.clone()),
-        };
+        let resources = Resources::for_replay(host.clone(), &identity);
         let vm = Vm::prepare_with(&resources, identity, Console::new(None), None)?;
         let memory = vm.unstarted_memory().ok_or(journal::Error::Base(snapshot::Error::Ran))?;
         match &checkpoint.pages {

@@ -1,12 +1,12 @@
 //! A VM from a journal, and the records that it replays.
 
-use super::{Error, identity::Identity, write::resume};
+use super::{Error, identity::Identity};
 use crate::{
     devices::clock,
     host::confine::{self, Thread},
     memory::{GuestRam, Writable},
     snapshot::{self, load, saved_vm::SavedVm},
-    vm::{self, Next, Position, Source},
+    vm::{self, Next, Position, Source, codec::CodecError},
 };
 use ::journal::{Reader, Records, Snapshot, Torn};
 use migrate::input_log::{self, Clock, Inputs, Record};
@@ -78,9 +78,7 @@ impl Opened {
             }
         }
         let (base, memory, guest) = found.ok_or_else(|| Error::NoBase(until.to_string()))?;
-        let samples = base.resume.as_slice().try_into().map_or(0, u32::from_le_bytes) as usize;
-        debug_assert!(base.resume == resume(Position { record: 0, samples }));
-        let at = Position { record: base.position, samples };
+        let at = resumed(&base)?;
         Ok(Self { reader, base, at, until, memory, guest })
     }
 
@@ -138,6 +136,13 @@ impl Opened {
         spawned.map_err(failed)?;
         Ok(Box::new(JournalSource(read)))
     }
+}
+
+/// Undoes `write::resume`.
+fn resumed(base: &Snapshot) -> Result<Position, CodecError> {
+    let bytes = base.resume.as_slice().try_into();
+    let samples = bytes.map_err(|_| CodecError::Garbled("place in the log"))?;
+    Ok(Position { record: base.position, samples: u32::from_le_bytes(samples) as usize })
 }
 
 impl Until {

@@ -45,7 +45,7 @@ pub use switch::Position;
 /// What happens to a guest's inputs.
 #[derive(Debug, Default)]
 pub(super) enum Tape {
-    /// They come from the world, and nobody is told.
+    /// They come from the world, and are not kept.
     #[default]
     Off,
     /// They come from the world and go into a log.
