@@ -78,7 +78,7 @@ impl Opened {
             }
         }
         let (base, memory, guest) = found.ok_or_else(|| Error::NoBase(until.to_string()))?;
-        let at = resumed(&base)?;
+        let at = resumed(base.position, &base.resume)?;
         Ok(Self { reader, base, at, until, memory, guest })
     }
 
@@ -139,10 +139,9 @@ impl Opened {
 }
 
 /// Undoes `write::resume`.
-fn resumed(base: &Snapshot) -> Result<Position, CodecError> {
-    let bytes = base.resume.as_slice().try_into();
-    let samples = bytes.map_err(|_| CodecError::Garbled("place in the log"))?;
-    Ok(Position { record: base.position, samples: u32::from_le_bytes(samples) as usize })
+fn resumed(record: u64, resume: &[u8]) -> Result<Position, CodecError> {
+    let samples = resume.try_into().map_err(|_| CodecError::Garbled("place in the log"))?;
+    Ok(Position { record, samples: u32::from_le_bytes(samples) as usize })
 }
 
 impl Until {
@@ -226,5 +225,19 @@ impl Source for JournalSource {
             Ok(record) => record.map(Next::Record),
             Err(_) => Ok(Next::End),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resume_point_of_another_length_is_garbled() {
+        for length in [0, 3, 5, 8] {
+            assert!(matches!(resumed(7, &vec![0; length]), Err(CodecError::Garbled(_))));
+        }
+        let at = resumed(7, &[1, 2, 0, 0]).unwrap();
+        assert_eq!((at.record, at.samples), (7, 0x201));
     }
 }
