@@ -20,6 +20,9 @@ pub(crate) struct Requests {
     reclaim: AtomicU32,
     /// Those that a recorded guest has not been given yet.
     pub(super) staged: Staged,
+    /// Number of the request that the guest has answered last. The vCPU thread notes it after
+    /// [`invariant`](Self::invariant), later than the guest's own note in its control page.
+    reclaimed: AtomicU32,
     /// The invariant state that the vCPU thread last found.
     invariant: Mutex<Option<InvariantState>>,
 }
@@ -50,8 +53,10 @@ impl Requests {
         self.invariant.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn set_invariant(&self, invariant: Option<InvariantState>) {
+    /// The guest has answered the reclaim request of this number.
+    pub(super) fn set_reclaimed(&self, number: u32, invariant: Option<InvariantState>) {
         *self.invariant.lock().unwrap_or_else(PoisonError::into_inner) = invariant;
+        self.reclaimed.store(number, SeqCst);
     }
 }
 
@@ -84,10 +89,9 @@ impl Vcpus {
     /// Waits until the guest has answered [`request_reclaim`](Self::request_reclaim), does not run,
     /// or `deadline`. If it has answered, returns the number of the quiesce request before.
     pub fn wait_reclaimed(&self, deadline: Instant) -> Option<u32> {
-        let page = self.ram.control_page();
         let number = self.requests.quiesce_number();
         let requested = self.requests.reclaim.load(SeqCst);
-        let answered = || page.reclaim_answer.load(SeqCst) == requested;
+        let answered = || self.requests.reclaimed.load(SeqCst) == requested;
         self.control.wait_until(Some(deadline), |phase, _| {
             (!phase.is_running() || answered()).then_some(())
         });

@@ -71,7 +71,8 @@ impl Runner {
         if self.rang(Doorbell::RECLAIMED) {
             self.done(Doorbell::RECLAIMED);
             // A move is near. The capture reads what cannot be read now.
-            vcpus.requests.set_invariant(self.note_invariant(devices).ok());
+            let answer = vcpus.ram.control_page().reclaim_answer.load(SeqCst);
+            vcpus.requests.set_reclaimed(answer, self.note_invariant(devices).ok());
             control.changed();
         }
         Ok(match ending(self.unserved, vcpus) {
