@@ -7,7 +7,7 @@
 use migrate::replication::{
     Commit,
     arbiter::{MemberId, Record, SetId, Term, Version, Versioned},
-    wire::{Decoder, Kind, Message, RecordsHead, VERSION, records_head},
+    wire::{Decoder, Kind, Message, RecordsHead, Seed, Seeding, VERSION, records_head},
 };
 use std::{fmt::Write, fs, path::PathBuf};
 
@@ -27,6 +27,14 @@ fn messages() -> Vec<Message> {
         Message::Divergence { position: 6, what: "another frame".into() },
         Message::Goodbye,
         Message::Dropped(Term(301)),
+        Message::Seeding(Seeding::Hello { set: SetId([9; 16]), from: MemberId([1; 16]) }),
+        Message::Seeding(Seeding::Welcome(MemberId([2; 16]))),
+        Message::Seeding(Seeding::Offer(vec![1, 2, 3])),
+        Message::Seeding(Seeding::Accept),
+        Message::Seeding(Seeding::Refuse("no memory".into())),
+        Message::Seeding(Seeding::Pages(vec![7, 9], vec![5; 8192])),
+        Message::Seeding(Seeding::Seed(Seed { position: 5, samples: 2, state: vec![4; 3] })),
+        Message::Seeding(Seeding::Ready),
     ]
 }
 

@@ -154,6 +154,12 @@ impl Standby {
         self.executed
     }
 
+    /// All output up to this record has left the primary, as far as it has said.
+    #[must_use]
+    pub fn known_released(&self) -> Position {
+        self.released
+    }
+
     /// The arbiter's record as this member knows it; `None`: the primary has not told it yet.
     #[must_use]
     pub fn record(&self) -> Option<&Record> {

@@ -170,7 +170,8 @@ impl Primary {
             | Message::Membership(..)
             | Message::Yours { .. }
             | Message::Mine { .. }
-            | Message::Goodbye => {
+            | Message::Goodbye
+            | Message::Seeding(_) => {
                 self.leave(from, Lost::Nonsense("it spoke as a primary does"), out);
             }
         }

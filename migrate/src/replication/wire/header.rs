@@ -9,7 +9,9 @@ pub const VERSION: u16 = 1;
 /// Size of the header, in bytes.
 pub const HEADER_SIZE: usize = 16;
 /// Most bytes of records in one message.
-pub const RECORDS_MAX: u32 = 4 << 20;
+pub const RECORDS_MAX: u32 = 32 << 20;
+/// Most pages in one message.
+pub const PAGES_MAX: usize = 64;
 /// Size of what stands before the records in [`Kind::Records`], in bytes.
 pub const RECORDS_HEAD: usize = 32;
 
@@ -35,11 +37,27 @@ pub enum Kind {
     Goodbye = 8,
     /// Primary: the standby is no longer in the set.
     Dropped = 9,
+    /// Primary: its first message to a standby that is to be seeded.
+    Hello = 10,
+    /// Standby: the answer to that.
+    Welcome = 11,
+    /// Primary: the VM that is offered.
+    Offer = 12,
+    /// Standby: it takes the VM.
+    Accept = 13,
+    /// Standby: it does not, and why.
+    Refuse = 14,
+    /// Primary: pages of memory.
+    Pages = 15,
+    /// Primary: the rest of the VM at one instant.
+    Seed = 16,
+    /// Standby: it follows from there.
+    Ready = 17,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 17] = [
         Self::Records,
         Self::Ack,
         Self::Heartbeat,
@@ -49,6 +67,14 @@ impl Kind {
         Self::Divergence,
         Self::Goodbye,
         Self::Dropped,
+        Self::Hello,
+        Self::Welcome,
+        Self::Offer,
+        Self::Accept,
+        Self::Refuse,
+        Self::Pages,
+        Self::Seed,
+        Self::Ready,
     ];
 
     /// Longest body of this kind, in bytes: a receiver must be ready to hold it.
@@ -56,11 +82,14 @@ impl Kind {
     pub const fn most(self) -> u32 {
         match self {
             Self::Records => RECORDS_HEAD as u32 + RECORDS_MAX,
-            Self::Ack | Self::Heartbeat | Self::Mine => 32,
+            Self::Ack | Self::Heartbeat | Self::Mine | Self::Hello => 32,
             Self::Membership | Self::Yours => 256,
-            Self::Divergence => 8 << 10,
-            Self::Goodbye => 0,
-            Self::Dropped => 16,
+            Self::Divergence | Self::Refuse => 8 << 10,
+            Self::Goodbye | Self::Accept | Self::Ready => 0,
+            Self::Dropped | Self::Welcome => 16,
+            Self::Offer => 64 << 10,
+            Self::Pages => (PAGES_MAX * (4 + crate::PAGE)) as u32,
+            Self::Seed => 1 << 20,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The messages, and their bodies.
 
-use super::header::{HEADER_SIZE, Header, Kind, RECORDS_HEAD};
+use super::{
+    header::{HEADER_SIZE, Header, Kind, RECORDS_HEAD},
+    seeding::Seeding,
+};
 use crate::{
     replication::{
         Commit, Position,
@@ -71,6 +74,8 @@ pub enum Message {
     Goodbye,
     /// Primary: the standby is no longer in the set, by the arbiter's record of this term.
     Dropped(Term),
+    /// Either side: before the standby follows.
+    Seeding(Seeding),
 }
 
 impl Message {
@@ -87,6 +92,7 @@ impl Message {
             Self::Divergence { .. } => Kind::Divergence,
             Self::Goodbye => Kind::Goodbye,
             Self::Dropped(_) => Kind::Dropped,
+            Self::Seeding(seeding) => seeding.kind(),
         }
     }
 
@@ -113,6 +119,7 @@ impl Message {
             Self::Divergence { position, what } => small(&(position, gist(what))),
             Self::Goodbye => Vec::new(),
             Self::Dropped(term) => numbers([term.0]),
+            Self::Seeding(seeding) => seeding.body(),
         }
     }
 }
@@ -171,6 +178,9 @@ pub fn decode(header: &Header, body: &[u8]) -> Result<Message, WireError> {
     if body.len() != header.length as usize || header.expected(&[body]) != header.checksum {
         return Err(WireError::Checksum);
     }
+    if let Some(seeding) = Seeding::decode(header.kind, body)? {
+        return Ok(Message::Seeding(seeding));
+    }
     Ok(match header.kind {
         Kind::Records => {
             let wrong = WireError::Body("records");
@@ -213,5 +223,13 @@ pub fn decode(header: &Header, body: &[u8]) -> Result<Message, WireError> {
             let [term] = read_numbers(body, "a term")?;
             Message::Dropped(Term(term))
         }
+        Kind::Hello
+        | Kind::Welcome
+        | Kind::Offer
+        | Kind::Accept
+        | Kind::Refuse
+        | Kind::Pages
+        | Kind::Seed
+        | Kind::Ready => return Err(WireError::Kind(header.kind as u16)),
     })
 }
