@@ -87,6 +87,10 @@ pub enum Operation {
     Revert,
     /// It replays its journal, and goes on where that ends.
     Replay,
+    /// It is copied for a standby.
+    Protect,
+    /// It is a standby's copy.
+    StandBy,
     /// An operation that only a newer VM has.
     #[serde(other)]
     Unknown,

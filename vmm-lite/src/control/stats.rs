@@ -52,6 +52,8 @@ pub fn of(vm: &vm::Vm) -> Stats {
             vm::Operation::Fork => Operation::Fork,
             vm::Operation::Revert => Operation::Revert,
             vm::Operation::Replay => Operation::Replay,
+            vm::Operation::Protect => Operation::Protect,
+            vm::Operation::StandBy => Operation::StandBy,
         }),
         handed_to,
         vouched_for,

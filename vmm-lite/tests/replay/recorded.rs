@@ -15,7 +15,7 @@ use vmm::{
     memory::{PAGE, PageSet},
     vm::{
         Config, End, Identity, Log, NetConfig, Next, Outcome, Paused, Position, RecordOptions,
-        Replayed, Resources, Resume, ResumeReason, Source, Vm, VmState,
+        Replayed, Resources, Resume, ResumeReason, Source, Urgency, Vm, VmState,
     },
 };
 
@@ -36,7 +36,7 @@ const fn checks(check_every: u64) -> RecordOptions {
 pub struct Records(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl Log for Records {
-    fn append(&mut self, position: u64, record: &[u8], _: bool) -> io::Result<()> {
+    fn append(&mut self, position: u64, record: &[u8], _: Urgency) -> io::Result<()> {
         let mut records = self.0.lock().unwrap();
         records.push(record.to_vec());
         assert_eq!(records.len() as u64, position);

@@ -88,12 +88,18 @@ impl Clock {
         self.wall_offset_ns = state.wall_offset_ns.max(here);
     }
 
-    /// Continues a clock that was published on another host, or here long ago, where it was read
-    /// at `tsc`, `away` after that.
+    /// Continues a clock that was published on another host, or here long ago, where it was last
+    /// read at `tsc`, `away` after that. One that was not read there continues as it is here: what
+    /// the guest read before is no later.
     pub fn follow(&mut self, published: &PvClock, tsc: Option<u64>, away: Duration) {
         let was = as_published(published);
-        let mono_ns = mono_ns(&was, tsc.unwrap_or(was.tsc_base));
-        self.apply(ClockState { mono_ns, wall_offset_ns: was.wall_offset_ns }, away);
+        let state = match tsc {
+            Some(tsc) => {
+                ClockState { mono_ns: mono_ns(&was, tsc), wall_offset_ns: was.wall_offset_ns }
+            }
+            None => self.capture(),
+        };
+        self.apply(state, away);
     }
 
     /// What the control page has of it.
@@ -153,6 +159,15 @@ mod tests {
         let after_a_day = clock.at(1000 + HZ * 86_400);
         assert!(after_a_day.abs_diff(86_400_000_000_000) < 50_000, "{after_a_day}");
         assert_eq!(clock.at(999), 0, "a counter that lags counts as the base");
+    }
+
+    #[test]
+    fn a_clock_that_was_not_read_elsewhere_does_not_go_back() {
+        let mut clock = Clock::start(HZ);
+        clock.apply(ClockState { mono_ns: 7_000_000, wall_offset_ns: 0 }, Duration::ZERO);
+        let (page, read) = (PvClock::default(), clock.now());
+        clock.follow(&page, None, Duration::ZERO);
+        assert!(clock.now() >= read);
     }
 
     #[test]

@@ -80,6 +80,11 @@ impl Console {
         self.output().to = Some(to);
     }
 
+    /// From now on prints to its history only. Returns what it printed to.
+    pub fn print_no_more(&self) -> Option<OwnedFd> {
+        self.output().to.take()
+    }
+
     fn output(&self) -> MutexGuard<'_, Output> {
         self.output.lock().unwrap_or_else(PoisonError::into_inner)
     }

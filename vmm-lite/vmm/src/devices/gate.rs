@@ -3,6 +3,10 @@
 //! A packet depends on everything that the guest was given before it was sent: on the record of the
 //! exit at which it was sent, and on all before that. Another thread opens the gate up to a
 //! position once the log is safe up to there.
+//!
+//! A standby makes the same output as its primary. At its gate everything waits until it is known
+//! to have left the primary, and is forgotten then; what is left when the standby takes over is
+//! sent.
 
 use super::{
     net::{backend::Backend, tap::Tap},
@@ -41,6 +45,8 @@ struct Waiting {
     bytes: usize,
     /// Packets are being sent.
     sending: bool,
+    /// A standby's: nothing is sent, and what depends on no more than this is forgotten.
+    stands_by: Option<u64>,
 }
 
 struct Packet {
@@ -119,6 +125,37 @@ impl Gate {
         self.nudge();
     }
 
+    /// This is a standby from now on, whose primary has sent all that depends on no more than
+    /// `sent`.
+    pub fn stand_by(&self, sent: u64) {
+        self.lock().stands_by = Some(sent);
+        self.forget_up_to(sent);
+    }
+
+    /// This is no standby any more: what waits is sent by [`open_up_to`](Self::open_up_to).
+    pub fn take_over(&self) {
+        self.lock().stands_by = None;
+    }
+
+    /// A standby's primary has sent all output that depends on no more than `position`.
+    pub fn forget_up_to(&self, position: u64) {
+        let mut waiting = self.lock();
+        let Some(sent) = &mut waiting.stands_by else { return };
+        *sent = position.max(*sent);
+        let gone = waiting.packets.iter().take_while(|packet| packet.depends_on <= position);
+        let count = gone.count();
+        let bytes: usize = waiting.packets.drain(..count).map(|packet| packet.bytes.len()).sum();
+        waiting.bytes -= bytes;
+        drop(waiting);
+        self.released.notify_all();
+    }
+
+    /// The log is safe up to this position.
+    #[must_use]
+    pub fn opened_up_to(&self) -> u64 {
+        self.safe.load(SeqCst)
+    }
+
     /// Waits until everything has left that waits, or was discarded.
     pub fn wait_empty(&self) {
         let full = |waiting: &mut Waiting| !waiting.packets.is_empty() || waiting.sending;
@@ -156,8 +193,11 @@ impl Gate {
             return;
         }
         let depends_on = self.depends_on.load(SeqCst);
+        if waiting.stands_by.is_some_and(|sent| depends_on <= sent) {
+            return;
+        }
         let packet = Packet { depends_on, tap: Arc::clone(tap), bytes };
-        let free = depends_on <= self.safe.load(SeqCst);
+        let free = waiting.stands_by.is_none() && depends_on <= self.safe.load(SeqCst);
         if free && waiting.packets.is_empty() && !waiting.sending {
             // Under the lock, so that no other packet overtakes it.
             send(&packet);
@@ -269,6 +309,20 @@ mod tests {
         assert_eq!(arrived(&wire), [5], "at once");
         assert_eq!(nudges.load(SeqCst), 3, "once for each advance");
         gate.wait_empty();
+    }
+
+    #[test]
+    fn a_standby_sends_what_its_primary_has_not_sent_when_it_takes_over() {
+        let (wire, tap, gate) = gated();
+        gate.stand_by(2);
+        for (position, n) in [(2, 1), (3, 2), (4, 3), (5, 4)] {
+            sends(&gate, &tap, position, n);
+        }
+        gate.forget_up_to(3);
+        assert!(arrived(&wire).is_empty());
+        gate.take_over();
+        gate.open_up_to(5);
+        assert_eq!(arrived(&wire), [3, 4]);
     }
 
     #[test]

@@ -62,8 +62,14 @@ impl Recording {
 
 /// Sees the packets of a guest that is replayed.
 pub trait Traffic: std::fmt::Debug + Send {
-    /// What follows happened at this time of the guest's wall clock, ns since 1970.
-    fn at(&mut self, wall_ns: u64);
+    /// What follows depends on the record at `position`, and happened at this time of the guest's
+    /// wall clock, ns since 1970, if that is known.
+    fn at(&mut self, position: u64, wall_ns: Option<u64>);
+
+    /// Whether what the guest sends also goes to the back end of its device.
+    fn sends(&self) -> bool {
+        false
+    }
 
     /// The guest has sent this, with its virtio-net header.
     fn sent(&mut self, packet: &[u8]);

@@ -197,6 +197,13 @@ impl Connection {
         self.inbox.len() > 0 || self.closed
     }
 
+    /// Its parts, for other messages than these: the stream, the session on it, and what was read
+    /// ahead.
+    #[must_use]
+    pub(crate) fn into_parts(self) -> (Arc<TcpStream>, Option<Box<Tls>>, Inbox) {
+        (self.stream, self.tls, self.inbox)
+    }
+
     /// Sets the timeout for a write, and for the rest of a message that has begun.
     ///
     /// # Errors
@@ -222,7 +229,7 @@ impl Connection {
     pub fn send_raw(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
         // For a peer that may be slow, up to the timeout.
         waits(|| match &mut self.tls {
-            Some(tls) => tls.send(&self.stream, &mut self.inbox, bytes),
+            Some(tls) => tls.send(&mut &*self.stream, &mut self.inbox, bytes),
             None => Ok((&mut &*self.stream).write_all(bytes)?),
         })?;
         self.sent += bytes.len() as u64;
@@ -296,7 +303,7 @@ impl Connection {
             }
         };
         match &mut self.tls {
-            Some(tls) => tls.receive(&self.stream, &mut self.inbox, read),
+            Some(tls) => tls.receive(&mut &*self.stream, &mut self.inbox, read),
             None => {
                 let n = read(self.inbox.room(wanted))?;
                 self.inbox.put(n);

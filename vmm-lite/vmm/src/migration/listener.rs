@@ -11,10 +11,7 @@ mod log;
 use super::{
     Error,
     connection::Transport,
-    destination::{
-        Receiver,
-        stage::{Stage, narrow},
-    },
+    destination::stage::{Stage, Stages, narrow},
     timeout,
     tls::Credentials,
 };
@@ -51,6 +48,27 @@ const LINGER_BYTES: usize = 256 << 10;
 const LINGER: Duration = Duration::from_secs(1);
 /// How long to stop accepting when the host has no resources left for a connection.
 const EXHAUSTED: Duration = Duration::from_millis(100);
+
+/// What connections are for.
+pub trait Service: Send + Sync + 'static {
+    /// What the process still needs.
+    fn stages(&self) -> &Stages;
+
+    /// Whether the process has become a VM.
+    fn taken(&self) -> bool;
+
+    /// Serves a connection to its end. `session` counts as unauthenticated until the peer has
+    /// introduced itself and sent its request.
+    ///
+    /// # Errors
+    /// The error, for the log: other connections are not affected.
+    fn serve(
+        self: &Arc<Self>,
+        stream: Arc<TcpStream>,
+        transport: &Transport,
+        session: &mut Session,
+    ) -> Result<(), Error>;
+}
 
 /// Which peers are accepted.
 #[derive(Debug)]
@@ -212,9 +230,9 @@ impl Drop for Session {
 ///
 /// # Errors
 /// If the host refuses a thread.
-pub fn serve(
+pub fn serve<S: Service>(
     listener: TcpListener,
-    receiver: Arc<Receiver>,
+    service: Arc<S>,
     policy: AccessPolicy,
 ) -> io::Result<()> {
     nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(BACKLOG)?)?;
@@ -231,10 +249,10 @@ pub fn serve(
         let mut stage = Stage::Open;
         loop {
             let timeout = admission.evict_overdue().unwrap_or_else(|| timeout(AUTHENTICATION));
-            let watched = [listener.as_raw_fd(), receiver.stages.fd()].map(Watch::Readable);
+            let watched = [listener.as_raw_fd(), service.stages().fd()].map(Watch::Readable);
             let came = wait_any(watched, timeout);
             let _owes = watchdog::owe(Doing::AcceptHosts);
-            match receiver.stages.take() {
+            match service.stages().take() {
                 Stage::Over => return admission.empty(),
                 Stage::Arrived if stage == Stage::Open => {
                     stage = Stage::Arrived;
@@ -247,7 +265,7 @@ pub fn serve(
             match came.and_then(|_| listener.accept()) {
                 Ok((stream, address)) => {
                     let address = Some(address.ip());
-                    if let Err(e) = meet(stream, address, stage, &admission, &receiver, &policy) {
+                    if let Err(e) = meet(stream, address, stage, &admission, &service, &policy) {
                         say(&admission, address, &e.to_string());
                     }
                 }
@@ -275,18 +293,18 @@ fn say(admission: &Admission, address: Option<IpAddr>, why: &str) {
 }
 
 /// Serves one connection on a thread of its own.
-fn meet(
+fn meet<S: Service>(
     stream: TcpStream,
     address: Option<IpAddr>,
     stage: Stage,
     admission: &Arc<Admission>,
-    receiver: &Arc<Receiver>,
+    service: &Arc<S>,
     policy: &Arc<AccessPolicy>,
 ) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     let stream = Arc::new(stream);
     let mut session = admission.enter(&stream, address);
-    let (receiver, policy) = (Arc::clone(receiver), Arc::clone(policy));
+    let (service, policy) = (Arc::clone(service), Arc::clone(policy));
     let serve = move || {
         let kind = match stage {
             Stage::Open => Thread::Receive,
@@ -298,8 +316,8 @@ fn meet(
         // A process that has become a VM may have given up the right to read; a peer that asks then
         // was admitted before.
         let served = policy
-            .transport(!receiver.taken())
-            .and_then(|transport| receiver.serve(Arc::clone(&stream), &transport, &mut session));
+            .transport(!service.taken())
+            .and_then(|transport| service.serve(Arc::clone(&stream), &transport, &mut session));
         let Err(e) = served else { return };
         let why = if session.evicted.load(SeqCst) {
             "it did not authenticate in time, or too many others connected".into()

@@ -4,9 +4,11 @@
 //! - [`journal`]: the inputs on disk; a VM that goes on after a power cut, or is replayed
 //! - [`base`]: a VM as it is at one instant, which a log begins with
 //! - [`debugger`]: gdb for a VM that is replayed, which also runs backwards
+//! - [`protection`]: a VM that other hosts take over when this one dies
 //! - [`pcap`]: the packets of a VM that is replayed, as a file for packet analyzers
 
 pub mod base;
 pub mod debugger;
 pub mod journal;
 pub mod pcap;
+pub mod protection;

@@ -51,8 +51,8 @@ impl Pcap {
 }
 
 impl Traffic for Pcap {
-    fn at(&mut self, wall_ns: u64) {
-        self.at = Duration::from_nanos(wall_ns);
+    fn at(&mut self, _: u64, wall_ns: Option<u64>) {
+        self.at = wall_ns.map_or(self.at, Duration::from_nanos);
     }
 
     fn sent(&mut self, packet: &[u8]) {

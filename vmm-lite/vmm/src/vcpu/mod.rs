@@ -38,7 +38,7 @@ pub(crate) use exits::Exits;
 pub(crate) use inputs::leave_routine;
 pub use inputs::{
     DebugLink, DebugStop, Debugged, Leg, Log, Moment, Next, Orders, Outcome, Position,
-    RecordOptions, Replayed, Source,
+    RecordOptions, Replayed, Source, Urgency,
 };
 pub use invariant::InvariantState;
 pub(crate) use run::Runner;
@@ -125,6 +125,11 @@ impl Vcpus {
     /// How the replay of its log ended, if it has.
     pub fn replayed(&self) -> Option<Replayed> {
         self.replayed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A replay begins.
+    pub fn forget_replayed(&self) {
+        *self.replayed.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn set_replayed(&self, replayed: Replayed) {

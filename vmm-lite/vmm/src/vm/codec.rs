@@ -26,6 +26,8 @@ pub enum Payload {
     Seed = 0x86,
     /// What a journal says of its VM.
     Journal = 0x87,
+    /// An offer of a VM to a standby.
+    Protection = 0x88,
 }
 
 impl Payload {
@@ -36,7 +38,7 @@ impl Payload {
             Self::Offer => 2,
             Self::Manifest => 3,
             Self::State => 4,
-            Self::Handover | Self::SwitchHint | Self::Seed | Self::Journal => 1,
+            Self::Handover | Self::SwitchHint | Self::Seed | Self::Journal | Self::Protection => 1,
         }
     }
 
@@ -49,6 +51,7 @@ impl Payload {
             Self::SwitchHint => "switch-over hint",
             Self::Seed => "seed of a clone",
             Self::Journal => "identity of a journal",
+            Self::Protection => "offer to a standby",
         }
     }
 }

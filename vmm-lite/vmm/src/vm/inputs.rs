@@ -54,6 +54,7 @@ impl Paused<'_> {
         let (devices, runner) = self.first();
         runner.begin_replaying(&ram, source, at, traffic)?;
         devices.record(true);
+        self.vm().shared.vcpus.forget_replayed();
         Ok(())
     }
 
@@ -93,8 +94,22 @@ impl Paused<'_> {
             net.replace_backend(Gated::new(port.tap.try_clone()?, Arc::clone(gate)));
         }
         devices.rings.wait_at(Some(Arc::clone(gate)));
-        // A VM gets one log in its life.
-        let _ = shared.gate.set(Arc::clone(gate));
+        shared.set_gate(Some(Arc::clone(gate)));
+        Ok(())
+    }
+
+    /// The VM's output leaves at once from now on. What waits at the gate is to have left.
+    ///
+    /// # Errors
+    /// The TAP device's error.
+    pub fn release_output(&mut self) -> Result<(), Error> {
+        let shared = Arc::clone(&self.vm().shared);
+        let (devices, _) = self.first();
+        for (net, port) in devices.bus.of_kind_mut::<Net>().zip(&shared.nets) {
+            net.replace_backend(port.tap.try_clone()?);
+        }
+        devices.rings.wait_at(None);
+        shared.set_gate(None);
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use crate::{
     memory::{self, GuestRam},
     vcpu::{self, Vcpus},
 };
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 
 impl Vm {
     /// Makes a VM and loads `image` into it. It does not run before it is
@@ -117,7 +117,7 @@ impl Vm {
             decisions: Decisions::new().map_err(event)?,
             record: Record::default(),
             fence: Fence::default(),
-            gate: OnceLock::new(),
+            gate: Mutex::default(),
             nets,
         });
         let threads = vec![thread.take(&shared.vcpus, 0)];

@@ -58,7 +58,7 @@ mod stats;
 
 pub use crate::vcpu::{
     DebugLink, DebugStop, Debugged, End, GuestFault, InvariantState, Leg, Log, Moment, Next,
-    Orders, Outcome, Position, RecordOptions, Replayed, Source, StopReason,
+    Orders, Outcome, Position, RecordOptions, Replayed, Source, StopReason, Urgency,
 };
 pub use address::Address;
 pub use call_off::{CallOff, CalledOff};

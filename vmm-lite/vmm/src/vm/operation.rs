@@ -16,6 +16,10 @@ pub enum Operation {
     Revert,
     /// It replays its journal, and goes on where that ends.
     Replay,
+    /// It is copied for a standby.
+    Protect,
+    /// It is a standby's copy.
+    StandBy,
 }
 
 impl fmt::Display for Operation {
@@ -26,6 +30,8 @@ impl fmt::Display for Operation {
             Self::Fork => "being copied for clones",
             Self::Revert => "being put back to a snapshot",
             Self::Replay => "being brought up to the end of its journal",
+            Self::Protect => "being copied for a standby",
+            Self::StandBy => "a standby's copy: another host runs it",
         })
     }
 }

@@ -83,6 +83,19 @@ impl Vm {
         Ok(paused)
     }
 
+    /// Stops the guest at an exit: where it waits, or else where it reports that it is ready. One
+    /// that gets to neither within `timeout` is stopped where it is.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], or [`Error::Busy`] if another thread holds it.
+    pub fn stop_at_exit(&self, timeout: Duration) -> Result<Paused<'_>, Error> {
+        let requested = Instant::now();
+        match self.shared.vcpus.control.take_waiting() {
+            Some(held) => Ok(Paused::new(self, held, requested)),
+            None => self.quiesce(timeout),
+        }
+    }
+
     /// Announces that the VM is about to be stopped for a capture, or is not after all: the vCPU
     /// thread then prepares the capture whenever the guest waits.
     pub fn stop_is_near(&self, near: bool) {

@@ -258,7 +258,7 @@ impl<'vm> Paused<'vm> {
     /// (rule R2).
     pub fn fence(&self, fenced: bool) {
         // What it has sent must not come from here once it runs elsewhere.
-        if let Some(gate) = self.vm.shared.gate.get().filter(|_| fenced) {
+        if let Some(gate) = self.vm.shared.gate().filter(|_| fenced) {
             gate.wait_empty();
         }
         self.vm.shared.fence.set(fenced);

@@ -14,7 +14,7 @@ use crate::{
 use kvm_bindings::CpuId;
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 pub(super) struct Shared {
@@ -27,7 +27,7 @@ pub(super) struct Shared {
     pub record: Record,
     pub fence: Fence,
     /// Where its output waits, if its inputs are logged.
-    pub gate: OnceLock<Arc<Gate>>,
+    pub gate: Mutex<Option<Arc<Gate>>>,
     /// Its network devices, in the order of the networks in its manifest.
     pub nets: Vec<NetPort>,
 }
@@ -41,6 +41,15 @@ impl fmt::Debug for Shared {
 impl Shared {
     pub(super) fn phase(&self) -> Phase {
         self.vcpus.control.phase()
+    }
+
+    /// Where its output waits.
+    pub(super) fn gate(&self) -> Option<Arc<Gate>> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_gate(&self, gate: Option<Arc<Gate>>) {
+        *self.gate.lock().unwrap_or_else(PoisonError::into_inner) = gate;
     }
 
     /// # Errors

@@ -26,18 +26,25 @@ impl Net {
             return Ok(());
         }
         let name = MODEL.name;
-        let Self { own, transport, buffers, recording, .. } = self;
+        let Self { backend, own, transport, buffers, recording, .. } = self;
         let live = transport.live_queues().ok_or(Unlike::NotStarted(name))?;
         let [receive, transmit] = live;
         let broken = |what| MODEL.broken(TRANSMIT, what);
         for _ in 0..inputs.taken {
             let chain = next(transmit, ram).map_err(broken)?.ok_or(Unlike::FewerSent(name))?;
             let head = chain.head_index();
-            let packet = recording.digest(buffers.gather(chain, ram, false).map_err(broken)?);
+            let parts = buffers.gather(chain, ram, false).map_err(broken)?;
+            let packet = recording.digest(parts);
             if let Some(traffic) =
                 traffic.as_deref_mut().filter(|_| own.is_none_or(|own| own.sent(packet)))
             {
                 traffic.sent(packet);
+                // As on a wire, where it is lost if nothing accepts it.
+                if traffic.sends()
+                    && let Err(e) = backend.send(parts)
+                {
+                    tracing::debug!("{} does not accept a packet: {e}", backend.name());
+                }
             }
             done(transmit, ram, head, 0).map_err(broken)?;
         }

@@ -41,6 +41,8 @@ pub enum Thread {
     Snapshots,
     /// Lets a VM go on that has replayed its journal.
     Replay,
+    /// Keeps the connections of a replica set, and lets the VM stand by or take over.
+    Replication,
     /// Notices threads that do not answer.
     Watchdog,
     /// Connects to the destination on behalf of a VM whose own process has no network. Runs in a
@@ -50,7 +52,7 @@ pub enum Thread {
 
 impl Thread {
     /// All kinds.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Main,
         Self::Vcpu,
         Self::Stdin,
@@ -66,6 +68,7 @@ impl Thread {
         Self::Journal,
         Self::Snapshots,
         Self::Replay,
+        Self::Replication,
         Self::Watchdog,
         Self::Connector,
     ];
@@ -89,6 +92,7 @@ impl Thread {
             Self::Journal => "journal",
             Self::Snapshots => "snapshots",
             Self::Replay => "replay",
+            Self::Replication => "replication",
             Self::Watchdog => "watchdog",
             Self::Connector => "vmm-connector",
         }
@@ -102,7 +106,9 @@ impl Thread {
             Self::ConsoleIn => common().any(&[c::SYS_recvfrom]),
             Self::Control => common()
                 .and(start_thread(Self::ConsoleIn))
+                .and(start_thread(Self::Replication))
                 .and(sockets())
+                .any(&[c::SYS_eventfd2])
                 .and(connect())
                 .and(ioctls(&[c::TIOCOUTQ]))
                 .and(hold_guest())
@@ -127,9 +133,15 @@ impl Thread {
                 .and(start_thread(Self::Announce))
                 .and(start_thread(Self::Snapshots))
                 .and(hold_guest()),
+            Self::Replication => common()
+                .and(start_thread(Self::Announce))
+                .and(sockets())
+                .and(hold_guest())
+                .and(urgency()),
             Self::Metrics => common().and(sockets()).any(&[c::SYS_accept4]),
             Self::Receive => common()
                 .and(start_thread(Self::Vcpu))
+                .and(start_thread(Self::Replication))
                 .and(sockets())
                 .and(make_guest())
                 .and(hold_guest())

@@ -127,7 +127,9 @@ pub(super) fn drop_thread_capabilities(thread: Thread) -> Result<(), Error> {
     let keep = match thread {
         Thread::Accept | Thread::Receive => URGENT.load(Relaxed) | 1 << CAP_NET_ADMIN,
         // The main thread keeps them for the threads that it starts.
-        Thread::Main | Thread::Control | Thread::Arrived => URGENT.load(Relaxed),
+        Thread::Main | Thread::Control | Thread::Arrived | Thread::Replication => {
+            URGENT.load(Relaxed)
+        }
         Thread::Vcpu
         | Thread::Stdin
         | Thread::ConsoleIn

@@ -3,6 +3,7 @@
 //! - `attempt`: carries out the state machine's actions
 //! - `prepared`: the VM that was made, and its changes; `preparing`: keeps the source informed
 //!   while it is made
+//! - `made`: a VM for one that is offered
 //! - `names`: the VM's name on this host
 //! - `error`: why this host cannot take a part of an arriving VM
 //! - `missing`: pages that block their reader until they arrive
@@ -14,6 +15,7 @@
 
 mod attempt;
 mod error;
+pub(crate) mod made;
 mod missing;
 mod names;
 mod prepared;
@@ -28,7 +30,7 @@ use super::{
     Error,
     connection::{Connection, Incoming, LinkError, Transport},
     draw,
-    listener::Session,
+    listener::{Service, Session},
     timeout,
 };
 use crate::{
@@ -94,8 +96,7 @@ pub struct Receiver {
     arrived: Sender<Vm>,
     state: Mutex<State>,
     changed: Condvar,
-    /// What the process still needs.
-    pub stages: Stages,
+    stages: Stages,
 }
 
 #[derive(Debug)]
@@ -136,66 +137,6 @@ impl Receiver {
         let waits = |state: &mut State| state.current.is_some();
         drop(self.changed.wait_while(self.state(), waits));
         self.stages.wait_over(timeout(most));
-    }
-
-    /// Whether the process has become a VM.
-    #[must_use]
-    pub fn taken(&self) -> bool {
-        self.state().taken
-    }
-
-    /// Serves a connection to its end. `session` counts as unauthenticated until the peer has
-    /// introduced itself and sent its request.
-    ///
-    /// # Errors
-    /// The error, for the log: other connections are not affected.
-    pub fn serve(
-        self: &Arc<Self>,
-        stream: Arc<TcpStream>,
-        transport: &Transport,
-        session: &mut Session,
-    ) -> Result<(), Error> {
-        let mut connection = Connection::accept(stream, transport, SILENCE)?;
-        let first = match connection.receive(0) {
-            Ok(Incoming::Message(message)) => message,
-            Ok(Incoming::Pages(_)) => return Err(Error::Nonsense),
-            Err(e) => {
-                if let LinkError::Encrypted = e {
-                    let why = "this destination takes plaintext only: use --plaintext on both \
-                        sides, or leave it out here";
-                    connection.send(&Message::Abort(why.into()))?;
-                }
-                return Err(e.into());
-            }
-        };
-        if !session.known() {
-            connection.send(&Message::Refuse(Refusal::Busy))?;
-            return Ok(());
-        }
-        connection.known();
-        match first {
-            Message::Query(id, receiver) => {
-                let outcome = self.outcome(&id, &receiver, &connection.peer());
-                if outcome == Outcome::Ran
-                    && let Some(thread) = self.thread_of(&id)
-                {
-                    connection = match thread.join(connection) {
-                        Ok(()) => return Ok(()),
-                        Err(connection) => connection,
-                    };
-                }
-                connection.send(&Message::Outcome(id, outcome))?;
-                if outcome == Outcome::Ran && heard(&mut connection) {
-                    self.stages.enter(Stage::Over);
-                }
-                Ok(())
-            }
-            Message::Hello(id) => self.take_in(connection, id),
-            _ => {
-                connection.send(&Message::Abort(Error::Nonsense.to_string()))?;
-                Err(Error::Nonsense)
-            }
-        }
     }
 
     /// Answers a question about the outcome of a move. A move without commit is ended first. Only
@@ -264,5 +205,64 @@ impl Receiver {
             eprintln!("vmm-lite: a VM did not arrive: {why}; waiting for the next");
         }
         Ok(())
+    }
+}
+
+impl Service for Receiver {
+    fn stages(&self) -> &Stages {
+        &self.stages
+    }
+
+    fn taken(&self) -> bool {
+        self.state().taken
+    }
+
+    fn serve(
+        self: &Arc<Self>,
+        stream: Arc<TcpStream>,
+        transport: &Transport,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        let mut connection = Connection::accept(stream, transport, SILENCE)?;
+        let first = match connection.receive(0) {
+            Ok(Incoming::Message(message)) => message,
+            Ok(Incoming::Pages(_)) => return Err(Error::Nonsense),
+            Err(e) => {
+                if let LinkError::Encrypted = e {
+                    let why = "this destination takes plaintext only: use --plaintext on both \
+                        sides, or leave it out here";
+                    connection.send(&Message::Abort(why.into()))?;
+                }
+                return Err(e.into());
+            }
+        };
+        if !session.known() {
+            connection.send(&Message::Refuse(Refusal::Busy))?;
+            return Ok(());
+        }
+        connection.known();
+        match first {
+            Message::Query(id, receiver) => {
+                let outcome = self.outcome(&id, &receiver, &connection.peer());
+                if outcome == Outcome::Ran
+                    && let Some(thread) = self.thread_of(&id)
+                {
+                    connection = match thread.join(connection) {
+                        Ok(()) => return Ok(()),
+                        Err(connection) => connection,
+                    };
+                }
+                connection.send(&Message::Outcome(id, outcome))?;
+                if outcome == Outcome::Ran && heard(&mut connection) {
+                    self.stages.enter(Stage::Over);
+                }
+                Ok(())
+            }
+            Message::Hello(id) => self.take_in(connection, id),
+            _ => {
+                connection.send(&Message::Abort(Error::Nonsense.to_string()))?;
+                Err(Error::Nonsense)
+            }
+        }
     }
 }

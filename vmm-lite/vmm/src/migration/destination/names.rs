@@ -27,7 +27,7 @@ pub trait Names: Send + Sync + Debug {
 
 /// A name that is released when this is dropped, unless its VM runs.
 #[derive(Debug)]
-pub(super) struct Reserved {
+pub(crate) struct Reserved {
     names: Arc<dyn Names>,
     opened: bool,
 }

@@ -3,6 +3,7 @@
 use super::{
     Offering,
     error::Error,
+    made::Made,
     missing::Missing,
     names::Reserved,
     settling::Settling,
@@ -18,7 +19,7 @@ use crate::{
 };
 use migrate::{
     brownout::Settled,
-    offer::{Capabilities, Offer, Refusal, judge},
+    offer::{Offer, Refusal},
     page_set::PageSet,
     wire::{Accepted, Message, PageFrame, Run, Started},
 };
@@ -27,15 +28,10 @@ use std::{
     os::fd::OwnedFd,
     time::{Duration, Instant},
 };
-use vmm_lite_interface::INTERFACE_VERSION;
 
 /// How long to wait for the vCPU to enter the guest, before the time of that is left out of the
 /// report.
 const ENTRY: Duration = Duration::from_secs(1);
-
-/// Why a VM is refused whose guest would lose its network without notice.
-const SPOOFS: &str = "the VM may send packets from addresses which are not its own: this needs \
-    `receive --allow-spoofing`";
 
 /// See the module.
 pub(super) struct Prepared {
@@ -70,36 +66,13 @@ impl Prepared {
         let cannot = |e: &dyn std::error::Error| Refusal::Prepare(crate::host::with_causes(e));
         let offered = Offered::from_bytes(&offer.identity)
             .map_err(|e| Refusal::Prepare(format!("{e}: run the same vmm-lite on both hosts")))?;
-        let Offered { mut identity, features, needs, .. } = offered;
+        let identity = &offered.identity;
         if identity.memory_size != offer.memory_size || identity.nets.is_empty() == offer.network {
             return Err(Refusal::Prepare("the offer contradicts itself".into()));
         }
-        let here = offering.resources.host().features().map_err(|e| cannot(&e))?;
-        let capabilities = Capabilities {
-            memory_max: offering.memory_max,
-            interface_versions: vec![INTERFACE_VERSION],
-            network: offering.resources.has_tap(),
-            missing_features: features.missing_from(&here),
-        };
-        judge(offer, &capabilities)?;
-        let (name, here) =
-            Reserved::new(&offering.names, &identity.name).map_err(|e| cannot(&*e))?;
-        identity.name = here;
         let output = offering.output.as_ref().map(OwnedFd::try_clone).transpose();
         let console = Console::new(output.map_err(|e| cannot(&e))?);
-        let vm = Vm::prepare_with(&offering.resources, identity, console, None)
-            .map_err(|e| cannot(&e))?;
-        vm.check_link(needs.mtu).map_err(|e| cannot(&e))?;
-        match (needs.spoofs, offering.allow_spoofing) {
-            (true, true) => vm.hold().map_err(|e| cannot(&e))?.allow_spoofing(),
-            (true, false) => return Err(Refusal::Prepare(SPOOFS.into())),
-            (false, _) => {}
-        }
-        let apply = vm.hold().and_then(|mut held| {
-            held.limit(&offering.rates);
-            held.warm_up()
-        });
-        let apply = apply.map_err(|e| cannot(&e))?;
+        let Made { vm, name, apply } = Made::new(offer, offered, offering, console)?;
         let missing = Missing::able(vm.ram(), source)
             .inspect_err(|e| tracing::info!("no post-copy: {}", crate::host::with_causes(e)))
             .ok();

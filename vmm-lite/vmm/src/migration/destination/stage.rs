@@ -38,7 +38,7 @@ pub struct Stages {
 }
 
 impl Stages {
-    pub(super) fn new() -> Result<Self, Error> {
+    pub(crate) fn new() -> Result<Self, Error> {
         let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(Error::Event)?;
         Ok(Self { stage: Mutex::new(Stage::Open), changed: Condvar::new(), event })
     }
@@ -68,7 +68,7 @@ impl Stages {
     }
 
     /// Sets the stage, if it was not further already.
-    pub(super) fn enter(&self, next: Stage) {
+    pub(crate) fn enter(&self, next: Stage) {
         let mut stage = self.stage();
         if *stage < next {
             *stage = next;

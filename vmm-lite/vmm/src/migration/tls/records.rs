@@ -154,7 +154,7 @@ impl Tls {
         call_off: &CallOff,
     ) -> Result<Self, LinkError> {
         let end = Instant::now() + HANDSHAKE;
-        while let Next::More = self.go_on(stream, inbox, &[])? {
+        while let Next::More = self.go_on(&mut &*stream, inbox, &[])? {
             let left = end.saturating_duration_since(Instant::now()).min(timeout);
             let full = self.to - self.from == self.incoming.len();
             let ready = call_off
@@ -199,20 +199,20 @@ impl Tls {
     /// and `data`, if any, is encrypted and sent once.
     fn go_on(
         &mut self,
-        stream: &TcpStream,
+        to: &mut dyn Write,
         inbox: &mut Inbox,
         data: &[u8],
     ) -> Result<Next, LinkError> {
         loop {
             let next = match self.step(inbox, data) {
                 Ok(next) => next,
-                Err(e) => return Err(self.failed(stream, e)),
+                Err(e) => return Err(self.failed(to, e)),
             };
             match next {
                 Next::Again => {}
-                Next::Send => self.flush(stream)?,
+                Next::Send => self.flush(to)?,
                 Next::Ready => {
-                    self.flush(stream)?;
+                    self.flush(to)?;
                     return Ok(Next::Ready);
                 }
                 Next::More | Next::Closed => return Ok(next),
@@ -236,28 +236,28 @@ impl Tls {
     }
 
     /// Tells the other side why, as far as the library does, and returns it in words.
-    fn failed(&mut self, stream: &TcpStream, e: rustls::Error) -> LinkError {
+    fn failed(&mut self, to: &mut dyn Write, e: rustls::Error) -> LinkError {
         // Once: there is at most one alert, and it comes first.
         if let Ok(Next::Again) = self.step(&mut Inbox::default(), &[]) {
             // A peer that has disconnected does not receive it.
-            let _ = self.flush(stream);
+            let _ = self.flush(to);
         }
         explained(e, &self.verifier, self.verifier.role(), self.me).into()
     }
 
-    fn flush(&mut self, stream: &TcpStream) -> Result<(), LinkError> {
-        let sent = (&mut &*stream).write_all(&self.outgoing[..self.out]);
+    fn flush(&mut self, to: &mut dyn Write) -> Result<(), LinkError> {
+        let sent = to.write_all(&self.outgoing[..self.out]);
         self.out = 0;
         Ok(sent?)
     }
 
-    /// Encrypts and sends.
+    /// Encrypts, and sends `to` the stream, or to what is sent there later.
     ///
     /// # Errors
     /// [`LinkError::Io`], [`LinkError::Tls`].
     pub fn send(
         &mut self,
-        stream: &TcpStream,
+        to: &mut dyn Write,
         inbox: &mut Inbox,
         bytes: &[u8],
     ) -> Result<(), LinkError> {
@@ -266,26 +266,27 @@ impl Tls {
             let n = if left.len() <= LAST_PIECE { left.len() } else { PIECE };
             let (piece, rest) = left.split_at(n);
             left = rest;
-            if let Next::Closed | Next::More = self.go_on(stream, inbox, piece)? {
+            if let Next::Closed | Next::More = self.go_on(to, inbox, piece)? {
                 return Err(LinkError::Closed);
             }
         }
         Ok(())
     }
 
-    /// Reads once by `read`, and decrypts the complete records into `inbox`.
+    /// Reads once by `read`, and decrypts the complete records into `inbox`. What the library
+    /// answers goes `to` the stream.
     ///
     /// # Errors
     /// The error of `read`, [`LinkError::Closed`], [`LinkError::Tls`].
     pub fn receive(
         &mut self,
-        stream: &TcpStream,
+        to: &mut dyn Write,
         inbox: &mut Inbox,
         read: impl FnOnce(&mut [u8]) -> Result<usize, LinkError>,
     ) -> Result<(), LinkError> {
         self.make_room();
         self.to += read(&mut self.incoming[self.to..])?;
-        match self.go_on(stream, inbox, &[])? {
+        match self.go_on(to, inbox, &[])? {
             Next::Closed => Err(LinkError::Closed),
             Next::Again | Next::Send | Next::More | Next::Ready => Ok(()),
         }

@@ -5,7 +5,7 @@ use crate::{
     devices::gate::Gate,
     host::confine::{self, Thread},
     replication::base,
-    vm::{Log, Paused, Position, RecordOptions},
+    vm::{Log, Paused, Position, RecordOptions, Urgency},
 };
 use ::journal::{Event, Stats, SyncPolicy, Writer};
 use std::{fmt, io, path::Path, sync::Arc};
@@ -168,10 +168,10 @@ impl fmt::Debug for JournalLog {
 }
 
 impl Log for JournalLog {
-    fn append(&mut self, position: u64, record: &[u8], urgent: bool) -> io::Result<()> {
-        let appended = match urgent {
-            true => self.writer.append(position, record),
-            false => self.writer.append_more(position, record),
+    fn append(&mut self, position: u64, record: &[u8], urgency: Urgency) -> io::Result<()> {
+        let appended = match urgency {
+            Urgency::Output => self.writer.append(position, record),
+            Urgency::Copy | Urgency::None => self.writer.append_more(position, record),
         };
         appended.map_err(io::Error::other)?;
         self.gate.depend_on(position);

@@ -35,7 +35,7 @@ pub use moment::{Leg, Moment};
 use news::tell;
 pub use orders::{DebugLink, DebugStop, Orders};
 pub(super) use record::{Failure, Recorder};
-pub use record::{Log, RecordOptions};
+pub use record::{Log, RecordOptions, Urgency};
 pub(super) use replay::Replayer;
 pub use replay::{Next, Outcome, Replayed, Source};
 pub(crate) use routine::leave_routine;

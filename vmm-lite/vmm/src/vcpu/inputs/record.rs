@@ -13,11 +13,22 @@ use vmm_lite_interface::doorbell::{self, Doorbell};
 
 /// Where records go. Called on the vCPU's thread while the guest stands at an exit.
 pub trait Log: fmt::Debug + Send {
-    /// Takes the record at `position`. Output of the guest may depend on an `urgent` one.
+    /// Takes the record at `position`.
     ///
     /// # Errors
     /// When it cannot be kept; the VM ends then.
-    fn append(&mut self, position: u64, record: &[u8], urgent: bool) -> io::Result<()>;
+    fn append(&mut self, position: u64, record: &[u8], urgency: Urgency) -> io::Result<()>;
+}
+
+/// What waits for a record.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Urgency {
+    /// Nothing before the next one.
+    None,
+    /// A copy of the VM elsewhere, which begins to work on what the guest was given.
+    Copy,
+    /// Output of the guest may depend on it.
+    Output,
 }
 
 /// What a log has besides.
@@ -89,15 +100,17 @@ impl Recorder {
         let Some(reason) = reason(exit) else { return Ok(()) };
         self.open = true;
         let samples = ram.samples().take().map_err(Violation::from)?;
-        let (mut check, mut urgent) = (None, false);
+        let (mut check, mut urgency) = (None, Urgency::None);
         if let Reason::Doorbell(bits) = reason {
             let last = bits & (Doorbell::EXIT.0 | Doorbell::FAULT.0) != 0;
             if let Some(pages) = self.checks.due(last, ram.pages()) {
                 check = Some(check::digest(vcpu, ram, pages)?);
             }
-            urgent = bits & !Doorbell::SAMPLES.0 != 0;
+            if bits & !Doorbell::SAMPLES.0 != 0 {
+                urgency = Urgency::Output;
+            }
         }
-        self.append(&Record::Exit(input_log::Exit { reason, samples, check }), urgent)
+        self.append(&Record::Exit(input_log::Exit { reason, samples, check }), urgency)
     }
 
     /// The guest is about to run: gives it what waits for an input point, if it is at one.
@@ -127,14 +140,16 @@ impl Recorder {
         if inputs.is_empty() {
             return Ok(());
         }
-        self.append(&Record::Inputs(inputs), false)
+        let packets = inputs.devices.iter().any(|device| !device.packets.is_empty());
+        let urgency = if packets { Urgency::Copy } else { Urgency::None };
+        self.append(&Record::Inputs(inputs), urgency)
     }
 
-    fn append(&mut self, record: &Record, urgent: bool) -> Result<(), Failure> {
+    fn append(&mut self, record: &Record, urgency: Urgency) -> Result<(), Failure> {
         self.bytes.clear();
         input_log::encode(record, &mut self.bytes);
         self.position += 1;
-        self.log.append(self.position, &self.bytes, urgent).map_err(Failure::Log)
+        self.log.append(self.position, &self.bytes, urgency).map_err(Failure::Log)
     }
 }
 

@@ -171,8 +171,9 @@ impl Replayer {
     ) -> Result<(), String> {
         let memory = vcpus.memory_at_exit();
         let mut traffic = self.traffic.as_deref_mut();
-        if let (Some(traffic), Some(tsc)) = (&mut traffic, self.tsc) {
-            traffic.at(clock::wall_ns(&clock::as_published(&memory.control_page().clock), tsc));
+        if let Some(traffic) = &mut traffic {
+            let clock = || clock::as_published(&memory.control_page().clock);
+            traffic.at(self.position, self.tsc.map(|tsc| clock::wall_ns(&clock(), tsc)));
         }
         devices
             .replay(inputs, memory, vcpus.console(), traffic)

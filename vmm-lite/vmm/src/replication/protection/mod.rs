@@ -1,0 +1,31 @@
+//! Protection of a running VM by standbys on other hosts: drives the state machines of
+//! [`migrate::replication`]. `docs/lockstep.md` has what a user gets.
+//!
+//! - `member`: this process's part, with what users ask of it; `figures`: what they see
+//! - `receiver`: a standby that waits for its VM; `seed`, `offer`: how it gets it
+//! - `set`: what a member's threads share; `thread`: its own thread; `acting`: what the state
+//!   machines say, carried out; `tally`: what happened
+//! - `log`, `feed`: records on their way from one vCPU to the other
+//! - `channel`: the connection between two members
+//! - `arbiter`: the way to the arbiter
+
+mod acting;
+mod arbiter;
+mod channel;
+mod error;
+mod feed;
+mod figures;
+mod log;
+mod member;
+mod offer;
+mod receiver;
+mod seed;
+mod set;
+mod tally;
+mod thread;
+
+pub use arbiter::Arbiter;
+pub use error::Error;
+pub use figures::{Figures, Role, StandbyFigures};
+pub use member::{How, Member, Progress, Protected, Swapped};
+pub use receiver::{Seeded, StandbyReceiver};

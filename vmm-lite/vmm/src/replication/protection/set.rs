@@ -1,0 +1,236 @@
+//! A replica set as one of its members keeps it: what its threads share.
+//!
+//! The vCPU's thread appends records and sends them itself, so that they leave without a change of
+//! threads; the set's own thread does the rest. Both carry out what the state machine says while
+//! they hold the lock, but for what needs the guest stopped, which only the set's thread does.
+//!
+//! Lock order: the VM's locks, then this, then the gate's.
+
+use super::{Arbiter, channel::Channel, feed::Feed, log::Recent, tally::Tally};
+use crate::{
+    devices::gate::Gate,
+    vm::{InProgress, Vm},
+};
+use migrate::replication::{
+    Primary, Settings, Standby,
+    arbiter::{MemberId, Request, SetId, Term},
+    standby::Ended,
+};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt, io,
+    os::fd::OwnedFd,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+/// How long the guest is stopped at an exit at most, to slow it down.
+const SLOW_STEP: Duration = Duration::from_millis(2);
+
+/// This member's part.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// It runs the VM.
+    Primary(Primary),
+    /// It executes what the primary did.
+    Standby(Standby, Arc<Feed>),
+    /// It has no part in the set any more. Whether another member may run the VM.
+    Over { fenced: bool },
+}
+
+/// What only the set's thread does, as it takes hold of the guest.
+#[derive(Debug)]
+pub(super) enum Todo {
+    /// The arbiter is asked.
+    Ask(Request),
+    /// The guest is stopped for a swap.
+    Stop,
+    /// It goes on.
+    Resume,
+    /// It becomes a standby's.
+    HandedOver,
+    /// This member has lost.
+    Fence(String),
+    /// The VM is protected no longer.
+    Unprotected,
+    /// The copy becomes the VM.
+    TakeOver {
+        /// Position of its last record.
+        position: u64,
+    },
+    /// The standby ends.
+    End(Ended),
+}
+
+/// A member that this one has a connection to.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub channel: Channel,
+    pub address: String,
+}
+
+/// What the lock protects.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub part: Part,
+    pub peers: BTreeMap<MemberId, Peer>,
+    /// Connections that end when what was sent is out.
+    pub closing: Vec<Channel>,
+    pub arbiter: Box<dyn Arbiter>,
+    pub gate: Arc<Gate>,
+    pub recent: Recent,
+    pub todo: VecDeque<Todo>,
+    pub slow: bool,
+    pub tally: Tally,
+    /// Where the console of a standby's VM goes when it takes over.
+    pub output: Option<OwnedFd>,
+    /// The operation of a standby's VM: it may have no other.
+    pub standing_by: Option<InProgress>,
+    /// To wake the set's thread.
+    wake: Arc<EventFd>,
+    epoch: Instant,
+}
+
+/// See the module.
+pub struct Set {
+    core: Mutex<Core>,
+    /// Something has changed that other threads wait for.
+    pub(super) changed: Condvar,
+    pub(super) wake: Arc<EventFd>,
+    pub(super) vm: Vm,
+    pub(super) me: MemberId,
+    pub(super) id: SetId,
+    pub(super) settings: Settings,
+    pub(super) record: crate::vm::RecordOptions,
+}
+
+impl fmt::Debug for Set {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Set").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// What a set begins with.
+pub(super) struct Beginning {
+    pub me: MemberId,
+    pub id: SetId,
+    pub settings: Settings,
+    pub record: crate::vm::RecordOptions,
+    pub arbiter: Box<dyn Arbiter>,
+    pub gate: Arc<Gate>,
+    /// Position of the last record.
+    pub last: u64,
+    pub wake: Arc<EventFd>,
+    pub epoch: Instant,
+    pub part: Part,
+}
+
+/// An event for the set's thread.
+pub(super) fn event() -> io::Result<Arc<EventFd>> {
+    Ok(Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?))
+}
+
+impl Set {
+    pub fn new(vm: &Vm, beginning: Beginning) -> Arc<Self> {
+        let Beginning { me, id, settings, record, arbiter, gate, last, wake, epoch, part } =
+            beginning;
+        let core = Core {
+            part,
+            peers: BTreeMap::new(),
+            closing: Vec::new(),
+            arbiter,
+            gate,
+            recent: Recent::after(last),
+            todo: VecDeque::new(),
+            slow: false,
+            tally: Tally::default(),
+            output: None,
+            standing_by: None,
+            wake: Arc::clone(&wake),
+            epoch,
+        };
+        let (core, changed, vm) = (Mutex::new(core), Condvar::new(), vm.clone());
+        Arc::new(Self { core, changed, wake, vm, me, id, settings, record })
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits, for a moment, while the guest is to be slowed down.
+    pub fn wait_while_slow<'c>(&self, core: MutexGuard<'c, Core>) -> MutexGuard<'c, Core> {
+        if !core.slow {
+            return core;
+        }
+        let waited = self.changed.wait_timeout_while(core, SLOW_STEP, |core| core.slow);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// The term, by the record as it is known here.
+    pub fn term(&self) -> Term {
+        let core = self.lock();
+        let record = match &core.part {
+            Part::Primary(machine) => machine.record(),
+            Part::Standby(machine, _) => machine.record(),
+            Part::Over { .. } => None,
+        };
+        record.map_or_else(Term::default, |record| record.term)
+    }
+
+    /// Waits until `found` finds something, until `end`.
+    pub fn wait_for<T>(
+        &self,
+        end: Instant,
+        mut found: impl FnMut(&mut Core) -> Option<T>,
+    ) -> Option<T> {
+        let mut core = self.lock();
+        loop {
+            if let Some(found) = found(&mut core) {
+                return Some(found);
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            let waited = self.changed.wait_timeout(core, left);
+            core = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Core {
+    /// The state machines' time.
+    pub fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    /// The set's thread is to look.
+    pub fn wake(&self) {
+        // A counter that is full is readable too.
+        let _ = self.wake.write(1);
+    }
+
+    pub fn do_later(&mut self, todo: Todo) {
+        self.todo.push_back(todo);
+        self.wake();
+    }
+
+    /// The connection to a member ends when what was sent is out.
+    pub fn close(&mut self, member: MemberId) {
+        if let Some(peer) = self.peers.remove(&member) {
+            self.closing.push(peer.channel);
+            self.flush_closing();
+        }
+    }
+
+    pub fn flush_closing(&mut self) {
+        self.closing.retain_mut(|channel| {
+            let more = channel.flush().is_ok() && channel.is_full();
+            if !more {
+                channel.close();
+            }
+            more
+        });
+    }
+}

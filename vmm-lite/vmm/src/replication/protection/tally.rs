@@ -1,0 +1,45 @@
+//! What happened in a replica set, for users and for threads that wait for it.
+
+use migrate::replication::arbiter::MemberId;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Instant,
+};
+
+/// Events that are kept for people.
+const EVENTS_MAX: usize = 16;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Bytes of records appended or received.
+    pub log_bytes: u64,
+    /// Why the arbiter did not answer last time.
+    pub arbiter_unreachable: Option<String>,
+    pub divergences: u64,
+    pub takeovers: u64,
+    pub events: VecDeque<String>,
+    /// What became of standbys; `Err`: why they are in sync no longer, or never were.
+    pub standbys: BTreeMap<MemberId, Result<(), String>>,
+    /// Why the last swap failed, if it did.
+    pub swap_failed: Option<String>,
+    /// When the guest was to be stopped for the last swap, and when the standby had it.
+    pub swap: (Option<Instant>, Option<Instant>),
+    /// The standbys were told to end.
+    pub unprotected: bool,
+    /// The primary has let this standby go.
+    pub dismissed: bool,
+    /// Why this member cannot go on.
+    pub failed: Option<String>,
+}
+
+impl Tally {
+    /// Tells the user.
+    pub fn say(&mut self, what: String) {
+        tracing::info!("{what}");
+        if self.events.len() == EVENTS_MAX {
+            self.events.pop_front();
+        }
+        self.events.push_back(what);
+    }
+}

@@ -1,0 +1,388 @@
+//! The set's own thread: connections, the arbiter, time, and what needs the guest stopped.
+
+use super::{
+    feed::{Feed, FeedSource, Kept},
+    log::SetLog,
+    set::{Core, Part, Set, Todo},
+};
+use crate::{
+    host::{
+        confine::{self, Thread},
+        poll::{Watch, wait_some},
+        urgent::{Side, Urgent},
+    },
+    migration::connection::LinkError,
+    vm::{self, Operation, Outcome, Paused, Position, Replayed, Resume, ResumeReason, VmPhase},
+};
+use migrate::replication::{
+    Commit,
+    arbiter::MemberId,
+    primary,
+    standby::{self, Ended},
+    wire::Message,
+};
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::AsRawFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+const STACK: usize = 512 << 10;
+/// How long the guest may take to get to an exit when it is stopped for a swap.
+const STOP: Duration = Duration::from_millis(20);
+/// How long a vCPU may take to stop that has executed its last record.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The longest wait, where there is no deadline.
+const LONG: Duration = Duration::from_secs(1);
+
+/// Why a member cannot go on with its VM.
+#[derive(thiserror::Error, Debug)]
+pub(super) enum Failure {
+    #[error("{0}")]
+    Lost(String),
+    #[error("the VM cannot go on after the takeover")]
+    Vm(#[from] vm::Error),
+}
+
+/// Starts the thread. `prints` is where the console goes when the member takes over.
+pub(super) fn start(set: &Arc<Set>) -> io::Result<()> {
+    let set = Arc::clone(set);
+    let thread = std::thread::Builder::new().name(Thread::Replication.name().into());
+    let run = move || {
+        if let Err(e) = confine::enter(Thread::Replication) {
+            let why = crate::host::with_causes(&e);
+            set.lock().tally.failed = Some(why.clone());
+            set.vm.fail(Failure::Lost(why), || {});
+            return;
+        }
+        // It does little at a time, and is late for no heartbeat.
+        let _urgent = Urgent::this(Side::Source);
+        while set.turn() {}
+        set.changed.notify_all();
+    };
+    thread.stack_size(STACK).spawn(run).map(drop)
+}
+
+impl Set {
+    /// Waits for something, and deals with it. `false`: there is nothing left to do.
+    fn turn(self: &Arc<Self>) -> bool {
+        let (watched, timeout) = {
+            let core = self.lock();
+            if let (Part::Over { .. }, true) = (&core.part, core.closing.is_empty()) {
+                return false;
+            }
+            (self.watched(&core), core.timeout())
+        };
+        // A failed wait is a look at everything.
+        let _ = wait_some(&watched, timeout);
+        let _ = self.wake.read();
+        let mut core = self.lock();
+        core.look();
+        core.hear_arbiter();
+        core.flush_closing();
+        drop(core);
+        self.replayed();
+        self.work_off();
+        self.changed.notify_all();
+        true
+    }
+
+    fn watched(&self, core: &Core) -> Vec<Watch> {
+        let mut watched =
+            vec![Watch::Readable(self.wake.as_raw_fd()), Watch::Readable(core.arbiter.fd())];
+        let has_room = match &core.part {
+            Part::Standby(_, feed) => feed.has_room(),
+            Part::Primary(_) | Part::Over { .. } => true,
+        };
+        for peer in core.peers.values() {
+            let fd = peer.channel.fd();
+            watched.extend(has_room.then_some(Watch::Readable(fd)));
+            watched.extend(peer.channel.is_full().then_some(Watch::Writable(fd)));
+        }
+        watched.extend(core.closing.iter().map(|channel| Watch::Writable(channel.fd())));
+        watched
+    }
+
+    /// What the vCPU of a standby has come to.
+    fn replayed(&self) {
+        let feed = match &self.lock().part {
+            Part::Standby(_, feed) => Arc::clone(feed),
+            Part::Primary(_) | Part::Over { .. } => return,
+        };
+        // One that has no record left is about to stop.
+        let ends = feed.ended() && feed.is_empty();
+        let replayed = self.vm.wait_replayed(Some(if ends { PAUSE } else { Duration::ZERO }));
+        let event = match replayed {
+            None => standby::Event::Executed(feed.executed()),
+            Some(None) => standby::Event::Diverged {
+                position: feed.executed() + 1,
+                what: "its program has ended".into(),
+            },
+            Some(Some(Replayed { position, outcome, .. })) => match outcome {
+                Outcome::Complete => standby::Event::Executed(position),
+                Outcome::Diverged(what) | Outcome::Unreadable(what) => {
+                    standby::Event::Diverged { position: position + 1, what }
+                }
+            },
+        };
+        self.lock().standby(event);
+    }
+
+    /// Does what was left for this thread.
+    fn work_off(self: &Arc<Self>) {
+        loop {
+            let Some(todo) = self.lock().todo.pop_front() else { return };
+            let done = match todo {
+                Todo::Ask(request) => {
+                    let mut core = self.lock();
+                    core.arbiter.ask(&request);
+                    core.hear_arbiter();
+                    Ok(())
+                }
+                Todo::Stop => self.stop(),
+                // It was called off before the guest was stopped, or there was nothing to stop.
+                Todo::Resume | Todo::HandedOver => Ok(()),
+                Todo::Fence(why) => {
+                    self.over(true, &why);
+                    Ok(())
+                }
+                Todo::Unprotected => self.release(),
+                Todo::TakeOver { position } => self.take_over(position),
+                Todo::End(ended) => {
+                    self.lock().tally.dismissed = ended == Ended::Goodbye;
+                    self.over(false, &ended.to_string());
+                    Ok(())
+                }
+            };
+            if let Err(e) = done {
+                self.over(false, &crate::host::with_causes(&e));
+            }
+        }
+    }
+
+    /// This member has no part in the set any more, and the VM does not run here.
+    fn over(&self, fenced: bool, why: &str) {
+        let mut core = self.lock();
+        core.part = Part::Over { fenced };
+        core.gate.close_for_good();
+        core.tally.say(why.to_owned());
+        core.tally.failed = Some(why.to_owned());
+        let members: Vec<_> = core.peers.keys().copied().collect();
+        members.into_iter().for_each(|member| core.close(member));
+        drop(core);
+        self.vm.fail(Failure::Lost(why.to_owned()), || {});
+    }
+
+    /// Stops the guest for a swap, and makes a standby of this member.
+    fn stop(self: &Arc<Self>) -> Result<(), Failure> {
+        let began = Instant::now();
+        let mut paused = self.vm.stop_at_exit(STOP)?;
+        let stands = paused.position()?;
+        let mut core = self.lock();
+        core.tally.swap = (Some(began), None);
+        core.send_recent();
+        match stands {
+            Some(Position { samples: 0, .. }) => core.primary(primary::Event::Stopped),
+            _ => core.primary(primary::Event::SwapCancelled(format!(
+                "the guest was at no exit within {STOP:?}"
+            ))),
+        }
+        let handed = core.todo.iter().any(|todo| matches!(todo, Todo::HandedOver));
+        let Part::Primary(_) = &core.part else { return Ok(()) };
+        if !handed {
+            drop(core);
+            return Ok(paused.resume_here()?);
+        }
+        core.todo.clear();
+        let Part::Primary(machine) =
+            std::mem::replace(&mut core.part, Part::Over { fenced: false })
+        else {
+            return Ok(());
+        };
+        let now = core.now();
+        let Some(standby) = machine.into_standby(now) else { return Ok(()) };
+        let feed = feed_of(core.recent.last(), &self.wake)?;
+        core.gate.stand_by(core.gate.opened_up_to().saturating_sub(1));
+        core.slow = false;
+        core.output = self.vm.console().print_no_more();
+        core.part = Part::Standby(standby, Arc::clone(&feed));
+        core.standing_by = self.vm.begin(Operation::StandBy).ok();
+        let gate = Arc::clone(&core.gate);
+        let at = core.recent.last();
+        drop(core);
+        follow(paused, &feed, Position { record: at, samples: 0 }, Kept(gate))?;
+        Ok(())
+    }
+
+    /// The copy becomes the VM.
+    fn take_over(self: &Arc<Self>, position: u64) -> Result<(), Failure> {
+        let mut held = self.vm.hold()?;
+        let mut core = self.lock();
+        let Part::Standby(machine, feed) =
+            std::mem::replace(&mut core.part, Part::Over { fenced: false })
+        else {
+            return Ok(());
+        };
+        drop(core);
+        let away = feed.came().elapsed();
+        held.go_live(away)?;
+        let log = Box::new(SetLog(Arc::clone(self)));
+        held.record(log, position, self.record)?;
+        let mut core = self.lock();
+        let now = core.now();
+        let Some((primary, actions)) = machine.into_primary(now) else { return Ok(()) };
+        let term = primary.term();
+        core.recent = super::log::Recent::after(position);
+        core.part = Part::Primary(primary);
+        core.gate.take_over();
+        core.standing_by = None;
+        if let Some(output) = core.output.take() {
+            self.vm.console().print_to(output);
+        }
+        if let Err(e) = self.vm.announce() {
+            tracing::warn!("the VM was not announced to the network: {e}");
+        }
+        let mut events = VecDeque::new();
+        core.act_as_primary(actions, &mut events);
+        events.into_iter().for_each(|event| core.primary(event));
+        core.tally.takeovers += 1;
+        core.tally.say(format!("took over in term {term}: the VM runs here now"));
+        drop(core);
+        held.resume(Resume { reason: ResumeReason::TakenOver, away })?;
+        Ok(())
+    }
+
+    /// There is no standby, and the set is given up.
+    pub(super) fn give_up(&self) {
+        if let Err(e) = self.release() {
+            tracing::warn!("{}", crate::host::with_causes(&e));
+        }
+        self.lock().wake();
+    }
+
+    /// The VM is protected no longer, and goes on as any other.
+    fn release(&self) -> Result<(), Failure> {
+        if let VmPhase::Ended(_) = self.vm.phase() {
+            let mut core = self.lock();
+            core.part = Part::Over { fenced: false };
+            core.tally.unprotected = true;
+            return Ok(());
+        }
+        let mut paused = self.vm.pause()?;
+        let mut core = self.lock();
+        core.send_recent();
+        core.part = Part::Over { fenced: false };
+        core.tally.unprotected = true;
+        let gate = Arc::clone(&core.gate);
+        drop(core);
+        gate.open_up_to(u64::MAX);
+        paused.go_live(Duration::ZERO)?;
+        paused.release_output()?;
+        Ok(paused.resume_here()?)
+    }
+}
+
+/// The records for a copy that stands at `position`.
+pub(super) fn feed_of(
+    position: u64,
+    wake: &Arc<vmm_sys_util::eventfd::EventFd>,
+) -> Result<Arc<Feed>, vm::Error> {
+    Feed::new(position, Arc::clone(wake))
+        .map_err(|source| vm::Error::Host { doing: "make an event descriptor", source })
+}
+
+/// Has a VM that does not run execute what its feed brings.
+pub(super) fn follow(
+    mut paused: Paused<'_>,
+    feed: &Arc<Feed>,
+    at: Position,
+    kept: Kept,
+) -> Result<(), vm::Error> {
+    paused.replay(Box::new(FeedSource(Arc::clone(feed))), at, Some(Box::new(kept)))?;
+    paused.resume(Resume { reason: ResumeReason::Resumed, away: Duration::ZERO })
+}
+
+impl Core {
+    fn timeout(&self) -> Duration {
+        if !self.todo.is_empty() {
+            return Duration::ZERO;
+        }
+        let now = self.now();
+        self.deadline().map_or(LONG, |deadline| deadline.saturating_sub(now)).min(LONG)
+    }
+
+    /// What has arrived, what can be sent, and what is due.
+    fn look(&mut self) {
+        // What waits for an urgent record does not wait longer than this.
+        self.send_recent();
+        let members: Vec<_> = self.peers.keys().copied().collect();
+        for member in members {
+            if let Err(e) = self.look_at(member) {
+                let why = crate::host::with_causes(&e);
+                // Nothing more is heard from it.
+                if let Some(peer) = self.peers.remove(&member) {
+                    peer.channel.close();
+                }
+                match self.part {
+                    Part::Primary(_) => {
+                        self.primary(primary::Event::Disconnected { member, why });
+                    }
+                    Part::Standby(..) => self.standby(standby::Event::Disconnected(why)),
+                    Part::Over { .. } => {}
+                }
+            }
+        }
+        let due = self.deadline().is_some_and(|deadline| deadline <= self.now());
+        match self.part {
+            Part::Primary(_) if due => self.primary(primary::Event::Tick),
+            Part::Standby(..) if due => self.standby(standby::Event::Tick),
+            Part::Primary(_) | Part::Standby(..) | Part::Over { .. } => {}
+        }
+    }
+
+    fn look_at(&mut self, member: MemberId) -> Result<(), LinkError> {
+        loop {
+            // A message may end the connection.
+            let Some(peer) = self.peers.get_mut(&member) else { return Ok(()) };
+            if let Some(message) = peer.channel.next()? {
+                self.heard(member, message);
+                continue;
+            }
+            let full = matches!(&self.part, Part::Standby(_, feed) if !feed.has_room());
+            if full || !peer.channel.read()? {
+                return peer.channel.flush();
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        match &self.part {
+            Part::Primary(machine) => machine.deadline(),
+            Part::Standby(machine, _) => machine.deadline(),
+            Part::Over { .. } => None,
+        }
+    }
+
+    fn heard(&mut self, from: MemberId, message: Message) {
+        let (message, feed) = match &self.part {
+            Part::Primary(_) => {
+                return self.primary(primary::Event::Message { from, message });
+            }
+            Part::Standby(_, feed) => (message, Arc::clone(feed)),
+            Part::Over { .. } => return,
+        };
+        match &message {
+            Message::Mine { .. } => self.tally.swap.1 = Some(Instant::now()),
+            Message::Membership(_, Commit::Executed) => feed.wait_for_it(),
+            _ => {}
+        }
+        let yours = matches!(message, Message::Yours { .. });
+        self.standby(standby::Event::Message(message));
+        if yours {
+            // Nothing follows: the vCPU stops behind what it has.
+            feed.end();
+        }
+    }
+}
