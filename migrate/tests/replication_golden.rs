@@ -35,6 +35,7 @@ fn messages() -> Vec<Message> {
         Message::Seeding(Seeding::Pages(vec![7, 9], vec![5; 8192])),
         Message::Seeding(Seeding::Seed(Seed { position: 5, samples: 2, state: vec![4; 3] })),
         Message::Seeding(Seeding::Ready),
+        Message::Forwarded(vec![8; 20]),
     ]
 }
 

@@ -234,6 +234,31 @@ fn a_standby_is_told_to_end_when_the_arbiter_has_recorded_the_end_of_protection(
 }
 
 #[test]
+fn a_standby_that_is_slow_to_take_a_vm_asks_whether_it_still_may() {
+    let given = || {
+        let mut standby = standby();
+        let record = record().record.next(STANDBY, [PRIMARY]);
+        let record = Versioned { version: Version(3), record };
+        let yours = Message::Yours { position: 0, record };
+        let actions = standby.handle(standby::Event::Message(yours), ms(1));
+        assert!(matches!(actions[..], [standby::Action::TakeOver { .. }]), "{actions:?}");
+        standby
+    };
+    let silence = Settings::default().heartbeat * Settings::default().misses;
+    assert_eq!(given().reconsider(silence), None, "in time");
+    let mut late = given();
+    let actions = late.reconsider(ms(1) + silence).unwrap();
+    let Some(standby::Action::Ask(Request::CompareAndSwap { expected, new })) = actions.last()
+    else {
+        panic!("{actions:?}")
+    };
+    assert_eq!((*expected, new.active, &new.in_sync[..]), (Version(3), STANDBY, &[][..]));
+    let actions = late.handle(standby::Event::Arbiter(Answer::Swapped(Version(4))), ms(9));
+    assert!(matches!(actions[..], [standby::Action::TakeOver { .. }]), "{actions:?}");
+    assert_eq!(late.reconsider(ms(100)), None, "the arbiter has said so");
+}
+
+#[test]
 fn a_diverged_standby_tells_its_primary_and_never_takes_over() {
     let mut standby = standby();
     let head = RecordsHead { first: 1, last: 1, released: 0, stamp_ns: 7 };

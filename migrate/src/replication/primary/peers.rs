@@ -162,7 +162,8 @@ impl Primary {
                 (peer.received, peer.executed) = (received, executed);
                 peer.round_trip = now.saturating_sub(Duration::from_nanos(stamp_ns));
             }
-            Message::Heartbeat { .. } | Message::Dropped(_) => {}
+            // Packets are for the driver.
+            Message::Heartbeat { .. } | Message::Dropped(_) | Message::Forwarded(_) => {}
             Message::Divergence { position, what } => {
                 self.leave(from, Lost::Diverged { position, what }, out);
             }

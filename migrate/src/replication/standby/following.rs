@@ -34,6 +34,8 @@ impl Standby {
             Message::Dropped(term) if term >= self.term() => self.end(Ended::Dropped(term), out),
             // From before a swap, or the answer to it.
             Message::Dropped(_) | Message::Ack { .. } | Message::Mine { .. } => {}
+            // From before a swap.
+            Message::Forwarded(_) => {}
             Message::Seeding(_) => self.lose(Lost::Nonsense("it seeds a copy that follows"), out),
             // The member that was given the VM cannot run it.
             Message::Divergence { .. } => {

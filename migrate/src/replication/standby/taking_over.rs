@@ -72,6 +72,21 @@ impl Standby {
         }
     }
 
+    /// For a driver that is about to carry out [`Action::TakeOver`]: if that was delayed, the
+    /// primary that has given the VM may have given this member up and taken it back. Then this
+    /// member asks the arbiter first, and these are its actions.
+    #[must_use]
+    pub fn reconsider(&mut self, now: Duration) -> Option<Vec<Action>> {
+        let late = self.heard.saturating_add(self.settings.silence()) <= now;
+        if !late || !matches!(self.state, State::TookOver(By::Swap { gone: false })) {
+            return None;
+        }
+        let mut out = vec![Action::PrimaryLost(Lost::Silent), Action::Close];
+        self.state = State::Asking;
+        self.go_on(now, &mut out);
+        Some(out)
+    }
+
     fn take_over(&mut self, by: By, out: &mut Vec<Action>) {
         self.state = State::TookOver(by);
         let (position, released) = (self.received, self.released);

@@ -10,6 +10,8 @@ pub const VERSION: u16 = 1;
 pub const HEADER_SIZE: usize = 16;
 /// Most bytes of records in one message.
 pub const RECORDS_MAX: u32 = 32 << 20;
+/// Longest packet in one message, with its virtio-net header, in bytes.
+pub const PACKET_MAX: u32 = 128 << 10;
 /// Most pages in one message.
 pub const PAGES_MAX: usize = 64;
 /// Size of what stands before the records in [`Kind::Records`], in bytes.
@@ -53,11 +55,13 @@ pub enum Kind {
     Seed = 16,
     /// Standby: it follows from there.
     Ready = 17,
+    /// Standby that was the primary before: a packet that reached it since.
+    Forwarded = 18,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Records,
         Self::Ack,
         Self::Heartbeat,
@@ -75,6 +79,7 @@ impl Kind {
         Self::Pages,
         Self::Seed,
         Self::Ready,
+        Self::Forwarded,
     ];
 
     /// Longest body of this kind, in bytes: a receiver must be ready to hold it.
@@ -88,6 +93,7 @@ impl Kind {
             Self::Goodbye | Self::Accept | Self::Ready => 0,
             Self::Dropped | Self::Welcome => 16,
             Self::Offer => 64 << 10,
+            Self::Forwarded => PACKET_MAX,
             Self::Pages => (PAGES_MAX * (4 + crate::PAGE)) as u32,
             Self::Seed => 1 << 20,
         }

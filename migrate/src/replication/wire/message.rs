@@ -74,6 +74,9 @@ pub enum Message {
     Goodbye,
     /// Primary: the standby is no longer in the set, by the arbiter's record of this term.
     Dropped(Term),
+    /// Standby that was the primary before a swap: a packet for the guest that has reached it
+    /// since, with its virtio-net header.
+    Forwarded(Vec<u8>),
     /// Either side: before the standby follows.
     Seeding(Seeding),
 }
@@ -92,6 +95,7 @@ impl Message {
             Self::Divergence { .. } => Kind::Divergence,
             Self::Goodbye => Kind::Goodbye,
             Self::Dropped(_) => Kind::Dropped,
+            Self::Forwarded(_) => Kind::Forwarded,
             Self::Seeding(seeding) => seeding.kind(),
         }
     }
@@ -119,6 +123,7 @@ impl Message {
             Self::Divergence { position, what } => small(&(position, gist(what))),
             Self::Goodbye => Vec::new(),
             Self::Dropped(term) => numbers([term.0]),
+            Self::Forwarded(packet) => packet.clone(),
             Self::Seeding(seeding) => seeding.body(),
         }
     }
@@ -223,6 +228,7 @@ pub fn decode(header: &Header, body: &[u8]) -> Result<Message, WireError> {
             let [term] = read_numbers(body, "a term")?;
             Message::Dropped(Term(term))
         }
+        Kind::Forwarded => Message::Forwarded(body.to_vec()),
         Kind::Hello
         | Kind::Welcome
         | Kind::Offer

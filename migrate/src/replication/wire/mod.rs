@@ -7,7 +7,9 @@ mod records;
 mod seeding;
 
 pub use decoder::Decoder;
-pub use header::{HEADER_SIZE, Header, Kind, MAGIC, PAGES_MAX, RECORDS_HEAD, RECORDS_MAX, VERSION};
+pub use header::{
+    HEADER_SIZE, Header, Kind, MAGIC, PACKET_MAX, PAGES_MAX, RECORDS_HEAD, RECORDS_MAX, VERSION,
+};
 pub use message::{Message, RecordsHead, decode, records_head};
 pub use records::{RECORD_MAX, put_record, split_records};
 pub use seeding::{Seed, Seeding};

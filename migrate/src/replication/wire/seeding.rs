@@ -134,7 +134,8 @@ impl Seeding {
             | Kind::Mine
             | Kind::Divergence
             | Kind::Goodbye
-            | Kind::Dropped => return Ok(None),
+            | Kind::Dropped
+            | Kind::Forwarded => return Ok(None),
         }))
     }
 }
