@@ -2,7 +2,7 @@
 
 use crate::record::{Record, SetId, Version, Versioned};
 use serde::{Deserialize, Serialize};
-use std::{fmt, fs::File, io, io::Read as _};
+use std::{fmt, io};
 
 /// Random bytes that name the swap by which a record was written.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -84,6 +84,7 @@ pub enum Outcome {
 /// Random bytes of the kernel.
 pub(crate) fn random() -> io::Result<[u8; 16]> {
     let mut bytes = [0; 16];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    // A system call, as the process of a VM opens no file.
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     Ok(bytes)
 }

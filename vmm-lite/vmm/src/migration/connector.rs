@@ -8,8 +8,11 @@
 //! when the VM's process closes its socket at the end of the move.
 
 use crate::{
-    host::confine::{self, Mode, Thread, privileges},
-    identity::signer::{self, socket},
+    host::{
+        beside::{beside, leave_behind},
+        confine::{self, Mode, Thread, privileges},
+    },
+    identity::signer::socket,
 };
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use std::{
@@ -41,7 +44,7 @@ impl Connector {
     /// # Errors
     /// The host's error.
     pub fn start() -> io::Result<Self> {
-        let (socket, _) = signer::beside(|socket, _| {
+        let (socket, _) = beside(|socket, _| {
             if confined(socket).is_ok() {
                 serve(socket);
             }
@@ -66,7 +69,7 @@ impl Connector {
 }
 
 fn confined(socket: &OwnedFd) -> Result<(), Box<dyn std::error::Error>> {
-    signer::leave_behind(NAME, Mode::Kill, &[socket.as_raw_fd()])?;
+    leave_behind(NAME, Mode::Kill, &[socket.as_raw_fd()])?;
     privileges::drop_to(None)?;
     confine::arm(Mode::Kill)?;
     Ok(confine::enter(Thread::Connector)?)
@@ -164,7 +167,7 @@ mod tests {
         let there = TcpListener::bind("127.0.0.1:0").unwrap();
         let right = there.local_addr().unwrap();
         for asked in [1, 2] {
-            let (here, theirs) = socket::pair().unwrap();
+            let (here, theirs) = crate::host::beside::pair().unwrap();
             let connector = Connector { socket: here.try_clone().unwrap() };
             let serving = thread::spawn(move || serve(&theirs));
             connector.allow(&["[::ffff:0:1]:0".parse().unwrap(), right]).unwrap();

@@ -66,9 +66,8 @@ impl Paused<'_> {
     pub fn go_live(&mut self, away: Duration) -> Result<(), Error> {
         let vm = self.vm();
         let ram = vm.ram().clone();
-        let tsc = vm.shared.vcpus.replayed().and_then(|replayed| replayed.tsc);
         let (devices, runner) = self.first();
-        if runner.end_tape(&ram)? {
+        if let Some(tsc) = runner.end_tape(&ram)? {
             devices.clock.follow(&ram.control_page().clock, tsc, away);
         }
         devices.record(false);

@@ -137,6 +137,8 @@ impl Thread {
                 .and(start_thread(Self::Announce))
                 .and(sockets())
                 .and(hold_guest())
+                // A primary that becomes a standby executes what is fed to it.
+                .any(&[c::SYS_eventfd2])
                 .and(urgency()),
             Self::Metrics => common().and(sockets()).any(&[c::SYS_accept4]),
             Self::Receive => common()

@@ -41,6 +41,8 @@ pub enum Doing {
     Fork,
     /// `revert`.
     Revert,
+    /// `protect`, `unprotect` or `failover`.
+    Protect,
     /// Another request.
     Request,
     /// It accepts clients and takes signals.
@@ -60,7 +62,7 @@ pub enum Doing {
 }
 
 impl Doing {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::Nothing,
         Self::Waiting,
         Self::Stats,
@@ -73,6 +75,7 @@ impl Doing {
         Self::Snapshot,
         Self::Fork,
         Self::Revert,
+        Self::Protect,
         Self::Request,
         Self::Accept,
         Self::AcceptHosts,
@@ -97,6 +100,7 @@ impl Doing {
             Self::Snapshot => "serves `snapshot`",
             Self::Fork => "serves `fork`",
             Self::Revert => "serves `revert`",
+            Self::Protect => "serves `protect`, `unprotect` or `failover`",
             Self::Request => "serves a request",
             Self::Accept => "takes clients of the control socket, and signals",
             Self::AcceptHosts => "takes connections of other hosts",

@@ -20,7 +20,6 @@ mod remote;
 pub(crate) mod socket;
 
 pub use process::{Leash, Signing, Starting, serve, start};
-pub(crate) use process::{beside, leave_behind};
 pub use remote::RemoteKey;
 
 /// Length of a signature.
@@ -72,7 +71,7 @@ mod tests {
 
     /// A signer in a thread, and the other end of its socket.
     fn signer(identity: HostIdentity, side: Side) -> (OwnedFd, thread::JoinHandle<()>) {
-        let (here, there) = socket::pair().unwrap();
+        let (here, there) = crate::host::beside::pair().unwrap();
         let key = identity.signing_key().unwrap();
         (here, thread::spawn(move || serve(&*key, side, &there, None)))
     }
@@ -132,7 +131,7 @@ mod tests {
 
     #[test]
     fn an_answer_to_another_request_is_skipped() {
-        let (socket, there) = socket::pair().unwrap();
+        let (socket, there) = crate::host::beside::pair().unwrap();
         for byte in [1, 2] {
             socket::put(&there, &[&[byte; 32][..], &[byte; SIGNATURE]].concat()).unwrap();
         }
@@ -144,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_missing_signer_is_reported_as_such() {
-        let (socket, there) = socket::pair().unwrap();
+        let (socket, there) = crate::host::beside::pair().unwrap();
         let key = RemoteKey::new(socket, Side::Source);
         drop(there);
         let signs = key.choose_scheme(&[SignatureScheme::ED25519]).unwrap();
@@ -155,15 +154,15 @@ mod tests {
 
     #[test]
     fn the_leash_ends_a_signer_and_its_loss_does_not() {
-        let (leash, held) = socket::pair().unwrap();
-        let (here, there) = socket::pair().unwrap();
+        let (leash, held) = crate::host::beside::pair().unwrap();
+        let (here, there) = crate::host::beside::pair().unwrap();
         let key = HostIdentity::generate(10).unwrap().signing_key().unwrap();
         let signer = thread::spawn(move || serve(&*key, Side::Source, &there, Some(&held)));
         Leash(leash).release();
         signer.join().unwrap();
         drop(here);
-        let (leash, held) = socket::pair().unwrap();
-        let (here, there) = socket::pair().unwrap();
+        let (leash, held) = crate::host::beside::pair().unwrap();
+        let (here, there) = crate::host::beside::pair().unwrap();
         let identity = HostIdentity::generate(10).unwrap();
         let key = identity.signing_key().unwrap();
         let signer = thread::spawn(move || serve(&*key, Side::Source, &there, Some(&held)));

@@ -2,19 +2,13 @@
 
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair},
+    sys::socket::{MsgFlags, recv, send},
 };
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
-
-/// A pair of sockets with message boundaries.
-pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    let flags = SockFlag::SOCK_CLOEXEC;
-    Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?)
-}
 
 /// Sends a message. A full socket is an error: no user has so many messages in transit.
 pub(crate) fn put(socket: &OwnedFd, message: &[u8]) -> io::Result<()> {

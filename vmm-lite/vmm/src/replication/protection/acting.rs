@@ -36,11 +36,14 @@ impl Core {
                     self.send_records(to, (first, last), released, events);
                 }
                 primary::Action::Close(member) => self.close(member),
-                primary::Action::Release(position) => self.gate.open_up_to(position),
+                primary::Action::Release(position) => {
+                    fail_point!("protection.releasing");
+                    self.gate.open_up_to(position);
+                }
                 primary::Action::SlowDown(slow) => {
                     self.slow = slow;
                     if slow {
-                        self.tally.say("a standby falls behind: the VM is slowed down".into());
+                        self.tally.say_slow();
                     }
                     self.wake();
                 }
@@ -97,7 +100,7 @@ impl Core {
                 events.push_back(primary::Event::Disconnected { member: to, why });
             }
             Ok(()) if channel.is_full() => self.wake(),
-            Ok(()) => {}
+            Ok(()) => fail_point!("protection.sent"),
         }
     }
 
@@ -156,44 +159,53 @@ impl Core {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             let now = self.now();
-            let Part::Standby(machine, feed) = &mut self.part else { return };
-            let feed = std::sync::Arc::clone(feed);
-            for action in machine.handle(event, now) {
-                match action {
-                    standby::Action::Execute { first, last, records } => {
-                        self.tally.log_bytes += records.len() as u64;
-                        if let Err(e) = feed.add(&records, last - first + 1) {
-                            // None of them is executed: as if the connection had been lost before.
-                            feed.end();
-                            let (position, what) = (first, e.to_string());
-                            events.push_back(standby::Event::Diverged { position, what });
-                        }
+            let Part::Standby(machine, _) = &mut self.part else { return };
+            let actions = machine.handle(event, now);
+            self.act_as_standby(actions, &mut events);
+        }
+    }
+
+    pub fn act_as_standby(
+        &mut self,
+        actions: Vec<standby::Action>,
+        events: &mut VecDeque<standby::Event>,
+    ) {
+        let Part::Standby(_, feed) = &self.part else { return };
+        let feed = std::sync::Arc::clone(feed);
+        for action in actions {
+            match action {
+                standby::Action::Execute { first, last, records } => {
+                    fail_point!("protection.received");
+                    self.tally.log_bytes += records.len() as u64;
+                    if let Err(e) = feed.add(&records, last - first + 1) {
+                        let (position, what) = (first, e.to_string());
+                        events.push_back(standby::Event::Diverged { position, what });
                     }
-                    // What depends on this very record may still be on its way there.
-                    standby::Action::Released(position) => {
-                        self.gate.forget_up_to(position.saturating_sub(1));
-                    }
-                    standby::Action::Send(message) => self.answer(&message, &mut events),
-                    standby::Action::Close => {
-                        let members: Vec<_> = self.peers.keys().copied().collect();
-                        members.into_iter().for_each(|member| self.close(member));
-                    }
-                    standby::Action::Ask(request) => self.do_later(Todo::Ask(request)),
-                    standby::Action::TakeOver { position, .. } => {
-                        self.do_later(Todo::TakeOver { position });
-                    }
-                    standby::Action::End(ended) => self.do_later(Todo::End(ended)),
-                    standby::Action::PrimaryLost(why) => {
-                        self.tally.say(why.to_string());
-                        feed.end();
-                    }
-                    standby::Action::ArbiterUnreachable(why) => {
-                        self.tally.say(format!("the arbiter does not answer: {why}"));
-                        self.tally.arbiter_unreachable = Some(why);
-                    }
-                    standby::Action::AloneWithoutArbiter => {
-                        self.tally.say("goes on without the arbiter, as it was told to".into());
-                    }
+                }
+                // What depends on this very record may still be on its way there.
+                standby::Action::Released(position) => {
+                    self.gate.forget_up_to(position.saturating_sub(1));
+                }
+                standby::Action::Send(message) => self.answer(&message, events),
+                standby::Action::Close => {
+                    let members: Vec<_> = self.peers.keys().copied().collect();
+                    members.into_iter().for_each(|member| self.close(member));
+                }
+                standby::Action::Ask(request) => self.do_later(Todo::Ask(request)),
+                standby::Action::TakeOver { position, .. } => {
+                    self.do_later(Todo::TakeOver { position });
+                }
+                standby::Action::End(ended) => self.do_later(Todo::End(ended)),
+                standby::Action::PrimaryLost(why) => {
+                    self.tally.say(why.to_string());
+                    feed.wait_for_it();
+                }
+                standby::Action::ArbiterUnreachable(why) => {
+                    self.tally.say(format!("the arbiter does not answer: {why}"));
+                    self.tally.arbiter_unreachable = Some(why);
+                }
+                standby::Action::AloneWithoutArbiter => {
+                    self.tally.say("goes on without the arbiter, as it was told to".into());
                 }
             }
         }

@@ -13,7 +13,7 @@ use migrate::{
     wire::WireError,
 };
 use std::{
-    io::{self, Read, Write},
+    io::{self, Read},
     net::TcpStream,
     os::fd::{AsRawFd, RawFd},
     sync::Arc,
@@ -89,11 +89,12 @@ impl Channel {
     /// Sends what the network takes now.
     pub fn flush(&mut self) -> Result<(), LinkError> {
         while self.is_full() {
-            match (&*self.stream).write(&self.outbox[self.sent..]) {
+            // By the one call for sending that the vCPU's thread may make.
+            match nix::unistd::write(&*self.stream, &self.outbox[self.sent..]) {
                 Ok(n) => self.sent += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(e) => return Err(e.into()),
+                Err(nix::Error::EINTR) => {}
+                Err(nix::Error::EAGAIN) => return Ok(()),
+                Err(e) => return Err(LinkError::Io(e.into())),
             }
         }
         self.outbox.clear();

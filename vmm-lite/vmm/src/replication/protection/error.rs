@@ -1,7 +1,7 @@
 //! Why a VM is not protected, or a swap did not take place.
 
 use crate::{
-    migration::{self, connection::LinkError},
+    migration::{self, address::Address, connection::LinkError},
     snapshot, vm,
 };
 
@@ -11,6 +11,14 @@ pub enum Error {
     /// The standby's address, or this host's credentials.
     #[error(transparent)]
     Move(#[from] migration::Error),
+    /// Nothing answers at the standby's address.
+    #[error("cannot reach {to}; does `vmm-lite standby --listen {to}` run there?")]
+    Unreachable {
+        /// The address.
+        to: Address,
+        /// The network's error.
+        source: std::io::Error,
+    },
     /// The connection to the standby.
     #[error(transparent)]
     Link(#[from] LinkError),

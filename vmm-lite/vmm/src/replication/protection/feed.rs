@@ -25,7 +25,7 @@ const BYTES_MAX: usize = 128 << 20;
 #[derive(Debug)]
 pub struct Feed {
     records: Mutex<Records>,
-    /// Readable when there may be records, or their end.
+    /// Readable when there may be records.
     more: EventFd,
     /// Written when the vCPU has nothing left to execute, if that is waited for.
     idle: Arc<EventFd>,
@@ -38,8 +38,6 @@ pub struct Feed {
 struct Records {
     waiting: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// None will follow.
-    ended: bool,
     /// When the last came.
     came: Instant,
 }
@@ -48,8 +46,7 @@ impl Feed {
     /// For a copy that has executed all up to the record at `position`. `idle` is written when it
     /// has executed all that is there.
     pub fn new(position: u64, idle: Arc<EventFd>) -> io::Result<Arc<Self>> {
-        let records =
-            Records { waiting: VecDeque::new(), bytes: 0, ended: false, came: Instant::now() };
+        let records = Records { waiting: VecDeque::new(), bytes: 0, came: Instant::now() };
         Ok(Arc::new(Self {
             records: Mutex::new(records),
             more: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
@@ -59,9 +56,10 @@ impl Feed {
         }))
     }
 
-    /// From now on tells when the vCPU has nothing left to execute.
+    /// From now on tells when the vCPU has nothing left to execute, and at once if that is so.
     pub fn wait_for_it(&self) {
         self.waited_for.store(true, SeqCst);
+        let _ = self.idle.write(1);
     }
 
     fn lock(&self) -> MutexGuard<'_, Records> {
@@ -80,26 +78,9 @@ impl Feed {
         Ok(())
     }
 
-    /// No record follows.
-    pub fn end(&self) {
-        self.wait_for_it();
-        self.lock().ended = true;
-        self.wake();
-    }
-
     fn wake(&self) {
         // A counter that is full is readable too.
         let _ = self.more.write(1);
-    }
-
-    /// Whether none will follow.
-    pub fn ended(&self) -> bool {
-        self.lock().ended
-    }
-
-    /// Whether nothing waits to be executed.
-    pub fn is_empty(&self) -> bool {
-        self.lock().waiting.is_empty()
     }
 
     /// Whether more may be added.
@@ -128,14 +109,13 @@ impl Source for FeedSource {
         feed.executed.store(position - 1, SeqCst);
         let mut records = feed.lock();
         let Some(record) = records.waiting.pop_front() else {
-            let ended = records.ended;
             // A record that is added from now on makes it readable again.
             let _ = feed.more.read();
             drop(records);
             if feed.waited_for.load(SeqCst) {
                 let _ = feed.idle.write(1);
             }
-            return Ok(if ended { Next::End } else { Next::Later(feed.more.as_raw_fd()) });
+            return Ok(Next::Later(feed.more.as_raw_fd()));
         };
         records.bytes = records.bytes.saturating_sub(record.len());
         drop(records);

@@ -121,12 +121,15 @@ impl Log for SetLog {
         let Self(set) = self;
         let mut core = set.lock();
         core.recent.add(record);
+        fail_point!("protection.appended");
         if urgency >= Urgency::Copy || core.recent.bytes.len() - core.recent.told_bytes >= BATCH {
             core.send_recent();
         }
-        let core = set.wait_while_slow(core);
-        let gate = Arc::clone(&core.gate);
+        let (gate, slow) = (Arc::clone(&core.gate), core.slow);
         drop(core);
+        if slow {
+            set.wait_while_slow();
+        }
         gate.depend_on(position);
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! This process's part in the protection of its VM.
 
 use super::{
-    Arbiter, Error, Figures,
+    Arbiter, Error, Figures, Role,
     log::SetLog,
     seed::{Seeded, seed},
     set::{Beginning, Part, Set, event},
@@ -126,10 +126,17 @@ impl Member {
         }
     }
 
-    /// Whether the VM is protected, or is a standby's copy: it must not be moved by other means.
+    /// The VM.
     #[must_use]
-    pub fn is_protected(&self) -> bool {
-        self.set().is_some()
+    pub fn vm(&self) -> &Vm {
+        &self.0.vm
+    }
+
+    /// Its part; `None`: the VM is not protected. A VM that has one must not be moved by other
+    /// means.
+    #[must_use]
+    pub fn role(&self) -> Option<Role> {
+        self.figures().map(|figures| figures.role)
     }
 
     /// Protects the VM by the standby at `to`, and waits until that is in sync. The first one makes
@@ -156,7 +163,10 @@ impl Member {
             }
             None => (self.begin(arbiter, how)?, true),
         };
-        let seeded = self.recorded(&set).and_then(|()| seed(&set, to, transport, observer));
+        let seeded = self.recorded(&set).and_then(|()| {
+            fail_point!("protection.recorded");
+            seed(&set, to, transport, observer)
+        });
         let protected = seeded.and_then(|seeded| self.in_sync(&set, &seeded, began));
         if protected.is_err() && is_new {
             // There is no standby: at worst the arbiter keeps a record that no member needs.
@@ -199,7 +209,8 @@ impl Member {
                 epoch,
                 part: Part::Primary(machine),
             },
-        );
+        )
+        .map_err(host("make a lock"))?;
         let mut paused = vm.pause()?;
         paused.record(Box::new(SetLog(Arc::clone(&set))), 0, record)?;
         paused.hold_output(&gate)?;
@@ -313,6 +324,9 @@ impl Member {
     pub fn failover(&self, to: Option<MemberId>, within: Duration) -> Result<Swapped, Error> {
         let _changing = self.change()?;
         let set = self.protected()?;
+        if let VmPhase::Paused = self.0.vm.phase() {
+            return Err(Error::NotNow("the VM is paused: resume it first".into()));
+        }
         let mut core = set.lock();
         let Part::Primary(machine) = &core.part else {
             return Err(Error::NotNow("another host runs the VM: swap roles from there".into()));
@@ -336,6 +350,9 @@ impl Member {
             set.wait_for(Instant::now() + within, |core| match (core.tally.swap, &core.part) {
                 ((Some(stopped), Some(ran)), _) => Some(Ok(ran - stopped)),
                 _ if core.tally.swap_failed.is_some() => Some(Err(core.tally.swap_failed.clone())),
+                ((Some(_), None), Part::Primary(_)) => Some(Err(Some(
+                    "the standby failed when it had been given the VM: it is here again".into(),
+                ))),
                 (_, Part::Over { .. }) => Some(Err(core.tally.failed.clone())),
                 _ => None,
             });

@@ -3,9 +3,10 @@
 //!
 //! - `member`: this process's part, with what users ask of it; `figures`: what they see
 //! - `receiver`: a standby that waits for its VM; `seed`, `offer`: how it gets it
-//! - `set`: what a member's threads share; `thread`: its own thread; `acting`: what the state
-//!   machines say, carried out; `tally`: what happened
+//! - `set`: what a member's threads share; `thread`, `looking`: its own thread; `acting`: what the
+//!   state machines say, carried out; `tally`: what happened
 //! - `log`, `feed`: records on their way from one vCPU to the other
+//! - `late`: packets that reach a standby's host
 //! - `channel`: the connection between two members
 //! - `arbiter`: the way to the arbiter
 
@@ -15,7 +16,9 @@ mod channel;
 mod error;
 mod feed;
 mod figures;
+mod late;
 mod log;
+mod looking;
 mod member;
 mod offer;
 mod receiver;

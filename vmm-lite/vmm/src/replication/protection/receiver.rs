@@ -4,6 +4,7 @@ use super::{
     Arbiter, Member,
     channel::Channel,
     feed::Kept,
+    late::Late,
     offer::Offer,
     set::{Beginning, Part, Peer, Set, event},
     thread,
@@ -12,6 +13,7 @@ use crate::{
     devices::{console::Console, gate::Gate},
     host::{
         confine::Thread,
+        poll::{Watch, wait_some},
         watchdog::{self, Doing},
     },
     kvm::cpu::Model,
@@ -31,7 +33,7 @@ use crate::{
 };
 use migrate::replication::{
     Settings, Standby,
-    arbiter::{MemberId, SetId},
+    arbiter::{Answer, MemberId, Request, SetId},
     wire::{Message, Seed, Seeding},
 };
 use std::{
@@ -114,6 +116,7 @@ impl StandbyReceiver {
             }
         };
         say(channel, Seeding::Accept).map_err(link)?;
+        fail_point!("protection.welcomed");
         let ran = || "the VM ran already".to_owned();
         loop {
             match channel.receive(SILENCE).map_err(link)? {
@@ -171,8 +174,12 @@ impl StandbyReceiver {
             epoch,
             part: Part::Standby(machine, Arc::clone(&feed)),
         };
-        let set = Set::new(vm, beginning);
-        set.lock().standing_by = Some(vm.begin(Operation::StandBy).map_err(vm_error)?);
+        let set = Set::new(vm, beginning).map_err(io_error)?;
+        let late = Late::new(held.packets_in_transit().map_err(vm_error)?, false);
+        let standing_by = vm.begin(Operation::StandBy).map_err(vm_error)?;
+        let mut core = set.lock();
+        (core.late, core.standing_by) = (Some(late), Some(standing_by));
+        drop(core);
         let at = Position { record: seed.position, samples: seed.samples as usize };
         thread::follow(held, &feed, at, Kept(gate)).map_err(vm_error)?;
         Ok(set)
@@ -184,7 +191,7 @@ impl StandbyReceiver {
         from: (SetId, MemberId),
         source: &str,
     ) -> Result<(), String> {
-        let Some(Free { offering, arbiter }) = self.free().take() else {
+        let Some(Free { offering, mut arbiter }) = self.free().take() else {
             let why = "this standby has a VM, or is being seeded: start another one".to_owned();
             // A peer that is gone does not receive it.
             let _ = say(&mut channel, Seeding::Refuse(why.clone()));
@@ -193,9 +200,16 @@ impl StandbyReceiver {
         let _attends = watchdog::attend(Thread::Receive.name());
         let _owes = watchdog::owe(Doing::Receive);
         let output = offering.output.as_ref().map(OwnedFd::try_clone);
-        let received = say(&mut channel, Seeding::Welcome(self.me))
-            .map_err(|e| crate::host::with_causes(&e))
-            .and_then(|()| self.receive(&mut channel, &offering, source));
+        let welcomed = match asks_the_same(&mut *arbiter, from) {
+            Ok(()) => say(&mut channel, Seeding::Welcome(self.me))
+                .map_err(|e| crate::host::with_causes(&e)),
+            Err(why) => {
+                // A peer that is gone does not receive it.
+                let _ = say(&mut channel, Seeding::Refuse(why.clone()));
+                Err(why)
+            }
+        };
+        let received = welcomed.and_then(|()| self.receive(&mut channel, &offering, source));
         let (Made { vm, mut name, .. }, offer, seed) = match received {
             Ok(received) => received,
             Err(why) => {
@@ -215,6 +229,7 @@ impl StandbyReceiver {
         if let Some(Ok(output)) = output {
             set.lock().output = Some(output);
         }
+        fail_point!("protection.following");
         say(&mut channel, Seeding::Ready).map_err(|e| crate::host::with_causes(&e))?;
         set.lock().peers.insert(from.1, Peer { channel, address: source.to_owned() });
         thread::start(&set).map_err(|e| crate::host::with_causes(&e))?;
@@ -257,6 +272,34 @@ impl Service for StandbyReceiver {
             eprintln!("vmm-lite: not seeded by {source}: {why}");
         }
         Ok(())
+    }
+}
+
+/// Whether this standby's arbiter has the primary's record of the set. One that has not would never
+/// let it take over.
+fn asks_the_same(arbiter: &mut dyn Arbiter, from: (SetId, MemberId)) -> Result<(), String> {
+    let (set, primary) = from;
+    arbiter.ask(&Request::Read(set));
+    let answer = loop {
+        if let Some(answer) = arbiter.answer() {
+            break answer;
+        }
+        // It comes in bounded time.
+        let watched = [Watch::Readable(arbiter.fd())];
+        wait_some(&watched, SILENCE).map_err(|e| crate::host::with_causes(&e))?;
+    };
+    match answer {
+        Answer::Found(Some(there)) if there.record.active == primary => Ok(()),
+        Answer::Found(Some(_)) => Err("the arbiter's record names another primary".into()),
+        Answer::Found(None) => {
+            Err("this standby's arbiter has no record of the VM's replica set: \
+                                    give --arbiter of both hosts the same one"
+                .into())
+        }
+        Answer::Unreachable(why) => Err(format!("this standby's arbiter does not answer: {why}")),
+        Answer::Swapped(_) | Answer::Conflict(_) => {
+            Err("this standby's arbiter gives the answer to another question".into())
+        }
     }
 }
 

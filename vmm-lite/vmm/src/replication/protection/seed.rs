@@ -11,6 +11,7 @@ use crate::{
     capture::{Page, Sink, copy_exactly},
     memory::is_zero,
     migration::{
+        self,
         address::Address,
         connection::{Connection, LinkError, Transport},
         handover::Handover,
@@ -48,7 +49,13 @@ pub(super) fn seed(
     let copying = vm.begin(Operation::Protect)?;
     let call_off = CallOff::of(vm, observer.fd());
     tell(observer, Progress::Phase("connecting"))?;
-    let connection = Connection::open(to, transport, None, STALLED, &call_off)?;
+    let connection =
+        Connection::open(to, transport, None, STALLED, &call_off).map_err(|e| match e {
+            migration::Error::Link(LinkError::Unreachable { to, source }) => {
+                Error::Unreachable { to, source }
+            }
+            e => e.into(),
+        })?;
     let mut channel = Channel::over(connection, false).map_err(LinkError::from)?;
     let failed = |e| Error::from(explained(e, &to.to_string()));
     let hello = Seeding::Hello { set: set.id, from: set.me };
@@ -57,6 +64,7 @@ pub(super) fn seed(
         Seeding::Refuse(why) => return Err(Error::Refused(why)),
         _ => return Err(nonsense()),
     };
+    fail_point!("protection.seeding");
     let offer = Seeding::Offer(Offer::of(vm, &set.settings).to_bytes());
     match ask(&mut channel, offer).map_err(failed)? {
         Seeding::Accept => {}
@@ -85,6 +93,7 @@ pub(super) fn seed(
             at.ok_or_else(|| Error::NotNow("the VM is not recorded".into()))?;
         let state = Handover { state: copied.state, paused: false, vouched_for: false }.to_bytes();
         let seed = Seed { position: record, samples: samples as u32, state };
+        fail_point!("protection.copied");
         match ask(&mut channel, Seeding::Seed(seed)).map_err(failed)? {
             Seeding::Ready => {}
             Seeding::Refuse(why) => return Err(Error::Refused(why)),

@@ -6,9 +6,10 @@
 //!
 //! Lock order: the VM's locks, then this, then the gate's.
 
-use super::{Arbiter, channel::Channel, feed::Feed, log::Recent, tally::Tally};
+use super::{Arbiter, channel::Channel, feed::Feed, late::Late, log::Recent, tally::Tally};
 use crate::{
     devices::gate::Gate,
+    host::inheriting::{InheritingGuard, InheritingMutex},
     vm::{InProgress, Vm},
 };
 use migrate::replication::{
@@ -83,6 +84,10 @@ pub(super) struct Core {
     pub todo: VecDeque<Todo>,
     pub slow: bool,
     pub tally: Tally,
+    /// Packets that a standby has forwarded, for the guest.
+    pub arrived: Vec<Vec<u8>>,
+    /// A standby's packets.
+    pub late: Option<Late>,
     /// Where the console of a standby's VM goes when it takes over.
     pub output: Option<OwnedFd>,
     /// The operation of a standby's VM: it may have no other.
@@ -94,9 +99,10 @@ pub(super) struct Core {
 
 /// See the module.
 pub struct Set {
-    core: Mutex<Core>,
-    /// Something has changed that other threads wait for.
-    pub(super) changed: Condvar,
+    core: InheritingMutex<Core>,
+    /// Counts what other threads may wait for.
+    changes: Mutex<u64>,
+    changed: Condvar,
     pub(super) wake: Arc<EventFd>,
     pub(super) vm: Vm,
     pub(super) me: MemberId,
@@ -132,7 +138,7 @@ pub(super) fn event() -> io::Result<Arc<EventFd>> {
 }
 
 impl Set {
-    pub fn new(vm: &Vm, beginning: Beginning) -> Arc<Self> {
+    pub fn new(vm: &Vm, beginning: Beginning) -> io::Result<Arc<Self>> {
         let Beginning { me, id, settings, record, arbiter, gate, last, wake, epoch, part } =
             beginning;
         let core = Core {
@@ -145,26 +151,35 @@ impl Set {
             todo: VecDeque::new(),
             slow: false,
             tally: Tally::default(),
+            arrived: Vec::new(),
+            late: None,
             output: None,
             standing_by: None,
             wake: Arc::clone(&wake),
             epoch,
         };
-        let (core, changed, vm) = (Mutex::new(core), Condvar::new(), vm.clone());
-        Arc::new(Self { core, changed, wake, vm, me, id, settings, record })
+        let (core, vm) = (InheritingMutex::new(core)?, vm.clone());
+        let (changes, changed) = Default::default();
+        Ok(Arc::new(Self { core, changes, changed, wake, vm, me, id, settings, record }))
     }
 
-    pub fn lock(&self) -> MutexGuard<'_, Core> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn lock(&self) -> InheritingGuard<'_, Core> {
+        self.core.lock()
+    }
+
+    fn changes(&self) -> MutexGuard<'_, u64> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something may have changed that other threads wait for.
+    pub fn has_changed(&self) {
+        *self.changes() += 1;
+        self.changed.notify_all();
     }
 
     /// Waits, for a moment, while the guest is to be slowed down.
-    pub fn wait_while_slow<'c>(&self, core: MutexGuard<'c, Core>) -> MutexGuard<'c, Core> {
-        if !core.slow {
-            return core;
-        }
-        let waited = self.changed.wait_timeout_while(core, SLOW_STEP, |core| core.slow);
-        waited.unwrap_or_else(PoisonError::into_inner).0
+    pub fn wait_while_slow(&self) {
+        self.wait_for(Instant::now() + SLOW_STEP, |core| (!core.slow).then_some(()));
     }
 
     /// The term, by the record as it is known here.
@@ -184,17 +199,17 @@ impl Set {
         end: Instant,
         mut found: impl FnMut(&mut Core) -> Option<T>,
     ) -> Option<T> {
-        let mut core = self.lock();
         loop {
-            if let Some(found) = found(&mut core) {
+            let seen = *self.changes();
+            if let Some(found) = found(&mut self.lock()) {
                 return Some(found);
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return None;
             }
-            let waited = self.changed.wait_timeout(core, left);
-            core = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let same = |changes: &mut u64| *changes == seen;
+            drop(self.changed.wait_timeout_while(self.changes(), left, same));
         }
     }
 }

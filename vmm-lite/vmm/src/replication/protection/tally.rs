@@ -3,11 +3,13 @@
 use migrate::replication::arbiter::MemberId;
 use std::{
     collections::{BTreeMap, VecDeque},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// Events that are kept for people.
 const EVENTS_MAX: usize = 16;
+/// How often users are told that the guest is slowed down.
+const SAY_SLOW: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -25,6 +27,8 @@ pub struct Tally {
     pub swap_failed: Option<String>,
     /// When the guest was to be stopped for the last swap, and when the standby had it.
     pub swap: (Option<Instant>, Option<Instant>),
+    /// When the user was last told that the guest is slowed down.
+    slow_said: Option<Instant>,
     /// The standbys were told to end.
     pub unprotected: bool,
     /// The primary has let this standby go.
@@ -34,6 +38,14 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Tells the user that the guest is slowed down, now and then.
+    pub fn say_slow(&mut self) {
+        if self.slow_said.is_none_or(|said| said.elapsed() >= SAY_SLOW) {
+            self.slow_said = Some(Instant::now());
+            self.say("a standby falls behind: the VM is slowed down".into());
+        }
+    }
+
     /// Tells the user.
     pub fn say(&mut self, what: String) {
         tracing::info!("{what}");

@@ -2,29 +2,25 @@
 
 use super::{
     feed::{Feed, FeedSource, Kept},
+    late::Late,
     log::SetLog,
-    set::{Core, Part, Set, Todo},
+    set::{Part, Set, Todo},
 };
 use crate::{
     host::{
         confine::{self, Thread},
-        poll::{Watch, wait_some},
+        poll::wait_some,
         urgent::{Side, Urgent},
     },
-    migration::connection::LinkError,
     vm::{self, Operation, Outcome, Paused, Position, Replayed, Resume, ResumeReason, VmPhase},
 };
 use migrate::replication::{
-    Commit,
-    arbiter::MemberId,
     primary,
     standby::{self, Ended},
-    wire::Message,
 };
 use std::{
     collections::VecDeque,
     io,
-    os::fd::AsRawFd,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -32,10 +28,6 @@ use std::{
 const STACK: usize = 512 << 10;
 /// How long the guest may take to get to an exit when it is stopped for a swap.
 const STOP: Duration = Duration::from_millis(20);
-/// How long a vCPU may take to stop that has executed its last record.
-const PAUSE: Duration = Duration::from_secs(1);
-/// The longest wait, where there is no deadline.
-const LONG: Duration = Duration::from_secs(1);
 
 /// Why a member cannot go on with its VM.
 #[derive(thiserror::Error, Debug)]
@@ -60,7 +52,7 @@ pub(super) fn start(set: &Arc<Set>) -> io::Result<()> {
         // It does little at a time, and is late for no heartbeat.
         let _urgent = Urgent::this(Side::Source);
         while set.turn() {}
-        set.changed.notify_all();
+        set.has_changed();
     };
     thread.stack_size(STACK).spawn(run).map(drop)
 }
@@ -82,27 +74,17 @@ impl Set {
         core.look();
         core.hear_arbiter();
         core.flush_closing();
+        let arrived = std::mem::take(&mut core.arrived);
         drop(core);
+        for packet in arrived {
+            if !self.vm.deliver_forwarded(packet) {
+                tracing::debug!("a forwarded packet was dropped: no room");
+            }
+        }
         self.replayed();
         self.work_off();
-        self.changed.notify_all();
+        self.has_changed();
         true
-    }
-
-    fn watched(&self, core: &Core) -> Vec<Watch> {
-        let mut watched =
-            vec![Watch::Readable(self.wake.as_raw_fd()), Watch::Readable(core.arbiter.fd())];
-        let has_room = match &core.part {
-            Part::Standby(_, feed) => feed.has_room(),
-            Part::Primary(_) | Part::Over { .. } => true,
-        };
-        for peer in core.peers.values() {
-            let fd = peer.channel.fd();
-            watched.extend(has_room.then_some(Watch::Readable(fd)));
-            watched.extend(peer.channel.is_full().then_some(Watch::Writable(fd)));
-        }
-        watched.extend(core.closing.iter().map(|channel| Watch::Writable(channel.fd())));
-        watched
     }
 
     /// What the vCPU of a standby has come to.
@@ -111,10 +93,7 @@ impl Set {
             Part::Standby(_, feed) => Arc::clone(feed),
             Part::Primary(_) | Part::Over { .. } => return,
         };
-        // One that has no record left is about to stop.
-        let ends = feed.ended() && feed.is_empty();
-        let replayed = self.vm.wait_replayed(Some(if ends { PAUSE } else { Duration::ZERO }));
-        let event = match replayed {
+        let event = match self.vm.wait_replayed(Some(Duration::ZERO)) {
             None => standby::Event::Executed(feed.executed()),
             Some(None) => standby::Event::Diverged {
                 position: feed.executed() + 1,
@@ -127,6 +106,9 @@ impl Set {
                 }
             },
         };
+        if let standby::Event::Executed(_) = event {
+            fail_point!("protection.executed");
+        }
         self.lock().standby(event);
     }
 
@@ -137,6 +119,9 @@ impl Set {
             let done = match todo {
                 Todo::Ask(request) => {
                     let mut core = self.lock();
+                    if let Part::Standby(..) = core.part {
+                        fail_point!("protection.asking");
+                    }
                     core.arbiter.ask(&request);
                     core.hear_arbiter();
                     Ok(())
@@ -179,6 +164,7 @@ impl Set {
     fn stop(self: &Arc<Self>) -> Result<(), Failure> {
         let began = Instant::now();
         let mut paused = self.vm.stop_at_exit(STOP)?;
+        fail_point!("protection.stopped");
         let stands = paused.position()?;
         let mut core = self.lock();
         core.tally.swap = (Some(began), None);
@@ -207,19 +193,30 @@ impl Set {
         core.gate.stand_by(core.gate.opened_up_to().saturating_sub(1));
         core.slow = false;
         core.output = self.vm.console().print_no_more();
+        core.late = Some(Late::new(paused.packets_in_transit()?, true));
         core.part = Part::Standby(standby, Arc::clone(&feed));
         core.standing_by = self.vm.begin(Operation::StandBy).ok();
         let gate = Arc::clone(&core.gate);
         let at = core.recent.last();
         drop(core);
         follow(paused, &feed, Position { record: at, samples: 0 }, Kept(gate))?;
+        fail_point!("protection.handed-over");
         Ok(())
     }
 
     /// The copy becomes the VM.
     fn take_over(self: &Arc<Self>, position: u64) -> Result<(), Failure> {
-        let mut held = self.vm.hold()?;
+        // The vCPU waits for a record.
+        let mut held = self.vm.pause()?;
+        fail_point!("protection.taking-over");
         let mut core = self.lock();
+        let now = core.now();
+        if let Part::Standby(machine, _) = &mut core.part
+            && let Some(actions) = machine.reconsider(now)
+        {
+            core.act_as_standby(actions, &mut VecDeque::new());
+            return Ok(());
+        }
         let Part::Standby(machine, feed) =
             std::mem::replace(&mut core.part, Part::Over { fenced: false })
         else {
@@ -237,7 +234,7 @@ impl Set {
         core.recent = super::log::Recent::after(position);
         core.part = Part::Primary(primary);
         core.gate.take_over();
-        core.standing_by = None;
+        (core.standing_by, core.late) = (None, None);
         if let Some(output) = core.output.take() {
             self.vm.console().print_to(output);
         }
@@ -250,6 +247,7 @@ impl Set {
         core.tally.takeovers += 1;
         core.tally.say(format!("took over in term {term}: the VM runs here now"));
         drop(core);
+        fail_point!("protection.took-over");
         held.resume(Resume { reason: ResumeReason::TakenOver, away })?;
         Ok(())
     }
@@ -302,87 +300,4 @@ pub(super) fn follow(
 ) -> Result<(), vm::Error> {
     paused.replay(Box::new(FeedSource(Arc::clone(feed))), at, Some(Box::new(kept)))?;
     paused.resume(Resume { reason: ResumeReason::Resumed, away: Duration::ZERO })
-}
-
-impl Core {
-    fn timeout(&self) -> Duration {
-        if !self.todo.is_empty() {
-            return Duration::ZERO;
-        }
-        let now = self.now();
-        self.deadline().map_or(LONG, |deadline| deadline.saturating_sub(now)).min(LONG)
-    }
-
-    /// What has arrived, what can be sent, and what is due.
-    fn look(&mut self) {
-        // What waits for an urgent record does not wait longer than this.
-        self.send_recent();
-        let members: Vec<_> = self.peers.keys().copied().collect();
-        for member in members {
-            if let Err(e) = self.look_at(member) {
-                let why = crate::host::with_causes(&e);
-                // Nothing more is heard from it.
-                if let Some(peer) = self.peers.remove(&member) {
-                    peer.channel.close();
-                }
-                match self.part {
-                    Part::Primary(_) => {
-                        self.primary(primary::Event::Disconnected { member, why });
-                    }
-                    Part::Standby(..) => self.standby(standby::Event::Disconnected(why)),
-                    Part::Over { .. } => {}
-                }
-            }
-        }
-        let due = self.deadline().is_some_and(|deadline| deadline <= self.now());
-        match self.part {
-            Part::Primary(_) if due => self.primary(primary::Event::Tick),
-            Part::Standby(..) if due => self.standby(standby::Event::Tick),
-            Part::Primary(_) | Part::Standby(..) | Part::Over { .. } => {}
-        }
-    }
-
-    fn look_at(&mut self, member: MemberId) -> Result<(), LinkError> {
-        loop {
-            // A message may end the connection.
-            let Some(peer) = self.peers.get_mut(&member) else { return Ok(()) };
-            if let Some(message) = peer.channel.next()? {
-                self.heard(member, message);
-                continue;
-            }
-            let full = matches!(&self.part, Part::Standby(_, feed) if !feed.has_room());
-            if full || !peer.channel.read()? {
-                return peer.channel.flush();
-            }
-        }
-    }
-
-    fn deadline(&self) -> Option<Duration> {
-        match &self.part {
-            Part::Primary(machine) => machine.deadline(),
-            Part::Standby(machine, _) => machine.deadline(),
-            Part::Over { .. } => None,
-        }
-    }
-
-    fn heard(&mut self, from: MemberId, message: Message) {
-        let (message, feed) = match &self.part {
-            Part::Primary(_) => {
-                return self.primary(primary::Event::Message { from, message });
-            }
-            Part::Standby(_, feed) => (message, Arc::clone(feed)),
-            Part::Over { .. } => return,
-        };
-        match &message {
-            Message::Mine { .. } => self.tally.swap.1 = Some(Instant::now()),
-            Message::Membership(_, Commit::Executed) => feed.wait_for_it(),
-            _ => {}
-        }
-        let yours = matches!(message, Message::Yours { .. });
-        self.standby(standby::Event::Message(message));
-        if yours {
-            // Nothing follows: the vCPU stops behind what it has.
-            feed.end();
-        }
-    }
 }

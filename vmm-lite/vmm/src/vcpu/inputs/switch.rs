@@ -47,15 +47,19 @@ impl Runner {
         Ok(())
     }
 
-    /// Ends both. Returns whether it was a replay.
-    pub fn end_tape(&mut self, ram: &GuestRam) -> Result<bool, kvm::Error> {
+    /// Ends both. For a replay returns the last reading of the time stamp counter in it, if there
+    /// was one.
+    pub fn end_tape(&mut self, ram: &GuestRam) -> Result<Option<Option<u64>>, kvm::Error> {
         self.leave_routine(ram)?;
         if let Tape::Record(recorder) = &mut self.tape
             && let Some(news) = recorder.untold()
         {
             super::tell(ram, &news);
         }
-        Ok(matches!(std::mem::take(&mut self.tape), Tape::Replay(_)))
+        Ok(match std::mem::take(&mut self.tape) {
+            Tape::Replay(replayer) => Some(replayer.tsc()),
+            Tape::Off | Tape::Record(_) => None,
+        })
     }
 
     /// Where in its log the guest stands.
