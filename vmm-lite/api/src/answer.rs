@@ -4,6 +4,7 @@ use crate::{
     copies::{ForkReport, RevertReport, SnapshotReport},
     moves::MoveReport,
     progress::Progress,
+    replication::{Protected, Swapped},
     stats::Stats,
 };
 use serde::{Deserialize, Serialize};
@@ -112,7 +113,7 @@ pub enum Response {
     Metrics(Metrics),
     /// To `pause`.
     Paused(Paused),
-    /// To `resume`, `stop` and `cancel`.
+    /// To `resume`, `stop`, `cancel` and `unprotect`.
     Done(Done),
     /// To `console`.
     ConsoleOpen(ConsoleOpen),
@@ -124,9 +125,13 @@ pub enum Response {
     Forked(ForkReport),
     /// To `revert`.
     Reverted(RevertReport),
+    /// To `protect`.
+    Protected(Protected),
+    /// To `failover`.
+    Swapped(Swapped),
 }
 
-/// The answer to `resume`, `stop` and `cancel`.
+/// The answer to `resume`, `stop`, `cancel` and `unprotect`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Done {}

@@ -7,7 +7,7 @@
 //! - [`client`]: the side of verbs and other programs
 //! - [`request`]: requests as the socket receives them; [`verb`]: the verbs' arguments
 //! - [`answer`]: answers and errors; [`progress`]: what precedes them
-//! - [`stats`], [`moves`], [`copies`]: the larger answers
+//! - [`stats`], [`moves`], [`copies`], [`replication`]: the larger answers
 //! - [`dir`]: the directory of the sockets, and the names in it
 //! - [`descriptors`]: open files that are sent with requests
 //! - [`hang`]: where in the kernel a thread of another process waits; `silence`: what a silent VM
@@ -21,6 +21,7 @@ pub mod dir;
 pub mod hang;
 pub mod moves;
 pub mod progress;
+pub mod replication;
 pub mod request;
 #[cfg(test)]
 mod schema;

@@ -64,6 +64,12 @@ requests! {
     "fork" => Fork,
     /// Revert it to a snapshot.
     "revert" => Revert,
+    /// Protect it by a standby.
+    "protect" => Protect,
+    /// End that.
+    "unprotect" => Unprotect,
+    /// Swap roles with a standby.
+    "failover" => Failover,
 }
 
 /// Why a line is not a request that can be served, for its sender.

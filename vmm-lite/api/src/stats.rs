@@ -1,5 +1,6 @@
 //! The figures of a VM.
 
+use crate::replication::Replication;
 use serde::{Deserialize, Serialize};
 
 /// What a VM did since it was made in its process. Members are only ever added.
@@ -53,6 +54,9 @@ pub struct Stats {
     pub stalls: u64,
     /// The threads that do not answer now.
     pub stalled: Vec<Stalled>,
+    /// Its protection, if it is protected or a standby's copy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replication: Option<Replication>,
 }
 
 /// Whether a VM runs.

@@ -6,6 +6,7 @@ use crate::{
     answer::{self, ConsoleOpen, Done, Paused},
     copies::{ForkReport, RevertReport, SnapshotReport},
     moves::MoveReport,
+    replication::{Protected, Swapped},
     stats,
 };
 use serde::{
@@ -193,6 +194,80 @@ pub struct Revert {
     pub timeout_ns: Option<u64>,
 }
 
+/// Protect the VM by a standby. With it come, in this order, the signer's socket if there is an
+/// `identity`, the socket of the process that asks the arbiter, and the connector's socket if
+/// `connector` is set.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Protect {
+    /// The standby: `tcp://HOST:PORT`.
+    pub to: String,
+    /// What its name resolves to. The VM tries the first eight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<Vec<String>>"))]
+    pub addresses: Option<Vec<SocketAddr>>,
+    /// When output may leave the host.
+    #[serde(default)]
+    pub commit: Commit,
+    /// How far the standby may be behind before the VM is slowed down, in ns; not 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_lag_ns: Option<u64>,
+    /// Time between two heartbeats, in ns; not 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat_ns: Option<u64>,
+    /// Number of heartbeats missed after which a silent peer is suspected; not 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub misses: Option<u32>,
+    /// Also if the program takes values from the CPU by itself.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub allow_own_clock: bool,
+    /// Dangerous: go on alone when neither the standby nor the arbiter is reachable.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub alone_without_arbiter: bool,
+    /// How this host proves its identity: either this, or `plaintext`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
+    /// Neither encrypted nor authenticated.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub plaintext: bool,
+    /// The last descriptor is the socket of a connector.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub connector: bool,
+}
+
+/// When output of a protected VM may leave its host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Commit {
+    /// When every standby in sync has received what it depends on.
+    #[default]
+    Received,
+    /// When every standby in sync has executed that, and computed the same.
+    Executed,
+}
+
+/// End the protection of the VM; its standbys end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Unprotect {
+    /// How long to wait for the arbiter, in ns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ns: Option<u64>,
+}
+
+/// Swap roles with a standby: it runs the VM then, and this process stands by.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Failover {
+    /// The member, in 32 hexadecimal digits; without it, the only standby in sync.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// How long it may take, in ns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ns: Option<u64>,
+}
+
 /// How the monotonic clock of a guest from a file continues.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -237,4 +312,13 @@ impl Verb for Fork {
 }
 impl Verb for Revert {
     type Answer = RevertReport;
+}
+impl Verb for Protect {
+    type Answer = Protected;
+}
+impl Verb for Unprotect {
+    type Answer = Done;
+}
+impl Verb for Failover {
+    type Answer = Swapped;
 }

@@ -61,12 +61,15 @@ fn answers_are_read_and_written_as_ever() {
             "snapshot" => answer::<verb::Snapshot>(&line),
             "fork" => answer::<verb::Fork>(&line),
             "revert" => answer::<verb::Revert>(&line),
+            "protect" => answer::<verb::Protect>(&line),
+            "unprotect" => answer::<verb::Unprotect>(&line),
+            "failover" => answer::<verb::Failover>(&line),
             other => panic!("no verb {other}"),
         }
         verbs.push(name);
     }
     verbs.dedup();
-    assert_eq!(verbs.len(), 11, "each verb has an example");
+    assert_eq!(verbs.len(), 14, "each verb has an example");
 }
 
 #[test]

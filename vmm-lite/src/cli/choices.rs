@@ -1,6 +1,6 @@
 //! Options with a fixed set of values.
 
-use api::verb::{CopyMode, MoveMode};
+use api::verb::{Commit, CopyMode, MoveMode};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use vmm::host::confine::{Mode, jail::Part};
 
@@ -44,6 +44,11 @@ pub fn move_mode() -> impl TypedValueParser<Value = MoveMode> {
         ("hybrid", MoveMode::Hybrid, ""),
         ("stop-and-copy", MoveMode::StopAndCopy, ""),
     ])
+}
+
+/// `--commit` of `protect`.
+pub fn commit() -> impl TypedValueParser<Value = Commit> {
+    one_of([("received", Commit::Received, ""), ("executed", Commit::Executed, "")])
 }
 
 /// `--mode` of `snapshot`.

@@ -17,6 +17,7 @@ use vmm::{
     devices::console::Console,
     host::confine::files,
     kvm::Host,
+    replication::protection::Member,
     snapshot::{GuestClock, clones, start::Opened},
     vm::{ResumeReason, Vm, mac_text},
 };
@@ -158,7 +159,7 @@ pub fn run(args: Args) -> super::Result {
     };
     ready.tell(&vm, server.name())?;
     orders.confinement.watch()?;
-    let end = server::serve_until_end(&vm, &server, &signals)?;
+    let end = server::serve_until_end(&Member::new(vm.clone()), &server, &signals)?;
     report::end(&end, None);
     Ok(ExitCode::from(super::exit::of_end(&end)))
 }

@@ -1,31 +1,28 @@
 //! `vmm-lite migrate`.
 
-use super::{arguments, call_off::CallOff, identity, waiting::Teller};
-use crate::control::{moves, server::catch_signals};
+use super::{
+    arguments,
+    call_off::CallOff,
+    identity,
+    secured::{Secured, connector_for, expect_there},
+    waiting::Teller,
+};
+use crate::control::server::catch_signals;
 use api::{
-    Client, Event, MoveReport, Progress,
+    Client, Event, Progress,
     moves::MoveCost,
     progress::Round,
-    verb::{self, Migrate, MoveMode},
+    verb::{Migrate, MoveMode},
 };
 use std::{
     io::{self, IsTerminal},
-    net::SocketAddr,
     os::fd::AsFd,
     process::ExitCode,
     time::Duration,
 };
 use vmm::{
-    host::confine::Mode as Seccomp,
-    identity::{
-        Expected, IdentityDir, Location, PublicKey, expected,
-        signer::{self, Signing},
-    },
-    migration::{
-        address::Address,
-        connector::Connector,
-        credentials::{self, PLAINTEXT_WARNING},
-    },
+    identity::signer::Signing,
+    migration::{address::Address, connector::Connector},
 };
 
 const EXAMPLES: &str = "\
@@ -85,29 +82,6 @@ pub struct Args {
     security: identity::Security,
 }
 
-/// How the move is secured.
-struct Secured {
-    dir: IdentityDir,
-    signing: Signing,
-    expected: Expected,
-    /// The member `identity` of the request.
-    member: verb::Identity,
-}
-
-impl Secured {
-    /// Determines the expected hosts, and starts the signer.
-    fn new(dir: IdentityDir, args: &Args) -> Result<Self, Box<dyn std::error::Error>> {
-        let signer = signer::start(&dir, signer::Side::Source, Seccomp::Kill)?;
-        let trusted = dir.trusted()?;
-        let key = args.to.key();
-        let expected = expected(&trusted, args.to.host_port(), key, args.trust_on_first_use)?;
-        let signing = signer.finish()?;
-        credentials::check(&signing.certificate)?;
-        let member = moves::identity::to_request(&signing.certificate, &trusted, &expected.keys);
-        Ok(Self { dir, signing, expected, member })
-    }
-}
-
 /// Runs the verb.
 ///
 /// # Errors
@@ -125,7 +99,7 @@ fn moved(args: Args) -> super::Result {
     let json = args.json;
     let signals = catch_signals()?;
     // While there is no other thread, as it forks.
-    let mut secured = secured(&args)?;
+    let mut secured = Secured::of(&args.security, &args.to, args.trust_on_first_use)?;
     let connector = Connector::start()?;
     let early = move || {
         if json {
@@ -145,7 +119,7 @@ fn moved(args: Args) -> super::Result {
         }
     };
     call_off.asked(&client)?;
-    let connector = connects(&mut client, connector, &addresses)?;
+    let connector = connector_for(&mut client, connector, &addresses)?;
     let handed: Vec<_> = connector.iter().map(Connector::socket).collect();
     let request = Migrate {
         to: args.to.to_string(),
@@ -172,7 +146,7 @@ fn moved(args: Args) -> super::Result {
                 leash.release();
             }
             if let (Ok(answer), true) = (&answer, expected.first_use) {
-                bind(&dir, &args.to, answer)?;
+                expect_there(&dir, &args.to, answer.destination_key.as_deref())?;
             }
             answer
         }
@@ -202,21 +176,6 @@ fn moved(args: Args) -> super::Result {
     gone(&mut client)
 }
 
-/// The connector, for a VM whose process has no network.
-fn connects(
-    client: &mut Client,
-    connector: Connector,
-    addresses: &[SocketAddr],
-) -> Result<Option<Connector>, Box<dyn std::error::Error>> {
-    // Once this is answered the VM has admitted this client, and the next request is sent once.
-    let stats = client.call(verb::Stats::default())?;
-    if !stats.jail.is_some_and(|jail| jail.network) {
-        return Ok(None);
-    }
-    connector.allow(addresses)?;
-    Ok(Some(connector))
-}
-
 /// Waits until the VM has released its name and its TAP device here. If it does not, the move has
 /// succeeded all the same.
 fn gone(client: &mut Client) -> super::Result {
@@ -230,17 +189,6 @@ fn arrived(to: &Address, paused: bool) -> String {
     if paused { format!("is at {to} now, still paused") } else { format!("runs at {to} now") }
 }
 
-fn secured(args: &Args) -> Result<Option<Secured>, Box<dyn std::error::Error>> {
-    if let Some(dir) = args.security.dir() {
-        return Secured::new(dir, args).map(Some);
-    }
-    eprintln!("vmm-lite: warning: {PLAINTEXT_WARNING}");
-    if args.to.key().is_some() {
-        return Err("with --plaintext no host proves its key: leave #KEY out".into());
-    }
-    Ok(None)
-}
-
 /// Reports the last event of a failed move.
 fn failed(why: &dyn std::error::Error) {
     print_event(&Event::Failed { error: vmm::host::with_causes(why) });
@@ -248,17 +196,6 @@ fn failed(why: &dyn std::error::Error) {
 
 fn print_event(event: &impl serde::Serialize) {
     super::print_json(event).expect("events can be written");
-}
-
-/// Expects the host that received the VM at its address from now on.
-fn bind(dir: &IdentityDir, to: &Address, answer: &MoveReport) -> Result<(), vmm::identity::Error> {
-    let key: PublicKey = answer.destination_key.as_deref().unwrap_or_default().parse()?;
-    let (host, port) = to.host_port();
-    let name = dir.change_trusted(|store| {
-        store.bind(&key, Location::of(host, port)).map(|host| host.name.clone())
-    })?;
-    eprintln!("vmm-lite: {name} ({key}) is expected at {} from now on", Location::of(host, port));
-    Ok(())
 }
 
 fn show(progress: Progress) {

@@ -3,6 +3,7 @@
 //! A verb returns the process's exit code, or an error that [`main`] prints with all its causes.
 
 pub mod arguments;
+mod arrivals;
 pub mod build;
 pub mod call_off;
 pub mod cancel;
@@ -11,6 +12,7 @@ pub mod clone;
 pub mod confinement;
 pub mod console;
 pub mod exit;
+pub mod failover;
 pub mod fork;
 pub mod identity;
 pub mod inspect;
@@ -22,6 +24,7 @@ pub mod migrate;
 pub mod neighbours;
 mod network;
 pub mod pause;
+pub mod protect;
 pub mod ps;
 mod rates;
 pub mod receive;
@@ -32,10 +35,13 @@ pub mod restore;
 pub mod resume;
 pub mod revert;
 pub mod run;
+mod secured;
 pub mod snapshot;
+pub mod standby;
 pub mod stats;
 pub mod stop;
 pub mod symbols;
+pub mod unprotect;
 pub mod waiting;
 
 use api::Client;
@@ -55,6 +61,8 @@ Examples:
   vmm-lite identity init                          once on each host, before VMs move
   vmm-lite receive --listen tcp://10.9.0.2:7000 --tap tap0      on the host a VM will move to
   vmm-lite migrate kv tcp://10.9.0.2:7000                       on the host where it runs
+  vmm-lite standby --listen tcp://10.9.0.2:7100 --tap tap0 --arbiter ARB     on a second host
+  vmm-lite protect kv tcp://10.9.0.2:7100 --arbiter ARB   the VM lives on when its host dies
   vmm-lite snapshot kv kv.snap                    save it while it runs
   vmm-lite restore kv.snap --lazy --tap tap0      and run it again, at once
   vmm-lite run kv.img --journal kv.journal …      keep all that it is given, on disk
@@ -66,7 +74,7 @@ Exit codes:
   0      done
   1      the verb failed; the message says why
   2      the command line is wrong
-  run, receive and restore end with the guest's exit code (a panic: 101), or with
+  run, receive, restore and standby end with the guest's exit code (a panic: 101), or with
   125    vmm-lite could not start or run the VM
   126    the guest broke the interface to vmm-lite and was ended
   130, 143   ended by SIGINT; by SIGTERM or `vmm-lite stop`
@@ -98,6 +106,10 @@ enum Verb {
     Migrate(migrate::Args),
     Cancel(cancel::Args),
     Receive(receive::Args),
+    Standby(standby::Args),
+    Protect(protect::Args),
+    Unprotect(unprotect::Args),
+    Failover(failover::Args),
     Identity(identity::Args),
     Snapshot(snapshot::Args),
     Restore(restore::Args),
@@ -133,6 +145,10 @@ pub fn main() -> ExitCode {
         Verb::Migrate(args) => (migrate::run(args), 1),
         Verb::Cancel(args) => (cancel::run(args), 1),
         Verb::Receive(args) => (receive::run(args), exit::EXIT_VMM),
+        Verb::Standby(args) => (standby::run(args), exit::EXIT_VMM),
+        Verb::Protect(args) => (protect::run(args), 1),
+        Verb::Unprotect(args) => (unprotect::run(args), 1),
+        Verb::Failover(args) => (failover::run(args), 1),
         Verb::Identity(args) => (identity::run(args), 1),
         Verb::Snapshot(args) => (snapshot::run(args), 1),
         Verb::Restore(args) => (restore::run(args), exit::EXIT_VMM),

@@ -1,6 +1,6 @@
 //! `vmm-lite ps`.
 
-use super::stats::{bytes, duration, state};
+use super::stats::{bytes, duration, role, state};
 use api::{Client, Error, RuntimeDir, Stats, verb};
 use serde_json::json;
 use std::{process::ExitCode, time::Duration};
@@ -62,6 +62,7 @@ fn line(name: &str, stats: Option<&Stats>) -> String {
     let state = match vm {
         Stats { stalled, .. } if !stalled.is_empty() => "stalled",
         Stats { handed_to: Some(_), .. } => "handed over",
+        Stats { replication: Some(set), .. } => role(set),
         vm => state(vm.state),
     };
     let (uptime, memory) = (duration(vm.uptime_ms), bytes(vm.memory_bytes));

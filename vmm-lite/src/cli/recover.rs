@@ -20,7 +20,10 @@ use vmm::{
     devices::console::Console,
     host::confine::{self, Thread},
     kvm::Host,
-    replication::journal::{Error, Journal, Opened, Reopened},
+    replication::{
+        journal::{Error, Journal, Opened, Reopened},
+        protection::Member,
+    },
     snapshot::GuestClock,
     vm::{Operation, Outcome, Replayed, Resources, Resume, ResumeReason, Vm},
 };
@@ -109,7 +112,7 @@ pub fn run(wanted: &Wanted<'_>, confinement: &Confinement) -> super::Result {
     confinement.watch()?;
     figures.show(&vm);
     super::run::feed_standard_input(&vm)?;
-    let end = server::serve_until_end(&vm, &server, &signals)?;
+    let end = server::serve_until_end(&Member::new(vm.clone()), &server, &signals)?;
     journal::finish(journal.lock().unwrap_or_else(PoisonError::into_inner).take());
     report::end(&end, None);
     Ok(ExitCode::from(super::exit::of_end(&end)))

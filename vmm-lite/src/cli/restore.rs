@@ -13,6 +13,7 @@ use std::{io, os::fd::AsFd, path::PathBuf, process::ExitCode};
 use vmm::{
     devices::console::Console,
     kvm::Host,
+    replication::protection::Member,
     snapshot::{
         GuestClock,
         clones::Template,
@@ -170,7 +171,7 @@ pub fn run(args: Args) -> super::Result {
         ready.tell(&vm, server.name())?;
     }
     super::run::feed_standard_input(&vm)?;
-    let end = server::serve_until_end(&vm, &server, &signals)?;
+    let end = server::serve_until_end(&Member::new(vm.clone()), &server, &signals)?;
     report::end(&end, None);
     Ok(ExitCode::from(super::exit::of_end(&end)))
 }

@@ -21,6 +21,7 @@ use vmm::{
     host::confine::{self, Thread},
     kvm::Host,
     replication::journal::Journal,
+    replication::protection::Member,
     vm::{Config, NetConfig, Resources, Resume, ResumeReason, Vm, mac_for},
 };
 
@@ -132,7 +133,7 @@ pub fn run(args: Args) -> super::Result {
     confine::enter(Thread::Main)?;
     confinement.watch()?;
     feed_standard_input(&vm)?;
-    let end = server::serve_until_end(&vm, &server, &signals)?;
+    let end = server::serve_until_end(&Member::new(vm.clone()), &server, &signals)?;
     journal::finish(journal);
     report::end(&end, Some(&image));
     Ok(ExitCode::from(super::exit::of_end(&end)))

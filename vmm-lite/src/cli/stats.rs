@@ -2,10 +2,11 @@
 
 use api::{
     Stats, hang,
+    replication::{Replication, Role, Standby},
     stats::{Jail, State},
     verb,
 };
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 /// Show a VM's figures
 #[derive(clap::Args, Debug)]
@@ -53,6 +54,18 @@ pub fn state(state: State) -> &'static str {
         State::Paused => "paused",
         State::Ended => "ended",
         State::Unknown => "-",
+    }
+}
+
+/// A member's role for people, with how well its VM is protected.
+#[must_use]
+pub fn role(set: &Replication) -> &'static str {
+    match set.role {
+        Role::Primary if set.standbys.iter().any(|standby| standby.in_sync) => "protected",
+        Role::Primary => "unprotected",
+        Role::Standby => "standby",
+        Role::Fenced => "fenced",
+        Role::Unknown => "-",
     }
 }
 
@@ -124,6 +137,9 @@ fn text(s: &Stats) -> String {
         let cgroup = cgroup.as_deref().unwrap_or("none");
         row("jail", format!("user {user}, files {files}, network {network}, cgroup {cgroup}"));
     }
+    if let Some(set) = &s.replication {
+        replication(&mut row, set);
+    }
     throttled(&mut row, "console", s.console_throttled, s.console_throttled_ns);
     if let Some(net) = &s.net {
         row("network", format!("{} {}", net.mac, net.ip.as_deref().unwrap_or("-")));
@@ -142,6 +158,52 @@ fn text(s: &Stats) -> String {
         row("network", "none".into());
     }
     text
+}
+
+/// Adds rows on a VM's protection.
+fn replication(row: &mut impl FnMut(&str, String), set: &Replication) {
+    let time = |ns: u64| format!("{:.1?}", Duration::from_nanos(ns));
+    row("set", format!("{}, term {}, by the arbiter's record", set.set, set.term));
+    row("role", format!("{}: member {}", role(set), set.member));
+    if let Some(why) = &set.arbiter_unreachable {
+        row("arbiter", format!("does not answer: {why}"));
+    }
+    let log = bytes(set.log_bytes);
+    row("log", format!("{} records, {log}; released up to {}", set.last, set.released));
+    if let Some(silent) = set.primary_silent_ns {
+        row("primary", format!("last heard of {} ago", time(silent)));
+        row(
+            "executed",
+            format!("up to {}, {} behind", set.executed, set.last - set.executed.min(set.last)),
+        );
+    }
+    for standby in &set.standbys {
+        let state = match standby {
+            Standby { leaving: true, .. } => "leaving",
+            Standby { in_sync: true, .. } => "in sync",
+            _ => "joining",
+        };
+        row("standby", format!("{} at {}: {state}", standby.member, standby.address));
+        row(
+            "",
+            format!(
+                "{} records behind ({}), round trip {}, last heard of {} ago",
+                standby.not_executed,
+                time(standby.lag_ns),
+                time(standby.round_trip_ns),
+                time(standby.silent_ns)
+            ),
+        );
+    }
+    if set.slowed_down {
+        row("slowed", "a standby is too far behind".into());
+    }
+    if let divergences @ 1.. = set.divergences {
+        row("diverged", format!("{divergences} copies"));
+    }
+    if let Some(event) = set.events.last() {
+        row("last", event.clone());
+    }
 }
 
 /// Adds a row on how often and how long something was throttled, if it was.

@@ -165,7 +165,10 @@ fn short(request: &Request) -> bool {
         | Request::Pause(_)
         | Request::Snapshot(_)
         | Request::Fork(_)
-        | Request::Revert(_) => false,
+        | Request::Revert(_)
+        | Request::Protect(_)
+        | Request::Unprotect(_)
+        | Request::Failover(_) => false,
     }
 }
 

@@ -4,7 +4,9 @@ use super::moves;
 use api::{ErrorKind, Failure};
 use migrate::source::Failure as MoveFailure;
 use vmm::{
-    capture, migration, snapshot,
+    capture, migration,
+    replication::protection,
+    snapshot,
     vm::{self, Incomplete, NotCancelled},
 };
 
@@ -34,12 +36,27 @@ pub enum Error {
     /// The error of a move.
     #[error(transparent)]
     Move(#[from] moves::Error),
+    /// The VM is not protected, or did not swap roles.
+    #[error(transparent)]
+    Protection(#[from] protection::Error),
+    /// The verb is for VMs that are not protected.
+    #[error(
+        "the VM is protected, so that it cannot be {0}: swap roles with its standby (`vmm-lite \
+         failover`), or end the protection first (`vmm-lite unprotect`)"
+    )]
+    Protected(&'static str),
+    /// The verb is for the VM, and this is a standby's copy.
+    #[error("this is a standby's copy; the VM runs on another host: ask there")]
+    Standby,
+    /// A member of the request has a value that it may not have.
+    #[error("{0:?} of the request is invalid: {1}")]
+    Value(&'static str, &'static str),
 }
 
 impl Error {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Request(_) | Self::Files { .. } => ErrorKind::Invalid,
+            Self::Request(_) | Self::Files { .. } | Self::Value(..) => ErrorKind::Invalid,
             Self::Vm(e) => of_vm(e),
             Self::NotCancelled(NotCancelled::Nothing) => ErrorKind::NoOperation,
             Self::NotCancelled(NotCancelled::Committed | NotCancelled::Over) => ErrorKind::TooLate,
@@ -48,6 +65,9 @@ impl Error {
             Self::Copy(snapshot::Error::Copy(capture::Error::Cancelled)) => ErrorKind::Cancelled,
             Self::Copy(_) => ErrorKind::Failed,
             Self::Move(e) => of_move(e),
+            Self::Protection(protection::Error::Vm(e)) => of_vm(e),
+            Self::Protection(protection::Error::Timeout(..)) => ErrorKind::Timeout,
+            Self::Protection(_) | Self::Protected(_) | Self::Standby => ErrorKind::Failed,
         }
     }
 }

@@ -4,7 +4,7 @@ pub use super::signals::{Signals, catch_signals};
 use super::{
     Error,
     admission::{Admission, Refusal, Session},
-    console, copies, moves, stats,
+    console, copies, moves, protection, stats,
 };
 use crate::metrics;
 use api::{
@@ -25,11 +25,14 @@ use std::{
 use vmm::{
     host::confine::{self, Thread},
     host::watchdog::{self, Doing},
+    replication::protection::{Member, Role},
     vm::{End, Slow, StopReason, Vm},
 };
 
 /// How long requests that are being answered may delay the end of the process.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long the standbys of a VM that has ended may delay that.
+const FAREWELL: Duration = Duration::from_secs(3);
 /// Shortest time to measure a guest's dirty rate.
 const WATCH_MIN: Duration = Duration::from_millis(1);
 const WATCH_MAX: Duration = Duration::from_secs(10);
@@ -95,8 +98,8 @@ impl Server {
     }
 
     /// Accepts a waiting client, and serves it on a thread of its own.
-    pub fn accept(&self, vm: &Vm) {
-        if let Err(e) = self.try_accept(vm) {
+    pub fn accept(&self, member: &Member) {
+        if let Err(e) = self.try_accept(member) {
             tracing::warn!("a control connection failed: {e}");
             // Out of descriptors, most likely.
             self.admission.make_room();
@@ -136,11 +139,11 @@ impl Server {
         }
     }
 
-    fn try_accept(&self, vm: &Vm) -> io::Result<()> {
+    fn try_accept(&self, member: &Member) -> io::Result<()> {
         let (stream, _) = self.claim.listener().accept()?;
         stream.set_write_timeout(Some(TIMEOUT))?;
         let Some(session) = self.admission.admit(&stream)? else { return Ok(()) };
-        let (vm, answering) = (vm.clone(), Arc::clone(&self.answering));
+        let (member, answering) = (member.clone(), Arc::clone(&self.answering));
         let thread =
             std::thread::Builder::new().name(Thread::Control.name().into()).stack_size(STACK);
         thread.spawn(move || {
@@ -152,7 +155,7 @@ impl Server {
                 return;
             }
             let _attends = watchdog::attend(Thread::Control.name());
-            if let Err(e) = serve(&vm, &mut reply, &answering, &session) {
+            if let Err(e) = serve(&member, &mut reply, &answering, &session) {
                 tracing::debug!("a control connection ended: {e}");
             }
         })?;
@@ -208,7 +211,12 @@ impl Reply {
 }
 
 /// Serves requests until the client disconnects.
-fn serve(vm: &Vm, reply: &mut Reply, answering: &Answering, session: &Session) -> io::Result<()> {
+fn serve(
+    member: &Member,
+    reply: &mut Reply,
+    answering: &Answering,
+    session: &Session,
+) -> io::Result<()> {
     let mut lines = BufReader::new(Incoming::new(reply.stream.try_clone()?));
     loop {
         let request = match Request::read(&mut lines) {
@@ -237,12 +245,12 @@ fn serve(vm: &Vm, reply: &mut Reply, answering: &Answering, session: &Session) -
         };
         // A console serves only its own client, and no other waits for it.
         if let Request::Console(_) = request {
-            return console::serve(vm, reply, lines.buffer());
+            return console::serve(member.vm(), reply, lines.buffer());
         }
         let _owes = watchdog::owe(doing(&request));
         fail_point!("control.serving");
         answering.during(|| {
-            let answer = answer(vm, request, lines.get_mut(), reply);
+            let answer = answer(member, request, lines.get_mut(), reply);
             if let Some(answer) = answer.transpose() {
                 reply.answer(answer);
             }
@@ -264,23 +272,30 @@ fn doing(request: &Request) -> Doing {
         Request::Snapshot(_) => Doing::Snapshot,
         Request::Fork(_) => Doing::Fork,
         Request::Revert(_) => Doing::Revert,
+        Request::Protect(_) | Request::Unprotect(_) | Request::Failover(_) => Doing::Protect,
     }
 }
 
 /// Serves a request. `None`: it has been answered.
 fn answer(
-    vm: &Vm,
+    member: &Member,
     request: Request,
     incoming: &mut Incoming,
     reply: &mut Reply,
 ) -> Result<Option<Response>, Error> {
+    let vm = member.vm();
+    if let Err(e) = may(member, &request) {
+        // Descriptors that came with it do not belong to the next one.
+        incoming.take_files();
+        return Err(e);
+    }
     let milliseconds = |ms: Option<u64>| ms.map(Duration::from_millis);
     Ok(Some(match request {
         Request::Stats(verb) => {
             if let Some(window) = milliseconds(verb.dirty_rate_ms) {
                 vm.sample_dirty_rate(window.clamp(WATCH_MIN, WATCH_MAX))?;
             }
-            Response::Stats(Box::new(stats::of(vm)))
+            Response::Stats(Box::new(stats::of(member)))
         }
         Request::Metrics(_) => {
             let text = metrics::text::of(Some(&vm.stats()));
@@ -310,6 +325,9 @@ fn answer(
         Request::Snapshot(verb) => copies::snapshot(vm, verb, incoming.take_files(), reply)?,
         Request::Fork(verb) => copies::fork(vm, verb, incoming.take_files(), reply)?,
         Request::Revert(verb) => copies::revert(vm, verb, incoming.take_files(), reply)?,
+        Request::Protect(verb) => protection::protect(member, &verb, incoming.take_files(), reply)?,
+        Request::Unprotect(verb) => protection::unprotect(member, verb)?,
+        Request::Failover(verb) => protection::failover(member, &verb)?,
         Request::Migrate(verb) => {
             moves::serve(vm, &verb, incoming.take_files(), reply)?;
             return Ok(None);
@@ -319,16 +337,31 @@ fn answer(
     }))
 }
 
+/// Whether a VM that is protected, or a standby's copy, may do this.
+fn may(member: &Member, request: &Request) -> Result<(), Error> {
+    let Some(role) = member.role() else { return Ok(()) };
+    match (role, request) {
+        (_, Request::Migrate(_)) => Err(Error::Protected("moved")),
+        (_, Request::Revert(_)) => Err(Error::Protected("put back to a snapshot")),
+        (
+            Role::Standby,
+            Request::Pause(_) | Request::Resume(_) | Request::Snapshot(_) | Request::Fork(_),
+        ) => Err(Error::Standby),
+        _ => Ok(()),
+    }
+}
+
 /// Serves the control socket and the signals that end a process, on the calling thread, until the
 /// VM has ended. Call [`catch_signals`] before making the VM.
 ///
 /// # Errors
 /// The host's error.
 pub fn serve_until_end(
-    vm: &Vm,
+    member: &Member,
     server: &Server,
     signals: &Signals,
 ) -> Result<Arc<End>, api::Error> {
+    let vm = member.vm();
     let failed = |source| api::Error::Socket { doing: "serve", name: server.name().into(), source };
     server.listener().set_nonblocking(true).map_err(failed)?;
     let _attends = watchdog::attend(Thread::Main.name());
@@ -345,7 +378,10 @@ pub fn serve_until_end(
         }
         let _owes = watchdog::owe(Doing::Accept);
         if fds[0].revents != 0 {
-            watchdog::waits(|| server.answering.wait_for_none());
+            watchdog::waits(|| {
+                server.answering.wait_for_none();
+                member.ended(FAREWELL);
+            });
             return Ok(vm.wait_end());
         }
         if fds[1].revents != 0
@@ -355,7 +391,7 @@ pub fn serve_until_end(
         }
         if fds[2].revents != 0 {
             fail_point!("control.accepting");
-            server.accept(vm);
+            server.accept(member);
         }
     }
 }

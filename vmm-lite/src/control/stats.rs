@@ -1,5 +1,6 @@
 //! The figures of a VM, as the API has them.
 
+use super::protection;
 use api::stats::{
     DirtyRate, Exits, Guest, Histogram, History, Jail, Net, NetRate, Operation, Rate, Rates,
     Stalled, State, Stats,
@@ -7,11 +8,12 @@ use api::stats::{
 use vmm::{
     devices::{rate, throttle},
     host::{confine::jail::Jailed, watchdog},
+    replication::protection::Member,
     vm,
 };
 
-/// The figures of `vm`.
-pub fn of(vm: &vm::Vm) -> Stats {
+/// The figures of a VM.
+pub fn of(member: &Member) -> Stats {
     // Named one by one, so that a new figure cannot be forgotten here.
     let vm::Stats {
         name,
@@ -37,7 +39,7 @@ pub fn of(vm: &vm::Vm) -> Stats {
         dirty_log_users,
         stalls,
         stalled,
-    } = vm.stats();
+    } = member.vm().stats();
     Stats {
         name,
         pid,
@@ -90,6 +92,7 @@ pub fn of(vm: &vm::Vm) -> Stats {
         dirty_log_users,
         stalls,
         stalled: stalled.into_iter().map(self::stalled).collect(),
+        replication: member.figures().map(protection::figures),
     }
 }
 

@@ -2,7 +2,7 @@
 //! identity in one move. The signer's socket comes with the request.
 
 use super::Error;
-use api::verb::{Identity, Migrate};
+use api::verb::Identity;
 use std::{fs::File, os::fd::OwnedFd, sync::Arc};
 use vmm::{
     identity::{
@@ -31,12 +31,17 @@ pub fn to_request(
     Identity { certificate: certificate.pem(), receivers, expected, key: None }
 }
 
-/// Reads how a `migrate` request wants the move secured. `files` came with it.
+/// Reads how a `migrate` request, or `protect`, wants its connection secured: the members
+/// `identity` and `plaintext`. `files` came with it.
 ///
 /// # Errors
 /// [`Error::Transport`], [`Error::Identity`].
-pub fn from_request(request: &Migrate, files: Vec<File>) -> Result<Transport, Error> {
-    match (&request.identity, request.plaintext) {
+pub fn from_request(
+    identity: Option<&Identity>,
+    plaintext: bool,
+    files: Vec<File>,
+) -> Result<Transport, Error> {
+    match (identity, plaintext) {
         (Some(brought), false) => brings(brought, files),
         (None, true) if files.is_empty() => {
             tracing::warn!("{PLAINTEXT_WARNING}");
@@ -85,7 +90,12 @@ fn brings(brought: &Identity, files: Vec<File>) -> Result<Transport, Error> {
 mod tests {
     use super::*;
     use api::Request;
+    use api::verb::Migrate;
     use vmm::identity::IdentityDir;
+
+    fn of(request: &Migrate, files: Vec<File>) -> Result<Transport, Error> {
+        from_request(request.identity.as_ref(), request.plaintext, files)
+    }
 
     fn dir() -> (tempfile::TempDir, IdentityDir) {
         let top = tempfile::tempdir().unwrap();
@@ -124,9 +134,7 @@ mod tests {
         let asked = request(&dir, &[PublicKey([2; 32])]);
         let text = line(&asked);
         assert!(!text.contains("PRIVATE") && !text.contains("\"key\""), "{text}");
-        let Transport::Tls(brought) = from_request(&asked, socket()).unwrap() else {
-            panic!("plaintext")
-        };
+        let Transport::Tls(brought) = of(&asked, socket()).unwrap() else { panic!("plaintext") };
         assert_eq!(brought.certificate, *made.certificate());
         assert_eq!(brought.trusted.hosts(), [host(2, "b", false, true)]);
         assert_eq!(brought.expected.as_deref(), Some(&[PublicKey([2; 32])][..]));
@@ -139,7 +147,7 @@ mod tests {
         let asked = request(&dir, &[]);
         let two = socket().into_iter().chain(socket()).collect();
         for files in [Vec::new(), two] {
-            let said = from_request(&asked, files).unwrap_err().to_string();
+            let said = of(&asked, files).unwrap_err().to_string();
             assert!(said.contains("one descriptor"), "{said}");
         }
         let with_key =
@@ -148,7 +156,7 @@ mod tests {
         else {
             panic!("{with_key}")
         };
-        let said = from_request(&with_key, socket()).unwrap_err().to_string();
+        let said = of(&with_key, socket()).unwrap_err().to_string();
         assert!(said.contains("accepts no private key"), "{said}");
         assert!(!said.contains(&key[40..60]), "nor is it repeated");
     }
@@ -170,7 +178,7 @@ mod tests {
             let asked = request(&dir, expected);
             let size = line(&asked).len() + 1024;
             assert!(size < api::REQUEST_MAX, "{size}");
-            let Transport::Tls(brought) = from_request(&asked, socket()).unwrap() else {
+            let Transport::Tls(brought) = of(&asked, socket()).unwrap() else {
                 panic!("plaintext")
             };
             let may = |key: &PublicKey| {
@@ -184,13 +192,13 @@ mod tests {
     #[test]
     fn plaintext_is_asked_for_or_not_there() {
         let plaintext = Migrate { plaintext: true, ..Migrate::default() };
-        assert!(matches!(from_request(&plaintext, Vec::new()), Ok(Transport::Plaintext)));
-        from_request(&plaintext, socket()).unwrap_err();
+        assert!(matches!(of(&plaintext, Vec::new()), Ok(Transport::Plaintext)));
+        of(&plaintext, socket()).unwrap_err();
         let (_top, dir) = dir();
         dir.init(10).unwrap();
         let both = Migrate { plaintext: true, ..request(&dir, &[]) };
         for wrong in [both, Migrate::default()] {
-            assert!(matches!(from_request(&wrong, Vec::new()), Err(Error::Transport(_))));
+            assert!(matches!(of(&wrong, Vec::new()), Err(Error::Transport(_))));
         }
     }
 }

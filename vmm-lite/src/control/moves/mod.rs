@@ -5,7 +5,7 @@ pub mod options;
 
 use super::{reports, server::Reply};
 use api::{Response, progress::Progress as Told, verb};
-use std::{fs::File, io, os::fd::RawFd};
+use std::{fs::File, io, net::SocketAddr, os::fd::RawFd};
 use vmm::{
     host::confine::jail::jailed,
     migration::{
@@ -51,9 +51,10 @@ pub fn serve(
     reply: &mut Reply,
 ) -> Result<(), Error> {
     let options = options::of(request)?;
-    let dialer = dialer_in(request, &mut files)?;
-    let transport = identity::from_request(request, files)?;
-    let to = address_in(request)?.through(dialer);
+    let dialer = dialer_in(request.connector, &mut files)?;
+    let identity = request.identity.as_ref();
+    let transport = identity::from_request(identity, request.plaintext, files)?;
+    let to = address_in(&request.to, request.addresses.as_deref())?.through(dialer);
     Ok(source::migrate(vm, to, transport, options, reply)?)
 }
 
@@ -75,8 +76,8 @@ impl MoveObserver for Reply {
 
 /// The connector for a process that cannot connect: the last of the files that came with the
 /// request.
-fn dialer_in(request: &verb::Migrate, files: &mut Vec<File>) -> Result<Option<Dialer>, Error> {
-    let dialer = if request.connector { files.pop().map(Dialer::new) } else { None };
+pub(super) fn dialer_in(connector: bool, files: &mut Vec<File>) -> Result<Option<Dialer>, Error> {
+    let dialer = if connector { files.pop().map(Dialer::new) } else { None };
     if dialer.is_none() && jailed().is_some_and(|jailed| jailed.network) {
         let why = "the VM is in a jail without a network, and nothing came with the request that \
             connects for it: \
@@ -87,8 +88,8 @@ fn dialer_in(request: &verb::Migrate, files: &mut Vec<File>) -> Result<Option<Di
 }
 
 /// The destination in the request: `to`, and in `addresses` the addresses that it resolves to.
-fn address_in(request: &verb::Migrate) -> Result<Address, Error> {
-    let to: Address = request.to.parse()?;
-    let Some(addresses) = &request.addresses else { return Ok(to) };
+pub(super) fn address_in(to: &str, addresses: Option<&[SocketAddr]>) -> Result<Address, Error> {
+    let to: Address = to.parse()?;
+    let Some(addresses) = addresses else { return Ok(to) };
     Ok(to.found_at(addresses.iter().copied().take(ADDRESSES_MAX).collect()))
 }
