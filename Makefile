@@ -5,13 +5,14 @@
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build images demo test hosts faults soak bench fuzz lint clean
+.PHONY: help setup build images demo test hosts faults kills soak bench fuzz lint clean
 
 help:
 	@echo 'make demo    show live migration: a key-value store moves between two hosts under load'
 	@echo 'make test    run every test'
 	@echo 'make hosts   run tests on ordinary KVM (AMD-V) in emulation, with and without nested paging, on one and two CPUs (short: .ci/hosts short)'
 	@echo 'make faults  make moves fail at every fail point in random order, RUNS=300 times (SEED=n repeats a run)'
+	@echo 'make kills   kill hosts, processes, links and arbiters of a protected VM, each RUNS=500 times (SEED=n repeats a run)'
 	@echo 'make soak    run all of std-check in one VM, in random order, for SECONDS=1800; prints heap figures'
 	@echo 'make bench   measure, side by side with QEMU; results in out/bench'
 	@echo 'make fuzz    feed hostile input to every parser, SECONDS=60 each; results in out/fuzz'
@@ -51,6 +52,9 @@ soak: setup
 
 faults: setup
 	@.ci/faults $(RUNS) $(SEED)
+
+kills: setup
+	@.ci/kills $(RUNS) $(SEED)
 
 fuzz: setup
 	@.ci/fuzz $(SECONDS)

@@ -227,8 +227,8 @@ fn the_call_kills_and_not_how_it_is_injected() {
         return;
     }
     for kind in Thread::ALL {
-        // These do not wait, see `is_confined`, or belong to a VM that moved, or to another
-        // process.
+        // These do not wait, see `is_confined`, or belong to a VM that moved or is protected, or to
+        // another process.
         let others = [
             Thread::Loader,
             Thread::Announce,
@@ -236,6 +236,7 @@ fn the_call_kills_and_not_how_it_is_injected() {
             Thread::Signer,
             Thread::Connector,
             Thread::Replay,
+            Thread::Replication,
         ];
         if others.contains(&kind) {
             continue;

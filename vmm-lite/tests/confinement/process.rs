@@ -276,7 +276,7 @@ pub fn filters(kind: Thread) -> u32 {
         | Thread::Snapshots
         | Thread::Connector => 1,
         Thread::Stdin | Thread::Control | Thread::Receive | Thread::Watchdog => 2,
-        Thread::ConsoleIn | Thread::Arrived => 3,
+        Thread::ConsoleIn | Thread::Arrived | Thread::Replication => 3,
     }
 }
 
