@@ -198,6 +198,8 @@ impl Core {
                 standby::Action::End(ended) => self.do_later(Todo::End(ended)),
                 standby::Action::PrimaryLost(why) => {
                     self.tally.say(why.to_string());
+                    // What the network brings here from now on may be for this member.
+                    self.late = None;
                     feed.wait_for_it();
                 }
                 standby::Action::ArbiterUnreachable(why) => {
