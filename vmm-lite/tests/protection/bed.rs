@@ -42,6 +42,8 @@ pub struct Bed {
     pub active: usize,
     pub oracle: Oracle,
     capture: Capture,
+    /// How the two hosts trust each other; by default by their keys.
+    pub security: &'static [&'static str],
     pub voices: Voices,
 }
 
@@ -72,7 +74,8 @@ impl Bed {
         let oracle = Oracle::start(&site.client, clients);
         let capture = Capture::start(&site);
         let (vms, voices) = ([Some(vm), None], Voices::default());
-        Some(Self { site, vmms, arbiter, vms, active: 0, oracle, capture, voices })
+        let security = &[];
+        Some(Self { site, vmms, arbiter, vms, active: 0, oracle, capture, voices, security })
     }
 
     /// The host on which the VM does not run.
@@ -91,7 +94,7 @@ impl Bed {
         self.vms[host] = None;
         let url = self.vmms[host].url(PORT);
         let args = ["standby", "--listen", &url, "--tap", "tap0", "--arbiter", arbiter];
-        let args = [&args[..], &["--plaintext"], &CONFINED, own].concat();
+        let args = [&args[..], self.security, &CONFINED, own].concat();
         let mut command = self.vmms[host].command(&args).unwrap();
         points.map(|points| command.env(CHOICE, points));
         let standby = Process::start(command).unwrap();
@@ -113,16 +116,16 @@ impl Bed {
     }
 
     pub fn protect_by(&self, to: &str, arbiter: &str) -> Result<Value, String> {
-        let args = ["protect", "kv", to, "--arbiter", arbiter, "--plaintext", "--json"];
-        let args = [&args[..], &HEARTBEATS].concat();
+        let args = ["protect", "kv", to, "--arbiter", arbiter, "--json"];
+        let args = [&args[..], self.security, &HEARTBEATS].concat();
         self.vmms[self.active].json(&args).map_err(|e| e.to_string())
     }
 
     /// Begins that, and does not wait.
     pub fn begin_protect(&self) -> Process {
         let (to, arbiter) = (self.there(), self.arbiter.name());
-        let args = ["protect", "kv", &to, "--arbiter", &arbiter, "--plaintext", "--json"];
-        self.begin(&[&args[..], &HEARTBEATS].concat())
+        let args = ["protect", "kv", &to, "--arbiter", &arbiter, "--json"];
+        self.begin(&[&args[..], self.security, &HEARTBEATS].concat())
     }
 
     /// Begins a verb about the VM, at the host on which it runs.

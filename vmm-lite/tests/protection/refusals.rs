@@ -14,6 +14,13 @@ use std::{
 };
 use vmm_lite_lab::{process::Process, vmm::TIMEOUT};
 
+/// Hosts that trust each other without keys, so that these tests can speak to the listener.
+fn plain(test: &str) -> Option<Bed> {
+    let mut bed = Bed::new(test, Kind::File, 1)?;
+    bed.security = &["--plaintext"];
+    Some(bed)
+}
+
 /// A connection to the standby's listener, from the primary's host.
 fn dial(bed: &Bed) -> TcpStream {
     let to = bed.there().strip_prefix("tcp://").unwrap().to_owned();
@@ -63,7 +70,7 @@ fn refused(bed: &mut Bed, to: &str, arbiter: &str, words: &[&str]) {
 
 #[test]
 fn nonsense_at_the_listener_changes_nothing() {
-    let Some(mut bed) = Bed::new("nonsense at a standby", Kind::File, 1) else { return };
+    let Some(mut bed) = plain("nonsense at a standby") else { return };
     bed.stand_by(None);
     record(&bed);
     let mut version = hello();
@@ -99,7 +106,7 @@ fn nonsense_at_the_listener_changes_nothing() {
 /// It has the standby for itself, until it is found to be silent or is gone.
 #[test]
 fn a_primary_that_hangs_keeps_the_standby_no_longer_than_it_may() {
-    let Some(mut bed) = Bed::new("a primary hangs", Kind::File, 1) else { return };
+    let Some(mut bed) = plain("a primary hangs") else { return };
     bed.stand_by(None);
     record(&bed);
     let mut hangs = dial(&bed);
@@ -116,7 +123,7 @@ fn a_primary_that_hangs_keeps_the_standby_no_longer_than_it_may() {
 
 #[test]
 fn a_standby_protects_one_vm_once() {
-    let Some(mut bed) = Bed::new("a second protect", Kind::File, 1) else { return };
+    let Some(mut bed) = plain("a second protect") else { return };
     bed.protected(None).unwrap();
     let (there, arbiter) = (bed.there(), bed.arbiter.name());
     refused(&mut bed, &there, &arbiter, &["refused"]);
@@ -130,7 +137,7 @@ fn a_standby_protects_one_vm_once() {
 
 #[test]
 fn a_vm_that_is_too_big_is_refused() {
-    let Some(mut bed) = Bed::new("a VM that is too big", Kind::File, 1) else { return };
+    let Some(mut bed) = plain("a VM that is too big") else { return };
     bed.stand_by_with(None, &["--memory-max", "16M"], &bed.arbiter.name());
     let (there, arbiter) = (bed.there(), bed.arbiter.name());
     refused(&mut bed, &there, &arbiter, &["refused", "memory"]);
@@ -139,7 +146,7 @@ fn a_vm_that_is_too_big_is_refused() {
 
 #[test]
 fn without_a_standby_there_is_no_protection() {
-    let Some(mut bed) = Bed::new("no standby", Kind::File, 1) else { return };
+    let Some(mut bed) = plain("no standby") else { return };
     let (there, arbiter) = (bed.there(), bed.arbiter.name());
     refused(&mut bed, &there, &arbiter, &["reach", "standby --listen"]);
     // A destination of moves is none.
@@ -149,7 +156,7 @@ fn without_a_standby_there_is_no_protection() {
 
 #[test]
 fn an_arbiter_that_is_missing_or_another_one_is_named() {
-    let Some(mut bed) = Bed::new("wrong arbiters", Kind::File, 1) else { return };
+    let Some(mut bed) = plain("wrong arbiters") else { return };
     bed.stand_by(None);
     let there = bed.there();
     for missing in ["etcd://127.0.0.1:1", "file:/no/such/directory"] {
@@ -169,7 +176,7 @@ fn an_arbiter_that_is_missing_or_another_one_is_named() {
 
 #[test]
 fn a_standby_with_an_arbiter_that_is_none_does_not_start() {
-    let Some(bed) = Bed::new("no arbiter for a standby", Kind::File, 1) else { return };
+    let Some(bed) = plain("no arbiter for a standby") else { return };
     let url = bed.there();
     for arbiter in ["zookeeper://10.0.0.9", "file:locks", "etcd://"] {
         let args = ["standby", "--listen", &url, "--arbiter", arbiter, "--plaintext"];

@@ -140,7 +140,7 @@ impl Member {
     }
 
     /// Protects the VM by the standby at `to`, and waits until that is in sync. The first one makes
-    /// the set, with `arbiter`; for further ones `arbiter` replaces the way to it.
+    /// the set, with `arbiter` and `how`; for further ones it keeps those that it has.
     ///
     /// # Errors
     /// [`Error`]: the VM runs on, as well protected as before.
@@ -300,8 +300,13 @@ impl Member {
         {
             return;
         }
+        let mut core = set.lock();
+        if !matches!(core.part, Part::Primary(_)) {
+            return;
+        }
+        core.send_recent();
+        drop(core);
         let end = Instant::now() + within;
-        set.lock().send_recent();
         // Its last words leave first.
         set.wait_for(end, |core| match &core.part {
             Part::Primary(machine) => (machine.released() >= core.recent.last()).then_some(()),
