@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Most reads from a connection before others get their turn.
+const READS: usize = 16;
 /// The longest wait, where there is no deadline.
 const LONG: Duration = Duration::from_secs(1);
 
@@ -78,6 +80,7 @@ impl Core {
     }
 
     fn look_at(&mut self, member: MemberId) -> Result<(), LinkError> {
+        let mut reads = 0;
         loop {
             // A message may end the connection.
             let Some(peer) = self.peers.get_mut(&member) else { return Ok(()) };
@@ -86,9 +89,11 @@ impl Core {
                 continue;
             }
             let full = matches!(&self.part, Part::Standby(_, feed) if !feed.has_room());
-            if full || !peer.channel.read()? {
+            // A peer that never stops is not the only one.
+            if full || reads == READS || !peer.channel.read()? {
                 return peer.channel.flush();
             }
+            reads += 1;
         }
     }
 
@@ -101,15 +106,16 @@ impl Core {
     }
 
     fn heard(&mut self, from: MemberId, message: Message) {
-        let (message, feed) = match &self.part {
+        if let Message::Forwarded(packet) = message {
+            // They may follow right behind the VM itself, which is about to run here then.
+            self.arrived.push(packet);
+            return;
+        }
+        let feed = match &self.part {
             Part::Primary(_) => {
-                if let Message::Forwarded(packet) = message {
-                    self.arrived.push(packet);
-                    return;
-                }
                 return self.primary(primary::Event::Message { from, message });
             }
-            Part::Standby(_, feed) => (message, Arc::clone(feed)),
+            Part::Standby(_, feed) => Arc::clone(feed),
             Part::Over { .. } => return,
         };
         match &message {
@@ -118,10 +124,11 @@ impl Core {
             _ => {}
         }
         let yours = matches!(message, Message::Yours { .. });
-        self.standby(standby::Event::Message(message));
         if yours {
-            // Nothing follows.
+            // No record follows, and what the network brings here from now on is for this member.
+            self.late = None;
             feed.wait_for_it();
         }
+        self.standby(standby::Event::Message(message));
     }
 }
