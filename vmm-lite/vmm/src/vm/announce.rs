@@ -57,6 +57,12 @@ impl Vm {
         Ok(())
     }
 
+    /// Keeps it from being announced while it is a standby's copy, or permits that again. What is
+    /// being announced is announced first.
+    pub fn keep_quiet(&self, quiet: bool) {
+        self.shared.fence.set(quiet);
+    }
+
     /// Whether the VM ends within this time.
     fn ends_within(&self, time: Duration) -> bool {
         let mut poll = libc::pollfd { fd: self.end_fd(), events: libc::POLLIN, revents: 0 };

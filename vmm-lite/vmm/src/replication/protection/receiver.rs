@@ -175,6 +175,7 @@ impl StandbyReceiver {
             part: Part::Standby(machine, Arc::clone(&feed)),
         };
         let set = Set::new(vm, beginning).map_err(io_error)?;
+        vm.keep_quiet(true);
         let late = Late::new(held.packets_in_transit().map_err(vm_error)?, false);
         let standing_by = vm.begin(Operation::StandBy).map_err(vm_error)?;
         let mut core = set.lock();

@@ -165,6 +165,8 @@ impl Set {
         let began = Instant::now();
         let mut paused = self.vm.stop_at_exit(STOP)?;
         fail_point!("protection.stopped");
+        // A repeated announcement from before would lead the network here.
+        self.vm.keep_quiet(true);
         let stands = paused.position()?;
         let mut core = self.lock();
         core.tally.swap = (Some(began), None);
@@ -179,6 +181,7 @@ impl Set {
         let Part::Primary(_) = &core.part else { return Ok(()) };
         if !handed {
             drop(core);
+            self.vm.keep_quiet(false);
             return Ok(paused.resume_here()?);
         }
         core.todo.clear();
@@ -238,6 +241,7 @@ impl Set {
         if let Some(output) = core.output.take() {
             self.vm.console().print_to(output);
         }
+        self.vm.keep_quiet(false);
         if let Err(e) = self.vm.announce() {
             tracing::warn!("the VM was not announced to the network: {e}");
         }
