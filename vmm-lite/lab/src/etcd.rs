@@ -7,8 +7,7 @@ use crate::{
 };
 use nix::sys::signal::Signal;
 use std::{
-    collections::HashSet,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -76,7 +75,7 @@ impl Cluster {
         let mut tries = 3;
         loop {
             tries -= 1;
-            let addresses = free_addresses(2 * members)?;
+            let addresses: Vec<_> = (0..2 * members).map(|_| crate::unused::address()).collect();
             let pairs = addresses.chunks(2).map(|pair| (pair[0], pair[1])).collect();
             let mut cluster = Self::new(pairs, clients.clone())?;
             match cluster.start_all(&|| Command::new("etcd")) {
@@ -207,16 +206,4 @@ impl Cluster {
             None => Err(nix::Error::ESRCH).doing(format!("signal member {member} of etcd")),
         }
     }
-}
-
-/// Different addresses on loopback that are free now.
-fn free_addresses(count: usize) -> Result<Vec<SocketAddr>> {
-    let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-    // All are bound before any is released, so that they differ.
-    let bound = (0..count).map(|_| TcpListener::bind(any)).collect::<std::io::Result<Vec<_>>>();
-    let bound = bound.doing("bind a port on loopback")?;
-    let addresses = bound.iter().map(TcpListener::local_addr).collect::<std::io::Result<Vec<_>>>();
-    let addresses = addresses.doing("read a socket's address")?;
-    debug_assert_eq!(addresses.iter().collect::<HashSet<_>>().len(), count);
-    Ok(addresses)
 }

@@ -15,6 +15,7 @@
 //! - [`runtime_dir`]: directories for control sockets, removed however the program ends
 //! - [`redis`]: redis-benchmark and redis-cli
 //! - [`stats`]: medians and percentiles
+//! - [`unused`]: addresses for servers that do not choose one
 //! - [`skip`]: reports and counts tests that cannot run here
 //! - [`privilege`]: what this user may do here, and a user namespace where that is not enough
 
@@ -35,6 +36,7 @@ pub mod runtime_dir;
 pub mod site;
 pub mod skip;
 pub mod stats;
+pub mod unused;
 pub mod vmm;
 pub mod writers;
 

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{BufRead, BufReader, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     os::unix::net::UnixStream,
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -108,7 +108,7 @@ impl Confined {
 
     fn receive() -> Self {
         let dir = Self::dir();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let free = vmm_lite_lab::unused::address();
         let listen = format!("tcp://{free}");
         let mut child =
             Self::command(&dir, &["receive", "--plaintext", "--listen", &listen]).spawn().unwrap();

@@ -6,7 +6,7 @@ mod text;
 
 use std::{
     io::{BufRead, BufReader, ErrorKind, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::TcpStream,
     os::unix::net::UnixStream,
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -60,10 +60,6 @@ impl Drop for Served {
     }
 }
 
-fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 /// Requests as a scraper does; returns head and body.
 fn get(mut stream: impl Read + Write, target: &str) -> (String, String) {
     write!(stream, "GET {target} HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n").unwrap();
@@ -78,7 +74,7 @@ fn a_scraper_gets_what_the_verb_prints() {
     if !kvm() {
         return;
     }
-    let address = free_port();
+    let address = vmm_lite_lab::unused::address();
     let vm = Served::at("scrape", &address.to_string());
     let (head, body) = get(TcpStream::connect(address).unwrap(), "/metrics");
     assert!(head.starts_with("HTTP/1.0 200 OK\r\n"), "{head}");
@@ -110,7 +106,7 @@ fn unauthenticated_peers_at_the_endpoint_do_no_harm() {
     if !kvm() {
         return;
     }
-    let address = free_port();
+    let address = vmm_lite_lab::unused::address();
     let vm = Served::at("peers", &address.to_string());
     // More idle connections than are served, some with half a request.
     let mut idle: Vec<_> = (0..40).map(|_| TcpStream::connect(address).unwrap()).collect();
@@ -166,7 +162,7 @@ fn copies_have_endpoints_of_their_own() {
     if !kvm() {
         return;
     }
-    let vm = Served::at("copies", &free_port().to_string());
+    let vm = Served::at("copies", &vmm_lite_lab::unused::address().to_string());
     let in_dir = |name: &str| vm.dir.join(name).to_str().unwrap().to_owned();
     let file = in_dir("kv.snap");
     vm.verb(&["snapshot", "kv", &file]);
@@ -194,7 +190,9 @@ fn copies_have_endpoints_of_their_own() {
         }
     }
     // Several cannot share one place, which is reported before any is started.
-    for one in [free_port().to_string(), format!("unix:{}", in_dir("one.metrics"))] {
+    for one in
+        [vmm_lite_lab::unused::address().to_string(), format!("unix:{}", in_dir("one.metrics"))]
+    {
         let args = ["fork", "kv", "--count", "2", "--detach", "--metrics", &one];
         let out = Served::command(&vm.dir, &args).output().unwrap();
         let said = String::from_utf8_lossy(&out.stderr).into_owned();

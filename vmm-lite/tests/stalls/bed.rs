@@ -95,7 +95,7 @@ impl Bed {
 
     /// Begins to move it to another process, which ends with it.
     pub fn migrate(&self) -> Process {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = vmm_lite_lab::unused::address().port();
         let url = format!("tcp://127.0.0.1:{port}");
         let there = self.dir.path().join("there");
         std::fs::create_dir_all(&there).unwrap();

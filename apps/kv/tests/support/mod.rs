@@ -1,10 +1,12 @@
 //! A server process, and a client that reads replies.
 #![allow(dead_code, reason = "each test program uses a part")]
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// A server; dropping it ends its process.
@@ -59,8 +61,7 @@ impl Server {
 
     /// Redis, if it is installed.
     pub fn redis() -> Option<Self> {
-        // A port that is free now; Redis does not choose one by itself.
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = unused();
         let process = Command::new("redis-server")
             .args([
                 "--port",
@@ -94,6 +95,18 @@ impl Server {
     /// Waits for the process to end by itself.
     pub fn wait(mut self) -> std::process::ExitStatus {
         self.process.take().expect("a process of ours").wait().unwrap()
+    }
+}
+
+/// An address that is free now, and that no other test of this process was given: Redis does not
+/// choose one by itself, and until it listens the same one may be found free again.
+fn unused() -> SocketAddr {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        if GIVEN.lock().unwrap().insert(address.port()) {
+            return address;
+        }
     }
 }
 
