@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 use testkit::{
-    guest,
+    control, guest,
     guest::{Elf, kvm, start},
 };
 use vmm::{
@@ -29,7 +29,7 @@ use vmm::{
     memory::{PAGE, words_looked_at},
     vm::{Config, Vm},
 };
-use vmm_lite_interface::doorbell::PORT;
+use vmm_lite_interface::doorbell::{Doorbell, PORT};
 
 const COUNTER: u64 = 0x18_0000;
 const OTHER: u64 = 0x19_0000;
@@ -41,10 +41,20 @@ guest!(
     writes,
     "2: inc dword ptr [{counter}]",
     "inc dword ptr [{other}]",
+    // It has nothing to return, and says so when it is asked to.
+    "mov eax, [{request}]",
+    "cmp eax, [{answer}]",
+    "je 2b",
+    "mov [{answer}], eax",
     "mov edx, {port}",
+    "mov eax, {reclaimed}",
+    "out dx, eax",
     "jmp 2b",
     counter = const COUNTER as u32,
     other = const OTHER as u32,
+    request = const control!(reclaim_request),
+    answer = const control!(reclaim_answer),
+    reclaimed = const Doorbell::RECLAIMED.0,
     port = const PORT as u32,
 );
 
@@ -145,7 +155,6 @@ fn blackout(memory: u64, mode: Mode) -> Work {
             match action {
                 Action::Send(Message::Offer(_)) => {
                     vm.request_reclaim();
-                    control.reclaim_answer.store(control.reclaim_request.load(SeqCst), SeqCst);
                     reclaimed = vm.wait_reclaimed(TIMEOUT);
                     events.push(Event::Reclaimed(vm.page_hints()));
                     let accepted = Accepted { follow: true, apply_ns: 1000 };
