@@ -6,7 +6,7 @@ use std::{
     ffi::CStr,
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use vmm::{
     host::{
@@ -42,11 +42,15 @@ pub fn start(arb: &Arb) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// What that process may need beyond that: it has deadlines of its own.
+const GRACE: Duration = Duration::from_millis(500);
+
 /// The VM's end.
 #[derive(Debug)]
 pub struct Asking {
     client: ArbiterClient,
-    waits_for: Option<RequestId>,
+    /// The request, and when its answer counts as missing.
+    waits_for: Option<(RequestId, Instant)>,
     failed: Option<String>,
 }
 
@@ -64,7 +68,7 @@ impl Arbiter for Asking {
             .map_err(|e| with_causes(&e))
             .and_then(|ask| self.client.send(ask, WITHIN).map_err(|e| with_causes(&e)));
         match sent {
-            Ok(id) => self.waits_for = Some(id),
+            Ok(id) => self.waits_for = Some((id, Instant::now() + WITHIN + GRACE)),
             Err(why) => self.failed = Some(why),
         }
     }
@@ -74,12 +78,12 @@ impl Arbiter for Asking {
             return Some(Answer::Unreachable(why));
         }
         while let Some((id, reply)) = self.client.answer() {
-            if self.waits_for == Some(id) {
-                self.waits_for = None;
+            if self.waits_for.take_if(|(waits_for, _)| *waits_for == id).is_some() {
                 return Some(arbiter::answer(reply));
             }
         }
-        None
+        self.waits_for.take_if(|(_, end)| *end <= Instant::now())?;
+        Some(Answer::Unreachable("the process that asks it does not answer".into()))
     }
 
     fn fd(&self) -> RawFd {
@@ -91,7 +95,6 @@ impl Arbiter for Asking {
 mod tests {
     use super::*;
     use migrate::replication::arbiter::{MemberId, Record, SetId, Term, Version};
-    use std::time::Instant;
     use vmm::host::poll::wait_readable;
 
     fn answer(asking: &mut Asking) -> Answer {
@@ -124,6 +127,24 @@ mod tests {
         assert_eq!((there.version, there.record), (version, new));
         drop(asking);
         serving.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_process_that_hangs_is_unreachable() {
+        let (ours, _theirs) = arbiter::pair().unwrap();
+        let mut asking = Asking::new(ours);
+        let began = Instant::now();
+        asking.ask(&Request::Read(SetId([1; 16])));
+        assert_eq!(asking.answer(), None);
+        let answer = loop {
+            match asking.answer() {
+                Some(answer) => break answer,
+                // Nothing comes; the set's thread looks at least this often.
+                None => drop(wait_readable(asking.fd(), Duration::from_millis(50)).unwrap()),
+            }
+        };
+        assert!(matches!(answer, Answer::Unreachable(_)), "{answer:?}");
+        assert!(began.elapsed() >= WITHIN);
     }
 
     #[test]

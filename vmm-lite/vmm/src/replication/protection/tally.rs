@@ -21,6 +21,8 @@ pub struct Tally {
     pub divergences: u64,
     pub takeovers: u64,
     pub events: VecDeque<String>,
+    /// Of these, what was not printed yet.
+    pub unsaid: Vec<String>,
     /// What became of standbys; `Err`: why they are in sync no longer, or never were.
     pub standbys: BTreeMap<MemberId, Result<(), String>>,
     /// Why the last swap failed, if it did.
@@ -48,7 +50,12 @@ impl Tally {
 
     /// Tells the user.
     pub fn say(&mut self, what: String) {
-        tracing::info!("{what}");
+        self.unsaid.push(what.clone());
+        self.note(what);
+    }
+
+    /// Keeps it for those who ask.
+    pub fn note(&mut self, what: String) {
         if self.events.len() == EVENTS_MAX {
             self.events.pop_front();
         }

@@ -83,8 +83,17 @@ impl Set {
         }
         self.replayed();
         self.work_off();
+        self.print();
         self.has_changed();
         true
+    }
+
+    /// Tells the user what has happened, without the lock: standard error may be slow.
+    fn print(&self) {
+        let unsaid = std::mem::take(&mut self.lock().tally.unsaid);
+        for what in unsaid {
+            eprintln!("vmm-lite: {}: {what}", self.vm.identity().name);
+        }
     }
 
     /// What the vCPU of a standby has come to.
@@ -152,7 +161,8 @@ impl Set {
         let mut core = self.lock();
         core.part = Part::Over { fenced };
         core.gate.close_for_good();
-        core.tally.say(why.to_owned());
+        // The process prints it as the end of its VM.
+        core.tally.note(why.to_owned());
         core.tally.failed = Some(why.to_owned());
         let members: Vec<_> = core.peers.keys().copied().collect();
         members.into_iter().for_each(|member| core.close(member));
