@@ -141,7 +141,7 @@ impl Bed {
         self.voices.returns = (row.when, row.point) == (Swapping, "protection.took-over");
         self.stand_by((row.side == Standby).then_some(choice));
         // A verb that waits for a frozen process ends with this process.
-        let verb = match row.when {
+        let mut verb = match row.when {
             Seeding => Some(self.begin_protect()),
             Protected => {
                 self.protect().map(drop).or_else(|e| self.reached(failing, row).map_err(|_| e))?;
@@ -167,6 +167,10 @@ impl Bed {
             }
         }
         self.oracle.hears().map_err(|e| format!("{e}\n{}", self.said()))?;
+        if let (Some(verb), Seeding, Action::Freeze) = (&mut verb, row.when, action) {
+            // It may succeed yet.
+            verb.wait(TIMEOUT).map_err(|e| e.to_string())?;
+        }
         drop(verb);
         self.active = self.only_runner()?;
         self.oracle.check()?;

@@ -12,7 +12,7 @@ use vmm_lite_interface::INTERFACE_VERSION;
 
 /// Why a VM is refused whose guest would lose its network without notice.
 const SPOOFS: &str = "the VM may send packets from addresses which are not its own: this needs \
-    --allow-spoofing here";
+    `receive --allow-spoofing`, or `standby` with that option";
 
 /// See the module.
 #[derive(Debug)]
