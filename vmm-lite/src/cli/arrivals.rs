@@ -14,18 +14,17 @@ use api::{Claim, RuntimeDir};
 use std::{
     io,
     net::TcpListener,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::AsFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::Receiver as Queue},
     time::Duration,
 };
 use vmm::{
-    devices::throttle::Rates,
     host::poll::wait_readable,
     identity::signer,
     migration::{
         address::Address,
         credentials::{self, PLAINTEXT_WARNING},
-        destination::{NameError, Names},
+        destination::{NameError, Names, Offering},
         listener::AccessPolicy,
     },
     vm::Resources,
@@ -65,10 +64,8 @@ pub struct Ready {
     pub confinement: Confinement,
     pub signals: Signals,
     pub naming: Arc<Naming>,
-    pub resources: Resources,
-    pub memory_max: u64,
-    pub output: OwnedFd,
-    pub rates: Rates,
+    /// What a VM gets; without what only some verbs know.
+    pub offering: Offering,
     pub policy: AccessPolicy,
     pub listener: TcpListener,
     metrics: Option<At>,
@@ -130,14 +127,21 @@ impl Args {
                 AccessPolicy::Plaintext
             }
         };
-        let ready = Ready {
+        let offering = Offering {
+            names: Arc::clone(&naming) as Arc<dyn Names>,
+            resources,
+            memory_max: self.memory_max.unwrap_or_else(memory_there_is),
+            output: Some(io::stdout().as_fd().try_clone_to_owned()?),
+            fault_cost: None,
+            lost_after: None,
+            allow_spoofing: confinement.allow_spoofing,
             rates: confinement.rates,
+        };
+        let ready = Ready {
             confinement,
             signals,
             naming,
-            resources,
-            memory_max: self.memory_max.unwrap_or_else(memory_there_is),
-            output: io::stdout().as_fd().try_clone_to_owned()?,
+            offering,
             policy,
             listener: listen(&self.listen)?,
             metrics: self.metrics,
@@ -152,7 +156,7 @@ impl Ready {
     /// # Errors
     /// The process must then not continue.
     pub fn confine(&self) -> Result<Figures, Box<dyn std::error::Error>> {
-        Figures::serve_confined(self.metrics.as_ref(), &self.confinement, self.memory_max)
+        Figures::serve_confined(self.metrics.as_ref(), &self.confinement, self.offering.memory_max)
     }
 }
 

@@ -14,10 +14,7 @@ use std::{
 use vmm::{
     host::confine::{self, Thread},
     kvm,
-    migration::{
-        destination::{Names, Offering, Receiver},
-        listener,
-    },
+    migration::{destination::Receiver, listener},
     replication::protection::Member,
     vm::VmPhase,
 };
@@ -54,8 +51,9 @@ pub struct Args {
 /// If this process cannot receive.
 pub fn run(args: Args) -> super::Result {
     let listen = args.arrivals.listen.clone();
-    let (ready, ()) = args.arrivals.open(|| Ok(()))?;
-    let fault_cost = match ready.resources.host().fault_cost() {
+    let (mut ready, ()) = args.arrivals.open(|| Ok(()))?;
+    ready.offering.lost_after = args.lost_after;
+    ready.offering.fault_cost = match ready.offering.resources.host().fault_cost() {
         Ok(cost) => Some(cost),
         Err(e @ kvm::Error::Lacks(_)) => {
             tracing::info!("brownouts are not known: {e}");
@@ -64,28 +62,7 @@ pub fn run(args: Args) -> super::Result {
         Err(e) => return Err(e.into()),
     };
     let figures = ready.confine()?;
-    let Ready {
-        confinement,
-        signals,
-        naming,
-        resources,
-        memory_max,
-        output,
-        rates,
-        policy,
-        listener,
-        ..
-    } = ready;
-    let offering = Offering {
-        names: Arc::clone(&naming) as Arc<dyn Names>,
-        resources,
-        memory_max,
-        output: Some(output),
-        fault_cost,
-        lost_after: args.lost_after,
-        allow_spoofing: confinement.allow_spoofing,
-        rates,
-    };
+    let Ready { confinement, signals, naming, offering, policy, listener, .. } = ready;
     let (arrived, arrivals) = channel();
     let receiver = Arc::new(Receiver::new(offering, arrived)?);
     eprintln!("vmm-lite: listening on {listen}");

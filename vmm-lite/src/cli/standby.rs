@@ -15,10 +15,7 @@ use std::{
 };
 use vmm::{
     host::confine::{self, Thread},
-    migration::{
-        destination::{Names, Offering},
-        listener,
-    },
+    migration::listener,
     replication::protection::{Seeded, StandbyReceiver},
 };
 
@@ -55,28 +52,7 @@ pub fn run(args: Args) -> super::Result {
     let settings = args.arbiter.settings();
     let (ready, socket) = args.arrivals.open(|| arbiter::start(&arb))?;
     let figures = ready.confine()?;
-    let Ready {
-        confinement,
-        signals,
-        naming,
-        resources,
-        memory_max,
-        output,
-        rates,
-        policy,
-        listener,
-        ..
-    } = ready;
-    let offering = Offering {
-        names: Arc::clone(&naming) as Arc<dyn Names>,
-        resources,
-        memory_max,
-        output: Some(output),
-        fault_cost: None,
-        lost_after: None,
-        allow_spoofing: confinement.allow_spoofing,
-        rates,
-    };
+    let Ready { confinement, signals, naming, offering, policy, listener, .. } = ready;
     let (seeded, arrivals) = channel();
     let asking = Box::new(Asking::new(socket));
     let receiver = Arc::new(StandbyReceiver::new(offering, asking, settings, seeded)?);

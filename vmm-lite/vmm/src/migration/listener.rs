@@ -7,11 +7,14 @@
 //! trusted host needs milliseconds to authenticate.
 
 mod log;
+mod service;
+
+pub use service::Service;
 
 use super::{
     Error,
     connection::Transport,
-    destination::stage::{Stage, Stages, narrow},
+    destination::stage::{Stage, narrow},
     timeout,
     tls::Credentials,
 };
@@ -48,27 +51,6 @@ const LINGER_BYTES: usize = 256 << 10;
 const LINGER: Duration = Duration::from_secs(1);
 /// How long to stop accepting when the host has no resources left for a connection.
 const EXHAUSTED: Duration = Duration::from_millis(100);
-
-/// What connections are for.
-pub trait Service: Send + Sync + 'static {
-    /// What the process still needs.
-    fn stages(&self) -> &Stages;
-
-    /// Whether the process has become a VM.
-    fn taken(&self) -> bool;
-
-    /// Serves a connection to its end. `session` counts as unauthenticated until the peer has
-    /// introduced itself and sent its request.
-    ///
-    /// # Errors
-    /// The error, for the log: other connections are not affected.
-    fn serve(
-        self: &Arc<Self>,
-        stream: Arc<TcpStream>,
-        transport: &Transport,
-        session: &mut Session,
-    ) -> Result<(), Error>;
-}
 
 /// Which peers are accepted.
 #[derive(Debug)]

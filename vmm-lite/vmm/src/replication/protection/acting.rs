@@ -7,7 +7,7 @@ use migrate::replication::{
     standby,
     wire::{Message, RecordsHead, records_head},
 };
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 impl Core {
     /// The primary's machine gets an event.
@@ -133,8 +133,7 @@ impl Core {
                 tally.say(format!("standby {member} leaves: {why}"));
             }
             News::Left(member) => {
-                let left = format!("standby {member} has left");
-                tally.say(left);
+                tally.say(format!("standby {member} has left"));
             }
             News::ArbiterUnreachable(why) => {
                 tally.say(format!("the arbiter does not answer: {why}"));
@@ -171,7 +170,7 @@ impl Core {
         events: &mut VecDeque<standby::Event>,
     ) {
         let Part::Standby(_, feed) = &self.part else { return };
-        let feed = std::sync::Arc::clone(feed);
+        let feed = Arc::clone(feed);
         for action in actions {
             match action {
                 standby::Action::Execute { first, last, records } => {

@@ -80,6 +80,14 @@ pub struct StandbyFigures {
 }
 
 impl Set {
+    pub(super) fn role(&self) -> Role {
+        match self.lock().part {
+            Part::Primary(_) => Role::Primary,
+            Part::Standby(..) => Role::Standby,
+            Part::Over { .. } => Role::Fenced,
+        }
+    }
+
     pub(super) fn figures(&self) -> Figures {
         let core = self.lock();
         let now = core.now();

@@ -136,7 +136,7 @@ impl Member {
     /// means.
     #[must_use]
     pub fn role(&self) -> Option<Role> {
-        self.figures().map(|figures| figures.role)
+        self.set().map(|set| set.role())
     }
 
     /// Protects the VM by the standby at `to`, and waits until that is in sync. The first one makes
