@@ -37,7 +37,8 @@ fn a_clock_that_was_ahead_is_found() {
     let records = RECORDED.records.all();
     let exits = |record: &Record| matches!(record, Record::Exit(exit) if !exit.samples.is_empty());
     let with: Vec<_> = (0..records.len()).filter(|at| exits(&records[*at])).collect();
-    assert!(with.len() > 100, "{} exits", with.len());
+    // How many there are depends on how fast the host is.
+    assert!(with.len() >= 8, "{} exits", with.len());
     for nth in 0..8 {
         let at = with[nth * (with.len() - 1) / 7];
         let (position, how) = diverges(&RECORDED.base, |records| {
@@ -54,15 +55,16 @@ fn another_exit_is_named() {
     if !kvm() {
         return;
     }
+    let middle = RECORDED.records.len() / 2;
     let (position, how) = diverges(&RECORDED.base, |records| {
-        let Record::Exit(exit) =
-            &mut records[200..].iter_mut().find(|r| matches!(r, Record::Exit(_))).unwrap()
-        else {
-            unreachable!()
-        };
-        exit.reason = Reason::Doorbell(Doorbell::RECLAIMED.0);
+        let exit = records[middle..].iter_mut().find_map(|record| match record {
+            Record::Exit(exit) => Some(exit),
+            _ => None,
+        });
+        exit.expect("an exit in the second half").reason = Reason::Doorbell(Doorbell::RECLAIMED.0);
     });
-    assert!((200..210).contains(&position), "{position}");
+    let middle = middle as u64;
+    assert!((middle..middle + 10).contains(&position), "at {position}, changed from {middle} on");
     assert!(how.contains("it left for Doorbell"), "{how}");
 }
 
