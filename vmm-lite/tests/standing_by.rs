@@ -27,7 +27,7 @@ use vmm::{
         listener::{self, AccessPolicy},
     },
     replication::protection::{
-        Arbiter, Figures, How, Member, Progress, Role, Seeded, StandbyReceiver,
+        Arbiter, Beside, Figures, How, Member, Progress, Role, Seeded, StandbyReceiver,
     },
     vm::{Config, Observer, Resources, Vm, VmPhase},
 };
@@ -45,10 +45,12 @@ struct Asking {
 }
 
 impl Table {
-    fn asking(&self) -> Box<dyn Arbiter> {
+    /// For a process that does not die.
+    fn asking(&self) -> Beside {
         let event = UnixStream::pair().unwrap();
         event.0.set_nonblocking(true).unwrap();
-        Box::new(Asking { table: self.clone(), answer: None, event })
+        let arbiter = Box::new(Asking { table: self.clone(), answer: None, event });
+        Beside { arbiter, keeper: None }
     }
 }
 

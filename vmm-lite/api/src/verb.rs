@@ -195,8 +195,8 @@ pub struct Revert {
 }
 
 /// Protect the VM by a standby. With it come, in this order, the signer's socket if there is an
-/// `identity`, the socket of the process that asks the arbiter, and the connector's socket if
-/// `connector` is set.
+/// `identity`, the sockets of the process that asks the arbiter and of the one that keeps packets,
+/// and the connector's socket if `connector` is set.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Protect {

@@ -22,6 +22,7 @@ use std::{
 use vmm::{
     identity::signer::Signing,
     migration::{address::Address, connector::Connector},
+    replication::protection::PacketKeeper,
 };
 
 const EXAMPLES: &str = "\
@@ -110,6 +111,7 @@ pub fn run(args: Args) -> super::Result {
     // While there is no other thread, as they fork.
     let mut secured = Secured::of(&args.security, &args.to, false)?;
     let asking = arbiter::start(&args.arbiter.arbiter)?;
+    let keeper = PacketKeeper::start()?;
     let connector = Connector::start()?;
     let mut client = super::connect(&args.name)?;
     let addresses = args.to.look_up()?;
@@ -133,8 +135,8 @@ pub fn run(args: Args) -> super::Result {
             show(&progress);
         }
     };
-    let handed: Vec<_> =
-        [asking.as_fd()].into_iter().chain(connector.iter().map(Connector::socket)).collect();
+    let mut handed = vec![asking.as_fd(), keeper.socket()];
+    handed.extend(connector.iter().map(Connector::socket));
     let answer = match secured {
         None => client.call_with(request, &handed, progress),
         Some(Secured { signing: Signing { socket, leash, .. }, .. }) => {

@@ -16,7 +16,7 @@ use std::{
 use vmm::{
     host::confine::{self, Thread},
     migration::listener,
-    replication::protection::{Seeded, StandbyReceiver},
+    replication::protection::{Beside, PacketKeeper, Seeded, StandbyReceiver},
 };
 
 const EXAMPLES: &str = "\
@@ -50,12 +50,13 @@ pub struct Args {
 pub fn run(args: Args) -> super::Result {
     let (listen, arb) = (args.arrivals.listen.clone(), args.arbiter.arbiter.clone());
     let settings = args.arbiter.settings();
-    let (ready, socket) = args.arrivals.open(|| arbiter::start(&arb))?;
+    let (ready, (asking, keeper)) =
+        args.arrivals.open(|| Ok((arbiter::start(&arb)?, PacketKeeper::start()?)))?;
     let figures = ready.confine()?;
     let Ready { confinement, signals, naming, offering, policy, listener, .. } = ready;
     let (seeded, arrivals) = channel();
-    let asking = Box::new(Asking::new(socket));
-    let receiver = Arc::new(StandbyReceiver::new(offering, asking, settings, seeded)?);
+    let beside = Beside { arbiter: Box::new(Asking::new(asking)), keeper: Some(keeper) };
+    let receiver = Arc::new(StandbyReceiver::new(offering, beside, settings, seeded)?);
     eprintln!("vmm-lite: standby, listening on {listen}");
     listener::serve(listener, receiver, policy)?;
     confine::enter(Thread::Main)?;

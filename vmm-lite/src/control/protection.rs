@@ -16,7 +16,9 @@ use api::{
 use migrate::replication::{Commit, Settings, arbiter::MemberId};
 use std::{fs::File, io, os::fd::RawFd, time::Duration};
 use vmm::{
-    replication::protection::{Figures, How, Member, Progress, Role, StandbyFigures},
+    replication::protection::{
+        Beside, Figures, How, Member, PacketKeeper, Progress, Role, StandbyFigures,
+    },
     vm::Observer,
 };
 
@@ -46,11 +48,15 @@ pub fn protect(
     let how = how(request)?;
     let dialer = moves::dialer_in(request.connector, &mut files)?;
     let came = files.len();
-    let arbiter = files.pop().ok_or(Error::Files { came, expected: 1 })?;
+    let missing = Error::Files { came, expected: 2 };
+    let (Some(keeper), Some(arbiter)) = (files.pop(), files.pop()) else { return Err(missing) };
     let transport = identity::from_request(request.identity.as_ref(), request.plaintext, files)?;
     let to = moves::address_in(&request.to, request.addresses.as_deref())?.through(dialer);
-    let arbiter = Box::new(Asking::new(arbiter.into()));
-    let protected = member.protect(&to, &transport, arbiter, how, reply)?;
+    let beside = Beside {
+        arbiter: Box::new(Asking::new(arbiter.into())),
+        keeper: Some(PacketKeeper::new(keeper.into())),
+    };
+    let protected = member.protect(&to, &transport, beside, how, reply)?;
     Ok(Response::Protected(replication::Protected {
         member: protected.member.to_string(),
         term: protected.term,

@@ -235,6 +235,7 @@ fn the_call_kills_and_not_how_it_is_injected() {
             Thread::Arrived,
             Thread::Signer,
             Thread::Connector,
+            Thread::Packets,
             Thread::Replay,
             Thread::Replication,
         ];

@@ -274,7 +274,8 @@ pub fn filters(kind: Thread) -> u32 {
         | Thread::Journal
         | Thread::Replay
         | Thread::Snapshots
-        | Thread::Connector => 1,
+        | Thread::Connector
+        | Thread::Packets => 1,
         Thread::Stdin | Thread::Control | Thread::Receive | Thread::Watchdog => 2,
         Thread::ConsoleIn | Thread::Arrived | Thread::Replication => 3,
     }

@@ -38,8 +38,6 @@ struct Row {
     failures: u64,
     gaps: Vec<u64>,
     silences: Vec<u64>,
-    /// Runs in which a client waited for a retransmission.
-    waited: u64,
 }
 
 /// The results of all runs.
@@ -55,7 +53,6 @@ impl Table {
                 let ns = |time: &Duration| time.as_nanos() as u64;
                 row.gaps.extend(seen.gaps.iter().map(ns));
                 row.silences.extend(seen.silence.iter().map(ns));
-                row.waited += u64::from(seen.gaps.iter().any(|gap| *gap > RETRANSMISSION));
             }
             Err(why) => {
                 eprintln!("run {} of {fault:?}: {why}", row.runs);
@@ -82,7 +79,9 @@ impl Table {
                     eprint!(" {text:>10}");
                 }
             }
-            let share = 100.0 * row.waited as f64 / (row.runs - row.failures).max(1) as f64;
+            let waited = |gap: &&u64| Duration::from_nanos(**gap) > RETRANSMISSION;
+            let waited = row.gaps.iter().filter(waited).count();
+            let share = 100.0 * waited as f64 / row.gaps.len().max(1) as f64;
             eprintln!(" {share:8.1} %");
         }
     }

@@ -92,6 +92,7 @@ use crate::{
 use shared::Shared;
 use std::{
     net::IpAddr,
+    os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -266,6 +267,13 @@ impl Vm {
             self.shared.vcpus.control.nudge();
         }
         taken
+    }
+
+    /// The device and the Ethernet address of its network, if it has one.
+    #[must_use]
+    pub(crate) fn network_device(&self) -> Option<(BorrowedFd<'_>, [u8; 6])> {
+        let (net, port) = self.shared.identity.nets.first().zip(self.shared.nets.first())?;
+        Some((port.tap.as_fd(), net.mac))
     }
 
     /// The address under which the network knows the guest, if one was assigned.

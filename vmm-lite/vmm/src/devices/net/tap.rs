@@ -9,10 +9,11 @@ use std::{
     io,
     net::Shutdown,
     os::{
-        fd::{AsRawFd, OwnedFd, RawFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
         unix::{fs::OpenOptionsExt, net::UnixDatagram},
     },
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 const TUN: &str = "/dev/net/tun";
@@ -27,6 +28,13 @@ const IFF_VNET_HDR: i16 = 0x4000;
 
 /// The longest MTU of a TAP device.
 const MTU_MAX: u16 = 65_521;
+
+/// How long another process may hold the device of a VM whose process has died: see
+/// [`PacketKeeper`](crate::replication::protection::PacketKeeper).
+pub(crate) const KEPT_MAX: Duration = Duration::from_millis(300);
+/// How often a device is tried that may be such a one. The kernel tells that one is free once a
+/// second at most.
+const TRY_EVERY: Duration = Duration::from_millis(2);
 
 /// Why a TAP device could not be used.
 #[derive(thiserror::Error, Debug)]
@@ -120,11 +128,15 @@ impl Tap {
         let tap = Self { file, name: name.into(), network: Some(Arc::new(network)) };
         let mut request = tap.request();
         request.ifr_ifru.ifru_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+        let end = Instant::now() + KEPT_MAX + TRY_EVERY;
         // SAFETY: the request is valid and outlives the call.
-        let r = unsafe { libc::ioctl(tap.fd(), TUNSETIFF, &raw const request) };
-        if r < 0 {
+        while unsafe { libc::ioctl(tap.fd(), TUNSETIFF, &raw const request) } < 0 {
             let e = io::Error::last_os_error();
             return Err(match e.raw_os_error() {
+                Some(libc::EBUSY) if Instant::now() < end => {
+                    std::thread::sleep(TRY_EVERY);
+                    continue;
+                }
                 Some(libc::EBUSY) => Error::Busy(name.into()),
                 Some(libc::EPERM | libc::EACCES) => Error::NoPermission(name.into()),
                 Some(libc::EINVAL) => Error::NotTap(name.into()),
@@ -262,6 +274,12 @@ impl Tap {
         let file = self.file.try_clone();
         let file = file.map_err(|source| self.failed("get another handle on", source))?;
         Ok(Self { file, name: self.name.clone(), network: self.network.clone() })
+    }
+}
+
+impl AsFd for Tap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

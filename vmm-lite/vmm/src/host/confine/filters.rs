@@ -48,11 +48,14 @@ pub enum Thread {
     /// Connects to the destination on behalf of a VM whose own process has no network. Runs in a
     /// process of its own, without a guest.
     Connector,
+    /// Keeps the packets of a protected VM whose process dies. Runs in a process of its own,
+    /// without a guest.
+    Packets,
 }
 
 impl Thread {
     /// All kinds.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Main,
         Self::Vcpu,
         Self::Stdin,
@@ -71,6 +74,7 @@ impl Thread {
         Self::Replication,
         Self::Watchdog,
         Self::Connector,
+        Self::Packets,
     ];
 
     /// The thread's name, as the host shows it. The main thread has the program's name.
@@ -95,6 +99,7 @@ impl Thread {
             Self::Replication => "replication",
             Self::Watchdog => "watchdog",
             Self::Connector => "vmm-connector",
+            Self::Packets => "vmm-packets",
         }
     }
 
@@ -127,6 +132,7 @@ impl Thread {
             Self::Connector => {
                 common().and(connect()).any(&[c::SYS_recvfrom, c::SYS_sendto, c::SYS_sendmsg])
             }
+            Self::Packets => common().any(&[c::SYS_recvmsg]),
             Self::Journal => common().and(write_segments()),
             Self::Snapshots => common().and(hold_guest()).and(write_segments()).and(urgency()),
             Self::Replay => common()

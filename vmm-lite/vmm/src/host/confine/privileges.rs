@@ -141,7 +141,8 @@ pub(super) fn drop_thread_capabilities(thread: Thread) -> Result<(), Error> {
         | Thread::Replay
         | Thread::Snapshots
         | Thread::Watchdog
-        | Thread::Connector => 0,
+        | Thread::Connector
+        | Thread::Packets => 0,
     };
     set_capabilities(keep & permitted().map_err(failed)?).map_err(failed)
 }

@@ -221,7 +221,7 @@ impl Core {
 
     /// The arbiter's answer, if there is one.
     pub fn hear_arbiter(&mut self) {
-        while let Some(answer) = self.arbiter.answer() {
+        while let Some(answer) = self.beside.arbiter.answer() {
             if !matches!(answer, Answer::Unreachable(_)) {
                 self.tally.arbiter_unreachable = None;
             }

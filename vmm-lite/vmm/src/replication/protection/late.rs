@@ -1,8 +1,9 @@
 //! Packets that reach a standby's host.
 //!
 //! After a swap the network may send some to the host that ran the VM before: they are forwarded
-//! (rule R5). At any other time the guest is elsewhere, and what a bridge floods is discarded, so
-//! that the device has room for what arrives when the standby takes over.
+//! (rule R5). At any other time the guest is elsewhere, and what a bridge floods is discarded, but
+//! only when the primary has been heard since: what comes after its last word may have found no
+//! link to its host any more, and is for the member that takes over.
 
 use super::set::Core;
 use crate::{migration::connection::LinkError, vm::ForwardedPackets};
@@ -20,12 +21,14 @@ const FORWARDED: Duration = Duration::from_millis(500);
 pub(super) struct Late {
     packets: ForwardedPackets,
     forwards_until: Option<Instant>,
+    /// A message of the primary has come since the packets were last read.
+    heard: bool,
 }
 
 impl Late {
     /// Of a standby; with `forwards` of one that was the primary until now.
     pub fn new(packets: ForwardedPackets, forwards: bool) -> Self {
-        Self { packets, forwards_until: forwards.then(|| Instant::now() + FORWARDED) }
+        Self { packets, forwards_until: forwards.then(|| Instant::now() + FORWARDED), heard: false }
     }
 
     /// To be polled, while packets are forwarded.
@@ -33,9 +36,18 @@ impl Late {
         self.forwards_until.map(|_| self.packets.fd())
     }
 
+    /// The primary lives.
+    pub fn heard(&mut self) {
+        self.heard = true;
+    }
+
     /// The next packet that is to be forwarded; the others are discarded.
     fn next(&mut self) -> Option<Vec<u8>> {
         self.forwards_until.take_if(|until| *until <= Instant::now());
+        let heard = std::mem::take(&mut self.heard);
+        if self.forwards_until.is_none() && !heard {
+            return None;
+        }
         loop {
             // A device that cannot be read has lost its packets, as a wire does.
             let packet = self.packets.read().ok().flatten()?;

@@ -21,7 +21,7 @@ impl Set {
     /// What is to be polled.
     pub(super) fn watched(&self, core: &Core) -> Vec<Watch> {
         let mut watched =
-            vec![Watch::Readable(self.wake.as_raw_fd()), Watch::Readable(core.arbiter.fd())];
+            vec![Watch::Readable(self.wake.as_raw_fd()), Watch::Readable(core.beside.arbiter.fd())];
         let has_room = match &core.part {
             Part::Standby(_, feed) => feed.has_room(),
             Part::Primary(_) | Part::Over { .. } => true,
@@ -118,6 +118,7 @@ impl Core {
             Part::Standby(_, feed) => Arc::clone(feed),
             Part::Over { .. } => return,
         };
+        self.late.iter_mut().for_each(Late::heard);
         match &message {
             Message::Mine { .. } => self.tally.swap.1 = Some(Instant::now()),
             Message::Membership(_, Commit::Executed) => feed.wait_for_it(),

@@ -1,7 +1,7 @@
 //! This process's part in the protection of its VM.
 
 use super::{
-    Arbiter, Error, Figures, Role,
+    Beside, Error, Figures, Role,
     log::SetLog,
     seed::{Seeded, seed},
     set::{Beginning, Part, Set, event},
@@ -140,7 +140,7 @@ impl Member {
     }
 
     /// Protects the VM by the standby at `to`, and waits until that is in sync. The first one makes
-    /// the set, with `arbiter` and `how`; for further ones it keeps those that it has.
+    /// the set, with `beside` and `how`; for further ones it keeps those that it has.
     ///
     /// # Errors
     /// [`Error`]: the VM runs on, as well protected as before.
@@ -148,7 +148,7 @@ impl Member {
         &self,
         to: &Address,
         transport: &Transport,
-        arbiter: Box<dyn Arbiter>,
+        beside: Beside,
         how: How,
         observer: &mut dyn Observer<Progress>,
     ) -> Result<Protected, Error> {
@@ -161,7 +161,7 @@ impl Member {
                 }
                 (set, false)
             }
-            None => (self.begin(arbiter, how)?, true),
+            None => (self.begin(beside, how)?, true),
         };
         let seeded = self.recorded(&set).and_then(|()| {
             fail_point!("protection.recorded");
@@ -177,7 +177,7 @@ impl Member {
     }
 
     /// Begins a set: the VM is recorded from now on.
-    fn begin(&self, arbiter: Box<dyn Arbiter>, how: How) -> Result<Arc<Set>, Error> {
+    fn begin(&self, beside: Beside, how: How) -> Result<Arc<Set>, Error> {
         let vm = &self.0.vm;
         if vm.is_recorded() {
             return Err(Error::NotNow(
@@ -202,7 +202,7 @@ impl Member {
                 id,
                 settings: how.settings,
                 record,
-                arbiter,
+                beside,
                 gate: Arc::clone(&gate),
                 last: 0,
                 wake,

@@ -8,14 +8,16 @@
 //! - `log`, `feed`: records on their way from one vCPU to the other
 //! - `late`: packets that reach a standby's host
 //! - `channel`: the connection between two members
-//! - `arbiter`: the way to the arbiter
+//! - `beside`: what works for a member outside of its process; `keeper`: one of these, for the
+//!   packets that a dead primary leaves behind
 
 mod acting;
-mod arbiter;
+mod beside;
 mod channel;
 mod error;
 mod feed;
 mod figures;
+mod keeper;
 mod late;
 mod log;
 mod looking;
@@ -27,8 +29,9 @@ mod set;
 mod tally;
 mod thread;
 
-pub use arbiter::Arbiter;
+pub use beside::{Arbiter, Beside};
 pub use error::Error;
 pub use figures::{Figures, Role, StandbyFigures};
+pub use keeper::PacketKeeper;
 pub use member::{How, Member, Progress, Protected, Swapped};
 pub use receiver::{Seeded, StandbyReceiver};

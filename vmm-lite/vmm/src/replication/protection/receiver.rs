@@ -1,7 +1,7 @@
 //! Waits for a VM that is to be protected by this process, for `vmm-lite standby`.
 
 use super::{
-    Arbiter, Member,
+    Arbiter, Beside, Member,
     channel::Channel,
     feed::Kept,
     late::Late,
@@ -60,7 +60,7 @@ pub struct StandbyReceiver {
 #[derive(Debug)]
 struct Free {
     offering: Offering,
-    arbiter: Box<dyn Arbiter>,
+    beside: Beside,
 }
 
 /// A VM of which this process has a copy now.
@@ -82,12 +82,12 @@ impl StandbyReceiver {
     /// [`Error::Random`], [`Error::Event`].
     pub fn new(
         offering: Offering,
-        arbiter: Box<dyn Arbiter>,
+        beside: Beside,
         settings: Settings,
         seeded: Sender<Seeded>,
     ) -> Result<Self, Error> {
         let me = MemberId(crate::host::random::bytes().map_err(Error::Random)?);
-        let free = Mutex::new(Some(Free { offering, arbiter }));
+        let free = Mutex::new(Some(Free { offering, beside }));
         Ok(Self { me, settings, free, seeded, stages: Stages::new()? })
     }
 
@@ -140,7 +140,7 @@ impl StandbyReceiver {
         &self,
         (vm, seed, offer): (&Vm, &Seed, &Offer),
         (id, primary): (SetId, MemberId),
-        arbiter: Box<dyn Arbiter>,
+        beside: Beside,
     ) -> Result<Arc<Set>, String> {
         let vm_error = |e: crate::vm::Error| crate::host::with_causes(&e);
         let io_error = |e: std::io::Error| crate::host::with_causes(&e);
@@ -167,7 +167,7 @@ impl StandbyReceiver {
             id,
             settings,
             record,
-            arbiter,
+            beside,
             gate: Arc::clone(&gate),
             last: seed.position,
             wake,
@@ -192,7 +192,7 @@ impl StandbyReceiver {
         from: (SetId, MemberId),
         source: &str,
     ) -> Result<(), String> {
-        let Some(Free { offering, mut arbiter }) = self.free().take() else {
+        let Some(Free { offering, mut beside }) = self.free().take() else {
             let why = "this standby has a VM, or is being seeded: start another one".to_owned();
             // A peer that is gone does not receive it.
             let _ = say(&mut channel, Seeding::Refuse(why.clone()));
@@ -201,7 +201,7 @@ impl StandbyReceiver {
         let _attends = watchdog::attend(Thread::Receive.name());
         let _owes = watchdog::owe(Doing::Receive);
         let output = offering.output.as_ref().map(OwnedFd::try_clone);
-        let welcomed = match asks_the_same(&mut *arbiter, from) {
+        let welcomed = match asks_the_same(&mut *beside.arbiter, from) {
             Ok(()) => say(&mut channel, Seeding::Welcome(self.me))
                 .map_err(|e| crate::host::with_causes(&e)),
             Err(why) => {
@@ -214,11 +214,11 @@ impl StandbyReceiver {
         let (Made { vm, mut name, .. }, offer, seed) = match received {
             Ok(received) => received,
             Err(why) => {
-                *self.free() = Some(Free { offering, arbiter });
+                *self.free() = Some(Free { offering, beside });
                 return Err(why);
             }
         };
-        let set = match self.follow((&vm, &seed, &offer), from, arbiter) {
+        let set = match self.follow((&vm, &seed, &offer), from, beside) {
             Ok(set) => set,
             Err(why) => {
                 // The arbiter's socket is gone with it; nothing else can be done with this process.

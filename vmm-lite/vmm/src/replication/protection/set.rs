@@ -6,7 +6,7 @@
 //!
 //! Lock order: the VM's locks, then this, then the gate's.
 
-use super::{Arbiter, channel::Channel, feed::Feed, late::Late, log::Recent, tally::Tally};
+use super::{Beside, channel::Channel, feed::Feed, late::Late, log::Recent, tally::Tally};
 use crate::{
     devices::gate::Gate,
     host::inheriting::{InheritingGuard, InheritingMutex},
@@ -78,7 +78,7 @@ pub(super) struct Core {
     pub peers: BTreeMap<MemberId, Peer>,
     /// Connections that end when what was sent is out.
     pub closing: Vec<Channel>,
-    pub arbiter: Box<dyn Arbiter>,
+    pub beside: Beside,
     pub gate: Arc<Gate>,
     pub recent: Recent,
     pub todo: VecDeque<Todo>,
@@ -123,7 +123,7 @@ pub(super) struct Beginning {
     pub id: SetId,
     pub settings: Settings,
     pub record: crate::vm::RecordOptions,
-    pub arbiter: Box<dyn Arbiter>,
+    pub beside: Beside,
     pub gate: Arc<Gate>,
     /// Position of the last record.
     pub last: u64,
@@ -139,13 +139,13 @@ pub(super) fn event() -> io::Result<Arc<EventFd>> {
 
 impl Set {
     pub fn new(vm: &Vm, beginning: Beginning) -> io::Result<Arc<Self>> {
-        let Beginning { me, id, settings, record, arbiter, gate, last, wake, epoch, part } =
+        let Beginning { me, id, settings, record, beside, gate, last, wake, epoch, part } =
             beginning;
         let core = Core {
             part,
             peers: BTreeMap::new(),
             closing: Vec::new(),
-            arbiter,
+            beside,
             gate,
             recent: Recent::after(last),
             todo: VecDeque::new(),

@@ -83,6 +83,7 @@ impl Set {
         }
         self.replayed();
         self.work_off();
+        self.have_packets_kept();
         self.print();
         self.has_changed();
         true
@@ -93,6 +94,16 @@ impl Set {
         let unsaid = std::mem::take(&mut self.lock().tally.unsaid);
         for what in unsaid {
             eprintln!("vmm-lite: {}: {what}", self.vm.identity().name);
+        }
+    }
+
+    /// What waits for the guest's network is worth keeping while the guest runs here.
+    fn have_packets_kept(&self) {
+        let mut core = self.lock();
+        let vm = matches!(core.part, Part::Primary(_)).then_some(&self.vm);
+        if let Some(Err(e)) = core.beside.keeper.as_mut().map(|keeper| keeper.keep(vm)) {
+            let why = crate::host::with_causes(&e);
+            core.tally.say(format!("if this process dies its unread packets are lost: {why}"));
         }
     }
 
@@ -131,7 +142,7 @@ impl Set {
                     if let Part::Standby(..) = core.part {
                         fail_point!("protection.asking");
                     }
-                    core.arbiter.ask(&request);
+                    core.beside.arbiter.ask(&request);
                     core.hear_arbiter();
                     Ok(())
                 }

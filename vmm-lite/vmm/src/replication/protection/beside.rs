@@ -1,7 +1,17 @@
-//! The way to the arbiter, which another process asks: this one is confined.
+//! What works for a member outside of its process: that one is confined, and may die.
 
+use super::PacketKeeper;
 use migrate::replication::arbiter::{Answer, Request};
 use std::{fmt, os::fd::RawFd};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Beside {
+    /// The way to the arbiter.
+    pub arbiter: Box<dyn Arbiter>,
+    /// Keeps the packets of a primary whose process dies; without it they are lost.
+    pub keeper: Option<PacketKeeper>,
+}
 
 /// Asks the arbiter of a replica set, without ever blocking.
 pub trait Arbiter: fmt::Debug + Send {
