@@ -50,7 +50,7 @@ impl Table {
         let event = UnixStream::pair().unwrap();
         event.0.set_nonblocking(true).unwrap();
         let arbiter = Box::new(Asking { table: self.clone(), answer: None, event });
-        Beside { arbiter, keeper: None }
+        Beside { arbiter, keeper: None, protector: None }
     }
 }
 

@@ -196,7 +196,8 @@ pub struct Revert {
 
 /// Protect the VM by a standby. With it come, in this order, the signer's socket if there is an
 /// `identity`, the sockets of the process that asks the arbiter and of the one that keeps packets,
-/// and the connector's socket if `connector` is set.
+/// that of the one that protects the VM again if `protector` is set, and the connector's socket if
+/// `connector` is set.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Protect {
@@ -230,6 +231,9 @@ pub struct Protect {
     /// Neither encrypted nor authenticated.
     #[serde(default, skip_serializing_if = "is_false")]
     pub plaintext: bool,
+    /// The socket comes of a process that has the VM protected again when it has no standby left.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub protector: bool,
     /// The last descriptor is the socket of a connector.
     #[serde(default, skip_serializing_if = "is_false")]
     pub connector: bool,

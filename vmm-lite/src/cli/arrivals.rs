@@ -79,7 +79,7 @@ impl Args {
     /// If the process cannot receive.
     pub fn open<T>(
         self,
-        beside: impl FnOnce() -> io::Result<T>,
+        beside: impl FnOnce(&identity::Security) -> Result<T, Box<dyn std::error::Error>>,
     ) -> Result<(Ready, T), Box<dyn std::error::Error>> {
         if self.listen.key().is_some() {
             return Err("this host proves its own key, and which others may send is said by \
@@ -92,7 +92,7 @@ impl Args {
                 can this process take one in this user's directory"
                 .into());
         }
-        let besides = beside()?;
+        let besides = beside(&self.security)?;
         let signing = match self.security.dir() {
             Some(dir) => {
                 let starting = signer::start(&dir, signer::Side::Destination, confinement.mode())?;

@@ -25,6 +25,7 @@ pub mod neighbours;
 mod network;
 pub mod pause;
 pub mod protect;
+mod protector;
 pub mod ps;
 mod rates;
 pub mod receive;

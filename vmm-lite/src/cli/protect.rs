@@ -1,7 +1,7 @@
 //! `vmm-lite protect`.
 
 use super::{
-    arguments, identity,
+    arguments, identity, protector,
     secured::{Secured, connector_for},
 };
 use crate::control::arbiter;
@@ -22,7 +22,7 @@ use std::{
 use vmm::{
     identity::signer::Signing,
     migration::{address::Address, connector::Connector},
-    replication::protection::PacketKeeper,
+    replication::protection::{PacketKeeper, Protector},
 };
 
 const EXAMPLES: &str = "\
@@ -56,6 +56,8 @@ pub struct Args {
     to: Address,
     #[command(flatten)]
     arbiter: Arbiter,
+    #[command(flatten)]
+    again: protector::List,
     /// When output may leave: as soon as the standby has `received` what it depends on, or when it
     /// has `executed` that and computed the same
     #[arg(long, default_value = "received", value_parser = super::choices::commit())]
@@ -108,34 +110,69 @@ impl Arbiter {
 /// # Errors
 /// If there is no such VM, or it is not protected by that standby: then it runs on as before.
 pub fn run(args: Args) -> super::Result {
-    // While there is no other thread, as they fork.
-    let mut secured = Secured::of(&args.security, &args.to, false)?;
-    let asking = arbiter::start(&args.arbiter.arbiter)?;
-    let keeper = PacketKeeper::start()?;
-    let connector = Connector::start()?;
-    let mut client = super::connect(&args.name)?;
-    let addresses = args.to.look_up()?;
-    let connector = connector_for(&mut client, connector, &addresses)?;
+    let live = !args.json && io::stderr().is_terminal();
+    // While there is no other thread, as it forks.
+    let protector = args.again.start(&args.arbiter, &args.security)?;
+    if let Some(protector) = &protector {
+        protector.named(&args.name)?;
+    }
     let request = verb::Protect {
         to: args.to.to_string(),
-        addresses: Some(addresses),
         commit: args.commit,
         max_lag_ns: Some(api::nanoseconds(args.max_lag)),
         heartbeat_ns: Some(api::nanoseconds(args.heartbeat)),
         misses: Some(args.misses),
         allow_own_clock: args.allow_own_clock,
         alone_without_arbiter: args.arbiter.alone_without_arbiter,
-        identity: secured.as_mut().map(|secured| std::mem::take(&mut secured.member)),
-        plaintext: secured.is_none(),
-        connector: connector.is_some(),
+        ..verb::Protect::default()
     };
-    let live = !args.json && io::stderr().is_terminal();
-    let progress = |progress| {
+    let beside = (&args.arbiter.arbiter, protector.as_ref());
+    let answer = ask(&args.name, &args.to, request, beside, &args.security, |progress| {
         if live {
             show(&progress);
         }
+    });
+    if live {
+        eprint!("\r\x1b[K");
+    }
+    let protected = answer?;
+    if args.json {
+        super::print_json(&protected)?;
+    } else {
+        print!("{}", text(&args, &protected));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Has the VM `name` protected by the standby at `to`. Call it while there is only one thread.
+///
+/// # Errors
+/// As of [`run`].
+pub fn ask(
+    name: &str,
+    to: &Address,
+    request: verb::Protect,
+    (arb, protector): (&Arb, Option<&Protector>),
+    security: &identity::Security,
+    progress: impl FnMut(Progress),
+) -> Result<Protected, Box<dyn std::error::Error>> {
+    let mut secured = Secured::of(security, to, false)?;
+    let asking = arbiter::start(arb)?;
+    let keeper = PacketKeeper::start()?;
+    let connector = Connector::start()?;
+    let mut client = super::connect(name)?;
+    let addresses = to.look_up()?;
+    let connector = connector_for(&mut client, connector, &addresses)?;
+    let request = verb::Protect {
+        addresses: Some(addresses),
+        identity: secured.as_mut().map(|secured| std::mem::take(&mut secured.member)),
+        plaintext: secured.is_none(),
+        connector: connector.is_some(),
+        protector: protector.is_some(),
+        ..request
     };
     let mut handed = vec![asking.as_fd(), keeper.socket()];
+    handed.extend(protector.map(Protector::socket));
     handed.extend(connector.iter().map(Connector::socket));
     let answer = match secured {
         None => client.call_with(request, &handed, progress),
@@ -147,16 +184,7 @@ pub fn run(args: Args) -> super::Result {
             answer
         }
     };
-    if live {
-        eprint!("\r\x1b[K");
-    }
-    let protected = answer?;
-    if args.json {
-        super::print_json(&protected)?;
-    } else {
-        print!("{}", text(&args, &protected));
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(answer?)
 }
 
 fn show(progress: &Progress) {

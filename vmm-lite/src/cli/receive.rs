@@ -51,7 +51,7 @@ pub struct Args {
 /// If this process cannot receive.
 pub fn run(args: Args) -> super::Result {
     let listen = args.arrivals.listen.clone();
-    let (mut ready, ()) = args.arrivals.open(|| Ok(()))?;
+    let (mut ready, ()) = args.arrivals.open(|_| Ok(()))?;
     ready.offering.lost_after = args.lost_after;
     ready.offering.fault_cost = match ready.offering.resources.host().fault_cost() {
         Ok(cost) => Some(cost),

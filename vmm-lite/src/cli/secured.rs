@@ -41,9 +41,7 @@ impl Secured {
             return Self::new(dir, to, first_use).map(Some);
         }
         eprintln!("vmm-lite: warning: {PLAINTEXT_WARNING}");
-        if to.key().is_some() {
-            return Err("with --plaintext no host proves its key: leave #KEY out".into());
-        }
+        no_key(to)?;
         Ok(None)
     }
 
@@ -60,6 +58,31 @@ impl Secured {
         credentials::check(&signing.certificate)?;
         let member = moves::identity::to_request(&signing.certificate, &trusted, &expected.keys);
         Ok(Self { dir, signing, expected, member })
+    }
+}
+
+/// Whether [`Secured::of`] would succeed, as far as that can be said without a signer.
+///
+/// # Errors
+/// As it has.
+pub fn check(
+    security: &identity::Security,
+    to: &Address,
+) -> Result<(), Box<dyn std::error::Error>> {
+    match security.dir() {
+        Some(dir) => {
+            credentials::check(dir.load()?.certificate())?;
+            expected(&dir.trusted()?, to.host_port(), to.key(), false)?;
+            Ok(())
+        }
+        None => no_key(to),
+    }
+}
+
+fn no_key(to: &Address) -> Result<(), Box<dyn std::error::Error>> {
+    match to.key() {
+        Some(_) => Err("with --plaintext no host proves its key: leave #KEY out".into()),
+        None => Ok(()),
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 use vmm::{
     host::confine::{self, Thread},
     migration::listener,
-    replication::protection::{Beside, PacketKeeper, Seeded, StandbyReceiver},
+    replication::protection::{Beside, PacketKeeper, Protector, Seeded, StandbyReceiver},
 };
 
 const EXAMPLES: &str = "\
@@ -27,6 +27,9 @@ one. Both hosts need the same model of CPU, and must trust each other: see `vmm-
 
 The process ends as the VM ends, with exit code 0 when the primary ends the protection, and 125 \
 if it lost its place: then start another one.
+
+A VM that runs here after its host's death has no standby any more. `protect` gives it one, by hand, \
+or --standby, on its own.
 
 Examples:
   vmm-lite standby --listen tcp://10.9.0.2:7100 --tap tap0 --arbiter etcd://10.9.0.9:2379
@@ -41,6 +44,8 @@ pub struct Args {
     arrivals: arrivals::Args,
     #[command(flatten)]
     arbiter: super::protect::Arbiter,
+    #[command(flatten)]
+    again: super::protector::List,
 }
 
 /// Runs the verb.
@@ -50,12 +55,17 @@ pub struct Args {
 pub fn run(args: Args) -> super::Result {
     let (listen, arb) = (args.arrivals.listen.clone(), args.arbiter.arbiter.clone());
     let settings = args.arbiter.settings();
-    let (ready, (asking, keeper)) =
-        args.arrivals.open(|| Ok((arbiter::start(&arb)?, PacketKeeper::start()?)))?;
+    let (ready, (asking, keeper, protector)) = args.arrivals.open(|security| {
+        let protector = args.again.start(&args.arbiter, security)?;
+        Ok((arbiter::start(&arb)?, PacketKeeper::start()?, protector))
+    })?;
     let figures = ready.confine()?;
     let Ready { confinement, signals, naming, offering, policy, listener, .. } = ready;
     let (seeded, arrivals) = channel();
-    let beside = Beside { arbiter: Box::new(Asking::new(asking)), keeper: Some(keeper) };
+    // It is told the VM's name when there is one.
+    let naming_it = protector.as_ref().map(Protector::try_clone).transpose()?;
+    let arbiter = Box::new(Asking::new(asking));
+    let beside = Beside { arbiter, keeper: Some(keeper), protector };
     let receiver = Arc::new(StandbyReceiver::new(offering, beside, settings, seeded)?);
     eprintln!("vmm-lite: standby, listening on {listen}");
     listener::serve(listener, receiver, policy)?;
@@ -66,6 +76,9 @@ pub fn run(args: Args) -> super::Result {
     };
     let claim = naming.take().ok_or("the VM that was seeded has no name here")?;
     eprintln!("vmm-lite: {} stands by for {from}", claim.name());
+    if let Some(protector) = naming_it {
+        protector.named(claim.name())?;
+    }
     figures.show(&vm);
     let server = Server::new(claim);
     let end = server::serve_until_end(&member, &server, &signals)?;

@@ -14,10 +14,15 @@ use api::{
     verb,
 };
 use migrate::replication::{Commit, Settings, arbiter::MemberId};
-use std::{fs::File, io, os::fd::RawFd, time::Duration};
+use std::{
+    fs::File,
+    io,
+    os::fd::{OwnedFd, RawFd},
+    time::Duration,
+};
 use vmm::{
     replication::protection::{
-        Beside, Figures, How, Member, PacketKeeper, Progress, Role, StandbyFigures,
+        Beside, Figures, How, Member, PacketKeeper, Progress, Protector, Role, StandbyFigures,
     },
     vm::Observer,
 };
@@ -48,13 +53,15 @@ pub fn protect(
     let how = how(request)?;
     let dialer = moves::dialer_in(request.connector, &mut files)?;
     let came = files.len();
-    let missing = Error::Files { came, expected: 2 };
-    let (Some(keeper), Some(arbiter)) = (files.pop(), files.pop()) else { return Err(missing) };
+    let mut next = || files.pop().map(OwnedFd::from).ok_or(Error::Files { came, expected: 2 });
+    let protector = request.protector.then(&mut next).transpose()?.map(Protector::new);
+    let (keeper, arbiter) = (next()?, next()?);
     let transport = identity::from_request(request.identity.as_ref(), request.plaintext, files)?;
     let to = moves::address_in(&request.to, request.addresses.as_deref())?.through(dialer);
     let beside = Beside {
-        arbiter: Box::new(Asking::new(arbiter.into())),
-        keeper: Some(PacketKeeper::new(keeper.into())),
+        arbiter: Box::new(Asking::new(arbiter)),
+        keeper: Some(PacketKeeper::new(keeper)),
+        protector,
     };
     let protected = member.protect(&to, &transport, beside, how, reply)?;
     Ok(Response::Protected(replication::Protected {

@@ -121,6 +121,17 @@ impl Bed {
         self.vmms[self.active].json(&args).map_err(|e| e.to_string())
     }
 
+    /// Protects the VM by the standby that listens, with further options.
+    ///
+    /// # Errors
+    /// What `protect` said.
+    pub fn protect_with(&self, own: &[&str]) -> Result<Value, String> {
+        let (to, arbiter) = (self.there(), self.arbiter.name());
+        let args = ["protect", "kv", &to, "--arbiter", &arbiter, "--json"];
+        let args = [&args[..], self.security, &HEARTBEATS, own].concat();
+        self.vmms[self.active].json(&args).map_err(|e| e.to_string())
+    }
+
     /// Begins that, and does not wait.
     pub fn begin_protect(&self) -> Process {
         let (to, arbiter) = (self.there(), self.arbiter.name());

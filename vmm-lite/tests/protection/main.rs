@@ -8,8 +8,10 @@
 //! - [`faults`], [`kills`]: one fault, and many of each at random moments
 //! - [`points`]: a process dies or is frozen at each named place
 //! - [`swaps`]: planned swaps, a new standby, the end of protection, a primary that was stopped
+//! - [`again`]: a VM gets another standby on its own
 //! - [`refusals`]: hostile, missing and wrong peers; the VM runs on
 
+mod again;
 mod arbiter;
 mod bed;
 mod capture;

@@ -119,6 +119,7 @@ impl Core {
         match news {
             News::InSync(member) => {
                 tally.standbys.insert(member, Ok(()));
+                (tally.was_protected, tally.not_protected) = (true, None);
                 tally.say(format!("protected by standby {member}"));
             }
             News::NotAccepted { member, why } => {

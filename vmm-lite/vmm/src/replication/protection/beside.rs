@@ -1,6 +1,6 @@
 //! What works for a member outside of its process: that one is confined, and may die.
 
-use super::PacketKeeper;
+use super::{PacketKeeper, Protector};
 use migrate::replication::arbiter::{Answer, Request};
 use std::{fmt, os::fd::RawFd};
 
@@ -11,6 +11,8 @@ pub struct Beside {
     pub arbiter: Box<dyn Arbiter>,
     /// Keeps the packets of a primary whose process dies; without it they are lost.
     pub keeper: Option<PacketKeeper>,
+    /// Has the VM protected again when it has no standby left; without it a user does.
+    pub protector: Option<Protector>,
 }
 
 /// Asks the arbiter of a replica set, without ever blocking.

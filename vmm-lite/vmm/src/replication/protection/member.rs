@@ -140,7 +140,8 @@ impl Member {
     }
 
     /// Protects the VM by the standby at `to`, and waits until that is in sync. The first one makes
-    /// the set, with `beside` and `how`; for further ones it keeps those that it has.
+    /// the set, with `beside` and `how`; for further ones it keeps those that it has, but for a
+    /// protector.
     ///
     /// # Errors
     /// [`Error`]: the VM runs on, as well protected as before.
@@ -159,6 +160,9 @@ impl Member {
                 if !matches!(set.lock().part, Part::Primary(_)) {
                     return Err(Error::NotNow("another host runs the VM: protect it there".into()));
                 }
+                if let Some(protector) = beside.protector {
+                    set.lock().beside.protector = Some(protector);
+                }
                 (set, false)
             }
             None => (self.begin(beside, how)?, true),
@@ -168,10 +172,19 @@ impl Member {
             seed(&set, to, transport, observer)
         });
         let protected = seeded.and_then(|seeded| self.in_sync(&set, &seeded, began));
-        if protected.is_err() && is_new {
-            // There is no standby: at worst the arbiter keeps a record that no member needs.
-            set.give_up();
-            *self.slot() = None;
+        match &protected {
+            Ok(_) => {}
+            Err(_) if is_new => {
+                // There is no standby: at worst the arbiter keeps a record that no member needs.
+                set.give_up();
+                *self.slot() = None;
+            }
+            Err(e) => {
+                let why = crate::host::with_causes(e);
+                let mut core = set.lock();
+                core.tally.say_not_protected(format!("not protected by {to}: {why}"));
+                core.wake();
+            }
         }
         protected
     }

@@ -8,8 +8,8 @@
 //! - `log`, `feed`: records on their way from one vCPU to the other
 //! - `late`: packets that reach a standby's host
 //! - `channel`: the connection between two members
-//! - `beside`: what works for a member outside of its process; `keeper`: one of these, for the
-//!   packets that a dead primary leaves behind
+//! - `beside`: what works for a member outside of its process: `keeper` has the packets that a dead
+//!   primary leaves behind, `protector` has the VM protected again
 
 mod acting;
 mod beside;
@@ -23,6 +23,7 @@ mod log;
 mod looking;
 mod member;
 mod offer;
+mod protector;
 mod receiver;
 mod seed;
 mod set;
@@ -34,4 +35,5 @@ pub use error::Error;
 pub use figures::{Figures, Role, StandbyFigures};
 pub use keeper::PacketKeeper;
 pub use member::{How, Member, Progress, Protected, Swapped};
+pub use protector::Protector;
 pub use receiver::{Seeded, StandbyReceiver};

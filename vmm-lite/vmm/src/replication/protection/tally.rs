@@ -25,10 +25,14 @@ pub struct Tally {
     pub unsaid: Vec<String>,
     /// What became of standbys; `Err`: why they are in sync no longer, or never were.
     pub standbys: BTreeMap<MemberId, Result<(), String>>,
+    /// A standby was in sync.
+    pub was_protected: bool,
     /// Why the last swap failed, if it did.
     pub swap_failed: Option<String>,
     /// When the guest was to be stopped for the last swap, and when the standby had it.
     pub swap: (Option<Instant>, Option<Instant>),
+    /// Why an attempt to protect the VM failed last.
+    pub not_protected: Option<String>,
     /// When the user was last told that the guest is slowed down.
     slow_said: Option<Instant>,
     /// The standbys were told to end.
@@ -45,6 +49,14 @@ impl Tally {
         if self.slow_said.is_none_or(|said| said.elapsed() >= SAY_SLOW) {
             self.slow_said = Some(Instant::now());
             self.say("a standby falls behind: the VM is slowed down".into());
+        }
+    }
+
+    /// Tells the user, unless the attempt before failed in the same way.
+    pub fn say_not_protected(&mut self, why: String) {
+        if self.not_protected.as_ref() != Some(&why) {
+            self.not_protected = Some(why.clone());
+            self.say(why);
         }
     }
 

@@ -83,7 +83,7 @@ impl Set {
         }
         self.replayed();
         self.work_off();
-        self.have_packets_kept();
+        self.tell_those_beside();
         self.print();
         self.has_changed();
         true
@@ -97,13 +97,25 @@ impl Set {
         }
     }
 
-    /// What waits for the guest's network is worth keeping while the guest runs here.
-    fn have_packets_kept(&self) {
-        let mut core = self.lock();
+    /// What waits for the guest's network is worth keeping while the guest runs here, and a guest
+    /// that has no standby any more is to have another one.
+    fn tell_those_beside(&self) {
+        let core = &mut *self.lock();
+        let record = match &core.part {
+            Part::Primary(machine) => machine.record(),
+            Part::Standby(..) | Part::Over { .. } => None,
+        };
+        let had = core.tally.was_protected || core.tally.takeovers > 0;
+        let alone = had && record.is_some_and(|record| record.in_sync.is_empty());
         let vm = matches!(core.part, Part::Primary(_)).then_some(&self.vm);
-        if let Some(Err(e)) = core.beside.keeper.as_mut().map(|keeper| keeper.keep(vm)) {
+        let (beside, tally) = (&mut core.beside, &mut core.tally);
+        if let Some(Err(e)) = beside.keeper.as_mut().map(|keeper| keeper.keep(vm)) {
             let why = crate::host::with_causes(&e);
-            core.tally.say(format!("if this process dies its unread packets are lost: {why}"));
+            tally.say(format!("if this process dies its unread packets are lost: {why}"));
+        }
+        if let Some(Err(e)) = beside.protector.as_mut().map(|protector| protector.tell(alone)) {
+            let why = crate::host::with_causes(&e);
+            tally.say(format!("it will not be protected again on its own: {why}"));
         }
     }
 
