@@ -125,6 +125,8 @@ pub enum MoveMode {
     Hybrid,
     /// All memory while the guest is stopped.
     StopAndCopy,
+    /// The destination executes what the VM does, as a standby does, and is given it then.
+    Lockstep,
 }
 
 /// What a VM's process needs to prove its host's identity in one move, without the private key.

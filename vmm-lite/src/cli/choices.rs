@@ -43,6 +43,7 @@ pub fn move_mode() -> impl TypedValueParser<Value = MoveMode> {
         ("pre-copy", MoveMode::PreCopy, ""),
         ("hybrid", MoveMode::Hybrid, ""),
         ("stop-and-copy", MoveMode::StopAndCopy, ""),
+        ("lockstep", MoveMode::Lockstep, ""),
     ])
 }
 

@@ -37,6 +37,8 @@ How memory goes over (--mode):
   pre-copy       all memory before the switch
   hybrid         one round, then the switch; the rest follows
   stop-and-copy  all memory while the guest stands: the fewest bytes, the longest blackout
+  lockstep       the destination executes what the VM does, and is given it then: no memory is \
+  left for the blackout, however fast the guest writes; needs the same model of CPU on both hosts
 While memory follows, the VM needs both hosts; the report says for how long. Moved on before all \
 of it is there, it waits for the rest first.
 
@@ -234,6 +236,9 @@ fn us(ns: u64) -> String {
 
 /// The blackout and its phases.
 fn blackout(r: &MoveCost) -> String {
+    if let (Some(ns), None) = (r.blackout_ns, &r.phases) {
+        return format!("blackout             {}", us(ns));
+    }
     let (Some(ns), Some(p)) = (r.blackout_ns, &r.phases) else {
         return "blackout               not known: the connection broke before the destination said \
             when the VM ran".into();

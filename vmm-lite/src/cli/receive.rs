@@ -15,7 +15,7 @@ use vmm::{
     host::confine::{self, Thread},
     kvm,
     migration::{destination::Receiver, listener},
-    replication::protection::Member,
+    replication::protection::{Arrivals, Member},
     vm::VmPhase,
 };
 
@@ -68,7 +68,7 @@ pub fn run(args: Args) -> super::Result {
     eprintln!("vmm-lite: listening on {listen}");
     // The thread that serves the source owns it, as long as there is a source to serve.
     let moves = Arc::downgrade(&receiver);
-    listener::serve(listener, receiver, policy)?;
+    listener::serve(listener, Arc::new(Arrivals::new(receiver)), policy)?;
     confine::enter(Thread::Main)?;
     confinement.watch()?;
     let Some(vm) = wait(&arrivals, &signals)? else {

@@ -28,8 +28,8 @@ one. Both hosts need the same model of CPU, and must trust each other: see `vmm-
 The process ends as the VM ends, with exit code 0 when the primary ends the protection, and 125 \
 if it lost its place: then start another one.
 
-A VM that runs here after its host's death has no standby any more. `protect` gives it one, by hand, \
-or --standby, on its own.
+A VM that runs here after its host's death has no standby any more. `protect` gives it one, by \
+hand, or --standby, on its own.
 
 Examples:
   vmm-lite standby --listen tcp://10.9.0.2:7100 --tap tap0 --arbiter etcd://10.9.0.9:2379

@@ -12,6 +12,7 @@ use api::{
     answer::{Done, Metrics, Paused},
     descriptors::Incoming,
     request,
+    verb::MoveMode,
 };
 use std::{
     io::{self, BufReader, Write},
@@ -307,6 +308,9 @@ fn answer(
             let took_ns = api::nanoseconds(stopped.took);
             Response::Paused(Paused { quiescent: stopped.quiescent, took_ns })
         }
+        Request::Resume(verb) if verb.runs_nowhere_else && member.vouch() => {
+            Response::Done(Done {})
+        }
         Request::Resume(verb) => {
             reply.slowly(|slow| match verb.runs_nowhere_else {
                 true => vm.vouch(slow),
@@ -328,6 +332,10 @@ fn answer(
         Request::Protect(verb) => protection::protect(member, &verb, incoming.take_files(), reply)?,
         Request::Unprotect(verb) => protection::unprotect(member, verb)?,
         Request::Failover(verb) => protection::failover(member, &verb)?,
+        Request::Migrate(verb) if verb.mode == MoveMode::Lockstep => {
+            moves::lockstep::serve(member, &verb, incoming.take_files(), reply)?;
+            return Ok(None);
+        }
         Request::Migrate(verb) => {
             moves::serve(vm, &verb, incoming.take_files(), reply)?;
             return Ok(None);
@@ -341,6 +349,8 @@ fn answer(
 fn may(member: &Member, request: &Request) -> Result<(), Error> {
     let Some(role) = member.role() else { return Ok(()) };
     match (role, request) {
+        // Of a VM whose move in lockstep has an unknown outcome.
+        (Role::Standby, Request::Resume(verb)) if verb.runs_nowhere_else => Ok(()),
         (_, Request::Migrate(_)) => Err(Error::Protected("moved")),
         (_, Request::Revert(_)) => Err(Error::Protected("put back to a snapshot")),
         (

@@ -8,6 +8,7 @@
 //! - [`faults`], [`kills`]: one fault, and many of each at random moments
 //! - [`points`]: a process dies or is frozen at each named place
 //! - [`swaps`]: planned swaps, a new standby, the end of protection, a primary that was stopped
+//! - [`moves`]: moves in lockstep
 //! - [`again`]: a VM gets another standby on its own
 //! - [`refusals`]: hostile, missing and wrong peers; the VM runs on
 
@@ -18,6 +19,7 @@ mod capture;
 mod faults;
 mod kills;
 mod links;
+mod moves;
 mod oracle;
 mod points;
 mod refusals;

@@ -1,6 +1,7 @@
 //! The request `migrate` of the control socket.
 
 pub mod identity;
+pub mod lockstep;
 pub mod options;
 
 use super::{reports, server::Reply};

@@ -5,10 +5,16 @@ use migrate::source::Mode;
 use std::time::Duration;
 use vmm::migration::source::options::Options;
 
-/// A member of a request with an invalid value.
+/// What is wrong with a request.
 #[derive(thiserror::Error, Clone, Copy, PartialEq, Eq, Debug)]
-#[error("{0:?} of the request is invalid: it must not be 0")]
-pub struct Wrong(&'static str);
+pub enum Wrong {
+    /// A member with an invalid value.
+    #[error("{0:?} of the request is invalid: it must not be 0")]
+    Zero(&'static str),
+    /// It is another kind of move.
+    #[error("mode lockstep copies no memory while the guest stands")]
+    Lockstep,
+}
 
 /// The options in a request.
 ///
@@ -16,7 +22,7 @@ pub struct Wrong(&'static str);
 /// [`Wrong`].
 pub fn of(request: &Migrate) -> Result<Options, Wrong> {
     let number = |name, value: Option<u64>| match value {
-        Some(0) => Err(Wrong(name)),
+        Some(0) => Err(Wrong::Zero(name)),
         value => Ok(value),
     };
     let time = |name, ns| Ok(number(name, ns)?.map(Duration::from_nanos));
@@ -26,6 +32,7 @@ pub fn of(request: &Migrate) -> Result<Options, Wrong> {
             MoveMode::PreCopy => Mode::PreCopy,
             MoveMode::Hybrid => Mode::Hybrid,
             MoveMode::StopAndCopy => Mode::StopAndCopy,
+            MoveMode::Lockstep => return Err(Wrong::Lockstep),
         },
         max_blackout: time("max_blackout_ns", request.max_blackout_ns)?,
         bandwidth: number("bandwidth", request.bandwidth)?,
@@ -61,8 +68,8 @@ mod tests {
     #[test]
     fn nothing_is_limited_to_0() {
         let wrong = Migrate { bandwidth: Some(0), ..Migrate::default() };
-        assert_eq!(of(&wrong), Err(Wrong("bandwidth")));
+        assert_eq!(of(&wrong), Err(Wrong::Zero("bandwidth")));
         let wrong = Migrate { timeout_ns: Some(0), ..Migrate::default() };
-        assert_eq!(of(&wrong), Err(Wrong("timeout_ns")));
+        assert_eq!(of(&wrong), Err(Wrong::Zero("timeout_ns")));
     }
 }

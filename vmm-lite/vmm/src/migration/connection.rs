@@ -159,6 +159,15 @@ impl Connection {
         Ok(this)
     }
 
+    /// Whether the peer's first message begins with these bytes. Waits for them.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn begins_with(&mut self, magic: [u8; 4]) -> Result<bool, LinkError> {
+        self.need(magic.len())?;
+        Ok(self.inbox.bytes().starts_with(&magic))
+    }
+
     /// Notes that the peer has introduced itself: from now on its messages may have the full length
     /// of their kind.
     pub fn known(&mut self) {

@@ -18,9 +18,10 @@ pub mod files;
 pub mod filters;
 pub mod jail;
 pub mod privileges;
+mod threads;
 mod trap;
 
-pub use filters::Thread;
+pub use threads::Thread;
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, sock_filter};
 use serde::{Deserialize, Serialize};

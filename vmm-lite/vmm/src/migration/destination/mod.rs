@@ -208,22 +208,45 @@ impl Receiver {
     }
 }
 
-impl Service for Receiver {
-    fn stages(&self) -> &Stages {
-        &self.stages
+impl Receiver {
+    /// What a VM gets that arrives in another way than by this receiver's protocol; `None`: it has
+    /// one, or receives one. [`take_back`](Self::take_back) or [`became`](Self::became) follow.
+    pub(crate) fn lend(&self) -> Option<Arc<Offering>> {
+        let offering = self.offering().clone()?;
+        let mut state = self.state();
+        if state.taken || state.current.is_some() {
+            return None;
+        }
+        state.taken = true;
+        Some(offering)
     }
 
-    fn taken(&self) -> bool {
-        self.state().taken
+    /// That VM did not arrive.
+    pub(crate) fn take_back(&self) {
+        self.state().taken = false;
     }
 
-    fn serve(
+    /// That VM runs here.
+    pub(crate) fn became(&self, vm: Vm) {
+        drop(self.offering().take());
+        // The receiving thread exists as long as the process, so this does not fail.
+        let _ = self.arrived.send(vm);
+    }
+
+    /// Nobody has anything to say about it any more.
+    pub(crate) fn ends_receiving(&self) {
+        self.stages.enter(Stage::Over);
+    }
+
+    /// Serves a connection to its end.
+    ///
+    /// # Errors
+    /// As of [`Service::serve`].
+    pub(crate) fn converse(
         self: &Arc<Self>,
-        stream: Arc<TcpStream>,
-        transport: &Transport,
+        mut connection: Connection,
         session: &mut Session,
     ) -> Result<(), Error> {
-        let mut connection = Connection::accept(stream, transport, SILENCE)?;
         let first = match connection.receive(0) {
             Ok(Incoming::Message(message)) => message,
             Ok(Incoming::Pages(_)) => return Err(Error::Nonsense),
@@ -264,5 +287,24 @@ impl Service for Receiver {
                 Err(Error::Nonsense)
             }
         }
+    }
+}
+
+impl Service for Receiver {
+    fn stages(&self) -> &Stages {
+        &self.stages
+    }
+
+    fn taken(&self) -> bool {
+        self.state().taken
+    }
+
+    fn serve(
+        self: &Arc<Self>,
+        stream: Arc<TcpStream>,
+        transport: &Transport,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        self.converse(Connection::accept(stream, transport, SILENCE)?, session)
     }
 }

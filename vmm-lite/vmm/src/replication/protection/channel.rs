@@ -36,6 +36,8 @@ pub struct Channel {
     /// What is to be sent; up to `sent` of it was.
     outbox: Vec<u8>,
     sent: usize,
+    /// Bytes sent so far.
+    total: u64,
     /// Longest accepted message, header included.
     most: usize,
 }
@@ -49,7 +51,7 @@ impl Channel {
         let (stream, tls, inbox) = connection.into_parts();
         stream.set_nonblocking(true)?;
         let most = if first { FIRST_MAX } else { usize::MAX };
-        Ok(Self { stream, tls, inbox, outbox: Vec::new(), sent: 0, most })
+        Ok(Self { stream, tls, inbox, outbox: Vec::new(), sent: 0, total: 0, most })
     }
 
     /// The peer has introduced itself: its messages may have the length of their kind.
@@ -60,6 +62,11 @@ impl Channel {
     /// To be polled.
     pub fn fd(&self) -> RawFd {
         self.stream.as_raw_fd()
+    }
+
+    /// Bytes sent so far, those of TLS included.
+    pub fn total(&self) -> u64 {
+        self.total
     }
 
     /// Whether something waits to be sent.
@@ -91,7 +98,10 @@ impl Channel {
         while self.is_full() {
             // By the one call for sending that the vCPU's thread may make.
             match nix::unistd::write(&*self.stream, &self.outbox[self.sent..]) {
-                Ok(n) => self.sent += n,
+                Ok(n) => {
+                    self.sent += n;
+                    self.total += n as u64;
+                }
                 Err(nix::Error::EINTR) => {}
                 Err(nix::Error::EAGAIN) => return Ok(()),
                 Err(e) => return Err(LinkError::Io(e.into())),

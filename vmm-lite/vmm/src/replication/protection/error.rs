@@ -43,6 +43,13 @@ pub enum Error {
     /// It took too long.
     #[error("{0} took longer than {1:?}")]
     Timeout(&'static str, std::time::Duration),
+    /// The connection was lost as the VM was handed over.
+    #[error(
+        "the connection was lost as the VM was given to the other host, and it may run there: \
+         look there. If it does not, `vmm-lite resume --i-know-it-runs-nowhere-else` has it go on \
+         here; until then it stands"
+    )]
+    Unknown,
     /// A call to the host failed.
     #[error("cannot {doing}")]
     Host {

@@ -1,10 +1,10 @@
 //! This process's part in the protection of its VM.
 
 use super::{
-    Beside, Error, Figures, Role,
+    Beside, Error, Figures, How, Progress, Protected, Role, Swapped,
     log::SetLog,
     seed::{Seeded, seed},
-    set::{Beginning, Part, Set, event},
+    set::{Beginning, Part, Purpose, Set, event},
     thread,
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     vm::{End, Observer, RecordOptions, Vm, VmPhase},
 };
 use migrate::replication::{
-    Primary, Settings,
+    Primary,
     arbiter::{MemberId, SetId},
     primary::Event,
 };
@@ -29,51 +29,6 @@ const ARBITER: Duration = Duration::from_secs(5);
 const CATCH_UP: Duration = Duration::from_secs(60);
 /// The log has digests of the guest's state at one exit of this many.
 pub(super) const CHECK_EVERY: u64 = 4096;
-
-/// How a VM is protected.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct How {
-    /// Of the state machines.
-    pub settings: Settings,
-    /// Also protect a VM whose program takes values from the CPU by itself.
-    pub allow_own_clock: bool,
-}
-
-/// Progress of a standby's seeding.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Progress {
-    /// What is being done, in words.
-    Phase(&'static str),
-    /// Pages copied so far.
-    Pages(u64),
-}
-
-/// A standby that is in sync.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Protected {
-    /// The standby.
-    pub member: MemberId,
-    /// The term, by the arbiter's record.
-    pub term: u64,
-    /// From the request until the standby was in sync.
-    pub took: Duration,
-    /// The pause of the guest for the copy's last pages.
-    pub pause: Duration,
-    /// Pages copied.
-    pub pages: u64,
-}
-
-/// A planned swap that took place.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Swapped {
-    /// The member that runs the VM now.
-    pub to: MemberId,
-    /// The term, by the arbiter's record.
-    pub term: u64,
-    /// From the request to stop the guest here until the standby had taken it over, as this member
-    /// can tell: until its message that it runs has arrived.
-    pub blackout: Duration,
-}
 
 /// See the module. Copies are the same member.
 #[derive(Clone, Debug)]
@@ -104,10 +59,15 @@ impl Member {
     }
 
     /// The set, unless it is over.
-    fn set(&self) -> Option<Arc<Set>> {
+    pub(super) fn set(&self) -> Option<Arc<Set>> {
         let set = self.slot().clone()?;
         let over = matches!(set.lock().part, Part::Over { fenced: false });
         (!over).then_some(set)
+    }
+
+    /// The VM has no set any more.
+    pub(super) fn forget_set(&self) {
+        *self.slot() = None;
     }
 
     fn protected(&self) -> Result<Arc<Set>, Error> {
@@ -116,7 +76,7 @@ impl Member {
         })
     }
 
-    fn change(&self) -> Result<MutexGuard<'_, ()>, Error> {
+    pub(super) fn change(&self) -> Result<MutexGuard<'_, ()>, Error> {
         match self.0.changing.try_lock() {
             Ok(changing) => Ok(changing),
             Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
@@ -165,7 +125,7 @@ impl Member {
                 }
                 (set, false)
             }
-            None => (self.begin(beside, how)?, true),
+            None => (self.begin(beside, how, Purpose::Protection)?, true),
         };
         let seeded = self.recorded(&set).and_then(|()| {
             fail_point!("protection.recorded");
@@ -190,7 +150,12 @@ impl Member {
     }
 
     /// Begins a set: the VM is recorded from now on.
-    fn begin(&self, beside: Beside, how: How) -> Result<Arc<Set>, Error> {
+    pub(super) fn begin(
+        &self,
+        beside: Beside,
+        how: How,
+        purpose: Purpose,
+    ) -> Result<Arc<Set>, Error> {
         let vm = &self.0.vm;
         if vm.is_recorded() {
             return Err(Error::NotNow(
@@ -221,6 +186,7 @@ impl Member {
                 wake,
                 epoch,
                 part: Part::Primary(machine),
+                purpose,
             },
         )
         .map_err(host("make a lock"))?;
@@ -236,7 +202,7 @@ impl Member {
     }
 
     /// Waits until the arbiter has the set's record.
-    fn recorded(&self, set: &Set) -> Result<(), Error> {
+    pub(super) fn recorded(&self, set: &Set) -> Result<(), Error> {
         let end = Instant::now() + ARBITER;
         let recorded = set.wait_for(end, |core| match &core.part {
             Part::Primary(machine) if machine.record().is_some() => Some(Ok(())),
@@ -251,7 +217,12 @@ impl Member {
     }
 
     /// Waits until a standby is in sync.
-    fn in_sync(&self, set: &Set, seeded: &Seeded, began: Instant) -> Result<Protected, Error> {
+    pub(super) fn in_sync(
+        &self,
+        set: &Set,
+        seeded: &Seeded,
+        began: Instant,
+    ) -> Result<Protected, Error> {
         let member = seeded.member;
         let end = Instant::now() + CATCH_UP;
         let became = set.wait_for(end, |core| {
@@ -345,7 +316,7 @@ impl Member {
         if let VmPhase::Paused = self.0.vm.phase() {
             return Err(Error::NotNow("the VM is paused: resume it first".into()));
         }
-        let mut core = set.lock();
+        let core = set.lock();
         let Part::Primary(machine) = &core.part else {
             return Err(Error::NotNow("another host runs the VM: swap roles from there".into()));
         };
@@ -360,6 +331,12 @@ impl Member {
                 ));
             }
         };
+        drop(core);
+        self.swap(&set, to, within)
+    }
+
+    pub(super) fn swap(&self, set: &Set, to: MemberId, within: Duration) -> Result<Swapped, Error> {
+        let mut core = set.lock();
         (core.tally.swap_failed, core.tally.swap) = (None, (None, None));
         core.primary(Event::Swap { to });
         core.wake();

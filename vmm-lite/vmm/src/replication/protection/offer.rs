@@ -28,6 +28,9 @@ pub struct Offer {
     pub heartbeat: Duration,
     /// Number of heartbeats missed after which a silent peer is suspected.
     pub misses: u32,
+    /// Whether the VM is to move: then the roles are swapped as soon as they can be, and the set is
+    /// over.
+    pub moves: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -37,20 +40,21 @@ struct Fields {
     cpu: Model,
     heartbeat: Duration,
     misses: u32,
+    moves: bool,
 }
 
 impl Offer {
     /// Of `vm`.
-    pub fn of(vm: &Vm, settings: &Settings) -> Self {
+    pub fn of(vm: &Vm, settings: &Settings, moves: bool) -> Self {
         let Settings { heartbeat, misses, .. } = *settings;
-        Self { offered: Offered::of(vm), cpu: Model::of_this_host(), heartbeat, misses }
+        Self { offered: Offered::of(vm), cpu: Model::of_this_host(), heartbeat, misses, moves }
     }
 
     /// The encoded form.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let Self { offered, cpu, heartbeat, misses } = self.clone();
+        let Self { offered, cpu, heartbeat, misses, moves } = self.clone();
         let offered = offered.to_bytes();
-        codec::encode(Payload::Protection, &Fields { offered, cpu, heartbeat, misses })
+        codec::encode(Payload::Protection, &Fields { offered, cpu, heartbeat, misses, moves })
     }
 
     /// Decodes it.
@@ -58,11 +62,12 @@ impl Offer {
     /// # Errors
     /// [`CodecError`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
-        let Fields { offered, cpu, heartbeat, misses } = codec::decode(Payload::Protection, bytes)?;
+        let Fields { offered, cpu, heartbeat, misses, moves } =
+            codec::decode(Payload::Protection, bytes)?;
         let silence = heartbeat.checked_mul(misses);
         if heartbeat < HEARTBEAT_MIN || misses == 0 || silence.is_none_or(|s| s > SILENCE_MAX) {
             return Err(CodecError::Garbled("interval of heartbeats"));
         }
-        Ok(Self { offered: Offered::from_bytes(&offered)?, cpu, heartbeat, misses })
+        Ok(Self { offered: Offered::from_bytes(&offered)?, cpu, heartbeat, misses, moves })
     }
 }

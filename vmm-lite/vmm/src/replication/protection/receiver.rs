@@ -3,20 +3,16 @@
 use super::{
     Arbiter, Beside, Member,
     channel::Channel,
-    feed::Kept,
-    late::Late,
-    offer::Offer,
-    set::{Beginning, Part, Peer, Set, event},
+    following::{For, SILENCE, follow, receive, say},
+    set::{Peer, Purpose},
     thread,
 };
 use crate::{
-    devices::{console::Console, gate::Gate},
     host::{
         confine::Thread,
         poll::{Watch, wait_some},
         watchdog::{self, Doing},
     },
-    kvm::cpu::Model,
     migration::{
         Error,
         connection::{Connection, LinkError, Transport},
@@ -25,26 +21,20 @@ use crate::{
             made::Made,
             stage::{Stage, Stages},
         },
-        handover::Handover,
         listener::{Service, Session},
     },
-    replication::journal::Refused,
-    vm::{Operation, Position, RecordOptions, Vm},
+    vm::Vm,
 };
 use migrate::replication::{
-    Settings, Standby,
+    Settings,
     arbiter::{Answer, MemberId, Request, SetId},
-    wire::{Message, Seed, Seeding},
+    wire::{Message, Seeding},
 };
 use std::{
     net::TcpStream,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::Sender},
-    time::{Duration, Instant},
 };
-
-/// How long the primary may be silent while it seeds this standby.
-const SILENCE: Duration = Duration::from_secs(10);
 
 /// A standby that waits for its VM. Given to [`serve`](crate::migration::listener::serve).
 #[derive(Debug)]
@@ -95,97 +85,6 @@ impl StandbyReceiver {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a VM for the offer, and fills it until the primary says where it stands.
-    fn receive(
-        &self,
-        channel: &mut Channel,
-        offering: &Offering,
-        source: &str,
-    ) -> Result<(Made, Offer, Seed), String> {
-        let link = |e: LinkError| crate::host::with_causes(&e);
-        let Message::Seeding(Seeding::Offer(offer)) = channel.receive(SILENCE).map_err(link)?
-        else {
-            return Err("it offered no VM".into());
-        };
-        let made = judge(&offer).and_then(|offer| Ok((make(&offer, offering)?, offer)));
-        let (made, offer) = match made {
-            Ok(made) => made,
-            Err(why) => {
-                say(channel, Seeding::Refuse(why.clone())).map_err(link)?;
-                return Err(why);
-            }
-        };
-        say(channel, Seeding::Accept).map_err(link)?;
-        fail_point!("protection.welcomed");
-        let ran = || "the VM ran already".to_owned();
-        loop {
-            match channel.receive(SILENCE).map_err(link)? {
-                Message::Seeding(Seeding::Pages(numbers, content)) => {
-                    let memory = made.vm.unstarted_memory().ok_or_else(ran)?;
-                    let (pages, _) = content.as_chunks();
-                    for (number, page) in numbers.iter().zip(pages) {
-                        memory
-                            .write_page(*number as usize, page)
-                            .map_err(|e| crate::host::with_causes(&e))?;
-                    }
-                }
-                Message::Seeding(Seeding::Seed(seed)) => return Ok((made, offer, seed)),
-                _ => return Err(format!("{source} sent something else than pages")),
-            }
-        }
-    }
-
-    /// The VM follows the primary from where it stands.
-    fn follow(
-        &self,
-        (vm, seed, offer): (&Vm, &Seed, &Offer),
-        (id, primary): (SetId, MemberId),
-        beside: Beside,
-    ) -> Result<Arc<Set>, String> {
-        let vm_error = |e: crate::vm::Error| crate::host::with_causes(&e);
-        let io_error = |e: std::io::Error| crate::host::with_causes(&e);
-        let handover = Handover::from_bytes(&seed.state).map_err(|e| e.to_string())?;
-        let gate = Gate::new();
-        gate.stand_by(seed.position.saturating_sub(1));
-        let mut held = vm.hold().map_err(vm_error)?;
-        held.apply(&handover.state, Duration::ZERO).map_err(vm_error)?;
-        held.hold_output(&gate).map_err(vm_error)?;
-        let settings =
-            Settings { heartbeat: offer.heartbeat, misses: offer.misses, ..self.settings };
-        let (wake, epoch) = (event().map_err(io_error)?, Instant::now());
-        let members = (self.me, primary);
-        let machine = Standby::begin(members, id, settings, seed.position, Duration::ZERO);
-        let feed = thread::feed_of(seed.position, &wake).map_err(vm_error)?;
-        // What the primary allows is in the image, and was judged there.
-        let record = RecordOptions {
-            check_every: super::member::CHECK_EVERY,
-            allow_own_clock: true,
-            ..RecordOptions::default()
-        };
-        let beginning = Beginning {
-            me: self.me,
-            id,
-            settings,
-            record,
-            beside,
-            gate: Arc::clone(&gate),
-            last: seed.position,
-            wake,
-            epoch,
-            part: Part::Standby(machine, Arc::clone(&feed)),
-        };
-        let set = Set::new(vm, beginning).map_err(io_error)?;
-        vm.keep_quiet(true);
-        let late = Late::new(held.packets_in_transit().map_err(vm_error)?, false);
-        let standing_by = vm.begin(Operation::StandBy).map_err(vm_error)?;
-        let mut core = set.lock();
-        (core.late, core.standing_by) = (Some(late), Some(standing_by));
-        drop(core);
-        let at = Position { record: seed.position, samples: seed.samples as usize };
-        thread::follow(held, &feed, at, Kept(gate)).map_err(vm_error)?;
-        Ok(set)
-    }
-
     fn be_seeded(
         &self,
         mut channel: Channel,
@@ -210,7 +109,8 @@ impl StandbyReceiver {
                 Err(why)
             }
         };
-        let received = welcomed.and_then(|()| self.receive(&mut channel, &offering, source));
+        let received =
+            welcomed.and_then(|()| receive(&mut channel, &offering, For::Protection, source));
         let (Made { vm, mut name, .. }, offer, seed) = match received {
             Ok(received) => received,
             Err(why) => {
@@ -218,7 +118,9 @@ impl StandbyReceiver {
                 return Err(why);
             }
         };
-        let set = match self.follow((&vm, &seed, &offer), from, beside) {
+        let members = (from.0, self.me, from.1);
+        let how = (beside, self.settings, Purpose::Protection);
+        let set = match follow((&vm, &seed, &offer), members, how) {
             Ok(set) => set,
             Err(why) => {
                 // The arbiter's socket is gone with it; nothing else can be done with this process.
@@ -302,36 +204,4 @@ fn asks_the_same(arbiter: &mut dyn Arbiter, from: (SetId, MemberId)) -> Result<(
             Err("this standby's arbiter gives the answer to another question".into())
         }
     }
-}
-
-fn say(channel: &mut Channel, word: Seeding) -> Result<(), LinkError> {
-    channel.queue(&Message::Seeding(word))?;
-    channel.send_all(SILENCE)
-}
-
-/// A VM for the one that is offered.
-fn make(offer: &Offer, offering: &Offering) -> Result<Made, String> {
-    let identity = &offer.offered.identity;
-    let as_moved = migrate::offer::Offer {
-        receiver: [0; 16],
-        name: identity.name.clone(),
-        interface_version: identity.interface_version,
-        memory_size: identity.memory_size,
-        network: !identity.nets.is_empty(),
-        identity: Vec::new(),
-    };
-    Made::new(&as_moved, offer.offered.clone(), offering, Console::new(None))
-        .map_err(|refusal| refusal.to_string())
-}
-
-/// Whether this host can execute what the primary does.
-fn judge(offer: &[u8]) -> Result<Offer, String> {
-    let offer = Offer::from_bytes(offer)
-        .map_err(|e| format!("{e}: run the same vmm-lite on both hosts"))?;
-    let here = Model::of_this_host();
-    if offer.cpu != here {
-        let refused = Refused { there: offer.cpu.to_string(), here: here.to_string() };
-        return Err(refused.to_string());
-    }
-    Ok(offer)
 }

@@ -3,9 +3,9 @@
 use super::{
     Error,
     channel::{Channel, explained},
-    member::Progress,
     offer::Offer,
-    set::{Peer, Set},
+    request::Progress,
+    set::{self, Set},
 };
 use crate::{
     capture::{Page, Sink, copy_exactly},
@@ -18,10 +18,13 @@ use crate::{
     },
     vm::{CallOff, Observer, Operation, Position},
 };
-use migrate::replication::{
-    arbiter::MemberId,
-    primary::Event,
-    wire::{Message, PAGES_MAX, Seed, Seeding},
+use migrate::{
+    Peer,
+    replication::{
+        arbiter::MemberId,
+        primary::Event,
+        wire::{Message, PAGES_MAX, Seed, Seeding},
+    },
 };
 use std::{io, time::Duration};
 
@@ -36,6 +39,10 @@ pub(super) struct Seeded {
     /// The pause of the guest for the copy's last pages.
     pub pause: Duration,
     pub pages: u64,
+    /// Bytes sent on the connection.
+    pub bytes: u64,
+    /// The standby's key, if it has proved one.
+    pub peer: Peer,
 }
 
 /// Seeds the standby at `to`, which is told of the set's log from then on.
@@ -56,6 +63,7 @@ pub(super) fn seed(
             }
             e => e.into(),
         })?;
+    let peer = connection.peer();
     let mut channel = Channel::over(connection, false).map_err(LinkError::from)?;
     let failed = |e| Error::from(explained(e, &to.to_string()));
     let hello = Seeding::Hello { set: set.id, from: set.me };
@@ -65,7 +73,7 @@ pub(super) fn seed(
         _ => return Err(nonsense()),
     };
     fail_point!("protection.seeding");
-    let offer = Seeding::Offer(Offer::of(vm, &set.settings).to_bytes());
+    let offer = Seeding::Offer(Offer::of(vm, &set.settings, set.purpose.moves()).to_bytes());
     match ask(&mut channel, offer).map_err(failed)? {
         Seeding::Accept => {}
         Seeding::Refuse(why) => return Err(Error::Refused(why)),
@@ -108,10 +116,11 @@ pub(super) fn seed(
             Err(Error::NotNow("the VM was given more meanwhile than is kept for a standby".into()))
         }
         Ok((base, pause)) => {
-            core.peers.insert(member, Peer { channel, address: to.to_string() });
+            let bytes = channel.total();
+            core.peers.insert(member, set::Peer { channel, address: to.to_string() });
             core.send_recent();
             core.primary(Event::Seeded { member, base });
-            Ok(Seeded { member, pause, pages })
+            Ok(Seeded { member, pause, pages, bytes, peer })
         }
         Err(e) => Err(e),
     };

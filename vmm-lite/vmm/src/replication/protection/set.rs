@@ -6,7 +6,9 @@
 //!
 //! Lock order: the VM's locks, then this, then the gate's.
 
-use super::{Beside, channel::Channel, feed::Feed, late::Late, log::Recent, tally::Tally};
+use super::{
+    Beside, channel::Channel, feed::Feed, late::Late, log::Recent, own::Own, tally::Tally,
+};
 use crate::{
     devices::gate::Gate,
     host::inheriting::{InheritingGuard, InheritingMutex},
@@ -38,6 +40,24 @@ pub(super) enum Part {
     Standby(Standby, Arc<Feed>),
     /// It has no part in the set any more. Whether another member may run the VM.
     Over { fenced: bool },
+}
+
+/// What the set is for.
+#[derive(Clone, Debug)]
+pub(super) enum Purpose {
+    /// The VM is to live on when a host dies.
+    Protection,
+    /// It leaves this host by a swap; the arbiter of that.
+    Leaving(Own),
+    /// It comes to this host by a swap.
+    Arriving,
+}
+
+impl Purpose {
+    /// Whether the VM moves.
+    pub const fn moves(&self) -> bool {
+        matches!(self, Self::Leaving(_) | Self::Arriving)
+    }
 }
 
 /// What only the set's thread does, as it takes hold of the guest.
@@ -109,6 +129,7 @@ pub struct Set {
     pub(super) id: SetId,
     pub(super) settings: Settings,
     pub(super) record: crate::vm::RecordOptions,
+    pub(super) purpose: Purpose,
 }
 
 impl fmt::Debug for Set {
@@ -130,6 +151,7 @@ pub(super) struct Beginning {
     pub wake: Arc<EventFd>,
     pub epoch: Instant,
     pub part: Part,
+    pub purpose: Purpose,
 }
 
 /// An event for the set's thread.
@@ -139,7 +161,7 @@ pub(super) fn event() -> io::Result<Arc<EventFd>> {
 
 impl Set {
     pub fn new(vm: &Vm, beginning: Beginning) -> io::Result<Arc<Self>> {
-        let Beginning { me, id, settings, record, beside, gate, last, wake, epoch, part } =
+        let Beginning { me, id, settings, record, beside, gate, last, wake, epoch, part, purpose } =
             beginning;
         let core = Core {
             part,
@@ -160,7 +182,7 @@ impl Set {
         };
         let (core, vm) = (InheritingMutex::new(core)?, vm.clone());
         let (changes, changed) = Default::default();
-        Ok(Arc::new(Self { core, changes, changed, wake, vm, me, id, settings, record }))
+        Ok(Arc::new(Self { core, changes, changed, wake, vm, me, id, settings, record, purpose }))
     }
 
     pub fn lock(&self) -> InheritingGuard<'_, Core> {
@@ -218,6 +240,14 @@ impl Core {
     /// The state machines' time.
     pub fn now(&self) -> Duration {
         self.epoch.elapsed()
+    }
+
+    /// What this member has executed so far is the VM.
+    pub fn become_primary(&mut self, primary: Primary, position: u64) {
+        self.recent = Recent::after(position);
+        self.part = Part::Primary(primary);
+        self.gate.take_over();
+        (self.standing_by, self.late) = (None, None);
     }
 
     /// The set's thread is to look.

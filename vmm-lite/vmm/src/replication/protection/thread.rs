@@ -4,7 +4,7 @@ use super::{
     feed::{Feed, FeedSource, Kept},
     late::Late,
     log::SetLog,
-    set::{Part, Set, Todo},
+    set::{Core, Part, Purpose, Set, Todo},
 };
 use crate::{
     host::{
@@ -15,7 +15,7 @@ use crate::{
     vm::{self, Operation, Outcome, Paused, Position, Replayed, Resume, ResumeReason, VmPhase},
 };
 use migrate::replication::{
-    primary,
+    Standby, primary,
     standby::{self, Ended},
 };
 use std::{
@@ -149,6 +149,11 @@ impl Set {
         loop {
             let Some(todo) = self.lock().todo.pop_front() else { return };
             let done = match todo {
+                // Nobody else can say that the VM was given.
+                Todo::Ask(_) if matches!(self.purpose, Purpose::Arriving) => {
+                    self.over(false, "its source was lost before it gave the VM");
+                    Ok(())
+                }
                 Todo::Ask(request) => {
                     let mut core = self.lock();
                     if let Part::Standby(..) = core.part {
@@ -180,7 +185,7 @@ impl Set {
     }
 
     /// This member has no part in the set any more, and the VM does not run here.
-    fn over(&self, fenced: bool, why: &str) {
+    pub(super) fn over(&self, fenced: bool, why: &str) {
         let mut core = self.lock();
         core.part = Part::Over { fenced };
         core.gate.close_for_good();
@@ -218,6 +223,9 @@ impl Set {
             return Ok(paused.resume_here()?);
         }
         core.todo.clear();
+        if let Purpose::Leaving(own) = &self.purpose {
+            own.open(false);
+        }
         let Part::Primary(machine) =
             std::mem::replace(&mut core.part, Part::Over { fenced: false })
         else {
@@ -247,7 +255,9 @@ impl Set {
         fail_point!("protection.taking-over");
         let mut core = self.lock();
         let now = core.now();
+        // The source of a move cannot have taken it back.
         if let Part::Standby(machine, _) = &mut core.part
+            && !self.purpose.moves()
             && let Some(actions) = machine.reconsider(now)
         {
             core.act_as_standby(actions, &mut VecDeque::new());
@@ -261,23 +271,17 @@ impl Set {
         drop(core);
         let away = feed.came().elapsed();
         held.go_live(away)?;
+        if self.purpose.moves() {
+            return self.go_on_alone(held, machine, position, away);
+        }
         let log = Box::new(SetLog(Arc::clone(self)));
         held.record(log, position, self.record)?;
         let mut core = self.lock();
         let now = core.now();
         let Some((primary, actions)) = machine.into_primary(now) else { return Ok(()) };
         let term = primary.term();
-        core.recent = super::log::Recent::after(position);
-        core.part = Part::Primary(primary);
-        core.gate.take_over();
-        (core.standing_by, core.late) = (None, None);
-        if let Some(output) = core.output.take() {
-            self.vm.console().print_to(output);
-        }
-        self.vm.keep_quiet(false);
-        if let Err(e) = self.vm.announce() {
-            tracing::warn!("the VM was not announced to the network: {e}");
-        }
+        core.become_primary(primary, position);
+        self.speak(&mut core);
         let mut events = VecDeque::new();
         core.act_as_primary(actions, &mut events);
         events.into_iter().for_each(|event| core.primary(event));
@@ -287,6 +291,44 @@ impl Set {
         fail_point!("protection.took-over");
         held.resume(Resume { reason: ResumeReason::TakenOver, away })?;
         Ok(())
+    }
+
+    /// The VM has moved: it goes on as any other.
+    fn go_on_alone(
+        &self,
+        mut held: Paused<'_>,
+        machine: Standby,
+        position: u64,
+        away: Duration,
+    ) -> Result<(), Failure> {
+        let mut core = self.lock();
+        let now = core.now();
+        let Some((primary, actions)) = machine.into_primary(now) else { return Ok(()) };
+        core.become_primary(primary, position);
+        self.speak(&mut core);
+        // The other host is told, and hears no more of this set.
+        core.act_as_primary(actions, &mut VecDeque::new());
+        core.todo.clear();
+        core.part = Part::Over { fenced: false };
+        core.tally.takeovers += 1;
+        core.tally.unprotected = true;
+        let gate = Arc::clone(&core.gate);
+        drop(core);
+        gate.open_up_to(u64::MAX);
+        held.release_output()?;
+        held.resume(Resume { reason: ResumeReason::TakenOver, away })?;
+        Ok(())
+    }
+
+    /// What the VM says leaves from here from now on.
+    fn speak(&self, core: &mut Core) {
+        if let Some(output) = core.output.take() {
+            self.vm.console().print_to(output);
+        }
+        self.vm.keep_quiet(false);
+        if let Err(e) = self.vm.announce() {
+            tracing::warn!("the VM was not announced to the network: {e}");
+        }
     }
 
     /// There is no standby, and the set is given up.

@@ -84,8 +84,8 @@ fn attend(socket: &OwnedFd) -> io::Result<Option<(OwnedFd, Mac)>> {
 }
 
 /// Gives the packets for `mac` back to the network, once that has brought word of it from
-/// elsewhere, or drops them at `end`: clients have repeated them by then, and until then no other VM
-/// can use the device.
+/// elsewhere, or drops them at `end`: clients have repeated them by then, and until then no other
+/// VM can use the device.
 fn give_back(tap: &Tap, mac: Mac, mut end: Instant) -> io::Result<()> {
     let (mut kept, mut bytes, mut elsewhere) = (Vec::new(), 0, false);
     let source = source_address()?;
