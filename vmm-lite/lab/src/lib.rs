@@ -7,6 +7,7 @@
 //! - [`vmm`]: `vmm-lite` as a user starts it, and its JSON
 //! - [`etcd`]: Debian's etcd, one member or several, which tests stop and kill
 //! - [`images`]: unikernel images of the workspace's applications, built once
+//! - [`links`]: a host loses its links, and gets them back
 //! - [`probe`]: a redis client that times every request and checks that no write is lost or doubled
 //! - [`relay`]: forwards between two hosts, sees every message of a move, and can break the link at
 //!   any of them
@@ -25,6 +26,7 @@ pub mod etcd;
 pub mod exec;
 pub mod files;
 pub mod images;
+pub mod links;
 pub mod message;
 pub mod net;
 pub mod privilege;

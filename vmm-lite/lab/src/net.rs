@@ -147,14 +147,6 @@ impl Namespace {
         Ok(())
     }
 
-    /// Takes a link down or up.
-    ///
-    /// # Errors
-    /// As [`Self::ip`].
-    pub fn set_link(&self, name: &str, up: bool) -> Result<()> {
-        self.ip(["link", "set", "dev", name, if up { "up" } else { "down" }])
-    }
-
     /// Segments that the namespace's TCP has retransmitted so far, on all of its connections.
     ///
     /// # Errors

@@ -4,7 +4,6 @@
 use crate::{
     arbiter::{Arbiter, Kind},
     capture::Capture,
-    links,
     oracle::Oracle,
     voices::{Heard, Voices},
 };
@@ -15,6 +14,7 @@ use vmm::fail_point::CHOICE;
 use vmm_lite_lab::{
     Error,
     images::image,
+    links,
     process::{Process, run},
     site::Site,
     skipped,
@@ -185,7 +185,7 @@ impl Bed {
 
     /// The host dies: its links and its process at once.
     pub fn host_dies(&self, host: usize) {
-        links::set(&self.site, links::of_host(host), false);
+        links::set(&self.site, links::of_host(host), false).unwrap();
         self.signal(host, Signal::SIGKILL);
     }
 

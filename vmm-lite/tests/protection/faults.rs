@@ -1,12 +1,12 @@
 //! One fault of a protected VM, and what has to hold after it.
 
-use crate::{bed::Bed, links};
+use crate::bed::Bed;
 use Fault::{
     Arbiter, PairLink, PrimaryAndArbiter, PrimaryHost, PrimaryProcess, StandbyHost, StandbyProcess,
 };
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
-use vmm_lite_lab::vmm::TIMEOUT;
+use vmm_lite_lab::{links, vmm::TIMEOUT};
 
 /// What fails.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -93,7 +93,7 @@ impl Bed {
         match fault {
             PrimaryProcess => self.signal(primary, Signal::SIGKILL),
             PrimaryHost => self.host_dies(primary),
-            PairLink => links::set(&self.site, links::of_pair(), false),
+            PairLink => links::set(&self.site, links::of_pair(), false).unwrap(),
             StandbyProcess => self.signal(standby, Signal::SIGKILL),
             StandbyHost => self.host_dies(standby),
             Arbiter { silently } => self.arbiter.dies(silently),
@@ -147,9 +147,9 @@ impl Bed {
         match fault {
             PrimaryHost | StandbyHost => {
                 let died = if fault == PrimaryHost { primary } else { standby };
-                links::set(&self.site, links::of_host(died), true);
+                links::set(&self.site, links::of_host(died), true).unwrap();
             }
-            PairLink => links::set(&self.site, links::of_pair(), true),
+            PairLink => links::set(&self.site, links::of_pair(), true).unwrap(),
             _ => {}
         }
         self.unprotected()

@@ -4,7 +4,7 @@
 //! - [`bed`]: two hosts, the VM on one of them, the standby on the other
 //! - [`oracle`]: clients that know what they were told
 //! - [`capture`], [`voices`]: what the network heard, and whether that may be
-//! - [`arbiter`], [`links`]: what can fail beside the two processes
+//! - [`arbiter`]: what can fail beside the two processes
 //! - [`faults`], [`kills`]: one fault, and many of each at random moments
 //! - [`points`]: a process dies or is frozen at each named place
 //! - [`swaps`]: planned swaps, a new standby, the end of protection, a primary that was stopped
@@ -18,7 +18,6 @@ mod bed;
 mod capture;
 mod faults;
 mod kills;
-mod links;
 mod moves;
 mod oracle;
 mod points;

@@ -2,46 +2,46 @@
 //!
 //! Two hosts and a client as network namespaces, and a key-value store on the first host.
 //! redis-benchmark and a checking client load it from the client; the VM moves back and forth; then
-//! come a table and a picture. After that, further features ([`beyond`]).
+//! come a table and a picture. After that, further features ([`beyond`]), and a host that is killed
+//! ([`protection`]).
 
 mod beyond;
+mod load;
 mod picture;
+mod protection;
 mod table;
 
-use std::{fs, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{fs, io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use api::MoveReport;
 use vmm_lite_lab::{
     Error, Result,
     images::{image, workspace},
-    net::Namespace,
     privilege,
-    probe::{Connection, Probe, Seen},
     process::Process,
-    redis, runtime_dir,
+    runtime_dir,
     site::Site,
     stats::human_ns,
     vmm::{TIMEOUT, Vmm},
-    writers::Writers,
 };
 
+use load::{Load, Told};
+use picture::Event;
+
 const HELP: &str = "\
-Shows a key-value store moving between two hosts under load.
+Shows a key-value store moving between two hosts under load, and living on when its host is killed.
 
 Usage: demo [--moves N] [--out DIR]
 
   --moves N   how often the VM moves                       [default: 20]
-  --out DIR   where report.json and latency.svg are put    [default: out/demo]
+  --out DIR   where report.json, latency.svg and
+              failover.svg are put                         [default: out/demo]
 
 Everything runs in network namespaces that end with this program. Needs /dev/kvm and /dev/net/tun; \
 without root it
 works inside a user namespace where the kernel allows one.";
 
-const GUEST: &str = "10.0.0.2";
-const GUEST_PORT: u16 = 6379;
 const MIGRATION_PORT: u16 = 7000;
-/// Connections that check every write of their own, several in flight on each.
-const WRITERS: usize = 2;
 
 /// One move.
 struct Move {
@@ -103,25 +103,16 @@ fn demo(options: &Options) -> Result<()> {
     privilege::kvm()?;
     privilege::tun()?;
 
-    let kv = image("kv")?;
     let site = Site::new()?;
     let vmms = [Vmm::on(&site.hosts[0])?, Vmm::on(&site.hosts[1])?];
-    let guest: SocketAddr =
-        (GUEST.parse::<std::net::Ipv4Addr>().expect("a constant"), GUEST_PORT).into();
-
     println!("two hosts and a client are up; starting the key-value store on host a");
-    let cidr = format!("{GUEST}/24");
-    let mut running =
-        vmms[0].run(&kv, &["--name", "kv", "--memory", "16M", "--tap", "tap0", "--ip", &cidr])?;
-    drop(Connection::open_when_up(&site.client, guest, TIMEOUT)?);
-
-    let mut load =
-        redis::background_load(&site.client, guest, &["-t", "set,get", "-c", "8", "-r", "1000"])?;
-    let writers = Writers::start(&site.client, guest, "demo:writes", WRITERS)?;
-    let probe = Probe::start(&site.client, guest, "demo:counter", Duration::from_micros(200))?;
+    let mut running = start_store(&vmms[0])?;
+    let load = Load::start(&site.client)?;
     println!(
-        "redis-benchmark (8 connections), {WRITERS} writers and a checking client are at it; \
-         moving {} times",
+        "redis-benchmark ({} connections), {} writers and a checking client are at it; moving {} \
+         times",
+        load::CONNECTIONS,
+        load::WRITERS,
         options.moves
     );
 
@@ -129,10 +120,10 @@ fn demo(options: &Options) -> Result<()> {
     for n in 0..options.moves {
         let (from, to) = (&vmms[n as usize % 2], &vmms[(n as usize + 1) % 2]);
         let destination = to.receive(MIGRATION_PORT, &["--tap", "tap0"])?;
-        let began_ns = probe.began.elapsed().as_nanos() as u64;
+        let began_ns = load.now_ns();
         let migrate = ["migrate", "kv", &to.url(MIGRATION_PORT), "--json"];
         let report: MoveReport = from.report(&migrate)?;
-        let ended_ns = probe.began.elapsed().as_nanos() as u64;
+        let ended_ns = load.now_ns();
         let mut source = std::mem::replace(&mut running, destination);
         ended_well(&mut source)?;
         let cost = report.cost.unwrap_or_default();
@@ -150,20 +141,22 @@ fn demo(options: &Options) -> Result<()> {
         std::thread::sleep(Duration::from_millis(100));
     }
 
-    let load_lives = load.is_running();
-    drop(load);
-    let seen = probe.stop();
-    let writes = writers.stop()?;
-    let served = served(&site.client, guest)?;
+    let told = load.end()?;
     let last = &vmms[options.moves as usize % 2];
     last.json(&["stop", "kv", "--json"])?;
     running.wait(TIMEOUT)?;
 
-    table::print(&moves, &seen, writes, served);
-    picture::sparkline(&moves, &seen);
-    save(options, &moves, &seen, writes, served)?;
-    verdict(&seen, load_lives)?;
-    beyond::show(&vmms)
+    table::print(&moves, &told);
+    save(options, &moves, &told)?;
+    told.verdict()?;
+    beyond::show(&vmms)?;
+    protection::show(&site, &vmms, &options.out.join("failover.svg"))
+}
+
+/// Starts the key-value store on this host.
+fn start_store(vmm: &Vmm) -> Result<Process> {
+    let args = ["--name", "kv", "--memory", "16M", "--tap", "tap0", "--ip", load::CIDR];
+    vmm.run(&image("kv")?, &args)
 }
 
 /// The source ends by itself once no more packets for the guest arrive there.
@@ -179,15 +172,8 @@ fn ended_well(source: &mut Process) -> Result<()> {
     })
 }
 
-/// Requests that the store has served since it was started, by its own count, which moved with it.
-fn served(client: &Namespace, guest: SocketAddr) -> Result<u64> {
-    let info = redis::cli(client, guest, &["INFO", "stats"])?;
-    info.lines()
-        .find_map(|line| line.trim().strip_prefix("total_commands_processed:")?.parse().ok())
-        .ok_or_else(|| Error::Protocol { what: "INFO stats".into(), said: info })
-}
-
-fn save(options: &Options, moves: &[Move], seen: &Seen, writes: u64, served: u64) -> Result<()> {
+fn save(options: &Options, moves: &[Move], told: &Told) -> Result<()> {
+    let seen = &told.seen;
     let io = |what: &str| {
         let what = format!("{what} {}", options.out.display());
         move |source| Error::Io { what, source }
@@ -197,8 +183,8 @@ fn save(options: &Options, moves: &[Move], seen: &Seen, writes: u64, served: u64
         "moves": moves.iter().map(|m| &m.report).collect::<Vec<_>>(),
         "client": {
             "requests": seen.samples.len(),
-            "confirmed_writes": writes,
-            "requests_of_all_clients": served,
+            "confirmed_writes": told.writes,
+            "requests_of_all_clients": told.served,
             "errors": seen.errors,
             "reconnects": seen.reconnects,
             "tcp_retransmissions": seen.retransmissions,
@@ -208,21 +194,10 @@ fn save(options: &Options, moves: &[Move], seen: &Seen, writes: u64, served: u64
         fs::File::create(options.out.join("report.json")).map_err(io("write report.json in"))?;
     writeln!(file, "{report:#}").map_err(io("write report.json in"))?;
     let svg = options.out.join("latency.svg");
-    picture::draw(&svg, moves, seen)?;
+    let spans = moves.iter().map(|m| (m.began_ns, m.ended_ns)).collect();
+    let events = [Event { label: "a move", colour: picture::ORANGE, spans }];
+    picture::sparkline("moves", &events, seen);
+    picture::draw(&svg, &format!("over {} moves", moves.len()), &events, seen)?;
     println!("\nthe client's latency over time, moves marked: {}", svg.display());
-    Ok(())
-}
-
-fn verdict(seen: &Seen, load_lives: bool) -> Result<()> {
-    let wrong = |said: String| Error::Protocol { what: "the client".into(), said };
-    if let Some(first) = seen.errors.first() {
-        return Err(wrong(format!("{} errors, the first: {first}", seen.errors.len())));
-    }
-    if seen.reconnects > 0 {
-        return Err(wrong(format!("{} reconnects", seen.reconnects)));
-    }
-    if !load_lives {
-        return Err(wrong("redis-benchmark ended during the moves".into()));
-    }
     Ok(())
 }

@@ -5,7 +5,7 @@ use vmm_lite_lab::{
     stats::{human_ns, summary},
 };
 
-use crate::Move;
+use crate::{Move, load::Told};
 use api::moves::{MoveCost, MovePhases};
 
 /// A phase of the blackout: its name, and how long it took, in ns.
@@ -20,7 +20,8 @@ const PHASES: [Phase; 4] = [
 ];
 
 /// Prints the blackout by phase, and the client's measurements.
-pub fn print(moves: &[Move], seen: &Seen, writes: u64, served: u64) {
+pub fn print(moves: &[Move], told: &Told) {
+    let seen = &told.seen;
     println!(
         "\n{:<28}{:>12}{:>12}{:>12}",
         format!("{} moves", moves.len()),
@@ -48,14 +49,7 @@ pub fn print(moves: &[Move], seen: &Seen, writes: u64, served: u64) {
     let latencies: Vec<u64> = seen.samples.iter().map(|s| s.latency_ns).collect();
     row("client: all requests", &latencies);
     row("client: worst in each move", &worst_in_moves(moves, seen));
-    println!(
-        "\nchecking client: {} requests, {} errors, {} reconnects, {} TCP retransmissions; \
-         writers: {writes} writes, each done once; with redis-benchmark: {served} requests",
-        seen.samples.len(),
-        seen.errors.len(),
-        seen.reconnects,
-        seen.retransmissions
-    );
+    told.print();
 }
 
 fn worst_in_moves(moves: &[Move], seen: &Seen) -> Vec<u64> {

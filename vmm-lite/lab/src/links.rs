@@ -1,30 +1,40 @@
-//! Takes links of the switch down and up at once: without a process of its own for each.
+//! Takes links of a site's switch down and up at once: without a process of its own for each.
 
-use nix::errno::Errno;
-use vmm_lite_lab::site::Site;
+use std::io;
+
+use crate::{
+    error::{Doing, Result},
+    site::Site,
+};
 
 /// The switch's ports to a host: to the clients' network, and to the other host.
 const PORTS: [[&str; 2]; 2] = [["a-up", "a-mig"], ["b-up", "b-mig"]];
 
 /// All that joins a host to others.
+#[must_use]
 pub fn of_host(host: usize) -> &'static [&'static str] {
     &PORTS[host]
 }
 
-/// The link between the two hosts, over which nobody else is reached.
+/// The link between the two hosts, over which no client is reached.
+#[must_use]
 pub fn of_pair() -> &'static [&'static str] {
     &["a-mig"]
 }
 
 /// Sets the state of these ports.
-pub fn set(site: &Site, ports: &'static [&'static str], up: bool) {
-    site.switch.enter(move || ports.iter().for_each(|port| set_one(port, up))).unwrap();
+///
+/// # Errors
+/// If the switch has no such port.
+pub fn set(site: &Site, ports: &'static [&'static str], up: bool) -> Result<()> {
+    let set = move || ports.iter().try_for_each(|port| set_one(port, up));
+    site.switch.enter(set)?.doing(format!("set the state of {ports:?}"))
 }
 
-fn set_one(port: &str, up: bool) {
+fn set_one(port: &str, up: bool) -> io::Result<()> {
     let flag = libc::IFF_UP as libc::c_short;
     // SAFETY: the request is initialized, its name ends with 0, and the socket is closed below.
-    let result = unsafe {
+    unsafe {
         let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
         let mut request: libc::ifreq = std::mem::zeroed();
         for (to, from) in request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(port.bytes()) {
@@ -34,9 +44,9 @@ fn set_one(port: &str, up: bool) {
         let flags = request.ifr_ifru.ifru_flags;
         request.ifr_ifru.ifru_flags = if up { flags | flag } else { flags & !flag };
         let written = libc::ioctl(socket, libc::SIOCSIFFLAGS, &raw mut request);
-        let result = if read == 0 && written == 0 { Ok(()) } else { Err(Errno::last()) };
+        let result =
+            if read == 0 && written == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
         libc::close(socket);
         result
-    };
-    result.unwrap_or_else(|e| panic!("{port}: {e}"));
+    }
 }
