@@ -149,7 +149,7 @@ pub fn run(args: Args) -> super::Result {
         nix::unistd::setsid()?;
     }
     let started = start(&orders);
-    let (vm, server, _figures) = match started {
+    let (member, server, _figures) = match started {
         Ok(started) => started,
         Err(e) => {
             let error = Some(vmm::host::with_causes(&*e));
@@ -157,15 +157,15 @@ pub fn run(args: Args) -> super::Result {
             return Err(e);
         }
     };
-    ready.tell(&vm, server.name())?;
+    ready.tell(member.vm(), server.name())?;
     orders.confinement.watch()?;
-    let end = server::serve_until_end(&Member::new(vm.clone()), &server, &signals)?;
+    let end = server::serve_until_end(&member, &server, &signals)?;
     report::end(&end, None);
     Ok(ExitCode::from(super::exit::of_end(&end)))
 }
 
 /// The clone, and what serves it: the control socket, and the metrics endpoint.
-type Started = (Vm, Server, Figures);
+type Started = (Member, Server, Figures);
 
 fn start(orders: &Orders) -> Result<Started, Box<dyn std::error::Error>> {
     let memory = clones::Memory::of(File::from(inherited(orders.memory)?))?;
@@ -184,8 +184,9 @@ fn start(orders: &Orders) -> Result<Started, Box<dyn std::error::Error>> {
     }
     let reason = if orders.forked { ResumeReason::Forked } else { ResumeReason::Restored };
     let vm = memory.start(opened, reason, orders.clock, console)?;
-    figures.show(&vm);
-    Ok((vm, Server::new(claim), figures))
+    let member = Member::new(vm);
+    figures.show(&member);
+    Ok((member, Server::new(claim), figures))
 }
 
 /// Makes the kernel end this process when its parent ends. A change of the user would undo that, so

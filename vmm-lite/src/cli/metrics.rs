@@ -2,7 +2,7 @@
 
 use super::confinement::Confinement;
 use crate::metrics::{At, Endpoint};
-use vmm::vm::Vm;
+use vmm::replication::protection::Member;
 
 /// The metrics endpoint of the process's VM, if there is one. Dropping it removes its Unix socket
 /// from the file system.
@@ -30,9 +30,9 @@ impl Figures {
     }
 
     /// Serves the metrics of this VM from now on; until then they report that there is none.
-    pub fn show(&self, vm: &Vm) {
+    pub fn show(&self, member: &Member) {
         if let Some(endpoint) = &self.0 {
-            endpoint.shows(vm);
+            endpoint.shows(member);
         }
     }
 }

@@ -81,9 +81,10 @@ pub fn run(args: Args) -> super::Result {
         if paused { "is" } else { "runs" },
         if paused { ", paused" } else { "" }
     );
-    figures.show(&vm);
+    let member = Member::new(vm.clone());
+    figures.show(&member);
     let server = Server::new(claim);
-    let end = server::serve_until_end(&Member::new(vm.clone()), &server, &signals)?;
+    let end = server::serve_until_end(&member, &server, &signals)?;
     // A source that does not know the outcome would ask for ever.
     if let Some(receiver) = moves.upgrade() {
         receiver.wait_over(LAST_WORD);

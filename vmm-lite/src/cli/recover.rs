@@ -110,9 +110,10 @@ pub fn run(wanted: &Wanted<'_>, confinement: &Confinement) -> super::Result {
     )?;
     confine::enter(Thread::Main)?;
     confinement.watch()?;
-    figures.show(&vm);
+    let member = Member::new(vm.clone());
+    figures.show(&member);
     super::run::feed_standard_input(&vm)?;
-    let end = server::serve_until_end(&Member::new(vm.clone()), &server, &signals)?;
+    let end = server::serve_until_end(&member, &server, &signals)?;
     journal::finish(journal.lock().unwrap_or_else(PoisonError::into_inner).take());
     report::end(&end, None);
     Ok(ExitCode::from(super::exit::of_end(&end)))

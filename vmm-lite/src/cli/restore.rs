@@ -166,12 +166,13 @@ pub fn run(args: Args) -> super::Result {
     opened.run(&vm, ResumeReason::Restored, args.clock)?;
     let server = Server::new(claim);
     confinement.watch()?;
-    figures.show(&vm);
+    let member = Member::new(vm.clone());
+    figures.show(&member);
     if let Some(ready) = &mut ready {
         ready.tell(&vm, server.name())?;
     }
     super::run::feed_standard_input(&vm)?;
-    let end = server::serve_until_end(&Member::new(vm.clone()), &server, &signals)?;
+    let end = server::serve_until_end(&member, &server, &signals)?;
     report::end(&end, None);
     Ok(ExitCode::from(super::exit::of_end(&end)))
 }

@@ -112,7 +112,8 @@ pub fn run(args: Args) -> super::Result {
     let figures = Figures::serve_confined(args.metrics.as_ref(), &confinement, args.memory)?;
     let vm = Vm::boot_with(&resources, &config(args, claim.name()), &image, console)?;
     drop(resources);
-    figures.show(&vm);
+    let member = Member::new(vm.clone());
+    figures.show(&member);
     let server = Server::new(claim);
     fail_point!("run.booting");
     let mut held = vm.hold()?;
@@ -133,7 +134,7 @@ pub fn run(args: Args) -> super::Result {
     confine::enter(Thread::Main)?;
     confinement.watch()?;
     feed_standard_input(&vm)?;
-    let end = server::serve_until_end(&Member::new(vm.clone()), &server, &signals)?;
+    let end = server::serve_until_end(&member, &server, &signals)?;
     journal::finish(journal);
     report::end(&end, Some(&image));
     Ok(ExitCode::from(super::exit::of_end(&end)))

@@ -71,7 +71,7 @@ pub fn run(args: Args) -> super::Result {
     listener::serve(listener, receiver, policy)?;
     confine::enter(Thread::Main)?;
     confinement.watch()?;
-    let Some(Seeded { vm, member, from }) = wait(&arrivals, &signals)? else {
+    let Some(Seeded { member, from, .. }) = wait(&arrivals, &signals)? else {
         return Ok(ExitCode::from(128 + libc::SIGTERM as u8));
     };
     let claim = naming.take().ok_or("the VM that was seeded has no name here")?;
@@ -79,7 +79,7 @@ pub fn run(args: Args) -> super::Result {
     if let Some(protector) = naming_it {
         protector.named(claim.name())?;
     }
-    figures.show(&vm);
+    figures.show(&member);
     let server = Server::new(claim);
     let end = server::serve_until_end(&member, &server, &signals)?;
     if member.was_dismissed() {

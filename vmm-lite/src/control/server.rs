@@ -299,7 +299,7 @@ fn answer(
             Response::Stats(Box::new(stats::of(member)))
         }
         Request::Metrics(_) => {
-            let text = metrics::text::of(Some(&vm.stats()));
+            let text = metrics::text::of(Some(member));
             Response::Metrics(Metrics { text })
         }
         Request::Pause(verb) => {

@@ -24,7 +24,7 @@ use std::{
 use vmm::{
     host::confine::{self, Thread},
     host::watchdog::{self, Doing},
-    vm::Vm,
+    replication::protection::Member,
 };
 
 /// Connections served at a time.
@@ -41,7 +41,7 @@ const STACK: usize = 128 << 10;
 pub struct Endpoint {
     listener: Option<Listener>,
     path: Option<PathBuf>,
-    vm: Arc<OnceLock<Vm>>,
+    member: Arc<OnceLock<Member>>,
 }
 
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl Endpoint {
                 (Listener::Unix(listener), Some(path.clone()))
             }
         };
-        Ok(Self { listener: Some(listener), path, vm: Arc::default() })
+        Ok(Self { listener: Some(listener), path, member: Arc::default() })
     }
 
     /// Starts serving, on a thread of its own.
@@ -79,22 +79,22 @@ impl Endpoint {
     /// If the host cannot start a thread.
     pub fn serve(&mut self) -> io::Result<()> {
         let Some(listener) = self.listener.take() else { return Ok(()) };
-        let vm = Arc::clone(&self.vm);
+        let member = Arc::clone(&self.member);
         let serve = move || {
             if let Err(e) = confine::enter(Thread::Metrics) {
                 tracing::error!("metrics are not served: {}", vmm::host::with_causes(&e));
                 return;
             }
-            serve(&listener, &vm);
+            serve(&listener, &member);
         };
         let thread = std::thread::Builder::new().name(Thread::Metrics.name().into());
         thread.stack_size(STACK).spawn(serve).map(drop)
     }
 
     /// Sets the VM whose metrics are served from now on.
-    pub fn shows(&self, vm: &Vm) {
+    pub fn shows(&self, member: &Member) {
         // A process has one VM, so this is set once.
-        let _ = self.vm.set(vm.clone());
+        let _ = self.member.set(member.clone());
     }
 }
 
@@ -159,7 +159,7 @@ impl Connection {
     }
 
     /// Continues with it. Returns whether there is more to do.
-    fn go_on(&mut self, vm: &OnceLock<Vm>) -> io::Result<bool> {
+    fn go_on(&mut self, member: &OnceLock<Member>) -> io::Result<bool> {
         if !self.answering() {
             let mut buffer = [0; REQUEST_MAX];
             let room = REQUEST_MAX - self.request.len();
@@ -169,7 +169,7 @@ impl Connection {
                 // The request has ended, or is too long.
                 return Ok(n > 0 && self.request.len() < REQUEST_MAX);
             }
-            self.answer = answer(&self.request, vm);
+            self.answer = answer(&self.request, member);
         }
         let n = self.stream.write(&self.answer)?;
         self.answer.drain(..n);
@@ -177,7 +177,7 @@ impl Connection {
     }
 }
 
-fn serve(listener: &Listener, vm: &OnceLock<Vm>) {
+fn serve(listener: &Listener, member: &OnceLock<Member>) {
     let mut connections: Vec<Connection> = Vec::new();
     let _attends = watchdog::attend(Thread::Metrics.name());
     loop {
@@ -196,7 +196,7 @@ fn serve(listener: &Listener, vm: &OnceLock<Vm>) {
         let mut events = fds[1..].iter().map(|fd| fd.revents != 0);
         connections.retain_mut(|connection| {
             let ready = events.next().unwrap_or(false);
-            now < connection.until && (!ready || more(connection.go_on(vm)))
+            now < connection.until && (!ready || more(connection.go_on(member)))
         });
         if fds[0].revents == 0 {
             continue;
@@ -230,15 +230,13 @@ fn more(went: io::Result<bool>) -> bool {
     }
 }
 
-fn answer(request: &[u8], vm: &OnceLock<Vm>) -> Vec<u8> {
+fn answer(request: &[u8], member: &OnceLock<Member>) -> Vec<u8> {
     let line = request.split(|b| *b == b'\r').next().unwrap_or_default();
     let mut words = line.split(|b| *b == b' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let path = target.split(|b| *b == b'?').next().unwrap_or_default();
     let (status, kind, body) = match (method, path) {
-        (b"GET", b"/metrics") => {
-            ("200 OK", text::CONTENT_TYPE, text::of(vm.get().map(Vm::stats).as_ref()))
-        }
+        (b"GET", b"/metrics") => ("200 OK", text::CONTENT_TYPE, text::of(member.get())),
         (b"GET", _) => ("404 Not Found", "text/plain", "the metrics are at /metrics\n".into()),
         _ => ("405 Method Not Allowed", "text/plain", "only GET is supported\n".into()),
     };

@@ -1,6 +1,7 @@
 //! Metrics of a VM for Prometheus: as text, and served over HTTP.
 
 mod http;
+mod replication;
 pub mod text;
 
 pub use http::Endpoint;

@@ -1,24 +1,31 @@
 //! A VM's metrics in Prometheus' text format 0.0.4.
 
+use super::replication;
 use std::fmt::{Display, Write};
-use vmm::vm::{BOUNDS_NS, Histogram, RunState, Stats};
+use vmm::{
+    replication::protection::Member,
+    vm::{BOUNDS_NS, Histogram, RunState, Stats},
+};
 
 /// The format's content type in HTTP.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The metrics of a VM. Without a VM, only that there is none yet.
+/// The metrics of this process's VM, and of its part in the VM's protection. Without a VM, only
+/// that there is none yet.
 #[must_use]
-pub fn of(stats: Option<&Stats>) -> String {
+pub fn of(member: Option<&Member>) -> String {
     let mut text = Text { out: String::with_capacity(8 << 10), vm: String::new() };
     text.one(
         "present",
         Kind::Gauge,
         "1 if a VM is here, 0 while it is awaited.",
-        stats.is_some() as u8,
+        member.is_some() as u8,
     );
-    if let Some(stats) = stats {
+    if let Some(member) = member {
+        let stats = member.vm().stats();
         text.vm = format!("vm=\"{}\"", escaped(&stats.name));
-        all(&mut text, stats);
+        all(&mut text, &stats);
+        replication::add(&mut text, member.figures().as_ref());
     }
     text.out
 }
@@ -167,21 +174,24 @@ fn moves(text: &mut Text, s: &Stats) {
     );
 }
 
+/// Kind of a metric.
 #[derive(Clone, Copy)]
-enum Kind {
+pub enum Kind {
     Counter,
     Gauge,
     Histogram,
 }
 
-struct Text {
+/// Metrics, as they are written.
+pub struct Text {
     out: String,
     /// The label that all samples have.
     vm: String,
 }
 
 impl Text {
-    fn head(&mut self, name: &str, kind: Kind, help: &str) {
+    /// Begins a metric, whose samples follow.
+    pub fn head(&mut self, name: &str, kind: Kind, help: &str) {
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
@@ -191,7 +201,8 @@ impl Text {
         let _ = writeln!(self.out, "# HELP vmm_lite_{name} {help}\n# TYPE vmm_lite_{name} {kind}");
     }
 
-    fn sample(&mut self, name: &str, labels: &str, value: impl Display) {
+    /// A sample of the metric that was begun last, with these labels beside the VM's.
+    pub fn sample(&mut self, name: &str, labels: &str, value: impl Display) {
         let between = if self.vm.is_empty() || labels.is_empty() { "" } else { "," };
         let labels = format!("{}{between}{labels}", self.vm);
         let (open, close) = if labels.is_empty() { ("", "") } else { ("{", "}") };
@@ -199,7 +210,7 @@ impl Text {
     }
 
     /// A metric with one sample.
-    fn one(&mut self, name: &str, kind: Kind, help: &str, value: impl Display) {
+    pub fn one(&mut self, name: &str, kind: Kind, help: &str, value: impl Display) {
         self.head(name, kind, help);
         self.sample(name, "", value);
     }

@@ -2,6 +2,7 @@
 //! peers at the endpoint do no harm. And the progress that a move reports.
 
 mod moves;
+mod protection;
 mod text;
 
 use std::{
