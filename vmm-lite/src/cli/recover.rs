@@ -73,6 +73,7 @@ pub fn run(wanted: &Wanted<'_>, confinement: &Confinement) -> super::Result {
     };
     let opened = Opened::open(wanted.dir, journal::until(wanted.until))?;
     let host = Host::open()?;
+    host.self_test()?;
     let identity = opened.guest.manifest.identity.clone();
     let claim = RuntimeDir::open()?.claim(&identity.name)?;
     let resources = Resources::on(host, wanted.tap)?;

@@ -6,6 +6,7 @@ use crate::{Host, Running, greets_and_obeys, kvm, odd_files::ends, text};
 use std::process::Stdio;
 use testkit::guest::Elf;
 use vmm::fail_point::CHOICE;
+use vmm_lite_lab::images;
 
 #[test]
 fn every_verb_that_takes_on_a_vm_refuses_where_the_self_test_of_kvm_fails() {
@@ -25,13 +26,19 @@ fn every_verb_that_takes_on_a_vm_refuses_where_the_self_test_of_kvm_fails() {
     );
     assert_eq!(vm.first_line(), "hi!\n");
     host.json(&["snapshot", "vm", file, "--json"]);
+    let [journal, hello] = [host.dir.join("journal"), images::image("hello").unwrap()];
+    let [journal, hello] = [&journal, &hello].map(|path| path.to_str().unwrap());
+    assert!(host.run(&["run", hello, "--journal", journal]).status.success());
     let listen = ["receive", "--listen", "tcp://127.0.0.1:0", "--plaintext"];
+    let standby = ["standby", "--listen", "tcp://127.0.0.1:0", "--plaintext"];
     for args in [
         &["restore", file, "--name", "other"][..],
         &["restore", file, "--name", "other", "--lazy"],
         &["restore", file, "--name", "other", "--count", "2"],
         &["fork", "vm", "--prefix", "other"],
+        &["restore", "--journal", journal],
         &listen,
+        &[&standby[..], &["--arbiter", "file:/"]].concat(),
     ] {
         let mut command = host.command(args);
         command.env(CHOICE, "kvm.self-test=error");
