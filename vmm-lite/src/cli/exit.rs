@@ -2,11 +2,10 @@
 
 use vmm::vm::{End, StopReason};
 
-/// Exit code of `run`, `receive` and `restore` when vmm-lite itself failed, distinct from the
-/// guest's own codes.
+/// Exit code of `run`, `receive`, `restore` and `standby` when vmm-lite itself failed, or the
+/// standby lost its place; distinct from the guest's own codes.
 pub const EXIT_VMM: u8 = 125;
-/// Exit code of `run`, `receive` and `restore` when the VMM ended the guest because it violated the
-/// interface.
+/// Exit code of the same verbs when the VMM ended the guest because it violated the interface.
 pub const EXIT_GUEST_VIOLATION: u8 = 126;
 
 /// The exit code for this end of the VM.

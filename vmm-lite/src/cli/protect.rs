@@ -31,6 +31,10 @@ is copied to it while it runs; from then on the standby executes all that the VM
 leaves the VM that the standby could not stand behind. When this host dies the standby goes on: \
 connections stay open, and no answer that was given is taken back. Repeat it for more standbys.
 
+For a further standby, or a new one after a takeover, the VM keeps the arbiter, --commit, \
+--max-lag, --heartbeat and --misses of the first: these options change nothing then. To change \
+them, `vmm-lite unprotect` it first.
+
 Who may go on alone is decided by the arbiter, by one compare-and-swap:
   etcd://HOST:PORT[,HOST:PORT…]   an etcd cluster, on other hosts than these two
   file:/DIR                       a directory on storage that both hosts share
@@ -70,7 +74,8 @@ pub struct Args {
     heartbeat: Duration,
     /// Number of missed heartbeats after which the other host counts as dead. A false alarm costs
     /// the protection, and nothing else
-    #[arg(long, value_name = "N", default_value = "5")]
+    #[arg(long, value_name = "N", default_value = "5",
+        value_parser = clap::value_parser!(u32).range(1..))]
     misses: u32,
     /// Also protect a program that reads clocks or random numbers of the CPU by itself; its output
     /// then waits until the standby has computed the same (--commit executed)
@@ -110,6 +115,13 @@ impl Arbiter {
 /// # Errors
 /// If there is no such VM, or it is not protected by that standby: then it runs on as before.
 pub fn run(args: Args) -> super::Result {
+    if args.allow_own_clock && args.commit != Commit::Executed {
+        return Err(
+            "--allow-own-clock needs --commit executed: what the program makes of its own \
+            readings may differ at the standby, so its output has to wait until that is known"
+                .into(),
+        );
+    }
     let live = !args.json && io::stderr().is_terminal();
     // While there is no other thread, as it forks.
     let protector = args.again.start(&args.arbiter, &args.security)?;

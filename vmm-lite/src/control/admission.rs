@@ -15,8 +15,8 @@ use std::{
 
 /// Connections served at a time.
 pub const SESSIONS_MAX: usize = 32;
-/// Of these, connections with a request that may take long: consoles, moves, copies, pauses,
-/// watches.
+/// Of these, connections with a request that may take long: consoles, moves, copies, changes of the
+/// protection, pauses, watches.
 pub const LONG_MAX: usize = 20;
 /// If a short request is not answered after this long, its client does not read the answer.
 const STUCK: Duration = Duration::from_secs(1);
@@ -24,7 +24,8 @@ const STUCK: Duration = Duration::from_secs(1);
 const EVICTED: &str = "the VM has too many clients and closed this connection, which was idle";
 const FULL: &str = "the VM has too many clients; try again";
 const TOO_MANY_LONG: &str = "too many requests that take long are under way at this VM \
-                             (consoles, moves, copies); end one of them first";
+                             (consoles, moves, copies, changes of its protection); end one of \
+                             them first";
 
 /// The sessions of one VM.
 #[derive(Clone, Debug, Default)]

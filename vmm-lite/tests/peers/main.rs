@@ -113,7 +113,7 @@ fn plaintext_must_be_set_on_both_sides() {
             .unwrap_err()
             .to_string();
         assert!(
-            said.contains("warning: the move is neither encrypted nor authenticated"),
+            said.contains("warning: the connection is neither encrypted nor authenticated"),
             "{said}"
         );
         assert!(said.contains("this destination takes TLS only"), "{said}");

@@ -75,6 +75,23 @@ fn every_verb_refuses_at_once_a_path_that_is_no_regular_file() {
 }
 
 #[test]
+fn a_journal_that_is_no_directory_of_files_is_refused_at_once() {
+    let host = Host::new("odd-journals");
+    let at = |name: &str| host.dir.join(name).to_str().unwrap().to_owned();
+    let mkfifo = |path: &str| assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    mkfifo(&at("fifo"));
+    fs::create_dir(at("directory")).unwrap();
+    mkfifo(&at("directory/journal"));
+    for (name, why) in [("fifo", "Not a directory"), ("directory", "not a regular file")] {
+        for args in [&["replay", &at(name)][..], &["restore", "--journal", &at(name)]] {
+            let out = at_once(&host, args);
+            let said = text(&out.stderr);
+            assert!(!out.status.success() && said.contains(why), "{args:?}: {said}");
+        }
+    }
+}
+
+#[test]
 fn a_fifo_named_like_a_left_over_file_does_not_hold_up_a_snapshot() {
     if !kvm() {
         return;

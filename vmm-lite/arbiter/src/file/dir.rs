@@ -179,7 +179,7 @@ pub fn forget_old(all: &Path, just_removed: SetId) {
         if !old {
             continue;
         }
-        // The directory of a set changes with each version, so nobody has used this one for long.
+        // The directory of a set changes with each version, so none has used this one for long.
         let Ok(dir) = SetDir::lock(all, set) else { continue };
         if let Ok((version, None)) = dir.newest()
             && version != Version::NONE

@@ -47,7 +47,7 @@ pub fn wait(file: &File) -> io::Result<()> {
     }
 }
 
-/// Takes the lock if nobody has it.
+/// Takes the lock if it is free.
 pub fn try_take(file: &File) -> io::Result<bool> {
     match fcntl(file, FcntlArg::F_OFD_SETLK(&whole(libc::F_WRLCK))) {
         Ok(_) => Ok(true),

@@ -92,7 +92,7 @@ impl ArbiterClient {
         Some((id, Err(error)))
     }
 
-    /// One message. `None`: the answer to a request that nobody waits for any more.
+    /// One message. `None`: the answer to a request for which no caller waits any more.
     fn receive(&mut self) -> io::Result<Option<(RequestId, Result<Reply, Error>)>> {
         let message = take(&self.socket)?;
         if message.is_empty() {

@@ -40,7 +40,7 @@ use std::{io, path::PathBuf};
 pub enum Error {
     /// There is no identity.
     #[error(
-        "this host has no identity in {}: both hosts of a move must know each other. On each, run \
+        "this host has no identity in {}: both hosts must know each other. On each, run \
          `vmm-lite identity init`, \
          then give the other the line it printed: `vmm-lite identity trust LINE`. (--plaintext on \
          both sides does without; only on a network \

@@ -8,8 +8,8 @@ use super::{Error, tls::Credentials};
 use crate::identity::{HostCertificate, IdentityDir, signer::RemoteKey};
 use std::{sync::Arc, time::SystemTime};
 
-/// The message where a move is not encrypted.
-pub const PLAINTEXT_WARNING: &str = "the move is neither encrypted nor authenticated \
+/// The message where a connection between two hosts is not encrypted.
+pub const PLAINTEXT_WARNING: &str = "the connection is neither encrypted nor authenticated \
     (--plaintext): any host on this network can read, change or take the VM";
 
 /// Checks that other hosts would accept a certificate now. Logs its warnings.
