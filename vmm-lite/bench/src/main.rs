@@ -9,6 +9,8 @@
 //! - [`throughput`]: the key-value store as a unikernel, as a native process, and redis-server,
 //!   over the same bridge
 //! - [`journals`]: the store with a journal, and redis-server with its append-only file
+//! - [`protection`]: a protected store, and redis-server with a replica and Sentinel: cost,
+//!   recovery, lost writes
 //! - [`report`]: results.json, results.md and the plots
 //!
 //! The systems alternate in short blocks, so that a drift of the host's speed affects all alike.
@@ -20,6 +22,7 @@ mod load;
 mod moves;
 mod options;
 mod plots;
+mod protection;
 mod report;
 mod sizes;
 mod snapshots;
@@ -76,6 +79,9 @@ fn bench(options: &Options) -> Result<()> {
     }
     if options.wants("journals") {
         results.journals = journals::run(options)?;
+    }
+    if options.wants("protection") {
+        results.protection = Some(protection::run(options)?);
     }
     if options.wants("bulk") {
         results.bulk = bulk::run(options)?;

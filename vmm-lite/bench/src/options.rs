@@ -12,10 +12,11 @@ Measures vmm-lite side by side with QEMU, with the same program run natively, an
 
 Usage: bench [--only PART] [--scenario NAME] [--system NAME] [--moves N] [--snapshots N] [--clones \
 N]
-             [--starts N] [--requests N] [--bulk N] [--out DIR]
+             [--starts N] [--requests N] [--bulk N] [--kills N] [--swaps N] [--heartbeat MS]
+             [--misses N] [--down-after MS] [--out DIR]
 
-  --only PART      moves, sizes, snapshots, cold-start, throughput, journals or bulk (may repeat)
-                   [default: all]
+  --only PART      moves, sizes, snapshots, cold-start, throughput, journals, protection or bulk
+                   (may repeat)                                             [default: all]
   --scenario NAME  kv-idle, kv-loaded, dirtier-64, dirtier-1024 or dirtier-4096, of moves and
                    snapshots (may repeat)  [default: all of moves, the first two and the fourth of \
                    snapshots]
@@ -25,8 +26,15 @@ N]
   100]
   --clones N       clones made with one fork                                [default: 100]
   --starts N       cold starts of each system                               [default: 100]
-  --requests N     requests of each redis-benchmark run                     [default: 100000]
+  --requests N     requests of each run under load                          [default: 100000]
   --bulk N         moves of 1 GiB, each in TLS and in the clear             [default: 10]
+  --kills N        protection: kills of the process, and of the host, of a protected VM; of \
+redis-server
+                   with Sentinel a quarter of that                          [default: 20]
+  --swaps N        protection: planned swaps, idle and under load           [default: 100]
+  --heartbeat MS, --misses N
+                   protection: those of `vmm-lite protect`                  [default: 1, 5]
+  --down-after MS  protection: Sentinel's down-after-milliseconds           [default: 100]
   --out DIR        where results.json, results.md and plots go              [default: out/bench]
 
 Everything runs in network namespaces that end with this program. Needs /dev/kvm, /dev/net/tun, \
@@ -38,8 +46,8 @@ Examples:
   bench --only moves --moves 1000 --scenario kv-idle --scenario kv-loaded
   bench --only moves --moves 1000 --scenario dirtier-4096 --system vmm-lite";
 
-const PARTS: [&str; 7] =
-    ["moves", "sizes", "snapshots", "cold-start", "throughput", "journals", "bulk"];
+const PARTS: [&str; 8] =
+    ["moves", "sizes", "snapshots", "cold-start", "throughput", "journals", "protection", "bulk"];
 
 /// The options.
 #[derive(Clone, Debug)]
@@ -52,10 +60,20 @@ pub struct Options {
     pub clones: u32,
     /// Cold starts of each system.
     pub starts: u32,
-    /// Requests of each redis-benchmark run.
+    /// Requests of each run under load.
     pub requests: u32,
     /// Moves of 1 GiB on each transport.
     pub bulk: u32,
+    /// Kills of each kind of a protected VM.
+    pub kills: u32,
+    /// Planned swaps of a protected VM with each load.
+    pub swaps: u32,
+    /// `vmm-lite protect --heartbeat`, ms.
+    pub heartbeat_ms: u32,
+    /// `vmm-lite protect --misses`.
+    pub misses: u32,
+    /// Sentinel's down-after-milliseconds.
+    pub down_after: u32,
     /// Parts to run; empty: all.
     pub only: Vec<String>,
     /// Scenarios of moves and snapshots to run; empty: each part's own.
@@ -76,6 +94,11 @@ impl Options {
             starts: 100,
             requests: 100_000,
             bulk: 10,
+            kills: 20,
+            swaps: 100,
+            heartbeat_ms: 1,
+            misses: 5,
+            down_after: 100,
             only: Vec::new(),
             scenarios: Vec::new(),
             systems: Vec::new(),
@@ -105,6 +128,11 @@ impl Options {
                 "--starts" => options.starts = number(value()?)?,
                 "--requests" => options.requests = number(value()?)?,
                 "--bulk" => options.bulk = number(value()?)?,
+                "--kills" => options.kills = number(value()?)?,
+                "--swaps" => options.swaps = number(value()?)?,
+                "--heartbeat" => options.heartbeat_ms = number(value()?)?,
+                "--misses" => options.misses = number(value()?)?,
+                "--down-after" => options.down_after = number(value()?)?,
                 "--out" => options.out = value()?.into(),
                 "--only" => {
                     let part = value()?;

@@ -17,7 +17,7 @@ use vmm_lite_lab::{
 
 use crate::{
     bulk::Bulk, cold_start::ColdStart, journals::Kept, moves::Scenario, options::Options, plots,
-    sizes::Size, snapshots::Snapshots, throughput::Throughput,
+    protection::Protection, sizes::Size, snapshots::Snapshots, throughput::Throughput,
 };
 
 /// All measurements of one run, and the host.
@@ -44,6 +44,9 @@ pub struct Results {
     pub throughput: Vec<Throughput>,
     /// See [`crate::journals`].
     pub journals: Vec<Kept>,
+    /// See [`crate::protection`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protection: Option<Protection>,
     /// See [`crate::sizes`].
     pub sizes: Vec<Size>,
     /// See [`crate::bulk`].
@@ -65,6 +68,7 @@ impl Results {
             snapshots: None,
             throughput: Vec::new(),
             journals: Vec::new(),
+            protection: None,
             sizes: Vec::new(),
             bulk: Vec::new(),
         })
@@ -139,6 +143,9 @@ impl Results {
             writeln!(t)?;
         }
         self.write_journals(t)?;
+        if let Some(protection) = &self.protection {
+            protection.write(t)?;
+        }
         crate::bulk::write_markdown(&self.bulk, t)
     }
 
