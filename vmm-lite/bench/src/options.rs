@@ -28,9 +28,8 @@ N]
   --starts N       cold starts of each system                               [default: 100]
   --requests N     requests of each run under load                          [default: 100000]
   --bulk N         moves of 1 GiB, each in TLS and in the clear             [default: 10]
-  --kills N        protection: kills of the process, and of the host, of a protected VM; of \
-redis-server
-                   with Sentinel a quarter of that                          [default: 20]
+  --kills N        protection: kills of a protected VM's process, and of its host; of the other
+                   systems a quarter as many                                [default: 40]
   --swaps N        protection: planned swaps, idle and under load           [default: 100]
   --heartbeat MS, --misses N
                    protection: those of `vmm-lite protect`                  [default: 1, 5]
@@ -94,7 +93,7 @@ impl Options {
             starts: 100,
             requests: 100_000,
             bulk: 10,
-            kills: 20,
+            kills: 40,
             swaps: 100,
             heartbeat_ms: 1,
             misses: 5,

@@ -14,7 +14,7 @@ use vmm_lite_lab::{
 
 use super::{
     pair::{Pair, set_links},
-    sentinel::{self, PORT, Replicated, address},
+    sentinel::{PORT, address},
     system::System,
     writers::{Finds, Writers, Written},
 };
@@ -86,16 +86,22 @@ struct Samples {
     false_alarms: u32,
 }
 
-/// Kills every system's primary, as often as the options say.
-pub fn run(site: &Site, options: &Options) -> Result<Vec<Recovered>> {
-    let mut all = Vec::new();
-    for fault in [Fault::Process, Fault::Host] {
-        all.push(protected(site, options, fault)?);
-        for system in [System::Sentinel, System::SentinelWait] {
-            all.push(replicated(site, options, fault, system)?);
+/// Kills a system's primary, as often as the options say; `None` if nothing can take over.
+pub fn run(
+    site: &Site,
+    options: &Options,
+    fault: Fault,
+    system: System,
+) -> Result<Option<Recovered>> {
+    match system {
+        System::Protected => protected(site, options, fault).map(Some),
+        System::Sentinel | System::SentinelWait | System::Colo => {
+            started_anew(site, options, fault, system).map(Some)
+        }
+        System::Kv | System::Recorded | System::Journaled | System::Redis | System::RedisAppend => {
+            Ok(None)
         }
     }
-    Ok(all)
 }
 
 /// One VM survives all of the kills, protected anew after each.
@@ -137,28 +143,26 @@ fn protected(site: &Site, options: &Options, fault: Fault) -> Result<Recovered> 
     Ok(samples.figures(System::Protected, fault))
 }
 
-/// All servers are started anew for each kill.
-fn replicated(site: &Site, options: &Options, fault: Fault, system: System) -> Result<Recovered> {
+/// All of it is started anew for each kill.
+fn started_anew(site: &Site, options: &Options, fault: Fault, system: System) -> Result<Recovered> {
     let kills = options.kills.div_ceil(FEWER);
     let mut samples = Samples::default();
     for _ in 0..kills {
-        let mut servers = Replicated::start(site, options.down_after)?;
-        let master = sentinel::address(&site.hosts[0].data_ip, PORT);
-        // The nearest first, which does not die.
-        let sentinels = servers.sentinels().iter().rev().copied().collect();
-        let finds = Finds::Sentinels(master, sentinels);
-        let writers = Writers::start(&site.client, finds, system.waits());
+        let mut running = system.start(site, options)?;
+        drop(Connection::open_when_up(&site.client, running.address, TIMEOUT)?);
+        let writers = Writers::start(&site.client, running.finds(), system.waits());
         writers.wait_for(ANSWERS)?;
-        samples.add(writers, || {
+        let killed = samples.add(writers, || {
             if fault == Fault::Host {
                 set_links(site, 0, false)?;
             }
-            servers.kill_primary(fault == Fault::Host)
-        })?;
-        drop(servers);
+            running.kill_primary(fault == Fault::Host)
+        });
+        drop(running);
         if fault == Fault::Host {
             set_links(site, 0, true)?;
         }
+        killed?;
     }
     eprintln!("protection: {kills} kills, {fault:?}: {}", system.name());
     Ok(samples.figures(system, fault))

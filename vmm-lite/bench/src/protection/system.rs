@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 use vmm_lite_lab::{
@@ -14,8 +15,10 @@ use vmm_lite_lab::{
 };
 
 use super::{
+    colo::Colo,
     pair::Pair,
     sentinel::{self, PORT, Replicated},
+    writers::Finds,
 };
 use crate::{options::Options, system::GUEST_IP};
 
@@ -38,11 +41,13 @@ pub enum System {
     Sentinel,
     /// The same with `WAIT 1 0` after each write.
     SentinelWait,
+    /// kv under QEMU's COLO.
+    Colo,
 }
 
 impl System {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Kv,
         Self::Recorded,
         Self::Journaled,
@@ -51,6 +56,7 @@ impl System {
         Self::RedisAppend,
         Self::Sentinel,
         Self::SentinelWait,
+        Self::Colo,
     ];
 
     /// Its name in tables.
@@ -64,6 +70,7 @@ impl System {
             Self::RedisAppend => "redis-server, `appendfsync always`",
             Self::Sentinel => "redis-server, replica, Sentinel",
             Self::SentinelWait => "the same, `WAIT 1 0` after each write",
+            Self::Colo => "kv, QEMU's COLO",
         }
     }
 
@@ -93,10 +100,13 @@ impl System {
             Self::Sentinel | Self::SentinelWait => {
                 Part::Replicated(Replicated::start(site, options.down_after)?)
             }
+            Self::Colo => Part::Colo(Box::new(Colo::start(site)?)),
         };
         let address = match self {
-            Self::Kv | Self::Recorded | Self::Journaled | Self::Protected => GUEST_IP,
-            _ => &site.hosts[0].data_ip,
+            Self::Redis | Self::RedisAppend | Self::Sentinel | Self::SentinelWait => {
+                &site.hosts[0].data_ip
+            }
+            _ => GUEST_IP,
         };
         Ok(Running { address: sentinel::address(address, PORT), part, _dir: dir })
     }
@@ -126,6 +136,7 @@ enum Part {
     Alone(Process, #[expect(dead_code, reason = "held for its directory")] Option<Vmm>),
     Pair(Box<Pair>),
     Replicated(Replicated),
+    Colo(Box<Colo>),
 }
 
 impl Running {
@@ -135,6 +146,7 @@ impl Running {
             Part::Alone(process, _) => [vec![process.pid()], Vec::new()],
             Part::Pair(pair) => pair.pids().map(|pid| pid.into_iter().collect()),
             Part::Replicated(replicated) => replicated.pids(),
+            Part::Colo(colo) => colo.pids(),
         }
     }
 
@@ -143,6 +155,28 @@ impl Running {
         match &self.part {
             Part::Pair(pair) => Some(pair.protection()),
             _ => None,
+        }
+    }
+
+    /// How clients find it, also after its primary's death.
+    pub fn finds(&self) -> Finds {
+        match &self.part {
+            // The nearest first, which does not die.
+            Part::Replicated(replicated) => {
+                let sentinels = replicated.sentinels().iter().rev().copied();
+                Finds::Sentinels(self.address, sentinels.collect())
+            }
+            _ => Finds::Address(self.address),
+        }
+    }
+
+    /// Kills its primary; with `host`, everything that runs on that host.
+    pub fn kill_primary(&mut self, host: bool) -> Result<()> {
+        match &mut self.part {
+            Part::Alone(process, _) => process.signal(Signal::SIGKILL),
+            Part::Pair(pair) => pair.kill_primary(),
+            Part::Replicated(replicated) => replicated.kill_primary(host),
+            Part::Colo(colo) => colo.kill_primary(),
         }
     }
 }

@@ -70,6 +70,9 @@ impl Protection {
              TLS, arbiter in a directory. Sentinel: down-after-milliseconds {}.\n",
             self.cpus, self.heartbeat_ms, self.misses, self.down_after_ms
         )?;
+        for (system, why) in &self.skipped {
+            writeln!(t, "SKIPPED: {system}: {}\n", why.replace('\n', " "))?;
+        }
         self.write_load(t)?;
         self.write_recovery(t)?;
         self.write_swaps(t)?;
@@ -96,6 +99,9 @@ impl Protection {
         writeln!(t, "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")?;
         for system in System::ALL {
             let rounds = self.rounds(system);
+            if rounds.is_empty() {
+                continue;
+            }
             let [many, one] = [
                 Medians::of(&rounds, |loaded| &loaded.many),
                 Medians::of(&rounds, |loaded| &loaded.one),
