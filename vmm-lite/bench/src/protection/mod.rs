@@ -8,7 +8,7 @@
 //! - [`closed_loop`]: the clients that measure throughput and latency; [`cpu`]: what they cost
 //! - [`load`]: one round of one system
 //! - [`recovery`]: the primary is killed; [`writers`] are the clients that know what was
-//!   acknowledged
+//!   acknowledged, [`steady`] is one that does not wait for answers
 //! - [`swaps`]: planned swaps
 //! - [`table`]: the results
 
@@ -19,6 +19,7 @@ mod load;
 mod pair;
 mod recovery;
 mod sentinel;
+mod steady;
 mod swaps;
 mod system;
 mod table;

@@ -24,6 +24,10 @@ use crate::{options::Options, system::GUEST_IP};
 const NAME: &str = "kv";
 /// Where standbys listen.
 const PORT: u16 = 7100;
+/// What `protect` says if the standby was silent meanwhile.
+const MISSED: &str = "missed its heartbeats";
+/// Silence is taken for death so often before it is an error.
+const MOST_FALSE_ALARMS: u32 = 100;
 /// How often a state without notification is polled.
 pub const LOOK: Duration = Duration::from_millis(5);
 
@@ -37,6 +41,8 @@ pub struct Pair {
     arbiter: TempDir,
     heartbeat: String,
     misses: String,
+    /// How often silence was taken for death, with nothing dead.
+    false_alarms: u32,
 }
 
 impl Pair {
@@ -53,6 +59,7 @@ impl Pair {
             arbiter: tempfile::tempdir().doing("make the arbiter's directory")?,
             heartbeat: format!("{}ms", options.heartbeat_ms),
             misses: options.misses.to_string(),
+            false_alarms: 0,
         })
     }
 
@@ -61,8 +68,22 @@ impl Pair {
         self.active
     }
 
+    /// How often silence was taken for death, with nothing dead.
+    pub fn false_alarms(&self) -> u32 {
+        self.false_alarms
+    }
+
     /// Starts a standby on the other host and protects the VM by it.
     pub fn protect(&mut self) -> Result<()> {
+        loop {
+            match self.try_to_protect() {
+                Err(e) if e.to_string().contains(MISSED) => self.false_alarm()?,
+                other => return other,
+            }
+        }
+    }
+
+    fn try_to_protect(&mut self) -> Result<()> {
         let other = 1 - self.active;
         // First the old one, as both have the same name.
         self.processes[other] = None;
@@ -74,6 +95,14 @@ impl Pair {
         let beats = ["--heartbeat", &self.heartbeat, "--misses", &self.misses];
         let args = ["protect", NAME, &url, "--arbiter", &arbiter, "--json"];
         self.vmms[self.active].json(&[&args[..], &beats].concat())?;
+        Ok(())
+    }
+
+    fn false_alarm(&mut self) -> Result<()> {
+        self.false_alarms += 1;
+        if self.false_alarms > MOST_FALSE_ALARMS {
+            return Err(self.timeout("protection that stays, with nothing dead"));
+        }
         Ok(())
     }
 
@@ -107,6 +136,7 @@ impl Pair {
     /// After silence was taken for death: waits until one host says that it runs the VM and the
     /// other one does not, and protects it again.
     pub fn protect_again(&mut self) -> Result<()> {
+        self.false_alarm()?;
         let end = Instant::now() + TIMEOUT;
         self.active = loop {
             match [0, 1].map(|host| self.runs(host)) {

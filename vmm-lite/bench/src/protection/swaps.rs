@@ -20,8 +20,6 @@ use crate::{
 
 /// How long a standby may take to be one again; if it does not, the protection was lost.
 const GRACE: Duration = Duration::from_secs(2);
-/// How often protection may be lost.
-const MOST_FALSE_ALARMS: u32 = 50;
 
 /// All swaps under one load.
 #[derive(Clone, Debug, Serialize)]
@@ -50,22 +48,18 @@ fn swaps(site: &Site, options: &Options, load: Load) -> Result<Swaps> {
     let clients = load.clients(site)?;
     let (mut watch, mut seen) = (Watch::begin(site, load)?, watch::Samples::default());
     let mut blackouts = Vec::new();
-    let mut false_alarms = 0;
     while blackouts.len() < options.swaps as usize {
         match in_sync(&pair).and_then(|()| watch.during(|| pair.swap())) {
             Ok(blackout) => blackouts.push(blackout),
-            Err(e) if pair.is_protected() || false_alarms == MOST_FALSE_ALARMS => return Err(e),
-            Err(_) => {
-                false_alarms += 1;
-                pair.protect_again()?;
-            }
+            Err(e) if pair.is_protected() => return Err(e),
+            Err(_) => pair.protect_again()?,
         }
     }
     watch.end(&mut seen)?;
     drop(clients);
     eprintln!("protection: {} swaps: {}", options.swaps, load.name());
     let (blackout_ns, watch) = (summary(&blackouts), seen.figures());
-    Ok(Swaps { load: load.name(), blackout_ns, false_alarms, watch })
+    Ok(Swaps { load: load.name(), blackout_ns, false_alarms: pair.false_alarms(), watch })
 }
 
 /// Waits until the old primary has become a standby in sync.

@@ -158,6 +158,14 @@ impl Running {
         }
     }
 
+    /// How often a protected VM took silence for death, with nothing dead.
+    pub fn false_alarms(&self) -> u32 {
+        match &self.part {
+            Part::Pair(pair) => pair.false_alarms(),
+            _ => 0,
+        }
+    }
+
     /// How clients find it, also after its primary's death.
     pub fn finds(&self) -> Finds {
         match &self.part {
@@ -168,6 +176,13 @@ impl Running {
             }
             _ => Finds::Address(self.address),
         }
+    }
+
+    /// Whether its Sentinels have taken its master for dead, if it has any, as `site`'s clients see
+    /// it.
+    pub fn taken_for_dead(&self, site: &Site) -> Result<bool> {
+        let (finds, first) = (self.finds(), self.address);
+        Ok(site.client.enter(move || finds.now())?.doing("ask for the master")? != first)
     }
 
     /// Kills its primary; with `host`, everything that runs on that host.

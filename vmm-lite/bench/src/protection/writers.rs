@@ -166,7 +166,7 @@ impl Finds {
     }
 
     /// Where it is now.
-    fn now(&self) -> io::Result<SocketAddr> {
+    pub fn now(&self) -> io::Result<SocketAddr> {
         let Self::Sentinels(_, sentinels) = self else { return Ok(self.first()) };
         let answers = sentinels.iter().map(|sentinel| ask(*sentinel));
         let found = answers.into_iter().find_map(io::Result::ok);
