@@ -13,7 +13,7 @@ help:
 	@echo 'make hosts   run tests on ordinary KVM (AMD-V) in emulation, with and without nested paging, on one and two CPUs (short: .ci/hosts short)'
 	@echo 'make faults  make moves fail at every fail point in random order, RUNS=300 times (SEED=n repeats a run)'
 	@echo 'make kills   kill hosts, processes, links and arbiters of a protected VM, each RUNS=500 times (SEED=n repeats a run)'
-	@echo 'make soak    run all of std-check in one VM, in random order, for SECONDS=1800; prints heap figures'
+	@echo 'make soak    run all of std-check in one VM, in random order, and then faults of a protected VM, for SECONDS=1800 each'
 	@echo 'make bench   measure, side by side with QEMU; results in out/bench'
 	@echo 'make fuzz    feed hostile input to every parser, SECONDS=60 each; results in out/fuzz'
 	@echo 'make images  build a unikernel image of each application, into target/release/images'

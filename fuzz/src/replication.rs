@@ -11,6 +11,7 @@ use migrate::replication::{
     primary, standby,
     wire::{Decoder, HEADER_SIZE, Header, Message, Seeding},
 };
+use vmm::{migration::handover::Handover, replication::protection::Offer};
 
 const SET: SetId = SetId([9; 16]);
 const PRIMARY: MemberId = MemberId([1; 16]);
@@ -26,6 +27,32 @@ pub fn check(data: &[u8]) {
     let messages = messages(data);
     a_primary_hears(&messages);
     a_standby_hears(&messages);
+    a_standby_is_seeded(&messages);
+}
+
+/// What the VMM reads in the messages of a seeding is what it would have sent, or refused.
+fn a_standby_is_seeded(messages: &[Message]) {
+    for message in messages {
+        match message {
+            Message::Seeding(Seeding::Offer(bytes)) => {
+                if let Ok(offer) = Offer::from_bytes(bytes) {
+                    assert_eq!(Offer::from_bytes(&offer.to_bytes()).ok(), Some(offer));
+                }
+            }
+            Message::Seeding(Seeding::Seed(seed)) => drop(Handover::from_bytes(&seed.state)),
+            _ => {}
+        }
+    }
+}
+
+/// Whether the input has an offer that a standby would consider.
+#[must_use]
+pub fn offers(data: &[u8]) -> bool {
+    let valid = |message: &Message| match message {
+        Message::Seeding(Seeding::Offer(bytes)) => Offer::from_bytes(bytes).is_ok(),
+        _ => false,
+    };
+    messages(data).iter().any(valid)
 }
 
 /// Whether the input gives the VM to the standby.

@@ -138,6 +138,7 @@ fn every_replication_message_is_kept() {
     let missing: Vec<_> = kinds.filter(|kind| !kept(*kind)).collect();
     assert!(missing.is_empty(), "no file in corpus/replication has these: {missing:?}");
     assert!(corpus.iter().any(|(_, input)| replication::gives(input)), "a swap is kept");
+    assert!(corpus.iter().any(|(_, input)| replication::offers(input)), "an offer is kept");
 }
 
 /// Additions to a list of events change the meaning of bytes: then the kept inputs may no longer be

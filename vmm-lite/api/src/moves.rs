@@ -69,6 +69,9 @@ pub struct MoveCost {
     pub brownout_page_faults: u64,
     /// The time that the guest lost, in ns.
     pub brownout_lost_ns: u64,
+    /// In mode lockstep: the guest's pause for the copy, some time before the blackout, in ns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_pause_ns: Option<u64>,
 }
 
 /// The phases of a move's blackout, in order, in ns. They add up to it.

@@ -237,7 +237,12 @@ fn us(ns: u64) -> String {
 /// The blackout and its phases.
 fn blackout(r: &MoveCost) -> String {
     if let (Some(ns), None) = (r.blackout_ns, &r.phases) {
-        return format!("blackout             {}", us(ns));
+        let pause = r.copy_pause_ns.map_or("not known".into(), us);
+        return format!(
+            "blackout             {}\n\
+             pause for the copy   {pause}",
+            us(ns),
+        );
     }
     let (Some(ns), Some(p)) = (r.blackout_ns, &r.phases) else {
         return "blackout               not known: the connection broke before the destination said \

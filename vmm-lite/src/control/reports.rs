@@ -109,6 +109,7 @@ fn cost(report: report::Report) -> MoveCost {
         brownout_over,
         brownout_page_faults,
         brownout_lost_ns,
+        copy_pause_ns: None,
     }
 }
 

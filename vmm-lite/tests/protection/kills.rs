@@ -5,13 +5,19 @@ use crate::{
     bed::Bed,
     faults::{ALL, Fault, Seen},
 };
-use std::{collections::BTreeMap, env, time::Duration};
+use std::{
+    collections::BTreeMap,
+    env,
+    time::{Duration, Instant},
+};
 use vmm_lite_lab::stats::{human_ns, summary};
 
 /// How many runs of each fault.
 pub const RUNS: &str = "PROTECTION_RUNS";
 /// Repeats the moments of a run.
 pub const SEED: &str = "PROTECTION_SEED";
+/// How long a soak takes, in seconds.
+const SOAK: &str = "VMM_LITE_SOAK_SECONDS";
 
 /// Clients of each VM.
 const CLIENTS: usize = 3;
@@ -93,15 +99,21 @@ impl Table {
 
 /// Runs all of them, in an order of their own, on one VM: its clients go through everything with
 /// the same connections. After a failure there is a new VM.
-fn run(test: &str, kind: Kind, faults: &[Fault], random: &mut fastrand::Rng, table: &mut Table) {
+fn run(
+    test: &str,
+    kind: Kind,
+    faults: impl IntoIterator<Item = Fault>,
+    random: &mut fastrand::Rng,
+    table: &mut Table,
+) {
     let mut bed = None;
     for fault in faults {
         let Some(mut now) = bed.take().or_else(|| Bed::new(test, kind, CLIENTS)) else { return };
         let moment = MOMENTS.mul_f64(random.f64());
-        let seen = now.protected(None).and_then(|()| now.suffers(*fault, moment));
+        let seen = now.protected(None).and_then(|()| now.suffers(fault, moment));
         // After a failure the next fault hits a new VM.
         bed = seen.is_ok().then_some(now);
-        table.add(*fault, seen);
+        table.add(fault, seen);
     }
 }
 
@@ -129,10 +141,10 @@ fn a_protected_vm_lives_on_after_any_fault() {
     let mut table = Table::default();
     let mut faults = [ALL, ALL].concat();
     random.shuffle(&mut faults);
-    run("faults of a protected VM", Kind::Etcd, &faults, &mut random, &mut table);
+    run("faults of a protected VM", Kind::Etcd, faults, &mut random, &mut table);
     let mut faults = ALL.to_vec();
     random.shuffle(&mut faults);
-    run("faults of a protected VM, by files", Kind::File, &faults, &mut random, &mut table);
+    run("faults of a protected VM, by files", Kind::File, faults, &mut random, &mut table);
     table.print();
     assert_eq!(table.failures(), 0);
 }
@@ -147,8 +159,24 @@ fn a_protected_vm_lives_on_after_hundreds_of_each_fault() {
         let mut faults = ALL.to_vec();
         random.shuffle(&mut faults);
         let kind = if random.bool() { Kind::Etcd } else { Kind::File };
-        run("hundreds of faults", kind, &faults, &mut random, &mut table);
+        run("hundreds of faults", kind, faults, &mut random, &mut table);
     }
+    table.print();
+    assert_eq!(table.failures(), 0);
+}
+
+/// One VM all the time, and its clients' connections with it.
+#[test]
+#[ignore = "takes long: make soak"]
+fn soak_a_protected_vm_lives_through_all_that_happens() {
+    let mut random = fastrand::Rng::with_seed(seed());
+    let mut table = Table::default();
+    let end = Instant::now() + Duration::from_secs(number(SOAK).unwrap_or(1800));
+    let mut which = random.fork();
+    let faults = std::iter::from_fn(|| {
+        (Instant::now() < end).then(|| *which.choice(ALL.iter()).expect("some"))
+    });
+    run("a soak of a protected VM", Kind::Etcd, faults, &mut random, &mut table);
     table.print();
     assert_eq!(table.failures(), 0);
 }

@@ -32,12 +32,13 @@ pub fn serve(
     let dialer = dialer_in(request.connector, &mut files)?;
     let transport = identity::from_request(request.identity.as_ref(), request.plaintext, files)?;
     let to = address_in(&request.to, request.addresses.as_deref())?.through(dialer);
-    let told = |reply: &mut Reply, Left { blackout, total, pages, bytes, peer }| {
+    let told = |reply: &mut Reply, Left { blackout, pause, total, pages, bytes, peer }| {
         let cost = MoveCost {
             blackout_ns: Some(nanoseconds(blackout)),
             total_ns: nanoseconds(total),
             bytes_sent: bytes,
             pages_sent: pages,
+            copy_pause_ns: Some(nanoseconds(pause)),
             ..MoveCost::default()
         };
         reply.answer(Ok(Response::Moved(Box::new(MoveReport {

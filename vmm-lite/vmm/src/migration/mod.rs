@@ -20,7 +20,7 @@ pub mod connection;
 pub mod connector;
 pub mod credentials;
 pub mod destination;
-pub(crate) mod handover;
+pub mod handover;
 pub(crate) mod inbox;
 pub mod listener;
 pub mod offered;

@@ -3,7 +3,7 @@
 use super::{
     Beside,
     channel::Channel,
-    following::{For, SILENCE, follow, receive, say},
+    following::{For, SILENCE, follow, greet, receive, say},
     own::Own,
     set::{Part, Peer, Purpose, Set},
     thread,
@@ -137,22 +137,14 @@ impl Service for Arrivals {
             return self.0.converse(connection, session);
         }
         let source = connection.other_end();
-        let mut channel = Channel::over(connection, true).map_err(LinkError::from)?;
-        let Message::Seeding(Seeding::Hello { set, from }) = channel.receive(FIRST)? else {
-            return Err(Error::Nonsense);
-        };
-        if !session.known() {
-            say(&mut channel, Seeding::Refuse("it has too many connections".into()))?;
-            return Ok(());
-        }
-        channel.known();
+        let Some((mut channel, from)) = greet(connection, session, FIRST)? else { return Ok(()) };
         let Some(offering) = self.0.lend() else {
             say(&mut channel, Seeding::Refuse("it has a VM, or is receiving one".into()))?;
             return Ok(());
         };
         let _attends = watchdog::attend(Thread::Receive.name());
         let _owes = watchdog::owe(Doing::Receive);
-        let arrived = self.arrive(channel, (set, from), &offering, &source);
+        let arrived = self.arrive(channel, from, &offering, &source);
         drop(offering);
         match arrived {
             Ok((Made { vm, mut name, .. }, channel)) => {

@@ -13,9 +13,11 @@ use crate::{
     devices::{console::Console, gate::Gate},
     kvm::cpu::Model,
     migration::{
-        connection::LinkError,
+        Error,
+        connection::{Connection, LinkError},
         destination::{Offering, made::Made},
         handover::Handover,
+        listener::Session,
     },
     replication::journal::Refused,
     vm::{Operation, Position, RecordOptions, Vm},
@@ -38,6 +40,27 @@ pub(super) const SILENCE: Duration = Duration::from_secs(10);
 pub(super) enum For {
     Protection,
     Move,
+}
+
+/// A set, and its member that speaks.
+pub(super) type Speaker = (SetId, MemberId);
+
+/// Hears who is there, within `first`. `None`: it was sent away.
+pub(super) fn greet(
+    connection: Connection,
+    session: &mut Session,
+    first: Duration,
+) -> Result<Option<(Channel, Speaker)>, Error> {
+    let mut channel = Channel::over(connection, true).map_err(LinkError::from)?;
+    let Message::Seeding(Seeding::Hello { set, from }) = channel.receive(first)? else {
+        return Err(Error::Nonsense);
+    };
+    if !session.known() {
+        say(&mut channel, Seeding::Refuse("it has too many connections".into()))?;
+        return Ok(None);
+    }
+    channel.known();
+    Ok(Some((channel, (set, from))))
 }
 
 /// Makes a VM for the offer, and fills it until the primary says where it stands.

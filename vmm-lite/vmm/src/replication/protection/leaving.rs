@@ -32,6 +32,8 @@ const SETTINGS: (Duration, u32) = (Duration::from_millis(20), 50);
 pub struct Left {
     /// From the request to stop the guest here until the destination's message that it runs.
     pub blackout: Duration,
+    /// The guest's pause for the copy, before that.
+    pub pause: Duration,
     /// From the request to move it until then.
     pub total: Duration,
     /// Pages copied.
@@ -73,8 +75,11 @@ impl Member {
             Ok((seeded, swapped))
         });
         match gone {
-            Ok((Seeded { pages, bytes, peer, .. }, Swapped { blackout, .. })) => {
-                told(observer, Left { blackout, total: began.elapsed(), pages, bytes, peer });
+            Ok((Seeded { pages, bytes, peer, pause, .. }, Swapped { blackout, .. })) => {
+                told(
+                    observer,
+                    Left { blackout, pause, total: began.elapsed(), pages, bytes, peer },
+                );
                 self.end_here(&set)
             }
             Err(_) if set.was_handed_over() => Err(Error::Unknown),

@@ -44,6 +44,7 @@ pub use figures::{Figures, Role, StandbyFigures};
 pub use keeper::PacketKeeper;
 pub use leaving::Left;
 pub use member::Member;
+pub use offer::Offer;
 pub use protector::Protector;
 pub use receiver::{Seeded, StandbyReceiver};
 pub use request::{How, Progress, Protected, Swapped};

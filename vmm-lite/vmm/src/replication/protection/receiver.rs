@@ -3,7 +3,7 @@
 use super::{
     Arbiter, Beside, Member,
     channel::Channel,
-    following::{For, SILENCE, follow, receive, say},
+    following::{For, SILENCE, follow, greet, receive, say},
     set::{Peer, Purpose},
     thread,
 };
@@ -15,7 +15,7 @@ use crate::{
     },
     migration::{
         Error,
-        connection::{Connection, LinkError, Transport},
+        connection::{Connection, Transport},
         destination::{
             Offering,
             made::Made,
@@ -28,7 +28,7 @@ use crate::{
 use migrate::replication::{
     Settings,
     arbiter::{Answer, MemberId, Request, SetId},
-    wire::{Message, Seeding},
+    wire::Seeding,
 };
 use std::{
     net::TcpStream,
@@ -162,16 +162,9 @@ impl Service for StandbyReceiver {
     ) -> Result<(), Error> {
         let connection = Connection::accept(stream, transport, SILENCE)?;
         let source = connection.other_end();
-        let mut channel = Channel::over(connection, true).map_err(LinkError::from)?;
-        let Message::Seeding(Seeding::Hello { set, from }) = channel.receive(SILENCE)? else {
-            return Err(Error::Nonsense);
-        };
-        if !session.known() {
-            say(&mut channel, Seeding::Refuse("it has too many connections".into()))?;
-            return Ok(());
-        }
-        channel.known();
-        if let Err(why) = self.be_seeded(channel, (set, from), &source) {
+        if let Some((channel, from)) = greet(connection, session, SILENCE)?
+            && let Err(why) = self.be_seeded(channel, from, &source)
+        {
             eprintln!("vmm-lite: not seeded by {source}: {why}");
         }
         Ok(())
