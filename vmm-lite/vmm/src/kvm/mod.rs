@@ -16,6 +16,7 @@ mod state;
 pub mod touch;
 mod user_mode;
 mod vcpu;
+pub mod xsave;
 
 pub use alarm::Alarm;
 pub use dirty_log::{DirtyLog, DirtyView};

@@ -104,7 +104,7 @@ impl Recorder {
         if let Reason::Doorbell(bits) = reason {
             let last = bits & (Doorbell::EXIT.0 | Doorbell::FAULT.0) != 0;
             if let Some(pages) = self.checks.due(last, ram.pages()) {
-                check = Some(check::digest(vcpu, ram, pages)?);
+                check = Some(check::digest(vcpu, ram, pages)?.0);
             }
             if bits & !Doorbell::SAMPLES.0 != 0 {
                 urgency = Urgency::Output;
