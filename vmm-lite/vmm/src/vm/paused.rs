@@ -4,7 +4,6 @@ use super::{Address, ApplyError, End, Error, ForwardedPackets, InvariantState, V
 use crate::{
     devices::{
         Devices,
-        device::RestoreError,
         net::{Net, link},
         throttle::Rates,
     },
@@ -178,7 +177,9 @@ impl<'vm> Paused<'vm> {
         }
         let shared = &self.vm.shared;
         self.devices.bus.restore(&state.devices, shared.vcpus.ram.writable_while_stopped())?;
-        fail_point!("vm.half-applied", else return Err(RestoreError::Devices.into()));
+        fail_point!("vm.half-applied", else {
+            return Err(crate::devices::device::RestoreError::Devices.into())
+        });
         for (runner, state) in self.vcpus.iter_mut().zip(&state.vcpus) {
             runner.vcpu.apply(state)?;
         }

@@ -13,7 +13,7 @@ use crate::{
 };
 use migrate::{
     Peer,
-    replication::{Settings, primary::Event},
+    replication::{Settings, arbiter::MemberId, primary::Event},
 };
 use std::{
     sync::Arc,
@@ -71,7 +71,14 @@ impl Member {
         let gone = self.recorded(&set).and_then(|()| seed(&set, to, transport, observer));
         let gone = gone.and_then(|seeded| {
             self.in_sync(&set, &seeded, began)?;
-            let swapped = self.swap(&set, seeded.member, SWAP)?;
+            let end = Instant::now() + SWAP;
+            let swapped = loop {
+                match self.swap(&set, seeded.member, SWAP) {
+                    // The guest computes, and comes to an exit sooner or later.
+                    Err(Error::NotNow(_)) if Instant::now() < end && set.has(seeded.member) => {}
+                    swapped => break swapped?,
+                }
+            };
             Ok((seeded, swapped))
         });
         match gone {
@@ -123,6 +130,16 @@ impl Member {
 }
 
 impl Set {
+    /// Whether the VM runs here, and this standby is in sync.
+    fn has(&self, standby: MemberId) -> bool {
+        match &self.lock().part {
+            Part::Primary(machine) => {
+                machine.record().is_some_and(|record| record.in_sync.contains(&standby))
+            }
+            Part::Standby(..) | Part::Over { .. } => false,
+        }
+    }
+
     /// Whether the VM was given away.
     fn was_handed_over(&self) -> bool {
         matches!(self.lock().part, Part::Standby(..))

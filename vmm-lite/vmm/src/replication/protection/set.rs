@@ -261,11 +261,12 @@ impl Core {
         self.wake();
     }
 
-    /// The connection to a member ends when what was sent is out.
+    /// The connection to a member ends when what was sent is out. The set's thread sees to that:
+    /// the vCPU's, which may be the one to find the connection broken, must not shut it down.
     pub fn close(&mut self, member: MemberId) {
         if let Some(peer) = self.peers.remove(&member) {
             self.closing.push(peer.channel);
-            self.flush_closing();
+            self.wake();
         }
     }
 
