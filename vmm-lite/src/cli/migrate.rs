@@ -236,17 +236,17 @@ fn us(ns: u64) -> String {
 
 /// The blackout and its phases.
 fn blackout(r: &MoveCost) -> String {
-    if let (Some(ns), None) = (r.blackout_ns, &r.phases) {
-        let pause = r.copy_pause_ns.map_or("not known".into(), us);
-        return format!(
-            "blackout             {}\n\
-             pause for the copy   {pause}",
-            us(ns),
-        );
-    }
-    let (Some(ns), Some(p)) = (r.blackout_ns, &r.phases) else {
-        return "blackout               not known: the connection broke before the destination said \
-            when the VM ran".into();
+    let (ns, p) = match (r.blackout_ns, &r.phases) {
+        (Some(ns), Some(phases)) => (ns, phases),
+        (Some(ns), None) => {
+            let pause = r.copy_pause_ns.map_or("not known".into(), us);
+            return format!("blackout             {}\npause for the copy   {pause}", us(ns));
+        }
+        (None, _) => {
+            return "blackout               not known: the connection broke before the destination \
+                said when the VM ran"
+                .into();
+        }
     };
     format!(
         "blackout             {}   (expected {})\n\

@@ -7,7 +7,7 @@ use super::{
     server::{Answer, Reply},
 };
 use api::{
-    Response,
+    Request, Response,
     answer::Done,
     progress::{Event, Pages, Progress as Told},
     replication::{self, Replication},
@@ -40,6 +40,25 @@ impl Observer<Progress> for Reply {
 
     fn fd(&self) -> RawFd {
         self.stream_fd()
+    }
+}
+
+/// Whether a VM that is protected, or a standby's copy, may do this.
+///
+/// # Errors
+/// What it is instead.
+pub fn may(member: &Member, request: &Request) -> Result<(), Error> {
+    let Some(role) = member.role() else { return Ok(()) };
+    match (role, request) {
+        // Of a VM whose move in lockstep has an unknown outcome.
+        (Role::Standby, Request::Resume(verb)) if verb.runs_nowhere_else => Ok(()),
+        (_, Request::Migrate(_)) => Err(Error::Protected("moved")),
+        (_, Request::Revert(_)) => Err(Error::Protected("put back to a snapshot")),
+        (
+            Role::Standby,
+            Request::Pause(_) | Request::Resume(_) | Request::Snapshot(_) | Request::Fork(_),
+        ) => Err(Error::Standby),
+        _ => Ok(()),
     }
 }
 

@@ -26,7 +26,7 @@ use std::{
 use vmm::{
     host::confine::{self, Thread},
     host::watchdog::{self, Doing},
-    replication::protection::{Member, Role},
+    replication::protection::Member,
     vm::{End, Slow, StopReason, Vm},
 };
 
@@ -285,7 +285,7 @@ fn answer(
     reply: &mut Reply,
 ) -> Result<Option<Response>, Error> {
     let vm = member.vm();
-    if let Err(e) = may(member, &request) {
+    if let Err(e) = protection::may(member, &request) {
         // Descriptors that came with it do not belong to the next one.
         incoming.take_files();
         return Err(e);
@@ -343,22 +343,6 @@ fn answer(
         // The caller has made the connection a console.
         Request::Console(_) => return Ok(None),
     }))
-}
-
-/// Whether a VM that is protected, or a standby's copy, may do this.
-fn may(member: &Member, request: &Request) -> Result<(), Error> {
-    let Some(role) = member.role() else { return Ok(()) };
-    match (role, request) {
-        // Of a VM whose move in lockstep has an unknown outcome.
-        (Role::Standby, Request::Resume(verb)) if verb.runs_nowhere_else => Ok(()),
-        (_, Request::Migrate(_)) => Err(Error::Protected("moved")),
-        (_, Request::Revert(_)) => Err(Error::Protected("put back to a snapshot")),
-        (
-            Role::Standby,
-            Request::Pause(_) | Request::Resume(_) | Request::Snapshot(_) | Request::Fork(_),
-        ) => Err(Error::Standby),
-        _ => Ok(()),
-    }
 }
 
 /// Serves the control socket and the signals that end a process, on the calling thread, until the

@@ -233,7 +233,7 @@ impl Receiver {
         let _ = self.arrived.send(vm);
     }
 
-    /// Nobody has anything to say about it any more.
+    /// No other host has anything to say about it any more.
     pub(crate) fn ends_receiving(&self) {
         self.stages.enter(Stage::Over);
     }

@@ -14,7 +14,7 @@ use std::{
 };
 
 /// How long after a swap packets are forwarded.
-const FORWARDED: Duration = Duration::from_millis(500);
+pub(super) const FORWARDED: Duration = Duration::from_millis(500);
 
 /// See the module.
 #[derive(Debug)]

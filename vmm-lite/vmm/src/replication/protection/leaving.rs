@@ -3,6 +3,7 @@
 
 use super::{
     Beside, Error, How, Member, Progress, Swapped,
+    late::FORWARDED,
     own::Own,
     seed::{Seeded, seed},
     set::{Part, Purpose, Set},
@@ -22,8 +23,6 @@ use std::{
 
 /// How long the swap may take; the guest runs for most of it.
 const SWAP: Duration = Duration::from_secs(10);
-/// How long packets that still come here are forwarded.
-const FORWARDED: Duration = Duration::from_millis(500);
 /// A peer that is silent for a second fails the move. There is no hurry: the guest runs.
 const SETTINGS: (Duration, u32) = (Duration::from_millis(20), 50);
 

@@ -149,7 +149,7 @@ impl Set {
         loop {
             let Some(todo) = self.lock().todo.pop_front() else { return };
             let done = match todo {
-                // Nobody else can say that the VM was given.
+                // Only its source can say that the VM was given.
                 Todo::Ask(_) if matches!(self.purpose, Purpose::Arriving) => {
                     self.over(false, "its source was lost before it gave the VM");
                     Ok(())

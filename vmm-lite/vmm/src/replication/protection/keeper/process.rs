@@ -1,6 +1,6 @@
 //! The process that keeps the packets.
 //!
-//! It cannot know which host has taken over, and needs not: whoever does announces the guest to the
+//! It cannot know which host has taken over, and needs not: that host announces the guest to the
 //! network, and the announcement comes to this device too. From then on what is put back into the
 //! network reaches the guest. The packets get another Ethernet source address than the client's, as
 //! the network would else learn that the client is here. A guest must take no address from them:
